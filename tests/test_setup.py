@@ -1,0 +1,168 @@
+"""setup.sh without a network: what it refuses, and that it never takes CUDA unasked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pip
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A fresh copy of what set-up reads; a space in its folder's name, and beside it stand-in programs."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for name in ("setup.sh", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    (tmp_path / "bin").mkdir()
+    return folder
+
+
+def stand_in(home: Path, name: str, script: str) -> Path:
+    """A program of that name that the set-up finds first."""
+    path = home.parent / "bin" / name
+    path.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def python_where(home: Path, change: str, venv: str = "") -> None:
+    """A python3 whose `-c` code runs after a change of the interpreter; its -m may be another command."""
+    real = f'"{sys.executable}"'
+    script = f"""case $1 in -c) exec {real} -c "{change}; $2" ;; -m) {venv} ;; esac; exec {real} "$@" """
+    stand_in(home, "python3", script)
+
+
+def setup(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the copy from another folder, with no index to reach."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PIP_") and k != "PYTHON"}
+    environment |= {"PATH": f"{home.parent / 'bin'}:{os.environ['PATH']}", "PIP_NO_INDEX": "1", **variables}
+    command = ["bash", str(home / "setup.sh"), *arguments]
+    return subprocess.run(
+        command, cwd=home.parent, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def empty_venv(home: Path) -> None:
+    """What `python3 -m venv` makes, in a tenth of the time: pip is this interpreter's."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / ".venv")], check=True)
+    (site_packages,) = home.glob(".venv/lib/*/site-packages")
+    (site_packages / "pip").symlink_to(Path(pip.__file__).parent)
+
+
+def wheel(folder: Path, name: str, requires: str = "") -> None:
+    """A package with nothing in it."""
+    info = f"{name}-2.10.0.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.10.0\n"
+    metadata += f"Requires-Dist: {requires}\n" if requires else ""
+    with zipfile.ZipFile(folder / f"{name}-2.10.0-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+def test_help_says_how_and_does_nothing(home: Path) -> None:
+    done = setup(home, "--help")
+    assert done.returncode == 0 and "usage: bash setup.sh [dev]" in done.stdout
+    assert not (home / ".venv").exists()
+
+
+@pytest.mark.parametrize("arguments", [["prod"], ["dev", "now"], [""]])
+def test_unknown_arguments_are_refused(home: Path, arguments: list[str]) -> None:
+    done = setup(home, *arguments)
+    assert done.returncode == 2 and "unknown argument" in done.stderr
+    assert not (home / ".venv").exists()
+
+
+def test_an_old_python_is_refused(home: Path) -> None:
+    python_where(
+        home, "import sys, platform; sys.version_info = (3, 9, 2); platform.python_version = lambda: '3.9.2'"
+    )
+    done = setup(home)
+    assert done.returncode == 1 and "python3 is 3.9.2, but toyqs needs 3.11 or newer" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (home / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("user", "apt", "said"),
+    [
+        ("1000", "exit 0", "sudo apt-get install python3"),
+        ("0", "exit 100", "apt-get could not install python3"),
+    ],
+)
+def test_a_missing_venv_module_is_one_clear_line(home: Path, user: str, apt: str, said: str) -> None:
+    python_where(home, "import sys; sys.modules['ensurepip'] = None")
+    stand_in(home, "id", f"echo {user}")
+    stand_in(home, "apt-get", apt)
+    done = setup(home)
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (home / ".venv").exists()
+
+
+def test_root_gets_the_venv_module_by_apt(home: Path) -> None:
+    calls = home.parent / "calls"
+    python_where(
+        home,
+        f"import os, sys; os.path.exists('{calls}') or sys.modules.update(ensurepip=None)",
+        venv="exit 1",
+    )
+    stand_in(home, "id", "echo 0")
+    stand_in(home, "apt-get", f"""[ "$1" = update ] || printf '%s\\n' "$@" >'{calls}'""")
+    done = setup(home)
+    package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+    assert package in calls.read_text(encoding="utf-8").split()
+    assert "making .venv" in done.stdout  # it went on
+    assert done.returncode == 1 and "could not make .venv" in done.stderr
+
+
+@pytest.mark.parametrize("gpu_packages", ["nvidia_cublas", "cuda_toolkit"])
+def test_cuda_is_never_taken_where_no_gpu_answers(home: Path, gpu_packages: str) -> None:
+    wheel(home.parent, gpu_packages)
+    wheel(home.parent, "torch", requires=gpu_packages)
+    empty_venv(home)
+    stand_in(home, "nvidia-smi", "echo 'No devices were found'; exit 6")
+    done = setup(home, PIP_FIND_LINKS=str(home.parent))
+    assert done.returncode == 1 and "has torch only with CUDA" in done.stderr
+    assert list(home.glob(".venv/lib/*/site-packages/torch*")) == []
+
+
+def test_a_cpu_build_is_taken_where_no_gpu_answers(home: Path) -> None:
+    wheel(home.parent, "torch")
+    empty_venv(home)
+    stand_in(home, "nvidia-smi", "exit 9")
+    done = setup(home, PIP_FIND_LINKS=str(home.parent))
+    assert "installing a CPU build, torch==2.10.0" in done.stdout
+    assert list(home.glob(".venv/lib/*/site-packages/torch-2.10.0.dist-info"))
+
+
+def test_a_gpu_gets_the_index_own_build_and_a_second_call_keeps_it(home: Path) -> None:
+    wheel(home.parent, "nvidia_cublas")
+    wheel(home.parent, "torch", requires="nvidia_cublas")
+    empty_venv(home)
+    stand_in(home, "nvidia-smi", "echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'")
+    assert "an NVIDIA GPU answers" in setup(home, PIP_FIND_LINKS=str(home.parent)).stdout
+    assert list(home.glob(".venv/lib/*/site-packages/nvidia_cublas-*"))
+    stand_in(home, "nvidia-smi", "exit 9")
+    again = setup(home, PIP_FIND_LINKS=str(home.parent))
+    assert "keeping the torch that .venv has" in again.stdout
+
+
+@pytest.mark.skipif(
+    Path(sys.prefix) != ROOT / ".venv", reason="this Python is not the one that setup.sh made"
+)
+def test_all_in_place_is_seen_at_once() -> None:
+    stamp = ROOT / ".venv" / "toyqs-setup"
+    before = stamp.stat().st_mtime_ns
+    for arguments in ([], ["dev"]):
+        command = ["bash", str(ROOT / "setup.sh"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert "all is in place" in done.stdout
+    assert stamp.stat().st_mtime_ns == before
