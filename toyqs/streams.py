@@ -1,0 +1,43 @@
+"""Independent random streams, one per seed and purpose.
+
+Two runs with one seed draw the same training data and, parameter by parameter, the same initial
+weights, whatever else they draw: only so are the differences between them paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """A CPU generator that depends on the seed and the purpose alone.
+
+    Args:
+        seed: the run's seed.
+        purpose: what the numbers are for, such as "training data" or "weights/head.weight".
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def thought_noise(
+    generators: Sequence[torch.Generator], think_at: Tensor, num_thoughts: int, length: int
+) -> Tensor:
+    """Uniform numbers for the thoughts of a batch, drawn in the order [L, position, K].
+
+    Args:
+        generators: one per seed.
+        think_at: (S, B, T) bool, equally many positions in every sequence.
+        num_thoughts: K.
+        length: L.
+
+    Returns:
+        (S, B, thinking positions, K, L) float64 in [0, 1), on the CPU.
+    """
+    shape = (length, think_at.shape[1], int(think_at[0, 0].sum()), num_thoughts)
+    drawn = [torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators]
+    return torch.stack(drawn).permute(0, 2, 3, 4, 1)

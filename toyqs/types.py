@@ -1,0 +1,135 @@
+"""Notation and the values that flow between the parts.
+
+S  seeds trained side by side
+B  batch
+T  positions (after `focus`, and in a Context: the thinking positions only)
+K  thoughts per position
+L  symbols per thought
+N  tokens predicted per position
+V  vocabulary
+D  hidden width
+
+The axis order is always (S, B, T, K, L, D); a size-1 axis broadcasts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+BranchState: TypeAlias = Any  # a backbone's own memory of every branch; only the backbone looks inside
+
+
+class Batch(NamedTuple):
+    """Sequences drawn from a task."""
+
+    inputs: Tensor  # (S, B, T) long
+    targets: Tensor  # (S, B, T) long, what is to be predicted at each position
+    weights: Tensor  # (S, B, T) float, 0 where a position does not count
+    think: Tensor  # (S, B, T) bool, the positions that think; equally many in every sequence
+    oracle: Tensor | None = None  # (S, B, T, V) true log p(target | prefix), where the task knows it
+
+
+class Context(NamedTuple):
+    """What reading leaves behind, gathered to the thinking positions."""
+
+    base: Tensor | None  # (S, B, T, D) base_lm outputs; None when the prediction may not see them
+    branches: BranchState | None  # base_reasoner: one resumable branch point per position, K = 1
+
+
+class Thoughts(NamedTuple):
+    """K thoughts at every position."""
+
+    symbols: Tensor  # (S, B, T, K, L) long
+    log_prob: Tensor  # (S, B, T, K, L) per symbol, differentiable
+    entropy: Tensor  # (S, B, T, K, L) of each symbol's distribution, differentiable
+    branches: BranchState  # the reasoner's state after the start marker and all symbols but the last
+
+
+class Trace(NamedTuple):
+    """All that an objective sees of a model; None where absent."""
+
+    logits: Tensor  # (S, B, T, K, N, V); K = 1 when not reasoning
+    log_prob: Tensor | None = None  # (S, B, T, K, L) of each thought symbol
+    entropy: Tensor | None = None  # (S, B, T, K, L) of each thought symbol's distribution
+    thought_weight: Tensor | None = None  # (S, B, T, K) how open the mixer is to each thought
+    running_reward: Tensor | None = None  # (S,) moving mean of past rewards, kept by the training loop
+
+
+class Model(Protocol):
+    """A model as training and evaluation see it; model/latent_reasoner.py says more."""
+
+    speaks_alone: bool  # whether it predicts without a thought too
+
+    def read(self, inputs: Tensor, think_at: Tensor) -> Context:
+        """Inputs and thinking positions (S, B, T) -> the context at the thinking positions."""
+        ...
+
+    def at(self, context: Context, index: Tensor) -> Context:
+        """The context at some of its positions, index (S, B, T')."""
+        ...
+
+    def think(self, context: Context, noise: Tensor, forced: Tensor | None = None) -> Thoughts | None:
+        """Noise in [0, 1), or forced symbols, (S, B, T, K, L) -> thoughts; None: a model without."""
+        ...
+
+    def talk(self, context: Context, thoughts: Thoughts | None) -> Trace:
+        """The prediction with each thought."""
+        ...
+
+    def __call__(self, inputs: Tensor, think_at: Tensor, noise: Tensor) -> Trace:
+        """Read, think and talk."""
+        ...
+
+
+def focus(batch: Batch) -> Batch:
+    """The batch at its thinking positions only: T shrinks to their number.
+
+    Args:
+        batch: T counts every position; `think` marks equally many in every sequence.
+
+    Returns:
+        The same sequences, T counting the thinking positions in their order.
+
+    Raises:
+        ValueError: sequences of the batch think at different numbers of positions.
+    """
+    index = thinking_positions(batch.think)
+    if index is None:
+        return batch
+    oracle = batch.oracle
+    if oracle is not None:
+        oracle = oracle.gather(2, index.unsqueeze(-1).expand(*index.shape, oracle.shape[-1]))
+    inputs, targets, weights, think = (x.gather(2, index) for x in batch[:4])
+    return Batch(inputs, targets, weights, think, oracle)
+
+
+def rows(batch: Batch, span: slice) -> Batch:
+    """Some of a batch's sequences: a span of the axis B."""
+    inputs, targets, weights, think, oracle = batch
+    part = None if oracle is None else oracle[:, span]
+    return Batch(inputs[:, span], targets[:, span], weights[:, span], think[:, span], part)
+
+
+def thinking_positions(think: Tensor) -> Tensor | None:
+    """Indices of the thinking positions; None when every position thinks.
+
+    Args:
+        think: (S, B, T) bool.
+
+    Returns:
+        (S, B, number of thinking positions) long, ascending, or None.
+
+    Raises:
+        ValueError: sequences think at different numbers of positions.
+    """
+    if bool(think.all()):
+        return None
+    counts = think.sum(-1)
+    count = int(counts.max())
+    if int(counts.min()) != count:
+        raise ValueError("Batch.think: every sequence must think at equally many positions")
+    order = torch.argsort((~think).to(torch.int8), dim=-1, stable=True)
+    return order[..., :count]
