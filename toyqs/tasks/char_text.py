@@ -1,0 +1,168 @@
+"""CharText: the next character of a text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toyqs.tasks.corpus import DATASETS, dataset_text, read_text
+from toyqs.tasks.task import check_split
+from toyqs.types import Batch
+
+
+@dataclass
+class CharText:
+    """Predict each next character of a text file; every position counts and thinks.
+
+    The vocabulary is the sorted set of the whole file's characters, and an id is a rank in it.
+
+    Worked example: the file "hello world" has the characters " dehlorw", ids 0…7, and a window of seq_len 4
+    that starts at its first character is
+
+    inputs     h e l l    3 2 4 4
+    targets    e l l o    2 4 4 5
+
+    Splits: the last held_out_fraction of the text is held out, the rest is for training, and no window, its
+    last target included, crosses the border. Training windows start anywhere, uniformly. Held-out windows are
+    spread evenly over the held-out text, in its order and without the generator, so they are the same for
+    every run; they overlap only where that text is shorter than batch_size · seq_len + 1 characters.
+    """
+
+    name: ClassVar[str] = "char_text"
+
+    path: str | None = None  # a UTF-8 text file
+    dataset: str | None = None  # a known text, downloaded once; "shake" is tiny Shakespeare
+    held_out_fraction: float = 0.1  # the part of the text, its end, that is never trained on
+
+    def check(self, seq_len: int) -> None:
+        """Refuse knobs that cannot work; reads the text, and may download it.
+
+        Args:
+            seq_len: T, characters per sequence.
+
+        Raises:
+            ValueError: one line that names the key as typed and the remedy.
+        """
+        if not 0 < self.held_out_fraction < 1:
+            raise ValueError(
+                f"task.held_out_fraction={self.held_out_fraction}: is a fraction of the text; "
+                "give more than 0 and less than 1"
+            )
+        if len(self.alphabet) < 2:
+            raise ValueError(
+                f"{self._given}: the text has {len(self.alphabet)} different characters, and at least 2 "
+                "are needed; give another text"
+            )
+        for split in ("train", "held_out"):
+            length = len(self._part(split))
+            if length < seq_len + 1:
+                raise ValueError(
+                    f"{self._given}: its {len(self.ids)} characters leave {length} for the {split} split, "
+                    f"and seq_len={seq_len} needs {seq_len + 1}; give a longer text, a smaller seq_len or "
+                    "another task.held_out_fraction"
+                )
+
+    @property
+    def _given(self) -> str:
+        return f"task.dataset={self.dataset}" if self.path is None else f"task.path={self.path}"
+
+    @cached_property
+    def _encoded(self) -> tuple[str, Tensor]:
+        """The alphabet, and the text as ids: read once, when first asked for."""
+        if self.path is not None and self.dataset is not None:
+            raise ValueError(
+                f"task.path={self.path} and task.dataset={self.dataset}: both name a text; give only one"
+            )
+        known = ", ".join(DATASETS)
+        if self.path is not None:
+            text = read_text(self.path)
+        elif self.dataset is None:
+            raise ValueError(
+                f"task=char_text: no text is given; give task.path=FILE or task.dataset=NAME ({known})"
+            )
+        elif self.dataset in DATASETS:
+            text = dataset_text(self.dataset)
+        else:
+            raise ValueError(
+                f"task.dataset={self.dataset}: is not one of {known}; give task.path=FILE instead"
+            )
+        # UTF-32 has one number per character, so that NumPy can rank them without a loop
+        codes, ids = np.unique(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"), return_inverse=True)
+        return "".join(map(chr, codes)), torch.from_numpy(ids.astype(np.int32))
+
+    @property
+    def alphabet(self) -> str:
+        """The characters of the text, sorted; a character's id is its place."""
+        return self._encoded[0]
+
+    @property
+    def ids(self) -> Tensor:
+        """(number of characters,) int32: the whole text."""
+        return self._encoded[1]
+
+    def _part(self, split: str) -> Tensor:
+        border = len(self.ids) - round(self.held_out_fraction * len(self.ids))
+        return self.ids[:border] if split == "train" else self.ids[border:]
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of different characters."""
+        return len(self.alphabet)
+
+    def length(self, seq_len: int) -> int:
+        """T = seq_len."""
+        return seq_len
+
+    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
+        """Training steps that draw as many characters as `epochs` passes through the training text."""
+        return epochs * max(1, len(self._part("train")) // (batch_size * seq_len))
+
+    def held_out_size(self, seq_len: int) -> int:
+        """Number of windows that the held-out text holds side by side."""
+        return max(1, (len(self._part("held_out")) - 1) // seq_len)
+
+    def identity(self) -> dict[str, str | float]:
+        """What the data depend on: the text itself, wherever it lies, and the split."""
+        digest = hashlib.sha256(self.ids.numpy().tobytes() + self.alphabet.encode()).hexdigest()
+        return {"sha256": digest, "held_out_fraction": self.held_out_fraction}
+
+    def floor(self) -> float | None:
+        """Unknown for a text."""
+        return None
+
+    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+        """Windows of the text.
+
+        Args:
+            generator: decides where training windows start; held-out windows do not use it.
+            batch_size: B.
+            seq_len: T.
+            split: "train" or "held_out".
+
+        Returns:
+            Batch with S = 1, all weights 1, thinking everywhere.
+
+        Raises:
+            ValueError: an unknown split.
+        """
+        check_split(split)
+        part = self._part(split)
+        last = len(part) - seq_len - 1
+        if split == "train":
+            starts = torch.randint(last + 1, (batch_size,), generator=generator)
+        else:
+            starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
+        windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
+        inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
+        return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
+
+    def symbols(self, ids: Iterable[int]) -> list[str]:
+        """The characters of token ids; those that cannot be printed as Python escapes them."""
+        return [repr(self.alphabet[i])[1:-1] for i in ids]
