@@ -1,0 +1,58 @@
+"""The contract that every memory keeps: read a sequence, step a branch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from toyqs.types import BranchState
+
+
+class Backbone(nn.Module, ABC):
+    """A causal memory with a resumable branch point after every position.
+
+    Its law, tested for each: reading a prefix and stepping the thought equals reading prefix and
+    thought as one sequence (float64, 1e-12).
+
+    I is the width of what `inlet` makes of an embedding; `read` and `step` consume such rows, so a
+    table of symbols passes the inlet once, not once for each use of a symbol.
+    """
+
+    width: int
+
+    @abstractmethod
+    def inlet(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (S, n, D) -> the rows that `read` and `step` consume (S, n, I)."""
+
+    @abstractmethod
+    def read(self, x: Tensor) -> tuple[Tensor, BranchState]:
+        """Read sequences causally, from an empty memory.
+
+        Args:
+            x: (S, B, T, I).
+
+        Returns:
+            Outputs (S, B, T, D) and a branch point after every position (K = 1).
+        """
+
+    @abstractmethod
+    def step(self, x: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
+        """Every branch consumes one symbol.
+
+        Args:
+            x: (S, B, T, K, I); every axis but S broadcasts against the state's from 1.
+            state: of the branches (s, b, t, k).
+
+        Returns:
+            Outputs (S, B, T, K, D) and the new state.
+        """
+
+    @abstractmethod
+    def gather(self, state: BranchState, index: Tensor) -> BranchState:
+        """The branch points at the given positions.
+
+        Args:
+            state: of the branches (s, b, t, k).
+            index: (S, B, T') long, positions t.
+        """

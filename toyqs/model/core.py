@@ -1,0 +1,61 @@
+"""Core: what the roles of one weight group share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.model.backbone import Backbone
+from toyqs.model.layers import Table
+
+
+class Core(nn.Module):
+    """A backbone with the tables that its roles need.
+
+    Thinking adds two markers to the inputs, start and end of thought; they are never outputs.
+    """
+
+    def __init__(
+        self,
+        num_seeds: int,
+        backbone: Backbone,
+        *,
+        num_tokens: int,
+        num_thought_symbols: int,
+        markers: bool,
+    ) -> None:
+        """Build the tables.
+
+        Args:
+            num_seeds: S.
+            backbone: of any width D.
+            num_tokens: rows of the token table; 0: no role reads tokens.
+            num_thought_symbols: rows of a thought table of its own; 0: thought symbols, if any, are
+                tokens and share their table.
+            markers: whether a role thinks or reads thoughts.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.tokens = Table(num_seeds, num_tokens, backbone.width) if num_tokens else None
+        self.thoughts = Table(num_seeds, num_thought_symbols, backbone.width) if num_thought_symbols else None
+        self.markers = Table(num_seeds, 2, backbone.width, std=0.1) if markers else None
+
+    def token_rows(self) -> Tensor:
+        """The tokens past the inlet, (S, V, I)."""
+        assert self.tokens is not None
+        return self.backbone.inlet(self.tokens.weight)
+
+    def thought_rows(self) -> Tensor:
+        """Start marker, end marker, then the thought symbols, past the inlet: (S, 2 + symbols, I)."""
+        assert self.markers is not None
+        symbols = self.thoughts or self.tokens
+        tables = (self.markers.weight,) if symbols is None else (self.markers.weight, symbols.weight)
+        return self.backbone.inlet(torch.cat(tables, dim=1))
+
+
+START, END, FIRST_SYMBOL = 0, 1, 2  # rows of Core.thought_rows
+
+
+def marker(rows: Tensor, row: int) -> Tensor:
+    """One of `thought_rows` as the same input for every branch: (S, n, I) -> (S, 1, 1, 1, I)."""
+    return rows[:, row, None, None, None]

@@ -1,0 +1,77 @@
+"""Interpreters: a thought -> one vector per (position, thought), its reading."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.model.core import END, FIRST_SYMBOL, START, Core, marker
+from toyqs.model.layers import Stacked, normal, pick_rows
+from toyqs.types import Thoughts
+
+
+class Afresh(Stacked):
+    """Reads [start, symbols, end] from a learned start state: it knows nothing but the symbols."""
+
+    def __init__(self, num_seeds: int, core: Core) -> None:
+        super().__init__()
+        self.core = core
+        shape = (num_seeds, 1, 1, 1, core.backbone.width)
+        self.start_state = self.declare("start_state", shape, normal(0.1))
+
+    def forward(self, thoughts: Thoughts) -> Tensor:
+        """Readings (S, B, T, K, D).
+
+        A reading depends on the symbols alone, so equal beginnings are read once: all V^l of them
+        while they are fewer than the thoughts, then every thought in a row of its own.
+        """
+        backbone, rows = self.core.backbone, self.core.thought_rows()
+        symbols = thoughts.symbols.flatten(1, -2)  # (S, number of thoughts, L)
+        vocab = rows.shape[1] - FIRST_SYMBOL
+        depth = _shared_depth(vocab, *symbols.shape[1:])
+        _, state = backbone.step(marker(rows, START), self.start_state)
+        for level in range(depth):
+            before = torch.arange(vocab**level, device=rows.device).repeat_interleave(vocab)
+            state = backbone.gather(state, before.expand(len(rows), 1, -1))
+            each_next = rows[:, FIRST_SYMBOL:].repeat(1, vocab**level, 1)
+            _, state = backbone.step(each_next[:, None, :, None], state)
+        place = vocab ** torch.arange(depth - 1, -1, -1, device=rows.device)
+        beginning = (symbols[..., :depth] * place).sum(-1)  # its row among the V^depth read
+        if depth == symbols.shape[-1]:
+            hidden, _ = backbone.step(marker(rows, END), state)
+            hidden = pick_rows(hidden[:, 0, :, 0], beginning)
+        else:
+            state = backbone.gather(state, beginning.unsqueeze(1))
+            for symbol in symbols[..., depth:].unbind(-1):
+                x = pick_rows(rows, symbol + FIRST_SYMBOL)
+                _, state = backbone.step(x[:, None, :, None], state)
+            hidden, _ = backbone.step(marker(rows, END), state)
+        return hidden.view(*thoughts.symbols.shape[:-1], -1)
+
+
+def _shared_depth(vocab: int, num_thoughts: int, length: int) -> int:
+    """The largest l ≤ L with V^l ≤ number of thoughts."""
+    depth = 0
+    while depth < length and vocab ** (depth + 1) <= num_thoughts:
+        depth += 1
+    return depth
+
+
+class Onward(nn.Module):
+    """Continues the reasoner's state: the reasoner consumes the last symbol, this core the end marker.
+
+    The state has read the context too, so the reading may leak it past the symbols.
+    """
+
+    def __init__(self, core: Core, reasoner: Core) -> None:
+        super().__init__()
+        self.core, self.reasoner = core, reasoner
+
+    def forward(self, thoughts: Thoughts) -> Tensor:
+        """Readings (S, B, T, K, D). Gradients of the prediction reach the reasoner through them."""
+        core, reasoner = self.core, self.reasoner
+        state = thoughts.branches
+        if thoughts.symbols.shape[-1]:
+            last = pick_rows(reasoner.thought_rows(), thoughts.symbols[..., -1] + FIRST_SYMBOL)
+            _, state = reasoner.backbone.step(last, state)
+        return core.backbone.step(marker(core.thought_rows(), END), state)[0]

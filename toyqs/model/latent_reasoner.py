@@ -1,0 +1,123 @@
+"""LatentReasoner: read a context, think at its positions, talk with each thought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from torch import Tensor, nn
+
+from toyqs.model.core import Core
+from toyqs.model.interpreter import Afresh, Onward
+from toyqs.model.layers import Head, pick_rows
+from toyqs.model.thoughts import TokenHead, think
+from toyqs.types import BranchState, Context, Thoughts, Trace, thinking_positions
+
+
+class LatentReasoner(nn.Module):
+    """The roles in use, their heads and the mixer. Parts are chosen at construction; absent = None."""
+
+    def __init__(
+        self,
+        letters: Mapping[str, str],
+        cores: Mapping[str, Core],
+        head: Head,
+        mixer: nn.Module,
+        thought_head: TokenHead | None = None,
+        interpreter: Afresh | Onward | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            letters: role -> letter, for the roles in use.
+            cores: letter -> core.
+            head: features -> logits.
+            mixer: base state and reading -> features (model/mixing.py).
+            thought_head: None where no symbol is sampled.
+            interpreter: None where there are no thoughts.
+        """
+        super().__init__()
+        self.letters = dict(letters)
+        # Cores and head come first: parts that hold one of them too leave it its name here.
+        self.cores = nn.ModuleDict(dict(cores))
+        self.head = head
+        self.mixer = mixer
+        self.thought_head = thought_head
+        self.interpreter = interpreter
+        self.speaks_alone: bool = mixer.speaks_alone  # type: ignore[assignment]
+
+    def read(self, inputs: Tensor, think_at: Tensor) -> Context:
+        """Read the context once.
+
+        Args:
+            inputs: (S, B, T) long, all positions.
+            think_at: (S, B, T) bool, the positions that think.
+
+        Returns:
+            base_lm's outputs and base_reasoner's branch points at the thinking positions.
+        """
+        base = self._read("base_lm", inputs)[0] if "base_lm" in self.letters else None
+        branches = self._read("base_reasoner", inputs)[1] if "base_reasoner" in self.letters else None
+        index = thinking_positions(think_at)
+        context = Context(base, branches)
+        return context if index is None else self.at(context, index)
+
+    def at(self, context: Context, index: Tensor) -> Context:
+        """The context at some of its positions.
+
+        Args:
+            context: from `read`.
+            index: (S, B, T') long.
+        """
+        base, branches = context
+        if base is not None:
+            base = base.gather(2, index.unsqueeze(-1).expand(*index.shape, base.shape[-1]))
+        if branches is not None:
+            branches = self._core("base_reasoner").backbone.gather(branches, index)
+        return Context(base, branches)
+
+    def think(self, context: Context, noise: Tensor, forced: Tensor | None = None) -> Thoughts | None:
+        """K thoughts at every thinking position; None for a model without thoughts.
+
+        Args:
+            context: from `read`.
+            noise: (S, B, T, K, L) uniform in [0, 1).
+            forced: (S, B, T, K, L) long; score these symbols instead of sampling.
+        """
+        if self.interpreter is None:
+            return None
+        if context.branches is None:  # zero-length thoughts that are interpreted afresh
+            return Thoughts(noise.long(), noise, noise, None)
+        return think(self._core("reasoner"), self.thought_head, context.branches, noise, forced=forced)
+
+    def talk(self, context: Context, thoughts: Thoughts | None) -> Trace:
+        """Predict with each thought.
+
+        Args:
+            context: from `read`.
+            thoughts: from `think`; None: the prediction with no thought.
+
+        Returns:
+            The trace; logits (S, B, T, K, 1, V), with K = 1 where there is no thought to tell apart.
+        """
+        reading = None
+        if thoughts is not None:
+            assert self.interpreter is not None
+            reading = self.interpreter(thoughts)
+        features, opening = self.mixer(context.base, reading)
+        trace = Trace(self.head(features).unsqueeze(-2), thought_weight=opening)
+        if thoughts is None or not thoughts.symbols.shape[-1]:
+            return trace
+        return trace._replace(log_prob=thoughts.log_prob, entropy=thoughts.entropy)
+
+    def forward(self, inputs: Tensor, think_at: Tensor, noise: Tensor, forced: Tensor | None = None) -> Trace:
+        """Read, think and talk: the trace at the thinking positions (arguments as in `read`, `think`)."""
+        context = self.read(inputs, think_at)
+        return self.talk(context, self.think(context, noise, forced))
+
+    def _core(self, role: str) -> Core:
+        return cast(Core, self.cores[self.letters[role]])
+
+    def _read(self, role: str, inputs: Tensor) -> tuple[Tensor, BranchState]:
+        core = self._core(role)
+        return core.backbone.read(pick_rows(core.token_rows(), inputs))

@@ -1,0 +1,168 @@
+"""Layers whose parameters carry a leading seed axis: the only place that knows how seeds are stacked.
+
+Every operation treats the seeds as independent rows of a batched kernel, so a seed computes the
+same numbers, bit for bit on CPU, alone and in company.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.streams import stream
+
+Rule = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def uniform(bound: float) -> Rule:
+    """Initial values drawn uniformly from [-bound, bound]."""
+    return lambda values, generator: values.uniform_(-bound, bound, generator=generator)
+
+
+def normal(std: float) -> Rule:
+    """Initial values drawn from N(0, std²)."""
+    return lambda values, generator: values.normal_(0.0, std, generator=generator)
+
+
+class Stacked(nn.Module):
+    """A module with parameters of shape (S, ...) and a rule that says how each one starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rules: dict[str, Rule] = {}
+
+    def declare(self, name: str, shape: Sequence[int], rule: Rule) -> nn.Parameter:
+        """Register a parameter of this shape, seeds first; `initialise` fills it by the rule."""
+        parameter = nn.Parameter(torch.zeros(*shape))
+        self.register_parameter(name, parameter)
+        self.rules[name] = rule
+        return parameter
+
+
+def initialise(model: nn.Module, seeds: Sequence[int]) -> None:
+    """Fill every parameter from streams keyed by seed and parameter name.
+
+    A parameter of one name starts alike in every model that has it, whatever else the model holds.
+
+    Args:
+        model: built of Stacked modules for len(seeds) seeds.
+        seeds: one per entry of the leading axis.
+    """
+    for module_name, module in model.named_modules():
+        if not isinstance(module, Stacked):
+            continue
+        for name, rule in module.rules.items():
+            parameter = getattr(module, name)
+            full_name = f"{module_name}.{name}" if module_name else name
+            with torch.no_grad():
+                for index, seed in enumerate(seeds):
+                    # Drawn in float64 so that both precisions start from the same numbers.
+                    values = torch.empty(parameter.shape[1:], dtype=torch.float64)
+                    parameter[index] = rule(values, stream(seed, f"weights/{full_name}")).to(parameter.dtype)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight + bias, seed by seed.
+
+    Args:
+        x: (S, ..., D).
+        weight: (S, D, E).
+        bias: (S, 1, E) or None.
+
+    Returns:
+        (S, ..., E).
+    """
+    rows = x.flatten(1, -2)
+    if weight.shape[-1] == 1:
+        # A product with one column takes another kernel for one seed than for several.
+        column = (rows * weight.transpose(1, 2)).sum(-1, keepdim=True)
+        return (column if bias is None else column + bias).view(*x.shape[:-1], 1)
+    out = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias, rows, weight)
+    return out.view(*x.shape[:-1], weight.shape[-1])
+
+
+def pick_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows of each seed's table.
+
+    Args:
+        table: (S, n, F).
+        ids: (S, ...) long, each in [0, n).
+
+    Returns:
+        (S, ..., F).
+    """
+    num_seeds, num_rows, width = table.shape
+    offsets = torch.arange(num_seeds, device=ids.device) * num_rows
+    rows = (ids.flatten(1) + offsets.unsqueeze(1)).flatten()
+    # index_select's gradient is an index_add, three times faster on CPU than an embedding's.
+    return table.flatten(0, 1).index_select(0, rows).view(*ids.shape, width)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x), through tanh.
+
+    torch.sigmoid rounds the elements left over by its vector loop differently, so one seed's
+    values would depend on how many seeds run beside it; tanh does not.
+    """
+    return torch.tanh(x * 0.5).mul(0.5).add(0.5)
+
+
+class Linear(Stacked):
+    """An affine map, (S, ..., D) -> (S, ..., E)."""
+
+    def __init__(self, num_seeds: int, width: int, out: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(width)
+        self.weight = self.declare("weight", (num_seeds, width, out), uniform(bound))
+        self.bias = self.declare("bias", (num_seeds, 1, out), uniform(bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(S, ..., D) -> (S, ..., E)."""
+        return affine(x, self.weight, self.bias)
+
+
+class Table(Stacked):
+    """Learned rows, such as token embeddings: (S, n, D)."""
+
+    def __init__(self, num_seeds: int, num_rows: int, width: int, std: float = 1.0) -> None:
+        super().__init__()
+        self.weight = self.declare("weight", (num_seeds, num_rows, width), normal(std))
+
+
+class Head(Stacked):
+    """The LM head: one or several feature vectors, each with its own rows of the first layer.
+
+        logits = Σ_i x_i W_i + b        (linear), or two hidden layers of 512 with GELU on top of it
+
+    Side by side the W_i are the weight of one layer over the concatenated features; kept apart, a
+    feature that all K thoughts of a position share is multiplied once. A feature left out counts as
+    zero.
+    """
+
+    def __init__(self, num_seeds: int, widths: Sequence[int], vocab_size: int, linear: bool = True) -> None:
+        super().__init__()
+        hidden = 512
+        self.widths = tuple(widths)
+        first = vocab_size if linear else hidden
+        bound = 1.0 / math.sqrt(sum(widths))
+        for index, width in enumerate(widths):
+            self.declare(f"weight_{index}", (num_seeds, width, first), uniform(bound))
+        self.bias = self.declare("bias", (num_seeds, 1, first), uniform(bound))
+        self.rest = (
+            None
+            if linear
+            else nn.Sequential(
+                nn.GELU(), Linear(num_seeds, hidden, hidden), nn.GELU(), Linear(num_seeds, hidden, vocab_size)
+            )
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (S, ..., width_i), broadcast against each other -> (S, ..., V)."""
+        weights = [self.get_parameter(f"weight_{index}") for index in range(len(features))]
+        out = affine(features[0], weights[0], self.bias)
+        for feature, weight in zip(features[1:], weights[1:], strict=True):
+            out = out + affine(feature, weight)
+        return out if self.rest is None else self.rest(out)

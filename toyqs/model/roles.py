@@ -1,0 +1,88 @@
+"""The four roles and the fifteen ways in which they can share weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+ROLES = ("base_lm", "base_reasoner", "reasoner", "interpreter")
+
+Part = TypeVar("Part")
+
+
+class WeightGroups(NamedTuple):
+    """Which roles share a core: one letter per role, the first seen is A."""
+
+    label: str
+
+    @classmethod
+    def parse(cls, letters: Sequence[str]) -> WeightGroups:
+        """Canonical groups of four letters in the order of ROLES: ["B", "A", "A", "C"] -> ABBC.
+
+        Raises:
+            ValueError: not exactly four single letters.
+        """
+        if len(letters) != len(ROLES) or not all(len(x) == 1 and x.isalpha() for x in letters):
+            given = ",".join(map(str, letters))
+            raise ValueError(
+                f"weight_groups=[{given}]: needs four single letters, one each for {', '.join(ROLES)}; "
+                "give for example weight_groups=[A,B,C,D]"
+            )
+        seen = {letter: "ABCD"[i] for i, letter in enumerate(dict.fromkeys(letters))}
+        return cls("".join(seen[letter] for letter in letters))
+
+    def letter(self, role: str) -> str:
+        """The letter of one of ROLES."""
+        return self.label[ROLES.index(role)]
+
+
+def all_weight_groups() -> list[WeightGroups]:
+    """The 15 partitions of the four roles, from AAAA to ABCD."""
+    labels = [""]
+    for _ in ROLES:
+        labels = [label + x for label in labels for x in "ABCD"[: len(set(label)) + 1]]
+    return [WeightGroups(label) for label in labels]
+
+
+def check_widths(groups: WeightGroups, widths: Mapping[str, int]) -> None:
+    """Refuse a letter that spans two widths.
+
+    Args:
+        groups: the roles' letters.
+        widths: hidden width of each role in use.
+
+    Raises:
+        ValueError: naming both roles and both widths.
+    """
+    first: dict[str, str] = {}
+    for role in (role for role in ROLES if role in widths):
+        other = first.setdefault(groups.letter(role), role)
+        if widths[other] != widths[role]:
+            raise ValueError(
+                f"weight_groups={groups.label}: {other} and {role} share {groups.letter(role)} but are "
+                f"{widths[other]} and {widths[role]} wide; give both one width or {role} another letter"
+            )
+
+
+def tie(
+    groups: WeightGroups,
+    widths: Mapping[str, int],
+    used: Collection[str],
+    make: Callable[[int, list[str]], Part],
+) -> dict[str, Part]:
+    """One part per letter in use.
+
+    Args:
+        groups: the roles' letters.
+        widths: hidden width of each role.
+        used: the roles of this run; a letter that none of them holds gets no part.
+        make: width and the roles that share it -> part.
+
+    Raises:
+        ValueError: a letter spans two widths.
+    """
+    check_widths(groups, {role: widths[role] for role in used})
+    members: dict[str, list[str]] = {}
+    for role in (role for role in ROLES if role in used):
+        members.setdefault(groups.letter(role), []).append(role)
+    return {letter: make(widths[roles[0]], roles) for letter, roles in members.items()}
