@@ -1,0 +1,37 @@
+"""The command line: `python run.py --help` says what it does."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from toyqs.compose import compose_checked, prepare, refuse
+from toyqs.config_checks import Refusal
+
+exit_codes: list[int] = []  # of the jobs begun, which are several with -m
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(cfg: DictConfig) -> None:
+    """One run with its controls."""
+    exit_codes.append(1)
+    try:
+        config = compose_checked(cfg)
+        from toyqs.comparison import main  # noqa: PLC0415, slow: a refusal need not wait for it
+
+        exit_codes[-1] = main(config)
+    except Refusal as refusal:
+        exit_codes[-1] = refuse(refusal)
+
+
+if __name__ == "__main__":
+    try:
+        prepare(sys.argv[1:])
+        job()
+    except KeyboardInterrupt:
+        exit_codes.append(130)
+    except Exception as error:
+        if exit_codes:  # a job's own failure, not a way of typing
+            raise
+        exit_codes.append(refuse(error))
+    sys.exit(max(exit_codes, default=0))

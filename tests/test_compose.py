@@ -1,0 +1,198 @@
+"""Composition: presets, the lines of the research logbook, and what is refused on the way."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from toyqs.compose import compose_checked, prepare, refusal_of
+from toyqs.config import RunConfig, register
+from toyqs.config_checks import Refusal
+from toyqs.config_key import resolved
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = sorted((ROOT / "conf" / "run_modifier").glob("*.yaml"))
+READER = "+run_modifier=ReasonerInterpreterGRURunConfig"
+QUIET = "+run_modifier=QuietSTaRDiscreteRunConfig"
+ALL_GROUPS = (
+    "['A','A','A','A'],['A','A','A','B'],['A','A','B','A'],['A','B','A','A'],['B','A','A','A'],"
+    "['A','A','B','B'],['A','B','A','B'],['A','B','B','A'],['A','A','B','C'],['A','B','A','C'],"
+    "['A','B','C','A'],['B','A','A','C'],['B','A','C','A'],['B','C','A','A'],['A','B','C','D']"
+)
+OF_32 = "base_lm_hidden_dim=32 reasoner_hidden_dim=32 interpreter_hidden_dim=32 share_lm_head=True"
+# As typed in bash after `python run.py -m`.
+LOGBOOK = [
+    f"{READER} base_lm_hidden_dim=2,64 seed=7",
+    f"{READER} base_lm_hidden_dim=2,64 seed=7 reasoner_hidden_dim=1000",
+    "+run_modifier=InterpreterGRURunConfig base_lm_hidden_dim=2,64 seed=7",
+    f"{QUIET} model_hidden_dim=2,512 seed=7",
+    f"{QUIET} model_hidden_dim=2 seed=7,8 use_reasoner=False",
+    f"{QUIET} model_hidden_dim=2048 seed=7 use_reasoner=True,False",
+    f'{QUIET} seed=7,8 debug_cfg="seperateInterpreter" info="seperateInterpreterDEBUG_"',
+    f"{QUIET} policy_loss_beta=10,10000 use_base_lm=True,False",
+    f"{READER} simple_lm_head=True,False",
+    f"{READER} simple_lm_head=True base_lm_hidden_dim=32,64 use_reasoner=True",
+    "+run_modifier=InterpreterGRURunConfig simple_lm_head=True base_lm_hidden_dim=32,64,100 seed=7",
+    f"{READER} simple_lm_head=True weight_groups=['A','A','A','A'] {OF_32} seed=7 use_reasoner=True,False",
+    f"{READER} simple_lm_head=True weight_groups={ALL_GROUPS} {OF_32} seed=8",
+]
+
+
+@pytest.fixture(scope="module")
+def composed() -> Iterator[Callable[..., RunConfig]]:
+    """What run.py makes of the words of a command line."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+
+        def compose_words(*words: str) -> RunConfig:
+            try:
+                cfg = compose("config", list(words))
+            except Exception as error:
+                raise refusal_of(error) from error
+            return compose_checked(cfg)
+
+        yield compose_words
+
+
+def jobs(line: str) -> list[list[str]]:
+    """The command lines of a sweep's jobs."""
+    words = [word.partition("=") for word in shlex.split(line)]
+    sweeps = [[f"{key}={x}" for x in re.split(r",(?![^\[]*\])", values)] for key, _, values in words]
+    return [list(job) for job in itertools.product(*sweeps)]
+
+
+def test_bare_command_is_the_defaults(composed: Callable[..., RunConfig]) -> None:
+    assert composed() == resolved(RunConfig())
+
+
+def test_jobs_of_a_line() -> None:
+    assert jobs("+a=x b=[p,q],[r] 'c=1,2'") == [
+        ["+a=x", "b=[p,q]", "c=1"],
+        ["+a=x", "b=[p,q]", "c=2"],
+        ["+a=x", "b=[r]", "c=1"],
+        ["+a=x", "b=[r]", "c=2"],
+    ]
+
+
+@pytest.mark.parametrize("line", LOGBOOK)
+def test_logbook_lines_compose(line: str, composed: Callable[..., RunConfig]) -> None:
+    for words in jobs(line):
+        config = composed(*words)
+        assert f"seed={config.seed}" in words or not any(word.startswith("seed") for word in words)
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_the_line_in_a_preset_composes(file: Path, composed: Callable[..., RunConfig]) -> None:
+    (line,) = re.findall(r"^# python run\.py (.+)$", file.read_text(), re.MULTILINE)
+    assert file.stem in line
+    assert composed(*shlex.split(line)).max_steps == 200
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_presets_are_short_and_yield_to_what_is_typed(file: Path, composed: Callable[..., RunConfig]) -> None:
+    lines = [x for x in file.read_text().splitlines() if x and not x.startswith("#")]
+    assert len(lines) <= 12
+    config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none")
+    assert (config.max_steps, config.base_lr, config.task.name) == (5, 0.5, "rev_prog")
+
+
+def test_presets_named_after_the_literature(composed: Callable[..., RunConfig]) -> None:
+    config = composed(READER)
+    assert (config.base_lm_hidden_dim, config.reasoner_hidden_dim, config.interpreter_hidden_dim) == (
+        100,
+    ) * 3
+    assert (config.trice_samples, config.max_reasoning_len, config.controls) == (10, 10, "none")
+    low = composed("+run_modifier=InterpreterLowVarGRURunConfig")
+    assert (low.use_base_lm, low.trice_samples, low.base_lr) == (False, 100, config.base_lr)
+    assert not composed("+run_modifier=InterpreterGRURunConfig").use_reasoner
+    quiet = composed(QUIET, "model_hidden_dim=16")
+    assert (quiet.base_lm_hidden_dim, quiet.reasoner_hidden_dim, quiet.interpreter_hidden_dim) == (16,) * 3
+    assert (quiet.weight_groups, quiet.interpreter_start, quiet.mixing) == (["A"] * 4, "onward", "thought")
+
+
+@pytest.mark.parametrize(
+    "names", ["ReasonerInterpreterGRURunConfig,SameHdim", "QuietSTaRDiscreteRunConfig,SameHdim"]
+)
+def test_presets_combine(names: str, composed: Callable[..., RunConfig]) -> None:
+    width = "model_hidden_dim" if "Quiet" in names else "base_lm_hidden_dim"
+    config = composed(f"+run_modifier=[{names}]", f"{width}=12")
+    assert (config.base_lm_hidden_dim, config.reasoner_hidden_dim, config.interpreter_hidden_dim) == (12,) * 3
+
+
+def test_without_the_base_the_interpreter_starts_afresh_and_it_says_so(
+    composed: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = composed(QUIET, "use_base_lm=False")
+    assert config.interpreter_start == "afresh"
+    assert re.fullmatch(r"toyqs: .*use_base_lm.*afresh.*\n", capsys.readouterr().err)
+
+
+def test_debug_variant(composed: Callable[..., RunConfig]) -> None:
+    config = composed(QUIET, "debug_cfg=seperateInterpreter")
+    assert (config.weight_groups, config.interpreter_start) == (["A", "A", "A", "B"], "afresh")
+
+
+def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, " * 100)
+    config = composed("task=char_text", f"task.path={text}", "task.held_out_fraction=0.2")
+    assert (config.task.name, config.task.path, config.task.held_out_fraction) == (
+        "char_text",
+        str(text),
+        0.2,
+    )
+    assert composed("task.k=2", "task.label_noise=0").task.k == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("+foo=1", "foo: there is no such setting"),
+        ("++foo=1", "foo: there is no such setting"),
+        ("bas_lr=1", r"did you mean base_lr\?"),
+        ("+run_modifer=SameHdim", r"did you mean run_modifier\?"),
+        ("+run_modifier=SameHdm", r"did you mean SameHdim\? give one of .*GLMRunConfig"),
+        ("+run_modifier=[SameHdim,Some]", "run_modifier=Some: there is no such preset; see --help"),
+        ("run_modifier=SameHdim", r"\+run_modifier=NAME"),
+        ("task.pp=3", "task.pp: there is no such setting"),
+        ("+task.pp=3", "task.pp: there is no such setting"),
+        ("task.path=x", "task=char_text"),
+        ("task=rev_porg", r"did you mean rev_prog\?"),
+        ("+task=char_text", "task=NAME without the plus"),
+        ("task=null", "give for example task=rev_prog"),
+        ("~task", "give for example task=rev_prog"),
+        ("+seed=3", "seed=VALUE without the plus"),
+        ("trice_samples=four", "trice_samples=four: takes a whole number; .*trice_samples="),
+        ("trice_samples=4.5", "trice_samples=4.5: takes a whole number"),
+        ("task.p=six", "task.p=six: takes a whole number; .*task.p="),
+        ("base_lr=true", "base_lr=True: takes a number"),
+        ("base_lr=null", "base_lr: takes a number; .*base_lr="),
+        ("use_reasoner=maybe", "takes true or false"),
+        ("weight_groups=ABCD", r"takes a list; .*weight_groups=\[A,B,C,D\]"),
+        ("weight_groups=[A,B,C,[D]]", "weight_groups=.*takes letters"),
+        ("info=[a]", "info"),
+        ("base_lr=${foo}", "base_lr"),
+        ("seed=7,8", "seed=7,8: .*-m"),
+        ("seed=[7,8", r"seed=\[7,8: is not KEY=VALUE"),
+        ("seed", "seed: is not KEY=VALUE"),
+        ("hydra.launchr=x", "hydra.launchr: there is no such setting"),
+        ("max_steps=0", "max_steps=0"),
+        ("task.p=1", "task.p=1"),
+        ("task=char_text task.path=/nowhere.txt", "task.path=/nowhere.txt"),
+    ],
+)
+def test_refused_in_one_line(words: str, said: str, composed: Callable[..., RunConfig]) -> None:
+    with pytest.raises(Refusal, match=said) as refused:
+        composed(*words.split())
+    assert "\n" not in str(refused.value)
+
+
+def test_dashes_are_refused() -> None:
+    with pytest.raises(Refusal, match="give max_steps=5"):
+        prepare(["--max_steps=5"])

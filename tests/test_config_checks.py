@@ -1,0 +1,181 @@
+"""Refusals: each names the key, the value and the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from toyqs.config import RunConfig
+from toyqs.config_checks import AT_LEAST, CHOICES, Refusal, check
+from toyqs.tasks.char_text import CharText
+from toyqs.tasks.rev_prog import RevProg
+
+FLOATS = [x.name for x in fields(RunConfig) if x.type == "float"]
+ONE_GRU = {"weight_groups": ["A"] * 4, "base_lm_hidden_dim": 16, "reasoner_hidden_dim": 16}
+NO_REASONER = {"use_reasoner": False, "controls": "none"}
+
+
+def refused(said: str, **settings: Any) -> None:
+    """Refused in one line that holds `said` and the remedy."""
+    with pytest.raises(Refusal, match=said) as error:
+        check(replace(RunConfig(), **settings))
+    assert "\n" not in str(error.value)
+    assert "; " in str(error.value)
+
+
+def accepted(**settings: Any) -> list[str]:
+    return check(replace(RunConfig(), **settings))
+
+
+def test_defaults_pass_without_a_note() -> None:
+    assert accepted() == []
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_choices_are_listed(key: str) -> None:
+    refused(f"{key}=some: is not a choice; give one of .*{CHOICES[key][-1]}", **{key: "some"})
+
+
+@pytest.mark.parametrize("key", AT_LEAST)
+def test_numbers_have_a_least_value(key: str) -> None:
+    refused(f"{key}={AT_LEAST[key] - 1}: .* give {key}={AT_LEAST[key]}", **{key: AT_LEAST[key] - 1})
+
+
+@pytest.mark.parametrize("key", FLOATS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_are_finite(key: str, value: float) -> None:
+    refused(f"{key}={value}: is not finite", **{key: value})
+
+
+def test_every_number_has_a_range() -> None:
+    numbers = {x.name for x in fields(RunConfig) if str(x.type).startswith(("int", "float"))}
+    assert numbers - set(AT_LEAST) == {"base_lr", "max_steps", "policy_loss_beta"}
+
+
+@pytest.mark.parametrize("steps", [0, -2])
+def test_steps(steps: int) -> None:
+    refused(f"max_steps={steps}: ", max_steps=steps)
+    assert accepted(max_steps=1) == []
+
+
+def test_learning_rate_is_above_zero() -> None:
+    refused("base_lr=0.0: ", base_lr=0.0)
+
+
+@pytest.mark.parametrize("beta", [-1.0, 0.0, 1e4])
+def test_policy_weight_is_any_finite_number(beta: float) -> None:
+    assert accepted(policy_loss_beta=beta) == []
+
+
+@pytest.mark.parametrize("seed", [[], "7", [1, 1], -1, [0, -1], 1.5, True, None, [[1]]])
+def test_seeds(seed: Any) -> None:
+    refused("seed=", seed=seed)
+
+
+@pytest.mark.parametrize("seed", [7, [7], [3, 1, 2]])
+def test_good_seeds(seed: Any) -> None:
+    assert accepted(seed=seed) == []
+
+
+def test_one_model_width_meets_no_other() -> None:
+    refused("base_lm_hidden_dim=33: model_hidden_dim=16", base_lm_hidden_dim=33, model_hidden_dim=16)
+    assert accepted(model_hidden_dim=16, reasoner_hidden_dim=16, weight_groups=["A"] * 4) == []
+
+
+@pytest.mark.parametrize("letters", [["A", "B", "C"], ["A", "B", "C", "DD"], []])
+def test_four_letters(letters: list[str]) -> None:
+    refused("weight_groups=", weight_groups=letters)
+
+
+def test_a_letter_has_one_width() -> None:
+    widths = {"base_lm_hidden_dim": 8, "reasoner_hidden_dim": 32}
+    refused("base_lm and reasoner|reasoner and base_lm", weight_groups=list("ABAC"), **widths)
+    refused("(?=.*base_lm)(?=.*base_reasoner)(?=.*8)(?=.*32)", weight_groups=list("AABC"), **widths)
+    refused(
+        "(?=.*reasoner)(?=.*interpreter)(?=.*32)(?=.*48)",
+        weight_groups=list("ABCC"),
+        interpreter_hidden_dim=48,
+    )
+    assert accepted(weight_groups=list("ABBB"), **widths) == []
+
+
+def test_a_letter_of_no_role_in_use_may_span_widths() -> None:
+    assert accepted(weight_groups=list("AABC"), **NO_REASONER) == []
+    assert accepted(weight_groups=list("AABC"), use_base_lm=False) == []
+
+
+def test_onward_needs_the_reasoners_width() -> None:
+    refused("interpreter_start=onward: .*32 .*48", interpreter_start="onward", interpreter_hidden_dim=48)
+    assert accepted(interpreter_start="onward") == []
+
+
+def test_without_the_base() -> None:
+    refused("use_base_lm=false: ", use_base_lm=False, use_reasoner=False)
+    for mixing in ("add", "concat", "gate"):
+        refused(f"mixing={mixing}: .*use_base_lm", use_base_lm=False, mixing=mixing)
+    for mixing in ("auto", "thought"):
+        assert accepted(use_base_lm=False, mixing=mixing) == []
+
+
+def test_notes_say_what_is_settled() -> None:
+    (note,) = accepted(use_base_lm=False, interpreter_start="onward")
+    assert "afresh" in note
+    (note,) = accepted(use_base_lm=False, simple_lm_head=True)
+    assert "simple_lm_head" in note
+    (note,) = accepted(use_reasoner=False, controls="fair")
+    assert "controls" in note
+
+
+@pytest.mark.parametrize("mixing", ["concat", "gate", "thought"])
+def test_simple_head_adds(mixing: str) -> None:
+    refused(f"simple_lm_head=true: .*mixing={mixing}", simple_lm_head=True, mixing=mixing)
+    assert accepted(simple_lm_head=True, mixing="add") == []
+    assert accepted(simple_lm_head=True, mixing=mixing, **NO_REASONER) == []
+
+
+@pytest.mark.parametrize("baseline", ["group_mean", "trice", "leave_one_out"])
+def test_one_thought_is_no_group(baseline: str) -> None:
+    alone = {"trice_samples": 1, "baseline": baseline}
+    refused(f"trice_samples=1: baseline={baseline} .*none or ema", **alone)
+    for harmless in ({"policy_loss_beta": 0.0}, {"max_reasoning_len": 0}, {"baseline": "ema"}, NO_REASONER):
+        assert accepted(**(alone | harmless)) == []
+
+
+def test_nll_thoughts_are_among_the_thoughts() -> None:
+    refused("train_nll_num=5: .*give 1 to 4", train_nll_num=5, trice_samples=4)
+    assert accepted(train_nll_num=4, trice_samples=4) == []
+
+
+def test_parts_of_a_batch_are_equal() -> None:
+    refused("grad_acc=3: .*data_loader_batch_size=64", grad_acc=3, data_loader_batch_size=64)
+    assert accepted(grad_acc=4, data_loader_batch_size=64) == []
+
+
+def test_shared_head_speaks_the_tasks_tokens() -> None:
+    task = RevProg(p=6, m=3)
+    refused("share_lm_head=true: .*9 tokens.*thought_vocab=6", share_lm_head=True, thought_vocab=6, task=task)
+    for vocab in (None, 9):
+        assert accepted(share_lm_head=True, thought_vocab=vocab, task=task) == []
+
+
+def test_cuda_needs_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused("device=cuda: .*device=cpu", device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert accepted(device="cuda") == []
+
+
+def test_the_task_has_its_say(tmp_path: Path) -> None:
+    refused("task.k=0: ", task=RevProg(k=0))
+    short = tmp_path / "short.txt"
+    short.write_text("ab" * 40)
+    refused("seq_len=128", task=CharText(path=str(short)))
+    assert accepted(task=CharText(path=str(short)), seq_len=4) == []
+
+
+def test_one_gru_for_all_roles() -> None:
+    assert accepted(**ONE_GRU, interpreter_start="onward", mixing="thought") == []

@@ -1,0 +1,243 @@
+"""Identity: equal keys for equal results, other keys for other ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from toyqs import config_key
+from toyqs.config import RunConfig
+from toyqs.config_key import OUTSIDE_KEY, canonical, mixing_of, resolved, run_key, settings
+from toyqs.tasks.char_text import CharText
+from toyqs.tasks.rev_prog import RevProg
+
+BASE = replace(RunConfig(), max_steps=100)
+# Another value of every key, on top of settings in which each of them matters.
+OTHER: dict[str, Any] = {
+    "base_lm_hidden_dim": 9,
+    "reasoner_hidden_dim": 33,
+    "interpreter_hidden_dim": 31,
+    "model_hidden_dim": 16,
+    "use_reasoner": False,
+    "use_base_lm": False,
+    "weight_groups": ["A", "B", "B", "C"],
+    "simple_lm_head": True,
+    "mixing": "gate",
+    "linear_lm_head": False,
+    "share_lm_head": True,
+    "interpreter_start": "onward",
+    "thought_vocab": 7,
+    "think_at": "all",
+    "trice_samples": 5,
+    "max_reasoning_len": 2,
+    "reward": "accuracy",
+    "baseline": "ema",
+    "advantage_scale": "none",
+    "policy_loss_beta": -1.0,
+    "nll_loss_beta": 0.5,
+    "entropy_encouragement_coef": 0.3,
+    "entropy_schedule": "constant",
+    "train_nll_num": 1,
+    "base_lr": 0.5,
+    "use_scheduler": False,
+    "schedule": "linear",
+    "clip_gradients": 0.0,
+    "max_steps": 101,
+    "epochs": 51,
+    "data_loader_batch_size": 32,
+    "grad_acc": 2,
+    "seq_len": 127,
+    "debug_cfg": "seperateInterpreter",
+    "device": "cuda",
+    "dtype": "float64",
+    "eval_every": 7,
+    "eval_sequences": 17,
+    "task": RevProg(k=2),
+}
+
+
+def key(**changed: Any) -> str:
+    return run_key(replace(BASE, **changed), 7)
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return key(**first) == key(**second)
+
+
+@dataclass
+class Text:
+    """A task whose length follows seq_len and which is hashed by content."""
+
+    name: ClassVar[str] = "text"
+    path: str = "a.txt"
+    content: ClassVar[str] = "abc"
+
+    def length(self, seq_len: int) -> int:
+        return seq_len
+
+    def identity(self) -> dict[str, str]:
+        return {"content": self.content}
+
+
+def test_every_key_has_another_value_here() -> None:
+    assert set(OTHER) | {*OUTSIDE_KEY, "info", "seed"} == {x.name for x in fields(RunConfig)}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_matters_changes_the_key(name: str) -> None:
+    base = {"max_steps": -1} if name == "epochs" else {"task": Text()} if name == "seq_len" else {}
+    assert not same(base, base | {name: OTHER[name]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("info", "label"),
+        ("force", True),
+        ("controls", "none"),
+        ("wandb_mode", "offline"),
+        ("runs_dir", "elsewhere"),
+        ("processes", 1),
+        ("seed", [8, 9]),
+    ],
+)
+def test_what_cannot_matter_leaves_the_key(name: str, value: Any) -> None:
+    assert key(**{name: value}) == key()
+
+
+def test_seeds_differ() -> None:
+    assert len({run_key(BASE, seed) for seed in range(20)}) == 20
+
+
+def test_key_is_sixteen_hex_digits_and_the_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    assert re.fullmatch("[0-9a-f]{16}", before)
+    monkeypatch.setattr(config_key, "RESULTS_VERSION", config_key.RESULTS_VERSION + 1)
+    assert key() != before
+
+
+WITHOUT = {"use_reasoner": False}
+ZERO = {"max_reasoning_len": 0}
+KEPT_WITHOUT_REASONER = {"base_lm_hidden_dim", "linear_lm_head", "nll_loss_beta", "dtype", "task", "base_lr"}
+IDLE_WITHOUT_REASONER = [
+    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
+    *(
+        "share_lm_head",
+        "interpreter_start",
+        "thought_vocab",
+        "think_at",
+        "trice_samples",
+        "max_reasoning_len",
+    ),
+    *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
+    *("entropy_schedule", "train_nll_num"),
+]
+IDLE_AT_ZERO_LENGTH = [
+    *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
+    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
+]
+
+
+@pytest.mark.parametrize("name", IDLE_WITHOUT_REASONER)
+def test_idle_without_a_reasoner(name: str) -> None:
+    assert same(WITHOUT, WITHOUT | {name: OTHER[name]})
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHER) - set(IDLE_WITHOUT_REASONER)))
+def test_not_idle_without_a_reasoner(name: str) -> None:
+    if name in ("epochs", "seq_len", "use_base_lm", "use_reasoner", "debug_cfg"):
+        return  # idle for other reasons, refused, or the reasoner's alone
+    assert not same(WITHOUT, WITHOUT | {name: OTHER[name]})
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHER) - {"epochs", "seq_len", "max_reasoning_len"}))
+def test_idle_at_zero_length(name: str) -> None:
+    assert same(ZERO, ZERO | {name: OTHER[name]}) == (name in IDLE_AT_ZERO_LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ({"policy_loss_beta": 0.0}, "baseline"),
+        ({"policy_loss_beta": 0.0}, "advantage_scale"),
+        ({"policy_loss_beta": 0.0}, "reward"),
+        ({"entropy_encouragement_coef": 0.0}, "entropy_schedule"),
+        ({"use_scheduler": False}, "schedule"),
+        ({"max_steps": 100}, "epochs"),
+        ({"task": RevProg()}, "seq_len"),
+        ({"use_base_lm": False}, "base_lm_hidden_dim"),
+        ({"use_base_lm": False}, "interpreter_start"),
+    ],
+)
+def test_idle_beside_another_setting(base: dict[str, Any], name: str) -> None:
+    assert same(base, base | {name: OTHER[name]})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"baseline": "trice"}, {"baseline": "group_mean"}),
+        ({"weight_groups": list("BAAA")}, {"weight_groups": list("ABBB")}),
+        ({"interpreter_hidden_dim": None}, {"interpreter_hidden_dim": RunConfig().reasoner_hidden_dim}),
+        ({"train_nll_num": None}, {"train_nll_num": RunConfig().trice_samples}),
+        ({"simple_lm_head": True}, {"mixing": "add"}),
+        ({"mixing": "auto"}, {"mixing": "concat"}),
+        ({"mixing": "auto", "use_base_lm": False}, {"mixing": "thought", "use_base_lm": False}),
+        ({"debug_cfg": "seperateInterpreter"}, {"weight_groups": list("AAAB")}),
+        ({"model_hidden_dim": 9}, {"base_lm_hidden_dim": 9, "reasoner_hidden_dim": 9}),
+        ({"clip_gradients": 0}, {"clip_gradients": 0.0}),
+        ({"policy_loss_beta": -0.0}, {"policy_loss_beta": 0.0}),
+        ({"task": RevProg(label_noise=0)}, {"task": RevProg(label_noise=0.0)}),
+    ],
+)
+def test_two_spellings_of_one_run(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert same(first, second)
+
+
+def test_canonical_is_settled() -> None:
+    for changed in (OTHER, WITHOUT, ZERO, {"use_base_lm": False}, {"debug_cfg": "seperateInterpreter"}):
+        once = canonical(replace(BASE, **changed))
+        assert canonical(once) == once
+
+
+def test_resolved_leaves_the_given_config_alone() -> None:
+    config = replace(BASE, model_hidden_dim=16)
+    assert resolved(config).base_lm_hidden_dim == 16
+    assert config.base_lm_hidden_dim == RunConfig().base_lm_hidden_dim
+
+
+def test_mixing() -> None:
+    assert mixing_of(BASE) == "concat"
+    assert mixing_of(replace(BASE, simple_lm_head=True)) == "add"
+    assert mixing_of(replace(BASE, mixing="gate")) == "gate"
+    assert mixing_of(replace(BASE, use_base_lm=False, simple_lm_head=True)) == "thought"
+
+
+def test_settings_are_flat_columns() -> None:
+    row = settings(replace(BASE, info="label", seed=[7, 8]), 8)
+    assert json.loads(json.dumps(row)) == row
+    assert all(value is None or isinstance(value, int | float | str) for value in row.values())
+    assert (row["task"], row["task.p"], row["seed"]) == ("rev_prog", RevProg().p, 8)
+    assert (row["weight_groups"], row["mixing"], row["info"]) == ("ABCD", "concat", "label")
+    assert not set(OUTSIDE_KEY) & set(row)
+
+
+def test_a_text_is_known_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert same({"task": Text(path="a.txt")}, {"task": Text(path="b.txt")})
+    before = key(task=Text())
+    monkeypatch.setattr(Text, "content", "abd")
+    assert key(task=Text()) != before
+
+
+def test_the_same_text_elsewhere_is_the_same_run(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    for file in (first, second):
+        file.write_text("to be or not to be " * 20)
+    assert same({"task": CharText(path=str(first))}, {"task": CharText(path=str(second))})
+    second.write_text("to be or not to bee " * 20)
+    assert not same({"task": CharText(path=str(first))}, {"task": CharText(path=str(second))})

@@ -1,0 +1,78 @@
+"""RunConfig: every key of a run, typed, with its default and its meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from toyqs.tasks.char_text import CharText
+from toyqs.tasks.rev_prog import RevProg
+
+TASKS: dict[str, type] = {kind.name: kind for kind in (RevProg, CharText)}
+
+
+@dataclass
+class RunConfig:
+    """The keys at the root, their defaults those of the default job; None is written null."""
+
+    # the model
+    base_lm_hidden_dim: int = 8  # width of base_lm, which reads the context for the prediction
+    reasoner_hidden_dim: int = 24  # width of base_reasoner and reasoner
+    interpreter_hidden_dim: int | None = None  # width of the interpreter; None: the reasoner's
+    model_hidden_dim: int | None = None  # where given: every width
+    use_reasoner: bool = True  # false: a plain language model without thoughts
+    use_base_lm: bool = True  # false: the context reaches the prediction through the thought's symbols only
+    weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
+    simple_lm_head: bool = False  # true: mixing auto adds the projected reading instead of concatenating it
+    mixing: str = "auto"  # how base state and reading meet: auto, add, concat, gate, thought (reading alone)
+    linear_lm_head: bool = True  # false: an MLP with two hidden layers
+    share_lm_head: bool = False  # true: thought symbols come from the LM head
+    interpreter_start: str = "afresh"  # afresh: reads the symbols alone; onward: goes on from the reasoner
+    thought_vocab: int | None = 6  # thought symbols with a table of their own; None: the task's tokens
+    think_at: str = "marked"  # marked: where the task says so (everywhere in a text); all: everywhere
+    trice_samples: int = 4  # K, thoughts per position
+    max_reasoning_len: int = 3  # L, symbols per thought
+    # the objective
+    reward: str = "likelihood"  # of a thought: likelihood or accuracy of the prediction made with it
+    baseline: str = "leave_one_out"  # none, group_mean (or trice), leave_one_out, ema
+    advantage_scale: str = "batch_std"  # none, or divided by the batch's standard deviation
+    policy_loss_beta: float = 1.0  # weight of the policy loss; any finite number
+    nll_loss_beta: float = 1.0  # weight of the prediction's loss
+    entropy_encouragement_coef: float = 0.15  # weight of the entropy bonus, at the start of training
+    entropy_schedule: str = "linear"  # of that weight: constant, or linear down to 0
+    train_nll_num: int | None = None  # how many of the K thoughts carry the NLL; None: all
+    # training
+    base_lr: float = 2e-2  # peak learning rate
+    use_scheduler: bool = True  # false: the learning rate is constant
+    schedule: str = "cosine"  # after the warm-up: linear or cosine
+    clip_gradients: float = 1.0  # largest norm of a seed's gradient; 0: off
+    max_steps: int = -1  # training steps; -1: the task's own number
+    epochs: int = 50  # passes through a corpus where max_steps is -1
+    data_loader_batch_size: int = 64  # B, sequences per training step
+    grad_acc: int = 1  # parts of a batch whose gradients are added up before the step
+    seq_len: int = 128  # characters per sequence of a text; generated tasks have a length of their own
+    seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
+    # the run
+    debug_cfg: str | None = None  # a named variant of the settings (config_key.DEBUG_VARIANTS)
+    info: str = ""  # a label, kept as a column
+    controls: str = "fair"  # which controls run beside it: none, fair
+    force: bool = False  # true: run again what is complete
+    wandb_mode: str = "disabled"  # a mirror of the metrics: disabled, offline, online
+    device: str = "cpu"  # cpu or cuda
+    dtype: str = "float32"  # float32 or float64
+    runs_dir: str = "runs"  # where run folders, tables and figures go
+    eval_every: int = 0  # steps between evaluations while training; 0: twenty in all
+    eval_sequences: int = 4096  # held-out sequences of the last evaluation
+    processes: int | None = None  # worker processes for the arms of a comparison; None: one per core
+    task: Any = field(default_factory=RevProg)  # what is learnt; its own knobs are task.x
+
+
+def register() -> None:
+    """Make RunConfig and the tasks known to Hydra; conf/config.yaml asks for them by these names."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig(task=MISSING))
+    for name, kind in TASKS.items():
+        store.store(group="task", name=name, node=kind)

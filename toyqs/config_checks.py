@@ -1,0 +1,206 @@
+"""Which settings go together: each refusal is one line with the key, the value and the remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from toyqs.config import RunConfig
+from toyqs.config_key import DEBUG_VARIANTS, WIDTHS, resolved
+from toyqs.model.roles import WeightGroups, check_widths
+
+CHOICES = {
+    "mixing": ("auto", "add", "concat", "gate", "thought"),
+    "interpreter_start": ("afresh", "onward"),
+    "think_at": ("marked", "all"),
+    "reward": ("likelihood", "accuracy"),
+    "baseline": ("none", "group_mean", "trice", "leave_one_out", "ema"),
+    "advantage_scale": ("none", "batch_std"),
+    "entropy_schedule": ("constant", "linear"),
+    "schedule": ("linear", "cosine"),
+    "controls": ("none", "fair"),
+    "wandb_mode": ("disabled", "offline", "online"),
+    "device": ("cpu", "cuda"),
+    "dtype": ("float32", "float64"),
+    "debug_cfg": (None, *DEBUG_VARIANTS),
+}
+
+AT_LEAST = {
+    **dict.fromkeys((*WIDTHS, "model_hidden_dim", "thought_vocab", "trice_samples", "train_nll_num"), 1),
+    **dict.fromkeys(
+        ("epochs", "data_loader_batch_size", "grad_acc", "seq_len", "eval_sequences", "processes"), 1
+    ),
+    **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef"), 0),
+    **dict.fromkeys(("clip_gradients", "eval_every"), 0),
+}
+
+GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
+
+
+class Refusal(ValueError):
+    """A configuration that cannot run: one line with the key, the value and the remedy."""
+
+
+def check(config: RunConfig) -> list[str]:
+    """Refuse what cannot run, before any work.
+
+    Returns:
+        Notes: what the settings imply though they do not say so, one line each.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    _check_choices(config)
+    _check_numbers(config)
+    _check_seed(config.seed)
+    _check_one_width(config)
+    _check_groups(config)
+    notes = _notes(config)
+    config = resolved(config)
+    if config.data_loader_batch_size % config.grad_acc:
+        raise Refusal(
+            f"grad_acc={config.grad_acc}: does not divide data_loader_batch_size="
+            f"{config.data_loader_batch_size}; give a divisor of it"
+        )
+    if config.use_reasoner:
+        _check_thinking(config)
+    elif not config.use_base_lm:
+        raise Refusal(
+            "use_base_lm=false: with use_reasoner=false nothing is left to predict from; "
+            "give use_base_lm=true or use_reasoner=true"
+        )
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise Refusal("device=cuda: torch finds no CUDA device here; give device=cpu")
+    _check_task(config)
+    return notes
+
+
+def _check_choices(config: RunConfig) -> None:
+    for key, choices in CHOICES.items():
+        value = getattr(config, key)
+        if value not in choices:
+            known = ", ".join("null" if x is None else x for x in choices)
+            raise Refusal(f"{key}={value}: is not a choice; give one of {known}")
+
+
+def _check_numbers(config: RunConfig) -> None:
+    for x in fields(config):
+        value = getattr(config, x.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Refusal(f"{x.name}={value}: is not finite; give a finite number")
+        least = AT_LEAST.get(x.name)
+        if least is not None and value is not None and value < least:
+            raise Refusal(f"{x.name}={value}: is too small; give {x.name}={least} or more")
+    if config.base_lr <= 0:
+        raise Refusal(f"base_lr={config.base_lr}: is not above 0; give for example base_lr=0.006")
+    if config.max_steps < 1 and config.max_steps != -1:
+        raise Refusal(
+            f"max_steps={config.max_steps}: trains nothing; give 1 or more, or -1 for the task's own number"
+        )
+
+
+def _check_seed(seed: Any) -> None:
+    seeds = seed if isinstance(seed, list) else [seed]
+    given = f"seed=[{','.join(map(str, seed))}]" if isinstance(seed, list) else f"seed={seed}"
+    if not seeds or any(type(x) is not int or x < 0 for x in seeds):
+        raise Refusal(f"{given}: takes whole numbers from 0; give for example seed=7 or seed=[0,1,2,3]")
+    if len(set(seeds)) < len(seeds):
+        raise Refusal(f"{given}: a seed is there twice and would be the same run; give each seed once")
+
+
+def _check_one_width(config: RunConfig) -> None:
+    if config.model_hidden_dim is None:
+        return
+    for x in fields(config):
+        width = getattr(config, x.name)
+        if x.name in WIDTHS and width not in (x.default, config.model_hidden_dim):
+            raise Refusal(
+                f"{x.name}={width}: model_hidden_dim={config.model_hidden_dim} sets every width; "
+                "give only one of them (model_hidden_dim=null for a width per role)"
+            )
+
+
+def _check_groups(config: RunConfig) -> None:
+    letters = config.weight_groups
+    if not all(isinstance(x, str) for x in letters):
+        raise Refusal(f"weight_groups={letters}: takes letters; give for example weight_groups=[A,B,C,D]")
+    _refusing(lambda: WeightGroups.parse(letters))
+
+
+def _check_thinking(config: RunConfig) -> None:
+    groups, reasoner = WeightGroups.parse(config.weight_groups), config.reasoner_hidden_dim
+    interpreter = config.interpreter_hidden_dim or reasoner
+    widths = {"base_reasoner": reasoner, "reasoner": reasoner, "interpreter": interpreter}
+    if config.use_base_lm:
+        widths["base_lm"] = config.base_lm_hidden_dim
+    _refusing(lambda: check_widths(groups, widths))
+    if config.interpreter_start == "onward" and interpreter != reasoner:
+        raise Refusal(
+            f"interpreter_start=onward: goes on from the reasoner's state, {reasoner} wide, but "
+            f"interpreter_hidden_dim={interpreter}; give both one width, or interpreter_start=afresh"
+        )
+    if config.mixing in ("add", "concat", "gate") and not config.use_base_lm:
+        raise Refusal(
+            f"mixing={config.mixing}: needs the base state, which use_base_lm=false takes away; "
+            "give mixing=auto or use_base_lm=true"
+        )
+    if config.simple_lm_head and config.mixing not in ("auto", "add"):
+        raise Refusal(
+            f"simple_lm_head=true: adds the reading, and mixing={config.mixing} does not; "
+            "give mixing=auto or simple_lm_head=false"
+        )
+    if config.max_reasoning_len:
+        _check_symbols(config)
+
+
+def _check_symbols(config: RunConfig) -> None:
+    if config.trice_samples == 1 and config.policy_loss_beta and config.baseline in GROUP_BASELINES:
+        raise Refusal(
+            f"trice_samples=1: baseline={config.baseline} compares the thoughts of a position, and "
+            "one alone learns nothing; give trice_samples=2 or more, or baseline=none or ema"
+        )
+    if (config.train_nll_num or 1) > config.trice_samples:
+        raise Refusal(
+            f"train_nll_num={config.train_nll_num}: there are only trice_samples={config.trice_samples} "
+            f"thoughts; give 1 to {config.trice_samples}"
+        )
+
+
+def _check_task(config: RunConfig) -> None:
+    _refusing(lambda: config.task.check(config.seq_len))
+    if not (config.use_reasoner and config.max_reasoning_len and config.share_lm_head):
+        return
+    tokens = config.task.vocab_size
+    if config.thought_vocab not in (None, tokens):
+        raise Refusal(
+            f"share_lm_head=true: its symbols are the task's {tokens} tokens, but thought_vocab="
+            f"{config.thought_vocab}; give thought_vocab=null or share_lm_head=false"
+        )
+
+
+def _refusing(work: Callable[[], Any]) -> None:
+    """The parts refuse with a ValueError of one line; here it becomes a Refusal."""
+    try:
+        work()
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+
+
+def _notes(config: RunConfig) -> list[str]:
+    notes = []
+    if config.use_reasoner and not config.use_base_lm:
+        if resolved(replace(config, use_base_lm=True)).interpreter_start == "onward":
+            notes.append(
+                "use_base_lm=false sets interpreter_start=afresh: onward would let the context past it"
+            )
+        if config.simple_lm_head:
+            notes.append("simple_lm_head=true has no effect: use_base_lm=false leaves nothing to add to")
+    if not config.use_reasoner and config.controls != "none":
+        notes.append(
+            f"controls={config.controls} has no effect: use_reasoner=false has no thoughts to control"
+        )
+    return notes

@@ -1,0 +1,138 @@
+"""A run's identity: its settings with one spelling for one run, and the hash of those that can matter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+from toyqs.config import RunConfig
+from toyqs.model.roles import WeightGroups
+
+# Raised on purpose when the same settings begin to give other numbers.
+RESULTS_VERSION = 1
+
+# Named variants: what each sets.
+DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
+    "seperateInterpreter": {"weight_groups": ["A", "A", "A", "B"], "interpreter_start": "afresh"},
+}
+
+WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
+
+# Settings that cannot change a run's numbers; `info` is a column all the same.
+# eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
+OUTSIDE_KEY = ("force", "controls", "wandb_mode", "runs_dir", "processes")
+
+OF_POLICY = ("reward", "baseline", "advantage_scale")
+OF_SYMBOLS = (
+    *OF_POLICY,
+    *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
+    *("thought_vocab", "share_lm_head"),
+)
+OF_THOUGHTS = (
+    *OF_SYMBOLS,
+    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "simple_lm_head"),
+    *("interpreter_start", "think_at", "max_reasoning_len"),
+)
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The settings with everything filled in that follows from others: variants, widths, forced choices."""
+    config = replace(config, **DEBUG_VARIANTS.get(config.debug_cfg or "", {}), debug_cfg=None)
+    if config.model_hidden_dim is not None:
+        widths: dict[str, Any] = dict.fromkeys(WIDTHS, config.model_hidden_dim)
+        config = replace(config, **widths, model_hidden_dim=None)
+    if config.interpreter_hidden_dim is None:
+        config = replace(config, interpreter_hidden_dim=config.reasoner_hidden_dim)
+    if config.train_nll_num is None:
+        config = replace(config, train_nll_num=config.trice_samples)
+    if not config.policy_loss_beta:  # a group baseline would refuse K = 1 for nothing
+        config = replace(config, baseline="none", advantage_scale="none")
+    if not config.use_base_lm:
+        config = replace(config, interpreter_start="afresh")
+    if not config.use_reasoner:
+        config = replace(config, controls="none")
+    return config
+
+
+def mixing_of(config: RunConfig) -> str:
+    """How base state and reading meet, `auto` settled: add, concat, gate or thought."""
+    if not config.use_base_lm:
+        return "thought"
+    if config.mixing == "auto":
+        return "add" if config.simple_lm_head else "concat"
+    return config.mixing
+
+
+def canonical(config: RunConfig) -> RunConfig:
+    """The settings with one spelling for one run: those that cannot matter are back at their defaults.
+
+    Epochs cannot matter once max_steps is given; until then they stay.
+    """
+    config = resolved(config)
+    config = replace(
+        config,
+        weight_groups=list(WeightGroups.parse(config.weight_groups).label),
+        mixing=mixing_of(config),
+        baseline="group_mean" if config.baseline == "trice" else config.baseline,
+    )
+    defaults = RunConfig()
+    return replace(config, **{name: getattr(defaults, name) for name in _idle(config)})
+
+
+def _idle(config: RunConfig) -> list[str]:
+    """The keys that cannot change this run."""
+    idle = ["simple_lm_head"]
+    if not config.use_reasoner:
+        idle += OF_THOUGHTS
+    elif not config.max_reasoning_len:
+        idle += OF_SYMBOLS
+    if not config.use_base_lm:
+        idle.append("base_lm_hidden_dim")
+    if not config.policy_loss_beta:
+        idle += OF_POLICY
+    if not config.entropy_encouragement_coef:
+        idle.append("entropy_schedule")
+    if not config.use_scheduler:
+        idle.append("schedule")
+    if config.max_steps > 0:
+        idle.append("epochs")
+    if config.task.length(1) == config.task.length(2):
+        idle.append("seq_len")
+    return idle
+
+
+def settings(config: RunConfig, seed: int) -> dict[str, Any]:
+    """The columns of a row that say what was run, in the one spelling of `canonical`.
+
+    Returns:
+        Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`.
+    """
+    config = canonical(config)
+    columns = {name: value for name, value in _plain(config).items() if name not in OUTSIDE_KEY}
+    columns |= {"seed": seed, "weight_groups": "".join(config.weight_groups), "task": config.task.name}
+    return columns | {f"task.{name}": value for name, value in _plain(config.task).items()}
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    """The fields of a dataclass; 1 and -0.0 are written 1.0 and 0.0 where a float is meant."""
+    plain = {x.name: getattr(values, x.name) for x in fields(values)}
+    floats = {x.name for x in fields(values) if x.type == "float"}
+    return {name: float(value) + 0.0 if name in floats else value for name, value in plain.items()}
+
+
+def run_key(config: RunConfig, seed: int) -> str:
+    """The run's name: equal for equal results, whatever the command line looked like.
+
+    Returns:
+        16 hex digits of the hash of all settings that can matter and of RESULTS_VERSION. A task with an
+        `identity()`, such as the content of its file, is hashed by that instead of by its knobs.
+    """
+    columns = settings(config, seed)
+    del columns["info"]
+    if hasattr(config.task, "identity"):
+        columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
+        columns["task.identity"] = config.task.identity()
+    text = json.dumps(columns | {"results_version": RESULTS_VERSION}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
