@@ -1,0 +1,169 @@
+"""RunConfig -> task, model, objective, settings: the only translator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from toyqs.config import RunConfig
+from toyqs.config_key import mixing_of
+from toyqs.cost import Cost, measure
+from toyqs.model.core import Core
+from toyqs.model.gru import GRU
+from toyqs.model.interpreter import Afresh, Onward
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.model.layers import Head, initialise
+from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, ThoughtOnly
+from toyqs.model.roles import ROLES, WeightGroups, tie
+from toyqs.model.thoughts import TokenHead
+from toyqs.objectives.objective import Reinforce, nll
+from toyqs.train import Objective, Settings, Weight, accumulate, draws
+
+
+def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
+    """The model of a run, one copy per seed, with its initial weights.
+
+    Args:
+        config: resolved.
+        seeds: S of them.
+    """
+    model = _assemble(config, len(seeds))
+    initialise(model, seeds)
+    return model.to(device=config.device, dtype=getattr(torch, config.dtype))
+
+
+def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
+    vocab_size = config.task.vocab_size
+    width = widths(config)
+    used = roles_in_use(config)
+    groups = WeightGroups.parse(config.weight_groups)
+    cores = tie(groups, width, used, lambda size, roles: _core(config, num_seeds, size, roles))
+    letters = {role: groups.letter(role) for role in used}
+    mixer = _mixer(config, num_seeds)
+    head = Head(num_seeds, mixer.widths, vocab_size, config.linear_lm_head)  # type: ignore[arg-type]
+    thought_head: TokenHead | None = None
+    interpreter: Afresh | Onward | None = None
+    if "reasoner" in used and config.max_reasoning_len:
+        shared = head if config.share_lm_head else None
+        thought_head = TokenHead(num_seeds, width["reasoner"], config.thought_vocab or vocab_size, shared)
+    if "interpreter" in used:
+        core = cores[letters["interpreter"]]
+        if config.interpreter_start == "afresh":
+            interpreter = Afresh(num_seeds, core)
+        else:
+            interpreter = Onward(core, cores[letters["reasoner"]])
+    return LatentReasoner(letters, cores, head, mixer, thought_head, interpreter)
+
+
+def widths(config: RunConfig) -> dict[str, int]:
+    """Hidden width of each role."""
+    reasoner = config.reasoner_hidden_dim
+    return {
+        "base_lm": config.base_lm_hidden_dim,
+        "base_reasoner": reasoner,
+        "reasoner": reasoner,
+        "interpreter": config.interpreter_hidden_dim or reasoner,
+    }
+
+
+def roles_in_use(config: RunConfig) -> list[str]:
+    """The roles that compute something in this run, in the order of ROLES."""
+    if not config.use_reasoner:
+        return ["base_lm"]
+    reasons = config.max_reasoning_len > 0 or config.interpreter_start == "onward"
+    unused = set() if config.use_base_lm else {"base_lm"}
+    unused |= set() if reasons else {"base_reasoner", "reasoner"}
+    return [role for role in ROLES if role not in unused]
+
+
+def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Core:
+    """The core of some roles, with just the tables that they read."""
+    thinks = "reasoner" in roles or "interpreter" in roles
+    reads_symbols = config.max_reasoning_len > 0 and (
+        "reasoner" in roles or (thinks and config.interpreter_start == "afresh")
+    )
+    own_symbols = config.thought_vocab if reads_symbols and config.thought_vocab else 0
+    reads_tokens = "base_lm" in roles or "base_reasoner" in roles or (reads_symbols and not own_symbols)
+    return Core(
+        num_seeds,
+        GRU(num_seeds, width),
+        num_tokens=config.task.vocab_size if reads_tokens else 0,
+        num_thought_symbols=own_symbols,
+        markers=thinks,
+    )
+
+
+def _mixer(config: RunConfig, num_seeds: int) -> nn.Module:
+    width = widths(config)
+    base, reading = width["base_lm"], width["interpreter"]
+    if not config.use_reasoner:
+        return BaseOnly(base)
+    match mixing_of(config):
+        case "add":
+            return Add(num_seeds, base, reading)
+        case "concat":
+            return Concat(base, reading)
+        case "gate":
+            return Gate(num_seeds, base, reading)
+        case _:
+            return ThoughtOnly(base if config.use_base_lm else None, reading)
+
+
+def build_objective(config: RunConfig) -> Objective:
+    """The loss of a run: the NLL alone where no symbol is sampled."""
+    if not config.use_reasoner or not config.max_reasoning_len:
+        return nll
+    return Reinforce(
+        reward=config.reward,
+        baseline="group_mean" if config.baseline == "trice" else config.baseline,
+        advantage_scale=config.advantage_scale,
+        num_nll_thoughts=config.train_nll_num,
+    )
+
+
+def build_settings(config: RunConfig) -> Settings:
+    """The numbers of the training loop; max_steps is resolved."""
+    thinks = config.use_reasoner and config.max_reasoning_len > 0
+    weights = {
+        "nll": Weight(config.nll_loss_beta),
+        "policy": Weight(config.policy_loss_beta),
+        "entropy": Weight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
+    }
+    return Settings(
+        steps=config.max_steps,
+        batch_size=config.data_loader_batch_size,
+        seq_len=config.seq_len,
+        num_thoughts=config.trice_samples if thinks else 1,
+        thought_length=config.max_reasoning_len if thinks else 0,
+        lr=config.base_lr,
+        schedule=config.schedule if config.use_scheduler else "constant",
+        max_norm=config.clip_gradients,
+        grad_acc=config.grad_acc,
+        think_everywhere=config.think_at == "all",
+        weights=weights,
+    )
+
+
+def count_cost(config: RunConfig) -> Cost:
+    """Parameters, FLOPs and recurrent steps of a run's training step, for one seed."""
+    model = build_model(config, [0])
+    objective = build_objective(config)
+    settings = build_settings(config)
+    like = next(model.parameters())
+    weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
+
+    drawn = next(draws(config.task, [0], settings, like))
+    running = like.new_zeros(1)
+    return measure(
+        model,
+        lambda: accumulate(model, objective, drawn, weights, settings.grad_acc, running),
+        settings.batch_size * config.task.length(config.seq_len),
+    )
+
+
+def count_parameters(config: RunConfig) -> int:
+    """Parameters of one seed, without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in _assemble(config, 1).parameters())

@@ -1,0 +1,62 @@
+"""A run's controls, as settings: each an ordinary run with its own key and row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from toyqs.config import RunConfig
+from toyqs.cost import Cost
+
+
+def fair_controls(
+    config: RunConfig, cost: Callable[[RunConfig], Cost], parameters: Callable[[RunConfig], int]
+) -> dict[str, RunConfig]:
+    """The controls that tell thinking from parameters, steps and noise.
+
+    no_reasoner      the base LM alone
+    zero_length      thoughts of no symbols: the same parts, nothing to say
+    policy_off       thoughts sampled and read, never reinforced
+    compute_matched  the base LM alone, its steps multiplied by the ratio of counted FLOPs per step
+    param_matched    a plain GRU as wide as gives it the nearest number of parameters
+
+    Args:
+        config: a thinking run, max_steps resolved.
+        cost: counts a run's training step.
+        parameters: counts a run's parameters.
+
+    Returns:
+        Name -> settings, in the order of display.
+    """
+    plain = replace(config, use_reasoner=False, use_base_lm=True)
+    ratio = max(1, round(cost(config).flops_per_step / cost(plain).flops_per_step))
+    width = matched_width(plain, parameters(config), parameters)
+    return {
+        "no_reasoner": plain,
+        "zero_length": replace(config, max_reasoning_len=0),
+        "policy_off": replace(config, policy_loss_beta=0.0),
+        "compute_matched": replace(plain, max_steps=ratio * config.max_steps),
+        "param_matched": replace(plain, base_lm_hidden_dim=width),
+    }
+
+
+def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig], int]) -> int:
+    """The width at which a plain GRU has nearest to `target` parameters.
+
+    Args:
+        plain: a run without thoughts; its parameters rise with its width.
+        target: number of parameters.
+        parameters: counts a run's parameters.
+    """
+
+    def at(width: int) -> int:
+        return parameters(replace(plain, base_lm_hidden_dim=width))
+
+    high = 1
+    while at(high) < target:
+        high *= 2
+    low = max(1, high // 2)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if at(middle) < target else (low, middle)
+    return min((low, high), key=lambda width: abs(at(width) - target))

@@ -1,0 +1,52 @@
+"""What a training step costs, counted while it runs: never a clock, never a formula to keep in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Cost(NamedTuple):
+    """Of one seed; a token is a position of a sequence."""
+
+    parameters: int
+    flops_per_step: int  # matrix products of a training step, forward and backward
+    flops_per_token: float
+    recurrent_steps_per_token: float  # state updates, over all roles and branches, shared ones once
+
+
+def measure(model: nn.Module, step: Callable[[], object], tokens: int) -> Cost:
+    """Count a training step of a model with S = 1.
+
+    Args:
+        model: with `read` and `step` on the backbones of its cores.
+        step: runs forward and backward on a batch of the real size.
+        tokens: B · T of that batch.
+    """
+    updates = _count_updates(model)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flops = counter.get_total_flops()
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(parameters, flops, flops / tokens, sum(updates) / tokens)
+
+
+def _count_updates(model: nn.Module) -> list[int]:
+    """Note the number of state updates at every call of a backbone from now on."""
+    updates: list[int] = []
+    for core in model.cores.values():  # type: ignore[operator]
+        for name in ("read", "step"):
+            setattr(core.backbone, name, _counting(getattr(core.backbone, name), updates))
+    return updates
+
+
+def _counting(call: Callable[..., tuple[Tensor, object]], updates: list[int]) -> Callable[..., object]:
+    def counted(*args: Tensor) -> object:
+        outputs, state = call(*args)
+        updates.append(outputs.shape[:-1].numel())
+        return outputs, state
+
+    return counted

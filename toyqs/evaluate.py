@@ -1,0 +1,148 @@
+"""Held-out metrics: with thoughts sampled, shuffled, constant and absent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from toyqs.objectives.rewards import accuracy, target_log_prob
+from toyqs.streams import stream, thought_noise
+from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows
+
+THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
+CONTEXTS = 64  # contexts and thoughts that the information estimate compares
+
+
+class Meter:
+    """Weighted means of per-position values, seed by seed, in float64."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
+
+    def add(self, name: str, values: Tensor, weights: Tensor) -> None:
+        """Count values (S, B, T) by weights (S, B, T)."""
+        self.sums[name] = self.sums.get(name, 0.0) + (values * weights).double().sum((1, 2))
+        self.weights[name] = self.weights.get(name, 0.0) + weights.double().sum((1, 2))
+
+    def means(self) -> dict[str, Tensor]:
+        """Name -> (S,)."""
+        return {name: value / self.weights[name] for name, value in self.sums.items()}
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    held_out: Batch,
+    seeds: Sequence[int],
+    num_thoughts: int,
+    thought_length: int,
+    *,
+    full: bool,
+) -> dict[str, Tensor]:
+    """Metrics on held-out sequences, in nats per counted position.
+
+    Always: `nll`, the mean over thoughts (what is trained), and `accuracy` likewise. With sampled
+    thoughts and `full` also
+
+        nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
+        nll_shuffled    with the thoughts that another sequence had at that position
+        nll_constant    with one and the same thought everywhere
+        nll_no_thought  the same head and no thought, where the model can do that
+        thought_entropy, gate, information and information_shuffled (see `information`)
+
+    Args:
+        model: S seeds.
+        held_out: (S, B, T), B ≥ 2.
+        seeds: S of them; thought noise comes from each one's own stream.
+        num_thoughts: K.
+        thought_length: L.
+        full: all metrics, or `nll` and `accuracy` only.
+
+    Returns:
+        Name -> (S,) float64.
+    """
+    meter = Meter()
+    generators = [stream(seed, "evaluation noise") for seed in seeds]
+    size = max(2, THOUGHTS // max(1, num_thoughts * int(held_out.think[0, 0].sum())))
+    fixed: Tensor | None = None
+    extra: dict[str, Tensor] = {}
+    for start in range(0, held_out.inputs.shape[1], size):
+        batch = rows(held_out, slice(start, start + size))
+        noise = thought_noise(generators, batch.think, num_thoughts, thought_length).to(batch.weights)
+        context, batch = model.read(batch.inputs, batch.think), focus(batch)
+        thoughts = model.think(context, noise)
+        trace = model.talk(context, thoughts)
+        _predictions(meter, trace, batch)
+        if not full:
+            continue
+        if thoughts is not None and model.speaks_alone:
+            _nll(meter, "nll_no_thought", model.talk(context, None), batch)
+        if trace.log_prob is None or thoughts is None:
+            continue
+        fixed = thoughts.symbols[:, :1, :1, :1] if fixed is None else fixed
+        _thoughts(meter, trace, batch)
+        others = {
+            "nll_shuffled": thoughts.symbols.roll(1, 1),
+            "nll_constant": fixed.expand_as(thoughts.symbols),
+        }
+        for name, symbols in others.items():
+            _nll(meter, name, model.talk(context, model.think(context, noise, symbols)), batch)
+        extra = extra or information(model, context, thoughts)
+    return meter.means() | extra
+
+
+def information(model: Model, context: Context, thoughts: Thoughts) -> dict[str, Tensor]:
+    """How much thoughts tell about their contexts, in nats per thought, at the last position.
+
+        I = mean_i [ log π(h_i | x_i) − log (1/M) Σ_j π(h_i | x_j) ],   at most log M
+
+    and the same with every h_i replaced by another context's: about 0 where thoughts ignore the
+    context, below 0 where they do not.
+
+    Args:
+        model: S seeds.
+        context: (S, B, T, ...); the first M = 64 sequences are compared.
+        thoughts: sampled in that context; the first of each position is used.
+
+    Returns:
+        "information" and "information_shuffled", (S,) float64.
+    """
+    symbols = thoughts.symbols
+    num_seeds, batch, positions = symbols.shape[:3]
+    count = min(CONTEXTS, batch)
+    last = torch.full((num_seeds, batch, 1), positions - 1, device=symbols.device)
+    crossed = symbols[:, :, -1, 0].unsqueeze(1).expand(-1, batch, -1, -1)[:, :, :count].unsqueeze(2)
+    scored = model.think(model.at(context, last), torch.empty(0), crossed)
+    assert scored is not None
+    log_prob = scored.log_prob.sum(-1)[:, :count, 0].double()  # (S, M contexts, M thoughts)
+    marginal = log_prob.logsumexp(1) - math.log(count)
+    own, other = log_prob.diagonal(dim1=1, dim2=2), log_prob.roll(1, 1).diagonal(dim1=1, dim2=2)
+    return {
+        "information": (own - marginal).mean(-1),
+        "information_shuffled": (other - marginal).mean(-1),
+    }
+
+
+def _predictions(meter: Meter, trace: Trace, batch: Batch) -> None:
+    targets = batch.targets.unsqueeze(-1)
+    log_q = target_log_prob(trace.logits, targets)
+    meter.add("nll", -log_q.mean(-1), batch.weights)
+    meter.add("accuracy", accuracy(log_q, trace.logits, targets).mean(-1), batch.weights)
+    if trace.log_prob is not None:
+        meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
+
+
+def _nll(meter: Meter, name: str, trace: Trace, batch: Batch) -> None:
+    log_q = target_log_prob(trace.logits, batch.targets.unsqueeze(-1))
+    meter.add(name, -log_q.mean(-1), batch.weights)
+
+
+def _thoughts(meter: Meter, trace: Trace, batch: Batch) -> None:
+    assert trace.entropy is not None
+    meter.add("thought_entropy", trace.entropy.sum(-1).mean(-1), batch.weights)
+    if trace.thought_weight is not None:
+        meter.add("gate", trace.thought_weight.mean(-1), batch.weights)

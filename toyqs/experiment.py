@@ -1,0 +1,158 @@
+"""One stack of runs, equal but for their seeds: build, train, evaluate, write the rows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from toyqs import config_key
+from toyqs.build import build_model, build_objective, build_settings, count_cost
+from toyqs.config import RunConfig
+from toyqs.evaluate import evaluate
+from toyqs.results import write_json
+from toyqs.streams import stream
+from toyqs.tracking import RunLog, environment
+from toyqs.train import Settings, draws, stack, train
+from toyqs.types import Batch, Model, rows
+
+NUM_EVALUATIONS = 20  # while training, where eval_every leaves it open
+CURVE_POSITIONS = 1024  # about so many thinking positions are evaluated while training
+STARTED = 0.01  # nats that another sequence's thoughts must cost before a seed counts as thinking
+
+Progress = Callable[[int, float | None], None]
+
+
+def run_stack(config: RunConfig, seeds: Sequence[int], progress: Progress) -> None:
+    """Train one model per seed side by side and write each one's run folder.
+
+    The row, summary.json, is written last and whole: a folder without it is an unfinished run.
+
+    Args:
+        config: resolved, max_steps given.
+        seeds: S of them; their folders are overwritten.
+        progress: called after every step with the number of steps done, and with the mean held-out
+            NLL where it was just measured.
+    """
+    torch.set_num_threads(1)
+    clock, cpu_clock = time.perf_counter(), time.process_time()
+    cost = count_cost(config)
+    model, settings = build_model(config, seeds), build_settings(config)
+    like = next(model.parameters())
+    held_out = draw_held_out(config, len(seeds), like)
+    records = [_Records(config, seed) for seed in seeds]
+    for record in records:
+        record.begin()
+    curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress)
+    train(model, build_objective(config), draws(config.task, seeds, settings, like), settings, curve)
+    sizes = (settings.num_thoughts, settings.thought_length)
+    final = evaluate(model, held_out, seeds, *sizes, full=True)
+    common = {
+        "results_version": config_key.RESULTS_VERSION,
+        "stack_size": len(seeds),
+        "bayes_floor": config.task.floor(),
+        **cost._asdict(),
+        "train_steps": settings.steps,
+        "sequences_seen": settings.steps * settings.batch_size,
+        "cpu_seconds": (time.process_time() - cpu_clock) / len(seeds),
+        "wall_seconds": time.perf_counter() - clock,
+    }
+    for index, record in enumerate(records):
+        metrics = {name: float(value[index]) for name, value in final.items()}
+        record.end(model, index, common | metrics | {"started": _started(metrics)})
+
+
+def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
+    """The held-out sequences, the same for every seed and every run of the task, (S, B, T)."""
+    available = config.task.held_out_size(config.seq_len)
+    size = min(config.eval_sequences, available or config.eval_sequences)
+    drawn = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
+    return stack([drawn] * num_seeds, like, config.think_at == "all")
+
+
+class _Curve:
+    """Measures held-out NLL now and then while training, and says how far it is."""
+
+    def __init__(
+        self,
+        model: Model,
+        held_out: Batch,
+        seeds: Sequence[int],
+        settings: Settings,
+        every: int,
+        records: Sequence[_Records],
+        progress: Progress,
+    ) -> None:
+        positions = int(held_out.think[0, 0].sum())
+        size = held_out.inputs.shape[1]
+        # Spread over the held-out sequences: those of a text stand in its order.
+        stride = max(1, size * positions // CURVE_POSITIONS)
+        self.held_out = rows(held_out, slice(0, max(2, size // stride) * stride, stride))
+        self.model, self.seeds, self.settings = model, seeds, settings
+        self.records, self.progress = records, progress
+        steps = settings.steps
+        due = range(every, steps + 1, every) if every else range(1, NUM_EVALUATIONS + 1)
+        self.due = {*due, steps} if every else {math.ceil(i * steps / NUM_EVALUATIONS) for i in due}
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def __call__(self, step: int, values: dict[str, Tensor]) -> None:
+        """Take the values (S,) of a training step."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+        if step not in self.due:
+            self.progress(step, None)
+            return
+        sizes = (self.settings.num_thoughts, self.settings.thought_length)
+        measured = evaluate(self.model, self.held_out, self.seeds, *sizes, full=False)
+        means = {name: value / self.count for name, value in self.sums.items()}
+        for index, record in enumerate(self.records):
+            for kind, metrics in (("train", means), ("held_out", measured)):
+                record.log.write(step, kind, {name: float(value[index]) for name, value in metrics.items()})
+        self.sums, self.count = {}, 0
+        self.progress(step, float(measured["nll"].mean()))
+
+
+class _Records:
+    """The folder of one run, named by its key."""
+
+    def __init__(self, config: RunConfig, seed: int) -> None:
+        self.settings = config_key.settings(config, seed)
+        self.key = config_key.run_key(config, seed)
+        self.folder = Path(config.runs_dir) / self.key
+        self.wandb_mode = config.wandb_mode
+
+    def begin(self) -> None:
+        """Write config.json and env.json, open metrics.jsonl; an older row goes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "summary.json").unlink(missing_ok=True)
+        self.environment = environment()
+        write_json(self.folder / "config.json", self.settings)
+        write_json(self.folder / "env.json", self.environment)
+        self.log = RunLog(self.folder, self.settings, self.wandb_mode)
+
+    def end(self, model: nn.Module, index: int, values: dict[str, Any]) -> None:
+        """Write one seed's weights, then the row."""
+        weights = {
+            name: p.detach()[index : index + 1].contiguous().cpu() for name, p in model.named_parameters()
+        }
+        temporary = self.folder / ".model.safetensors"
+        save_file(weights, temporary)
+        temporary.replace(self.folder / "model.safetensors")
+        row = {"key": self.key, "commit": self.environment["commit"], **self.settings, **values}
+        write_json(self.folder / "summary.json", row)
+        self.log.close(row)
+
+
+def _started(metrics: dict[str, float]) -> bool | None:
+    """Whether thoughts are used: another sequence's cost more. None where no symbol was sampled."""
+    if "nll_shuffled" not in metrics:
+        return None
+    return metrics["nll_shuffled"] - metrics["nll"] >= STARTED

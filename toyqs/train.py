@@ -1,0 +1,185 @@
+"""The training loop: batch -> trace -> loss -> step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.objectives.objective import Loss
+from toyqs.optim import Optimiser
+from toyqs.streams import stream, thought_noise
+from toyqs.types import Batch, Model, Trace, focus, rows
+
+CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+COSINE_END = 0.05  # share of the peak at which the cosine ends
+REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
+
+Objective = Callable[[Trace, Batch], Loss]
+Report = Callable[[int, dict[str, Tensor]], None]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A loss weight: constant, or falling linearly to 0 over the training."""
+
+    value: float
+    linear: bool = False
+
+    def at(self, progress: float) -> float:
+        """The weight when `progress` of the training, from 0 to 1, is done."""
+        return self.value * (1.0 - progress) if self.linear else self.value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Plain numbers that the loop needs."""
+
+    steps: int
+    batch_size: int  # B
+    seq_len: int
+    num_thoughts: int  # K
+    thought_length: int  # L
+    lr: float  # peak learning rate
+    schedule: str = "constant"  # constant, linear, cosine
+    max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
+    grad_acc: int = 1
+    think_everywhere: bool = False
+    weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
+
+
+class Sampler(Protocol):
+    """A task, as the loop sees it."""
+
+    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+        """Sequences of the split "train" or "held_out", with S = 1."""
+        ...
+
+
+def draws(
+    task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Training batches and thought noise, each from a stream of its own per seed, without end.
+
+    Args:
+        task: the source of sequences.
+        seeds: S of them.
+        settings: sizes.
+        like: the model's dtype and device.
+
+    Yields:
+        A batch (S, B, T) and noise (S, B, thinking positions, K, L) in [0, 1), drawn in the order
+        [L, position, K].
+    """
+    data = [stream(seed, "training data") for seed in seeds]
+    noise = [stream(seed, "thought noise") for seed in seeds]
+    size = settings.batch_size
+    while True:
+        many = [task.sample(g, CHUNK * size, settings.seq_len, "train") for g in data]
+        stacked = stack(many, like, settings.think_everywhere)
+        for start in range(0, CHUNK * size, size):
+            batch = rows(stacked, slice(start, start + size))
+            drawn = thought_noise(noise, batch.think, settings.num_thoughts, settings.thought_length)
+            yield batch, drawn.to(like)
+
+
+def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
+    """One batch per seed -> a batch (S, B, T) in the model's dtype, on its device."""
+    fields = zip(*(batch[:4] for batch in batches), strict=True)
+    inputs, targets, weights, think = (torch.cat(field).to(like.device) for field in fields)
+    return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere)
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """The rate of a step: a linear warm-up, then constant, linear to 0 or a cosine to a twentieth."""
+    warm_up = max(1, round(WARM_UP * settings.steps))
+    if settings.schedule == "constant":
+        return settings.lr
+    if step < warm_up:
+        return settings.lr * (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, settings.steps - warm_up)
+    if settings.schedule == "linear":
+        return settings.lr * (1.0 - progress)
+    return settings.lr * (COSINE_END + (1.0 - COSINE_END) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def train(
+    model: Model,
+    objective: Objective,
+    data: Iterator[tuple[Batch, Tensor]],
+    settings: Settings,
+    report: Report,
+) -> None:
+    """Train in place.
+
+    Args:
+        model: its parameters have shape (S, ...).
+        objective: trace and batch -> parts of the loss.
+        data: from `draws`.
+        settings: plain numbers.
+        report: called after every step with its number, from 1, and the values (S,) of that step.
+    """
+    assert isinstance(model, nn.Module)
+    optimiser = Optimiser(model, settings.lr)
+    reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
+    for step in range(settings.steps):
+        batch, noise = next(data)
+        weights = {name: w.at(step / settings.steps) for name, w in settings.weights.items()}
+        running = reward / (1.0 - decay) if step else reward
+        optimiser.zero()
+        values = accumulate(model, objective, (batch, noise), weights, settings.grad_acc, running)
+        optimiser.clip(settings.max_norm)
+        optimiser.step(learning_rate(step, settings))
+        if "reward" in values:
+            reward, decay = (
+                REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"],
+                decay * REWARD_DECAY,
+            )
+        report(step + 1, values)
+
+
+def accumulate(
+    model: Model,
+    objective: Objective,
+    drawn: tuple[Batch, Tensor],
+    weights: dict[str, float],
+    grad_acc: int,
+    running_reward: Tensor,
+) -> dict[str, Tensor]:
+    """Add the gradients of a batch's loss to the parameters', in `grad_acc` parts along B.
+
+    Each part counts by its share of the batch's weights, so that the gradient is the whole batch's
+    (batch statistics such as advantage_scale=batch_std are then each part's own).
+
+    Args:
+        model: see `train`.
+        objective: see `train`.
+        drawn: a batch and its thought noise.
+        weights: name of a part of the loss -> its weight; parts of weight 0 cost no backward pass.
+        grad_acc: number of parts.
+        running_reward: (S,) for baseline ema.
+
+    Returns:
+        Name -> (S,), the loss's parts and the reward over the batch.
+    """
+    batch, noise = drawn
+    total = batch.weights.sum((1, 2))
+    values: dict[str, Tensor] = {}
+    size = batch.inputs.shape[1] // grad_acc
+    for start in range(0, batch.inputs.shape[1], size):
+        span = slice(start, start + size)
+        part = rows(batch, span)
+        trace = model(part.inputs, part.think, noise[:, span])._replace(running_reward=running_reward)
+        loss = objective(trace, focus(part))
+        share = part.weights.sum((1, 2)) / total
+        terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
+        torch.stack(terms).sum().backward()
+        seen = loss.parts if loss.reward is None else {**loss.parts, "reward": loss.reward}
+        for name, value in seen.items():
+            values[name] = values.get(name, 0.0) + share * value.detach()
+    return values
