@@ -1,0 +1,222 @@
+"""Where a run's numbers go while it trains: its file always, wandb if asked, a progress line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import queue
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+WANDB_INIT_SECONDS = 20
+WANDB_CLOSE_SECONDS = 30
+PLAIN_LINE_SECONDS = 10
+
+# one failure speaks for the whole process: the other runs would only wait for the same server again
+_wandb_given_up = threading.Event()
+
+
+class RunLog:
+    """The metrics of one run, one JSON object a line, readable while the run goes on.
+
+    With wandb_mode "offline" or "online" the same numbers go to one wandb run, named by the key. A metric `x`
+    of kind `k` is called `k/x` there, for wandb has one name per curve. No failure of wandb reaches the run.
+
+    Args:
+        folder: the run's, named by its key; it exists. An older metrics.jsonl there is replaced.
+        config: what wandb shows as the run's settings.
+        wandb_mode: "disabled", "offline" or "online".
+    """
+
+    def __init__(self, folder: Path | str, config: Mapping[str, Any], wandb_mode: str = "disabled") -> None:
+        folder = Path(folder)
+        self._file = (folder / "metrics.jsonl").open("w", encoding="utf-8")
+        wanted = wandb_mode != "disabled" and not _wandb_given_up.is_set()
+        self._mirror = _WandbMirror(folder, dict(config), wandb_mode) if wanted else None
+
+    def write(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
+        """Append one line and flush it; a number that is not finite becomes null, as JSON has none.
+
+        Args:
+            step: training steps taken.
+            kind: "train" or "held_out".
+            values: metrics by name.
+        """
+        numbers = {name: value if _is_finite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "kind": kind, **numbers}, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._mirror:
+            self._mirror.send({"step": step, **{f"{kind}/{name}": value for name, value in values.items()}})
+
+    def close(self, row: Mapping[str, Any] | None = None) -> None:
+        """Close the file and end the wandb run, waiting for wandb a bounded time.
+
+        Args:
+            row: the run's row; wandb shows it as the run's summary, under the same names.
+        """
+        self._file.close()
+        if self._mirror:
+            self._mirror.close(dict(row or {}))
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+class _WandbMirror:
+    """One wandb run kept by a daemon thread, so that nothing wandb does can stop or hold up the training."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], mode: str) -> None:
+        self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._row: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._keep, args=(folder, config, mode), daemon=True)
+        self._thread.start()
+
+    def send(self, record: dict[str, Any]) -> None:
+        if self._thread.is_alive():
+            self._records.put(record)
+
+    def close(self, row: dict[str, Any]) -> None:
+        self._row = row
+        self._records.put(None)
+        if not _wandb_given_up.is_set():
+            self._thread.join(WANDB_CLOSE_SECONDS)
+            if self._thread.is_alive():
+                _give_up_wandb(f"no end within {WANDB_CLOSE_SECONDS} s")
+
+    def _keep(self, folder: Path, config: dict[str, Any], mode: str) -> None:
+        try:
+            run = _start_wandb(folder, config, mode)
+            while (record := self._records.get()) is not None:
+                run.log(record)
+            run.summary.update(self._row)
+            run.finish()
+        except BaseException as error:  # wandb turns some refusals into KeyboardInterrupt
+            _give_up_wandb(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _start_wandb(folder: Path, config: dict[str, Any], mode: str) -> Any:
+    import wandb
+
+    if mode == "online" and not wandb.login(prompt=False, verify=False):
+        raise RuntimeError("no API key; use `wandb login` or wandb_mode=offline")
+    run = wandb.init(
+        project="toyqs",
+        name=folder.name,
+        dir=str(folder),
+        config=config,
+        mode="online" if mode == "online" else "offline",
+        reinit="create_new",  # the seeds of a stack are runs open at once
+        settings=wandb.Settings(
+            init_timeout=WANDB_INIT_SECONDS, finish_timeout=WANDB_INIT_SECONDS, console="off", silent=True
+        ),
+    )
+    run.define_metric("*", step_metric="step")
+    return run
+
+
+def _give_up_wandb(reason: str) -> None:
+    if not _wandb_given_up.is_set():
+        _wandb_given_up.set()
+        print(f"wandb: {reason[:200]}; going on without it, the files have all numbers", file=sys.stderr)
+
+
+class Progress:
+    """One line of progress for a whole comparison: a bar on a terminal, else a plain line now and then.
+
+    Shows the thinking arm's latest held-out loss, the gain over zero_length so far and the time left.
+
+    Args:
+        total_work: of all arms together, in any unit.
+        enabled: False prints nothing.
+    """
+
+    def __init__(self, total_work: float, enabled: bool = True) -> None:
+        self._total = max(total_work, 1e-9)
+        self._done: dict[str, float] = {}
+        self._loss: dict[str, float] = {}
+        self._begun = self._printed = time.monotonic()
+        terminal = enabled and sys.stderr.isatty()
+        self._plain = enabled and not terminal
+        form = "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}"
+        # the mean speed, not a recent one: the arms' units of work are not equally fast
+        self._bar = tqdm(
+            total=self._total, bar_format=form, smoothing=0, disable=not terminal, file=sys.stderr
+        )
+
+    def update(self, arm: str, done_work: float, loss: float | None = None) -> None:
+        """Say how far an arm is.
+
+        Args:
+            arm: its name.
+            done_work: the arm's work so far, not since the last call.
+            loss: its latest held-out NLL; None where it is not known yet.
+        """
+        self._done[arm] = done_work
+        if loss is not None:
+            self._loss[arm] = loss
+        done = min(sum(self._done.values()), self._total)
+        self._bar.set_postfix_str(self._state(arm), refresh=False)
+        self._bar.update(done - self._bar.n)
+        now = time.monotonic()
+        if self._plain and now - self._printed >= PLAIN_LINE_SECONDS:
+            self._printed = now
+            left = (now - self._begun) * (self._total / done - 1) if done > 0 else 0
+            share = f"{100 * done / self._total:3.0f}%"
+            remaining = tqdm.format_interval(left) if done > 0 else "?"
+            print(f"{share}, {remaining} left, {self._state(arm)}", file=sys.stderr, flush=True)
+
+    def _state(self, arm: str) -> str:
+        thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")
+        loss = thinking if thinking is not None else self._loss.get(arm)
+        gain = "–" if thinking is None or zero is None else f"{zero - thinking:+.3f}"
+        return f"loss {'–' if loss is None else f'{loss:.3f}'}, gain so far {gain}"
+
+    def close(self) -> None:
+        """Leave the line as it is and print no more."""
+        self._plain = False
+        self._bar.close()
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on, for its env.json: versions, machine, commit of the source, command line.
+
+    Returns:
+        `commit` and `dirty` (tracked files differ from it) are None where the source is no git checkout.
+    """
+    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", Path(__file__).name) else None
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "numpy", "hydra-core")},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "commit": commit,
+        "dirty": None if commit is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def _git(*words: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
