@@ -1,0 +1,214 @@
+"""Thought tokens per second of the training step, beside a plain reference in the same process.
+
+`python bench/step.py` checks that both compute the same gradients, then lets them train in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import reference
+from bench.reference import Recipe, Reference
+from toyqs.build import build_model, build_objective, build_settings, widths
+from toyqs.config import RunConfig
+from toyqs.train import accumulate, draws, train
+from toyqs.types import Batch
+
+TOLERANCE = 1e-10  # of a gradient, in float64
+STEPS = 3  # of each side in a round
+
+
+@dataclass
+class RandomCharacters:
+    """A task without anything to learn: every position counts and thinks."""
+
+    vocab_size: int = 65
+
+    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+        """Uniform symbols, each predicting the next; every split is alike."""
+        text = torch.randint(self.vocab_size, (1, batch_size, seq_len + 1), generator=generator)
+        inputs, targets = text[..., :-1].contiguous(), text[..., 1:].contiguous()
+        return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
+
+
+CONFIG = RunConfig(
+    base_lm_hidden_dim=32,
+    reasoner_hidden_dim=32,
+    weight_groups=["A", "B", "C", "D"],
+    mixing="concat",
+    linear_lm_head=True,
+    interpreter_start="afresh",
+    thought_vocab=None,
+    trice_samples=4,
+    max_reasoning_len=8,
+    data_loader_batch_size=16,
+    seq_len=64,
+    reward="likelihood",
+    baseline="leave_one_out",
+    advantage_scale="none",
+    entropy_encouragement_coef=0.1,
+    entropy_schedule="constant",
+    use_scheduler=False,
+    base_lr=1e-3,
+    clip_gradients=1.0,
+    max_steps=STEPS,
+    seed=[0],
+    task=RandomCharacters(),
+)
+
+
+class Gradients(NamedTuple):
+    """Of the two implementations, compared parameter by parameter."""
+
+    difference: float  # the largest
+    largest: float  # of toyqs's gradients
+
+
+def build_recipe(config: RunConfig) -> Recipe:
+    """The numbers of the training step, for the reference."""
+    return Recipe(
+        config.trice_samples,
+        config.max_reasoning_len,
+        config.base_lr,
+        config.entropy_encouragement_coef,
+        config.clip_gradients,
+    )
+
+
+def compare_gradients(config: RunConfig) -> Gradients:
+    """Gradients of one batch with the same weights and the same, forced thoughts, in float64."""
+    config = replace(config, dtype="float64")
+    model, settings = build_model(config, [0]), build_settings(config)
+    like = next(model.parameters())
+    batch, noise = next(draws(config.task, [0], settings, like))
+    forced = (noise * config.task.vocab_size).long()
+    weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
+    running = torch.zeros(1)
+    accumulate(partial(model, forced=forced), build_objective(config), (batch, noise), weights, 1, running)
+    plain = Reference(model.letters, widths(config), config.task.vocab_size).double()
+    plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
+    prediction = plain(batch.inputs[0], build_recipe(config), forced[0].transpose(1, 2))
+    reference.thinking_loss(prediction, batch.targets[0], config.entropy_encouragement_coef).backward()
+    expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
+    found = reference.translated(model, lambda parameter: parameter.grad)
+    differences = [(found[name] - expected[name]).abs().max() for name in expected]
+    # torch's max, unlike Python's, lets no NaN slip through.
+    largest = torch.stack([gradient.abs().max() for gradient in found.values()]).max()
+    return Gradients(float(torch.stack(differences).max()), float(largest))
+
+
+def contestants(config: RunConfig) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Two functions: each runs config.max_steps training steps, of toyqs and of the reference."""
+    model, settings = build_model(config, [0]), build_settings(config)
+    plain = Reference(model.letters, widths(config), config.task.vocab_size)
+    plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
+    like = next(model.parameters())
+    data = draws(config.task, [0], settings, like)
+    # The reference draws its own noise, so its batches come without.
+    batches = (
+        (x.inputs[0], x.targets[0])
+        for x, _ in draws(config.task, [0], replace(settings, thought_length=0), like)
+    )
+    objective, recipe = build_objective(config), build_recipe(config)
+
+    def ours() -> None:
+        train(model, objective, data, settings, lambda step, values: None)
+
+    def theirs() -> None:
+        reference.train(plain, islice(batches, settings.steps), recipe)
+
+    return ours, theirs
+
+
+def seconds(run: Callable[[], None]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def describe(config: RunConfig) -> str:
+    """What is measured, and on what."""
+    tokens = thought_tokens(config)
+    return "\n".join(
+        [
+            "A training step of a thinking GRU: toyqs beside a plain reference (bench/reference.py).",
+            f"Machine    {processor()}, 1 thread, torch {torch.__version__}, {config.dtype}",
+            f"Model      base {config.base_lm_hidden_dim} wide, reasoner {config.reasoner_hidden_dim} wide, "
+            f"nothing shared, linear heads, {config.task.vocab_size} tokens and thought symbols",
+            f"Step       {config.data_loader_batch_size} sequences x {config.seq_len} positions x "
+            f"{config.trice_samples} thoughts x {config.max_reasoning_len} symbols = {tokens} thought tokens",
+        ]
+    )
+
+
+def thought_tokens(config: RunConfig) -> int:
+    """Sampled symbols of a training step, B · T · K · L."""
+    positions = config.data_loader_batch_size * config.seq_len
+    return positions * config.trice_samples * config.max_reasoning_len
+
+
+def measure(config: RunConfig, rounds: int) -> str:
+    """Let both train in turns; the table of the result."""
+    ours, theirs = contestants(config)
+    ours(), theirs()  # the first calls pay for allocations
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+    lines = [f"Speed      medians of {rounds} rounds, in turns, of {config.max_steps} steps each"]
+    for name, times in zip(("toyqs", "reference"), zip(*pairs, strict=True), strict=True):
+        step = statistics.median(times) / config.max_steps
+        speed = thought_tokens(config) / step
+        lines.append(f"  {name:<10} {speed:>9,.0f} thought tokens/s  {step * 1e3:>6.0f} ms a step")
+    ratios = [plain / fast for fast, plain in pairs]
+    median = statistics.median(ratios)
+    lines.append(f"  ratio      {median:.2f}  (of single rounds: {min(ratios):.2f} to {max(ratios):.2f})")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the comparison; 1 when the gradients differ."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15, help="how often both sides run in turns")
+    parser.add_argument("--quick", action="store_true", help="two rounds of one small step: does it work?")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config, rounds = CONFIG, options.rounds
+    if options.quick:
+        config, rounds = replace(CONFIG, data_loader_batch_size=2, max_steps=1), 2
+    print(describe(config))
+    gradients = compare_gradients(config)
+    equal = gradients.difference <= TOLERANCE
+    verdict = "equal" if equal else "DIFFERENT"
+    print(
+        f"Gradients  {verdict} with the same thoughts, in float64: they differ by at most "
+        f"{gradients.difference:.1e} (allowed {TOLERANCE:.0e}); the largest is {gradients.largest:.0e}"
+    )
+    if not equal:
+        return 1
+    print(measure(config, rounds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
