@@ -70,8 +70,11 @@ def evaluate(
     size = max(2, THOUGHTS // max(1, num_thoughts * int(held_out.think[0, 0].sum())))
     fixed: Tensor | None = None
     extra: dict[str, Tensor] = {}
-    for start in range(0, held_out.inputs.shape[1], size):
-        batch = rows(held_out, slice(start, start + size))
+    total = held_out.inputs.shape[1]
+    # A last sequence alone would be shuffled with itself: it joins the ones before.
+    starts = list(range(0, total - 1, size))
+    for start, stop in zip(starts, [*starts[1:], total], strict=True):
+        batch = rows(held_out, slice(start, stop))
         noise = thought_noise(generators, batch.think, num_thoughts, thought_length).to(batch.weights)
         context, batch = model.read(batch.inputs, batch.think), focus(batch)
         thoughts = model.think(context, noise)

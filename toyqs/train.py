@@ -136,10 +136,8 @@ def train(
         optimiser.clip(settings.max_norm)
         optimiser.step(learning_rate(step, settings))
         if "reward" in values:
-            reward, decay = (
-                REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"],
-                decay * REWARD_DECAY,
-            )
+            reward = REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"]
+            decay *= REWARD_DECAY
         report(step + 1, values)
 
 
@@ -153,8 +151,8 @@ def accumulate(
 ) -> dict[str, Tensor]:
     """Add the gradients of a batch's loss to the parameters', in `grad_acc` parts along B.
 
-    Each part counts by its share of the batch's weights, so that the gradient is the whole batch's
-    (batch statistics such as advantage_scale=batch_std are then each part's own).
+    Each part counts by its share of the thinking positions' weights, so that the gradient is the whole
+    batch's (batch statistics such as advantage_scale=batch_std are then each part's own).
 
     Args:
         model: see `train`.
@@ -168,15 +166,16 @@ def accumulate(
         Name -> (S,), the loss's parts and the reward over the batch.
     """
     batch, noise = drawn
-    total = batch.weights.sum((1, 2))
+    total = focus(batch).weights.sum((1, 2))
     values: dict[str, Tensor] = {}
     size = batch.inputs.shape[1] // grad_acc
     for start in range(0, batch.inputs.shape[1], size):
         span = slice(start, start + size)
         part = rows(batch, span)
         trace = model(part.inputs, part.think, noise[:, span])._replace(running_reward=running_reward)
-        loss = objective(trace, focus(part))
-        share = part.weights.sum((1, 2)) / total
+        counted = focus(part)
+        loss = objective(trace, counted)
+        share = counted.weights.sum((1, 2)) / total
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         torch.stack(terms).sum().backward()
         seen = loss.parts if loss.reward is None else {**loss.parts, "reward": loss.reward}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from toyqs.model.backbone import Backbone
-from toyqs.model.layers import Stacked, affine, uniform
+from toyqs.model.layers import Stacked, affine, logistic_, uniform
 
 
 class Gates(NamedTuple):
@@ -58,19 +58,51 @@ class GRU(Stacked, Backbone):
         return state.gather(2, index)
 
 
-def _gates(x: Tensor, g: Tensor, h: Tensor, out: Gates | None = None) -> Gates:
-    """One update from inlet rows x (..., 3 D), recurrent rows g (..., 3 D) and state h (..., D).
+def _parts(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 3 D) -> the rows of both gates (..., 2 D) and those of the candidate (..., D)."""
+    gates, candidate = rows.split((2 * rows.shape[-1] // 3, rows.shape[-1] // 3), -1)
+    return gates, candidate
 
-    The logistic function is taken through tanh: see layers.sigmoid.
-    """
-    width = h.shape[-1]
+
+def _gates(x: tuple[Tensor, Tensor], g: tuple[Tensor, Tensor], h: Tensor, out: Gates | None = None) -> Gates:
+    """One update from the `_parts` of inlet rows x and recurrent rows g, and the state h (..., D)."""
     new, rz, n = out or (None, None, None)
-    x_rz, x_n = x.split((2 * width, width), -1)
-    g_rz, g_n = g.split((2 * width, width), -1)
-    rz = torch.add(x_rz, g_rz, out=rz).mul_(0.5).tanh_().mul_(0.5).add_(0.5)
+    rz = logistic_(torch.add(x[0], g[0], out=rz))
     r, z = rz.chunk(2, -1)
-    n = torch.addcmul(x_n, r, g_n, out=n).tanh_()
+    n = torch.addcmul(x[1], r, g[1], out=n).tanh_()
     return Gates(torch.lerp(n, h, z, out=new), rz, n)
+
+
+class _Branch(torch.autograd.Function):
+    """`_gates` for branches: one step whose arguments broadcast.
+
+    The rows are many and narrow, so memory traffic is the cost, not arithmetic: the gradients at x and
+    at g differ in the candidate's columns alone, and share one buffer until then.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Tensor, h: Tensor) -> Tensor:
+        gates = _gates(_parts(x), _parts(g), h)
+        ctx.save_for_backward(*gates, g, h)
+        ctx.x_shape = x.shape
+        return gates.new
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        new, rz, n, g, h = ctx.saved_tensors
+        r, z = rz.chunk(2, -1)
+        rows = grad.new_empty(*grad.shape[:-1], 3 * n.shape[-1])
+        at_r, at_z, at_n = rows.chunk(3, -1)
+        at_h = grad * z
+        at_candidate = grad - at_h
+        torch.mul(at_candidate, new - n, out=at_z)  # new − n = z ⊙ (h − n)
+        torch.addcmul(at_candidate, at_candidate * n, n, value=-1, out=at_n)
+        through = at_n * r
+        at_reset = through * _parts(g)[1]
+        torch.addcmul(at_reset, at_reset, r, value=-1, out=at_r)
+        at_x = rows.clone() if ctx.x_shape == rows.shape else rows.sum_to_size(ctx.x_shape)
+        _parts(rows)[1].copy_(through)
+        return at_x, rows.sum_to_size(g.shape), at_h.sum_to_size(h.shape)
 
 
 class Slopes(NamedTuple):
@@ -91,26 +123,6 @@ def _slopes(gates: Gates, g: Tensor, h: Tensor) -> Slopes:
     return Slopes(z, (h - n).mul_(slope_z), at_n, g[..., 2 * n.shape[-1] :] * slope_r, r)
 
 
-class _Branch(torch.autograd.Function):
-    """`_gates` for branches: one step whose arguments broadcast; saves five tensors, not ten."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor, h: Tensor) -> Tensor:
-        gates = _gates(x, g, h)
-        ctx.save_for_backward(*gates, g, h)
-        ctx.x_shape = x.shape
-        return gates.new
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        *gates, g, h = ctx.saved_tensors
-        z, at_z, at_n, at_r, r = _slopes(Gates(*gates), g, h)
-        at_n = grad * at_n
-        at_rz = (at_n * at_r, grad * at_z)
-        at_x, at_g = torch.cat([*at_rz, at_n], -1), torch.cat([*at_rz, at_n * r], -1)
-        return at_x.sum_to_size(ctx.x_shape), at_g.sum_to_size(g.shape), (grad * z).sum_to_size(h.shape)
-
-
 class _Sequence(torch.autograd.Function):
     """T steps from a zero state, with one product for the recurrent weight's gradient.
 
@@ -127,9 +139,12 @@ class _Sequence(torch.autograd.Function):
         n = torch.empty_like(hidden[1:])
         rz, recurrent = x.new_empty(*n.shape[:-1], 2 * width), torch.empty_like(x)
         states = hidden.unbind()
-        for x_t, g, h, *out in zip(x, recurrent, states, states[1:], rz, n):  # noqa: B905 one state more
-            torch.baddbmm(bias, h, weight, out=g)
-            _gates(x_t, g, h, Gates(*out))
+        # Split and unbound once: at these sizes a view costs as much as the arithmetic on it.
+        x_t, g_t = (list(zip(*(v.unbind() for v in _parts(rows)), strict=True)) for rows in (x, recurrent))
+        outs = list(map(Gates, states[1:], rz.unbind(), n.unbind()))
+        for t, rows in enumerate(recurrent.unbind()):
+            torch.baddbmm(bias, states[t], weight, out=rows)
+            _gates(x_t[t], g_t[t], states[t], outs[t])
         ctx.save_for_backward(hidden, recurrent, rz, n, weight)
         return hidden[1:].permute(1, 2, 0, 3)
 
@@ -141,10 +156,9 @@ class _Sequence(torch.autograd.Function):
         at_g, at_n = torch.empty_like(recurrent), torch.empty_like(n)
         weight_t = weight.transpose(1, 2).contiguous()
         total = grads[-1]
-        steps = list(zip(at_g, at_n, *slopes, strict=True))
-        for t in reversed(range(len(n))):
-            g, out_n, z, at_z, slope_n, at_r, r = steps[t]
-            g_r, g_z, g_n = g.chunk(3, -1)
+        unbound = zip(*(v.unbind() for v in (at_g, *at_g.chunk(3, -1), at_n, *slopes)), strict=True)
+        for t, step in reversed(list(enumerate(unbound))):
+            g, g_r, g_z, g_n, out_n, z, at_z, slope_n, at_r, r = step
             torch.mul(total, slope_n, out=out_n)
             torch.mul(out_n, at_r, out=g_r)
             torch.mul(total, at_z, out=g_z)
@@ -153,6 +167,6 @@ class _Sequence(torch.autograd.Function):
                 total = torch.baddbmm(torch.addcmul(grads[t - 1], total, z), g, weight_t)
         at_x = at_g.clone()
         at_x[..., 2 * n.shape[-1] :] = at_n
-        flat_g, flat_h = (v.transpose(0, 1).flatten(1, 2) for v in (at_g, hidden[:-1]))
+        flat_g, flat_h = (v.transpose(0, 1).flatten(1, 2).contiguous() for v in (at_g, hidden[:-1]))
         at_weight = torch.bmm(flat_h.transpose(1, 2), flat_g)
         return at_x.permute(1, 2, 0, 3), at_weight, flat_g.sum(1, keepdim=True)

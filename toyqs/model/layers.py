@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from toyqs.streams import stream
 
+VECTOR = 64  # elements that every vector loop of torch divides into whole vectors
 Rule = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -101,13 +102,19 @@ def pick_rows(table: Tensor, ids: Tensor) -> Tensor:
     return table.flatten(0, 1).index_select(0, rows).view(*ids.shape, width)
 
 
-def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + e^-x), through tanh.
+def logistic_(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x), in place.
 
-    torch.sigmoid rounds the elements left over by its vector loop differently, so one seed's
-    values would depend on how many seeds run beside it; tanh does not.
+    torch.sigmoid rounds the elements left over by its vector loop differently, so one seed's values
+    would depend on how many seeds run beside it. Where a seed's block leaves a remainder, tanh, which
+    does not, takes its place.
+
+    Args:
+        x: (S, ...), contiguous.
     """
-    return torch.tanh(x * 0.5).mul(0.5).add(0.5)
+    if x[0].numel() % VECTOR == 0:
+        return x.sigmoid_()
+    return x.mul_(0.5).tanh_().mul_(0.5).add_(0.5)
 
 
 class Linear(Stacked):

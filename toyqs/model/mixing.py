@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import Linear, sigmoid
+from toyqs.model.layers import Linear
 
 Mixed = tuple[list[Tensor], Tensor | None]
 
@@ -78,7 +78,8 @@ class Gate(nn.Module):
         if reading is None:
             return [base], None
         base = base.expand(*reading.shape[:-1], base.shape[-1])
-        opening = sigmoid(self.opening(torch.cat([base, reading.expand(*base.shape[:-1], -1)], -1)))
+        both = torch.cat([base, reading.expand(*base.shape[:-1], -1)], -1)
+        opening = 0.5 + 0.5 * torch.tanh(0.5 * self.opening(both))  # σ; see layers.logistic_
         return [torch.lerp(base, self.projection(reading), opening)], opening.squeeze(-1)
 
 

@@ -29,7 +29,8 @@ def sample_symbols(probs: Tensor, noise: Tensor) -> Tensor:
     total = cumulative[..., -1:]
     # Scaled by the sum as rounded, and kept below it: the entry found then rises above the last one.
     points = torch.minimum(noise * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, points, right=True)
+    # NaN lies beyond all symbols; a seed that holds it must not stop the others.
+    return torch.searchsorted(cumulative, points, right=True).clamp_(max=probs.shape[-1] - 1)
 
 
 class _Draw(torch.autograd.Function):
@@ -43,20 +44,21 @@ class _Draw(torch.autograd.Function):
         log_probs = log_softmax(logits)
         probs = log_probs.exp()
         symbols = noise if forced else sample_symbols(probs, noise)
+        log_prob = log_probs.gather(-1, symbols)
         # A forbidden symbol has log-probability -inf; its share of the entropy is 0, not NaN.
-        finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
+        finite = log_probs.clamp_(min=-1e30)
         entropy = -row_sums(probs * finite)
         ctx.save_for_backward(probs, finite, entropy, symbols)
         ctx.mark_non_differentiable(symbols)
-        return symbols, log_probs.gather(-1, symbols), entropy
+        return symbols, log_prob, entropy
 
     @staticmethod
     def backward(ctx: Any, _: Any, at_log_prob: Tensor, at_entropy: Tensor) -> tuple[Tensor, None, None]:
         probs, finite, entropy, symbols = ctx.saved_tensors
-        slope = torch.addcmul(
-            at_log_prob.sum(-1, keepdim=True), at_entropy.unsqueeze(-1), finite + entropy.unsqueeze(-1)
-        )
-        return (-probs * slope).scatter_add_(-1, symbols, at_log_prob), None, None
+        # What is one number per row is added up before it meets V of them.
+        per_row = at_log_prob.sum(-1) + at_entropy * entropy
+        slope = torch.addcmul(-per_row.unsqueeze(-1), -at_entropy.unsqueeze(-1), finite)
+        return slope.mul_(probs).scatter_add_(-1, symbols, at_log_prob), None, None
 
 
 class TokenHead(nn.Module):

@@ -60,16 +60,16 @@ def position_mean(values: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         values: (S, B, T).
-        weights: (S, B, T), not all 0.
+        weights: (S, B, T).
 
     Returns:
-        (S,).
+        (S,), 0 where no position counts.
 
     Raises:
         ValueError: the shapes disagree.
     """
     require_shape("values", values, weights.shape)
-    return (values * weights).sum((1, 2)) / weights.sum((1, 2))
+    return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1e-12)
 
 
 def no_scale(advantages: Tensor, weights: Tensor) -> Tensor:

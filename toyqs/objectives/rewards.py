@@ -19,7 +19,11 @@ def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         (S, B, T, K), differentiable.
+
+    Raises:
+        ValueError: the shapes disagree.
     """
+    require_shape("targets", targets, logits.shape[:3] + logits.shape[4:5])
     index = targets[:, :, :, None, :, None].expand(*logits.shape[:-1], 1)
     return log_softmax(logits).gather(-1, index).squeeze(-1).sum(-1)
 

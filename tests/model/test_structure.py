@@ -1,0 +1,224 @@
+"""What reaches what: gradients to parameters, contexts and thoughts to predictions, in every pattern."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import tiny
+from toyqs.config import RunConfig
+from toyqs.config_key import mixing_of
+from toyqs.objectives.objective import Reinforce
+from toyqs.streams import stream, thought_noise
+from toyqs.train import accumulate
+from toyqs.types import focus
+
+GRU = ("backbone.weight_ih", "backbone.weight_hh", "backbone.bias_ih", "backbone.bias_hh")
+EXTRAS = [
+    {"mixing": "concat"},
+    {"mixing": "gate", "thought_vocab": 4},
+    {"mixing": "add", "share_lm_head": True},
+    {"mixing": "thought"},
+]
+
+
+def core(settings: RunConfig, role: str, *tables: str) -> set[str]:
+    """A role's GRU and tables, by the names of its letter."""
+    letter = settings.weight_groups[("base_lm", "base_reasoner", "reasoner", "interpreter").index(role)]
+    return {f"cores.{letter}.{name}" for name in (*GRU, *(f"{table}.weight" for table in tables))}
+
+
+def thinking(settings: RunConfig) -> set[str]:
+    """What a thought's log-probability hangs on."""
+    return core(settings, "base_reasoner", "tokens") | core(settings, "reasoner", "markers", said(settings))
+
+
+def said(settings: RunConfig) -> str:
+    return "thoughts" if settings.thought_vocab else "tokens"
+
+
+def linear(name: str) -> set[str]:
+    return {f"{name}.weight", f"{name}.bias"}
+
+
+def expected(settings: RunConfig) -> dict[str, set[str]]:
+    """Part of the loss -> the parameters that it reaches, from the letters alone."""
+    how = mixing_of(settings)
+    head = {"head.weight_0", "head.bias"} | ({"head.weight_1"} if how == "concat" else set())
+    policy = thinking(settings) | (head if settings.share_lm_head else linear("thought_head.projection"))
+    nll = head | (core(settings, "base_lm", "tokens") if how != "thought" else set())
+    nll |= linear("mixer.projection") if how in ("add", "gate") else set()
+    nll |= linear("mixer.opening") if how == "gate" else set()
+    if settings.interpreter_start == "afresh":
+        nll |= core(settings, "interpreter", "markers", said(settings)) | {"interpreter.start_state"}
+    else:
+        nll |= thinking(settings) | core(settings, "interpreter", "markers")
+    return {"policy": policy, "entropy": policy, "nll": nll}
+
+
+def reached(settings: RunConfig) -> dict[str, set[str]]:
+    model, batch, noise = tiny.sampled(settings, size=4)
+    parts = Reinforce()(model(batch.inputs, batch.think, noise), focus(batch)).parts
+    return {
+        name: {n for n, g in tiny.gradients(loss.sum(), model).items() if bool(g.any())}
+        for name, loss in parts.items()
+    }
+
+
+@pytest.mark.parametrize("extra", EXTRAS, ids=lambda extra: extra["mixing"])
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", tiny.PATTERNS)
+def test_each_part_of_the_loss_reaches_just_its_parameters(groups: str, start: str, extra: dict) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=3, **extra)
+    assert reached(settings) == expected(settings)
+
+
+def test_nothing_shared_nothing_crossed() -> None:
+    """ABCD, afresh, heads apart: the NLL trains no reasoner, the policy no predictor."""
+    found = reached(tiny.config(weight_groups="ABCD"))
+    assert not any(name.startswith(("cores.B", "cores.C", "thought_head")) for name in found["nll"])
+    assert all(name.startswith(("cores.B", "cores.C", "thought_head")) for name in found["policy"])
+
+
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", tiny.PATTERNS)
+def test_every_parameter_is_reached_and_has_a_name(groups: str, start: str) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=3)
+    names = {name for name, _ in tiny.model(settings).named_parameters()}
+    assert set().union(*reached(settings).values()) == names
+
+
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", tiny.PATTERNS)
+def test_nothing_before_a_token_knows_of_it(groups: str, start: str) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start, mixing="gate")
+    model, batch, _ = tiny.sampled(settings)
+    everywhere = torch.ones_like(batch.think)
+    noise = tiny.noise((1, 3, 4, 2, 2))
+    before = model(batch.inputs, everywhere, noise)
+    for later in (1, 2, 3):
+        changed = batch.inputs.clone()
+        changed[:, :, later] = (changed[:, :, later] + 1) % tiny.SYMBOLS
+        after = model(changed, everywhere, noise)
+        for name in ("logits", "log_prob", "entropy", "thought_weight"):
+            old, new = getattr(before, name), getattr(after, name)
+            assert torch.equal(old[:, :, :later], new[:, :, :later]), name
+            assert bool((old[:, :, later] != new[:, :, later]).any()), name
+
+
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", tiny.PATTERNS)
+def test_a_thought_stands_alone(groups: str, start: str) -> None:
+    """Another thought in one place changes the trace there and nowhere else."""
+    settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=3, mixing="gate")
+    model, batch, _ = tiny.sampled(settings)
+    forced = torch.randint(tiny.SYMBOLS, (1, 3, 2, 3, 2), generator=torch.Generator().manual_seed(1))
+    other, place = forced.clone(), (0, 1, 1, 2)
+    other[place] = (other[place] + 1) % tiny.SYMBOLS
+    before, after = (model(batch.inputs, batch.think, torch.empty(0), x) for x in (forced, other))
+    elsewhere = torch.ones(1, 3, 2, 3, dtype=torch.bool)
+    elsewhere[place] = False
+    for name in ("logits", "log_prob", "entropy", "thought_weight"):
+        old, new = getattr(before, name), getattr(after, name)
+        assert torch.equal(old[elsewhere], new[elsewhere]), name
+        assert not torch.equal(old[place], new[place]), name
+
+
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", tiny.PATTERNS)
+def test_thoughts_have_no_order(groups: str, start: str) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=4, mixing="gate")
+    model, batch, noise = tiny.sampled(settings)
+    order = torch.tensor([2, 0, 3, 1])
+    before = model(batch.inputs, batch.think, noise)
+    after = model(batch.inputs, batch.think, noise[..., order, :])
+    for name in ("logits", "log_prob", "entropy", "thought_weight"):
+        torch.testing.assert_close(
+            getattr(after, name), getattr(before, name)[:, :, :, order], rtol=0, atol=1e-12, msg=name
+        )
+
+
+def test_thoughts_use_independent_noise() -> None:
+    """Noise of one thought moves that thought alone; no two columns of the noise are alike."""
+    settings = tiny.config(trice_samples=3, max_reasoning_len=4)
+    model, batch, noise = tiny.sampled(settings)
+    context = model.read(batch.inputs, batch.think)
+    other = noise.clone()
+    other[..., 1, :] = 1 - other[..., 1, :]
+    before, after = (model.think(context, x).symbols for x in (noise, other))
+    assert torch.equal(before[..., [0, 2], :], after[..., [0, 2], :])
+    assert not torch.equal(before[..., 1, :], after[..., 1, :])
+    drawn = thought_noise([stream(0, "thought noise")], torch.ones(1, 500, 2, dtype=torch.bool), 3, 2)
+    correlation = torch.corrcoef(drawn.flatten(0, 2).flatten(1).T)
+    assert float((correlation - torch.eye(6)).abs().max()) < 0.12  # 1000 rows: four standard errors
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("baseline", ["leave_one_out", "none", "ema"])
+@pytest.mark.parametrize("start", tiny.STARTS)
+def test_gradient_accumulation_gives_the_same_gradient(start: str, baseline: str, parts: int) -> None:
+    settings = tiny.config(interpreter_start=start, baseline=baseline, weight_groups="ABBC")
+    model, batch, noise = tiny.sampled(settings, size=4, copies=2)
+    weights = batch.weights * torch.tensor([0.1, 1.0, 3.0, 0.7]).view(1, 4, 1)
+    weights[0, 0] = 0.0
+    drawn = (batch._replace(weights=weights), noise)
+    running, found = torch.tensor([-1.0, -0.5]).double(), []
+    for grad_acc in (1, parts):
+        model.zero_grad()
+        shares = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
+        values = accumulate(model, Reinforce(baseline=baseline), drawn, shares, grad_acc, running)
+        found.append((values, {name: p.grad.clone() for name, p in model.named_parameters()}))
+    (whole, grads), (summed, grads_in_parts) = found
+    tiny.close(grads_in_parts, grads, tolerance=1e-12)
+    tiny.close(summed, whole, tolerance=1e-12)
+    assert whole.keys() == {"nll", "policy", "entropy", "reward"}
+
+
+@pytest.mark.parametrize("groups", tiny.PATTERNS)
+def test_symbols_alone_carry_the_context(groups: str) -> None:
+    """use_base_lm=false: with the same symbols, another context changes no prediction."""
+    settings = tiny.config(weight_groups=groups, use_base_lm=False)
+    model, batch, noise = tiny.sampled(settings)
+    other = (batch.inputs + 1) % tiny.SYMBOLS
+    symbols = model.think(model.read(batch.inputs, batch.think), noise).symbols
+    before, after = (model(x, batch.think, noise, symbols) for x in (batch.inputs, other))
+    assert torch.equal(before.logits, after.logits)
+    assert not torch.equal(before.log_prob, after.log_prob)
+    moved = model(batch.inputs, batch.think, noise, (symbols + 1) % tiny.SYMBOLS)
+    assert not torch.equal(before.logits, moved.logits)
+
+
+def test_with_a_base_lm_the_context_speaks_too() -> None:
+    for start in tiny.STARTS:
+        model, batch, noise = tiny.sampled(tiny.config(interpreter_start=start))
+        symbols = model.think(model.read(batch.inputs, batch.think), noise).symbols
+        before = model(batch.inputs, batch.think, noise, symbols)
+        after = model((batch.inputs + 1) % tiny.SYMBOLS, batch.think, noise, symbols)
+        assert not torch.equal(before.logits, after.logits)
+
+
+@pytest.mark.parametrize("mixing", tiny.MIXERS)
+@pytest.mark.parametrize("start", tiny.STARTS)
+def test_thinking_where_marked_equals_thinking_everywhere_there(start: str, mixing: str) -> None:
+    settings = tiny.config(interpreter_start=start, mixing=mixing)
+    model, batch, _ = tiny.sampled(settings, copies=2)
+    noise = tiny.noise((2, 3, 4, 2, 2))
+    everywhere = model(batch.inputs, torch.ones_like(batch.think), noise)
+    marked = noise[batch.think].view(2, 3, 2, 2, 2)
+    there = model(batch.inputs, batch.think, marked)
+    for name in ("logits", "log_prob", "entropy"):
+        whole = getattr(everywhere, name)
+        wanted = whole[batch.think].view(2, 3, 2, *whole.shape[3:])
+        torch.testing.assert_close(getattr(there, name), wanted, rtol=0, atol=1e-12, msg=name)
+
+
+def test_a_model_without_a_reasoner_gives_the_base_lm_alone() -> None:
+    """The same names, so the same weights: the plain control starts where the thinking run's base LM does."""
+    thinking_model = dict(tiny.model(tiny.config(mixing="add")).named_parameters())
+    plain = dict(tiny.model(tiny.config(use_reasoner=False)).named_parameters())
+    assert set(plain) == core(tiny.config(), "base_lm", "tokens") | {"head.weight_0", "head.bias"}
+    assert all(torch.equal(plain[name], thinking_model[name]) for name in plain)
+    model, batch, noise = tiny.sampled(tiny.config(use_reasoner=False))
+    trace = model(batch.inputs, batch.think, noise)
+    assert trace.logits.shape == (1, 3, 2, 1, 1, 3)
+    assert trace.log_prob is None and trace.entropy is None and trace.thought_weight is None

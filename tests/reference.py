@@ -1,0 +1,110 @@
+"""The model again, spelled out from its parameters one sequence and position at a time.
+
+Nothing of toyqs.model runs here, so that a mistake there cannot also be here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.config import RunConfig
+from toyqs.config_key import mixing_of
+
+
+class Prediction(NamedTuple):
+    """Of M thoughts at one position."""
+
+    log_prob: Tensor  # (M, L)
+    entropy: Tensor  # (M, L)
+    log_q: Tensor  # (M, V)
+
+
+class Weights:
+    """The parameters of one seed by the names of their roles."""
+
+    def __init__(self, model: nn.Module, settings: RunConfig, seed: int = 0) -> None:
+        self.values = {name: p[seed] for name, p in model.named_parameters()}
+        roles = ("base_lm", "base_reasoner", "reasoner", "interpreter")
+        self.letter = dict(zip(roles, settings.weight_groups, strict=True))
+
+    def of(self, role: str, name: str) -> Tensor:
+        return self.values[f"cores.{self.letter[role]}.{name}"]
+
+    def gru(self, role: str, x: Tensor, h: Tensor) -> Tensor:
+        i = x @ self.of(role, "backbone.weight_ih") + self.of(role, "backbone.bias_ih")[0]
+        g = h @ self.of(role, "backbone.weight_hh") + self.of(role, "backbone.bias_hh")[0]
+        (i_r, i_z, i_n), (g_r, g_z, g_n) = i.chunk(3, -1), g.chunk(3, -1)
+        reset, update = torch.sigmoid(i_r + g_r), torch.sigmoid(i_z + g_z)
+        return (1 - update) * torch.tanh(i_n + reset * g_n) + update * h
+
+    def read(self, role: str, tokens: Tensor) -> Tensor:
+        """The state after a sequence of tokens, (1, D)."""
+        table = self.of(role, "tokens.weight")
+        h = table.new_zeros(1, table.shape[1])
+        for token in tokens:
+            h = self.gru(role, table[token], h)
+        return h
+
+    def mark(self, role: str, which: int, h: Tensor) -> Tensor:
+        """The state after the start (0) or end (1) marker."""
+        return self.gru(role, self.of(role, "markers.weight")[which], h)
+
+    def hear(self, role: str, symbols: Tensor, h: Tensor) -> Tensor:
+        """The states after one thought symbol each."""
+        own = f"cores.{self.letter[role]}.thoughts.weight"
+        table = self.values[own] if own in self.values else self.of(role, "tokens.weight")
+        return self.gru(role, table[symbols], h)
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        return x @ self.values[f"{name}.weight"] + self.values[f"{name}.bias"][0]
+
+    def head(self, features: Tensor) -> Tensor:
+        """The LM head over the features side by side."""
+        rows = [v for name, v in sorted(self.values.items()) if name.startswith("head.weight_")]
+        out = features @ torch.cat(rows) + self.values["head.bias"][0]
+        if "head.rest.1.weight" in self.values:
+            out = self.linear("head.rest.1", nn.functional.gelu(out))
+            out = self.linear("head.rest.3", nn.functional.gelu(out))
+        return out
+
+
+def predict(model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor) -> Prediction:
+    """Score thoughts (M, L) after reading `tokens`, and predict the next token with each."""
+    weights = Weights(model, settings)
+    base = weights.read("base_lm", tokens) if settings.use_base_lm else None
+    state = weights.mark("reasoner", 0, weights.read("base_reasoner", tokens))
+    log_probs, entropies = [], []
+    for symbols in thoughts.T:
+        logits = state
+        if "thought_head.projection.weight" in weights.values:
+            logits = weights.linear("thought_head.projection", logits)
+        if settings.share_lm_head:
+            logits = weights.head(logits)
+        log_p = torch.log_softmax(logits, -1).expand(len(thoughts), -1)
+        log_probs.append(log_p[torch.arange(len(thoughts)), symbols])
+        entropies.append(-(log_p.exp() * log_p).sum(-1))
+        state = weights.hear("reasoner", symbols, state)
+    if settings.interpreter_start == "afresh":
+        state = weights.mark("interpreter", 0, weights.values["interpreter.start_state"].view(1, -1))
+        for symbols in thoughts.T:
+            state = weights.hear("interpreter", symbols, state)
+    reading = weights.mark("interpreter", 1, state)
+    log_q = torch.log_softmax(weights.head(mix(weights, settings, base, reading)), -1)
+    return Prediction(torch.stack(log_probs, -1), torch.stack(entropies, -1), log_q)
+
+
+def mix(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
+    how = mixing_of(settings)
+    if how == "thought":
+        return reading
+    base = base.expand(len(reading), -1)
+    both = torch.cat([base, reading], -1)
+    if how == "concat":
+        return both
+    if how == "add":
+        return base + weights.linear("mixer.projection", reading)
+    gate = torch.sigmoid(weights.linear("mixer.opening", both))
+    return (1 - gate) * base + gate * weights.linear("mixer.projection", reading)

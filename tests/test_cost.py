@@ -1,0 +1,93 @@
+"""Counted costs against hand formulas, and counted parameters against those that learn."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests import tiny
+from toyqs.build import build_objective, build_settings, count_cost, count_parameters
+from toyqs.config import RunConfig
+from toyqs.train import accumulate, draws
+
+V, T, THINKING = tiny.SYMBOLS, 4, 2
+
+
+@pytest.mark.parametrize("width", [3, 8])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_flops_of_a_plain_gru(width: int, batch_size: int) -> None:
+    """2 n k m for each product (n, k) x (k, m); each one has two more in the backward pass."""
+    settings = tiny.config(use_reasoner=False, base_lm_hidden_dim=width, data_loader_batch_size=batch_size)
+    inlet = 2 * V * width * 3 * width
+    recurrent = 2 * batch_size * width * 3 * width
+    head = 2 * batch_size * THINKING * width * V
+    # The first state is no parameter: its gradient is not computed.
+    wanted = 3 * inlet + (3 * T - 1) * recurrent + 3 * head
+    cost = count_cost(settings)
+    assert cost.flops_per_step == wanted
+    assert cost.flops_per_token == wanted / (batch_size * T)
+    assert cost.recurrent_steps_per_token == 1.0
+    assert cost.parameters == V * width + 6 * width * width + 6 * width + width * V + V
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 6])
+@pytest.mark.parametrize("start", tiny.STARTS)
+def test_recurrent_steps(start: str, length: int) -> None:
+    """Every state update once, those that branches or positions share once for all of them."""
+    settings = tiny.config(
+        interpreter_start=start, max_reasoning_len=length, trice_samples=5, data_loader_batch_size=8
+    )
+    places = 8 * THINKING
+    thoughts = 5 if length else 1
+    reading_twice = 2 * 8 * T  # base_lm and base_reasoner
+    thinking = places * (1 + max(0, length - 1) * thoughts)  # the start marker, then all symbols but the last
+    if start == "onward":
+        updates = reading_twice + thinking + places * thoughts * (2 if length else 1)
+    elif length:
+        depth = min(length, int(math.log(places * thoughts, V)))  # beginnings of thoughts, read once
+        updates = reading_twice + thinking + sum(V**level for level in range(depth + 1))
+        rest = length - depth
+        updates += (rest + 1) * places * thoughts if rest else V**depth  # and the end marker
+    else:
+        updates = 8 * T + 2  # no base_reasoner; start and end marker once
+    assert count_cost(settings).recurrent_steps_per_token == pytest.approx(updates / (8 * T))
+
+
+@pytest.mark.parametrize("length", [0, 2])
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", tiny.PATTERNS)
+def test_counted_parameters_are_those_that_learn(groups: str, start: str, length: int) -> None:
+    """All but markers that no role of their letter hears: a letter has both of them or none."""
+    settings = tiny.config(
+        weight_groups=groups,
+        interpreter_start=start,
+        max_reasoning_len=length,
+        entropy_encouragement_coef=0.1,
+        trice_samples=4,
+        data_loader_batch_size=16,
+    )
+    model = tiny.model(settings)
+    numbers = build_settings(settings)
+    drawn = next(draws(settings.task, [0], numbers, next(model.parameters())))
+    weights = {name: weight.at(0.0) for name, weight in numbers.weights.items()}
+    accumulate(model, build_objective(settings), drawn, weights, 1, torch.zeros(1).double())
+    assert all(p.grad is not None for p in model.parameters())
+    silent = sum(int((p.grad == 0).sum()) for p in model.parameters())
+    assert count_cost(settings).parameters == count_parameters(settings)
+    learning = sum(p.numel() for p in model.parameters()) - silent
+    assert count_parameters(settings) - learning == unheard_markers(settings) * 3
+
+
+def unheard_markers(settings: RunConfig) -> int:
+    """Rows of marker tables that nothing reads."""
+    roles = dict(
+        zip(("base_lm", "base_reasoner", "reasoner", "interpreter"), settings.weight_groups, strict=True)
+    )
+    heard = {(roles["interpreter"], "end")}
+    if settings.interpreter_start == "afresh":
+        heard.add((roles["interpreter"], "start"))
+    if settings.max_reasoning_len or settings.interpreter_start == "onward":
+        heard.add((roles["reasoner"], "start"))
+    return 2 * len({letter for letter, _ in heard}) - len(heard)

@@ -1,0 +1,226 @@
+"""Held-out metrics against naive loops over the plain reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import reference, tiny
+from toyqs import evaluate as module
+from toyqs.build import build_model
+from toyqs.config import RunConfig
+from toyqs.evaluate import evaluate, information
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.streams import stream, thought_noise
+from toyqs.types import Batch
+
+SIZE, THOUGHTS = 5, 3
+SEEDS = [4, 9]
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def ready(**changes: Any) -> tuple[RunConfig, LatentReasoner, Batch]:
+    settings = tiny.config(trice_samples=THOUGHTS, **changes)
+    return settings, tiny.model(settings, len(SEEDS)), tiny.batch(SIZE, copies=len(SEEDS))
+
+
+def measured(
+    settings: RunConfig, model: LatentReasoner, held_out: Batch, full: bool = True
+) -> dict[str, Tensor]:
+    return evaluate(model, held_out, SEEDS, THOUGHTS, settings.max_reasoning_len, full=full)
+
+
+def thoughts_of(model: LatentReasoner, batch: Batch, start: int = 0, stop: int = SIZE) -> Tensor:
+    """The symbols (S, B, T, K, L) that evaluation samples in its first chunk."""
+    part = Batch(*(x[:, start:stop] for x in batch[:4]))
+    noise = thought_noise([stream(s, "evaluation noise") for s in SEEDS], part.think, THOUGHTS, tiny.LENGTH)
+    return model.think(model.read(part.inputs, part.think), noise).symbols
+
+
+class Naive:
+    """Everything about one thought in one place, from the reference."""
+
+    def __init__(self, settings: RunConfig, model: LatentReasoner, batch: Batch) -> None:
+        self.settings, self.model, self.batch = settings, model, batch
+
+    def predict(self, b: int, t: int, symbols: Tensor) -> tuple[reference.Prediction, int, float]:
+        """Prediction, target and weight at sequence b, thinking position t; the same for every seed."""
+        at = int(self.batch.think[0, b].nonzero()[t, 0])
+        plain = reference.predict(self.model, self.settings, self.batch.inputs[0, b, : at + 1], symbols)
+        return plain, int(self.batch.targets[0, b, at]), float(self.batch.weights[0, b, at])
+
+    def mean(self, value: Any) -> float:
+        """The weighted mean over sequences and positions of value(b, t)."""
+        total = weight = 0.0
+        for b in range(SIZE):
+            for t in range(2):
+                share = self.predict(b, t, tiny.THOUGHTS[:1])[2]
+                total, weight = total + share * value(b, t), weight + share
+        return total / weight
+
+    def nll(self, symbols: Any) -> float:
+        """Mean over the thoughts symbols(b, t) (K, L)."""
+
+        def value(b: int, t: int) -> float:
+            plain, target, _ = self.predict(b, t, symbols(b, t))
+            return float(-plain.log_q[:, target].mean())
+
+        return self.mean(value)
+
+
+@pytest.mark.parametrize("start", tiny.STARTS)
+def test_every_metric_against_a_naive_loop(start: str) -> None:
+    settings, model, batch = ready(interpreter_start=start, mixing="gate")
+    got, drawn = measured(settings, model, batch), thoughts_of(model, batch)
+    for s in range(len(SEEDS)):  # both seeds hold the same weights; their noise differs
+        own, naive = drawn[s], Naive(settings, model, batch)
+        wanted = {
+            "nll": naive.nll(lambda b, t, own=own: own[b, t]),
+            "nll_shuffled": naive.nll(lambda b, t, own=own: own[b - 1, t]),
+            "nll_constant": naive.nll(lambda b, t, own=own: own[0, 0, :1]),
+        }
+
+        def marginal(b: int, t: int, own: Tensor = own, naive: Naive = naive) -> float:
+            plain, target, _ = naive.predict(b, t, own[b, t])
+            return -math.log(sum(math.exp(x) for x in plain.log_q[:, target].tolist()) / THOUGHTS)
+
+        def accuracy(b: int, t: int, own: Tensor = own, naive: Naive = naive) -> float:
+            plain, target, _ = naive.predict(b, t, own[b, t])
+            return sum(int(row.argmax()) == target for row in plain.log_q) / THOUGHTS
+
+        def entropy(b: int, t: int, own: Tensor = own, naive: Naive = naive) -> float:
+            return float(naive.predict(b, t, own[b, t])[0].entropy.sum(-1).mean())
+
+        wanted |= {"nll_marginal": naive.mean(marginal), "accuracy": naive.mean(accuracy)}
+        wanted["thought_entropy"] = naive.mean(entropy)
+        for name, value in wanted.items():
+            assert float(got[name][s]) == pytest.approx(value, abs=1e-12), name
+    assert bool((got["nll_marginal"] < got["nll"]).all()), "Jensen"
+    assert bool((got["gate"] > 0).all()) and bool((got["gate"] < 1).all())
+    assert float((got["nll_shuffled"] - got["nll"]).abs().max()) > 1e-4
+    assert got["nll"].dtype == torch.float64
+
+
+def test_the_prediction_without_a_thought() -> None:
+    settings, model, batch = ready(mixing="concat")
+    base = model.read(batch.inputs, batch.think).base[0]
+    log_q = torch.log_softmax(base @ model.head.weight_0[0] + model.head.bias[0], -1)
+    naive = Naive(settings, model, batch)
+
+    def value(b: int, t: int) -> float:
+        return -float(log_q[b, t, naive.predict(b, t, tiny.THOUGHTS[:1])[1]])
+
+    assert float(measured(settings, model, batch)["nll_no_thought"][0]) == pytest.approx(
+        naive.mean(value), abs=1e-12
+    )
+
+
+def test_what_is_reported_where() -> None:
+    always = {"nll", "accuracy"}
+    thinking = {
+        "nll_shuffled",
+        "nll_constant",
+        "nll_marginal",
+        "thought_entropy",
+        "information",
+        "information_shuffled",
+    }
+    for changes, wanted in (
+        ({}, always | thinking | {"nll_no_thought"}),
+        ({"mixing": "gate"}, always | thinking | {"nll_no_thought", "gate"}),
+        ({"use_base_lm": False}, always | thinking),
+        ({"max_reasoning_len": 0}, always | {"nll_no_thought"}),
+        ({"use_reasoner": False}, always),
+    ):
+        assert measured(*ready(**changes)).keys() == wanted
+    assert measured(*ready(), full=False).keys() == always | {"nll_marginal"}
+
+
+def test_the_thoughts_of_a_symbols_only_model_matter() -> None:
+    """Where symbols alone carry the context, shuffling them shows; where nothing is sampled, nothing can."""
+    settings, model, batch = ready(use_base_lm=False)
+    got = measured(settings, model, batch)
+    assert bool((got["nll_shuffled"] != got["nll"]).all())
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Nor does a chunk ever leave a sequence to be shuffled with itself."""
+    settings, model, batch = ready(mixing="gate")
+    monkeypatch.setattr(module, "THOUGHTS", size * THOUGHTS * 2)
+    right, pairs = LatentReasoner.think, []
+
+    def watching(self: LatentReasoner, context: Any, noise: Tensor, forced: Tensor | None = None) -> Any:
+        thoughts = right(self, context, noise, forced)
+        pairs.append((noise.shape, forced is not None))
+        return thoughts
+
+    monkeypatch.setattr(LatentReasoner, "think", watching)
+    got = measured(settings, model, batch)
+    sizes = [shape[1] for shape, forced in pairs if not forced]
+    assert sum(sizes) == SIZE and min(sizes) >= 2 and len(sizes) == {2: 2, 3: 2, 4: 1}[size]
+    monkeypatch.undo()
+    whole = measured(settings, model, batch)
+    assert got.keys() == whole.keys()
+    torch.testing.assert_close(got["nll_no_thought"], whole["nll_no_thought"], rtol=0, atol=1e-12)
+
+
+def test_a_seed_is_measured_alike_alone_and_in_company() -> None:
+    settings = tiny.config(dtype="float32", mixing="gate", trice_samples=THOUGHTS)
+    stack, alone = build_model(settings, SEEDS), build_model(settings, SEEDS[1:])
+    batch = tiny.batch(SIZE)
+    batch = batch._replace(weights=batch.weights.float())
+    company = evaluate(stack, tiny.repeated(batch, 2), SEEDS, THOUGHTS, tiny.LENGTH, full=True)
+    single = evaluate(alone, batch, SEEDS[1:], THOUGHTS, tiny.LENGTH, full=True)
+    for name, value in single.items():
+        assert torch.equal(value[0], company[name][1]), name
+
+
+def test_information_against_a_naive_double_loop() -> None:
+    settings, model, batch = ready()
+    context = model.read(batch.inputs, batch.think)
+    noise = tiny.noise((len(SEEDS), SIZE, 2, THOUGHTS, tiny.LENGTH))
+    thoughts = model.think(context, noise)
+    got = information(model, context, thoughts)
+    naive = Naive(settings, model, batch)
+    for s in range(len(SEEDS)):
+        first = thoughts.symbols[s, :, -1, 0]  # of the last position
+        log_p = [
+            [float(naive.predict(j, 1, first[i : i + 1])[0].log_prob.sum()) for i in range(SIZE)]
+            for j in range(SIZE)
+        ]
+        own = shuffled = 0.0
+        for i in range(SIZE):
+            marginal = math.log(sum(math.exp(log_p[j][i]) for j in range(SIZE)) / SIZE)
+            own += (log_p[i][i] - marginal) / SIZE
+            shuffled += (log_p[i - 1][i] - marginal) / SIZE
+        assert float(got["information"][s]) == pytest.approx(own, abs=1e-12)
+        assert float(got["information_shuffled"][s]) == pytest.approx(shuffled, abs=1e-12)
+
+
+def told(model: LatentReasoner, settings: RunConfig, batch: Batch) -> dict[str, Tensor]:
+    return evaluate(model, batch, [0], THOUGHTS, settings.max_reasoning_len, full=True)
+
+
+def test_information_is_nothing_for_a_uniform_policy_and_at_most_log_m() -> None:
+    settings = tiny.config(trice_samples=THOUGHTS, max_reasoning_len=6)
+    batch = tiny.batch(40)
+    uniform = tiny.model(settings)
+    for parameter in uniform.thought_head.parameters():
+        parameter.zero_()
+    found = told(uniform, settings, batch)
+    assert abs(float(found["information"])) < 1e-12 and abs(float(found["information_shuffled"])) < 1e-12
+    assert float(found["thought_entropy"]) == pytest.approx(6 * math.log(3))
+    fresh = float(told(build_model(settings, [0]), settings, batch)["information"])
+    sharp = float(told(tiny.model(settings, scale=6.0), settings, batch)["information"])
+    assert -0.2 < fresh < 0.2 < sharp <= math.log(40)

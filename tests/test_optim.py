@@ -1,0 +1,86 @@
+"""The flat optimiser against torch's AdamW on separate parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import tiny
+from toyqs.optim import Optimiser
+
+SEEDS = 3
+
+
+def leaf_losses(parameters: list[Tensor], step: int) -> Tensor:
+    """Some loss whose gradient is large enough to be clipped in some seeds and not in others."""
+    scale = torch.tensor([0.01, 1.0, 5.0]).double()
+    total = torch.zeros(SEEDS, dtype=torch.float64)
+    for index, parameter in enumerate(parameters):
+        total = total + ((parameter - 0.1 * (step + index)).square()).flatten(1).sum(1)
+    return total * scale
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1.0])
+def test_equals_adamw_seed_by_seed(max_norm: float) -> None:
+    model = tiny.model(tiny.config(mixing="gate"), SEEDS)
+    apart = [[nn.Parameter(p.detach()[s : s + 1].clone()) for p in model.parameters()] for s in range(SEEDS)]
+    plain = [torch.optim.AdamW(own, lr=1.0, weight_decay=0.0, fused=False) for own in apart]
+    optimiser = Optimiser(model, lr=1.0)
+    for step, rate in enumerate([1e-3, 3e-3, 3e-3, 2e-3, 1e-4]):
+        optimiser.zero()
+        leaf_losses(list(model.parameters()), step).sum().backward()
+        norms = optimiser.clip(max_norm)
+        optimiser.step(rate)
+        for s in range(SEEDS):
+            plain[s].zero_grad()
+            leaf_losses([p.expand(SEEDS, *p.shape[1:]) for p in apart[s]], step)[s].backward()
+            norm = nn.utils.clip_grad_norm_(apart[s], max_norm or torch.inf)
+            assert abs(float(norm) - float(norms[s])) < 1e-10 * float(norm)
+            plain[s].param_groups[0]["lr"] = rate
+            plain[s].step()
+            for ours, theirs in zip(model.parameters(), apart[s], strict=True):
+                torch.testing.assert_close(ours[s], theirs[0], rtol=0, atol=1e-12)
+    assert bool((norms > 1).any()) and bool((norms < 1).any()), "the case needs both"
+
+
+def test_clipping_is_each_seeds_own() -> None:
+    model = tiny.model(tiny.config(use_reasoner=False), SEEDS)
+    optimiser = Optimiser(model, lr=1.0)
+    leaf_losses(list(model.parameters()), 0).sum().backward()
+    before = tiny.flat({n: p.grad.clone() for n, p in model.named_parameters()})
+    norms = optimiser.clip(2.0)
+    after = tiny.flat({n: p.grad for n, p in model.named_parameters()})
+    torch.testing.assert_close(norms, before.norm(dim=1), rtol=1e-12, atol=0)
+    for s in range(SEEDS):
+        scale = min(1.0, 2.0 / (float(norms[s]) + 1e-6))
+        torch.testing.assert_close(after[s], before[s] * scale, rtol=1e-12, atol=0)
+    assert bool((after.norm(dim=1) < 2.0 + 1e-9).all())
+
+
+def test_parameters_stay_the_models_own() -> None:
+    """The model computes with the buffer, and its gradients land there again after every step."""
+    model, batch, noise = tiny.sampled(tiny.config())
+    optimiser = Optimiser(model, lr=1e-2)
+    outputs = []
+    for _ in range(2):
+        optimiser.zero()
+        logits = model(batch.inputs, batch.think, noise).logits
+        outputs.append(logits.detach())
+        logits.square().sum().backward()
+        assert bool(optimiser.grads.any())
+        optimiser.step(1e-2)
+    assert not torch.equal(*outputs)
+    optimiser.zero()
+    assert all(not p.grad.any() for p in model.parameters())
+
+
+def test_a_seed_that_is_not_a_number_stays_alone() -> None:
+    model = tiny.model(tiny.config(use_reasoner=False), SEEDS)
+    optimiser = Optimiser(model, lr=1e-2)
+    leaf_losses(list(model.parameters()), 0).sum().backward()
+    next(model.parameters()).grad[1] = torch.nan
+    optimiser.clip(1.0)
+    optimiser.step(1e-2)
+    for parameter in model.parameters():
+        assert bool(parameter[[0, 2]].isfinite().all()) and bool(parameter[1].isnan().all())

@@ -1,0 +1,39 @@
+"""Random streams: one per seed and purpose."""
+
+from __future__ import annotations
+
+import torch
+
+from toyqs.streams import stream, thought_noise
+
+
+def first(seed: int, purpose: str) -> float:
+    return float(torch.rand((), generator=stream(seed, purpose), dtype=torch.float64))
+
+
+def test_a_stream_depends_on_seed_and_purpose_alone() -> None:
+    assert first(3, "training data") == first(3, "training data")
+    others = [first(seed, purpose) for seed in range(20) for purpose in ("training data", "thought noise")]
+    assert len(set(others)) == len(others)
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first(3, "training data")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_noise_comes_in_the_order_symbol_position_thought() -> None:
+    think = torch.zeros(2, 3, 5, dtype=torch.bool)
+    think[:, :, [1, 4]] = True
+    noise = thought_noise([stream(s, "thought noise") for s in (7, 8)], think, 4, 6)
+    assert noise.shape == (2, 3, 2, 4, 6)
+    for index, seed in enumerate((7, 8)):
+        drawn = torch.rand((6, 3, 2, 4), generator=stream(seed, "thought noise"), dtype=torch.float64)
+        for symbol in range(6):
+            assert torch.equal(noise[index, ..., symbol], drawn[symbol])
+    assert bool((noise >= 0).all()) and bool((noise < 1).all())
+
+
+def test_the_first_symbols_of_a_longer_thought_are_the_same() -> None:
+    think = torch.ones(1, 3, 2, dtype=torch.bool)
+    short, long = (thought_noise([stream(0, "thought noise")], think, 4, length) for length in (2, 5))
+    assert torch.equal(long[..., :2], short)

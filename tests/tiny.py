@@ -1,0 +1,230 @@
+"""Tiny float64 models, built as a run builds them, and the enumeration that the oracles rest on.
+
+The seed axis carries the enumeration: S copies of one model, each forced to think another tuple of
+thoughts. One backward pass then gives the gradient of every tuple, and an expectation is a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tests import reference
+from toyqs.build import build_model
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.model.roles import all_weight_groups
+from toyqs.objectives.objective import Reinforce
+from toyqs.types import Batch, Trace, focus
+
+PATTERNS = [groups.label for groups in all_weight_groups()]
+STARTS = ("afresh", "onward")
+MIXERS = ("add", "concat", "gate", "thought")
+SYMBOLS, LENGTH = 3, 2  # of the enumerated thoughts
+THOUGHTS = torch.cartesian_prod(torch.arange(SYMBOLS), torch.arange(SYMBOLS))  # all 9, (9, 2)
+AT = (1, 1)  # the sequence and the thinking position that count in an enumeration
+
+Gradients = dict[str, Tensor]
+
+
+@dataclass
+class Toy:
+    """Random sequences of three symbols that think at two of four positions, not the same everywhere."""
+
+    name: ClassVar[str] = "toy"
+    vocab_size: ClassVar[int] = SYMBOLS
+
+    def length(self, seq_len: int) -> int:
+        return 4
+
+    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+        shape = (1, batch_size, 4)
+        inputs, targets = torch.randint(SYMBOLS, (2, *shape), generator=generator)
+        weights = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
+        think = torch.zeros(shape, dtype=torch.bool)
+        think.scatter_(2, torch.rand(shape, generator=generator).argsort(-1)[..., :2], True)
+        return Batch(inputs, targets, weights, think)
+
+
+def config(**changes: Any) -> RunConfig:
+    """Settings of a tiny float64 run; `weight_groups` may be a label."""
+    if isinstance(changes.get("weight_groups"), str):
+        changes["weight_groups"] = list(changes["weight_groups"])
+    plain: dict[str, Any] = {
+        "task": Toy(),
+        "dtype": "float64",
+        "base_lm_hidden_dim": 3,
+        "reasoner_hidden_dim": 3,
+        "interpreter_hidden_dim": None,
+        "weight_groups": list("ABCD"),
+        "interpreter_start": "afresh",
+        "mixing": "auto",
+        "thought_vocab": None,
+        "max_reasoning_len": LENGTH,
+        "trice_samples": 2,
+        "baseline": "leave_one_out",
+        "advantage_scale": "none",
+        "entropy_encouragement_coef": 0.0,
+        "clip_gradients": 0.0,
+        "max_steps": 8,
+        "data_loader_batch_size": 4,
+    }
+    return resolved(RunConfig(**(plain | changes)))
+
+
+SCALE = 2.0  # of the weights, so that no gradient is tiny
+
+
+def model(settings: RunConfig, copies: int = 1, scale: float = SCALE) -> LatentReasoner:
+    """Copies of one model side by side."""
+    built = build_model(settings, [0])
+    for parameter in built.parameters():
+        parameter.data = (parameter.data * scale).repeat(copies, *[1] * (parameter.dim() - 1))
+    return built
+
+
+def batch(size: int = 3, seed: int = 0, copies: int = 1) -> Batch:
+    """A batch of the toy task, the same for every copy."""
+    return repeated(Toy().sample(torch.Generator().manual_seed(seed), size, 4, "train"), copies)
+
+
+def repeated(one: Batch, copies: int) -> Batch:
+    return Batch(*(x.expand(copies, *x.shape[1:]) for x in one[:4]))
+
+
+def noise(sizes: Iterable[int], seed: int = 0) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    return torch.rand(*sizes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def sampled(settings: RunConfig, size: int = 3, copies: int = 1) -> tuple[LatentReasoner, Batch, Tensor]:
+    """A model, a batch of its own for each copy, and noise for it."""
+    drawn = [batch(size, seed) for seed in range(copies)]
+    many = Batch(*(torch.cat(x) for x in list(zip(*drawn, strict=True))[:4]))
+    length = settings.max_reasoning_len
+    shape = (copies, size, 2, settings.trice_samples if length else 1, length)
+    return model(settings, copies), many, noise(shape)
+
+
+def gradients(loss: Tensor, built: torch.nn.Module) -> Gradients:
+    """Gradient of each parameter by name, zeros where there is none; the graph stays."""
+    named = dict(built.named_parameters())
+    grads = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+    return {
+        name: torch.zeros_like(p) if g is None else g
+        for (name, p), g in zip(named.items(), grads, strict=True)
+    }
+
+
+def flat(grads: Mapping[str, Tensor]) -> Tensor:
+    """All parameters' gradients in one vector per seed, (S, n)."""
+    return torch.cat([g.flatten(1) for g in grads.values()], dim=1)
+
+
+def plus(a: Gradients, b: Gradients) -> Gradients:
+    return {name: a[name] + b[name] for name in a}
+
+
+def one_position() -> Batch:
+    """Two sequences of which one thinking position counts, so that one tuple of thoughts matters."""
+    drawn = batch(2, seed=5)
+    sequence, position = AT
+    index = drawn.think[0, sequence].nonzero()[position, 0]
+    weights = torch.zeros_like(drawn.weights)
+    weights[0, sequence, index] = 0.7
+    return drawn._replace(weights=weights)
+
+
+def forced_everywhere(thoughts: Tensor) -> Tensor:
+    """Thoughts (S, K, L) at the counted position, arbitrary ones elsewhere: (S, 2, 2, K, L)."""
+    copies, count, length = thoughts.shape
+    filler = torch.randint(SYMBOLS, (2, 2, count, length), generator=torch.Generator().manual_seed(9))
+    forced = filler.repeat(copies, 1, 1, 1, 1)
+    forced[:, AT[0], AT[1]] = thoughts
+    return forced
+
+
+class Enumeration(NamedTuple):
+    """Every tuple of K thoughts at once, one for each copy of the model."""
+
+    built: LatentReasoner
+    trace: Trace
+    batch: Batch
+    probability: Tensor  # (S,) of each copy's tuple under the model
+
+    def expected(self, part: Tensor) -> Gradients:
+        """E[∇ part] over the tuples, part (S,)."""
+        grads = gradients(part.sum(), self.built)
+        return {name: self._mean(g) for name, g in grads.items()}
+
+    def variance(self, part: Tensor) -> float:
+        """E |∇ part − E[∇ part]|² over the tuples."""
+        grads = flat(gradients(part.sum(), self.built))
+        spread = (grads - self._mean(grads)).square().sum(1)
+        return float((self.probability * spread).sum())
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return torch.einsum("s,s...->...", self.probability, values)
+
+
+def enumerate_tuples(
+    settings: RunConfig, count: int, thoughts: Tensor = THOUGHTS, scale: float = SCALE
+) -> Enumeration:
+    """All tuples of `count` thoughts."""
+    index = torch.cartesian_prod(*[torch.arange(len(thoughts))] * count).view(-1, count)
+    built, one = model(settings, len(index), scale), one_position()
+    copies = repeated(one, len(index))
+    trace = built(copies.inputs, copies.think, torch.empty(0), forced_everywhere(thoughts[index]))
+    log_prob = trace.log_prob[:, AT[0], AT[1]].sum((-1, -2))
+    return Enumeration(built, trace, focus(copies), log_prob.detach().exp())
+
+
+class Exact(NamedTuple):
+    """log π(h | x) and log q(y | h, x) of all thoughts at the counted position, by the plain reference."""
+
+    built: LatentReasoner
+    log_prob: Tensor  # (9, L)
+    entropy: Tensor  # (9, L)
+    log_q: Tensor  # (9,)
+    hit: Tensor  # (9,) whether the likeliest token is the target
+
+    @property
+    def probability(self) -> Tensor:
+        return self.log_prob.sum(-1).exp()
+
+    def gradient(self, value: Tensor) -> Gradients:
+        return {name: g[0] for name, g in gradients(value, self.built).items()}
+
+
+def exact(settings: RunConfig, thoughts: Tensor = THOUGHTS, scale: float = SCALE) -> Exact:
+    built, one = model(settings, 1, scale), one_position()
+    sequence, position = AT
+    index = int(one.think[0, sequence].nonzero()[position, 0])
+    plain = reference.predict(built, settings, one.inputs[0, sequence, : index + 1], thoughts)
+    target = int(one.targets[0, sequence, index])
+    hit = plain.log_q.argmax(-1) == target
+    return Exact(built, plain.log_prob, plain.entropy, plain.log_q[:, target], hit.double())
+
+
+def close(got: Gradients, wanted: Gradients, tolerance: float = 1e-10) -> None:
+    """Raises AssertionError naming the parameter that is off."""
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        error = float((got[name] - wanted[name]).abs().max())
+        assert error < tolerance, f"{name}: off by {error:.3g}"
+
+
+def check_expected_gradient(settings: RunConfig, objective: Reinforce, count: int) -> None:
+    """E[∇(policy + nll)] over all tuples of `count` thoughts = −∇ Σ_h π(h) log q(y | h)."""
+    every = enumerate_tuples(settings, count)
+    trace = every.trace._replace(running_reward=torch.full((len(every.probability),), -0.6).double())
+    parts = objective(trace, every.batch).parts
+    truth = exact(settings)
+    wanted = truth.gradient(-(truth.probability * truth.log_q).sum())
+    assert float(flat({n: g[None] for n, g in wanted.items()}).norm()) > 1e-3, "nothing to compare"
+    close(every.expected(parts["policy"] + parts["nll"]), wanted)
