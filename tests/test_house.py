@@ -42,12 +42,12 @@ EDGES: dict[str, set[str]] = {
     "tracking": set(),
     "report": {"results", "plotting"},
     "experiment": {
-        "types", "streams", "config", "config_key", "config_checks", "build", "train", "evaluate", "results",
-        "tracking",
+        "types", "streams", "config", "config_key", "config_checks", "build", "cost", "train", "evaluate",
+        "results", "tracking",
     },
     "comparison": {
-        "config", "config_key", "config_checks", "controls", "build", "experiment", "results", "report",
-        "tracking",
+        "config", "config_key", "config_checks", "controls", "build", "cost", "experiment", "results",
+        "report", "tracking",
     },
     "run": {"compose", "config", "config_checks", "comparison"},
     "analysis": {"results", "plotting"},

@@ -22,14 +22,13 @@ from toyqs.build import count_cost, count_parameters
 from toyqs.config import RunConfig
 from toyqs.config_key import run_key
 from toyqs.controls import fair_controls
+from toyqs.cost import Cost
 from toyqs.experiment import run_stack
 from toyqs.report import comparison_csv, comparison_figure, comparison_table
 from toyqs.results import load_curve, load_rows
 from toyqs.tracking import Progress
 
-# What a step takes beside its arithmetic, and the arithmetic per second: they only order the arms and
-# weigh the progress bar.
-STEP_SECONDS = 2e-3
+STEP_SECONDS = 2e-3  # what a step takes beside its arithmetic
 FLOPS_PER_SECOND = 1e10
 
 
@@ -39,7 +38,13 @@ class Arm(NamedTuple):
     name: str
     config: RunConfig
     seeds: list[int]
-    work: float  # rough seconds
+    cost: Cost
+
+    @property
+    def work(self) -> float:
+        """Rough seconds: they only order the arms and weigh the progress bar."""
+        flops = self.cost.flops_per_step * len(self.seeds)
+        return self.config.max_steps * (STEP_SECONDS + flops / FLOPS_PER_SECOND)
 
 
 def main(config: RunConfig) -> int:
@@ -51,25 +56,26 @@ def main(config: RunConfig) -> int:
     Returns:
         0, or 1 where an arm failed.
     """
-    arms = arms_of(config)
+    cost = _counted_once()
+    arms = arms_of(config, cost)
     seeds = config.seed if isinstance(config.seed, list) else [config.seed]
     keys = {name: {seed: run_key(arm, seed) for seed in seeds} for name, arm in arms.items()}
     todo = []
     for name, arm in arms.items():
         missing = [s for s in seeds if config.force or not _complete(config.runs_dir, keys[name][s])]
         if missing:
-            todo.append(Arm(name, arm, missing, _work(arm, len(missing))))
+            todo.append(Arm(name, arm, missing, cost(arm)))
     done = sum(map(len, keys.values())) - sum(len(arm.seeds) for arm in todo)
     if done:
         print(f"{done} of {done + sum(len(arm.seeds) for arm in todo)} runs are complete already")
     failures = _run_all(sorted(todo, key=lambda arm: -arm.work), config.processes)
     for name, failure in failures.items():
         print(f"toyqs: {name} failed: {failure}", file=sys.stderr)
-    _report(config, {name: keys[name] for name in keys if name not in failures}, len(seeds))
+    _report(config, keys)
     return 1 if failures else 0
 
 
-def arms_of(config: RunConfig) -> dict[str, RunConfig]:
+def arms_of(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost) -> dict[str, RunConfig]:
     """The run and its controls, with the number of steps filled in, in the order of display."""
     if config.max_steps < 0:
         steps = config.task.steps(config.data_loader_batch_size, config.seq_len, config.epochs)
@@ -77,12 +83,20 @@ def arms_of(config: RunConfig) -> dict[str, RunConfig]:
     name = "thinking" if config.use_reasoner else "no_reasoner"
     if config.controls == "none":
         return {name: config}
-    return {name: config, **fair_controls(config, count_cost, count_parameters)}
+    return {name: config, **fair_controls(config, cost, count_parameters)}
 
 
-def _work(config: RunConfig, num_seeds: int) -> float:
-    flops = count_cost(config).flops_per_step * num_seeds
-    return config.max_steps * (STEP_SECONDS + flops / FLOPS_PER_SECOND)
+def _counted_once() -> Callable[[RunConfig], Cost]:
+    """`count_cost`, which runs a training step, at most once for each set of settings."""
+    known: dict[str, Cost] = {}
+
+    def cost(config: RunConfig) -> Cost:
+        key = run_key(replace(config, max_steps=1), 0)
+        if key not in known:
+            known[key] = count_cost(config)
+        return known[key]
+
+    return cost
 
 
 def _complete(runs_dir: str, key: str) -> bool:
@@ -135,7 +149,7 @@ def _attempt(arm: Arm, tell: Callable[[float, float | None], None]) -> str | Non
             tell(arm.work * step / arm.config.max_steps, loss)
 
     try:
-        run_stack(arm.config, arm.seeds, progress)
+        run_stack(arm.config, arm.seeds, arm.cost, progress)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
@@ -170,20 +184,17 @@ def _outcome(future: Future[str | None]) -> str | None:
         return "its worker process was killed, or ran out of memory"
 
 
-def _report(config: RunConfig, keys: Mapping[str, Mapping[int, str]], num_seeds: int) -> None:
+def _report(config: RunConfig, keys: Mapping[str, Mapping[int, str]]) -> None:
     wanted = [key for by_seed in keys.values() for key in by_seed.values()]
-    if not wanted:
+    if not Path(config.runs_dir).is_dir():  # nothing came as far as a folder of its own
         return
     rows = load_rows(config.runs_dir, wanted)
     if rows.empty:
         return
-    arms: dict[str, pd.DataFrame] = {}
-    for name, by_seed in keys.items():
-        frame = rows[rows["key"].isin(by_seed.values())]
-        if len(frame) == num_seeds:
-            arms[name] = frame.sort_values("seed")
-    first = next(iter(keys))
-    if first not in arms:
+    arms = {
+        name: rows[rows["key"].isin(by_seed.values())].sort_values("seed") for name, by_seed in keys.items()
+    }
+    if arms[next(iter(arms))].empty:
         return
     print(comparison_table(arms))
     curves = {

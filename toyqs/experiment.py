@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from toyqs import config_key
-from toyqs.build import build_model, build_objective, build_settings, count_cost
+from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
+from toyqs.cost import Cost
 from toyqs.evaluate import evaluate
 from toyqs.results import write_json
 from toyqs.streams import stream
@@ -29,7 +30,7 @@ STARTED = 0.01  # nats that another sequence's thoughts must cost before a seed 
 Progress = Callable[[int, float | None], None]
 
 
-def run_stack(config: RunConfig, seeds: Sequence[int], progress: Progress) -> None:
+def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Progress) -> None:
     """Train one model per seed side by side and write each one's run folder.
 
     The row, summary.json, is written last and whole: a folder without it is an unfinished run.
@@ -37,12 +38,12 @@ def run_stack(config: RunConfig, seeds: Sequence[int], progress: Progress) -> No
     Args:
         config: resolved, max_steps given.
         seeds: S of them; their folders are overwritten.
+        cost: of a training step, columns of the row.
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
     """
     torch.set_num_threads(1)
     clock, cpu_clock = time.perf_counter(), time.process_time()
-    cost = count_cost(config)
     model, settings = build_model(config, seeds), build_settings(config)
     like = next(model.parameters())
     held_out = draw_held_out(config, len(seeds), like)
@@ -50,9 +51,14 @@ def run_stack(config: RunConfig, seeds: Sequence[int], progress: Progress) -> No
     for record in records:
         record.begin()
     curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress)
-    train(model, build_objective(config), draws(config.task, seeds, settings, like), settings, curve)
-    sizes = (settings.num_thoughts, settings.thought_length)
-    final = evaluate(model, held_out, seeds, *sizes, full=True)
+    try:
+        train(model, build_objective(config), draws(config.task, seeds, settings, like), settings, curve)
+        sizes = (settings.num_thoughts, settings.thought_length)
+        final = evaluate(model, held_out, seeds, *sizes, full=True)
+    except BaseException:
+        for record in records:
+            record.log.close()
+        raise
     common = {
         "results_version": config_key.RESULTS_VERSION,
         "stack_size": len(seeds),

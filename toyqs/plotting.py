@@ -41,9 +41,9 @@ OTHER_COLOUR = "#E69F00"
 
 ARM_LABELS = {
     "thinking": "thinking",
-    "no_reasoner": "no reasoner",
+    "no_reasoner": "no\nreasoner",
     "zero_length": "zero-length\nthoughts",
-    "policy_off": "policy off",
+    "policy_off": "policy\noff",
     "compute_matched": "compute-\nmatched",
     "param_matched": "parameter-\nmatched",
 }

@@ -38,7 +38,7 @@ def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
     lines = [*_title(thinking), "", *_grid(comparison_frame(arms)), ""]
     if gains:
         mark = (
-            "±: half of a 95 % t-interval over seeds; gain: this arm's NLL minus thinking's, paired by seed."
+            "±: half of a 95 % t-interval over seeds; gain: this arm's NLL minus thinking's, paired by seed"
         )
         lines += [mark, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS), ""]
     lines += _notes(arms)
@@ -55,8 +55,8 @@ def comparison_frame(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         arms: as for `comparison_table`.
 
     Returns:
-        Indexed by arm: `seeds` (their number); `nll`, `accuracy` and `gain` (of thinking over the arm, paired)
-        with their `_half_width` (95 % t over seeds); the costs, each a mean over seeds.
+        Indexed by arm: `seeds` (their number); `nll`, `accuracy` and `gain` (of thinking over the arm), each
+        with its `_half_width` (95 % t over seeds); the costs, each a mean over seeds.
     """
     gains, rows = _gains(arms), {}
     for arm, frame in arms.items():
@@ -107,23 +107,28 @@ def comparison_figure(
             note = {"xytext": (-3, 3), "textcoords": "offset points", "ha": "right", "fontsize": 10}
             left.annotate("best possible (Bayes)", (1, floor), xycoords=("axes fraction", "data"), **note)
         left.set_xscale("log")
+        if any(curves.values()):
+            left.legend(loc="best")
         left.set(xlabel="training steps (log scale)", ylabel="held-out NLL, nats per counted position")
         left.set_title("While training: thin lines are seeds, thick their mean")
         right.set_title("At the end: every seed, mean and 95 % interval")
         right.set_xticks(range(len(arms)), [plotting.ARM_LABELS.get(arm, arm) for arm in arms], fontsize=10)
         right.grid(False, axis="x")
-        figure.suptitle(textwrap.shorten(_setting(thinking), 110), fontsize=13)
+        figure.suptitle(textwrap.fill(_setting(thinking), 120), fontsize=12)
         plotting.save(figure, path)
 
 
 def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame]) -> None:
     colour = plotting.ARM_COLOURS.get(arm, plotting.OTHER_COLOUR)
     # a logarithmic axis has no place for what was measured before the first step
-    seeds = {seed: curve[curve["step"] > 0].set_index("step")["nll"] for seed, curve in curves.items()}
+    seeds = {
+        seed: curve[curve["step"] > 0].set_index("step")["nll"].astype(float)
+        for seed, curve in curves.items()
+    }
     for curve in seeds.values():
         axes.plot(curve.index, curve, color=colour, linewidth=0.8, alpha=0.45)
     if seeds:
-        mean = pd.concat(seeds, axis=1, join="inner").astype(float).mean(axis=1, skipna=False)
+        mean = pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False)
         axes.plot(mean.index, mean, color=colour, linewidth=2.6, label=arm)
 
 
@@ -199,7 +204,8 @@ def _grid(frame: pd.DataFrame) -> list[str]:
         nll = _plus_minus(row["nll"], row["nll_half_width"], ".3f", nothing="diverged")
         accuracy = _plus_minus(100 * row["accuracy"], 100 * row["accuracy_half_width"], ".1f")
         gain = _plus_minus(row["gain"], row["gain_half_width"], "+.3f")
-        cells.append([str(arm), nll, accuracy, gain, *(human(row[name]) for name in COSTS)])
+        costs = [f"{row[name]:,.0f}" if name == "train_steps" else human(row[name]) for name in COSTS]
+        cells.append([str(arm), nll, accuracy, gain, *costs])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join([c[0].ljust(widths[0]), *map(str.rjust, c[1:], widths[1:])]).rstrip() for c in cells]
     return [*lines[:2], "-" * len(max(lines, key=len)), *lines[2:]]
@@ -259,9 +265,9 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
     losses = [f"{found[name]:.3f} {text}" for name, text in words.items() if found[name] is not None]
     sentences = f"NLL of the thinking model: {', '.join(losses)}."
     if found["thought_entropy"] is not None:
-        sentences += f" Entropy of a thought symbol: {found['thought_entropy']:.2f} nats."
+        sentences += f" Entropy of a thought: {found['thought_entropy']:.2f} nats."
     if found["information"] is not None:
         sentences += f" A thought tells {found['information']:.2f} nats about what was read"
         chance = found["information_shuffled"]
-        sentences += "." if chance is None else f" ({chance:.2f} by chance)."
+        sentences += "." if chance is None else f"; one from another place tells {chance:.2f}."
     return textwrap.wrap(sentences, WIDTH)

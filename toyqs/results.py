@@ -36,10 +36,12 @@ class Interval(NamedTuple):
 
     @property
     def lower(self) -> float:
+        """The interval's lower end."""
         return self.mean - self.half_width
 
     @property
     def upper(self) -> float:
+        """The interval's upper end."""
         return self.mean + self.half_width
 
 
@@ -65,7 +67,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Write standard JSON as `write_text` does; a number that is not finite becomes null, as JSON has none."""
+    """Write standard JSON as `write_text` does; a number that is not finite becomes null: JSON has none."""
     write_text(path, json.dumps(_finite(value), allow_nan=False, indent=1, ensure_ascii=False) + "\n")
 
 

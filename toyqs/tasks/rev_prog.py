@@ -56,7 +56,7 @@ class RevProg:
     """
 
     name: ClassVar[str] = "rev_prog"
-    num_steps: ClassVar[int] = 400
+    num_steps: ClassVar[int] = 300
 
     p: int = 6  # number of symbols
     m: int = 3  # number of operators
@@ -256,7 +256,7 @@ class RevProg:
         number = torch.full(program.shape[:1], self.seed % 2**31)
         for digit in (*program.unbind(1), *query[:, :-1].unbind(1)):
             # one round of a 31-bit congruential generator per digit, its high bits folded down.
-            number = (number * 1103515245 + 12345 + digit * 2654435761) % 2**31
+            number = (number * 1103515245 + 12345 + digit * 2654435761) & (2**31 - 1)
             number = number ^ (number >> 15)
         return (number >> 3) % self.p
 

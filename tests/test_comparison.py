@@ -1,0 +1,117 @@
+"""A run beside its controls: what is run, skipped, reported, and what a failure leaves whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from toyqs import comparison
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved, run_key
+from toyqs.results import load_rows
+
+
+def config(folder: Path, **changes: object) -> RunConfig:
+    small = {"max_steps": 3, "data_loader_batch_size": 4, "eval_sequences": 16, "seed": [0, 1, 2, 3]}
+    widths = {"base_lm_hidden_dim": 6, "reasoner_hidden_dim": 6}
+    values = {**small, **widths, "runs_dir": str(folder), "processes": 1, **changes}
+    return resolved(replace(RunConfig(), **values))
+
+
+def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
+    settings = config(tmp_path)
+    assert comparison.main(settings) == 0
+    printed = capsys.readouterr().out
+    for arm in ("thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"):
+        assert arm in printed
+    assert "Verdict:" in printed
+    figure, table = (Path(line.split()[1]) for line in printed.splitlines()[-3:-1])
+    assert figure.read_bytes().startswith(b"\x89PNG") and table.suffix == ".csv"
+    assert len(load_rows(tmp_path)) == 24
+
+    summaries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
+    assert comparison.main(settings) == 0
+    assert "24 of 24 runs are complete already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in summaries} == summaries
+
+    gone = tmp_path / run_key(settings, 2) / "summary.json"
+    row = json.loads(gone.read_text())
+    gone.unlink()
+    assert comparison.main(settings) == 0
+    assert "23 of 24 runs are complete already" in capsys.readouterr().out
+    again = json.loads(gone.read_text())
+    for name in ("cpu_seconds", "wall_seconds", "stack_size"):
+        del row[name], again[name]
+    assert again == row
+    changed = {path for path, time in summaries.items() if path.stat().st_mtime_ns != time}
+    assert changed == {gone}
+
+
+def test_force_runs_again(tmp_path):
+    settings = config(tmp_path, controls="none", seed=5)
+    assert comparison.main(settings) == 0
+    summary = tmp_path / run_key(settings, 5) / "summary.json"
+    before = summary.stat().st_mtime_ns
+    assert comparison.main(settings) == 0
+    assert summary.stat().st_mtime_ns == before
+    assert comparison.main(replace(settings, force=True)) == 0
+    assert summary.stat().st_mtime_ns > before
+
+
+def test_worker_processes_give_the_rows_of_one(tmp_path):
+    settings = [
+        config(tmp_path / name, seed=[0, 1], processes=number) for name, number in (("one", 1), ("two", 2))
+    ]
+    for each in settings:
+        assert comparison.main(each) == 0
+    times = ["cpu_seconds", "wall_seconds"]
+    one, two = (load_rows(each.runs_dir).drop(columns=times) for each in settings)
+    assert len(one) == 12
+    assert one.equals(two)
+
+
+def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatch):
+    settings = config(tmp_path)
+    real = comparison.run_stack
+
+    def failing(config, seeds, cost, progress):
+        if not config.max_reasoning_len:
+            raise RuntimeError("out of luck")
+        real(config, seeds, cost, progress)
+
+    monkeypatch.setattr(comparison, "run_stack", failing)
+    assert comparison.main(settings) == 1
+    captured = capsys.readouterr()
+    assert "toyqs: zero_length failed: RuntimeError: out of luck" in captured.err
+    assert "Not finished: zero_length, seed 0, 1, 2, 3." in captured.out
+    assert "param_matched" in captured.out and len(load_rows(tmp_path)) == 20
+
+
+def test_a_killed_worker_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparison, "_work_on", _die)
+    assert comparison.main(config(tmp_path, processes=2)) == 1
+    assert "its worker process was killed" in capsys.readouterr().err
+
+
+def _die(arm):
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_steps_come_from_the_task_where_none_are_given(tmp_path):
+    settings = config(tmp_path, max_steps=-1, controls="none")
+    assert comparison.arms_of(settings)["thinking"].max_steps == settings.task.num_steps
+
+
+@pytest.mark.parametrize("reasoner", [True, False])
+def test_a_run_without_controls_gets_its_table(tmp_path, capsys, reasoner):
+    settings = config(tmp_path, controls="none", use_reasoner=reasoner)
+    assert comparison.main(settings) == 0
+    printed = capsys.readouterr().out
+    assert ("thinking" if reasoner else "no_reasoner") in printed
+    assert "Verdict" not in printed

@@ -1,0 +1,68 @@
+"""Controls as settings: what each changes, and that matched ones match."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from toyqs.build import count_cost, count_parameters
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved, run_key
+from toyqs.controls import fair_controls, matched_width
+
+
+def thinking(**changes: object) -> RunConfig:
+    return resolved(replace(RunConfig(), max_steps=10, **changes))
+
+
+def changed(config: RunConfig, control: RunConfig) -> dict[str, object]:
+    pairs = ((x.name, getattr(config, x.name), getattr(control, x.name)) for x in fields(config))
+    return {name: new for name, old, new in pairs if old != new}
+
+
+def test_each_control_changes_what_its_name_says():
+    config = thinking()
+    controls = fair_controls(config, count_cost, count_parameters)
+    assert list(controls) == ["no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"]
+    changes = {name: changed(config, control) for name, control in controls.items()}
+    assert changes["no_reasoner"] == {"use_reasoner": False}
+    assert changes["zero_length"] == {"max_reasoning_len": 0}
+    assert changes["policy_off"] == {"policy_loss_beta": 0.0}
+    assert set(changes["compute_matched"]) == {"use_reasoner", "max_steps"}
+    assert set(changes["param_matched"]) == {"use_reasoner", "base_lm_hidden_dim"}
+    assert len({run_key(control, 0) for control in [config, *controls.values()]}) == 6
+
+
+def test_compute_matched_spends_the_compute_of_thinking():
+    config = thinking()
+    matched = fair_controls(config, count_cost, count_parameters)["compute_matched"]
+    spent, given = (count_cost(x).flops_per_step * x.max_steps for x in (config, matched))
+    plain = count_cost(matched).flops_per_step
+    assert abs(spent - given) <= plain * config.max_steps / 2
+
+
+@pytest.mark.parametrize("reasoner", [40, 64, 100])
+def test_param_matched_is_within_two_percent(reasoner):
+    config = thinking(reasoner_hidden_dim=reasoner, interpreter_hidden_dim=reasoner)
+    matched = fair_controls(config, count_cost, count_parameters)["param_matched"]
+    assert matched.base_lm_hidden_dim >= 50
+    assert count_parameters(matched) == pytest.approx(count_parameters(config), rel=0.02)
+
+
+@pytest.mark.parametrize("target", [0, 1, 60, 61, 999, 1000, 10**6])
+def test_matched_width_is_the_nearest(target):
+    def parameters(config: RunConfig) -> int:
+        return 6 * config.base_lm_hidden_dim**2
+
+    width = matched_width(thinking(), target, parameters)
+    best = min(range(1, 1000), key=lambda w: abs(6 * w * w - target))
+    assert width == best
+
+
+def test_without_a_base_the_plain_controls_have_one():
+    config = thinking(use_base_lm=False)
+    controls = fair_controls(config, count_cost, count_parameters)
+    plain = [controls[name] for name in ("no_reasoner", "compute_matched", "param_matched")]
+    assert all(control.use_base_lm for control in plain)
+    assert not controls["zero_length"].use_base_lm

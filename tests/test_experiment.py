@@ -1,0 +1,139 @@
+"""A stack of runs: its records, and that company, repetition and restarts change nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from toyqs.build import build_model, build_settings
+from toyqs.config import RunConfig
+from toyqs.config_key import RESULTS_VERSION, resolved, run_key
+from toyqs.cost import Cost
+from toyqs.evaluate import evaluate
+from toyqs.experiment import draw_held_out, run_stack
+from toyqs.tasks.char_text import CharText
+
+COST = Cost(1, 2, 3.0, 4.0)
+TIMES = ("cpu_seconds", "wall_seconds", "stack_size")
+
+
+def config(folder: Path, **changes: object) -> RunConfig:
+    small = {"max_steps": 6, "data_loader_batch_size": 5, "eval_sequences": 64, "runs_dir": str(folder)}
+    widths = {"base_lm_hidden_dim": 3, "reasoner_hidden_dim": 5}
+    return resolved(replace(RunConfig(), **{**small, **widths, **changes}))
+
+
+def rows(config: RunConfig, seeds: list[int]) -> dict[int, dict[str, object]]:
+    run_stack(config, seeds, COST, lambda step, loss: None)
+    found = {}
+    for seed in seeds:
+        path = Path(config.runs_dir) / run_key(config, seed) / "summary.json"
+        found[seed] = {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMES}
+    return found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_reasoner": False},
+        {"max_reasoning_len": 0},
+        {"interpreter_start": "onward", "mixing": "gate"},
+    ],
+)
+def test_a_seed_gives_the_same_row_alone_in_company_and_again(tmp_path, changes):
+    together = rows(config(tmp_path / "four", **changes), [0, 1, 2, 3])
+    alone = rows(config(tmp_path / "one", **changes), [2])
+    again = rows(config(tmp_path / "again", **changes), [0, 1, 2, 3])
+    assert alone[2] == together[2]
+    assert again == together
+    assert together[0]["nll"] != together[1]["nll"]
+
+
+def test_records(tmp_path):
+    told: list[tuple[int, float | None]] = []
+    settings = config(tmp_path, eval_every=4, info="a label")
+    run_stack(settings, [7, 9], COST, lambda step, loss: told.append((step, loss)))
+    assert [step for step, _ in told] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, loss in told if loss is not None] == [4, 6]
+    folder = tmp_path / run_key(settings, 9)
+    names = {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    row = json.loads((folder / "summary.json").read_text())
+    assert row["key"] == folder.name and row["seed"] == 9 and row["task"] == "rev_prog"
+    assert (row["info"], row["train_steps"], row["sequences_seen"], row["stack_size"]) == (
+        "a label",
+        6,
+        30,
+        2,
+    )
+    assert (row["parameters"], row["flops_per_step"], row["flops_per_token"]) == (1, 2, 3.0)
+    assert row["results_version"] == RESULTS_VERSION and row["bayes_floor"] == 0.0
+    assert row["started"] is False and row["cpu_seconds"] > 0
+    for name in ("nll_marginal", "nll_shuffled", "nll_constant", "nll_no_thought", "information"):
+        assert isinstance(row[name], float)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(x["step"], x["kind"]) for x in lines] == [
+        (4, "train"), (4, "held_out"), (6, "train"), (6, "held_out")
+    ]  # fmt: skip
+    assert {"nll", "policy", "entropy", "reward"} <= set(lines[0])
+    assert {"nll", "accuracy"} <= set(lines[1])
+    assert json.loads((folder / "config.json").read_text())["base_lm_hidden_dim"] == 3
+
+
+def test_saved_weights_give_the_row(tmp_path):
+    settings = config(tmp_path)
+    row = rows(settings, [4, 5])[5]
+    model = build_model(settings, [123])
+    saved = load_file(Path(settings.runs_dir) / str(row["key"]) / "model.safetensors")
+    parameters = dict(model.named_parameters())
+    assert set(parameters) == set(saved)
+    for name, value in saved.items():
+        parameters[name].data.copy_(value)
+    sizes = build_settings(settings)
+    held_out = draw_held_out(settings, 1, next(model.parameters()))
+    found = evaluate(model, held_out, [5], sizes.num_thoughts, sizes.thought_length, full=True)
+    assert {name: float(value) for name, value in found.items()} == {name: row[name] for name in found}
+
+
+def test_a_run_begun_again_has_no_row_until_it_ends(tmp_path):
+    settings = config(tmp_path)
+    rows(settings, [0])
+    summary = tmp_path / run_key(settings, 0) / "summary.json"
+    assert summary.is_file()
+
+    def stop(step: int, loss: float | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stack(settings, [0], COST, stop)
+    assert not summary.exists()
+    assert (summary.parent / "config.json").is_file()
+
+
+def test_text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("the cat sat on the mat. " * 40)
+    settings = config(tmp_path / "runs", task=CharText(path=str(path)), seq_len=12, thought_vocab=None)
+    row = rows(settings, [0])[0]
+    assert row["bayes_floor"] is None and row["task.path"] == str(path)
+    held_out = draw_held_out(settings, 2, torch.zeros(1))
+    # As many windows as lie side by side in the held-out tenth, not the 64 asked for.
+    assert held_out.inputs.shape == (2, (96 - 1) // 12, 12)
+
+
+# Raise config_key.RESULTS_VERSION when these move on purpose.
+GOLDEN_VERSION = 1
+GOLDEN = {"nll": 0.0, "nll_shuffled": 0.0, "thought_entropy": 0.0, "information": 0.0}
+
+
+def test_golden(tmp_path):
+    settings = config(tmp_path, dtype="float64", max_steps=20)
+    row = rows(settings, [0])[0]
+    assert RESULTS_VERSION == GOLDEN_VERSION
+    assert {name: row[name] for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-9)

@@ -1,0 +1,56 @@
+"""The figure style: colours apart for every eye, files whole."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from toyqs import plotting
+
+# Viénot, Brettel and Mollon 1999: what is left of linear RGB without red or without green cones
+DICHROMATS = {
+    "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+    "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    "usual": np.eye(3),
+}
+
+
+@pytest.mark.parametrize("eye", DICHROMATS)
+def test_the_colours_of_any_two_arms_are_told_apart(eye):
+    colours = [*plotting.ARM_COLOURS.values(), plotting.OTHER_COLOUR]
+    seen = [np.array(DICHROMATS[eye]) @ np.array(to_rgb(colour)) ** 2.2 for colour in colours]
+    nearest = min(np.linalg.norm(np.sqrt(a.clip(0)) - np.sqrt(b.clip(0))) for a, b in combinations(seen, 2))
+    assert nearest > 0.1
+
+
+def test_every_coloured_arm_has_a_label():
+    assert plotting.ARM_LABELS.keys() == plotting.ARM_COLOURS.keys()
+
+
+def test_the_style_ends_with_its_block():
+    before = mpl.rcParams["legend.frameon"]
+    with plotting.style():
+        assert mpl.rcParams["legend.frameon"] is False
+    assert mpl.rcParams["legend.frameon"] == before is True
+
+
+def test_saving_replaces_the_older_file_or_leaves_it_whole(tmp_path, monkeypatch):
+    path = tmp_path / "figure.svg"
+    figure = plotting.new_figure(2, 1)
+    plotting.save(figure, path)
+    whole = path.read_bytes()
+    assert whole.startswith(b"<?xml")
+
+    def fail(temporary):
+        temporary.write_bytes(b"half a fig")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(KeyboardInterrupt):
+        plotting.save(figure, path)
+    assert path.read_bytes() == whole
+    assert [file.name for file in tmp_path.iterdir()] == ["figure.svg"]

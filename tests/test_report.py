@@ -1,0 +1,192 @@
+"""The table, its numbers and its figure."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toyqs import report
+from toyqs.report import comparison_csv, comparison_figure, comparison_frame, comparison_table, human
+
+PNG = b"\x89PNG"
+
+
+def arm(nll, parameters=402, steps=1800, **more):
+    row = {
+        "task": "rev_prog",
+        "task.p": 6,
+        "task.label_noise": 0.0,
+        "task.path": None,
+        "base_lm_hidden_dim": 4,
+        "weight_groups": ["A", "B", "C", "D"],
+        "bayes_floor": 0.0,
+        "accuracy": 0.25,
+        "parameters": parameters,
+        "recurrent_steps_per_token": 7.4,
+        "flops_per_token": 123456,
+        "train_steps": steps,
+        "cpu_seconds": 21.5,
+        "started": None,
+    }
+    return pd.DataFrame([row | {"seed": seed, "nll": value} | more for seed, value in enumerate(nll, 1)])
+
+
+def arms(**changes):
+    thoughts = {
+        "nll_shuffled": 4.51,
+        "nll_marginal": 0.301,
+        "information": 2.11,
+        "information_shuffled": 0.03,
+    }
+    thinking = arm([0.065, 0.211, 0.342, 0.674], 10843, **thoughts)
+    thinking["started"] = [True, True, True, False]
+    controls = {
+        "no_reasoner": arm([1.72, 1.78, 1.75, 1.77]),
+        "zero_length": arm([1.70, 1.76, 1.74, 1.77], 10843),
+        "policy_off": arm([1.71, 1.75, 1.74, 1.77], 10843, started=False),
+        "compute_matched": arm([1.31, 1.35, 1.28, 1.40], steps=72000),
+        "param_matched": arm([0.010, 0.012, 0.009, 0.013], 10799),
+    }
+    return {"thinking": thinking, **controls, **changes}
+
+
+def curves(frames):
+    steps = np.array([0, 10, 100, 1000])
+    return {
+        name: {int(s): pd.DataFrame({"step": steps, "nll": n + 1 / (1 + steps)}) for s, n in by_seed}
+        for name, by_seed in ((name, zip(f["seed"], f["nll"], strict=True)) for name, f in frames.items())
+    }
+
+
+def row_of(table, name):
+    return next(line for line in table.splitlines() if line.startswith(f"{name} "))
+
+
+def test_the_table_says_what_was_found_and_fits():
+    table = comparison_table(arms())
+    assert max(map(len, table.splitlines())) <= 110
+    assert table.splitlines()[0] == "rev_prog p=6 label_noise=0, base width 4, seeds 1, 2, 3, 4"
+    assert "(Bayes), per counted position: 0.000 nats" in table
+    cells = re.split(r"\s{2,}", row_of(table, "zero_length"))
+    gain = "+1.419 ± 0.377"
+    assert cells == [
+        "zero_length",
+        "1.743 ± 0.049",
+        "25.0 ± 0.0",
+        gain,
+        "10.8k",
+        "7.40",
+        "123k",
+        "1,800",
+        "21.5",
+    ]
+    assert "-0.312 ± 0.412" in row_of(table, "param_matched")
+    assert "72,000" in row_of(table, "compute_matched")
+    assert "Verdict: helps at this base width only." in table
+
+
+def test_gains_are_paired_by_seed_not_by_place():
+    frames = arms()
+    backwards = frames | {"zero_length": frames["zero_length"].iloc[::-1]}
+    pd.testing.assert_frame_equal(comparison_frame(backwards), comparison_frame(frames))
+
+
+def test_seeds_that_never_started_are_counted_and_named():
+    table = comparison_table(arms())
+    assert "thinking 3 of 4 seeds (never: seed 4); policy_off 0 of 4 seeds" in table
+    assert "zero_length" not in next(line for line in table.splitlines() if line.startswith("Started"))
+
+
+def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
+    table = comparison_table(arms())
+    assert "4.510 with a thought from another place" in table
+    assert "tells 2.11 nats" in " ".join(table.split()) and "tells 0.03" in " ".join(table.split())
+    assert "Entropy" not in table, "not measured here"
+    assert "with a thought from another place" not in comparison_table({"no_reasoner": arm([1.0])})
+
+
+def test_a_diverged_seed_is_named_and_no_mean_hides_it():
+    frames = arms(zero_length=arm([1.7, math.nan, 1.74, 1.77]))
+    table = comparison_table(frames)
+    assert (
+        "diverged" in row_of(table, "zero_length")
+        and "±" not in row_of(table, "zero_length").split("25.0")[0]
+    )
+    assert "Diverged: zero_length, seed 2;" in table
+    assert "Verdict: no verdict." in table
+    assert math.isnan(comparison_frame(frames).loc["zero_length", "gain"])
+
+
+def test_unfinished_arms_and_seeds_are_said():
+    frames = arms(param_matched=pd.DataFrame(), zero_length=arm([1.7, 1.76, 1.74]))
+    table = comparison_table(frames)
+    assert "Not finished: param_matched, seed 1, 2, 3, 4." in table
+    assert "Not finished: zero_length, seed 4." in table
+    assert "Verdict: no verdict.\nSeeds that can be compared: 3; a verdict needs at least 4." in table
+    with pytest.raises(ValueError, match="no complete run"):
+        comparison_table(arms(thinking=pd.DataFrame()))
+
+
+def test_one_arm_of_one_seed_has_neither_interval_nor_verdict():
+    table = comparison_table({"thinking": arm([0.5], bayes_floor=None)})
+    assert "Verdict" not in table and "±" not in table and "0.500" in row_of(table, "thinking")
+    assert "not known" in table
+
+
+def test_a_path_in_the_task_shows_its_name_only():
+    frame = arm([0.5], **{"task.path": "/some/where/text.txt"})
+    assert "path=text.txt" in comparison_table({"thinking": frame})
+
+
+def test_csv_holds_the_same_numbers(tmp_path):
+    comparison_csv(arms(), tmp_path / "table.csv")
+    read = pd.read_csv(tmp_path / "table.csv", index_col="arm")
+    pd.testing.assert_frame_equal(read, comparison_frame(arms()), check_dtype=False)
+    assert read.loc["compute_matched", "gain"] == pytest.approx(1.012)
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("floor", [0.0, None])
+def test_the_figure_is_drawn_also_where_a_seed_diverged(tmp_path, floor):
+    frames = arms(
+        zero_length=arm([1.7, math.nan, 1.74, 1.77]), thinking=arm([0.1, 0.2, 0.3, 0.4], bayes_floor=floor)
+    )
+    lines = curves(frames)
+    lines["zero_length"][2]["nll"] = None
+    comparison_figure(frames, lines, tmp_path / "figure.png")
+    image = (tmp_path / "figure.png").read_bytes()
+    assert image.startswith(PNG)
+    assert [int.from_bytes(image[at : at + 4]) for at in (16, 20)] == [1200, 500]
+
+
+def test_the_figure_needs_no_curves(tmp_path):
+    comparison_figure({"thinking": arm([0.5])}, {}, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"), (3.6, "3.60"), (402, "402"), (999, "999"), (999.7, "1.00k"), (12345, "12.3k"),
+        (999_999, "1.00M"), (4_100_000, "4.10M"), (2.5e9, "2.50G"), (3e15, "3e+03T"), (math.nan, "–"),
+    ],
+)  # fmt: skip
+def test_human_numbers(number, text):
+    assert human(number) == text
+
+
+def test_the_mean_curve_ends_where_a_seed_diverged(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.plotting, "save", lambda figure, path: drawn.append(figure))
+    frames = {"thinking": arm([0.5, 0.7])}
+    lines = curves(frames)
+    lines["thinking"][2]["nll"] = [1.0, 0.9, None, None]
+    report.comparison_figure(frames, lines, tmp_path / "figure.png")
+    left = drawn[0].axes[0]
+    mean = next(line for line in left.get_lines() if line.get_label() == "thinking")
+    assert list(mean.get_xdata()) == [10, 100, 1000]
+    assert list(np.isnan(mean.get_ydata())) == [False, True, True]
