@@ -74,10 +74,11 @@ class Weights:
 def predict(model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor) -> Prediction:
     """Score thoughts (M, L) after reading `tokens`, and predict the next token with each."""
     weights = Weights(model, settings)
-    base = weights.read("base_lm", tokens) if settings.use_base_lm else None
+    base = None if mixing_of(settings) == "thought" else weights.read("base_lm", tokens)
     state = weights.mark("reasoner", 0, weights.read("base_reasoner", tokens))
     log_probs, entropies = [], []
-    for symbols in thoughts.T:
+    onward = settings.interpreter_start == "onward"
+    for place, symbols in enumerate(thoughts.T, start=1):
         logits = state
         if "thought_head.projection.weight" in weights.values:
             logits = weights.linear("thought_head.projection", logits)
@@ -86,8 +87,9 @@ def predict(model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Ten
         log_p = torch.log_softmax(logits, -1).expand(len(thoughts), -1)
         log_probs.append(log_p[torch.arange(len(thoughts)), symbols])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
-        state = weights.hear("reasoner", symbols, state)
-    if settings.interpreter_start == "afresh":
+        if onward or place < thoughts.shape[1]:
+            state = weights.hear("reasoner", symbols, state)
+    if not onward:
         state = weights.mark("interpreter", 0, weights.values["interpreter.start_state"].view(1, -1))
         for symbols in thoughts.T:
             state = weights.hear("interpreter", symbols, state)

@@ -25,9 +25,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., obje
     """Runs run.py in this process, in an empty folder, with another experiment; returns the exit code."""
 
     def type_words(*words: str, experiment: Experiment = lambda config: 0) -> object:
-        stub = ModuleType("toyqs.experiment")
+        stub = ModuleType("toyqs.comparison")
         stub.main = experiment  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "toyqs.experiment", stub)
+        monkeypatch.setitem(sys.modules, "toyqs.comparison", stub)
         monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
         for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):
             monkeypatch.setenv(name, "")

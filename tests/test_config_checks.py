@@ -96,7 +96,7 @@ def test_a_letter_has_one_width() -> None:
     refused("base_lm and reasoner|reasoner and base_lm", weight_groups=list("ABAC"), **widths)
     refused("(?=.*base_lm)(?=.*base_reasoner)(?=.*8)(?=.*32)", weight_groups=list("AABC"), **widths)
     refused(
-        "(?=.*reasoner)(?=.*interpreter)(?=.*32)(?=.*48)",
+        "(?=.*reasoner)(?=.*interpreter)(?=.*24)(?=.*48)",
         weight_groups=list("ABCC"),
         interpreter_hidden_dim=48,
     )
@@ -109,7 +109,7 @@ def test_a_letter_of_no_role_in_use_may_span_widths() -> None:
 
 
 def test_onward_needs_the_reasoners_width() -> None:
-    refused("interpreter_start=onward: .*32 .*48", interpreter_start="onward", interpreter_hidden_dim=48)
+    refused("interpreter_start=onward: .*24 .*48", interpreter_start="onward", interpreter_hidden_dim=48)
     assert accepted(interpreter_start="onward") == []
 
 

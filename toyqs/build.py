@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from toyqs.config import RunConfig
-from toyqs.config_key import mixing_of
+from toyqs.config_key import base_matters, mixing_of
 from toyqs.cost import Cost, measure
 from toyqs.model.core import Core
 from toyqs.model.gru import GRU
@@ -73,7 +73,7 @@ def roles_in_use(config: RunConfig) -> list[str]:
     if not config.use_reasoner:
         return ["base_lm"]
     reasons = config.max_reasoning_len > 0 or config.interpreter_start == "onward"
-    unused = set() if config.use_base_lm else {"base_lm"}
+    unused = set() if base_matters(config) else {"base_lm"}
     unused |= set() if reasons else {"base_reasoner", "reasoner"}
     return [role for role in ROLES if role not in unused]
 
@@ -81,9 +81,10 @@ def roles_in_use(config: RunConfig) -> list[str]:
 def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Core:
     """The core of some roles, with just the tables that they read."""
     thinks = "reasoner" in roles or "interpreter" in roles
-    reads_symbols = config.max_reasoning_len > 0 and (
-        "reasoner" in roles or (thinks and config.interpreter_start == "afresh")
-    )
+    onward = config.interpreter_start == "onward"
+    # An afresh interpreter reads all L symbols, and then the reasoner all but the last.
+    num_read = config.max_reasoning_len - ("interpreter" not in roles and not onward)
+    reads_symbols = thinks and num_read > 0 and ("reasoner" in roles or not onward)
     own_symbols = config.thought_vocab if reads_symbols and config.thought_vocab else 0
     reads_tokens = "base_lm" in roles or "base_reasoner" in roles or (reads_symbols and not own_symbols)
     return Core(
@@ -108,7 +109,7 @@ def _mixer(config: RunConfig, num_seeds: int) -> nn.Module:
         case "gate":
             return Gate(num_seeds, base, reading)
         case _:
-            return ThoughtOnly(base if config.use_base_lm else None, reading)
+            return ThoughtOnly(base if base_matters(config) else None, reading)
 
 
 def build_objective(config: RunConfig) -> Objective:

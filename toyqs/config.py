@@ -51,7 +51,7 @@ class RunConfig:
     clip_gradients: float = 1.0  # largest norm of a seed's gradient; 0: off
     max_steps: int = -1  # training steps; -1: the task's own number
     epochs: int = 50  # passes through a corpus where max_steps is -1
-    data_loader_batch_size: int = 128  # B, sequences per training step
+    data_loader_batch_size: int = 64  # B, sequences per training step
     grad_acc: int = 1  # parts of a batch whose gradients are added up before the step
     seq_len: int = 128  # characters per sequence of a text; generated tasks have a length of their own
     seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each

@@ -73,6 +73,11 @@ def check(config: RunConfig) -> list[str]:
             "use_base_lm=false: with use_reasoner=false nothing is left to predict from; "
             "give use_base_lm=true or use_reasoner=true"
         )
+    thinks = config.use_reasoner and config.max_reasoning_len
+    if not config.nll_loss_beta and not (
+        thinks and (config.policy_loss_beta or config.entropy_encouragement_coef)
+    ):
+        raise Refusal("nll_loss_beta=0: leaves no loss to train with; give nll_loss_beta=1")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise Refusal("device=cuda: torch finds no CUDA device here; give device=cpu")
     _check_task(config)

@@ -65,6 +65,13 @@ def mixing_of(config: RunConfig) -> str:
     return config.mixing
 
 
+def base_matters(config: RunConfig) -> bool:
+    """Whether base_lm computes anything: not where only the thought is seen and no role shares its core."""
+    label = WeightGroups.parse(config.weight_groups).label
+    alone = config.use_reasoner and label.count(label[0]) == 1
+    return config.use_base_lm and not (alone and mixing_of(config) == "thought")
+
+
 def canonical(config: RunConfig) -> RunConfig:
     """The settings with one spelling for one run: those that cannot matter are back at their defaults.
 
@@ -88,7 +95,7 @@ def _idle(config: RunConfig) -> list[str]:
         idle += OF_THOUGHTS
     elif not config.max_reasoning_len:
         idle += OF_SYMBOLS
-    if not config.use_base_lm:
+    if not base_matters(config):
         idle.append("base_lm_hidden_dim")
     if not config.policy_loss_beta:
         idle += OF_POLICY

@@ -69,7 +69,6 @@ def evaluate(
     generators = [stream(seed, "evaluation noise") for seed in seeds]
     size = max(2, THOUGHTS // max(1, num_thoughts * int(held_out.think[0, 0].sum())))
     fixed: Tensor | None = None
-    extra: dict[str, Tensor] = {}
     total = held_out.inputs.shape[1]
     # A last sequence alone would be shuffled with itself: it joins the ones before.
     starts = list(range(0, total - 1, size))
@@ -94,11 +93,16 @@ def evaluate(
         }
         for name, symbols in others.items():
             _nll(meter, name, model.talk(context, model.think(context, noise, symbols)), batch)
-        extra = extra or information(model, context, thoughts)
-    return meter.means() | extra
+    if fixed is None:
+        return meter.means()
+    some = rows(held_out, slice(0, CONTEXTS))
+    streams = [stream(seed, "information noise") for seed in seeds]
+    noise = thought_noise(streams, some.think, 1, thought_length).to(some.weights)
+    context = model.read(some.inputs, some.think)
+    return meter.means() | information(model, context, model.think(context, noise))
 
 
-def information(model: Model, context: Context, thoughts: Thoughts) -> dict[str, Tensor]:
+def information(model: Model, context: Context, thoughts: Thoughts | None) -> dict[str, Tensor]:
     """How much thoughts tell about their contexts, in nats per thought, at the last position.
 
         I = mean_i [ log π(h_i | x_i) − log (1/M) Σ_j π(h_i | x_j) ],   at most log M
@@ -114,6 +118,7 @@ def information(model: Model, context: Context, thoughts: Thoughts) -> dict[str,
     Returns:
         "information" and "information_shuffled", (S,) float64.
     """
+    assert thoughts is not None
     symbols = thoughts.symbols
     num_seeds, batch, positions = symbols.shape[:3]
     count = min(CONTEXTS, batch)

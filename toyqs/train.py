@@ -166,16 +166,16 @@ def accumulate(
         Name -> (S,), the loss's parts and the reward over the batch.
     """
     batch, noise = drawn
-    total = focus(batch).weights.sum((1, 2))
+    counted = focus(batch)
+    total = counted.weights.sum((1, 2))
     values: dict[str, Tensor] = {}
     size = batch.inputs.shape[1] // grad_acc
     for start in range(0, batch.inputs.shape[1], size):
         span = slice(start, start + size)
-        part = rows(batch, span)
-        trace = model(part.inputs, part.think, noise[:, span])._replace(running_reward=running_reward)
-        counted = focus(part)
-        loss = objective(trace, counted)
-        share = counted.weights.sum((1, 2)) / total
+        part = rows(counted, span)
+        trace = model(batch.inputs[:, span], batch.think[:, span], noise[:, span])
+        loss = objective(trace._replace(running_reward=running_reward), part)
+        share = part.weights.sum((1, 2)) / total
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         torch.stack(terms).sum().backward()
         seen = loss.parts if loss.reward is None else {**loss.parts, "reward": loss.reward}

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import torch
 from torch import Tensor
 
 BranchState: TypeAlias = Any  # a backbone's own memory of every branch; only the backbone looks inside
@@ -125,11 +124,9 @@ def thinking_positions(think: Tensor) -> Tensor | None:
     Raises:
         ValueError: sequences think at different numbers of positions.
     """
-    if bool(think.all()):
-        return None
-    counts = think.sum(-1)
-    count = int(counts.max())
-    if int(counts.min()) != count:
+    count = int(think[0, 0].sum())
+    if not bool((think.sum(-1) == count).all()):
         raise ValueError("Batch.think: every sequence must think at equally many positions")
-    order = torch.argsort((~think).to(torch.int8), dim=-1, stable=True)
-    return order[..., :count]
+    if count == think.shape[-1]:
+        return None
+    return think.nonzero()[:, -1].view(*think.shape[:-1], count)

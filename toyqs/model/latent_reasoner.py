@@ -13,6 +13,8 @@ from toyqs.model.layers import Head, pick_rows
 from toyqs.model.thoughts import TokenHead, think
 from toyqs.types import BranchState, Context, Thoughts, Trace, thinking_positions
 
+READERS = ("base_lm", "base_reasoner")
+
 
 class LatentReasoner(nn.Module):
     """The roles in use, their heads and the mixer. Parts are chosen at construction; absent = None."""
@@ -56,8 +58,11 @@ class LatentReasoner(nn.Module):
         Returns:
             base_lm's outputs and base_reasoner's branch points at the thinking positions.
         """
-        base = self._read("base_lm", inputs)[0] if "base_lm" in self.letters else None
-        branches = self._read("base_reasoner", inputs)[1] if "base_reasoner" in self.letters else None
+        letters = {role: self.letters[role] for role in READERS if role in self.letters}
+        # Roles that share a core read alike: once.
+        read = {letter: self._read(letter, inputs) for letter in dict.fromkeys(letters.values())}
+        base = read[letters["base_lm"]][0] if "base_lm" in letters else None
+        branches = read[letters["base_reasoner"]][1] if "base_reasoner" in letters else None
         index = thinking_positions(think_at)
         context = Context(base, branches)
         return context if index is None else self.at(context, index)
@@ -118,6 +123,6 @@ class LatentReasoner(nn.Module):
     def _core(self, role: str) -> Core:
         return cast(Core, self.cores[self.letters[role]])
 
-    def _read(self, role: str, inputs: Tensor) -> tuple[Tensor, BranchState]:
-        core = self._core(role)
+    def _read(self, letter: str, inputs: Tensor) -> tuple[Tensor, BranchState]:
+        core = cast(Core, self.cores[letter])
         return core.backbone.read(pick_rows(core.token_rows(), inputs))
