@@ -28,8 +28,7 @@ TXT
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
-# Without byte-compiling all of torch, of which a run imports a part.
-pip_install() { "$venv/bin/python" -m pip install --no-compile "$@" >>"$log" 2>&1; }
+pip_install() { "$venv/bin/python" -m pip install "$@" >>"$log" 2>&1; }
 
 # What an installation depends on: these files, the Python, this folder (a moved .venv still points to the old one).
 fingerprint() {

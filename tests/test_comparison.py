@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toyqs import comparison
+from toyqs import comparison, workers
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
 from toyqs.results import load_rows
@@ -75,14 +75,14 @@ def test_worker_processes_give_the_rows_of_one(tmp_path):
 
 def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatch):
     settings = config(tmp_path)
-    real = comparison.run_stack
+    real = workers.run_stack
 
     def failing(config, seeds, cost, progress):
         if not config.max_reasoning_len:
             raise RuntimeError("out of luck")
         real(config, seeds, cost, progress)
 
-    monkeypatch.setattr(comparison, "run_stack", failing)
+    monkeypatch.setattr(workers, "run_stack", failing)
     assert comparison.main(settings) == 1
     captured = capsys.readouterr()
     assert "toyqs: zero_length failed: RuntimeError: out of luck" in captured.err
@@ -91,7 +91,7 @@ def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatc
 
 
 def test_a_killed_worker_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(comparison, "_work_on", _die)
+    monkeypatch.setattr(workers, "_work_on", _die)
     assert comparison.main(config(tmp_path, processes=2)) == 1
     assert "its worker process was killed" in capsys.readouterr().err
 

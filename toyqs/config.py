@@ -19,7 +19,7 @@ class RunConfig:
     """The keys at the root, their defaults those of the default job; None is written null."""
 
     # the model
-    base_lm_hidden_dim: int = 8  # width of base_lm, which reads the context for the prediction
+    base_lm_hidden_dim: int = 12  # width of base_lm, which reads the context for the prediction
     reasoner_hidden_dim: int = 24  # width of base_reasoner and reasoner
     interpreter_hidden_dim: int | None = None  # width of the interpreter; None: the reasoner's
     model_hidden_dim: int | None = None  # where given: every width

@@ -174,7 +174,8 @@ class Progress:
             self._printed = now
             left = (now - self._begun) * (self._total / done - 1) if done > 0 else 0
             share = f"{100 * done / self._total:3.0f}%"
-            remaining = tqdm.format_interval(left) if done > 0 else "?"
+            # the first steps wait for imports and first calls: no measure of the others
+            remaining = tqdm.format_interval(left) if done > 0.03 * self._total else "?"
             print(f"{share}, {remaining} left, {self._state(arm)}", file=sys.stderr, flush=True)
 
     def _state(self, arm: str) -> str:

@@ -56,7 +56,7 @@ class RevProg:
     """
 
     name: ClassVar[str] = "rev_prog"
-    num_steps: ClassVar[int] = 350
+    num_steps: ClassVar[int] = 450
 
     p: int = 6  # number of symbols
     m: int = 3  # number of operators
