@@ -33,14 +33,18 @@ def main(config: RunConfig) -> int:
     arms = arms_of(config, cost)
     seeds = config.seed if isinstance(config.seed, list) else [config.seed]
     keys = {name: {seed: run_key(arm, seed) for seed in seeds} for name, arm in arms.items()}
+    # Two arms can be one run, such as policy_off where policy_loss_beta=0: it is done once.
+    undone = {key for by_seed in keys.values() for key in by_seed.values()}
+    total = len(undone)
+    undone = {key for key in undone if config.force or not _complete(config.runs_dir, key)}
+    if done := total - len(undone):
+        print(f"{done} of {total} runs are complete already")
     todo = []
     for name, arm in arms.items():
-        missing = [s for s in seeds if config.force or not _complete(config.runs_dir, keys[name][s])]
+        missing = [seed for seed in seeds if keys[name][seed] in undone]
+        undone.difference_update(keys[name].values())
         if missing:
             todo.append(Arm(name, arm, missing, cost(arm)))
-    done = sum(map(len, keys.values())) - sum(len(arm.seeds) for arm in todo)
-    if done:
-        print(f"{done} of {done + sum(len(arm.seeds) for arm in todo)} runs are complete already")
     failures = run_all(sorted(todo, key=lambda arm: -arm.work), config.processes)
     for name, failure in failures.items():
         print(f"toyqs: {name} failed: {failure}", file=sys.stderr)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,14 +75,12 @@ def check(config: RunConfig) -> list[str]:
             "use_base_lm=false: with use_reasoner=false nothing is left to predict from; "
             "give use_base_lm=true or use_reasoner=true"
         )
-    thinks = config.use_reasoner and config.max_reasoning_len
-    if not config.nll_loss_beta and not (
-        thinks and (config.policy_loss_beta or config.entropy_encouragement_coef)
-    ):
-        raise Refusal("nll_loss_beta=0: leaves no loss to train with; give nll_loss_beta=1")
+    if not config.nll_loss_beta:
+        _check_other_losses(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise Refusal("device=cuda: torch finds no CUDA device here; give device=cpu")
     _check_task(config)
+    _check_runs_dir(config.runs_dir)
     return notes
 
 
@@ -175,6 +175,17 @@ def _check_symbols(config: RunConfig) -> None:
         )
 
 
+def _check_other_losses(config: RunConfig) -> None:
+    thinks = config.use_reasoner and config.max_reasoning_len
+    if not thinks or not (config.policy_loss_beta or config.entropy_encouragement_coef):
+        raise Refusal("nll_loss_beta=0: leaves no loss to train with; give nll_loss_beta=1")
+    if config.controls != "none":
+        raise Refusal(
+            f"nll_loss_beta=0: leaves the controls of controls={config.controls} no loss to train with; "
+            "give nll_loss_beta=1 or controls=none"
+        )
+
+
 def _check_task(config: RunConfig) -> None:
     _refusing(lambda: config.task.check(config.seq_len))
     if not (config.use_reasoner and config.max_reasoning_len and config.share_lm_head):
@@ -185,6 +196,14 @@ def _check_task(config: RunConfig) -> None:
             f"share_lm_head=true: its symbols are the task's {tokens} tokens, but thought_vocab="
             f"{config.thought_vocab}; give thought_vocab=null or share_lm_head=false"
         )
+
+
+def _check_runs_dir(runs_dir: str) -> None:
+    folder = Path(runs_dir).absolute()
+    there = next(x for x in (folder, *folder.parents) if os.path.exists(x))
+    if not (os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)):
+        fault = "cannot be written" if os.path.isdir(there) else "is a file"
+        raise Refusal(f"runs_dir={runs_dir}: {there} {fault}; give a folder of your own")
 
 
 def _refusing(work: Callable[[], Any]) -> None:

@@ -98,8 +98,8 @@ class _Curve:
         positions = int(held_out.think[0, 0].sum())
         size = held_out.inputs.shape[1]
         # Spread over the held-out sequences: those of a text stand in its order.
-        stride = max(1, size * positions // CURVE_POSITIONS)
-        self.held_out = rows(held_out, slice(0, max(2, size // stride) * stride, stride))
+        stride = max(1, min(size // 2, size * positions // CURVE_POSITIONS))
+        self.held_out = rows(held_out, slice(0, size // stride * stride, stride))
         self.model, self.seeds, self.settings = model, seeds, settings
         self.records, self.progress = records, progress
         steps = settings.steps

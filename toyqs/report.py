@@ -114,7 +114,7 @@ def comparison_figure(
         right.set_title("At the end: every seed, mean and 95 % interval")
         right.set_xticks(range(len(arms)), [plotting.ARM_LABELS.get(arm, arm) for arm in arms], fontsize=10)
         right.grid(False, axis="x")
-        figure.suptitle(textwrap.fill(_setting(thinking), 120), fontsize=12)
+        figure.suptitle(_setting(thinking).replace(", ", "\n", 1), fontsize=12)
         plotting.save(figure, path)
 
 
@@ -191,7 +191,7 @@ def _setting(frame: pd.DataFrame) -> str:
 
 
 def _plain(value: object) -> str:
-    return Path(value).name if isinstance(value, str) else f"{value:g}"
+    return Path(value).name if isinstance(value, str) else f"{value:.12g}"
 
 
 def _listed(values: Iterable[object]) -> str:

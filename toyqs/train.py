@@ -130,7 +130,7 @@ def train(
     for step in range(settings.steps):
         batch, noise = next(data)
         weights = {name: w.at(step / settings.steps) for name, w in settings.weights.items()}
-        running = reward / (1.0 - decay) if step else reward
+        running = reward / (1.0 - decay) if decay < 1.0 else reward
         optimiser.zero()
         values = accumulate(model, objective, (batch, noise), weights, settings.grad_acc, running)
         optimiser.clip(settings.max_norm)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -75,6 +77,16 @@ _updates: Any = None  # in a worker process: the queue to the parent
 def _connect(updates: Any) -> None:
     global _updates  # noqa: PLW0603, the one thing a worker process is given at its start
     _updates = updates
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers, which would train on and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work_on(arm: Arm) -> str | None:
@@ -101,8 +113,8 @@ def _in_processes(arms: list[Arm], workers: int, progress: Progress) -> dict[str
     context = multiprocessing.get_context("spawn")
     updates = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_connect, initargs=(updates,))
-    futures = {arm.name: pool.submit(_work_on, arm) for arm in arms}
     try:
+        futures = {arm.name: pool.submit(_work_on, arm) for arm in arms}
         while not all(future.done() for future in futures.values()):
             try:
                 progress.update(*updates.get(timeout=0.2))
