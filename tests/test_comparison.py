@@ -50,6 +50,34 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert changed == {gone}
 
 
+@pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])
+def test_a_damaged_run_is_run_again(tmp_path, damage):
+    settings = config(tmp_path, controls="none", seed=5)
+    assert comparison.main(settings) == 0
+    file = tmp_path / run_key(settings, 5) / damage
+    whole = file.read_bytes()
+    file.write_bytes(whole[:20])
+    assert comparison.main(settings) == 0
+    assert len(file.read_bytes()) > 20 and len(load_rows(tmp_path)) == 1
+
+
+def test_arms_that_are_one_run_train_once(tmp_path, capsys):
+    settings = config(tmp_path, policy_loss_beta=0.0, seed=[0, 1], processes=2)
+    assert comparison.main(settings) == 0
+    assert len(load_rows(tmp_path)) == 10
+    assert "policy_off" in capsys.readouterr().out
+    assert comparison.main(settings) == 0
+    assert "10 of 10 runs are complete already" in capsys.readouterr().out
+
+
+def test_a_model_that_fits_nowhere_is_one_line(tmp_path, capsys):
+    settings = config(tmp_path, base_lm_hidden_dim=10**9)
+    assert comparison.main(settings) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("toyqs: the model cannot be built: ") and captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_force_runs_again(tmp_path):
     settings = config(tmp_path, controls="none", seed=5)
     assert comparison.main(settings) == 0

@@ -179,3 +179,15 @@ def test_the_task_has_its_say(tmp_path: Path) -> None:
 
 def test_one_gru_for_all_roles() -> None:
     assert accepted(**ONE_GRU, interpreter_start="onward", mixing="thought") == []
+
+
+def test_a_run_without_any_loss_is_refused() -> None:
+    refused("nll_loss_beta=0: .*nll_loss_beta=1", nll_loss_beta=0.0, use_reasoner=False)
+    refused("nll_loss_beta=0: .*controls=none", nll_loss_beta=0.0, controls="fair")
+
+
+def test_results_need_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for wrong in (file, file / "below"):
+        refused(f"runs_dir={wrong}: .*is a file", runs_dir=str(wrong))

@@ -127,6 +127,14 @@ def test_text(tmp_path):
     assert held_out.inputs.shape == (2, (96 - 1) // 12, 12)
 
 
+def test_long_sequences_leave_two_for_the_curve(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("the cat sat on the mat. " * 2000)
+    task = CharText(path=str(path))
+    row = rows(config(tmp_path / "runs", task=task, seq_len=1100, max_steps=1, eval_sequences=3), [0])[0]
+    assert row["nll"] is not None
+
+
 # Raise config_key.RESULTS_VERSION when these move on purpose.
 GOLDEN_VERSION = 1
 GOLDEN = {"nll": 1.9080364989633474, "nll_shuffled": 1.9071584635135732, "thought_entropy": 5.322827954629406}

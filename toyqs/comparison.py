@@ -30,7 +30,11 @@ def main(config: RunConfig) -> int:
         0, or 1 where an arm failed.
     """
     cost = _counted_once()
-    arms = arms_of(config, cost)
+    try:
+        arms = arms_of(config, cost)
+    except (RuntimeError, MemoryError) as error:  # torch says so where a tensor is too large
+        print(f"toyqs: the model cannot be built: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
     seeds = config.seed if isinstance(config.seed, list) else [config.seed]
     keys = {name: {seed: run_key(arm, seed) for seed in seeds} for name, arm in arms.items()}
     # Two arms can be one run, such as policy_off where policy_loss_beta=0: it is done once.
@@ -77,7 +81,11 @@ def _counted_once() -> Callable[[RunConfig], Cost]:
 
 
 def _complete(runs_dir: str, key: str) -> bool:
-    return (Path(runs_dir) / key / "summary.json").is_file()
+    """Whether a run has its row and its curve, both readable; a damaged one is run again."""
+    try:
+        return not load_rows(runs_dir, [key]).empty and not load_curve(runs_dir, key).empty
+    except (OSError, ValueError):
+        return False
 
 
 def _report(config: RunConfig, keys: Mapping[str, Mapping[int, str]]) -> None:

@@ -66,7 +66,7 @@ class RunConfig:
     runs_dir: str = "runs"  # where run folders, tables and figures go
     eval_every: int = 0  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = 4096  # held-out sequences of the last evaluation
-    processes: int | None = None  # worker processes for the arms of a comparison; None: one per core, one on a GPU
+    processes: int | None = None  # worker processes for the arms; None: one per core, or one on a GPU
     task: Any = field(default_factory=RevProg)  # what is learnt; its own knobs are task.x
 
 
