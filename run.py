@@ -29,7 +29,10 @@ if __name__ == "__main__":
         prepare(sys.argv[1:])
         job()
     except KeyboardInterrupt:
+        print("toyqs: stopped; complete runs are kept, the same command does the others", file=sys.stderr)
         exit_codes.append(130)
+    except BrokenPipeError:  # whoever read the output has left; files are written before the table
+        sys.stdout = None  # nothing is left to flush at the end
     except Exception as error:
         if exit_codes:  # a job's own failure, not a way of typing
             raise

@@ -100,7 +100,6 @@ def _report(config: RunConfig, keys: Mapping[str, Mapping[int, str]]) -> None:
     }
     if arms[next(iter(arms))].empty:
         return
-    print(comparison_table(arms))
     curves = {
         name: {seed: _held_out(config.runs_dir, keys[name][seed]) for seed in frame["seed"]}
         for name, frame in arms.items()
@@ -111,6 +110,7 @@ def _report(config: RunConfig, keys: Mapping[str, Mapping[int, str]]) -> None:
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     comparison_figure(arms, curves, figure)
     comparison_csv(arms, table)
+    print(comparison_table(arms))
     print(f"\nfigure {figure}\ntable  {table}\nrows   {config.runs_dir}/KEY/summary.json")
 
 

@@ -129,7 +129,11 @@ def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame]) -> No
         axes.plot(curve.index, curve, color=colour, linewidth=0.8, alpha=0.45)
     if seeds:
         mean = pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False)
-        axes.plot(mean.index, mean, color=colour, linewidth=2.6, label=arm)
+        axes.plot(mean.index, mean, color=colour, linewidth=2.6, label=_legend(arm))
+
+
+def _legend(arm: str) -> str:
+    return plotting.ARM_LABELS.get(arm, arm).replace("-\n", "-").replace("\n", " ")
 
 
 def _draw_final(axes: Axes, arm: str, place: int, frame: pd.DataFrame) -> None:
