@@ -21,7 +21,7 @@ EDGES: dict[str, set[str]] = {
     "types": set(),
     "streams": set(),
     "numerics": set(),
-    "optim": set(),
+    "optim": {"numerics"},
     "cost": set(),
     "model": {"types", "streams", "numerics"},
     "objectives": {"types", "numerics"},

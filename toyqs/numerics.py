@@ -1,7 +1,7 @@
 """Numerics shared by models and objectives, the same for a row whatever other rows stand beside it.
 
-torch's CPU kernels walk short rows one by one; over the first axis they are vectorised across rows, seven
-times faster at V = 6 and slower from about V = 30 on. What their vector loop leaves over they round
+torch's CPU kernels walk short rows one by one; over the first axis they are vectorised across rows,
+which is faster while rows are short. What their vector loop leaves over they round
 differently: rows are filled up so that it leaves nothing.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 SMALL_VOCAB = 16
-LANES = 64
+LANES = 64  # elements that every vector loop of torch divides into whole vectors
 
 
 def log_softmax(x: Tensor) -> Tensor:

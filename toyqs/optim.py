@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-PADDING = 64  # the fused kernel rounds a remainder of its vector loop differently: leave it none
+from toyqs.numerics import LANES
 
 
 class Optimiser:
@@ -20,7 +20,7 @@ class Optimiser:
         parameters = list(model.parameters())
         first = parameters[0]
         size = sum(p.numel() for p in parameters)
-        size += -size % PADDING
+        size += -size % LANES  # the fused kernel's vector loop leaves nothing over: see numerics
         self.values = nn.Parameter(first.new_zeros(size))
         self.grads = torch.zeros_like(self.values)
         self.seed_of = torch.zeros(size, dtype=torch.long, device=first.device)
