@@ -1,4 +1,4 @@
-"""Rows on disk, pairing, intervals and the verdict."""
+"""Rows on disk."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import math
 import time
 import warnings
 
-import numpy as np
-import pandas as pd
 import pytest
-from scipy import stats
 
 from toyqs import results
-from toyqs.results import interval, load_curve, load_rows, reasoning_gain, verdict, write_json
+from toyqs.results import load_curve, load_rows, write_json
 
 
 def add_run(folder, key, **values):
@@ -21,18 +18,6 @@ def add_run(folder, key, **values):
     write_json(folder / key / "config.json", {})
     row = {"key": key, "seed": 1, "commit": "abc", "results_version": 1, "nll": 0.5} | values
     write_json(folder / key / "summary.json", row)
-
-
-def arm(values, seeds=None):
-    seeds = range(1, len(values) + 1) if seeds is None else seeds
-    return pd.DataFrame({"seed": list(seeds), "nll": values})
-
-
-def gains(**values):
-    return {name: pd.Series(list(column), index=range(len(column))) for name, column in values.items()}
-
-
-HIGH, LOW, UNSURE = (1.0, 1.1, 0.9, 1.05), (-1.0, -1.1, -0.9, -1.05), (-1.0, 1.0, -0.5, 0.6)
 
 
 def test_json_is_standard_and_numbers_that_are_not_finite_become_null(tmp_path):
@@ -126,89 +111,3 @@ def test_a_curve_forgives_a_torn_last_line_only(tmp_path):
         load_curve(tmp_path, "k")
     path.write_text("")
     assert list(load_curve(tmp_path, "k").columns) == ["step", "kind", "nll"]
-
-
-def test_interval_is_students():
-    values = np.random.default_rng(0).normal(size=6)
-    found = interval(values, confidence=0.9)
-    low, high = stats.t.interval(0.9, 5, loc=values.mean(), scale=stats.sem(values))
-    assert (found.lower, found.upper, found.count) == (pytest.approx(low), pytest.approx(high), 6)
-
-
-def test_interval_at_the_edges():
-    assert interval([0.1, 0.1, 0.1]).half_width == 0
-    one = interval([0.3])
-    assert one.mean == 0.3 and math.isnan(one.half_width)
-    for lost in (math.nan, math.inf):
-        found = interval([0.3, lost, 0.4])
-        assert math.isnan(found.mean) and math.isnan(found.half_width) and found.count == 3
-    with pytest.raises(ValueError, match="no values"):
-        interval([])
-
-
-def test_gain_pairs_by_seed_and_keeps_a_diverged_one():
-    control = arm([1.0, 2.0, 3.0, 9.0], seeds=[3, 1, 2, 7])
-    found = reasoning_gain(arm([0.5, math.nan, 0.25], seeds=[1, 2, 3]), control)
-    assert list(found.index) == [1, 2, 3]
-    assert found[1] == 1.5 and math.isnan(found[2]) and found[3] == 0.75
-
-
-def test_gain_refuses_what_cannot_be_paired():
-    with pytest.raises(ValueError, match="no seed in common"):
-        reasoning_gain(arm([1.0]), arm([1.0], seeds=[9]))
-    with pytest.raises(ValueError, match="no seed in common"):
-        reasoning_gain(arm([1.0]), pd.DataFrame())
-    with pytest.raises(ValueError, match="two rows for one seed"):
-        reasoning_gain(arm([1.0]), arm([1.0, 1.0], seeds=[1, 1]))
-
-
-@pytest.mark.parametrize(
-    ("word", "columns"),
-    [
-        ("helps", {"zero_length": HIGH, "compute_matched": HIGH, "param_matched": HIGH}),
-        ("helps", {"zero_length": UNSURE, "compute_matched": HIGH, "param_matched": HIGH}),
-        ("helps", {"param_matched": HIGH}),
-        ("helps", {"zero_length": HIGH, "param_matched": (0.5,) * 4}),
-        ("hurts", {"zero_length": LOW, "compute_matched": HIGH, "param_matched": HIGH}),
-        ("hurts", {"zero_length": LOW}),
-        (
-            "helps at this base width only",
-            {"zero_length": HIGH, "compute_matched": HIGH, "param_matched": LOW},
-        ),
-        ("helps at this base width only", {"zero_length": HIGH, "compute_matched": UNSURE}),
-        ("helps at this base width only", {"zero_length": HIGH, "compute_matched": (0.0,) * 4}),
-        ("helps at this base width only", {"zero_length": HIGH}),
-        ("no evidence", {"zero_length": UNSURE, "compute_matched": HIGH, "param_matched": UNSURE}),
-        ("no evidence", {"zero_length": (0.0,) * 4}),
-        ("no evidence", {"zero_length": (-1.0, 0.5, -0.5, 0.6)}),
-        ("no evidence", {"param_matched": LOW}),
-        ("no verdict", {"zero_length": HIGH[:3], "param_matched": HIGH}),
-        ("no verdict", {"zero_length": HIGH, "param_matched": (*HIGH, math.nan)}),
-        ("no verdict", {"no_reasoner": HIGH, "policy_off": HIGH}),
-        ("no verdict", {}),
-    ],
-)
-def test_the_word_of_the_verdict(word, columns):
-    assert verdict(gains(**columns)).word == word
-    more = gains(**columns | {"no_reasoner": LOW, "policy_off": (math.nan,)})
-    assert verdict(more).word == word, "a control that is not judged must not move the verdict"
-
-
-def test_the_sentence_gives_numbers_and_their_meaning():
-    found = verdict(gains(zero_length=HIGH, compute_matched=UNSURE, param_matched=LOW)).sentence
-    assert "1.012 ± 0.136 lower than the same model with zero-length thoughts" in found
-    assert "higher than a plain GRU with as many parameters" in found
-    assert "could be chance, than the base model without thoughts" in found
-    assert "a plain GRU with as many parameters does better: capacity explains the gain" in found
-    assert "training compute may explain the gain" in found
-    assert "nats per counted position" in found
-
-
-def test_the_sentence_claims_no_more_than_was_controlled_for():
-    alone = verdict(gains(zero_length=HIGH, param_matched=HIGH)).sentence
-    assert "capacity alone does not" in alone and "other matched control was not run" in alone
-    both = gains(zero_length=UNSURE, param_matched=HIGH, compute_matched=HIGH)
-    assert "what the thoughts say is not shown to matter" in verdict(both).sentence
-    assert "No control with as much capacity" in verdict(gains(zero_length=HIGH)).sentence
-    lost = gains(zero_length=(1.0, math.nan, 1.0, 1.0))
-    assert "Seed 1 diverged in thinking or in zero_length" in verdict(lost).sentence

@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from toyqs import plotting
-from toyqs.results import CONTROLS, Interval, interval, reasoning_gain, verdict, write_text
+from toyqs.evidence import CONTROLS, Interval, interval, reasoning_gain, verdict
+from toyqs.results import write_text
 
 WIDTH = 110
 COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
