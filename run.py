@@ -5,23 +5,20 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from toyqs.compose import compose_checked, prepare, refuse
-from toyqs.config_checks import Refusal
+from toyqs.compose import compose_jobs, prepare, refuse
 
-exit_codes: list[int] = []  # of the jobs begun, which are several with -m
+exit_codes: list[int] = []  # of the calls below, which are several where a launcher does job by job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def job(cfg: DictConfig) -> None:
-    """One run with its controls."""
+def job(given: DictConfig | list[DictConfig | Exception]) -> None:
+    """One run with its controls, or with the local launcher all of a sweep's."""
     exit_codes.append(1)
-    try:
-        config = compose_checked(cfg)
-        from toyqs.comparison import main  # noqa: PLC0415, slow: a refusal need not wait for it
+    configs, exit_codes[-1] = compose_jobs(given if isinstance(given, list) else [given])
+    if configs:
+        from toyqs.sweep import main  # noqa: PLC0415, slow: a refusal need not wait for it
 
-        exit_codes[-1] = main(config)
-    except Refusal as refusal:
-        exit_codes[-1] = refuse(refusal)
+        exit_codes[-1] = max(exit_codes[-1], main(configs, sweep=isinstance(given, list)))
 
 
 if __name__ == "__main__":

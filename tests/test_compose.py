@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from toyqs.compose import compose_checked, prepare, refusal_of
+from toyqs.compose import compose_checked, compose_jobs, prepare, refusal_of
 from toyqs.config import RunConfig, register
 from toyqs.config_checks import Refusal
 from toyqs.config_key import resolved
@@ -55,7 +56,9 @@ def composed() -> Iterator[Callable[..., RunConfig]]:
                 cfg = compose("config", list(words))
             except Exception as error:
                 raise refusal_of(error) from error
-            return compose_checked(cfg)
+            config, notes = compose_checked(cfg)
+            print("".join(f"toyqs: {note}\n" for note in notes), end="", file=sys.stderr)
+            return config
 
         yield compose_words
 
@@ -196,3 +199,18 @@ def test_refused_in_one_line(words: str, said: str, composed: Callable[..., RunC
 def test_dashes_are_refused() -> None:
     with pytest.raises(Refusal, match="give max_steps=5"):
         prepare(["--max_steps=5"])
+
+
+@pytest.mark.usefixtures("composed")
+def test_jobs_refused_or_noted_are_said_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = ["seed=1 use_base_lm=false", "seed=2 use_base_lm=false", "seed=x", "seed=x", "max_steps=0"]
+    jobs = [compose("config", [QUIET, *line.split()]) for line in lines]
+    configs, code = compose_jobs([*jobs, ValueError("a fault")])
+    assert [config.seed for config in configs] == [1, 2]
+    assert code == 2
+    said = [line.removeprefix("toyqs: ") for line in capsys.readouterr().err.splitlines()]
+    assert [re.split(r"\W", line)[0] for line in said] == ["use_base_lm", "seed", "max_steps", "a"]
+    assert compose_jobs(jobs[:2])[1] == 0
+    apart = [compose("config", [f"runs_dir={tmp_path / name}"]) for name in "ab"]
+    assert compose_jobs(apart) == ([], 2)
+    assert "one sweep fills one folder" in capsys.readouterr().err

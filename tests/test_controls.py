@@ -9,7 +9,7 @@ import pytest
 from toyqs.build import count_cost, count_parameters
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
-from toyqs.controls import fair_controls, matched_width
+from toyqs.controls import matched_controls, matched_width, unmatched_controls
 
 
 def thinking(**changes: object) -> RunConfig:
@@ -23,7 +23,7 @@ def changed(config: RunConfig, control: RunConfig) -> dict[str, object]:
 
 def test_each_control_changes_what_its_name_says():
     config = thinking()
-    controls = fair_controls(config, count_cost, count_parameters)
+    controls = unmatched_controls(config) | matched_controls(config, count_cost, count_parameters)
     assert list(controls) == ["no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"]
     changes = {name: changed(config, control) for name, control in controls.items()}
     assert changes["no_reasoner"] == {"use_reasoner": False}
@@ -36,7 +36,7 @@ def test_each_control_changes_what_its_name_says():
 
 def test_compute_matched_spends_the_compute_of_thinking():
     config = thinking()
-    matched = fair_controls(config, count_cost, count_parameters)["compute_matched"]
+    matched = matched_controls(config, count_cost, count_parameters)["compute_matched"]
     spent, given = (count_cost(x).flops_per_step * x.max_steps for x in (config, matched))
     plain = count_cost(matched).flops_per_step
     assert abs(spent - given) <= plain * config.max_steps / 2
@@ -45,7 +45,7 @@ def test_compute_matched_spends_the_compute_of_thinking():
 @pytest.mark.parametrize("reasoner", [40, 64, 100])
 def test_param_matched_is_within_two_percent(reasoner):
     config = thinking(reasoner_hidden_dim=reasoner, interpreter_hidden_dim=reasoner)
-    matched = fair_controls(config, count_cost, count_parameters)["param_matched"]
+    matched = matched_controls(config, count_cost, count_parameters)["param_matched"]
     assert matched.base_lm_hidden_dim >= 50
     assert count_parameters(matched) == pytest.approx(count_parameters(config), rel=0.02)
 
@@ -62,7 +62,7 @@ def test_matched_width_is_the_nearest(target):
 
 def test_without_a_base_the_plain_controls_have_one():
     config = thinking(use_base_lm=False)
-    controls = fair_controls(config, count_cost, count_parameters)
+    controls = unmatched_controls(config) | matched_controls(config, count_cost, count_parameters)
     plain = [controls[name] for name in ("no_reasoner", "compute_matched", "param_matched")]
     assert all(control.use_base_lm for control in plain)
     assert not controls["zero_length"].use_base_lm

@@ -19,7 +19,7 @@ from toyqs.experiment import draw_held_out, run_stack
 from toyqs.tasks.char_text import CharText
 
 COST = Cost(1, 2, 3.0, 4.0)
-TIMES = ("cpu_seconds", "wall_seconds", "stack_size")
+TIMES = ("cpu_seconds", "wall_seconds")
 
 
 def config(folder: Path, **changes: object) -> RunConfig:
@@ -66,12 +66,8 @@ def test_records(tmp_path):
     assert {path.name for path in folder.iterdir()} == names
     row = json.loads((folder / "summary.json").read_text())
     assert row["key"] == folder.name and row["seed"] == 9 and row["task"] == "rev_prog"
-    assert (row["info"], row["train_steps"], row["sequences_seen"], row["stack_size"]) == (
-        "a label",
-        6,
-        30,
-        2,
-    )
+    assert (row["info"], row["train_steps"], row["sequences_seen"]) == ("a label", 6, 30)
+    assert json.loads((folder / "env.json").read_text())["stack_size"] == 2
     assert (row["parameters"], row["flops_per_step"], row["flops_per_token"]) == (1, 2, 3.0)
     assert row["results_version"] == RESULTS_VERSION and row["bayes_floor"] == 0.0
     assert row["started"] is False and row["cpu_seconds"] > 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from toyqs import tracking
-from toyqs.tracking import Progress, RunLog, environment
+from toyqs.tracking import RunLog, environment
 
 SOURCE = Path(tracking.__file__)
 
@@ -177,58 +177,6 @@ def test_wandb_offline_really_writes(tmp_path):
     assert len(written) == 2
     for content in written:
         assert b"held_out/nll" in content and b"thought_entropy" in content
-
-
-class Clock:
-    def __init__(self, monkeypatch):
-        self.now = 0.0
-        monkeypatch.setattr(tracking.time, "monotonic", lambda: self.now)
-
-
-def test_plain_progress_is_a_line_now_and_then(monkeypatch, capsys):
-    clock = Clock(monkeypatch)
-    progress = Progress(100.0)
-    for second in range(1, 26):
-        clock.now = second
-        progress.update("zero_length" if second % 2 else "thinking", second, 1.75 if second % 2 else 0.5)
-    progress.close()
-    first, second = capsys.readouterr().err.splitlines()
-    # at 10 s the arms have done 10 and 9 of 100
-    assert first == " 19%, 00:42 left, loss 0.500, gain so far +1.250"
-    assert second.startswith(" 39%")
-
-
-def test_progress_without_a_number_yet(monkeypatch, capsys):
-    clock = Clock(monkeypatch)
-    progress = Progress(10.0)
-    clock.now = 11
-    progress.update("thinking", 0.0)
-    clock.now = 22
-    progress.update("no_reasoner", 5.0, 1.5)
-    assert capsys.readouterr().err.splitlines() == [
-        "  0%, ? left, loss –, gain so far –",
-        " 50%, 00:22 left, loss 1.500, gain so far –",
-    ]
-
-
-def test_progress_on_a_terminal_is_one_bar(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress(2.0)
-    progress.update("zero_length", 1.0, 1.75)
-    progress.update("thinking", 1.0, 0.5)
-    progress.close()
-    shown = capsys.readouterr().err
-    assert shown.count("\n") == 1 and "100% |" in shown
-    assert "loss 0.500, gain so far +1.250" in shown.rstrip().split("\r")[-1]
-
-
-def test_progress_switched_off_is_silent(monkeypatch, capsys):
-    clock = Clock(monkeypatch)
-    progress = Progress(2.0, enabled=False)
-    clock.now = 60
-    progress.update("thinking", 1.0, 0.5)
-    progress.close()
-    assert capsys.readouterr().err == ""
 
 
 def git(folder, *words):

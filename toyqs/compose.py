@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any, cast
@@ -57,14 +57,43 @@ def prepare(words: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would else print over many lines
 
 
-def compose_checked(cfg: DictConfig) -> RunConfig:
+def compose_jobs(jobs: Sequence[DictConfig | Exception]) -> tuple[list[RunConfig], int]:
+    """The jobs that can run; what is refused or settled by itself is said on stderr, once per line.
+
+    Args:
+        jobs: each composed, or what kept it from being so.
+
+    Returns:
+        The configurations that are known to work, and the exit code: 2 where a job was refused.
+    """
+    configs, said = [], {}
+    for job in jobs:
+        try:
+            config, notes = compose_checked(job)
+        except Refusal as refusal:
+            said[str(refusal)] = 2
+            continue
+        configs.append(config)
+        said |= dict.fromkeys(notes, 0)
+    if len({config.runs_dir for config in configs}) > 1:
+        said["runs_dir: one sweep fills one folder; give runs_dir=FOLDER once"] = 2
+        configs.clear()
+    for line in said:
+        print(f"toyqs: {line}", file=sys.stderr)
+    return configs, max(said.values(), default=0)
+
+
+def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
     """The composed configuration as a RunConfig that is known to work, variants and widths filled in.
 
-    What the checks settle by themselves is said on stderr, in a line each.
+    Returns:
+        The configuration, and notes on what the checks settled by themselves, a line each.
 
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
+    if isinstance(cfg, Exception):
+        raise refusal_of(cfg) from cfg
     kind = OmegaConf.get_type(cfg, "task")
     if kind is None or kind not in TASKS.values():
         raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task={next(iter(TASKS))}")
@@ -75,9 +104,8 @@ def compose_checked(cfg: DictConfig) -> RunConfig:
         config = replace(config, task=_typed(kind, knobs, "task."))
     except OmegaConfBaseException as error:
         raise refusal_of(error) from error
-    for note in check(config):
-        print(f"toyqs: {note}", file=sys.stderr)
-    return resolved(config)
+    notes = check(config)
+    return resolved(config), notes
 
 
 def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:

@@ -9,14 +9,31 @@ from toyqs.config import RunConfig
 from toyqs.cost import Cost
 
 
-def fair_controls(
-    config: RunConfig, cost: Callable[[RunConfig], Cost], parameters: Callable[[RunConfig], int]
-) -> dict[str, RunConfig]:
-    """The controls that tell thinking from parameters, steps and noise.
+def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
+    """The controls that tell thinking from noise and from the parts around it.
 
     no_reasoner      the base LM alone
     zero_length      thoughts of no symbols: the same parts, nothing to say
     policy_off       thoughts sampled and read, never reinforced
+
+    Args:
+        config: a thinking run.
+
+    Returns:
+        Name -> settings, in the order of display.
+    """
+    return {
+        "no_reasoner": _plain(config),
+        "zero_length": replace(config, max_reasoning_len=0),
+        "policy_off": replace(config, policy_loss_beta=0.0),
+    }
+
+
+def matched_controls(
+    config: RunConfig, cost: Callable[[RunConfig], Cost], parameters: Callable[[RunConfig], int]
+) -> dict[str, RunConfig]:
+    """The controls that tell thinking from more training and from more parameters.
+
     compute_matched  the base LM alone, its steps multiplied by the ratio of counted FLOPs per step
     param_matched    a plain GRU as wide as gives it the nearest number of parameters
 
@@ -28,16 +45,17 @@ def fair_controls(
     Returns:
         Name -> settings, in the order of display.
     """
-    plain = replace(config, use_reasoner=False, use_base_lm=True)
+    plain = _plain(config)
     ratio = max(1, round(cost(config).flops_per_step / cost(plain).flops_per_step))
     width = matched_width(plain, parameters(config), parameters)
     return {
-        "no_reasoner": plain,
-        "zero_length": replace(config, max_reasoning_len=0),
-        "policy_off": replace(config, policy_loss_beta=0.0),
         "compute_matched": replace(plain, max_steps=ratio * config.max_steps),
         "param_matched": replace(plain, base_lm_hidden_dim=width),
     }
+
+
+def _plain(config: RunConfig) -> RunConfig:
+    return replace(config, use_reasoner=False, use_base_lm=True)
 
 
 def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig], int]) -> int:

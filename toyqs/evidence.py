@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 MATCHED = ("compute_matched", "param_matched")
+JUDGED = ("zero_length", *MATCHED)
 FEWEST_SEEDS = 4
 
 CONTROLS = {
@@ -135,7 +136,7 @@ def verdict(gains: Mapping[str, pd.Series]) -> Verdict:
     Returns:
         The word, and sentences with every number behind it.
     """
-    judged = {name: interval(gains[name]) for name in ("zero_length", *MATCHED) if name in gains}
+    judged = {name: interval(gains[name]) for name in JUDGED if name in gains}
     if reason := _no_verdict(judged, gains):
         return Verdict("no verdict", reason)
     zero = judged.get("zero_length")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ STARTED = 0.01  # nats that another sequence's thoughts must cost before a seed 
 
 Progress = Callable[[int, float | None], None]
 
+_environment = functools.cache(environment)  # it asks git, and this process goes on with the source it has
+
 
 def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Progress) -> None:
     """Train one model per seed side by side and write each one's run folder.
@@ -49,7 +52,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     held_out = draw_held_out(config, len(seeds), like)
     records = [_Records(config, seed) for seed in seeds]
     for record in records:
-        record.begin()
+        record.begin(len(seeds))
     curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress)
     try:
         train(model, build_objective(config), draws(config.task, seeds, settings, like), settings, curve)
@@ -61,7 +64,6 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         raise
     common = {
         "results_version": config_key.RESULTS_VERSION,
-        "stack_size": len(seeds),
         "bayes_floor": config.task.floor(),
         **cost._asdict(),
         "train_steps": settings.steps,
@@ -135,11 +137,13 @@ class _Records:
         self.folder = Path(config.runs_dir) / self.key
         self.wandb_mode = config.wandb_mode
 
-    def begin(self) -> None:
-        """Write config.json and env.json, open metrics.jsonl; an older row goes."""
+    def begin(self, stack_size: int) -> None:
+        """Write config.json and env.json, open metrics.jsonl; an older row goes, and what a kill left."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "summary.json").unlink(missing_ok=True)
-        self.environment = environment()
+        for name in (".*.json.*", ".model.safetensors", "summary.json"):
+            for file in self.folder.glob(name):
+                file.unlink()
+        self.environment = _environment() | {"stack_size": stack_size}
         write_json(self.folder / "config.json", self.settings)
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.settings, self.wandb_mode)

@@ -187,12 +187,20 @@ def _title(frame: pd.DataFrame) -> list[str]:
     ]
 
 
+def task_words(row: pd.Series) -> str:
+    """A run's task and its knobs in words."""
+    knobs = {str(name)[5:]: value for name, value in row.items() if str(name).startswith("task.")}
+    shown = [
+        f"{name}={_plain(value)}" for name, value in knobs.items() if np.ndim(value) == 0 and pd.notna(value)
+    ]
+    return " ".join([str(row["task"]), *shown])
+
+
 def _setting(frame: pd.DataFrame) -> str:
-    row = {name: value for name, value in frame.iloc[0].items() if np.ndim(value) == 0 and pd.notna(value)}
-    knobs = [f"{name[5:]}={_plain(value)}" for name, value in row.items() if str(name).startswith("task.")]
+    row = frame.iloc[0]
     widths = {"base width": "base_lm_hidden_dim", "reasoner width": "reasoner_hidden_dim"}
-    parts = [f"{word} {row[name]:g}" for word, name in widths.items() if name in row]
-    return ", ".join([" ".join([str(row["task"]), *knobs]), *parts, f"seeds {_listed(frame['seed'])}"])
+    parts = [f"{word} {row[name]:g}" for word, name in widths.items() if pd.notna(row.get(name))]
+    return ", ".join([task_words(row), *parts, f"seeds {_listed(frame['seed'])}"])
 
 
 def _plain(value: object) -> str:
@@ -206,9 +214,9 @@ def _listed(values: Iterable[object]) -> str:
 def _grid(frame: pd.DataFrame) -> list[str]:
     cells = [list(heading) for heading in HEADINGS]
     for arm, row in frame.iterrows():
-        nll = _plus_minus(row["nll"], row["nll_half_width"], ".3f", nothing="diverged")
-        accuracy = _plus_minus(100 * row["accuracy"], 100 * row["accuracy_half_width"], ".1f")
-        gain = _plus_minus(row["gain"], row["gain_half_width"], "+.3f")
+        nll = plus_minus(row["nll"], row["nll_half_width"], ".3f", nothing="diverged")
+        accuracy = plus_minus(100 * row["accuracy"], 100 * row["accuracy_half_width"], ".1f")
+        gain = plus_minus(row["gain"], row["gain_half_width"], "+.3f")
         costs = [f"{row[name]:,.0f}" if name == "train_steps" else human(row[name]) for name in COSTS]
         cells.append([str(arm), nll, accuracy, gain, *costs])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -216,7 +224,8 @@ def _grid(frame: pd.DataFrame) -> list[str]:
     return [*lines[:2], "-" * len(max(lines, key=len)), *lines[2:]]
 
 
-def _plus_minus(mean: float, half_width: float, form: str, nothing: str = "–") -> str:
+def plus_minus(mean: float, half_width: float, form: str, nothing: str = "–") -> str:
+    """Mean ± half width in a number format; the mean alone where there is no interval."""
     if math.isnan(mean):
         return nothing
     return f"{mean:{form}}" if math.isnan(half_width) else f"{mean:{form}} ± {half_width:{form.lstrip('+')}}"

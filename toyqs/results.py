@@ -94,11 +94,28 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
         FileNotFoundError: the run has no metrics.jsonl.
         ValueError: a line before the last is not a JSON object.
     """
-    path = Path(folder) / key / "metrics.jsonl"
+    rows = _read_curve(Path(folder) / key / "metrics.jsonl")
+    return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
+
+
+def _read_curve(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
     # a whole line ends in a newline, so what follows the last newline is empty or torn
-    rows = [_json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
-    return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
+    return [_json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
+
+
+def is_complete(folder: Path | str, key: str) -> bool:
+    """Whether a run has its row and its curve, both readable; a damaged one is as good as none.
+
+    Args:
+        folder: the folder of runs.
+        key: the run's key.
+    """
+    run = Path(folder) / key
+    try:
+        return bool(read_json(run / "summary.json")) and bool(_read_curve(run / "metrics.jsonl"))
+    except (OSError, ValueError):
+        return False
 
 
 def read_json(path: Path | str) -> dict[str, Any]:

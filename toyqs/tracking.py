@@ -1,4 +1,4 @@
-"""Where a run's numbers go while it trains: its file always, wandb if asked, a progress line."""
+"""Where a run's numbers go while it trains: its file always, wandb if asked; what it ran on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 WANDB_INIT_SECONDS = 20
 WANDB_CLOSE_SECONDS = 30
-PLAIN_LINE_SECONDS = 10
 
 # one failure speaks for the whole process: the other runs would only wait for the same server again
 _wandb_given_up = threading.Event()
@@ -130,64 +126,6 @@ def _give_up_wandb(reason: str) -> None:
     if not _wandb_given_up.is_set():
         _wandb_given_up.set()
         print(f"wandb: {reason[:200]}; going on without it, the files have all numbers", file=sys.stderr)
-
-
-class Progress:
-    """One line of progress for a whole comparison: a bar on a terminal, else a plain line now and then.
-
-    Shows the thinking arm's latest held-out loss, the gain over zero_length so far and the time left.
-
-    Args:
-        total_work: of all arms together, in any unit.
-        enabled: False prints nothing.
-    """
-
-    def __init__(self, total_work: float, enabled: bool = True) -> None:
-        self._total = max(total_work, 1e-9)
-        self._done: dict[str, float] = {}
-        self._loss: dict[str, float] = {}
-        self._begun = self._printed = time.monotonic()
-        terminal = enabled and sys.stderr.isatty()
-        self._plain = enabled and not terminal
-        form = "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}"
-        # the mean speed, not a recent one: the arms' units of work are not equally fast
-        self._bar = tqdm(
-            total=self._total, bar_format=form, smoothing=0, disable=not terminal, file=sys.stderr
-        )
-
-    def update(self, arm: str, done_work: float, loss: float | None = None) -> None:
-        """Say how far an arm is.
-
-        Args:
-            arm: its name.
-            done_work: the arm's work so far, not since the last call.
-            loss: its latest held-out NLL; None where it is not known yet.
-        """
-        self._done[arm] = done_work
-        if loss is not None:
-            self._loss[arm] = loss
-        done = min(sum(self._done.values()), self._total)
-        self._bar.set_postfix_str(self._state(arm), refresh=False)
-        self._bar.update(done - self._bar.n)
-        now = time.monotonic()
-        if self._plain and now - self._printed >= PLAIN_LINE_SECONDS:
-            self._printed = now
-            left = (now - self._begun) * (self._total / done - 1) if done > 0 else 0
-            share = f"{100 * done / self._total:3.0f}%"
-            # the first steps wait for imports and first calls: no measure of the others
-            remaining = tqdm.format_interval(left) if done > 0.03 * self._total else "?"
-            print(f"{share}, {remaining} left, {self._state(arm)}", file=sys.stderr, flush=True)
-
-    def _state(self, arm: str) -> str:
-        thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")
-        loss = thinking if thinking is not None else self._loss.get(arm)
-        gain = "–" if thinking is None or zero is None else f"{zero - thinking:+.3f}"
-        return f"loss {'–' if loss is None else f'{loss:.3f}'}, gain so far {gain}"
-
-    def close(self) -> None:
-        """Leave the line as it is and print no more."""
-        self._plain = False
-        self._bar.close()
 
 
 def environment() -> dict[str, Any]:

@@ -1,137 +1,170 @@
-"""Stacks of runs on the cores at hand: worker processes, progress, and what went wrong.
-
-A worker imports this file and what it needs to train, nothing that draws or prints.
-"""
+"""Stacks on the cores at hand: who does what, and nothing that befalls one stops another."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
-import os
-import queue
 import signal
-import threading
-import traceback
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+import time
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toyqs.config import RunConfig
-from toyqs.cost import Cost
-from toyqs.experiment import run_stack
-from toyqs.tracking import Progress
+from toyqs import attempt
+from toyqs.attempt import Outcome
+from toyqs.config_key import run_key
+from toyqs.plan import Stack
+from toyqs.progress import Progress
+from toyqs.results import is_complete
 
-STEP_SECONDS = 2e-3  # what a step takes beside its arithmetic
-FLOPS_PER_SECOND = 1e10
-
-
-class Arm(NamedTuple):
-    """One stack of runs to do."""
-
-    name: str
-    config: RunConfig
-    seeds: list[int]
-    cost: Cost
-
-    @property
-    def work(self) -> float:
-        """Rough seconds: they only order the arms and weigh the progress bar."""
-        flops = self.cost.flops_per_step * len(self.seeds)
-        return self.config.max_steps * (STEP_SECONDS + flops / FLOPS_PER_SECOND)
+POLL_SECONDS = 0.2
+RETRY_SECONDS = 2.0  # before a run that another command holds is looked at again
 
 
-def run_all(arms: list[Arm], processes: int | None) -> dict[str, str]:
-    """Run every arm; a failing one stops no other.
+class Failure(NamedTuple):
+    """Runs of a stack that failed, why in a line, and where the whole story is."""
+
+    stack: Stack
+    runs: list[tuple[int, str]]  # seed and key
+    why: str
+    log: Path
+
+
+def run_all(stacks: list[Stack], processes: int, progress: Progress, *, isolate: bool) -> list[Failure]:
+    """Do every stack; a failing one stops no other.
 
     Args:
-        arms: in the order in which they start.
-        processes: at most so many at once; None: one per core, or one on a GPU.
-
-    Returns:
-        Name -> what went wrong, for the arms that failed.
+        stacks: in the order in which they start.
+        processes: at most so many at once.
+        progress: told of everything that happens.
+        isolate: a process of its own also where one at a time suffices.
     """
-    progress = Progress(sum(arm.work for arm in arms), enabled=bool(arms))
-    on_gpu = any(arm.config.device == "cuda" for arm in arms)
-    workers = min(len(arms), processes or (1 if on_gpu else len(os.sched_getaffinity(0))))
+    board = _Board(stacks, progress)
+    if processes > 1 or isolate:
+        _in_processes(board, min(processes, len(stacks)))
+    else:
+        while entry := board.take(wait_for_it=True):
+            board.settle(*entry, attempt.attempt(entry[1], partial(progress.update, entry[0])))
+    return board.failures
+
+
+class _Board:
+    """The stacks that wait, and what became of the others."""
+
+    def __init__(self, stacks: list[Stack], progress: Progress) -> None:
+        self.queue = deque((0.0, index, stack) for index, stack in enumerate(stacks))
+        self.progress = progress
+        self.failures: list[Failure] = []
+
+    def take(self, *, wait_for_it: bool = False) -> tuple[int, Stack] | None:
+        """The next stack that may start now, or with `wait_for_it` as soon as one may."""
+        if self.queue and wait_for_it:
+            time.sleep(max(0.0, self.queue[0][0] - time.monotonic()))
+        if not self.queue or self.queue[0][0] > time.monotonic():
+            return None
+        _, index, stack = self.queue.popleft()
+        self.progress.start(index, stack)
+        return index, stack
+
+    def settle(self, index: int, stack: Stack, outcome: Outcome) -> None:
+        """Count what became of a stack; what another command holds waits for another turn."""
+        config, settled = stack.config, {*outcome.done, *outcome.complete, *outcome.elsewhere}
+        rest = {seed: run_key(config, seed) for seed in stack.seeds if seed not in settled}
+        # A stack whose process died may have written some of its rows before.
+        failed = [(seed, key) for seed, key in rest.items() if not is_complete(config.runs_dir, key)]
+        if outcome.elsewhere:
+            later = time.monotonic() + RETRY_SECONDS
+            self.queue.append((later, index, stack._replace(seeds=outcome.elsewhere)))
+        if failed:
+            log = attempt.log_of(stack)
+            self.failures.append(Failure(stack, failed, outcome.failure or "no row was written", log))
+        self.progress.finish(
+            index, len(outcome.done) + len(rest) - len(failed), len(outcome.complete), len(failed)
+        )
+
+
+class _Worker:
+    """One process in a pool of its own, so that its death breaks no other's pool."""
+
+    def __init__(self, context: Any, told: Any) -> None:
+        self.pool = ProcessPoolExecutor(1, context, initializer=attempt.connect, initargs=(told,))
+        self.entry: tuple[int, Stack] | None = None
+        self.future: Future[Outcome] = Future()
+
+    def start(self, entry: tuple[int, Stack]) -> None:
+        self.entry = entry
+        self.future = self.pool.submit(attempt.work_on, *entry)
+        (self.process,) = self.pool._processes.values()
+
+    def told(self, told: Any) -> tuple[int, float, float]:
+        """The entry's number, its work done so far and its loss, as the process told them."""
+        assert self.entry is not None
+        index = self.entry[0]
+        return index, told[2 * index], told[2 * index + 1]
+
+    def outcome(self) -> Outcome:
+        """Of the entry, once its future is done."""
+        try:
+            return self.future.result()
+        except BrokenProcessPool:
+            self.process.join()
+            return Outcome([], [], [], _death(self.process.exitcode))
+
+    def end(self, *, at_once: bool) -> None:
+        if at_once and self.entry:
+            self.process.kill()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _death(exitcode: int | None) -> str:
+    """How a process ended, in words."""
+    if exitcode == -signal.SIGKILL:
+        return "its process was killed (SIGKILL): by hand, or by the system for want of memory"
+    if exitcode is not None and exitcode < 0:
+        return f"its process was ended by {signal.Signals(-exitcode).name}"
+    return f"its process ended with exit code {exitcode}"
+
+
+def _in_processes(board: _Board, processes: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    # Plain shared memory, not a queue: a worker killed while holding a queue's lock would silence the others.
+    told = context.RawArray("d", [math.nan] * (2 * len(board.queue)))
+    workers = [_Worker(context, told) for _ in range(processes)]
+    at_once = True
     try:
-        return _in_processes(arms, workers, progress) if workers > 1 else _in_turn(arms, progress)
+        while board.queue or any(worker.entry for worker in workers):
+            workers = [_settled(board, worker) or _Worker(context, told) for worker in workers]
+            for worker in workers:
+                if not worker.entry and (entry := board.take()):
+                    worker.start(entry)
+            busy = [worker for worker in workers if worker.entry]
+            _wait(busy)
+            for worker in busy:
+                board.progress.update(*worker.told(told))
+        at_once = False
     finally:
-        progress.close()
+        for worker in workers:
+            worker.end(at_once=at_once)
 
 
-def _in_turn(arms: list[Arm], progress: Progress) -> dict[str, str]:
-    failures = {}
-    for arm in arms:
-        failure = _attempt(arm, partial(progress.update, arm.name))
-        if failure:
-            failures[arm.name] = failure
-    return failures
-
-
-Update = tuple[str, float, float | None]
-_updates: Any = None  # in a worker process: the queue to the parent
-
-
-def _connect(updates: Any) -> None:
-    global _updates  # noqa: PLW0603, the one thing a worker process is given at its start
-    _updates = updates
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, which would train on and then wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _work_on(arm: Arm) -> str | None:
-    return _attempt(arm, lambda done, loss: _updates.put((arm.name, done, loss)))
-
-
-def _attempt(arm: Arm, tell: Callable[[float, float | None], None]) -> str | None:
-    """Run an arm; what went wrong in a line, None if nothing did."""
-    every = max(1, arm.config.max_steps // 200)
-
-    def progress(step: int, loss: float | None) -> None:
-        if loss is not None or step % every == 0:
-            tell(arm.work * step / arm.config.max_steps, loss)
-
-    try:
-        run_stack(arm.config, arm.seeds, arm.cost, progress)
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+def _settled(board: _Board, worker: _Worker) -> _Worker | None:
+    """The worker, free again if its stack is done; None where its process died."""
+    if not worker.entry or not worker.future.done():
+        return worker
+    entry, worker.entry = worker.entry, None
+    board.settle(*entry, worker.outcome())
+    if worker.process.is_alive():
+        return worker
+    worker.end(at_once=False)
     return None
 
 
-def _in_processes(arms: list[Arm], workers: int, progress: Progress) -> dict[str, str]:
-    context = multiprocessing.get_context("spawn")
-    updates = context.Queue()
-    pool = ProcessPoolExecutor(workers, context, initializer=_connect, initargs=(updates,))
-    try:
-        futures = {arm.name: pool.submit(_work_on, arm) for arm in arms}
-        while not all(future.done() for future in futures.values()):
-            try:
-                progress.update(*updates.get(timeout=0.2))
-            except queue.Empty:
-                continue
-        outcomes = {name: _outcome(future) for name, future in futures.items()}
-        return {name: failure for name, failure in outcomes.items() if failure}
-    except KeyboardInterrupt:
-        for process in list(pool._processes.values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _outcome(future: Future[str | None]) -> str | None:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return "its worker process was killed, or ran out of memory"
+def _wait(busy: list[_Worker]) -> None:
+    """Until a stack is done, or it is time for a look."""
+    if busy:
+        wait([worker.future for worker in busy], POLL_SECONDS, FIRST_COMPLETED)
+    else:  # all that is left is in another command's hands
+        time.sleep(POLL_SECONDS)

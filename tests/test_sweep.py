@@ -1,4 +1,4 @@
-"""A run beside its controls: what is run, skipped, reported, and what a failure leaves whole."""
+"""A command: what is run, skipped, shared, reported, and what a failure leaves whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toyqs import comparison, workers
+from toyqs import attempt, sweep
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
 from toyqs.results import load_rows
@@ -23,7 +23,7 @@ def config(folder: Path, **changes: object) -> RunConfig:
 
 def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     settings = config(tmp_path)
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     printed = capsys.readouterr().out
     for arm in ("thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"):
         assert arm in printed
@@ -33,17 +33,17 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert len(load_rows(tmp_path)) == 24
 
     summaries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     assert "24 of 24 runs are complete already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in summaries} == summaries
 
     gone = tmp_path / run_key(settings, 2) / "summary.json"
     row = json.loads(gone.read_text())
     gone.unlink()
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     assert "23 of 24 runs are complete already" in capsys.readouterr().out
     again = json.loads(gone.read_text())
-    for name in ("cpu_seconds", "wall_seconds", "stack_size"):
+    for name in ("cpu_seconds", "wall_seconds"):
         del row[name], again[name]
     assert again == row
     changed = {path for path, time in summaries.items() if path.stat().st_mtime_ns != time}
@@ -53,26 +53,26 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
 @pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])
 def test_a_damaged_run_is_run_again(tmp_path, damage):
     settings = config(tmp_path, controls="none", seed=5)
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     file = tmp_path / run_key(settings, 5) / damage
     whole = file.read_bytes()
     file.write_bytes(whole[:20])
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     assert len(file.read_bytes()) > 20 and len(load_rows(tmp_path)) == 1
 
 
 def test_arms_that_are_one_run_train_once(tmp_path, capsys):
     settings = config(tmp_path, policy_loss_beta=0.0, seed=[0, 1], processes=2)
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     assert len(load_rows(tmp_path)) == 10
     assert "policy_off" in capsys.readouterr().out
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     assert "10 of 10 runs are complete already" in capsys.readouterr().out
 
 
 def test_a_model_that_fits_nowhere_is_one_line(tmp_path, capsys):
     settings = config(tmp_path, base_lm_hidden_dim=10**9)
-    assert comparison.main(settings) == 1
+    assert sweep.main([settings]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("toyqs: the model cannot be built: ") and captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -80,12 +80,12 @@ def test_a_model_that_fits_nowhere_is_one_line(tmp_path, capsys):
 
 def test_force_runs_again(tmp_path):
     settings = config(tmp_path, controls="none", seed=5)
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     summary = tmp_path / run_key(settings, 5) / "summary.json"
     before = summary.stat().st_mtime_ns
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     assert summary.stat().st_mtime_ns == before
-    assert comparison.main(replace(settings, force=True)) == 0
+    assert sweep.main([replace(settings, force=True)]) == 0
     assert summary.stat().st_mtime_ns > before
 
 
@@ -94,7 +94,7 @@ def test_worker_processes_give_the_rows_of_one(tmp_path):
         config(tmp_path / name, seed=[0, 1], processes=number) for name, number in (("one", 1), ("two", 2))
     ]
     for each in settings:
-        assert comparison.main(each) == 0
+        assert sweep.main([each]) == 0
     times = ["cpu_seconds", "wall_seconds"]
     one, two = (load_rows(each.runs_dir).drop(columns=times) for each in settings)
     assert len(one) == 12
@@ -103,43 +103,33 @@ def test_worker_processes_give_the_rows_of_one(tmp_path):
 
 def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatch):
     settings = config(tmp_path)
-    real = workers.run_stack
+    real = attempt.run_stack
 
     def failing(config, seeds, cost, progress):
         if not config.max_reasoning_len:
             raise RuntimeError("out of luck")
         real(config, seeds, cost, progress)
 
-    monkeypatch.setattr(workers, "run_stack", failing)
-    assert comparison.main(settings) == 1
+    monkeypatch.setattr(attempt, "run_stack", failing)
+    assert sweep.main([settings]) == 1
     captured = capsys.readouterr()
-    assert "toyqs: zero_length failed: RuntimeError: out of luck" in captured.err
+    keys = [run_key(sweep.plan_cell(settings).arms["zero_length"], seed) for seed in range(4)]
+    (line,) = captured.err.splitlines()[-1:]
+    assert line.startswith("toyqs: failed: zero_length, seed 0 (key ") and all(key in line for key in keys)
+    assert "RuntimeError: out of luck" in line and f"log {tmp_path / keys[0] / 'log.txt'}" in line
     assert "Not finished: zero_length, seed 0, 1, 2, 3." in captured.out
     assert "param_matched" in captured.out and len(load_rows(tmp_path)) == 20
 
 
-def test_a_killed_worker_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(workers, "_work_on", _die)
-    assert comparison.main(config(tmp_path, processes=2)) == 1
-    assert "its worker process was killed" in capsys.readouterr().err
-
-
-def _die(arm):
-    import os
-    import signal
-
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_steps_come_from_the_task_where_none_are_given(tmp_path):
     settings = config(tmp_path, max_steps=-1, controls="none")
-    assert comparison.arms_of(settings)["thinking"].max_steps == settings.task.num_steps
+    assert sweep.plan_cell(settings).config.max_steps == settings.task.num_steps
 
 
 @pytest.mark.parametrize("reasoner", [True, False])
 def test_a_run_without_controls_gets_its_table(tmp_path, capsys, reasoner):
     settings = config(tmp_path, controls="none", use_reasoner=reasoner)
-    assert comparison.main(settings) == 0
+    assert sweep.main([settings]) == 0
     printed = capsys.readouterr().out
     assert ("thinking" if reasoner else "no_reasoner") in printed
     assert "Verdict" not in printed

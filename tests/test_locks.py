@@ -1,0 +1,59 @@
+"""One writer per run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from toyqs.locks import claim, owner_of
+
+
+def hold(folder):
+    """Another process that claims a run and keeps it."""
+    code = (
+        "import sys, time; from pathlib import Path; from toyqs.locks import claim;"
+        "held = claim(Path(sys.argv[1])); print(held is not None, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "True\n"
+    return process
+
+
+def test_a_claim_is_released_at_the_end_of_its_block(tmp_path):
+    with claim(tmp_path / "run") as held:
+        assert held is not None
+        assert f"process {os.getpid()} on " in owner_of(tmp_path / "run")
+    assert not (tmp_path / "run" / "owner.json").exists()
+    again = claim(tmp_path / "run")
+    assert again is not None
+    again.__exit__()
+
+
+def test_another_process_is_kept_out_and_a_killed_owner_leaves_no_lock(tmp_path):
+    other = hold(tmp_path / "run")
+    try:
+        assert claim(tmp_path / "run") is None
+        assert f"process {other.pid} on " in owner_of(tmp_path / "run")
+        assert claim(tmp_path / "another") is not None
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        begun = time.monotonic()
+        recovered = claim(tmp_path / "run")
+        assert recovered is not None and time.monotonic() - begun < 1
+        assert f"process {os.getpid()} on " in owner_of(tmp_path / "run")
+        recovered.__exit__()
+    finally:
+        other.kill()
+        other.wait()
+        assert other.stdout is not None
+        other.stdout.close()
+
+
+def test_an_owner_that_is_not_readable_has_no_name(tmp_path):
+    assert owner_of(tmp_path) == "another process"
+    (tmp_path / "owner.json").write_text("{")
+    assert owner_of(tmp_path) == "another process"

@@ -1,0 +1,125 @@
+"""What a process does with a stack: claim its runs, train what is missing, say what came of it.
+
+Worker processes import this file and what it needs to train, nothing that draws or prints tables.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from toyqs.config_key import run_key
+from toyqs.experiment import run_stack
+from toyqs.locks import claim
+from toyqs.plan import Stack
+from toyqs.results import is_complete
+
+LOG = "log.txt"  # in a run's folder: what its worker printed, and why it failed
+
+
+class Outcome(NamedTuple):
+    """What became of a stack's seeds; those in no list failed."""
+
+    done: list[int]
+    complete: list[int]  # finished before, or meanwhile by another command
+    elsewhere: list[int]  # another command is at them
+    failure: str | None = None
+
+
+def log_of(stack: Stack) -> Path:
+    """The log of a stack, in the folder of its first run."""
+    return Path(stack.config.runs_dir) / run_key(stack.config, stack.seeds[0]) / LOG
+
+
+def attempt(stack: Stack, tell: Callable[[float, float | None], None]) -> Outcome:
+    """Train those of a stack's runs that are neither complete nor in other hands.
+
+    Args:
+        stack: one configuration, several seeds.
+        tell: called now and then with the work done so far and, where it is known, the held-out NLL.
+    """
+    config, every = stack.config, max(1, stack.config.max_steps // 200)
+    done: list[int] = []
+    complete: list[int] = []
+    elsewhere: list[int] = []
+
+    def progress(step: int, loss: float | None) -> None:
+        if loss is not None or step % every == 0:
+            tell(stack.work * step / config.max_steps, loss)
+
+    try:
+        with ExitStack() as claims:
+            for seed in stack.seeds:
+                key = run_key(config, seed)
+                held = claim(Path(config.runs_dir) / key)
+                if held is None:
+                    elsewhere.append(seed)
+                    continue
+                claims.enter_context(held)
+                (complete if not config.force and is_complete(config.runs_dir, key) else done).append(seed)
+            if done:
+                run_stack(config, done, stack.cost, progress)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit too: it would end more than this stack
+        return Outcome([], complete, elsewhere, _in_a_line(error))
+    return Outcome(done, complete, elsewhere)
+
+
+def _in_a_line(error: BaseException) -> str:
+    traceback.print_exc()
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said} ({Path(where.filename).name}:{where.lineno})"
+
+
+_told: Any = None  # in a worker process: work done and loss of every stack, shared with the parent
+
+
+def connect(told: Any) -> None:
+    """Make a new worker process ready.
+
+    Args:
+        told: two numbers per stack, work done and held-out NLL, shared with the parent.
+    """
+    global _told  # noqa: PLW0603, the one thing a worker process is given at its start
+    _told = told
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers, which would train on and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def work_on(index: int, stack: Stack) -> Outcome:
+    """`attempt` in a worker process, with all that is printed there in the stack's log."""
+
+    def tell(work: float, loss: float | None) -> None:
+        _told[2 * index : 2 * index + 2] = work, float("nan") if loss is None else loss
+
+    path = log_of(stack)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    faulthandler.enable()
+    outcome = attempt(stack, tell)
+    sys.stdout.flush()
+    if not path.stat().st_size:
+        path.unlink()
+    return outcome
