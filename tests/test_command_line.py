@@ -79,6 +79,40 @@ def test_a_sweep_runs_the_good_jobs_and_refuses_the_others(
     assert len(lines) == 1 and lines[0].startswith("toyqs: trice_samples=1: ")
 
 
+@pytest.mark.parametrize("launcher", ["local", "basic"])
+def test_jobs_are_packed_whatever_the_launcher(
+    launcher: str, typed: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOYQS_LAUNCHER", launcher)
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append((config.base_lm_hidden_dim, config.seed))
+        return 0
+
+    assert typed("-m", "seed=7,8", "base_lm_hidden_dim=4,6", experiment=experiment) == 0
+    assert ran == [(4, [7, 8]), (6, [7, 8])]
+
+
+def test_the_local_launcher_passes_its_processes_on_and_reports_a_partition(
+    typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append(config.processes)
+        return 0
+
+    words = ["hydra.launcher.processes=3", "hydra.launcher.partition='kargo-lab'", "seed=7,8"]
+    assert typed("-m", *words, experiment=experiment) == 0
+    assert typed("-m", "processes=2", experiment=experiment) == 0
+    assert ran == [3, 2]
+    said = "toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine\n"
+    assert capfd.readouterr().err == said
+    assert typed("-m", "hydra.launcher.processes=x", experiment=experiment) == 2
+    assert capfd.readouterr().err.startswith("toyqs: processes=x: takes a whole number")
+
+
 def test_the_experiment_gets_a_checked_config(typed: Callable[..., object]) -> None:
     ran = []
 

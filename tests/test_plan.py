@@ -1,0 +1,93 @@
+"""From configurations to cells and stacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from toyqs import plan
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved, run_key
+from toyqs.cost import Cost
+from toyqs.plan import labels, plan_cell, stacks_of
+
+CHEAP = Cost(1, 100, 1.0, 1.0)
+
+
+def config(**changes: object) -> RunConfig:
+    return resolved(replace(RunConfig(), **{"max_steps": 10, "seed": [0, 1, 2], **changes}))
+
+
+def cost(config: RunConfig) -> Cost:
+    """As many FLOPs as the run has widths, thoughts twice."""
+    width = config.base_lm_hidden_dim + (2 * config.reasoner_hidden_dim if config.use_reasoner else 0)
+    return Cost(width, 100 * width, 1.0, 1.0)
+
+
+def test_a_cell_has_its_controls_and_the_steps_of_its_task():
+    cell = plan_cell(config(max_steps=-1), cost)
+    assert cell.config.max_steps == cell.config.task.num_steps
+    names = ["thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"]
+    assert list(cell.arms) == names == list(cell.keys)
+    assert cell.arms["compute_matched"].max_steps == 5 * cell.config.max_steps
+    assert cell.keys["thinking"] == {seed: run_key(cell.config, seed) for seed in (0, 1, 2)}
+
+
+def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
+    cell = plan_cell(config(controls="none"), cost)
+    assert list(cell.arms) == ["thinking"]
+    assert list(cell.keys) == ["thinking", "no_reasoner", "zero_length", "policy_off"]
+    plain = plan_cell(config(use_reasoner=False), cost)
+    assert list(plain.keys) == ["no_reasoner"]
+    assert plain.keys["no_reasoner"] == cell.keys["no_reasoner"]
+
+
+def test_labels_name_what_differs():
+    cells = [
+        plan_cell(config(base_lm_hidden_dim=w, policy_loss_beta=b), cost) for w in (4, 8) for b in (1, 0.1)
+    ]
+    assert labels(cells)[1] == "base_lm_hidden_dim=4 policy_loss_beta=0.1"
+    assert labels(cells[:2]) == ["policy_loss_beta=1.0", "policy_loss_beta=0.1"]
+    assert labels(cells[:1]) == [""]
+    assert labels([plan_cell(config(seed=s), cost) for s in (1, [2, 3])]) == ["seed=[1]", "seed=[2, 3]"]
+
+
+def test_what_cells_share_is_done_once_and_the_longest_first():
+    cells = [plan_cell(config(policy_loss_beta=beta), cost) for beta in (1.0, 0.1)]
+    wanted = {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
+    assert len(wanted) == 3 * (2 + 5)
+    stacks = stacks_of(cells, wanted, cost)
+    done = [run_key(stack.config, seed) for stack in stacks for seed in stack.seeds]
+    assert sorted(done) == sorted(wanted)
+    assert stacks[0].arm == "compute_matched"
+    assert [stack.work for stack in stacks] == sorted((stack.work for stack in stacks), reverse=True)
+    assert {stack.label for stack in stacks} == {"policy_loss_beta=1.0", "policy_loss_beta=0.1"}
+
+
+def test_only_what_is_undone_is_in_a_stack():
+    cell = plan_cell(config(controls="none"), cost)
+    (stack,) = stacks_of([cell], {cell.keys["thinking"][1]}, cost)
+    assert (stack.arm, stack.seeds) == ("thinking", [1])
+    assert stacks_of([cell], set(), cost) == []
+
+
+def test_stacks_are_no_larger_than_the_table_says(monkeypatch):
+    monkeypatch.setattr(plan, "STACK_SIZES", ((100.0, 4), (float("inf"), 2)))
+    cell = plan_cell(config(controls="none", seed=list(range(5))), cost)
+    keys = set(cell.keys["thinking"].values())
+
+    def sizes(flops: int) -> list[int]:
+        stacks = stacks_of([cell], keys, lambda _: CHEAP._replace(flops_per_step=flops))
+        assert [seed for stack in stacks for seed in stack.seeds] == [0, 1, 2, 3, 4]
+        return [len(stack.seeds) for stack in stacks]
+
+    assert sizes(100) == [4, 1]
+    assert sizes(101) == [2, 2, 1]
+
+
+def test_costs_are_counted_once_for_equal_settings(monkeypatch):
+    counted = []
+    monkeypatch.setattr(plan, "count_cost", lambda config: counted.append(config) or CHEAP)
+    cost = plan.counted_once()
+    assert cost(config()) == cost(config(max_steps=20)) == CHEAP
+    cost(config(base_lm_hidden_dim=3))
+    assert len(counted) == 2

@@ -1,0 +1,94 @@
+"""Who does what when runs are in other hands, and what is counted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from toyqs import attempt, workers
+from toyqs.attempt import Outcome
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved, run_key
+from toyqs.cost import Cost
+from toyqs.locks import claim
+from toyqs.plan import Stack
+from toyqs.progress import Progress
+from toyqs.results import is_complete
+
+
+def stack(folder: Path, seeds: list[int], **changes: object) -> Stack:
+    small = {"max_steps": 2, "data_loader_batch_size": 2, "eval_sequences": 4, "runs_dir": str(folder)}
+    widths = {"base_lm_hidden_dim": 3, "reasoner_hidden_dim": 3}
+    config = resolved(replace(RunConfig(), **{**small, **widths, **changes}))
+    return Stack("thinking", "", config, seeds, Cost(1, 1, 1.0, 1.0))
+
+
+def folder_of(one: Stack, seed: int) -> Path:
+    return Path(one.config.runs_dir) / run_key(one.config, seed)
+
+
+def silent(work: float, loss: float | None) -> None:
+    pass
+
+
+def test_runs_that_are_complete_or_in_other_hands_are_left_alone(tmp_path):
+    one = stack(tmp_path, [0, 1, 2])
+    assert attempt.attempt(one._replace(seeds=[0]), silent) == Outcome([0], [], [])
+    before = (folder_of(one, 0) / "summary.json").stat().st_mtime_ns
+    with claim(folder_of(one, 1)):
+        assert attempt.attempt(one, silent) == Outcome([2], [0], [1])
+    assert (folder_of(one, 0) / "summary.json").stat().st_mtime_ns == before
+    assert not is_complete(tmp_path, run_key(one.config, 1))
+    forced = one._replace(config=replace(one.config, force=True))
+    assert attempt.attempt(forced, silent) == Outcome([0, 1, 2], [], [])
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), MemoryError("no room"), RuntimeError("a\nfault")])
+def test_what_ends_a_stack_is_told_in_a_line_and_its_claims_are_given_up(
+    tmp_path, monkeypatch, capsys, error
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(attempt, "run_stack", fail)
+    one = stack(tmp_path, [0, 1])
+    outcome = attempt.attempt(one, silent)
+    assert (outcome.done, outcome.complete, outcome.elsewhere) == ([], [], [])
+    said = " ".join(str(error).split())
+    assert outcome.failure is not None
+    assert outcome.failure.startswith(f"{type(error).__name__}: {said} (test_workers.py:")
+    assert "Traceback" in capsys.readouterr().err
+    assert claim(folder_of(one, 1)) is not None
+
+
+def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attempt, "run_stack", stop)
+    with pytest.raises(KeyboardInterrupt):
+        attempt.attempt(stack(tmp_path, [0]), silent)
+    assert claim(folder_of(stack(tmp_path, [0]), 0)) is not None
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, isolate):
+    monkeypatch.setattr(workers, "RETRY_SECONDS", 0.5)
+    one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
+    held = claim(folder_of(one, 1))
+    progress = Progress([one, other], 0)
+    real, released = progress.finish, []
+
+    def finish(index: int, done: int, skipped: int, failed: int) -> None:
+        real(index, done, skipped, failed)
+        if index == 1:
+            held.__exit__()
+            released.append(time.monotonic())
+
+    monkeypatch.setattr(progress, "finish", finish)
+    assert workers.run_all([one, other], 1, progress, isolate=isolate) == []
+    assert released and all(is_complete(tmp_path, run_key(one.config, seed)) for seed in (0, 1, 5))
+    assert progress.line().startswith("3 done, 0 running, 0 failed, 0 skipped of 3 runs")
