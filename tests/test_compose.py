@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from toyqs.compose import compose_checked, compose_jobs, prepare, refusal_of
 from toyqs.config import RunConfig, register
 from toyqs.config_checks import Refusal
 from toyqs.config_key import resolved
+from toyqs.model.roles import WeightGroups, all_weight_groups
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = sorted((ROOT / "conf" / "run_modifier").glob("*.yaml"))
@@ -94,7 +96,9 @@ def test_logbook_lines_compose(line: str, composed: Callable[..., RunConfig]) ->
 def test_the_line_in_a_preset_composes(file: Path, composed: Callable[..., RunConfig]) -> None:
     (line,) = re.findall(r"^# python run\.py (.+)$", file.read_text(), re.MULTILINE)
     assert file.stem in line
-    assert composed(*shlex.split(line)).max_steps == 200
+    sweep = line.startswith("-m ")
+    for words in jobs(line.removeprefix("-m ")):
+        assert composed(*words).max_steps == (20 if sweep else 200)
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
@@ -103,6 +107,14 @@ def test_presets_are_short_and_yield_to_what_is_typed(file: Path, composed: Call
     assert len(lines) <= 12
     config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none")
     assert (config.max_steps, config.base_lr, config.task.name) == (5, 0.5, "rev_prog")
+
+
+def test_all_weight_groups_sweeps_over_the_fifteen_patterns() -> None:
+    given = OmegaConf.load(ROOT / "conf" / "run_modifier" / "AllWeightGroups.yaml")
+    (sweep,) = given.hydra.sweeper.params.items()
+    patterns = [words[0].partition("=")[2] for words in jobs("=".join(sweep))]
+    labels = [WeightGroups.parse(pattern.strip("[]").split(",")).label for pattern in patterns]
+    assert sorted(labels) == sorted(groups.label for groups in all_weight_groups())
 
 
 def test_presets_named_after_the_literature(composed: Callable[..., RunConfig]) -> None:

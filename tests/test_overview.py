@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from toyqs.overview import sweep_csv, sweep_table
@@ -24,53 +26,46 @@ def cells():
         "zero_length": arm([1.0, 1.0, 1.0, 1.0]),
         "param_matched": pd.DataFrame(),
     }
-    return {
-        "width=2": good,
-        "width=4": bad,
-        "width=8": {"thinking": pd.DataFrame(), "zero_length": pd.DataFrame()},
-    }
+    none = {"thinking": pd.DataFrame(), "zero_length": pd.DataFrame()}
+    return [({"base_width": 2}, good), ({"base_width": 4}, bad), ({"base_width": 8}, none)]
 
 
 def test_a_line_per_cell():
     lines = sweep_table(cells()).splitlines()
-    assert lines[0] == "3 cells: rev_prog k=3, best possible NLL (Bayes) 0.250"
-    first, second, third = (next(line for line in lines if line.startswith(f"width={w}")) for w in (2, 4, 8))
+    assert lines[0] == "3 cells: rev_prog k=3"
+    assert lines[1] == "Best possible NLL (Bayes), per counted position: 0.250 nats"
+    assert lines[3].split()[0] == "base_" and lines[4].split()[0] == "width"
+    first, second, third = lines[6:9]
     assert first.split("  ")[-1].strip() == "helps" and "3 of 4" in first
     assert "1.100 ± 0.130" in first and first.count("+1.000 ± 0.000") == 2
     assert "-0.500 ± 0.000" in second and second.endswith("no verdict")
     assert "not finished" in third
-    assert "compute_matched" not in lines[3]
+    assert "compute_matched" not in lines[4]
     assert max(map(len, lines)) <= 110
 
 
 def test_what_is_missing_is_said():
     text = " ".join(sweep_table(cells()).split())
-    assert "Not finished: thinking (width=4) seed 3; param_matched (width=4) seed 0, 1, 2, 3." in text
+    assert (
+        "Not finished: thinking (base_width=4) seed 3; param_matched (base_width=4) seed 0, 1, 2, 3." in text
+    )
 
 
 def test_plain_cells_have_no_gains():
-    text = sweep_table(
-        {"a=1": {"no_reasoner": arm([1.0, 1.5])}, "a=2": {"no_reasoner": arm([float("nan"), 1.0])}}
-    )
+    plain = [({"a": 1}, {"no_reasoner": arm([1.0, 1.5])}), ({"a": 2}, {"no_reasoner": arm([math.nan, 1.0])})]
+    text = sweep_table(plain)
     assert "gain" not in text and "verdict" not in text and "started" not in text
     assert "1.250 ± 3.177" in text and "diverged" in text
 
 
 def test_csv_holds_every_arm_of_every_cell(tmp_path):
-    path = tmp_path / "sweep.csv"
-    for_csv = {
-        label: {
-            name: frame.assign(
-                parameters=5, recurrent_steps_per_token=1, flops_per_token=2.0, train_steps=3, cpu_seconds=4.0
-            )
-            if len(frame)
-            else frame
-            for name, frame in arms.items()
-        }
-        for label, arms in cells().items()
-    }
-    sweep_csv(for_csv, path)
-    table = pd.read_csv(path).set_index(["cell", "arm"])
+    costs = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
+    with_costs = [
+        (settings, {name: frame.assign(**dict.fromkeys(costs, 5.0)) for name, frame in arms.items()})
+        for settings, arms in cells()
+    ]
+    sweep_csv(with_costs, tmp_path / "sweep.csv")
+    table = pd.read_csv(tmp_path / "sweep.csv").set_index(["base_width", "arm"])
     assert len(table) == 6
-    assert table.loc[("width=2", "zero_length"), "gain"] == 1.0
-    assert table.loc[("width=4", "thinking"), "seeds"] == 3
+    assert table.loc[(2, "zero_length"), "gain"] == 1.0
+    assert table.loc[(4, "thinking"), "seeds"] == 3

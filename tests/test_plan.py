@@ -8,7 +8,7 @@ from toyqs import plan
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
 from toyqs.cost import Cost
-from toyqs.plan import labels, plan_cell, stacks_of
+from toyqs.plan import differences, plan_cell, stacks_of, words
 
 CHEAP = Cost(1, 100, 1.0, 1.0)
 
@@ -41,14 +41,18 @@ def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
     assert plain.keys["no_reasoner"] == cell.keys["no_reasoner"]
 
 
-def test_labels_name_what_differs():
+def test_differences_name_what_differs():
     cells = [
-        plan_cell(config(base_lm_hidden_dim=w, policy_loss_beta=b), cost) for w in (4, 8) for b in (1, 0.1)
+        plan_cell(config(base_lm_hidden_dim=width, policy_loss_beta=beta), cost)
+        for width in (4, 8)
+        for beta in (1, 0.1)
     ]
-    assert labels(cells)[1] == "base_lm_hidden_dim=4 policy_loss_beta=0.1"
-    assert labels(cells[:2]) == ["policy_loss_beta=1.0", "policy_loss_beta=0.1"]
-    assert labels(cells[:1]) == [""]
-    assert labels([plan_cell(config(seed=s), cost) for s in (1, [2, 3])]) == ["seed=[1]", "seed=[2, 3]"]
+    assert differences(cells)[1] == {"base_lm_hidden_dim": 4, "policy_loss_beta": 0.1}
+    assert differences(cells[:2]) == [{"policy_loss_beta": 1.0}, {"policy_loss_beta": 0.1}]
+    assert differences(cells[:1]) == [{}]
+    seeds = [plan_cell(config(seed=seed), cost) for seed in (1, [2, 3])]
+    assert differences(seeds) == [{"seed": [1]}, {"seed": [2, 3]}]
+    assert words({"a": 1, "b": 0.5}) == "a=1 b=0.5"
 
 
 def test_what_cells_share_is_done_once_and_the_longest_first():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from toyqs.build import count_cost, count_parameters
 from toyqs.config import RunConfig
@@ -91,16 +91,21 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost)
     return PlannedCell(config, seeds, arms, keys)
 
 
-def labels(cells: Sequence[PlannedCell]) -> list[str]:
-    """What tells each cell from the others: its settings that are not the same in all of them.
+def differences(cells: Sequence[PlannedCell]) -> list[dict[str, Any]]:
+    """What tells each cell from the others: those of its settings that are not the same in all of them.
 
     Returns:
-        Such as "base_lm_hidden_dim=4 policy_loss_beta=0.1"; "" for a single cell.
+        Per cell, setting -> value; empty for a single cell.
     """
     columns = [settings(cell.config, 0) | {"seed": cell.seeds} for cell in cells]
     names = list(dict.fromkeys(name for each in columns for name in each))
     differing = [name for name in names if len({repr(each.get(name)) for each in columns}) > 1]
-    return [" ".join(f"{name}={each[name]}" for name in differing if name in each) for each in columns]
+    return [{name: each[name] for name in differing if name in each} for each in columns]
+
+
+def words(difference: Mapping[str, Any]) -> str:
+    """Such as "base_lm_hidden_dim=4 policy_loss_beta=0.1"."""
+    return " ".join(f"{name}={value}" for name, value in difference.items())
 
 
 def stacks_of(
@@ -114,7 +119,7 @@ def stacks_of(
         cost: counts a run's training step.
     """
     left, stacks = set(undone), []
-    for cell, label in zip(cells, labels(cells), strict=True):
+    for cell, difference in zip(cells, differences(cells), strict=True):
         for arm, config in cell.arms.items():
             seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in left]
             left.difference_update(cell.keys[arm].values())
@@ -123,5 +128,5 @@ def stacks_of(
             counted = cost(config)
             size = next(size for flops, size in STACK_SIZES if counted.flops_per_step <= flops)
             spans = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-            stacks += [Stack(arm, label, config, span, counted) for span in spans]
+            stacks += [Stack(arm, words(difference), config, span, counted) for span in spans]
     return sorted(stacks, key=lambda stack: -stack.work)

@@ -14,7 +14,7 @@ from toyqs.config import RunConfig
 from toyqs.config_key import settings
 from toyqs.cost import Cost
 from toyqs.overview import sweep_csv, sweep_table
-from toyqs.plan import PlannedCell, Stack, counted_once, labels, plan_cell, stacks_of
+from toyqs.plan import PlannedCell, Stack, counted_once, differences, plan_cell, stacks_of
 from toyqs.progress import Progress
 from toyqs.report import comparison_csv, comparison_figure, comparison_table
 from toyqs.results import is_complete, load_curve, load_rows
@@ -95,7 +95,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> None:
     name = name_of(key for cell in cells for arm in cell.arms for key in cell.keys[arm].values())
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     if len(cells) > 1:
-        found = dict(zip(labels(cells), arms, strict=True))
+        found = list(zip(differences(cells), arms, strict=True))
         sweep_csv(found, table)
         print(sweep_table(found))
     elif not next(iter(arms[0].values())).empty:
