@@ -49,6 +49,16 @@ ARM_LABELS = {
 }
 
 
+def arm_name(arm: str) -> str:
+    """An arm's label in one line, for legends."""
+    return ARM_LABELS.get(arm, arm).replace("-\n", "-").replace("\n", " ")
+
+
+def arm_colour(arm: str) -> str:
+    """An arm's colour in every figure."""
+    return ARM_COLOURS.get(arm, OTHER_COLOUR)
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """The house style, for as long as the `with` block lasts."""

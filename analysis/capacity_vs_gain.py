@@ -1,0 +1,106 @@
+"""Base width against the loss of every arm and against what thinking gains over each control."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis import drawing
+from analysis.choosing import BASE, one_per_place, setting_line, thinking_cells
+from analysis.findings import (
+    GAIN_HEADING,
+    LINE,
+    NLL_HEADING,
+    Finding,
+    arm_names,
+    arm_table,
+    find,
+    floor_of,
+    gain_lines,
+    loss_lines,
+)
+from analysis.gathering import Product, run_script
+from toyqs import plotting
+from toyqs.cells import Cell
+
+DESCRIPTION = """\
+Draw base width (logarithmic) against the held-out NLL of every arm, and against what thinking gains
+over each control: every seed's point, means and 95 % t-intervals. Print both as tables, with the
+verdict at each width."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line: see DESCRIPTION; returns the exit code."""
+    return run_script(capacity, DESCRIPTION, "capacity.png", words)
+
+
+def capacity(runs: Path, cells: Sequence[Cell]) -> Product:
+    """Figure and table of the cells of one sweep over base_lm_hidden_dim.
+
+    Args:
+        runs: their folder.
+        cells: those chosen; plain models among them are left out.
+    """
+    cells = one_per_place(runs, thinking_cells(runs, cells), [BASE])
+    findings = [find(cell) for cell in cells]
+    text = [*textwrap.wrap(setting_line(cells), LINE), "", NLL_HEADING, *loss_lines(findings, [BASE])]
+    text += ["", GAIN_HEADING, *gain_lines(findings, [BASE])]
+    return Product(_figure(findings), arm_table(findings, [BASE]), text, findings, [BASE])
+
+
+def _figure(findings: Sequence[Finding]) -> Figure:
+    cells = [found.cell for found in findings]
+    figure = plotting.new_figure(12, 5.6)
+    left, right = figure.subplots(1, 2)
+    arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
+    loss = _draw(left, arms, cells, [found.losses for found in findings])
+    gain = _draw(right, arms, cells, [found.gains for found in findings])
+    drawing.fit_losses([left], loss, floor)
+    added = drawing.fit_gains([right], "y", gain)
+    if floor is not None:
+        left.axhline(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
+    right.axhline(0, color="black", linewidth=1, zorder=1)
+    if not gain:
+        right.text(0.5, 0.6, "no control has finished", transform=right.transAxes, ha="center")
+    left.set(
+        ylabel="held-out NLL, nats per counted position",
+        title="Loss of every arm: seeds, mean, 95 % t-interval",
+    )
+    right.set(
+        ylabel=f"gain, nats{added}", title="Gain of thinking over each control (above 0: thinking is better)"
+    )
+    drawing.legend(figure, loss, floor is not None)
+    figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
+    return figure
+
+
+def _draw(
+    axes: Axes, arms: Sequence[str], cells: Sequence[Cell], values: Sequence[dict[str, pd.Series]]
+) -> dict[str, list[pd.Series]]:
+    """Draw what each cell has of each arm; returns it."""
+    widths = np.array([cell.settings[BASE] for cell in cells], dtype=float)
+    apart = np.diff(np.log2(widths)).min() if len(cells) > 1 else 1.0
+    shown = {}
+    for arm, shift in zip(arms, drawing.offsets(len(arms), 0.66 * min(apart, 1.0)), strict=True):
+        having = [(width, found[arm]) for width, found in zip(widths, values, strict=True) if arm in found]
+        if having:
+            shown[arm] = [seeds for _, seeds in having]
+            drawing.draw_arm(axes, arm, [width * 2**shift for width, _ in having], shown[arm])
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(widths, [f"{width:g}" for width in widths])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="base width (log scale)", xlim=(widths[0] * 2**-0.5, widths[-1] * 2**0.5))
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Held-out loss of every arm while it trained, a panel for each cell."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis import drawing
+from analysis.choosing import (
+    BASE,
+    Refusal,
+    differing,
+    in_order,
+    place_of,
+    setting_line,
+    telling_apart,
+    thinking_cells,
+)
+from analysis.findings import LINE, NLL_HEADING, arm_names, find, floor_of, loss_lines
+from analysis.gathering import Product, run_script
+from toyqs import plotting
+from toyqs.cells import Cell
+from toyqs.evidence import interval
+from toyqs.results import load_curve
+
+DESCRIPTION = """\
+Draw the held-out NLL of every arm against the training step (logarithmic), a panel for each cell: thin
+lines are seeds, the thick one their mean. The table holds the means and their 95 % t-intervals."""
+
+ASTRAY = 4  # times the usual greatest loss
+MOST = 16  # panels that can still be read
+FIRST = ("task", BASE, "weight_groups", "policy_loss_beta")  # the settings that name a panel if they can
+
+Curves = Mapping[str, Mapping[int, pd.Series]]  # arm -> seed -> held-out NLL by step
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line: see DESCRIPTION; returns the exit code."""
+    return run_script(learning_curves, DESCRIPTION, "learning_curves.png", words)
+
+
+def learning_curves(runs: Path, cells: Sequence[Cell]) -> Product:
+    """Figure and table of the cells chosen; plain models are drawn where no run thinks."""
+    cells = thinking_cells(runs, cells, or_plain=True)
+    keys = telling_apart(cells, FIRST)
+    if len(cells) > MOST:
+        kinds = "; ".join(f"{name}={','.join(differing(cells)[name])}" for name in keys)
+        raise Refusal(
+            f"{runs}: {len(cells)} panels, more than {MOST}; choose among {kinds} with KEY=VALUE,VALUE"
+        )
+    cells = in_order(cells, keys)
+    problems: list[str] = []
+    curves = [_curves(runs, cell, problems) for cell in cells]
+    if not any(curves):
+        raise Refusal(problems[0], 1)
+    tables = [_means(cell, keys, found) for cell, found in zip(cells, curves, strict=True)]
+    table = pd.concat(tables, ignore_index=True)
+    findings = [find(cell) for cell in cells]
+    text = [*textwrap.wrap(setting_line(cells), LINE), "", NLL_HEADING, *loss_lines(findings, keys)]
+    text += ["", *problems] if problems else []
+    return Product(_figure(cells, keys, curves), table, text, findings, keys)
+
+
+def _curves(runs: Path, cell: Cell, problems: list[str]) -> Curves:
+    """The curves of a cell; a run that has none is added to the problems."""
+    curves: dict[str, dict[int, pd.Series]] = {}
+    for arm, frame in cell.arms.items():
+        for key, seed in zip(frame.get("key", ()), frame.get("seed", ()), strict=True):
+            curve = _curve(runs, key)
+            if len(curve):
+                curves.setdefault(arm, {})[seed] = curve
+            else:
+                problems.append(f"no readable curve: {arm} seed {seed}, {runs / key / 'metrics.jsonl'}")
+    return curves
+
+
+def _curve(runs: Path, key: str) -> pd.Series:
+    """Held-out NLL by step; empty where the file is missing or damaged."""
+    try:
+        lines = load_curve(runs, key)
+        # a logarithmic axis has no place for what was measured before the first step
+        held_out = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
+        return held_out.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
+    except (OSError, ValueError, KeyError):
+        return pd.Series(dtype=float)
+
+
+def _together(curves: Mapping[int, pd.Series]) -> pd.DataFrame:
+    """One column per seed, at the steps that all seeds were measured at."""
+    return pd.concat(curves, axis=1, join="inner").sort_index()
+
+
+def _means(cell: Cell, keys: Sequence[str], curves: Curves) -> pd.DataFrame:
+    rows = []
+    for arm, by_seed in curves.items():
+        together = _together(by_seed)
+        for step, values in zip(together.index, together.to_numpy(), strict=True):
+            found = interval(values)
+            row = {key: cell.settings.get(key) for key in keys} | {"arm": arm, "step": step}
+            rows.append(row | {"seeds": found.count, "nll": found.mean, "nll_half_width": found.half_width})
+    return pd.DataFrame(rows, columns=[*keys, "arm", "step", "seeds", "nll", "nll_half_width"])
+
+
+def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]) -> Figure:
+    across = len(cells) if len(cells) <= 3 else 2 if len(cells) == 4 else 3 if len(cells) <= 9 else 4
+    down = math.ceil(len(cells) / across)
+    figure = plotting.new_figure(12, 1.2 + (3.0 if down > 1 else 4.4) * down)
+    panels = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
+    arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
+    for axes, cell, found in zip(panels, cells, curves, strict=False):
+        for arm in (arm for arm in reversed(arms) if arm in found):  # the first arm on top
+            _draw(axes, arm, found[arm])
+        if floor is not None:
+            axes.axhline(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
+        axes.set_title(place_of(cell, keys).replace(" ", ", " if across < 4 else "\n"))
+        axes.tick_params(labelbottom=True)
+    panels[0].set_xscale("log")
+    panels[0].minorticks_off()
+    panels[0].set_ylim(top=_top(curves))
+    for axes in panels[len(cells) :]:
+        axes.remove()
+    for axes in panels[: len(cells)][-across:]:
+        axes.set_xlabel("training steps (log scale)")
+    figure.supylabel("held-out NLL, nats per counted position", fontsize=11)
+    drawing.legend(figure, [arm for arm in arms if any(arm in found for found in curves)], floor is not None)
+    figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
+    return figure
+
+
+def _draw(axes: Axes, arm: str, curves: Mapping[int, pd.Series]) -> None:
+    colour = plotting.arm_colour(arm)
+    # one line with gaps instead of many lines: a sweep has hundreds of seeds
+    gaps = pd.concat([pd.concat([curve, pd.Series({math.nan: math.nan})]) for curve in curves.values()])
+    axes.plot(gaps.index, gaps, color=colour, linewidth=0.7, alpha=0.45)
+    mean = _together(curves).mean(axis=1, skipna=False)
+    axes.plot(mean.index, mean, color=colour, linewidth=1.9, label=arm)
+
+
+def _top(curves: Sequence[Curves]) -> float | None:
+    """The upper end of the losses, short of what a run that went astray reaches; None: no need to say."""
+    highest = [curve.max() for found in curves for by_seed in found.values() for curve in by_seed.values()]
+    highest = [loss for loss in highest if math.isfinite(loss)]
+    usual = ASTRAY * statistics.median(highest) if highest else 0.0
+    return usual if usual and max(highest) > usual else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

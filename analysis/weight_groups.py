@@ -1,0 +1,141 @@
+"""What thinking gains over each control under each way in which the four roles can share weights."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis import drawing
+from analysis.choosing import BASE, Refusal, one_per_place, place_of, setting_line, spelled, thinking_cells
+from analysis.findings import GAIN_HEADING, LINE, Finding, arm_names, arm_table, find, gain_lines
+from analysis.gathering import Product, run_script
+from toyqs import plotting
+from toyqs.cells import Cell
+
+DESCRIPTION = """\
+Draw what thinking gains over each control (every seed's point, means and 95 % t-intervals) under each
+sharing pattern of weight_groups, a row each: one letter per role, in the order base_lm, base_reasoner,
+reasoner, interpreter. A panel for each base_lm_hidden_dim (down) and policy_loss_beta (across). Print
+the gains as tables, with the verdict on each pattern."""
+
+GROUPS, BETA = "weight_groups", "policy_loss_beta"
+FACET = (BASE, BETA)
+LETTERS = "letters in the order base LM, base reasoner, reasoner, interpreter: equal ones share weights"
+ACROSS, DOWN = 3, 4  # panels that can still be read
+BAND = 0.8  # of a row's height, for the marks of all controls
+SHORT = {"helps at this base width only": "helps at this\nbase width only"}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line: see DESCRIPTION; returns the exit code."""
+    return run_script(weight_groups, DESCRIPTION, "weight_groups.png", words)
+
+
+def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
+    """Figure and tables of the cells of one sweep over weight_groups.
+
+    Args:
+        runs: their folder.
+        cells: those chosen; plain models among them are left out.
+    """
+    keys = [*FACET, GROUPS]
+    cells = one_per_place(runs, thinking_cells(runs, cells), keys)
+    cells.sort(key=lambda cell: (*(cell.settings[key] for key in FACET), _rank(cell.settings[GROUPS])))
+    _check_number(runs, cells)
+    findings = [find(cell) for cell in cells]
+    text = [*textwrap.wrap(setting_line(cells), LINE), "", GAIN_HEADING]
+    labels = _labels(findings)
+    for facet in _facets(findings).values():
+        text += ["", place_of(facet[0].cell, FACET), *gain_lines(facet, [GROUPS])]
+        found = [each.cell.settings[GROUPS] for each in facet]
+        if lacking := [label for label in labels if label not in found]:
+            text.append(f"not in the sweep here: {', '.join(lacking)}")
+    return Product(_figure(findings), arm_table(findings, keys), text, findings, keys)
+
+
+def _rank(label: str) -> tuple[int, str]:
+    return len(set(label)), label
+
+
+def _labels(findings: Sequence[Finding]) -> list[str]:
+    return sorted({found.cell.settings[GROUPS] for found in findings}, key=_rank)
+
+
+def _facets(findings: Sequence[Finding]) -> dict[tuple[float, ...], list[Finding]]:
+    facets: dict[tuple[float, ...], list[Finding]] = {}
+    for found in findings:
+        facets.setdefault(tuple(found.cell.settings[key] for key in FACET), []).append(found)
+    return facets
+
+
+def _check_number(runs: Path, cells: Sequence[Cell]) -> None:
+    for key, most in ((BASE, DOWN), (BETA, ACROSS)):
+        values = sorted({cell.settings[key] for cell in cells})
+        if len(values) > most:
+            some = ",".join(spelled(value) for value in values[:most])
+            raise Refusal(
+                f"{runs}: {len(values)} values of {key} are too many panels; add, say, {key}={some}"
+            )
+
+
+def _figure(findings: Sequence[Finding]) -> Figure:
+    cells, labels, facets = [found.cell for found in findings], _labels(findings), _facets(findings)
+    widths, betas = (sorted({cell.settings[key] for cell in cells}) for key in FACET)
+    arms = arm_names(arm for found in findings for arm in found.gains)
+    figure = plotting.new_figure(12, 1.4 + (0.6 + 0.5 * len(labels)) * len(widths))
+    grid = figure.subplots(len(widths), len(betas), squeeze=False, sharey=True, sharex=True)
+    shown: dict[str, list[pd.Series]] = {}
+    for row, width in zip(grid, widths, strict=True):
+        for axes, beta in zip(row, betas, strict=True):
+            _draw(axes, facets.get((width, beta), []), labels, arms, shown)
+            axes.set_title(f"base width {spelled(width)}, {BETA} {spelled(beta)}")
+        row[0].set_ylabel(GROUPS)
+    added = drawing.fit_gains(grid.flat, "x", shown)
+    for axes in grid[-1]:
+        axes.set_xlabel(f"gain of thinking, nats{added}")
+    drawing.legend(figure, arms)
+    figure.suptitle(f"{textwrap.fill(setting_line(cells), 140)}\n{LETTERS}", fontsize=12)
+    return figure
+
+
+def _draw(
+    axes: Axes,
+    facet: Sequence[Finding],
+    labels: Sequence[str],
+    arms: Sequence[str],
+    shown: dict[str, list[pd.Series]],
+) -> None:
+    """Draw one panel, and add what it has of each arm to `shown`."""
+    rows = {labels.index(found.cell.settings[GROUPS]): found for found in facet}
+    for arm, shift in zip(arms, drawing.offsets(len(arms), BAND), strict=True):
+        having = [row for row, found in rows.items() if arm in found.gains]
+        values = [rows[row].gains[arm] for row in having]
+        drawing.draw_arm(axes, arm, [row + shift for row in having], values, sideways=True)
+        shown.setdefault(arm, []).extend(values)
+    for row, label in enumerate(labels):
+        word = rows[row].verdict if row in rows else "not run"
+        if row % 2:
+            axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", linewidth=0, zorder=0)
+        if row and _rank(label)[0] > _rank(labels[row - 1])[0]:
+            axes.axhline(row - 0.5, color="#888888", linewidth=0.8)
+        place: dict[str, Any] = {"xy": (1.01, row), "xycoords": ("axes fraction", "data")}
+        axes.annotate(SHORT.get(word, word), **place, va="center", fontsize=9, annotation_clip=False)
+    axes.axvline(0, color="black", linewidth=1, zorder=1)
+    axes.set_yticks(np.arange(len(labels)), labels, family="monospace")
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+    axes.tick_params(labelbottom=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

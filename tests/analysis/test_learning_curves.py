@@ -1,0 +1,157 @@
+"""Learning curves: a panel for each cell, means over the seeds' common steps, damaged files."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from analysis import learning_curves
+from tests.analysis import synthetic
+from tests.analysis.synthetic import STEPS, Figures, Script, key_of, settings, write
+
+FOUND = {"thinking": {1: 0.2, 2: 0.4}, "zero_length": {1: 1.0, 2: 1.2}}
+
+
+@pytest.fixture
+def call(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Script(learning_curves.main, "learning_curves.png", Figures(monkeypatch), capsys)
+
+
+def curve(folder, arm, seed, lines, **changes):
+    """Replace the curve of a run of `settings(**changes)`."""
+    path = folder / "runs" / key_of(settings(**changes), arm, seed) / "metrics.jsonl"
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def held_out(step, nll):
+    return {"step": step, "kind": "held_out", "nll": nll}
+
+
+def drawn(axes, arm):
+    """Steps and losses of an arm's mean."""
+    (line,) = [line for line in axes.lines if line.get_label() == arm]
+    return list(line.get_xdata()), list(line.get_ydata())
+
+
+def test_means_over_the_steps_that_all_seeds_have(tmp_path, call):
+    write(tmp_path / "runs", settings(), FOUND)
+    curve(
+        tmp_path,
+        "thinking",
+        1,
+        [
+            held_out(0, 9.0),
+            {"step": 1, "kind": "train", "nll": 7.0},
+            *(held_out(s, 3.0 / s) for s in (1, 2, 3)),
+        ],
+    )
+    curve(
+        tmp_path,
+        "thinking",
+        2,
+        [held_out(1, 2.0), held_out(2, 5.0), held_out(2, 1.0), '{"step": 3, "kind": "held_'],
+    )
+    code, out, err, figure, table = call(really=True)
+    assert (code, err) == (0, "") and (tmp_path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    rows = table[table["arm"] == "thinking"]
+    assert list(table.columns) == ["arm", "step", "seeds", "nll", "nll_half_width"], (
+        "a single cell needs no name"
+    )
+    assert rows[["step", "seeds", "nll"]].values.tolist() == [[1, 2, 2.5], [2, 2, 1.25]]
+    # t(0.975; 1) = 12.7062047; the standard deviations are 1/√2 and 0.5/√2
+    assert list(rows["nll_half_width"]) == pytest.approx([12.7062047 / 2, 12.7062047 / 4])
+    (axes,) = figure.axes
+    assert drawn(axes, "thinking") == ([1, 2], [2.5, 1.25])
+    assert drawn(axes, "zero_length")[0] == list(STEPS)
+    assert axes.get_xscale() == "log" and "Missing: nothing" in out
+    seeds = next(line for line in axes.lines if line.get_linewidth() < 1 and 3 in line.get_xdata())
+    assert np.array_equal(seeds.get_xdata(), [1, 2, 3, math.nan, 1, 2, math.nan], equal_nan=True)
+    assert [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "--"] == [[0, 0]]
+
+
+def test_panels_are_named_by_the_few_settings_that_tell_them_apart(tmp_path, call):
+    for width in (4, 16):
+        for beta in (0.1, 1.0):
+            widths = {
+                "base_lm_hidden_dim": width,
+                "reasoner_hidden_dim": width,
+                "interpreter_hidden_dim": width,
+            }
+            write(tmp_path / "runs", settings(policy_loss_beta=beta, **widths), FOUND)
+    code, _, _, figure, table = call()
+    assert code == 0
+    titles = [f"base_lm_hidden_dim={w}, policy_loss_beta={b}" for w in (4, 16) for b in ("0.1", "1")]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    assert len(table) == 4 * 2 * 20 and list(table.columns[:3]) == [
+        "base_lm_hidden_dim",
+        "policy_loss_beta",
+        "arm",
+    ]
+    assert len(call("policy_loss_beta=1").figure.axes) == 2
+    write(tmp_path / "runs", settings(task="other"), FOUND)
+    write(tmp_path / "runs", settings(task_k=2), FOUND)
+    titles = [axes.get_title() for axes in call("base_lm_hidden_dim=12").figure.axes]
+    assert titles == ["task=other", "task=rev_prog"]
+
+
+def test_a_missing_or_damaged_curve_is_named_and_the_others_drawn(tmp_path, call):
+    write(tmp_path / "runs", settings(), FOUND, {arm: [1, 2, 3] for arm in FOUND})
+    gone = curve(tmp_path, "thinking", 1, [])
+    gone.unlink()
+    curve(tmp_path, "zero_length", 1, ["{torn\n", held_out(1, 1.0)])
+    curve(tmp_path, "zero_length", 2, ["{torn"])
+    code, out, _, figure, table = call()
+    assert code == 0 and set(table["arm"]) == {"thinking"} and set(table["seeds"]) == {1}
+    assert f"no readable curve: thinking seed 1, runs/{gone.parent.name}/metrics.jsonl" in out
+    assert out.count("no readable curve: zero_length seed") == 2
+    assert "  thinking (seed 3), zero_length (seed 3)" in out.splitlines()
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["thinking", "best possible (Bayes)"]
+
+
+def test_no_curve_at_all(tmp_path, call):
+    write(tmp_path / "runs", settings(), {"thinking": {1: 0.5}})
+    curve(tmp_path, "thinking", 1, [])
+    code, _, err, figure, _ = call()
+    assert (code, figure) == (1, None) and "no readable curve" in err
+
+
+def test_a_seed_that_diverged_breaks_the_mean_and_leaves_the_range_alone(tmp_path, call):
+    write(tmp_path / "runs", settings(), FOUND)
+    curve(tmp_path, "thinking", 1, [held_out(1, 2.0), held_out(2, 1e6), held_out(3, None)])
+    curve(tmp_path, "thinking", 2, [held_out(s, 2.0) for s in (1, 2, 3)])
+    _, _, _, figure, table = call()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[1] < 20
+    rows = table[table["arm"] == "thinking"]
+    assert list(rows["nll"][:2]) == [2.0, 500001.0] and np.isnan(rows["nll"].iloc[2])
+
+
+def test_more_panels_than_can_be_read_are_refused(tmp_path, call):
+    synthetic.pattern_sweep(tmp_path / "runs", num_seeds=1)
+    result = call()
+    assert result.code == 2 and "30 panels, more than 16" in result.err
+    assert "policy_loss_beta=0.1,1" in result.err and "weight_groups=AAAA," in result.err
+    assert len(call("weight_groups=AAAA,ABCD").figure.axes) == 4
+    assert len(call("policy_loss_beta=1").figure.axes) == 15
+
+
+def test_plain_models_are_drawn_where_no_run_thinks(tmp_path, call):
+    for width in (4, 8):
+        plain = settings(use_reasoner=False, base_lm_hidden_dim=width)
+        write(tmp_path / "runs", plain, {"no_reasoner": {1: 1.0}})
+    code, out, _, figure, _ = call()
+    assert code == 0 and len(figure.axes) == 2 and "reasoner width" not in out
+    write(tmp_path / "runs", settings(), FOUND)
+    assert len(call().figure.axes) == 1
+    assert len(call("use_reasoner=false").figure.axes) == 2
+
+
+def test_nothing_finished(tmp_path, call):
+    write(tmp_path / "runs", settings(), {}, {"thinking": [1]})
+    result = call()
+    assert result.code == 1 and "nothing has finished yet" in result.err

@@ -1,0 +1,121 @@
+"""The forest plot of the sharing patterns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis import weight_groups
+from tests.analysis import synthetic
+from tests.analysis.synthetic import PATTERNS, Figures, Script, settings, write
+
+THINKING = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+ZERO = {1: 1.1, 2: 1.3, 3: 1.2, 4: 1.4}
+MATCHED = {1: 0.9, 2: 0.9, 3: 0.9, 4: 0.9}  # gains 0.8, 0.7, 0.6, 0.5
+FOUND = {"thinking": THINKING, "zero_length": ZERO, "param_matched": MATCHED}
+
+
+@pytest.fixture
+def call(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Script(weight_groups.main, "weight_groups.png", Figures(monkeypatch), capsys)
+
+
+def pattern(folder, groups, width=16, beta=1.0, found=None, **changes):
+    widths = dict.fromkeys(("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim"), width)
+    chosen = settings(weight_groups=groups, policy_loss_beta=beta, **{**widths, **changes})
+    write(folder / "runs", chosen, FOUND if found is None else found)
+
+
+def rows_of(axes, arm):
+    """Row -> mean of one arm in a panel."""
+    (container,) = [c for c in axes.containers if c.get_label() == arm]
+    line = container.lines[0]
+    return dict(zip(np.round(line.get_ydata()).astype(int).tolist(), line.get_xdata().tolist(), strict=True))
+
+
+def test_all_patterns_at_two_weights(tmp_path, call):
+    synthetic.pattern_sweep(tmp_path / "runs", num_seeds=2)
+    code, out, err, figure, table = call(really=True)
+    assert (code, err) == (0, "") and (tmp_path / "weight_groups.png").read_bytes().startswith(b"\x89PNG")
+    left, right = figure.axes
+    assert [t.get_text() for t in left.get_yticklabels()] == list(PATTERNS), "by the number of groups"
+    assert left.get_ylim()[0] > left.get_ylim()[1], "from top to bottom"
+    assert "0.1" in left.get_title() and right.get_title() == "base width 32, policy_loss_beta 1"
+    assert left.get_xlim() == right.get_xlim() and len(left.texts) == len(PATTERNS)
+    assert len(table) == 2 * 15 * 6 and list(table["weight_groups"].unique()) == list(PATTERNS)
+    gains = table[(table["arm"] == "zero_length") & (table["policy_loss_beta"] == 1)]["gain"]
+    assert list(rows_of(right, "zero_length").values()) == pytest.approx(list(gains))
+    assert max(map(len, out.splitlines())) <= 110 and "not in the sweep" not in out
+    assert "reasoner width 32, seeds 0, 1" in figure.get_suptitle()
+
+
+def test_rows_numbers_and_verdicts(tmp_path, call):
+    pattern(tmp_path, "ABCD")
+    pattern(tmp_path, "AAAA")
+    pattern(tmp_path, "ABBB", found={"thinking": ZERO, "zero_length": THINKING})
+    code, out, _, figure, table = call()
+    (axes,) = figure.axes
+    assert code == 0 and [t.get_text() for t in axes.get_yticklabels()] == ["AAAA", "ABBB", "ABCD"]
+    assert [text.get_text() for text in axes.texts] == ["helps", "hurts", "helps"]
+    assert rows_of(axes, "zero_length") == pytest.approx({0: 1.0, 1: -1.0, 2: 1.0})
+    assert rows_of(axes, "param_matched") == pytest.approx({0: 0.65, 2: 0.65})
+    assert [0, 0] in [list(line.get_xdata()) for line in axes.lines if line.get_color() == "black"]
+    points = axes.collections[1].get_offsets()
+    assert sorted(points[:4, 0]) == pytest.approx([0.9, 1.0, 1.0, 1.1])
+    assert "  ABBB  -1.000±0.130             –  hurts" in out.splitlines()
+    row = table[(table["weight_groups"] == "AAAA") & (table["arm"] == "param_matched")].iloc[0]
+    # t(0.975; 3) = 3.18244631, the standard deviation of 0.5, 0.6, 0.7, 0.8 is √(0.05 / 3)
+    assert row["gain_half_width"] == pytest.approx(3.18244631 * np.sqrt(0.05 / 3) / 2)
+    assert list(table["verdict"].dropna()) == ["helps", "hurts", "helps"]
+
+
+def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
+    pattern(tmp_path, "AAAA", 16, 0.1)
+    pattern(tmp_path, "ABCD", 16, 0.1, found={"thinking": THINKING})
+    pattern(tmp_path, "ABCD", 32, 1.0)
+    code, out, _, figure, _ = call()
+    assert code == 0 and len(figure.axes) == 4
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"base width {w}, policy_loss_beta {b}" for w in (16, 32) for b in ("0.1", "1")]
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["helps", "no verdict"], ["not run"] * 2, ["not run"] * 2, ["not run", "helps"]]
+    assert "reasoner as wide as the base" in out
+    assert out.count("not in the sweep here: AAAA") == 1 and "not in the sweep here: ABCD" not in out
+
+
+def test_an_unfinished_sweep(tmp_path, call):
+    asked = dict.fromkeys(FOUND, range(1, 5))
+    write(
+        tmp_path / "runs",
+        settings(weight_groups="AAAA"),
+        {"thinking": {1: 0.5}, "zero_length": {2: 1.0}},
+        asked,
+    )
+    write(tmp_path / "runs", settings(weight_groups="ABCD"), {}, asked)
+    code, out, _, figure, _ = call()
+    assert code == 0 and not figure.axes[0].containers[0:0]
+    place = "  base_lm_hidden_dim=12 policy_loss_beta=1 weight_groups"
+    assert f"{place}=AAAA: thinking (seed 2–4), zero_length (seed 1, 3, 4), param_matched (seed 1–4)" in out
+    assert f"{place}=ABCD: everything (seed 1–4)" in out
+
+
+def test_settings_that_are_idle_without_a_policy_loss_are_no_difference(tmp_path, call):
+    for beta in (0.0, 0.1):
+        pattern(tmp_path, "AAAA", beta=beta, advantage_scale="none" if beta else "batch_std")
+    assert call().code == 0
+    pattern(tmp_path, "AAAA", beta=1.0, advantage_scale="batch_std")
+    result = call()
+    assert (
+        result.code == 2
+        and "advantage_scale=batch_std,none; add, say, advantage_scale=batch_std" in result.err
+    )
+
+
+def test_more_panels_than_can_be_read_are_refused(tmp_path, call):
+    for beta in (0.1, 0.5, 1.0, 2.0):
+        pattern(tmp_path, "AAAA", beta=beta)
+    result = call()
+    assert result.code == 2 and "4 values of policy_loss_beta are too many panels" in result.err
+    assert call(result.err.split()[-1]).code == 0
+    assert call("policy_loss_beta=0.5,2").figure.axes[1].get_title().endswith("2")
