@@ -38,7 +38,9 @@ class RandomCharacters:
 
     vocab_size: int = 65
 
-    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
         """Uniform symbols, each predicting the next; every split is alike."""
         text = torch.randint(self.vocab_size, (1, batch_size, seq_len + 1), generator=generator)
         inputs, targets = text[..., :-1].contiguous(), text[..., 1:].contiguous()

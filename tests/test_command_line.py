@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from toyqs.config import RunConfig
+from toyqs.config import TASKS, RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 Experiment = Callable[[RunConfig], int]
@@ -160,3 +160,9 @@ def test_help_is_true(typed: Callable[..., object], capsys: pytest.CaptureFixtur
     known = {x.name for x in fields(RunConfig)} | {"run_modifier", "KEY"}
     assert set(re.findall(r"(?<![\w.])(\w+)=", text)) <= known
     assert examples.count("python run.py") == 3
+
+
+def test_help_names_every_task(typed: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("--help") == 0
+    tasks = capsys.readouterr().out.split("Tasks")[1].split("\nExamples")[0]
+    assert sorted(re.findall(r"^  (\w+)  ", tasks, re.MULTILINE)) == sorted(TASKS)

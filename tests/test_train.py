@@ -17,8 +17,10 @@ from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import Reinforce, nll
+from toyqs.streams import stream
+from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.train import Settings, Weight, accumulate, draws, learning_rate, train
+from toyqs.train import CHUNK, Settings, Weight, accumulate, draws, learning_rate, stack, train
 from toyqs.types import Batch, Trace, focus
 
 Values = list[dict[str, Tensor]]
@@ -114,7 +116,7 @@ def test_a_seed_that_is_not_a_number_touches_no_other(name: str) -> None:
         assert any(bool(p[broken].isnan().any()) for p in company[0].values())
 
 
-@pytest.mark.parametrize("task", [tiny.Toy(), RevProg()])
+@pytest.mark.parametrize("task", [tiny.Toy(), RevProg(), HiddenMarkov()])
 def test_arms_with_one_seed_see_the_same_batches(task: Any) -> None:
     """Whatever else they draw: K, L and S differ."""
     arms = [
@@ -154,6 +156,36 @@ def test_noise_is_drawn_anew_each_step_and_for_each_seed() -> None:
     noises = [next(data)[1] for _ in range(3)]
     assert noises[0].shape == (2, 9, settings.task.queries, 3, 2)
     assert len({float(noise[s].sum()) for noise in noises for s in range(2)}) == 6
+
+
+def test_a_task_is_told_how_far_the_training_is() -> None:
+    seen: list[tuple[float, int]] = []
+
+    class Watching(tiny.Toy):
+        def sample(self, *args: Any) -> Batch:
+            seen.append((args[4], args[1]))
+            return super().sample(*args)
+
+    settings = quick(task=Watching(), max_steps=80)
+    data = draws(settings.task, [0, 1], build_settings(settings), torch.zeros(1))
+    for _ in range(CHUNK * 4):  # more than are asked for
+        next(data)
+    size = CHUNK * settings.data_loader_batch_size
+    assert seen == [(share, size) for share in (0.0, 0.4, 0.8, 1.0) for _ in range(2)]
+
+
+def test_the_oracle_comes_along_where_every_batch_has_one() -> None:
+    task = HiddenMarkov(states=3, vocab=4, positions=5)
+    settings = build_settings(quick(task=task))
+    batch, _ = next(draws(task, [3, 8], settings, torch.zeros(1, dtype=torch.float64)))
+    assert batch.oracle is not None and batch.oracle.shape == (2, 9, 5, 4)
+    assert torch.equal(batch.oracle, task.oracle(batch.inputs))
+    one, two = (task.sample(stream(seed, "x"), 6, 5, "held_out") for seed in (0, 1))
+    both = stack([one, two], torch.zeros(1), False).oracle
+    assert both is not None and both.dtype == torch.float32
+    assert torch.equal(both[1], two.oracle[0].float())
+    assert stack([one, two._replace(oracle=None)], torch.zeros(1), False).oracle is None
+    assert stack([x._replace(oracle=None) for x in (one, two)], torch.zeros(1), False).oracle is None
 
 
 def plain_language_model(model: LatentReasoner, inputs: Tensor) -> tuple[Tensor, list[nn.Parameter]]:

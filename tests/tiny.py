@@ -42,7 +42,9 @@ class Toy:
     def length(self, seq_len: int) -> int:
         return 4
 
-    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
         shape = (1, batch_size, 4)
         inputs, targets = torch.randint(SYMBOLS, (2, *shape), generator=generator)
         weights = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5

@@ -9,9 +9,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from toyqs.tasks.char_text import CharText
+from toyqs.tasks.hidden_markov import HiddenMarkov
+from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.s5 import S5
 
-TASKS: dict[str, type] = {kind.name: kind for kind in (RevProg, CharText)}
+TASKS: dict[str, type] = {kind.name: kind for kind in (RevProg, Iterate, S5, HiddenMarkov, CharText)}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,8 +57,10 @@ class Settings:
 class Sampler(Protocol):
     """A task, as the loop sees it."""
 
-    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
-        """Sequences of the split "train" or "held_out", with S = 1."""
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
+        """Sequences of the split "train" or "held_out" when a share of the training is done, with S = 1."""
         ...
 
 
@@ -65,6 +68,8 @@ def draws(
     task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Training batches and thought noise, each from a stream of its own per seed, without end.
+
+    Batches are drawn `CHUNK` at once, when the share of the steps done is that of the first of them.
 
     Args:
         task: the source of sequences.
@@ -79,8 +84,9 @@ def draws(
     data = [stream(seed, "training data") for seed in seeds]
     noise = [stream(seed, "thought noise") for seed in seeds]
     size = settings.batch_size
-    while True:
-        many = [task.sample(g, CHUNK * size, settings.seq_len, "train") for g in data]
+    for step in itertools.count(0, CHUNK):
+        progress = min(1.0, step / settings.steps)
+        many = [task.sample(g, CHUNK * size, settings.seq_len, "train", progress) for g in data]
         stacked = stack(many, like, settings.think_everywhere)
         for start in range(0, CHUNK * size, size):
             batch = rows(stacked, slice(start, start + size))
@@ -89,10 +95,15 @@ def draws(
 
 
 def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
-    """One batch per seed -> a batch (S, B, T) in the model's dtype, on its device."""
+    """One batch per seed -> a batch (S, B, T) in the model's dtype, on its device.
+
+    The oracle comes along where every batch has one.
+    """
     fields = zip(*(batch[:4] for batch in batches), strict=True)
     inputs, targets, weights, think = (torch.cat(field).to(like.device) for field in fields)
-    return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere)
+    oracles = [batch.oracle for batch in batches if batch.oracle is not None]
+    oracle = torch.cat(oracles).to(like) if len(oracles) == len(batches) else None
+    return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere, oracle)
 
 
 def learning_rate(step: int, settings: Settings) -> float:

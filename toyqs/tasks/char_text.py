@@ -137,7 +137,9 @@ class CharText:
         """Unknown for a text."""
         return None
 
-    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
         """Windows of the text.
 
         Args:
@@ -145,6 +147,7 @@ class CharText:
             batch_size: B.
             seq_len: T.
             split: "train" or "held_out".
+            progress: ignored.
 
         Returns:
             Batch with S = 1, all weights 1, thinking everywhere.

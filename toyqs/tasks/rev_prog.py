@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split
+from toyqs.tasks.task import check_split, scatter
 from toyqs.types import Batch
 
 MAX_PROGRAMS = 10**6
@@ -208,7 +208,9 @@ class RevProg:
         observed.scatter_(-1, self.answers(inputs).unsqueeze(-1), math.log(1 - self.label_noise + other))
         return oracle
 
-    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
         """Sequences drawn uniformly from a split.
 
         Args:
@@ -216,6 +218,7 @@ class RevProg:
             batch_size: B.
             seq_len: ignored.
             split: "train" or "held_out".
+            progress: ignored.
 
         Returns:
             Batch with S = 1 and T = k + queries; `oracle` is left to the method of that name.
@@ -248,17 +251,8 @@ class RevProg:
         return Batch(inputs, targets, think.float(), think)
 
     def _held_out_query(self, program: Tensor, query: Tensor) -> Tensor:
-        """The one value of the last query that is held out after each beginning, (B,) long.
-
-        Scattered as by chance: a rule that a model could learn, such as a checksum, would let long
-        training on the other values tell the answers of these apart.
-        """
-        number = torch.full(program.shape[:1], self.seed % 2**31)
-        for digit in (*program.unbind(1), *query[:, :-1].unbind(1)):
-            # one round of a 31-bit congruential generator per digit, its high bits folded down.
-            number = (number * 1103515245 + 12345 + digit * 2654435761) & (2**31 - 1)
-            number = number ^ (number >> 15)
-        return (number >> 3) % self.p
+        """The one value of the last query that is held out after each beginning, (B,) long."""
+        return scatter([*program.unbind(1), *query[:, :-1].unbind(1)], self.seed) % self.p
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Readable names of token ids: "3" for a symbol, "op0" for an operator."""

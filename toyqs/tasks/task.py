@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Protocol
 
 import torch
+from torch import Tensor
 
 from toyqs.types import Batch
 
@@ -49,14 +50,18 @@ class Task(Protocol):
         """Bayes NLL in nats per counted position; None where unknown."""
         ...
 
-    def sample(self, generator: torch.Generator, batch_size: int, seq_len: int, split: str) -> Batch:
-        """Sequences of a split, the same for the same state of the generator.
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
+        """Sequences of a split, the same for the same state of the generator and the same progress.
 
         Args:
             generator: the only source of randomness.
             batch_size: B.
             seq_len: as in `length`.
             split: "train" or "held_out".
+            progress: share of the training that is done, 0 to 1, for tasks with a curriculum: a number
+                that the loop passes in, as a task has no state.
 
         Returns:
             Batch with S = 1.
@@ -69,6 +74,27 @@ class Task(Protocol):
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Readable names of token ids."""
         ...
+
+
+def scatter(digits: Sequence[Tensor], seed: int) -> Tensor:
+    """A number for each row of digits, fixed by the digits and the seed, otherwise as by chance.
+
+    It holds out sequences by no rule that a model could learn, such as a checksum, which would let long
+    training on the others tell the answers of these apart.
+
+    Args:
+        digits: one or more, each (B,) long; the last is mixed in less than those before it.
+        seed: any number; another one scatters anew.
+
+    Returns:
+        (B,) long, 0 to 2^28 − 1.
+    """
+    number = torch.full_like(digits[0], seed % 2**31)
+    for digit in digits:
+        # one round of a 31-bit congruential generator per digit, its high bits folded down.
+        number = (number * 1103515245 + 12345 + digit * 2654435761) & (2**31 - 1)
+        number = number ^ (number >> 15)
+    return number >> 3
 
 
 def check_split(split: str) -> None:

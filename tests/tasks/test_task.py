@@ -1,0 +1,105 @@
+"""What every generated task keeps to, whatever it asks."""
+
+from __future__ import annotations
+
+import doctest
+import sys
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from toyqs.config import TASKS
+from toyqs.tasks.hidden_markov import HiddenMarkov
+from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.s5 import S5
+from toyqs.tasks.task import Task, scatter
+from toyqs.types import Batch
+
+GENERATED = [RevProg, Iterate, S5, HiddenMarkov]
+VARIANTS = [
+    *(kind() for kind in GENERATED),
+    Iterate(kind="map", curriculum=0.0),
+    S5(group="s3", asked="end"),
+    HiddenMarkov(states=3, vocab=2, positions=5),
+]
+
+
+def draw(task: Any, num: int, split: str, seed: int = 0, **more: float) -> Batch:
+    return task.sample(torch.Generator().manual_seed(seed), num, 0, split, **more)
+
+
+@pytest.mark.parametrize("kind", GENERATED)
+def test_docstring_shows_what_the_code_does(kind: type) -> None:
+    results = doctest.testmod(sys.modules[kind.__module__])
+    assert results.failed == 0 and results.attempted >= 3
+
+
+@pytest.mark.parametrize("task", VARIANTS, ids=repr)
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_a_batch(task: Task, split: str) -> None:
+    task.check(128)
+    batch = draw(task, 100, split)
+    shape = (1, 100, task.length(7))
+    assert {x.shape for x in batch[:4]} == {shape} and task.length(7) == task.length(128)
+    assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+    assert batch.weights.dtype == torch.float32 and batch.think.dtype == torch.bool
+    assert torch.equal(batch.weights, batch.think.float()) and bool(batch.think[..., -1].all())
+    for ids in (batch.inputs, batch.targets):
+        assert int(ids.min()) >= 0 and int(ids.max()) < task.vocab_size
+    assert not batch.targets[~batch.think].any(), "a filler 0 where a position does not count"
+    if batch.oracle is not None:
+        assert batch.oracle.shape == (*shape, task.vocab_size)
+    assert task.steps(64, 128, 50) == task.num_steps and task.held_out_size(128) is None  # type: ignore[attr-defined]
+    names = task.symbols(range(task.vocab_size))
+    assert len(set(names)) == task.vocab_size and all(isinstance(name, str) for name in names)
+
+
+@pytest.mark.parametrize("task", VARIANTS, ids=repr)
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_same_generator_same_batch(task: Any, split: str) -> None:
+    again = type(task)(**vars(OmegaConf.to_object(OmegaConf.structured(task))))
+    one, two, other = draw(task, 64, split, 5), draw(again, 64, split, 5), draw(task, 64, split, 6)
+    for x, y in zip(one, two, strict=True):
+        assert (x is None and y is None) or torch.equal(x, y)
+    assert not torch.equal(one.inputs, other.inputs)
+
+
+@pytest.mark.parametrize("kind", [RevProg, Iterate, HiddenMarkov])
+def test_the_seed_of_a_task_decides_what_is_learnt(kind: Any) -> None:
+    one, two = (draw(kind(seed=seed), 64, "train", 5) for seed in (0, 1))
+    assert not torch.equal(one.targets, two.targets)
+
+
+@pytest.mark.parametrize("kind", GENERATED)
+def test_unknown_split(kind: Any) -> None:
+    with pytest.raises(ValueError, match="train and held_out"):
+        draw(kind(), 2, "test")
+
+
+@pytest.mark.parametrize("kind", [RevProg, S5, HiddenMarkov])
+def test_only_a_curriculum_asks_how_far_the_training_is(kind: Any) -> None:
+    start, end = (draw(kind(), 64, "train", 5, progress=progress) for progress in (0.0, 1.0))
+    assert torch.equal(start.inputs, end.inputs) and torch.equal(start.targets, end.targets)
+
+
+def test_all_tasks_but_texts_are_here() -> None:
+    assert {kind.__name__ for kind in GENERATED} | {"CharText"} == {x.__name__ for x in TASKS.values()}
+
+
+def test_scattered_numbers_are_as_by_chance() -> None:
+    """The number tells none of the digits, nor how far the digit before the last has moved on."""
+    digits = torch.cartesian_prod(torch.arange(120), torch.arange(120), torch.zeros(1, dtype=torch.long))
+    for seed in (0, 1, 2**40 + 3):
+        numbers = scatter(digits.unbind(1), seed)
+        assert int(numbers.min()) >= 0 and 2**27 < int(numbers.max()) < 2**28
+        pairs = [(numbers % 6) * 6 + digits[:, i] % 6 for i in (0, 1)]
+        steps = numbers.view(120, 120).diff() % 120
+        for values, kinds in ((numbers % 120, 120), (pairs[0], 36), (pairs[1], 36), (steps.flatten(), 120)):
+            expected = len(values) / kinds
+            counts = torch.bincount(values, minlength=kinds)
+            chi_square = float(((counts - expected) ** 2 / expected).sum())
+            assert abs(chi_square - kinds) < 5 * (2 * kinds) ** 0.5
+    assert not torch.equal(scatter(digits.unbind(1), 0), scatter(digits.unbind(1), 1))

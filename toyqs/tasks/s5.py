@@ -1,0 +1,156 @@
+"""S5: the word problem of a permutation group."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from toyqs.tasks.task import check_split, scatter
+from toyqs.types import Batch
+
+GROUPS = {"s3": 3, "s5": 5}  # name -> number of points that are permuted
+ASKED = ("every", "end")
+
+
+@dataclass
+class S5:
+    """Multiply permutations as they come: the running product of group elements.
+
+        y_t = g_t ∘ … ∘ g_2 ∘ g_1,   y_t(i) = g_t(y_{t−1}(i)): the element read first acts first
+
+    The group is S_5, with 120 elements, or S_3, with 6. An element is one token, read as well as answered:
+    ids count the permutations in lexicographic order, 0 is the identity, V is the group's order. A sequence
+    is T = positions elements. asked=every: every position counts and thinks. asked=end: only the last does,
+    and the targets before it are a filler 0.
+
+    Worked examples, in S_3, whose element i takes 0, 1, 2 to
+
+    >>> task = S5(group="s3", positions=3)
+    >>> task.elements.tolist()
+    [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+
+    elements       inputs    products       targets
+    021 102 210    1 2 5     021 120 102    1 3 2
+    102 021 210    2 1 5     102 201 021    2 4 1
+
+    >>> task.products(torch.tensor([[1, 2, 5], [2, 1, 5]])).tolist()
+    [[1, 3, 2], [2, 4, 1]]
+
+    Splits, each drawn uniformly and disjoint by construction: after each beginning of a sequence one value
+    of the last element, scattered as by chance, is held out. So a held-out sequence is never trained on as
+    a whole; a short beginning of it, which asked=every asks about too, may be.
+    """
+
+    name: ClassVar[str] = "s5"
+    num_steps: ClassVar[int] = 1000
+
+    group: str = "s5"  # s5 (120 elements) or s3 (6)
+    positions: int = 4  # elements per sequence
+    asked: str = "every"  # where the product so far is asked: every (position) or end
+
+    def check(self, seq_len: int) -> None:
+        """Refuse knobs that cannot work.
+
+        Args:
+            seq_len: ignored, the task has a length of its own.
+
+        Raises:
+            ValueError: one line that names the key as typed and the remedy.
+        """
+        for key, choices in (("group", tuple(GROUPS)), ("asked", ASKED)):
+            value = getattr(self, key)
+            if value not in choices:
+                raise ValueError(f"task.{key}={value}: is not a choice; give one of {', '.join(choices)}")
+        if self.positions < 2:
+            raise ValueError(
+                f"task.positions={self.positions}: one element is no product; give task.positions=2 or more"
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the order of the group."""
+        return len(self.elements)
+
+    def length(self, seq_len: int) -> int:
+        """T = positions, whatever `seq_len`."""
+        return self.positions
+
+    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
+        """The task's own number of training steps, whatever the arguments."""
+        return self.num_steps
+
+    def held_out_size(self, seq_len: int) -> None:
+        """No bound: sequences are drawn, and thoughts with them."""
+        return None
+
+    def floor(self) -> float:
+        """Bayes NLL in nats: 0, as the elements read determine their product."""
+        return 0.0
+
+    @cached_property
+    def elements(self) -> Tensor:
+        """(V, number of points) long: what each element makes of each point, in lexicographic order."""
+        return torch.tensor(list(itertools.permutations(range(GROUPS[self.group]))))
+
+    @cached_property
+    def table(self) -> Tensor:
+        """(V, V) long: the id of "first row's element, then column's"."""
+        composed = self.elements[:, self.elements].transpose(0, 1)  # [a, b, i] = b(a(i))
+        place = GROUPS[self.group] ** torch.arange(GROUPS[self.group] - 1, -1, -1)
+        # read as a number, a permutation grows with its id
+        return torch.searchsorted((self.elements * place).sum(-1), (composed * place).sum(-1))
+
+    def products(self, inputs: Tensor) -> Tensor:
+        """Running products.
+
+        Args:
+            inputs: (…, T) long.
+
+        Returns:
+            (…, T) long, at each position the product of all elements up to it.
+        """
+        products = [inputs[..., 0]]
+        for element in inputs.unbind(-1)[1:]:
+            products.append(self.table[products[-1], element])
+        return torch.stack(products, dim=-1)
+
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
+        """Sequences drawn uniformly from a split.
+
+        Args:
+            generator: the only source of randomness.
+            batch_size: B.
+            seq_len: ignored.
+            split: "train" or "held_out".
+            progress: ignored.
+
+        Returns:
+            Batch with S = 1 and T = positions.
+
+        Raises:
+            ValueError: an unknown split.
+        """
+        check_split(split)
+        order = self.vocab_size
+        inputs = torch.randint(order, (1, batch_size, self.positions), generator=generator)
+        # a 0 takes the last place, where a digit would be mixed in less than the others
+        beginning = torch.cat([inputs[0, :, :-1], torch.zeros(batch_size, 1, dtype=torch.long)], dim=1)
+        last = scatter(beginning.unbind(1), 0) % order
+        if split == "train":
+            last = (last + torch.randint(1, order, (batch_size,), generator=generator)) % order
+        inputs[0, :, -1] = last
+        think = torch.zeros(inputs.shape, dtype=torch.bool)
+        think[..., 0 if self.asked == "every" else -1 :] = True
+        return Batch(inputs, self.products(inputs) * think, think.float(), think)
+
+    def symbols(self, ids: Iterable[int]) -> list[str]:
+        """Readable names of token ids: what the element makes of 0, 1, 2, …, such as "021"."""
+        return ["".join(map(str, self.elements[i].tolist())) for i in ids]
