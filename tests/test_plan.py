@@ -93,5 +93,7 @@ def test_costs_are_counted_once_for_equal_settings(monkeypatch):
     monkeypatch.setattr(plan, "count_cost", lambda config: counted.append(config) or CHEAP)
     cost = plan.counted_once()
     assert cost(config()) == cost(config(max_steps=20)) == CHEAP
+    cost(config(policy_loss_beta=-0.1))
     cost(config(base_lm_hidden_dim=3))
-    assert len(counted) == 2
+    cost(config(policy_loss_beta=0.0))
+    assert len(counted) == 3

@@ -14,7 +14,7 @@ from toyqs.cost import Cost
 
 # FLOPs of one seed's training step, up to which so many seeds are trained side by side on one core: beyond
 # them a stack gains nothing and keeps the other cores waiting. Measured by bench/stacks.py.
-STACK_SIZES = ((3e6, 16), (3e7, 8), (float("inf"), 4))
+STACK_SIZES = ((5e6, 16), (1e8, 8), (float("inf"), 2))
 
 STEP_SECONDS = 2e-3  # what a step takes beside its arithmetic
 FLOPS_PER_SECOND = 1e10
@@ -60,7 +60,8 @@ def counted_once() -> Callable[[RunConfig], Cost]:
     known: dict[str, Cost] = {}
 
     def cost(config: RunConfig) -> Cost:
-        key = run_key(replace(config, max_steps=1), 0)
+        weight = float(config.policy_loss_beta != 0.0)  # the policy loss costs the same at any other weight
+        key = run_key(replace(config, max_steps=1, policy_loss_beta=weight), 0)
         if key not in known:
             known[key] = count_cost(config)
         return known[key]

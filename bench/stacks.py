@@ -1,0 +1,76 @@
+"""What a training step costs per seed, by the number of seeds trained side by side on one core.
+
+`python bench/stacks.py` prints the figures behind STACK_SIZES in toyqs/plan.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.step import processor
+from toyqs.build import build_model, build_objective, build_settings, count_cost
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved
+from toyqs.train import draws, train
+
+SIZES = (1, 2, 4, 8, 16)
+
+RUNS = {
+    "plain, base 2": {"use_reasoner": False, "base_lm_hidden_dim": 2},
+    "plain, base 16": {"use_reasoner": False, "base_lm_hidden_dim": 16},
+    "plain, base 64": {"use_reasoner": False, "base_lm_hidden_dim": 64},
+    "thinking, 12 and 24": {},
+    "thinking, 32 and 100": {"base_lm_hidden_dim": 32, "reasoner_hidden_dim": 100},
+}
+
+
+def milliseconds(config: RunConfig, size: int) -> float:
+    """Of a step, per seed; the fastest, for whatever else the machine does only adds to it."""
+    seeds = list(range(size))
+    model, settings = build_model(config, seeds), build_settings(config)
+    data = draws(config.task, seeds, settings, next(model.parameters()))
+    times = [time.perf_counter()]
+    train(model, build_objective(config), data, settings, lambda *_: times.append(time.perf_counter()))
+    # the first steps draw data and make room for everything else
+    taken = [after - before for before, after in pairwise(times[2:])]
+    return 1000 * min(taken) / size
+
+
+def measured(rounds: int, steps: int) -> dict[str, dict[int, float]]:
+    """Run -> stack size -> milliseconds per seed, the sizes in turns."""
+    found: dict[str, dict[int, float]] = {name: {} for name in RUNS}
+    for _ in range(rounds):
+        for name, changes in RUNS.items():
+            config = resolved(replace(RunConfig(), max_steps=steps + 3, **changes))
+            for size in SIZES:
+                now = milliseconds(config, size)
+                found[name][size] = min(now, found[name].get(size, now))
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every size (3)")
+    parser.add_argument("--steps", type=int, default=12, help="steps of a turn (12)")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"Milliseconds per seed and training step, 1 thread of {processor()}, torch {torch.__version__}")
+    print("S: seeds side by side")
+    print(f"{'run (widths of base and reasoner)':34}{'FLOPs':>8}" + "".join(f"{f'S={s}':>8}" for s in SIZES))
+    for name, by_size in measured(given.rounds, given.steps).items():
+        flops = count_cost(resolved(replace(RunConfig(), **RUNS[name]))).flops_per_step
+        print(f"{name:34}{flops / 1e6:7.1f}M" + "".join(f"{by_size[size]:8.2f}" for size in SIZES))
+
+
+if __name__ == "__main__":
+    main()
