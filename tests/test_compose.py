@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,38 +11,18 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tests.logbook import LINES, Line, jobs
 from toyqs.compose import compose_checked, compose_jobs, prepare, refusal_of
 from toyqs.config import RunConfig, register
 from toyqs.config_checks import Refusal
 from toyqs.config_key import resolved
 from toyqs.model.roles import WeightGroups, all_weight_groups
+from toyqs.packing import pack
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = sorted((ROOT / "conf" / "run_modifier").glob("*.yaml"))
 READER = "+run_modifier=ReasonerInterpreterGRURunConfig"
 QUIET = "+run_modifier=QuietSTaRDiscreteRunConfig"
-ALL_GROUPS = (
-    "['A','A','A','A'],['A','A','A','B'],['A','A','B','A'],['A','B','A','A'],['B','A','A','A'],"
-    "['A','A','B','B'],['A','B','A','B'],['A','B','B','A'],['A','A','B','C'],['A','B','A','C'],"
-    "['A','B','C','A'],['B','A','A','C'],['B','A','C','A'],['B','C','A','A'],['A','B','C','D']"
-)
-OF_32 = "base_lm_hidden_dim=32 reasoner_hidden_dim=32 interpreter_hidden_dim=32 share_lm_head=True"
-# As typed in bash after `python run.py -m`.
-LOGBOOK = [
-    f"{READER} base_lm_hidden_dim=2,64 seed=7",
-    f"{READER} base_lm_hidden_dim=2,64 seed=7 reasoner_hidden_dim=1000",
-    "+run_modifier=InterpreterGRURunConfig base_lm_hidden_dim=2,64 seed=7",
-    f"{QUIET} model_hidden_dim=2,512 seed=7",
-    f"{QUIET} model_hidden_dim=2 seed=7,8 use_reasoner=False",
-    f"{QUIET} model_hidden_dim=2048 seed=7 use_reasoner=True,False",
-    f'{QUIET} seed=7,8 debug_cfg="seperateInterpreter" info="seperateInterpreterDEBUG_"',
-    f"{QUIET} policy_loss_beta=10,10000 use_base_lm=True,False",
-    f"{READER} simple_lm_head=True,False",
-    f"{READER} simple_lm_head=True base_lm_hidden_dim=32,64 use_reasoner=True",
-    "+run_modifier=InterpreterGRURunConfig simple_lm_head=True base_lm_hidden_dim=32,64,100 seed=7",
-    f"{READER} simple_lm_head=True weight_groups=['A','A','A','A'] {OF_32} seed=7 use_reasoner=True,False",
-    f"{READER} simple_lm_head=True weight_groups={ALL_GROUPS} {OF_32} seed=8",
-]
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +43,6 @@ def composed() -> Iterator[Callable[..., RunConfig]]:
         yield compose_words
 
 
-def jobs(line: str) -> list[list[str]]:
-    """The command lines of a sweep's jobs."""
-    words = [word.partition("=") for word in shlex.split(line)]
-    sweeps = [[f"{key}={x}" for x in re.split(r",(?![^\[]*\])", values)] for key, _, values in words]
-    return [list(job) for job in itertools.product(*sweeps)]
-
-
 def test_bare_command_is_the_defaults(composed: Callable[..., RunConfig]) -> None:
     assert composed() == resolved(RunConfig())
 
@@ -85,11 +56,12 @@ def test_jobs_of_a_line() -> None:
     ]
 
 
-@pytest.mark.parametrize("line", LOGBOOK)
-def test_logbook_lines_compose(line: str, composed: Callable[..., RunConfig]) -> None:
-    for words in jobs(line):
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+def test_logbook_lines_compose(line: Line, composed: Callable[..., RunConfig]) -> None:
+    for words in pack(jobs(line.text.removeprefix("python run.py -m"))):
         config = composed(*words)
-        assert f"seed={config.seed}" in words or not any(word.startswith("seed") for word in words)
+        seed = f"seed={config.seed}".replace(" ", "")
+        assert seed in words or not any(word.startswith("seed") for word in words)
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)

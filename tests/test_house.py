@@ -61,7 +61,7 @@ EDGES: dict[str, set[str]] = {
     "hydra_plugins": {"packing"},
     "run": {"compose", "sweep"},
     "analysis": {"results", "evidence", "cells", "plotting", "report"},
-    "bench": {"types", "streams", "config", "build", "model", "objectives", "tasks", "train"},
+    "bench": {"types", "streams", "config", "config_key", "build", "model", "objectives", "tasks", "train"},
 }  # fmt: skip
 
 # Which packages beyond the standard library each may import.

@@ -1,0 +1,67 @@
+"""run.py, but what the environment says befalls its runs: for tests alone.
+
+FAULTS: JSON, width of the base -> how its training ends, a key of ENDS.
+TRAINED: a file to which the key of every run that a training begins is appended.
+WAIT_FOR: a file, such as another command's TRAINED, before which no training goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from toyqs import attempt  # noqa: E402
+from toyqs.config import RunConfig  # noqa: E402
+from toyqs.config_key import run_key  # noqa: E402
+from toyqs.cost import Cost  # noqa: E402
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+ENDS: dict[str, Callable[[], None]] = {
+    "exit": lambda: os._exit(3),
+    "sys.exit": lambda: sys.exit(4),
+    "raise": lambda: _raise(ValueError("a fault\nof two lines")),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "memory": lambda: _raise(MemoryError()),
+}
+
+train = attempt.run_stack
+
+
+def faulty(
+    config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Callable[[int, float | None], None]
+) -> None:
+    """`run_stack`, ended in the midst of the training where the environment says so."""
+    if notes := os.environ.get("TRAINED"):
+        with Path(notes).open("a", encoding="utf-8") as file:
+            file.write("".join(f"{run_key(config, seed)}\n" for seed in seeds))
+    if other := os.environ.get("WAIT_FOR"):
+        while not Path(other).exists():
+            time.sleep(0.01)
+    end = json.loads(os.environ.get("FAULTS", "{}")).get(str(config.base_lm_hidden_dim))
+
+    def report(step: int, loss: float | None) -> None:
+        progress(step, loss)
+        if end and step == 2:
+            ENDS[end]()
+
+    train(config, seeds, cost, report)
+
+
+attempt.run_stack = faulty  # worker processes import this file too, as their main module
+
+if __name__ == "__main__":
+    run = ROOT / "run.py"
+    exec(compile(run.read_text(encoding="utf-8"), run, "exec"))

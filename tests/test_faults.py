@@ -1,0 +1,114 @@
+"""A sweep whose jobs come to all kinds of ends: the others' rows are whole, each failure tells its story."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests import faulty, killing
+from toyqs import sweep
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved, run_key
+
+SEEDS = [1, 2]
+SMALL: dict[str, Any] = {
+    "reasoner_hidden_dim": 4,
+    "seed": SEEDS,
+    "controls": "none",
+    "max_steps": 6,
+    "data_loader_batch_size": 4,
+    "eval_sequences": 8,
+    "trice_samples": 2,
+    "max_reasoning_len": 1,
+}
+# Width of the base -> what ends its runs, what is printed, and what the log has.
+FAULTS = {
+    3: ("exit", r"its process ended with exit code 3", r"exit code 3"),
+    4: ("sys.exit", r"SystemExit: 4 \(faulty\.py:\d+\)", r"Traceback[\s\S]+SystemExit: 4"),
+    5: (
+        "raise",
+        r"ValueError: a fault of two lines \(faulty\.py:\d+\)",
+        r"ValueError: a fault\nof two lines",
+    ),
+    6: ("kill", r"its process was killed \(SIGKILL\)[^;]*", r"killed \(SIGKILL\)"),
+    7: ("memory", r"MemoryError:.*", r"Traceback[\s\S]+MemoryError"),
+}
+BLOCKED = 8  # a file stands where the folder of its first run would
+HEALTHY = (2, 9)
+WIDTHS = sorted([*FAULTS, BLOCKED, *HEALTHY])
+
+
+def configured(width: int, runs: Path) -> RunConfig:
+    return resolved(replace(RunConfig(), **SMALL, base_lm_hidden_dim=width, runs_dir=str(runs), processes=1))
+
+
+def keys(width: int) -> list[str]:
+    return [run_key(configured(width, Path("runs")), seed) for seed in SEEDS]
+
+
+def typed(folder: Path, faults: dict[int, str]) -> tuple[subprocess.CompletedProcess[str], Counter[str]]:
+    """Give the sweep's command; what came of it, and how often each run was trained."""
+    values = {**SMALL, "seed": "1,2", "base_lm_hidden_dim": ",".join(map(str, WIDTHS))}
+    words = [f"{name}={value}" for name, value in values.items()]
+    notes = folder / "trained"
+    notes.write_text("")
+    done = subprocess.run(
+        [sys.executable, faulty.__file__, "-m", *words, "hydra.launcher.processes=2"],
+        cwd=folder,
+        env=os.environ | {"FAULTS": json.dumps(faults), "TRAINED": str(notes)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, Counter(notes.read_text().split())
+
+
+def test_jobs_that_fail_in_every_way(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / keys(BLOCKED)[0]).touch()
+    done, trained = typed(tmp_path, {width: end for width, (end, _, _) in FAULTS.items()})
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("toyqs: failed: ")]
+    assert len(lines) == len(FAULTS) + 1
+    for width, (_, said, story) in FAULTS.items():
+        one, two = keys(width)
+        (line,) = (line for line in lines if f"seed 1 (key {one}), 2 (key {two}): " in line)
+        found = re.fullmatch(rf"toyqs: failed: thinking \(.*={width}\), seed .*: {said}; log (\S+)", line)
+        assert found, line
+        assert re.search(story, (tmp_path / found[1]).read_text()), width
+    (blocked,) = (line for line in lines if keys(BLOCKED)[0] in line)
+    assert "FileExistsError" in blocked or "NotADirectoryError" in blocked
+    wanted = undisturbed(tmp_path / "whole")
+    assert rows(tmp_path) == {key: wanted.rows[key] for width in HEALTHY for key in keys(width)}
+    assert set(trained.values()) == {1}
+
+    (runs / keys(BLOCKED)[0]).unlink()
+    done, trained = typed(tmp_path, {})
+    assert done.returncode == 0, done.stderr
+    assert trained == Counter(key for width in (*FAULTS, BLOCKED) for key in keys(width))
+    assert "4 of 16 runs are complete already" in done.stdout
+    logs = {f"{keys(width)[0]}/log.txt" for width in FAULTS}  # the story of the first time stays
+    said = [f"left behind {name}" for name in sorted(logs)]
+    found = killing.found_in(tmp_path)
+    found = found._replace(files={name for name in found.files if not name.startswith(("cells", "reports"))})
+    assert [text for text in killing.differences(found, wanted) if text not in said] == []
+
+
+def rows(folder: Path) -> dict[str, dict[str, Any]]:
+    return killing.found_in(folder).rows
+
+
+def undisturbed(folder: Path) -> killing.Whole:
+    """The same runs, trained in this process."""
+    assert sweep.main([configured(width, folder / "runs") for width in WIDTHS]) == 0
+    found = killing.found_in(folder)
+    return found._replace(files={name for name in found.files if not name.startswith(("cells", "reports"))})

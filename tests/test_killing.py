@@ -1,0 +1,81 @@
+"""What no death of a sweep's processes takes away, and what none leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests import deaths, killing
+from toyqs import sweep
+from toyqs.locks import claim
+
+KILLS, SEED = 5, 3
+LONG = (
+    *("-m", "base_lm_hidden_dim=4,6", "reasoner_hidden_dim=4", "seed=1,2", "controls=none"),
+    *("max_steps=20000", "data_loader_batch_size=4", "eval_sequences=16", "hydra.launcher.processes=2"),
+)
+
+
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    """`python tests/killing.py 20` does it more often."""
+    faults = {said: wrong for said, wrong in killing.trials(KILLS, SEED, tmp_path) if wrong}
+    assert faults == {}
+
+
+def test_moments_are_spread_over_the_course() -> None:
+    moments = killing.moments(20, 36, 10.0, SEED)
+    assert moments == sorted(moments) == killing.moments(20, 36, 10.0, SEED)
+    assert moments != killing.moments(20, 36, 10.0, SEED + 1)
+    before = [moment.seconds for moment in moments if not moment.rows]
+    assert len(before) == 7 and min(before) < 2 and max(before) > 8
+    written = [moment.rows for moment in moments if moment.rows]
+    assert min(written) <= 4 and max(written) > 33
+    assert {moment.seconds == 0.0 for moment in moments if moment.rows} == {True, False}
+
+
+def test_what_is_not_whole_is_seen() -> None:
+    bytes_ = {"a/config.json": b"x", "a/metrics.jsonl": b"y"}
+    wanted = killing.Whole({"a/summary.json", *bytes_}, {"a": {"nll": 1.0, "seed": 2}}, bytes_, 1.0)
+    assert killing.differences(wanted, wanted._replace(start_up=2.0)) == []
+    torn = killing.Whole({"a/.x.7", *bytes_}, {}, {**bytes_, "a/metrics.jsonl": b"z"}, 1.0)
+    assert killing.differences(torn, wanted) == [
+        *("missing a/summary.json", "left behind a/.x.7", "other bytes in a/metrics.jsonl")
+    ]
+    assert killing.differences(wanted._replace(rows={"a": {"nll": 1.5, "seed": 2}}), wanted) == [
+        "row a differs in nll"
+    ]
+
+
+def test_a_death_at_any_touch_of_a_file(tmp_path: Path) -> None:
+    died, whole = tmp_path / "died", tmp_path / "whole"
+    command = [sys.executable, deaths.__file__, str(died / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    touches = [line for line in done.stderr.splitlines() if line.startswith(("open ", "os."))]
+    for name in ("metrics", "owner", "config", "model", "summary", "cells/", "reports/"):
+        assert any(name in touch for touch in touches), name
+    assert len(touches) == len(set(touches)) >= 20
+    assert sweep.main([deaths.configured(str(whole / "runs"))]) == 0
+    assert killing.differences(killing.found_in(died), killing.found_in(whole)) == []
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    process = killing.started(killing.command(*LONG), tmp_path)
+    runs = tmp_path / "runs"
+    assert killing.until(lambda: len([*runs.glob("*/metrics.jsonl")]) == 4, 120)
+    assert len(killing.alive(process.pid)) >= 3
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    begun = time.monotonic()
+    assert killing.until(lambda: not killing.alive(process.pid), killing.GONE_SECONDS)
+    assert time.monotonic() - begun < killing.GONE_SECONDS
+    folders = {path.parent for path in runs.glob("*/metrics.jsonl")}
+    claims = [claim(folder) for folder in folders]
+    assert len(claims) == 4 and None not in claims, "a lock outlives its owner"
+    for held in claims:
+        with held:
+            pass

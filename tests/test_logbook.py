@@ -1,0 +1,104 @@
+"""Every command line of the research logbook, typed in bash as it stands there, only shortened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+from tests.logbook import LINES, PATTERNS, Line, jobs
+from toyqs.model.roles import WeightGroups
+from toyqs.results import load_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+SHORT = "max_steps=2 data_loader_batch_size=2 eval_sequences=2 trice_samples=2 max_reasoning_len=2"
+# Of the lines two run at once, so that one worker each keeps two cores busy.
+SHORTENED = {name: SHORT.replace("steps=2", "steps=1") for name in ("wide reasoner", "very wide")}
+AT_ONCE = 2
+
+
+class Ran(NamedTuple):
+    """What came of a line."""
+
+    code: int
+    err: str
+    rows: pd.DataFrame
+    left: list[str]  # in the folder where it was typed
+
+
+def typed(line: Line, folder: Path) -> Ran:
+    """Type a line in bash, in an empty folder, with words that shorten it at its end."""
+    folder.mkdir()
+    words = f"{line.text} {SHORTENED.get(line.name, SHORT)} hydra.launcher.processes=1"
+    script = f'python() {{ "$PYTHON" "$ROOT/$1" "${{@:2}}"; }}\n{words}\n'
+    names = {"PYTHON": sys.executable, "ROOT": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=os.environ | names,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = load_rows(folder / "runs") if (folder / "runs").is_dir() else pd.DataFrame()
+    left = [path.name for path in folder.iterdir()]
+    shutil.rmtree(folder)  # the weights of wide models are large
+    return Ran(done.returncode, done.stderr, rows, left)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Ran]]]:
+    """What came of each line, by its name."""
+    folder = tmp_path_factory.mktemp("logbook")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {line.name: pool.submit(typed, line, folder / line.name) for line in LINES}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+def test_a_line_runs_as_typed(line: Line, ran: dict[str, Future[Ran]]) -> None:
+    code, err, rows, left = ran[line.name].result()
+    assert code == 0, err
+    assert left == ["runs"]
+    assert Counter(rows[[*line.columns]].itertuples(index=False, name=None)) == Counter(line.rows)
+    assert set(rows["train_steps"]) <= {1, 2} and rows["nll"].notna().all()
+    said = [text for text in err.splitlines() if "partition=" in text]
+    assert said == (
+        ["toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine"]
+        if "partition" in line.text
+        else []
+    )
+
+
+def test_a_line_is_as_many_rows_as_its_product() -> None:
+    """The table of columns against the words themselves, so that a row missing in both is found."""
+    for line in LINES:
+        seeds = 1 if "seed=" in line.text else 4
+        assert len(line.rows) == seeds * len(jobs(line.text.removeprefix("python run.py -m")))
+    assert [len(line.rows) for line in LINES] == [18, 6, 3, 6, 18, 6, 2, 2, 32, 8, 8, 9, 6, 15]
+
+
+def test_patterns_are_canonical() -> None:
+    assert {WeightGroups.parse(list(label)).label for label in PATTERNS} == set(PATTERNS)
+    assert WeightGroups.parse(list("BAAA")).label == WeightGroups.parse(list("ABBB")).label == "ABBB"
+
+
+@pytest.mark.parametrize(
+    "quoted", ["'weight_groups=[A,A,A,A],[A,B,C,D]'", "weight_groups='[A,A,A,A],[A,B,C,D]'"]
+)
+@pytest.mark.parametrize(
+    "bare", ["weight_groups=[A,A,A,A],[A,B,C,D]", "weight_groups=['A','A','A','A'],['A','B','C','D']"]
+)
+def test_the_quoted_form_is_the_same_word_in_bash(quoted: str, bare: str, tmp_path: Path) -> None:
+    script = f"printf '%s\\n' {quoted} {bare}"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["weight_groups=[A,A,A,A],[A,B,C,D]"] * 2
