@@ -1,11 +1,17 @@
 """The command line: `python run.py --help` says what it does."""
 
+import os
+import signal
 import sys
 
-import hydra
-from omegaconf import DictConfig
+STOPPED = "toyqs: stopped; complete runs are kept, the same command does the others"
+if __name__ == "__main__":  # importing takes seconds, in which Ctrl-C comes as well
+    signal.signal(signal.SIGINT, lambda *_: print(STOPPED, file=sys.stderr, flush=True) or os._exit(130))
 
-from toyqs.compose import compose_jobs, prepare, refuse
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from toyqs.compose import compose_jobs, prepare, refuse  # noqa: E402
 
 exit_codes: list[int] = []  # of the calls below, which are several where a launcher does job by job
 
@@ -23,10 +29,11 @@ def job(given: DictConfig | list[DictConfig | Exception]) -> None:
 
 if __name__ == "__main__":
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         prepare(sys.argv[1:])
         job()
     except KeyboardInterrupt:
-        print("toyqs: stopped; complete runs are kept, the same command does the others", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         exit_codes.append(130)
     except BrokenPipeError:  # whoever read the output has left; files are written before the table
         sys.stdout = None  # nothing is left to flush at the end

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -37,12 +41,26 @@ class LocalLauncher(Launcher):
         return []
 
     def _composed(self, overrides: Sequence[str]) -> DictConfig | Exception:
+        loader = self.context.config_loader
         try:
-            job = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            words = [self._parsed(word) for word in overrides]
+            values = [word for word in words if not loader.repository.group_exists(word.key_or_group)]
+            job = deepcopy(self._chosen(*(word.input_line for word in words if word not in values)))
+            loader._apply_overrides_to_config(values, job)
         except Exception as error:  # one job that cannot be composed stops no other
             return error
-        with open_dict(job):
-            del job["hydra"]
-            if self.processes is not None:
-                job["processes"] = self.processes
+        if self.processes is not None:
+            job["processes"] = self.processes
         return job
+
+    @cache  # noqa: B019, a launcher lives as long as its sweep
+    def _parsed(self, word: str) -> Override:
+        return OverridesParser.create().parse_override(word)
+
+    @cache  # noqa: B019, a launcher lives as long as its sweep
+    def _chosen(self, *groups: str) -> DictConfig:
+        """Presets and task alone, which most of a sweep's jobs have in common: reading them takes long."""
+        config = self.context.config_loader.load_sweep_config(self.config, list(groups))
+        with open_dict(config):
+            del config["hydra"]
+        return config

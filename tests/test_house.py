@@ -40,7 +40,7 @@ EDGES: dict[str, set[str]] = {
     "results": set(),
     "evidence": set(),
     "cells": {"results"},
-    "plotting": set(),
+    "plotting": {"results"},
     "tracking": set(),
     "report": {"results", "evidence", "plotting"},
     "experiment": {
@@ -55,7 +55,7 @@ EDGES: dict[str, set[str]] = {
     "workers": {"attempt", "config_key", "plan", "progress", "results"},
     "overview": {"evidence", "report", "results"},
     "sweep": {
-        "config", "config_key", "cells", "cost", "plan", "progress", "workers", "results", "report",
+        "attempt", "config", "config_key", "cells", "cost", "plan", "progress", "workers", "results", "report",
         "overview",
     },
     "hydra_plugins": {"packing"},
@@ -105,7 +105,7 @@ PACKAGES: dict[str, set[str]] = {
 
 ONLY_INSIDE_FUNCTIONS = {"wandb"}  # slow to import and asked for rarely
 
-FILE_LINES, MEDIAN_LINES, FUNCTION_LINES, RUN_LINES = 300, 200, 45, 40
+FILE_LINES, MEDIAN_LINES, FUNCTION_LINES, RUN_LINES = 300, 200, 45, 44
 SOURCE_PARTS = ("run.py", "toyqs", "analysis", "bench", "hydra_plugins")
 SKIPPED = {".git", ".venv", "build", "dist", "runs", "outputs", "multirun", "wandb", "__pycache__"}
 

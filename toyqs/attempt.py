@@ -13,13 +13,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from toyqs.config_key import run_key
 from toyqs.experiment import run_stack
-from toyqs.locks import claim
+from toyqs.locks import claim, is_held
 from toyqs.plan import Stack
 from toyqs.results import is_complete
 
@@ -33,6 +33,15 @@ class Outcome(NamedTuple):
     complete: list[int]  # finished before, or meanwhile by another command
     elsewhere: list[int]  # another command is at them
     failure: str | None = None
+
+
+def is_settled(runs_dir: Path | str, key: str) -> bool:
+    """Whether a run is complete, and whoever wrote it did not die before it had tidied up."""
+    folder = Path(runs_dir) / key
+    log = folder / LOG
+    return (
+        is_complete(runs_dir, key) and not is_held(folder) and not (log.exists() and not log.stat().st_size)
+    )
 
 
 def log_of(stack: Stack) -> Path:
@@ -120,6 +129,7 @@ def work_on(index: int, stack: Stack) -> Outcome:
     faulthandler.enable()
     outcome = attempt(stack, tell)
     sys.stdout.flush()
-    if not path.stat().st_size:
-        path.unlink()
+    with suppress(FileNotFoundError):  # another command at the same runs has tidied up before
+        if not outcome.elsewhere and not path.stat().st_size:
+            path.unlink()
     return outcome

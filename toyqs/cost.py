@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 
 class Cost(NamedTuple):
@@ -27,11 +28,27 @@ def measure(model: nn.Module, step: Callable[[], object], tokens: int) -> Cost:
         tokens: B · T of that batch.
     """
     updates = _count_updates(model)
-    with FlopCounterMode(display=False) as counter:
+    with _Counter() as counter:
         step()
-    flops = counter.get_total_flops()
+    flops = counter.flops
     parameters = sum(p.numel() for p in model.parameters())
     return Cost(parameters, flops, flops / tokens, sum(updates) / tokens)
+
+
+class _Counter(TorchDispatchMode):
+    """Counts FLOPs by torch's own table, as its FlopCounterMode does, but without importing the compiler."""
+
+    flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would import torch._dynamo, which takes as long as torch itself
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def _count_updates(model: nn.Module) -> list[int]:

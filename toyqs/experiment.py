@@ -140,7 +140,7 @@ class _Records:
     def begin(self, stack_size: int) -> None:
         """Write config.json and env.json, open metrics.jsonl; an older row goes, and what a kill left."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (".*.json.*", ".model.safetensors", "summary.json"):
+        for name in (".*.*", ".tmp*", "summary.json"):  # safetensors begins with a .tmp of its own
             for file in self.folder.glob(name):
                 file.unlink()
         self.environment = _environment() | {"stack_size": stack_size}

@@ -48,6 +48,11 @@ def claim(folder: Path) -> Claim | None:
     return Claim(folder, lock)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process is at a run's folder, or has died there."""
+    return (folder / "owner.json").exists()
+
+
 def owner_of(folder: Path) -> str:
     """Who holds a run's folder, in words."""
     try:

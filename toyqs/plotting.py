@@ -12,6 +12,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from toyqs.results import temporary_of
+
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
@@ -81,9 +83,9 @@ def save(figure: Figure, path: Path | str) -> None:
         path: its folder exists; its ending (.png, .svg, .pdf) chooses the format.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = temporary_of(path)
     try:
-        figure.savefig(temporary)
+        figure.savefig(temporary, format=path.suffix[1:])
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import pandas as pd
 def write_text(path: Path | str, text: str) -> None:
     """Write text so that a reader sees the whole file or none; an older file there is replaced."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_of(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -25,6 +25,15 @@ def write_text(path: Path | str, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where this process may write a file before it takes its place; what a killed one left there goes."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        number = left.name.rpartition(".")[2]
+        if number.isdecimal() and not Path(f"/proc/{number}").exists():
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def write_json(path: Path | str, value: object) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from toyqs.attempt import is_settled
 from toyqs.cells import name_of, write_cell
 from toyqs.config import RunConfig
 from toyqs.config_key import settings
@@ -17,7 +18,7 @@ from toyqs.overview import sweep_csv, sweep_table
 from toyqs.plan import PlannedCell, Stack, counted_once, differences, plan_cell, stacks_of
 from toyqs.progress import Progress
 from toyqs.report import comparison_csv, comparison_figure, comparison_table
-from toyqs.results import is_complete, load_curve, load_rows
+from toyqs.results import load_curve, load_rows
 from toyqs.workers import Failure, run_all
 
 
@@ -39,7 +40,7 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     for cell in cells:
         write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
     asked = {key for cell in cells for arm in cell.arms for key in cell.keys[arm].values()}
-    undone = {key for key in asked if force or not is_complete(runs_dir, key)}
+    undone = {key for key in asked if force or not is_settled(runs_dir, key)}
     if done := len(asked) - len(undone):
         print(f"{done} of {len(asked)} runs are complete already", flush=True)
     stacks = stacks_of(cells, undone, cost)

@@ -7,8 +7,10 @@ import multiprocessing
 import signal
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,8 +98,9 @@ class _Worker:
 
     def start(self, entry: tuple[int, Stack]) -> None:
         self.entry = entry
-        self.future = self.pool.submit(attempt.work_on, *entry)
-        (self.process,) = self.pool._processes.values()
+        with _interrupted_afterwards():
+            self.future = self.pool.submit(attempt.work_on, *entry)
+            (self.process,) = self.pool._processes.values()
 
     def told(self, told: Any) -> tuple[int, float, float]:
         """The entry's number, its work done so far and its loss, as the process told them."""
@@ -105,18 +108,40 @@ class _Worker:
         index = self.entry[0]
         return index, told[2 * index], told[2 * index + 1]
 
-    def outcome(self) -> Outcome:
-        """Of the entry, once its future is done."""
+    def outcome(self, stack: Stack) -> Outcome:
+        """Of a stack, once its future is done."""
         try:
             return self.future.result()
         except BrokenProcessPool:
             self.process.join()
-            return Outcome([], [], [], _death(self.process.exitcode))
+            why = _death(self.process.exitcode)
+            with suppress(OSError), attempt.log_of(stack).open("a", encoding="utf-8") as log:
+                print(why, file=log)
+        except Exception as error:  # such as a log that cannot be written
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+        return Outcome([], [], [], why)
 
-    def end(self, *, at_once: bool) -> None:
-        if at_once and self.entry:
-            self.process.kill()
+    def kill(self) -> None:
+        for process in list((self.pool._processes or {}).values()):
+            process.kill()
+
+    def end(self) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Keep Ctrl-C waiting: half a process cannot be ended, and one that imports would print a traceback."""
+    heard: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _death(exitcode: int | None) -> str:
@@ -133,7 +158,6 @@ def _in_processes(board: _Board, processes: int) -> None:
     # Plain shared memory, not a queue: a worker killed while holding a queue's lock would silence the others.
     told = context.RawArray("d", [math.nan] * (2 * len(board.queue)))
     workers = [_Worker(context, told) for _ in range(processes)]
-    at_once = True
     try:
         while board.queue or any(worker.entry for worker in workers):
             workers = [_settled(board, worker) or _Worker(context, told) for worker in workers]
@@ -144,10 +168,13 @@ def _in_processes(board: _Board, processes: int) -> None:
             _wait(busy)
             for worker in busy:
                 board.progress.update(*worker.told(told))
-        at_once = False
+    except BaseException:
+        for worker in workers:  # all before any is waited for: a second Ctrl-C must not leave one at work
+            worker.kill()
+        raise
     finally:
         for worker in workers:
-            worker.end(at_once=at_once)
+            worker.end()
 
 
 def _settled(board: _Board, worker: _Worker) -> _Worker | None:
@@ -155,10 +182,10 @@ def _settled(board: _Board, worker: _Worker) -> _Worker | None:
     if not worker.entry or not worker.future.done():
         return worker
     entry, worker.entry = worker.entry, None
-    board.settle(*entry, worker.outcome())
+    board.settle(*entry, worker.outcome(entry[1]))
     if worker.process.is_alive():
         return worker
-    worker.end(at_once=False)
+    worker.end()
     return None
 
 
