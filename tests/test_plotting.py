@@ -45,7 +45,7 @@ def test_saving_replaces_the_older_file_or_leaves_it_whole(tmp_path, monkeypatch
     whole = path.read_bytes()
     assert whole.startswith(b"<?xml")
 
-    def fail(temporary):
+    def fail(temporary, format):
         temporary.write_bytes(b"half a fig")
         raise KeyboardInterrupt
 
