@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WIDTHS = "python run.py -m +run_modifier=Quick base_lm_hidden_dim=2,4,8,16,32,64 seed=7,8"
-PATTERNS = "python run.py -m '+run_modifier=[AllWeightGroups,Quick]' policy_loss_beta=1,0.1 seed=7,8"
+PATTERNS = "python run.py -m '+run_modifier=[Quick,AllWeightGroups]' policy_loss_beta=1,0.1 seed=7,8"
 FIGURES = {
     WIDTHS: ["capacity_vs_gain", "learning_curves"],
     PATTERNS: ["weight_groups"],
@@ -41,6 +41,6 @@ def test_from_the_command_line_to_the_figure(sweep: str, cells: int, arms: int, 
         assert "Missing: nothing that was asked for." in typed(line, tmp_path)
         png = (tmp_path / f"{name}.png").read_bytes()
         assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20]) == (1200,)
-        rows = list(csv.DictReader((tmp_path / f"{name}.csv").open()))
+        rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
         cell = ("base_lm_hidden_dim", "weight_groups", "policy_loss_beta", "arm")
         assert len({tuple(row.get(name) for name in cell) for row in rows}) == arms
