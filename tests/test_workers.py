@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import pytest
+import torch
 
 from toyqs import attempt, workers
 from toyqs.attempt import Outcome
@@ -92,3 +94,17 @@ def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, isola
     assert workers.run_all([one, other], 1, progress, isolate=isolate) == []
     assert released and all(is_complete(tmp_path, run_key(one.config, seed)) for seed in (0, 1, 5))
     assert progress.line().startswith("3 done, 0 running, 0 failed, 0 skipped of 3 runs")
+
+
+def test_a_stack_reaches_its_worker_without_a_server_of_tensors(tmp_path, monkeypatch):
+    """A task that has been asked holds tensors; shared memory would need a thread that fails at Ctrl-C."""
+
+    def refuse(*_):
+        raise AssertionError("a tensor travels through shared memory")
+
+    monkeypatch.setattr(resource_sharer, "DupFd", refuse)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)
+    one = stack(tmp_path, [0])
+    assert isinstance(one.config.task.permutations, torch.Tensor)
+    assert "permutations" in vars(one.config.task)
+    assert workers.run_all([one], 1, Progress([one], 0), isolate=True) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -114,8 +115,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def work_on(index: int, stack: Stack) -> Outcome:
-    """`attempt` in a worker process, with all that is printed there in the stack's log."""
+def work_on(index: int, pickled: bytes) -> Outcome:
+    """`attempt` of a pickled stack in a worker process, with all that is printed there in its log."""
+    stack: Stack = pickle.loads(pickled)
 
     def tell(work: float, loss: float | None) -> None:
         _told[2 * index : 2 * index + 2] = work, float("nan") if loss is None else loss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import pickle
 import signal
 import time
 from collections import deque
@@ -99,7 +100,9 @@ class _Worker:
     def start(self, entry: tuple[int, Stack]) -> None:
         self.entry = entry
         with _interrupted_afterwards():
-            self.future = self.pool.submit(attempt.work_on, *entry)
+            # Pickled here: in a pool's own hands a task's tensors would travel through shared memory,
+            # whose server thread prints a traceback when a worker dies or Ctrl-C comes.
+            self.future = self.pool.submit(attempt.work_on, entry[0], pickle.dumps(entry[1]))
             (self.process,) = self.pool._processes.values()
 
     def told(self, told: Any) -> tuple[int, float, float]:
