@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tests import tiny
 from toyqs.optim import Optimiser
+from toyqs.types import thinking_positions
 
 SEEDS = 3
 
@@ -26,7 +27,7 @@ def test_equals_adamw_seed_by_seed(max_norm: float) -> None:
     model = tiny.model(tiny.config(mixing="gate"), SEEDS)
     apart = [[nn.Parameter(p.detach()[s : s + 1].clone()) for p in model.parameters()] for s in range(SEEDS)]
     plain = [torch.optim.AdamW(own, lr=1.0, weight_decay=0.0, fused=False) for own in apart]
-    optimiser = Optimiser(model, lr=1.0)
+    optimiser = Optimiser(model)
     for step, rate in enumerate([1e-3, 3e-3, 3e-3, 2e-3, 1e-4]):
         optimiser.zero()
         leaf_losses(list(model.parameters()), step).sum().backward()
@@ -46,7 +47,7 @@ def test_equals_adamw_seed_by_seed(max_norm: float) -> None:
 
 def test_clipping_is_each_seeds_own() -> None:
     model = tiny.model(tiny.config(use_reasoner=False), SEEDS)
-    optimiser = Optimiser(model, lr=1.0)
+    optimiser = Optimiser(model)
     leaf_losses(list(model.parameters()), 0).sum().backward()
     before = tiny.flat({n: p.grad.clone() for n, p in model.named_parameters()})
     norms = optimiser.clip(2.0)
@@ -61,11 +62,11 @@ def test_clipping_is_each_seeds_own() -> None:
 def test_parameters_stay_the_models_own() -> None:
     """The model computes with the buffer, and its gradients land there again after every step."""
     model, batch, noise = tiny.sampled(tiny.config())
-    optimiser = Optimiser(model, lr=1e-2)
+    optimiser = Optimiser(model)
     outputs = []
     for _ in range(2):
         optimiser.zero()
-        logits = model(batch.inputs, batch.think, noise).logits
+        logits = model(batch.inputs, thinking_positions(batch), noise).logits
         outputs.append(logits.detach())
         logits.square().sum().backward()
         assert bool(optimiser.grads.any())
@@ -77,7 +78,7 @@ def test_parameters_stay_the_models_own() -> None:
 
 def test_a_seed_that_is_not_a_number_stays_alone() -> None:
     model = tiny.model(tiny.config(use_reasoner=False), SEEDS)
-    optimiser = Optimiser(model, lr=1e-2)
+    optimiser = Optimiser(model)
     leaf_losses(list(model.parameters()), 0).sum().backward()
     next(model.parameters()).grad[1] = torch.nan
     optimiser.clip(1.0)

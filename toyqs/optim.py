@@ -7,22 +7,25 @@ from torch import Tensor, nn
 
 from toyqs.numerics import LANES
 
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
+
 
 class Optimiser:
     """AdamW (no weight decay) over one flat buffer that holds every parameter.
 
     A model of small parameters costs one kernel instead of dozens. The parameters and their
-    gradients become views of the buffers.
+    gradients become views of the buffers. The kernel is torch's own, called without torch.optim's
+    class around it, which takes longer than the kernel on models of this size.
     """
 
-    def __init__(self, model: nn.Module, lr: float) -> None:
+    def __init__(self, model: nn.Module) -> None:
         """Move the model's parameters, each of shape (S, ...), into one buffer."""
         parameters = list(model.parameters())
-        first = parameters[0]
+        first = parameters[0].detach()
         size = sum(p.numel() for p in parameters)
         size += -size % LANES  # the fused kernel's vector loop leaves nothing over: see numerics
-        self.values = nn.Parameter(first.new_zeros(size))
-        self.grads = torch.zeros_like(self.values)
+        self.values, self.grads, self.means, self.squares = (first.new_zeros(size) for _ in range(4))
+        self.count = torch.zeros((), device=first.device)
         self.seed_of = torch.zeros(size, dtype=torch.long, device=first.device)
         self.num_seeds = first.shape[0]
         start = 0
@@ -31,11 +34,9 @@ class Optimiser:
             start = span.stop
             per_seed = parameter.numel() // self.num_seeds
             self.seed_of[span] = torch.arange(self.num_seeds).repeat_interleave(per_seed)
-            self.values.data[span] = parameter.detach().flatten()
-            parameter.data = self.values.data[span].view(parameter.shape)
+            self.values[span] = parameter.detach().flatten()
+            parameter.data = self.values[span].view(parameter.shape)
             parameter.grad = self.grads[span].view(parameter.shape)
-        self.values.grad = self.grads
-        self.adam = torch.optim.AdamW([self.values], lr=lr, weight_decay=0.0, fused=True)
 
     def zero(self) -> None:
         """Forget the gradients."""
@@ -50,11 +51,25 @@ class Optimiser:
         squares = self.grads.new_zeros(self.num_seeds).index_add_(0, self.seed_of, self.grads.square())
         norms = squares.sqrt()
         if max_norm:
-            scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+            scale = (norms + 1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0)
             self.grads.mul_(scale.index_select(0, self.seed_of))
         return norms
 
     def step(self, lr: float) -> None:
         """Update the parameters with this learning rate."""
-        self.adam.param_groups[0]["lr"] = lr
-        self.adam.step()
+        self.count += 1
+        torch._fused_adamw_(
+            [self.values],
+            [self.grads],
+            [self.means],
+            [self.squares],
+            [],
+            [self.count],
+            lr=lr,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=0.0,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
