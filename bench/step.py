@@ -96,15 +96,17 @@ def compare_gradients(config: RunConfig) -> Gradients:
     config = replace(config, dtype="float64")
     model, settings = build_model(config, [0]), build_settings(config)
     like = next(model.parameters())
-    batch, noise = next(draws(config.task, [0], settings, like))
-    forced = (noise * config.task.vocab_size).long()
+    drawn = next(draws(config.task, [0], settings, like))
+    forced = (drawn.noise * config.task.vocab_size).long()
     weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
     running = torch.zeros(1)
-    accumulate(partial(model, forced=forced), build_objective(config), (batch, noise), weights, 1, running)
+    accumulate(partial(model, forced=forced), build_objective(config), drawn, weights, 1, running)
     plain = Reference(model.letters, widths(config), config.task.vocab_size).double()
     plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
-    prediction = plain(batch.inputs[0], build_recipe(config), forced[0].transpose(1, 2))
-    reference.thinking_loss(prediction, batch.targets[0], config.entropy_encouragement_coef).backward()
+    prediction = plain(drawn.inputs[0], build_recipe(config), forced[0].transpose(1, 2))
+    reference.thinking_loss(
+        prediction, drawn.counted.targets[0], config.entropy_encouragement_coef
+    ).backward()
     expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
     found = reference.translated(model, lambda parameter: parameter.grad)
     differences = [(found[name] - expected[name]).abs().max() for name in expected]
@@ -122,8 +124,8 @@ def contestants(config: RunConfig) -> tuple[Callable[[], None], Callable[[], Non
     data = draws(config.task, [0], settings, like)
     # The reference draws its own noise, so its batches come without.
     batches = (
-        (x.inputs[0], x.targets[0])
-        for x, _ in draws(config.task, [0], replace(settings, thought_length=0), like)
+        (x.inputs[0], x.counted.targets[0])
+        for x in draws(config.task, [0], replace(settings, thought_length=0), like)
     )
     objective, recipe = build_objective(config), build_recipe(config)
 

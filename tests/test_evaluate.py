@@ -17,7 +17,7 @@ from toyqs.config import RunConfig
 from toyqs.evaluate import evaluate, information
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.streams import stream, thought_noise
-from toyqs.types import Batch
+from toyqs.types import Batch, thinking_positions
 
 SIZE, THOUGHTS = 5, 3
 SEEDS = [4, 9]
@@ -44,7 +44,7 @@ def thoughts_of(model: LatentReasoner, batch: Batch, start: int = 0, stop: int =
     """The symbols (S, B, T, K, L) that evaluation samples in its first chunk."""
     part = Batch(*(x[:, start:stop] for x in batch[:4]))
     noise = thought_noise([stream(s, "evaluation noise") for s in SEEDS], part.think, THOUGHTS, tiny.LENGTH)
-    return model.think(model.read(part.inputs, part.think), noise).symbols
+    return model.think(model.read(part.inputs, thinking_positions(part)), noise).symbols
 
 
 class Naive:
@@ -113,7 +113,7 @@ def test_every_metric_against_a_naive_loop(start: str) -> None:
 
 def test_the_prediction_without_a_thought() -> None:
     settings, model, batch = ready(mixing="concat")
-    base = model.read(batch.inputs, batch.think).base[0]
+    base = model.read(batch.inputs, thinking_positions(batch)).base[0]
     log_q = torch.log_softmax(base @ model.head.weight_0[0] + model.head.bias[0], -1)
     naive = Naive(settings, model, batch)
 
@@ -189,7 +189,7 @@ def test_a_seed_is_measured_alike_alone_and_in_company() -> None:
 
 def test_information_against_a_naive_double_loop() -> None:
     settings, model, batch = ready()
-    context = model.read(batch.inputs, batch.think)
+    context = model.read(batch.inputs, thinking_positions(batch))
     noise = tiny.noise((len(SEEDS), SIZE, 2, THOUGHTS, tiny.LENGTH))
     thoughts = model.think(context, noise)
     got = information(model, context, thoughts)

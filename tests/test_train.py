@@ -20,8 +20,8 @@ from toyqs.objectives.objective import Reinforce, nll
 from toyqs.streams import stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.train import CHUNK, Settings, Weight, accumulate, draws, learning_rate, stack, train
-from toyqs.types import Batch, Trace, focus
+from toyqs.train import CHUNK, Settings, Weight, accumulate, draws, learning_rate, prepared, stack, train
+from toyqs.types import Batch, Trace, focus, thinking_positions
 
 Values = list[dict[str, Tensor]]
 
@@ -131,7 +131,7 @@ def test_arms_with_one_seed_see_the_same_batches(task: Any) -> None:
     ]
     seen = set()
     for _ in range(40):  # more than are drawn from the task at once
-        batches = [next(s)[0] for s in streams]
+        batches = [next(s).counted for s in streams]
         for batch in batches[1:]:
             for ours, theirs in zip(batches[0][:4], batch[:4], strict=True):
                 assert torch.equal(ours[-1], theirs[-1])
@@ -153,7 +153,7 @@ def test_arms_with_one_seed_start_from_the_same_base_lm() -> None:
 def test_noise_is_drawn_anew_each_step_and_for_each_seed() -> None:
     settings = quick()
     data = draws(settings.task, [0, 1], build_settings(settings), torch.zeros(1))
-    noises = [next(data)[1] for _ in range(3)]
+    noises = [next(data).noise for _ in range(3)]
     assert noises[0].shape == (2, 9, settings.task.queries, 3, 2)
     assert len({float(noise[s].sum()) for noise in noises for s in range(2)}) == 6
 
@@ -177,7 +177,7 @@ def test_a_task_is_told_how_far_the_training_is() -> None:
 def test_the_oracle_comes_along_where_every_batch_has_one() -> None:
     task = HiddenMarkov(states=3, vocab=4, positions=5)
     settings = build_settings(quick(task=task))
-    batch, _ = next(draws(task, [3, 8], settings, torch.zeros(1, dtype=torch.float64)))
+    batch = next(draws(task, [3, 8], settings, torch.zeros(1, dtype=torch.float64))).counted
     assert batch.oracle is not None and batch.oracle.shape == (2, 9, 5, 4)
     assert torch.equal(batch.oracle, task.oracle(batch.inputs))
     one, two = (task.sample(stream(seed, "x"), 6, 5, "held_out") for seed in (0, 1))
@@ -204,7 +204,7 @@ def plain_language_model(model: LatentReasoner, inputs: Tensor) -> tuple[Tensor,
 def test_nll_equals_a_plain_gru_language_model() -> None:
     model, batch, noise = tiny.sampled(tiny.config(use_reasoner=False, base_lm_hidden_dim=5), copies=1)
     everywhere = batch._replace(think=torch.ones_like(batch.think))
-    loss = nll(model(batch.inputs, everywhere.think, noise), everywhere).parts["nll"]
+    loss = nll(model(batch.inputs, None, noise), everywhere).parts["nll"]
     logits, parameters = plain_language_model(model, batch.inputs[0])
     each = nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets[0].flatten(), reduction="none")
     weights = batch.weights[0].flatten()
@@ -254,7 +254,7 @@ def test_parts_are_weighted_and_added() -> None:
         accumulate(
             model,
             Reinforce(),
-            (batch, noise),
+            prepared(batch, noise),
             {"nll": 0.0, "policy": 0.0, "entropy": 0.0} | weights,
             1,
             running,
@@ -266,7 +266,9 @@ def test_parts_are_weighted_and_added() -> None:
     apart = [gradient(nll=1.0), gradient(policy=1.0), gradient(entropy=1.0)]
     wanted = {n: 2.0 * apart[0][n] - apart[1][n] + 0.3 * apart[2][n] for n in apart[0]}
     tiny.close(gradient(nll=2.0, policy=-1.0, entropy=0.3), wanted, tolerance=1e-12)
-    parts = Reinforce()(model(batch.inputs, batch.think, noise), focus(batch)).parts
+    parts = Reinforce()(
+        model(batch.inputs, thinking_positions(batch), noise), focus(batch, thinking_positions(batch))
+    ).parts
     tiny.close(apart[1], tiny.gradients(parts["policy"].sum(), model), tolerance=1e-12)
 
 

@@ -12,7 +12,7 @@ from toyqs.types import Batch, focus, rows, thinking_positions
 def test_focus_keeps_the_thinking_positions_in_order() -> None:
     batch = tiny.batch(5, copies=2)
     oracle = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
-    there = focus(batch._replace(oracle=oracle))
+    there = focus(batch._replace(oracle=oracle), thinking_positions(batch))
     for s in range(2):
         for b in range(5):
             at = batch.think[s, b].nonzero().flatten()
@@ -24,14 +24,14 @@ def test_focus_keeps_the_thinking_positions_in_order() -> None:
 def test_focus_leaves_a_batch_that_thinks_everywhere() -> None:
     batch = tiny.batch(3)
     everywhere = batch._replace(think=torch.ones_like(batch.think))
-    assert focus(everywhere) is everywhere
-    assert thinking_positions(everywhere.think) is None
+    assert focus(everywhere, thinking_positions(everywhere)) is everywhere
+    assert thinking_positions(everywhere) is None
 
 
 def test_sequences_must_think_equally_often() -> None:
     think = torch.tensor([[[True, False, True], [True, False, False]]])
     with pytest.raises(ValueError, match="equally many positions"):
-        focus(Batch(think.long(), think.long(), think.float(), think))
+        thinking_positions(Batch(think.long(), think.long(), think.float(), think))
 
 
 def test_rows_takes_a_span_of_sequences() -> None:

@@ -20,7 +20,7 @@ from toyqs.config_key import resolved
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import all_weight_groups
 from toyqs.objectives.objective import Reinforce
-from toyqs.types import Batch, Trace, focus
+from toyqs.types import Batch, Trace, focus, thinking_positions
 
 PATTERNS = [groups.label for groups in all_weight_groups()]
 STARTS = ("afresh", "onward")
@@ -181,9 +181,11 @@ def enumerate_tuples(
     index = torch.cartesian_prod(*[torch.arange(len(thoughts))] * count).view(-1, count)
     built, one = model(settings, len(index), scale), one_position()
     copies = repeated(one, len(index))
-    trace = built(copies.inputs, copies.think, torch.empty(0), forced_everywhere(thoughts[index]))
+    trace = built(
+        copies.inputs, thinking_positions(copies), torch.empty(0), forced_everywhere(thoughts[index])
+    )
     log_prob = trace.log_prob[:, AT[0], AT[1]].sum((-1, -2))
-    return Enumeration(built, trace, focus(copies), log_prob.detach().exp())
+    return Enumeration(built, trace, focus(copies, thinking_positions(copies)), log_prob.detach().exp())
 
 
 class Exact(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toyqs.objectives.rewards import accuracy, target_log_prob
 from toyqs.streams import stream, thought_noise
-from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows
+from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
 CONTEXTS = 64  # contexts and thoughts that the information estimate compares
@@ -75,7 +75,8 @@ def evaluate(
     for start, stop in zip(starts, [*starts[1:], total], strict=True):
         batch = rows(held_out, slice(start, stop))
         noise = thought_noise(generators, batch.think, num_thoughts, thought_length).to(batch.weights)
-        context, batch = model.read(batch.inputs, batch.think), focus(batch)
+        positions = thinking_positions(batch)
+        context, batch = model.read(batch.inputs, positions), focus(batch, positions)
         thoughts = model.think(context, noise)
         trace = model.talk(context, thoughts)
         _predictions(meter, trace, batch)
@@ -98,7 +99,7 @@ def evaluate(
     some = rows(held_out, slice(0, CONTEXTS))
     streams = [stream(seed, "information noise") for seed in seeds]
     noise = thought_noise(streams, some.think, 1, thought_length).to(some.weights)
-    context = model.read(some.inputs, some.think)
+    context = model.read(some.inputs, thinking_positions(some))
     return meter.means() | information(model, context, model.think(context, noise))
 
 

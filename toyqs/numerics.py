@@ -28,6 +28,21 @@ def log_softmax(x: Tensor) -> Tensor:
     return _columns(x).log_softmax(0)[:, :size].t().view(x.shape)
 
 
+def log_prob_of(x: Tensor, index: Tensor) -> Tensor:
+    """One entry of each row of the logarithm of the softmax.
+
+    Args:
+        x: (..., V).
+        index: (...) long.
+
+    Returns:
+        (...).
+    """
+    if x.shape[-1] > SMALL_VOCAB or x.is_cuda:
+        return x.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    return _columns(x).log_softmax(0).gather(0, index.reshape(1, -1)).view(index.shape)
+
+
 def row_sums(x: Tensor) -> Tensor:
     """Sum over the last axis.
 

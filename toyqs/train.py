@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toyqs.objectives.objective import Loss
 from toyqs.optim import Optimiser
 from toyqs.streams import stream, thought_noise
-from toyqs.types import Batch, Model, Trace, focus, rows
+from toyqs.types import Batch, Model, Trace, focus, thinking_positions
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -64,9 +64,22 @@ class Sampler(Protocol):
         ...
 
 
-def draws(
-    task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor
-) -> Iterator[tuple[Batch, Tensor]]:
+class Drawn(NamedTuple):
+    """What a training step consumes."""
+
+    inputs: Tensor  # (S, B, T) long
+    positions: Tensor | None  # (S, B, T') long, those that think; None: all
+    counted: Batch  # at the thinking positions
+    noise: Tensor  # (S, B, T', K, L) in [0, 1)
+
+
+def prepared(batch: Batch, noise: Tensor) -> Drawn:
+    """A batch (S, B, T) and its thought noise (S, B, T', K, L), ready for a step."""
+    positions = thinking_positions(batch)
+    return Drawn(batch.inputs, positions, focus(batch, positions), noise)
+
+
+def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor) -> Iterator[Drawn]:
     """Training batches and thought noise, each from a stream of its own per seed, without end.
 
     Batches are drawn `CHUNK` at once, when the share of the steps done is that of the first of them.
@@ -78,8 +91,7 @@ def draws(
         like: the model's dtype and device.
 
     Yields:
-        A batch (S, B, T) and noise (S, B, thinking positions, K, L) in [0, 1), drawn in the order
-        [L, position, K].
+        A batch and its noise, drawn in the order [L, position, K].
     """
     data = [stream(seed, "training data") for seed in seeds]
     noise = [stream(seed, "thought noise") for seed in seeds]
@@ -88,10 +100,26 @@ def draws(
         progress = min(1.0, step / settings.steps)
         many = [task.sample(g, CHUNK * size, settings.seq_len, "train", progress) for g in data]
         stacked = stack(many, like, settings.think_everywhere)
-        for start in range(0, CHUNK * size, size):
-            batch = rows(stacked, slice(start, start + size))
-            drawn = thought_noise(noise, batch.think, settings.num_thoughts, settings.thought_length)
-            yield batch, drawn.to(like)
+        silence = thought_noise(noise, stacked.think, settings.num_thoughts, 0).to(like)
+        for part in _split(prepared(stacked, silence), size):
+            if not settings.thought_length:
+                yield part
+                continue
+            drawn = thought_noise(noise, part.counted.think, settings.num_thoughts, settings.thought_length)
+            yield part._replace(noise=drawn.to(like))
+
+
+def _split(drawn: Drawn, size: int) -> Iterator[Drawn]:
+    """Parts of `size` sequences each, along the axis B."""
+
+    def parts(field: Tensor | None) -> Iterator[Any]:
+        if field is None:
+            return itertools.repeat(None)
+        # Copied once, so that no step meets a tensor with gaps.
+        return iter(field.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
+
+    counted = map(Batch, *map(parts, drawn.counted))
+    return map(Drawn, parts(drawn.inputs), parts(drawn.positions), counted, parts(drawn.noise))
 
 
 def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
@@ -120,11 +148,7 @@ def learning_rate(step: int, settings: Settings) -> float:
 
 
 def train(
-    model: Model,
-    objective: Objective,
-    data: Iterator[tuple[Batch, Tensor]],
-    settings: Settings,
-    report: Report,
+    model: Model, objective: Objective, data: Iterator[Drawn], settings: Settings, report: Report
 ) -> None:
     """Train in place.
 
@@ -136,14 +160,14 @@ def train(
         report: called after every step with its number, from 1, and the values (S,) of that step.
     """
     assert isinstance(model, nn.Module)
-    optimiser = Optimiser(model, settings.lr)
+    optimiser = Optimiser(model)
     reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
     for step in range(settings.steps):
-        batch, noise = next(data)
+        drawn = next(data)
         weights = {name: w.at(step / settings.steps) for name, w in settings.weights.items()}
         running = reward / (1.0 - decay) if decay < 1.0 else reward
         optimiser.zero()
-        values = accumulate(model, objective, (batch, noise), weights, settings.grad_acc, running)
+        values = accumulate(model, objective, drawn, weights, settings.grad_acc, running)
         optimiser.clip(settings.max_norm)
         optimiser.step(learning_rate(step, settings))
         if "reward" in values:
@@ -155,7 +179,7 @@ def train(
 def accumulate(
     model: Model,
     objective: Objective,
-    drawn: tuple[Batch, Tensor],
+    drawn: Drawn,
     weights: dict[str, float],
     grad_acc: int,
     running_reward: Tensor,
@@ -168,7 +192,7 @@ def accumulate(
     Args:
         model: see `train`.
         objective: see `train`.
-        drawn: a batch and its thought noise.
+        drawn: from `draws` or `prepared`.
         weights: name of a part of the loss -> its weight; parts of weight 0 cost no backward pass.
         grad_acc: number of parts.
         running_reward: (S,) for baseline ema.
@@ -176,20 +200,25 @@ def accumulate(
     Returns:
         Name -> (S,), the loss's parts and the reward over the batch.
     """
-    batch, noise = drawn
-    counted = focus(batch)
-    total = counted.weights.sum((1, 2))
     values: dict[str, Tensor] = {}
-    size = batch.inputs.shape[1] // grad_acc
-    for start in range(0, batch.inputs.shape[1], size):
-        span = slice(start, start + size)
-        part = rows(counted, span)
-        trace = model(batch.inputs[:, span], batch.think[:, span], noise[:, span])
-        loss = objective(trace._replace(running_reward=running_reward), part)
-        share = part.weights.sum((1, 2)) / total
+    for part, share in _shares(drawn, grad_acc):
+        trace = model(part.inputs, part.positions, part.noise)
+        loss = objective(trace._replace(running_reward=running_reward), part.counted)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
-        torch.stack(terms).sum().backward()
+        sum(terms[1:], terms[0]).sum().backward()
         seen = loss.parts if loss.reward is None else {**loss.parts, "reward": loss.reward}
         for name, value in seen.items():
-            values[name] = values.get(name, 0.0) + share * value.detach()
+            counted = share * value.detach()
+            values[name] = values[name] + counted if name in values else counted
     return values
+
+
+def _shares(drawn: Drawn, count: int) -> Iterator[tuple[Drawn, Tensor | float]]:
+    """Parts of equally many sequences, and the share (S,) of the whole's weights that each has."""
+    weights = drawn.counted.weights
+    if count == 1:
+        yield drawn, 1.0
+        return
+    total = weights.sum((1, 2))
+    for part in _split(drawn, weights.shape[1] // count):
+        yield part, part.counted.weights.sum((1, 2)) / total

@@ -62,8 +62,8 @@ class Model(Protocol):
 
     speaks_alone: bool  # whether it predicts without a thought too
 
-    def read(self, inputs: Tensor, think_at: Tensor) -> Context:
-        """Inputs and thinking positions (S, B, T) -> the context at the thinking positions."""
+    def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
+        """Inputs (S, B, T) -> the context at the positions (S, B, T'), or at all where None."""
         ...
 
     def at(self, context: Context, index: Tensor) -> Context:
@@ -78,30 +78,27 @@ class Model(Protocol):
         """The prediction with each thought."""
         ...
 
-    def __call__(self, inputs: Tensor, think_at: Tensor, noise: Tensor) -> Trace:
+    def __call__(self, inputs: Tensor, positions: Tensor | None, noise: Tensor) -> Trace:
         """Read, think and talk."""
         ...
 
 
-def focus(batch: Batch) -> Batch:
-    """The batch at its thinking positions only: T shrinks to their number.
+def focus(batch: Batch, positions: Tensor | None) -> Batch:
+    """The batch at some of its positions, such as the thinking ones: T shrinks to their number.
 
     Args:
-        batch: T counts every position; `think` marks equally many in every sequence.
+        batch: T counts every position.
+        positions: (S, B, T') long, from `thinking_positions`; None: all.
 
     Returns:
-        The same sequences, T counting the thinking positions in their order.
-
-    Raises:
-        ValueError: sequences of the batch think at different numbers of positions.
+        The same sequences, T counting the positions in the order given.
     """
-    index = thinking_positions(batch.think)
-    if index is None:
+    if positions is None:
         return batch
     oracle = batch.oracle
     if oracle is not None:
-        oracle = oracle.gather(2, index.unsqueeze(-1).expand(*index.shape, oracle.shape[-1]))
-    inputs, targets, weights, think = (x.gather(2, index) for x in batch[:4])
+        oracle = oracle.gather(2, positions.unsqueeze(-1).expand(*positions.shape, oracle.shape[-1]))
+    inputs, targets, weights, think = (x.gather(2, positions) for x in batch[:4])
     return Batch(inputs, targets, weights, think, oracle)
 
 
@@ -112,18 +109,16 @@ def rows(batch: Batch, span: slice) -> Batch:
     return Batch(inputs[:, span], targets[:, span], weights[:, span], think[:, span], part)
 
 
-def thinking_positions(think: Tensor) -> Tensor | None:
+def thinking_positions(batch: Batch) -> Tensor | None:
     """Indices of the thinking positions; None when every position thinks.
 
-    Args:
-        think: (S, B, T) bool.
-
     Returns:
-        (S, B, number of thinking positions) long, ascending, or None.
+        (S, B, T') long, T' the number of thinking positions, ascending; or None.
 
     Raises:
         ValueError: sequences think at different numbers of positions.
     """
+    think = batch.think
     count = int(think[0, 0].sum())
     if not bool((think.sum(-1) == count).all()):
         raise ValueError("Batch.think: every sequence must think at equally many positions")

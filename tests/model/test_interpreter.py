@@ -10,6 +10,7 @@ from tests import tiny
 from tests.model.test_gru import torch_gru
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.types import thinking_positions
 
 
 def core_of(model: LatentReasoner, role: str) -> Core:
@@ -32,7 +33,7 @@ def markers(core: Core) -> tuple[Tensor, Tensor]:
 )
 def test_afresh_reads_start_symbols_end(extra: dict[str, int]) -> None:
     model, batch, noise = tiny.sampled(tiny.config(weight_groups="ABCD", interpreter_hidden_dim=4, **extra))
-    thoughts = model.think(model.read(batch.inputs, batch.think), noise)
+    thoughts = model.think(model.read(batch.inputs, thinking_positions(batch)), noise)
     readings, core = model.interpreter(thoughts), core_of(model, "interpreter")
     assert readings.shape == (*thoughts.symbols.shape[:-1], 4)
     table = (core.thoughts or core.tokens).weight[0]
@@ -48,7 +49,7 @@ def test_afresh_reads_start_symbols_end(extra: dict[str, int]) -> None:
 def test_onward_goes_on_from_the_reasoner(groups: str, length: int) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start="onward", max_reasoning_len=length)
     model, batch, noise = tiny.sampled(settings)
-    thoughts = model.think(model.read(batch.inputs, batch.think), noise)
+    thoughts = model.think(model.read(batch.inputs, thinking_positions(batch)), noise)
     readings = model.interpreter(thoughts)
     base, reasoner, interpreter = (core_of(model, r) for r in ("base_reasoner", "reasoner", "interpreter"))
     for b in range(3):
@@ -66,10 +67,10 @@ def test_afresh_at_length_zero_is_a_learned_constant() -> None:
     for groups in tiny.PATTERNS:
         settings = tiny.config(weight_groups=groups, max_reasoning_len=0)
         model, batch, noise = tiny.sampled(settings)
-        trace = model(batch.inputs, batch.think, noise)
+        trace = model(batch.inputs, thinking_positions(batch), noise)
         core = core_of(model, "interpreter")
         constant = consumed(core, list(markers(core)), model.interpreter.start_state.flatten())
-        context = model.read(batch.inputs, batch.think)
+        context = model.read(batch.inputs, thinking_positions(batch))
         features = [context.base.unsqueeze(3), constant.expand(1, 3, 2, 1, -1)]
         torch.testing.assert_close(trace.logits.squeeze(-2), model.head(features), rtol=0, atol=1e-12)
         assert trace.log_prob is None and trace.entropy is None
@@ -78,7 +79,7 @@ def test_afresh_at_length_zero_is_a_learned_constant() -> None:
 def test_onward_at_length_zero_knows_the_context_and_nothing_else() -> None:
     settings = tiny.config(interpreter_start="onward", max_reasoning_len=0, weight_groups="ABCD")
     model, batch, noise = tiny.sampled(settings)
-    context = model.read(batch.inputs, batch.think)
+    context = model.read(batch.inputs, thinking_positions(batch))
     trace = model.talk(context, model.think(context, noise))
     reasoner, interpreter = (core_of(model, r) for r in ("reasoner", "interpreter"))
     for b in range(3):

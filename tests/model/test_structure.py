@@ -10,8 +10,8 @@ from toyqs.config import RunConfig
 from toyqs.config_key import mixing_of
 from toyqs.objectives.objective import Reinforce
 from toyqs.streams import stream, thought_noise
-from toyqs.train import accumulate
-from toyqs.types import focus
+from toyqs.train import accumulate, prepared
+from toyqs.types import focus, thinking_positions
 
 GRU = ("backbone.weight_ih", "backbone.weight_hh", "backbone.bias_ih", "backbone.bias_hh")
 EXTRAS = [
@@ -58,7 +58,9 @@ def expected(settings: RunConfig) -> dict[str, set[str]]:
 
 def reached(settings: RunConfig) -> dict[str, set[str]]:
     model, batch, noise = tiny.sampled(settings, size=4)
-    parts = Reinforce()(model(batch.inputs, batch.think, noise), focus(batch)).parts
+    parts = Reinforce()(
+        model(batch.inputs, thinking_positions(batch), noise), focus(batch, thinking_positions(batch))
+    ).parts
     return {
         name: {n for n, g in tiny.gradients(loss.sum(), model).items() if bool(g.any())}
         for name, loss in parts.items()
@@ -93,13 +95,12 @@ def test_every_parameter_is_reached_and_has_a_name(groups: str, start: str) -> N
 def test_nothing_before_a_token_knows_of_it(groups: str, start: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start, mixing="gate")
     model, batch, _ = tiny.sampled(settings)
-    everywhere = torch.ones_like(batch.think)
     noise = tiny.noise((1, 3, 4, 2, 2))
-    before = model(batch.inputs, everywhere, noise)
+    before = model(batch.inputs, None, noise)
     for later in (1, 2, 3):
         changed = batch.inputs.clone()
         changed[:, :, later] = (changed[:, :, later] + 1) % tiny.SYMBOLS
-        after = model(changed, everywhere, noise)
+        after = model(changed, None, noise)
         for name in ("logits", "log_prob", "entropy", "thought_weight"):
             old, new = getattr(before, name), getattr(after, name)
             assert torch.equal(old[:, :, :later], new[:, :, :later]), name
@@ -115,7 +116,9 @@ def test_a_thought_stands_alone(groups: str, start: str) -> None:
     forced = torch.randint(tiny.SYMBOLS, (1, 3, 2, 3, 2), generator=torch.Generator().manual_seed(1))
     other, place = forced.clone(), (0, 1, 1, 2)
     other[place] = (other[place] + 1) % tiny.SYMBOLS
-    before, after = (model(batch.inputs, batch.think, torch.empty(0), x) for x in (forced, other))
+    before, after = (
+        model(batch.inputs, thinking_positions(batch), torch.empty(0), x) for x in (forced, other)
+    )
     elsewhere = torch.ones(1, 3, 2, 3, dtype=torch.bool)
     elsewhere[place] = False
     for name in ("logits", "log_prob", "entropy", "thought_weight"):
@@ -130,8 +133,8 @@ def test_thoughts_have_no_order(groups: str, start: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=4, mixing="gate")
     model, batch, noise = tiny.sampled(settings)
     order = torch.tensor([2, 0, 3, 1])
-    before = model(batch.inputs, batch.think, noise)
-    after = model(batch.inputs, batch.think, noise[..., order, :])
+    before = model(batch.inputs, thinking_positions(batch), noise)
+    after = model(batch.inputs, thinking_positions(batch), noise[..., order, :])
     for name in ("logits", "log_prob", "entropy", "thought_weight"):
         torch.testing.assert_close(
             getattr(after, name), getattr(before, name)[:, :, :, order], rtol=0, atol=1e-12, msg=name
@@ -142,7 +145,7 @@ def test_thoughts_use_independent_noise() -> None:
     """Noise of one thought moves that thought alone; no two columns of the noise are alike."""
     settings = tiny.config(trice_samples=3, max_reasoning_len=4)
     model, batch, noise = tiny.sampled(settings)
-    context = model.read(batch.inputs, batch.think)
+    context = model.read(batch.inputs, thinking_positions(batch))
     other = noise.clone()
     other[..., 1, :] = 1 - other[..., 1, :]
     before, after = (model.think(context, x).symbols for x in (noise, other))
@@ -161,7 +164,7 @@ def test_gradient_accumulation_gives_the_same_gradient(start: str, baseline: str
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
     weights = batch.weights * torch.tensor([0.1, 1.0, 3.0, 0.7]).view(1, 4, 1)
     weights[0, 0] = 0.0
-    drawn = (batch._replace(weights=weights), noise)
+    drawn = prepared(batch._replace(weights=weights), noise)
     running, found = torch.tensor([-1.0, -0.5]).double(), []
     for grad_acc in (1, parts):
         model.zero_grad()
@@ -180,20 +183,20 @@ def test_symbols_alone_carry_the_context(groups: str) -> None:
     settings = tiny.config(weight_groups=groups, use_base_lm=False)
     model, batch, noise = tiny.sampled(settings)
     other = (batch.inputs + 1) % tiny.SYMBOLS
-    symbols = model.think(model.read(batch.inputs, batch.think), noise).symbols
-    before, after = (model(x, batch.think, noise, symbols) for x in (batch.inputs, other))
+    symbols = model.think(model.read(batch.inputs, thinking_positions(batch)), noise).symbols
+    before, after = (model(x, thinking_positions(batch), noise, symbols) for x in (batch.inputs, other))
     assert torch.equal(before.logits, after.logits)
     assert not torch.equal(before.log_prob, after.log_prob)
-    moved = model(batch.inputs, batch.think, noise, (symbols + 1) % tiny.SYMBOLS)
+    moved = model(batch.inputs, thinking_positions(batch), noise, (symbols + 1) % tiny.SYMBOLS)
     assert not torch.equal(before.logits, moved.logits)
 
 
 def test_with_a_base_lm_the_context_speaks_too() -> None:
     for start in tiny.STARTS:
         model, batch, noise = tiny.sampled(tiny.config(interpreter_start=start))
-        symbols = model.think(model.read(batch.inputs, batch.think), noise).symbols
-        before = model(batch.inputs, batch.think, noise, symbols)
-        after = model((batch.inputs + 1) % tiny.SYMBOLS, batch.think, noise, symbols)
+        symbols = model.think(model.read(batch.inputs, thinking_positions(batch)), noise).symbols
+        before = model(batch.inputs, thinking_positions(batch), noise, symbols)
+        after = model((batch.inputs + 1) % tiny.SYMBOLS, thinking_positions(batch), noise, symbols)
         assert not torch.equal(before.logits, after.logits)
 
 
@@ -203,9 +206,9 @@ def test_thinking_where_marked_equals_thinking_everywhere_there(start: str, mixi
     settings = tiny.config(interpreter_start=start, mixing=mixing)
     model, batch, _ = tiny.sampled(settings, copies=2)
     noise = tiny.noise((2, 3, 4, 2, 2))
-    everywhere = model(batch.inputs, torch.ones_like(batch.think), noise)
+    everywhere = model(batch.inputs, None, noise)
     marked = noise[batch.think].view(2, 3, 2, 2, 2)
-    there = model(batch.inputs, batch.think, marked)
+    there = model(batch.inputs, thinking_positions(batch), marked)
     for name in ("logits", "log_prob", "entropy"):
         whole = getattr(everywhere, name)
         wanted = whole[batch.think].view(2, 3, 2, *whole.shape[3:])
@@ -219,6 +222,6 @@ def test_a_model_without_a_reasoner_gives_the_base_lm_alone() -> None:
     assert set(plain) == core(tiny.config(), "base_lm", "tokens") | {"head.weight_0", "head.bias"}
     assert all(torch.equal(plain[name], thinking_model[name]) for name in plain)
     model, batch, noise = tiny.sampled(tiny.config(use_reasoner=False))
-    trace = model(batch.inputs, batch.think, noise)
+    trace = model(batch.inputs, thinking_positions(batch), noise)
     assert trace.logits.shape == (1, 3, 2, 1, 1, 3)
     assert trace.log_prob is None and trace.entropy is None and trace.thought_weight is None

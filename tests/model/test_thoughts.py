@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tests import reference, tiny
 from toyqs.model.thoughts import _Draw, sample_symbols
+from toyqs.types import thinking_positions
 
 PROBS = torch.tensor(
     [
@@ -104,10 +105,10 @@ def test_a_forbidden_symbol_leaves_everything_finite() -> None:
 def test_scoring_forced_symbols_equals_sampling_them(start: str, thoughts: int) -> None:
     settings = tiny.config(interpreter_start=start, trice_samples=thoughts, max_reasoning_len=3)
     model, batch, noise = tiny.sampled(settings, copies=2)
-    drawn = model(batch.inputs, batch.think, noise)
-    symbols = model.think(model.read(batch.inputs, batch.think), noise).symbols
+    drawn = model(batch.inputs, thinking_positions(batch), noise)
+    symbols = model.think(model.read(batch.inputs, thinking_positions(batch)), noise).symbols
     assert len(symbols.unique()) == tiny.SYMBOLS
-    scored = model(batch.inputs, batch.think, torch.empty(0), symbols)
+    scored = model(batch.inputs, thinking_positions(batch), torch.empty(0), symbols)
     for name in ("logits", "log_prob", "entropy"):
         assert torch.equal(getattr(drawn, name), getattr(scored, name)), name
 
@@ -122,7 +123,7 @@ def test_the_trace_equals_the_plain_reference(groups: str, start: str, extra: di
     mixing = tiny.MIXERS[tiny.PATTERNS.index(groups) % 4]
     settings = tiny.config(weight_groups=groups, interpreter_start=start, mixing=mixing, **extra)
     model, batch, noise = tiny.sampled(settings)
-    context = model.read(batch.inputs, batch.think)
+    context = model.read(batch.inputs, thinking_positions(batch))
     thoughts = model.think(context, noise)
     trace = model.talk(context, thoughts)
     log_q = torch.log_softmax(trace.logits[0, :, :, :, 0], -1)

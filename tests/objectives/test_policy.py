@@ -12,7 +12,7 @@ from torch import Tensor
 from tests import tiny
 from toyqs.objectives import policy, rewards
 from toyqs.objectives.objective import Reinforce, nll
-from toyqs.types import Batch, Trace
+from toyqs.types import Batch, Trace, thinking_positions
 
 SEEDS, BATCH, TIME, THOUGHTS, LENGTH, VOCAB = 3, 4, 2, 3, 2, 5
 
@@ -137,8 +137,8 @@ def test_batch_std_scales_and_does_not_turn() -> None:
     model, drawn, noise = tiny.sampled(settings, BATCH, SEEDS)
     weights = drawn.weights.clone()
     weights[:, 1] = 0
-    batch = tiny.focus(drawn._replace(weights=weights))
-    trace = model(drawn.inputs, drawn.think, noise)
+    batch = tiny.focus(drawn._replace(weights=weights), thinking_positions(drawn))
+    trace = model(drawn.inputs, thinking_positions(drawn), noise)
     grads, losses = [], []
     for scale in ("none", "batch_std"):
         loss = Reinforce(advantage_scale=scale)(trace, batch)

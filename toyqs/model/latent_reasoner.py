@@ -11,7 +11,7 @@ from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import Head, pick_rows
 from toyqs.model.thoughts import TokenHead, think
-from toyqs.types import BranchState, Context, Thoughts, Trace, thinking_positions
+from toyqs.types import BranchState, Context, Thoughts, Trace
 
 READERS = ("base_lm", "base_reasoner")
 
@@ -48,12 +48,12 @@ class LatentReasoner(nn.Module):
         self.interpreter = interpreter
         self.speaks_alone: bool = mixer.speaks_alone  # type: ignore[assignment]
 
-    def read(self, inputs: Tensor, think_at: Tensor) -> Context:
+    def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
         """Read the context once.
 
         Args:
             inputs: (S, B, T) long, all positions.
-            think_at: (S, B, T) bool, the positions that think.
+            positions: (S, B, T') long, those that think; None: all.
 
         Returns:
             base_lm's outputs and base_reasoner's branch points at the thinking positions.
@@ -63,9 +63,8 @@ class LatentReasoner(nn.Module):
         read = {letter: self._read(letter, inputs) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
         branches = read[letters["base_reasoner"]][1] if "base_reasoner" in letters else None
-        index = thinking_positions(think_at)
         context = Context(base, branches)
-        return context if index is None else self.at(context, index)
+        return context if positions is None else self.at(context, positions)
 
     def at(self, context: Context, index: Tensor) -> Context:
         """The context at some of its positions.
@@ -115,9 +114,11 @@ class LatentReasoner(nn.Module):
             return trace
         return trace._replace(log_prob=thoughts.log_prob, entropy=thoughts.entropy)
 
-    def forward(self, inputs: Tensor, think_at: Tensor, noise: Tensor, forced: Tensor | None = None) -> Trace:
+    def forward(
+        self, inputs: Tensor, positions: Tensor | None, noise: Tensor, forced: Tensor | None = None
+    ) -> Trace:
         """Read, think and talk: the trace at the thinking positions (arguments as in `read`, `think`)."""
-        context = self.read(inputs, think_at)
+        context = self.read(inputs, positions)
         return self.talk(context, self.think(context, noise, forced))
 
     def _core(self, role: str) -> Core:

@@ -6,6 +6,7 @@ same numbers, bit for bit on CPU, alone and in company.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -96,10 +97,15 @@ def pick_rows(table: Tensor, ids: Tensor) -> Tensor:
         (S, ..., F).
     """
     num_seeds, num_rows, width = table.shape
-    offsets = torch.arange(num_seeds, device=ids.device) * num_rows
-    rows = (ids.flatten(1) + offsets.unsqueeze(1)).flatten()
+    rows = (ids.flatten(1) + _first_rows(num_seeds, num_rows, ids.device)).flatten()
     # index_select's gradient is an index_add, faster on CPU than an embedding's.
     return table.flatten(0, 1).index_select(0, rows).view(*ids.shape, width)
+
+
+@functools.lru_cache(maxsize=16)
+def _first_rows(num_seeds: int, num_rows: int, device: torch.device) -> Tensor:
+    """Where each seed's rows begin in a table of all seeds, (S, 1)."""
+    return torch.arange(0, num_seeds * num_rows, num_rows, device=device).unsqueeze(1)
 
 
 def logistic_(x: Tensor) -> Tensor:
@@ -112,7 +118,7 @@ def logistic_(x: Tensor) -> Tensor:
     Args:
         x: (S, ...), contiguous.
     """
-    if x[0].numel() % LANES == 0:
+    if x.numel() // x.shape[0] % LANES == 0:
         return x.sigmoid_()
     return x.mul_(0.5).tanh_().mul_(0.5).add_(0.5)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toyqs.numerics import log_softmax
+from toyqs.numerics import log_prob_of
 
 
 def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
@@ -24,8 +24,7 @@ def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
         ValueError: the shapes disagree.
     """
     require_shape("targets", targets, logits.shape[:3] + logits.shape[4:5])
-    index = targets[:, :, :, None, :, None].expand(*logits.shape[:-1], 1)
-    return log_softmax(logits).gather(-1, index).squeeze(-1).sum(-1)
+    return log_prob_of(logits, targets.unsqueeze(3).expand(logits.shape[:-1])).sum(-1)
 
 
 def likelihood(log_q: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
