@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.gru import GRU, _Branch, _Sequence
+from toyqs.model import gru_sequence
+from toyqs.model.gru import GRU, _Branch
+from toyqs.model.gru_sequence import Sequence
 from toyqs.model.layers import initialise
 
 SEEDS, BATCH, TIME, WIDTH = 2, 3, 5, 4
@@ -136,7 +138,35 @@ def test_gradient_of_a_branch_step_that_all_positions_share() -> None:
 def test_gradient_of_a_sequence(time: int) -> None:
     x = random(2, 2, time, 6).requires_grad_()
     weight, bias = random(2, 2, 6, seed=1).requires_grad_(), random(2, 1, 6, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(_Sequence.apply, (x, weight, bias))
+    assert torch.autograd.gradcheck(Sequence.apply, (x, weight, bias))
+
+
+def test_sequences_of_one_shape_do_not_meet_in_the_tensors_that_are_kept() -> None:
+    """Two are read before either goes back, as two roles of one width are; a third, longer, comes between."""
+    weight, bias = random(2, 2, 6, seed=1).requires_grad_(), random(2, 1, 6, seed=2).requires_grad_()
+    one, two = (random(2, 2, 4, 6, seed=n).requires_grad_() for n in (3, 4))
+
+    def alone(x: Tensor) -> tuple[Tensor, ...]:
+        out = Sequence.apply(x, weight, bias)
+        return out.detach().clone(), *torch.autograd.grad(out.square().sum(), (x, weight, bias))
+
+    wanted = alone(one), alone(two)
+    outs = [Sequence.apply(x, weight, bias) for x in (one, two)]
+    alone(random(2, 2, 5, 6, seed=5).requires_grad_())
+    for x, out, (values, *grads) in zip((one, two), outs, wanted, strict=True):
+        assert torch.equal(out, values)
+        found = torch.autograd.grad(out.square().sum(), (x, weight, bias))
+        assert all(map(torch.equal, found, grads))
+
+
+@pytest.mark.parametrize("kept", [0, 2**30])
+def test_long_sequences_are_read_like_short_ones(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """What is too large to be kept is made anew; the numbers are the same."""
+    gru = backbone()
+    x = rows(gru, random(SEEDS, BATCH, TIME, WIDTH)).detach()
+    wanted = gru.read(x)[0]
+    monkeypatch.setattr(gru_sequence, "KEPT_NUMBERS", kept)
+    assert torch.equal(gru.read(x)[0], wanted)
 
 
 def test_seeds_do_not_mix() -> None:
