@@ -251,14 +251,8 @@ def test_parts_are_weighted_and_added() -> None:
 
     def gradient(**weights: float) -> tiny.Gradients:
         model.zero_grad()
-        accumulate(
-            model,
-            Reinforce(),
-            prepared(batch, noise),
-            {"nll": 0.0, "policy": 0.0, "entropy": 0.0} | weights,
-            1,
-            running,
-        )
+        each = {"nll": 0.0, "policy": 0.0, "entropy": 0.0} | weights
+        accumulate(model, Reinforce(), prepared(batch, noise), each, 1, running)
         return {
             n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()
         }

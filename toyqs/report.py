@@ -120,7 +120,7 @@ def comparison_figure(
 
 
 def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame]) -> None:
-    colour = plotting.ARM_COLOURS.get(arm, plotting.OTHER_COLOUR)
+    colour = plotting.arm_colour(arm)
     # a logarithmic axis has no place for what was measured before the first step
     seeds = {
         seed: curve[curve["step"] > 0].set_index("step")["nll"].astype(float)
@@ -130,15 +130,11 @@ def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame]) -> No
         axes.plot(curve.index, curve, color=colour, linewidth=0.8, alpha=0.45)
     if seeds:
         mean = pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False)
-        axes.plot(mean.index, mean, color=colour, linewidth=2.6, label=_legend(arm))
-
-
-def _legend(arm: str) -> str:
-    return plotting.ARM_LABELS.get(arm, arm).replace("-\n", "-").replace("\n", " ")
+        axes.plot(mean.index, mean, color=colour, linewidth=2.6, label=plotting.arm_name(arm))
 
 
 def _draw_final(axes: Axes, arm: str, place: int, frame: pd.DataFrame) -> None:
-    colour = plotting.ARM_COLOURS.get(arm, plotting.OTHER_COLOUR)
+    colour = plotting.arm_colour(arm)
     values = _column(frame, "nll").to_numpy()
     spread = np.linspace(-0.22, 0.0, len(values)) if len(values) > 1 else np.zeros(len(values))
     axes.scatter(place + spread, values, color=colour, s=26, alpha=0.6, linewidths=0)
