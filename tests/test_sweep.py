@@ -133,3 +133,10 @@ def test_a_run_without_controls_gets_its_table(tmp_path, capsys, reasoner):
     printed = capsys.readouterr().out
     assert ("thinking" if reasoner else "no_reasoner") in printed
     assert "Verdict" not in printed
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(capsys):
+    """Such as a place where even the superuser makes no folder."""
+    assert sweep.main([config(Path("/proc/toyqs/runs"))]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("toyqs: runs_dir=/proc/toyqs/runs: cannot be made (")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 from dataclasses import replace
 from multiprocessing import resource_sharer
@@ -77,7 +80,7 @@ def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("isolate", [False, True])
-def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, isolate):
+def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, capsys, isolate):
     monkeypatch.setattr(workers, "RETRY_SECONDS", 0.5)
     one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
     held = claim(folder_of(one, 1))
@@ -94,6 +97,9 @@ def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, isola
     assert workers.run_all([one, other], 1, progress, isolate=isolate) == []
     assert released and all(is_complete(tmp_path, run_key(one.config, seed)) for seed in (0, 1, 5))
     assert progress.line().startswith("3 done, 0 running, 0 failed, 0 skipped of 3 runs")
+    said = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
+    owner = f"process {os.getpid()} on {socket.gethostname()}, since "
+    assert len(said) == 1 and said[0].startswith(f"toyqs: waiting for run {run_key(one.config, 1)}: {owner}")
 
 
 def test_a_stack_reaches_its_worker_without_a_server_of_tensors(tmp_path, monkeypatch):
@@ -108,3 +114,21 @@ def test_a_stack_reaches_its_worker_without_a_server_of_tensors(tmp_path, monkey
     assert isinstance(one.config.task.permutations, torch.Tensor)
     assert "permutations" in vars(one.config.task)
     assert workers.run_all([one], 1, Progress([one], 0), isolate=True) == []
+
+
+def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch):
+    one, other = stack(tmp_path, [0]), stack(tmp_path, [5])
+    progress = Progress([one, other], 0)
+    real, killed = workers._settled, []
+
+    def settled(board, worker):
+        free = real(board, worker)
+        if free is not None and free.process is not None and not free.entry and not killed:
+            killed.append(free.process.pid)
+            os.kill(free.process.pid, signal.SIGKILL)
+            free.process.join()
+        return real(board, free) if free is not None else None
+
+    monkeypatch.setattr(workers, "_settled", settled)
+    assert workers.run_all([one, other], 1, progress, isolate=True) == []
+    assert killed and is_complete(tmp_path, run_key(other.config, 5))

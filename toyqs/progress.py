@@ -72,6 +72,10 @@ class Progress:
         self._failed += failed
         self._show()
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the live one."""
+        tqdm.write(f"toyqs: {text}", file=sys.stderr)
+
     def close(self) -> None:
         """Leave the line as it is and print no more."""
         self._plain = False

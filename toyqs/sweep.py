@@ -30,13 +30,19 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
         sweep: stacks are trained in worker processes even one at a time, so that nothing stops the others.
 
     Returns:
-        0, or 1 where a run failed.
+        0, or 1 where a run failed, or 2 where the folder of runs cannot be made.
     """
+    runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
+    try:
+        Path(runs_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        said = f"cannot be made ({error.strerror}); give a folder of your own"
+        print(f"toyqs: runs_dir={runs_dir}: {said}", file=sys.stderr)
+        return 2
     cost = counted_once()
     cells, unbuildable = _planned(configs, cost)
     if not cells:
         return 1
-    runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
     for cell in cells:
         write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
     asked = {key for cell in cells for arm in cell.arms for key in cell.keys[arm].values()}

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from toyqs import attempt
 from toyqs.attempt import Outcome
 from toyqs.config_key import run_key
+from toyqs.locks import owner_of
 from toyqs.plan import Stack
 from toyqs.progress import Progress
 from toyqs.results import is_complete
@@ -61,6 +62,7 @@ class _Board:
         self.queue = deque((0.0, index, stack) for index, stack in enumerate(stacks))
         self.progress = progress
         self.failures: list[Failure] = []
+        self.waited_for: set[int] = set()
 
     def take(self, *, wait_for_it: bool = False) -> tuple[int, Stack] | None:
         """The next stack that may start now, or with `wait_for_it` as soon as one may."""
@@ -79,6 +81,10 @@ class _Board:
         # A stack whose process died may have written some of its rows before.
         failed = [(seed, key) for seed, key in rest.items() if not is_complete(config.runs_dir, key)]
         if outcome.elsewhere:
+            if index not in self.waited_for:  # it comes here anew at every look
+                self.waited_for.add(index)
+                key = run_key(config, outcome.elsewhere[0])
+                self.progress.say(f"waiting for run {key}: {owner_of(Path(config.runs_dir) / key)} is at it")
             later = time.monotonic() + RETRY_SECONDS
             self.queue.append((later, index, stack._replace(seeds=outcome.elsewhere)))
         if failed:
@@ -94,6 +100,7 @@ class _Worker:
 
     def __init__(self, context: Any, told: Any) -> None:
         self.pool = ProcessPoolExecutor(1, context, initializer=attempt.connect, initargs=(told,))
+        self.process: Any = None  # from the first stack on
         self.entry: tuple[int, Stack] | None = None
         self.future: Future[Outcome] = Future()
 
@@ -181,12 +188,13 @@ def _in_processes(board: _Board, processes: int) -> None:
 
 
 def _settled(board: _Board, worker: _Worker) -> _Worker | None:
-    """The worker, free again if its stack is done; None where its process died."""
-    if not worker.entry or not worker.future.done():
-        return worker
-    entry, worker.entry = worker.entry, None
-    board.settle(*entry, worker.outcome(entry[1]))
-    if worker.process.is_alive():
+    """The worker, free again if its stack is done; None where its process died, at work or idle."""
+    if worker.entry:
+        if not worker.future.done():
+            return worker
+        entry, worker.entry = worker.entry, None
+        board.settle(*entry, worker.outcome(entry[1]))
+    if worker.process is None or worker.process.is_alive():
         return worker
     worker.end()
     return None
