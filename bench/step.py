@@ -100,7 +100,7 @@ def compare_gradients(config: RunConfig) -> Gradients:
     forced = (drawn.noise * config.task.vocab_size).long()
     weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
     running = torch.zeros(1)
-    accumulate(partial(model, forced=forced), build_objective(config), drawn, weights, 1, running)
+    accumulate(partial(model, forced=forced), build_objective(config), drawn, weights, settings, running)
     plain = Reference(model.letters, widths(config), config.task.vocab_size).double()
     plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
     prediction = plain(drawn.inputs[0], build_recipe(config), forced[0].transpose(1, 2))

@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from tests.logbook import LINES, Line, jobs
 from toyqs.compose import compose_checked, compose_jobs, prepare, refusal_of
 from toyqs.config import RunConfig, register
-from toyqs.config_checks import Refusal
 from toyqs.config_key import resolved
 from toyqs.model.roles import WeightGroups, all_weight_groups
 from toyqs.packing import pack
+from toyqs.refusal import Refusal
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = sorted((ROOT / "conf" / "run_modifier").glob("*.yaml"))

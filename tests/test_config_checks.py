@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from toyqs.config import RunConfig
-from toyqs.config_checks import AT_LEAST, CHOICES, Refusal, check
+from toyqs.config_checks import AT_LEAST, CHOICES, check
+from toyqs.refusal import Refusal
 from toyqs.tasks.char_text import CharText
+from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
 
 FLOATS = [x.name for x in fields(RunConfig) if x.type == "float"]
@@ -53,7 +55,13 @@ def test_numbers_are_finite(key: str, value: float) -> None:
 
 def test_every_number_has_a_range() -> None:
     numbers = {x.name for x in fields(RunConfig) if str(x.type).startswith(("int", "float"))}
-    assert numbers - set(AT_LEAST) == {"base_lr", "max_steps", "policy_loss_beta"}
+    assert numbers - set(AT_LEAST) == {
+        "base_lr",
+        "max_steps",
+        "policy_loss_beta",
+        "temperature",
+        "clip_ratio",
+    }
 
 
 @pytest.mark.parametrize("steps", [0, -2])
@@ -143,6 +151,69 @@ def test_one_thought_is_no_group(baseline: str) -> None:
     refused(f"trice_samples=1: baseline={baseline} .*none or ema", **alone)
     for harmless in ({"policy_loss_beta": 0.0}, {"max_reasoning_len": 0}, {"baseline": "ema"}, NO_REASONER):
         assert accepted(**(alone | harmless)) == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "least"),
+    [("listwise", 2), ("plackett_luce", 2), ("maxent", 2), ("vargrad", 2), ("logz_mse", 3)],
+)
+def test_objectives_that_compare_thoughts_need_some(objective: str, least: int) -> None:
+    few = {"objective": objective, "trice_samples": least - 1}
+    refused(f"objective={objective}: .*trice_samples={least} or more", **few)
+    for harmless in ({"policy_loss_beta": 0.0}, {"max_reasoning_len": 0}, NO_REASONER):
+        assert accepted(**(few | harmless)) == []
+    assert accepted(**few | {"trice_samples": least}) == []
+
+
+def test_group_std_of_one() -> None:
+    refused(
+        "trice_samples=1: advantage_scale=group_std",
+        trice_samples=1,
+        baseline="none",
+        advantage_scale="group_std",
+    )
+
+
+def test_multi_sample_bounds_the_likelihood() -> None:
+    refused("baseline=ema: objective=multi_sample", objective="multi_sample", baseline="ema")
+    refused("reward=accuracy: objective=multi_sample", objective="multi_sample", reward="accuracy")
+    assert accepted(objective="multi_sample") == []
+
+
+def test_inner_steps_are_for_ppo() -> None:
+    refused("inner_steps=2: only objective=ppo_clip", inner_steps=2)
+    assert accepted(inner_steps=2, objective="ppo_clip") == []
+
+
+@pytest.mark.parametrize("name", ["temperature", "clip_ratio"])
+def test_what_is_divided_by_is_above_zero(name: str) -> None:
+    refused(f"{name}=0.0: is not above 0; give for example {name}=", **{name: 0.0})
+
+
+def test_references() -> None:
+    for reward in ("log_ratio", "kl_forward", "kl_reverse"):
+        refused(f"reward={reward}: needs a reference", reward=reward)
+    hidden = HiddenMarkov()
+    for reward in ("log_ratio", "kl_forward", "kl_reverse"):
+        assert accepted(reward=reward, reference="oracle", task=hidden) == []
+    refused(
+        "reward=kl_reverse: task=rev_prog holds some tokens impossible",
+        reward="kl_reverse",
+        reference="oracle",
+    )
+    assert accepted(reward="kl_forward", reference="oracle") == []
+    assert accepted(reward="log_ratio", reference="no_thought") == []
+    refused("reference=no_thought: reward=kl_forward", reward="kl_forward", reference="no_thought")
+    silent = {"use_base_lm": False}
+    refused("reference=no_thought: .*use_base_lm=true", reward="log_ratio", reference="no_thought", **silent)
+    refused("baseline=null_thought: .*use_base_lm=true", baseline="null_thought", **silent)
+
+
+def test_a_text_has_no_oracle(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be " * 100)
+    task = CharText(path=str(text))
+    refused("reference=oracle: task=char_text", reward="log_ratio", reference="oracle", task=task, seq_len=8)
 
 
 def test_nll_thoughts_are_among_the_thoughts() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from toyqs import config_key
 from toyqs.config import RunConfig
-from toyqs.config_key import OUTSIDE_KEY, canonical, mixing_of, resolved, run_key, settings
+from toyqs.config_key import ADDED, OUTSIDE_KEY, canonical, mixing_of, resolved, run_key, settings
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
 
@@ -35,7 +35,14 @@ OTHER: dict[str, Any] = {
     "think_at": "all",
     "trice_samples": 5,
     "max_reasoning_len": 2,
+    "objective": "listwise",
     "reward": "accuracy",
+    "reward_beta": 0.5,
+    "reference": "oracle",
+    "temperature": 0.7,
+    "temperature_scale": "spread",
+    "clip_ratio": 0.1,
+    "inner_steps": 2,
     "baseline": "ema",
     "advantage_scale": "none",
     "policy_loss_beta": -1.0,
@@ -88,10 +95,33 @@ def test_every_key_has_another_value_here() -> None:
     assert set(OTHER) | {*OUTSIDE_KEY, "info", "seed"} == {x.name for x in fields(RunConfig)}
 
 
+# What makes a key matter that else would not.
+BESIDE: dict[str, dict[str, Any]] = {
+    "epochs": {"max_steps": -1},
+    "seq_len": {"task": Text()},
+    "reward_beta": {"reward": "kl_reverse"},
+    "reference": {"reward": "log_ratio"},
+    "temperature": {"objective": "vargrad"},
+    "temperature_scale": {"objective": "maxent"},
+    "clip_ratio": {"objective": "ppo_clip"},
+    "inner_steps": {"objective": "ppo_clip"},
+}
+
+
 @pytest.mark.parametrize("name", OTHER)
 def test_what_matters_changes_the_key(name: str) -> None:
-    base = {"max_steps": -1} if name == "epochs" else {"task": Text()} if name == "seq_len" else {}
+    base = BESIDE.get(name, {})
     assert not same(base, base | {name: OTHER[name]})
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_a_setting_added_later_leaves_old_names_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert getattr(RunConfig(), name) == ADDED[name], "a default changes only with RESULTS_VERSION"
+    before = key()
+    monkeypatch.setattr(
+        config_key, "settings", lambda *a: {k: v for k, v in settings(*a).items() if k != name}
+    )
+    assert key() == before
 
 
 @pytest.mark.parametrize(
@@ -135,11 +165,11 @@ IDLE_WITHOUT_REASONER = [
         "max_reasoning_len",
     ),
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
-    *("entropy_schedule", "train_nll_num"),
+    *("entropy_schedule", "train_nll_num", *ADDED),
 ]
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
-    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
+    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head", *ADDED),
 ]
 
 
@@ -166,6 +196,11 @@ def test_idle_at_zero_length(name: str) -> None:
         ({"policy_loss_beta": 0.0}, "baseline"),
         ({"policy_loss_beta": 0.0}, "advantage_scale"),
         ({"policy_loss_beta": 0.0}, "reward"),
+        ({"policy_loss_beta": 0.0}, "objective"),
+        ({"objective": "maxent"}, "baseline"),
+        ({"objective": "maxent"}, "advantage_scale"),
+        ({"objective": "multi_sample"}, "advantage_scale"),
+        ({"objective": "plackett_luce"}, "temperature"),
         ({"entropy_encouragement_coef": 0.0}, "entropy_schedule"),
         ({"use_scheduler": False}, "schedule"),
         ({"max_steps": 100}, "epochs"),
@@ -176,6 +211,22 @@ def test_idle_at_zero_length(name: str) -> None:
 )
 def test_idle_beside_another_setting(base: dict[str, Any], name: str) -> None:
     assert same(base, base | {name: OTHER[name]})
+
+
+KL = {"reward": "kl_forward", "reference": "oracle"}
+
+
+@pytest.mark.parametrize("beside", [WITHOUT, ZERO, {"policy_loss_beta": 0.0}])
+def test_what_the_predictor_learns_from_matters_without_a_policy(beside: dict[str, Any]) -> None:
+    assert not same(beside, beside | KL)
+    assert same(beside | KL, beside | KL | {"baseline": "ema"})
+
+
+def test_a_bound_and_inner_steps_matter_with_the_policy_off() -> None:
+    off = {"policy_loss_beta": 0.0}
+    assert not same(off, off | {"objective": "multi_sample"})
+    assert same(off, off | {"objective": "ppo_clip"})
+    assert not same(off, off | {"objective": "ppo_clip", "inner_steps": 2})
 
 
 @pytest.mark.parametrize(

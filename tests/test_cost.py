@@ -72,7 +72,7 @@ def test_counted_parameters_are_those_that_learn(groups: str, start: str, length
     numbers = build_settings(settings)
     drawn = next(draws(settings.task, [0], numbers, next(model.parameters())))
     weights = {name: weight.at(0.0) for name, weight in numbers.weights.items()}
-    accumulate(model, build_objective(settings), drawn, weights, 1, torch.zeros(1).double())
+    accumulate(model, build_objective(settings), drawn, weights, numbers, torch.zeros(1).double())
     assert all(p.grad is not None for p in model.parameters())
     silent = sum(int((p.grad == 0).sum()) for p in model.parameters())
     assert count_cost(settings).parameters == count_parameters(settings)

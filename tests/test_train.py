@@ -16,7 +16,8 @@ from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.objectives.objective import Reinforce, nll
+from toyqs.objectives.objective import nll
+from toyqs.objectives.reinforce import Reinforce
 from toyqs.streams import stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
@@ -252,7 +253,7 @@ def test_parts_are_weighted_and_added() -> None:
     def gradient(**weights: float) -> tiny.Gradients:
         model.zero_grad()
         each = {"nll": 0.0, "policy": 0.0, "entropy": 0.0} | weights
-        accumulate(model, Reinforce(), prepared(batch, noise), each, 1, running)
+        accumulate(model, Reinforce(), prepared(batch, noise), each, build_settings(tiny.config()), running)
         return {
             n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()
         }

@@ -19,7 +19,7 @@ from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import all_weight_groups
-from toyqs.objectives.objective import Reinforce
+from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 PATTERNS = [groups.label for groups in all_weight_groups()]
@@ -206,7 +206,11 @@ class Exact(NamedTuple):
 
 
 def exact(settings: RunConfig, thoughts: Tensor = THOUGHTS, scale: float = SCALE) -> Exact:
-    built, one = model(settings, 1, scale), one_position()
+    return exact_of(model(settings, 1, scale), settings, thoughts)
+
+
+def exact_of(built: LatentReasoner, settings: RunConfig, thoughts: Tensor = THOUGHTS) -> Exact:
+    one = one_position()
     sequence, position = AT
     index = int(one.think[0, sequence].nonzero()[position, 0])
     plain = reference.predict(built, settings, one.inputs[0, sequence, : index + 1], thoughts)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from toyqs.config import RunConfig
-from toyqs.config_key import base_matters, mixing_of
+from toyqs.config_key import OF_TEMPERATURE, base_matters, mixing_of
 from toyqs.cost import Cost, measure
 from toyqs.model.core import Core
 from toyqs.model.gru import GRU
@@ -18,8 +18,10 @@ from toyqs.model.layers import Head, initialise
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, ThoughtOnly
 from toyqs.model.roles import ROLES, WeightGroups, tie
 from toyqs.model.thoughts import TokenHead
-from toyqs.objectives.objective import Reinforce, nll
-from toyqs.train import Objective, Settings, Weight, accumulate, draws
+from toyqs.objectives.objective import Predicting
+from toyqs.objectives.reinforce import ClippedReinforce, MultiSample, Reinforce
+from toyqs.objectives.tempered import Tempered
+from toyqs.train import Objective, Settings, Weight, accumulate, draws, with_thoughts
 
 
 def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
@@ -54,7 +56,9 @@ def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
             interpreter = Afresh(num_seeds, core)
         else:
             interpreter = Onward(core, cores[letters["reasoner"]])
-    return LatentReasoner(letters, cores, head, mixer, thought_head, interpreter)
+    tells_base = config.reference == "no_thought" or config.baseline == "null_thought"
+    parts = (letters, cores, head, mixer, thought_head, interpreter)
+    return LatentReasoner(*parts, tells_base=tells_base and thought_head is not None)
 
 
 def widths(config: RunConfig) -> dict[str, int]:
@@ -113,15 +117,21 @@ def _mixer(config: RunConfig, num_seeds: int) -> nn.Module:
 
 
 def build_objective(config: RunConfig) -> Objective:
-    """The loss of a run: the NLL alone where no symbol is sampled."""
+    """The loss of a run: the predictor's alone where no symbol is sampled."""
     if not config.use_reasoner or not config.max_reasoning_len:
-        return nll
-    return Reinforce(
-        reward=config.reward,
-        baseline="group_mean" if config.baseline == "trice" else config.baseline,
-        advantage_scale=config.advantage_scale,
-        num_nll_thoughts=config.train_nll_num,
-    )
+        return Predicting(config.reward, config.reward_beta)
+    rewarded = (config.reward, config.reward_beta, config.train_nll_num)
+    if config.objective in OF_TEMPERATURE:
+        relative = config.temperature_scale == "spread"
+        return Tempered(*rewarded, config.objective, config.temperature, relative)
+    baseline = "group_mean" if config.baseline == "trice" else config.baseline
+    match config.objective:
+        case "multi_sample":
+            return MultiSample(*rewarded, baseline)
+        case "ppo_clip":
+            return ClippedReinforce(*rewarded, baseline, config.advantage_scale, config.clip_ratio)
+        case _:
+            return Reinforce(*rewarded, baseline, config.advantage_scale)
 
 
 def build_settings(config: RunConfig) -> Settings:
@@ -143,6 +153,8 @@ def build_settings(config: RunConfig) -> Settings:
         max_norm=config.clip_gradients,
         grad_acc=config.grad_acc,
         think_everywhere=config.think_at == "all",
+        reference=config.reference,
+        inner_steps=config.inner_steps if thinks and config.objective == "ppo_clip" else 0,
         weights=weights,
     )
 
@@ -157,11 +169,13 @@ def count_cost(config: RunConfig) -> Cost:
 
     drawn = next(draws(config.task, [0], settings, like))
     running = like.new_zeros(1)
-    return measure(
-        model,
-        lambda: accumulate(model, objective, drawn, weights, settings.grad_acc, running),
-        settings.batch_size * config.task.length(config.seq_len),
-    )
+
+    def step() -> None:
+        ready = with_thoughts(model, drawn) if settings.inner_steps else drawn
+        for _ in range(max(1, settings.inner_steps)):
+            accumulate(model, objective, ready, weights, settings, running)
+
+    return measure(model, step, settings.batch_size * config.task.length(config.seq_len))
 
 
 def count_parameters(config: RunConfig) -> int:

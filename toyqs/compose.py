@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from toyqs.config import TASKS, RunConfig, register
-from toyqs.config_checks import Refusal, check
+from toyqs.config_checks import check
 from toyqs.config_key import resolved
+from toyqs.refusal import Refusal
 
 TYPE_WORDS = {
     "int": "a whole number",

@@ -39,9 +39,16 @@ class RunConfig:
     trice_samples: int = 4  # K, thoughts per position
     max_reasoning_len: int = 3  # L, symbols per thought
     # the objective
-    reward: str = "likelihood"  # of a thought: likelihood or accuracy of the prediction made with it
-    baseline: str = "leave_one_out"  # none, group_mean (or trice), leave_one_out, ema
-    advantage_scale: str = "batch_std"  # none, or divided by the batch's standard deviation
+    objective: str = "reinforce"  # how rewards move the policy; config_checks.OBJECTIVES lists all
+    reward: str = "likelihood"  # of a thought: likelihood, accuracy, log_ratio, kl_forward, kl_reverse
+    reward_beta: float = 1.0  # of kl_reverse: weight of the prediction's entropy
+    reference: str | None = None  # of log_ratio and the kl rewards: oracle (the task's own) or no_thought
+    baseline: str = "leave_one_out"  # none, group_mean (or trice), leave_one_out, ema, null_thought
+    advantage_scale: str = "batch_std"  # none, batch_std, group_std (GRPO), positive_only
+    temperature: float = 0.1  # β of the objectives that draw the policy towards exp(reward / β)
+    temperature_scale: str = "absolute"  # absolute, or spread: in standard deviations of a group's rewards
+    clip_ratio: float = 0.2  # of ppo_clip: how far a probability ratio may be from 1
+    inner_steps: int = 1  # of ppo_clip: training steps on the same thoughts
     policy_loss_beta: float = 1.0  # weight of the policy loss; any finite number
     nll_loss_beta: float = 1.0  # weight of the prediction's loss
     entropy_encouragement_coef: float = 0.15  # weight of the entropy bonus, at the start of training

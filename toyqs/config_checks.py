@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,20 @@ import torch
 
 from toyqs.config import RunConfig
 from toyqs.config_key import DEBUG_VARIANTS, WIDTHS, resolved
-from toyqs.model.roles import WeightGroups, check_widths
+from toyqs.model.roles import WeightGroups
+from toyqs.refusal import Refusal, refusing
+from toyqs.thinking_checks import OBJECTIVES, check_reference, check_thinking
 
 CHOICES = {
     "mixing": ("auto", "add", "concat", "gate", "thought"),
     "interpreter_start": ("afresh", "onward"),
     "think_at": ("marked", "all"),
-    "reward": ("likelihood", "accuracy"),
-    "baseline": ("none", "group_mean", "trice", "leave_one_out", "ema"),
-    "advantage_scale": ("none", "batch_std"),
+    "objective": OBJECTIVES,
+    "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
+    "reference": (None, "oracle", "no_thought"),
+    "baseline": ("none", "group_mean", "trice", "leave_one_out", "ema", "null_thought"),
+    "advantage_scale": ("none", "batch_std", "group_std", "positive_only"),
+    "temperature_scale": ("absolute", "spread"),
     "entropy_schedule": ("constant", "linear"),
     "schedule": ("linear", "cosine"),
     "controls": ("none", "fair"),
@@ -36,15 +40,10 @@ AT_LEAST = {
     **dict.fromkeys(
         ("epochs", "data_loader_batch_size", "grad_acc", "seq_len", "eval_sequences", "processes"), 1
     ),
-    **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef"), 0),
+    **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
+    "inner_steps": 1,
     **dict.fromkeys(("clip_gradients", "eval_every"), 0),
 }
-
-GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
-
-
-class Refusal(ValueError):
-    """A configuration that cannot run: one line with the key, the value and the remedy."""
 
 
 def check(config: RunConfig) -> list[str]:
@@ -68,8 +67,9 @@ def check(config: RunConfig) -> list[str]:
             f"grad_acc={config.grad_acc}: does not divide data_loader_batch_size="
             f"{config.data_loader_batch_size}; give a divisor of it"
         )
+    refusing(lambda: config.task.check(config.seq_len))
     if config.use_reasoner:
-        _check_thinking(config)
+        check_thinking(config)
     elif not config.use_base_lm:
         raise Refusal(
             "use_base_lm=false: with use_reasoner=false nothing is left to predict from; "
@@ -79,7 +79,7 @@ def check(config: RunConfig) -> list[str]:
         _check_other_losses(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise Refusal("device=cuda: torch finds no CUDA device here; give device=cpu")
-    _check_task(config)
+    check_reference(config)
     _check_runs_dir(config.runs_dir)
     return notes
 
@@ -100,6 +100,12 @@ def _check_numbers(config: RunConfig) -> None:
         least = AT_LEAST.get(x.name)
         if least is not None and value is not None and value < least:
             raise Refusal(f"{x.name}={value}: is too small; give {x.name}={least} or more")
+    for name in ("temperature", "clip_ratio"):
+        if getattr(config, name) <= 0:
+            default = getattr(RunConfig, name)
+            raise Refusal(
+                f"{name}={getattr(config, name)}: is not above 0; give for example {name}={default}"
+            )
     if config.base_lr <= 0:
         raise Refusal(f"base_lr={config.base_lr}: is not above 0; give for example base_lr=0.006")
     if config.max_steps < 1 and config.max_steps != -1:
@@ -133,46 +139,7 @@ def _check_groups(config: RunConfig) -> None:
     letters = config.weight_groups
     if not all(isinstance(x, str) for x in letters):
         raise Refusal(f"weight_groups={letters}: takes letters; give for example weight_groups=[A,B,C,D]")
-    _refusing(lambda: WeightGroups.parse(letters))
-
-
-def _check_thinking(config: RunConfig) -> None:
-    groups, reasoner = WeightGroups.parse(config.weight_groups), config.reasoner_hidden_dim
-    interpreter = config.interpreter_hidden_dim or reasoner
-    widths = {"base_reasoner": reasoner, "reasoner": reasoner, "interpreter": interpreter}
-    if config.use_base_lm:
-        widths["base_lm"] = config.base_lm_hidden_dim
-    _refusing(lambda: check_widths(groups, widths))
-    if config.interpreter_start == "onward" and interpreter != reasoner:
-        raise Refusal(
-            f"interpreter_start=onward: goes on from the reasoner's state, {reasoner} wide, but "
-            f"interpreter_hidden_dim={interpreter}; give both one width, or interpreter_start=afresh"
-        )
-    if config.mixing in ("add", "concat", "gate") and not config.use_base_lm:
-        raise Refusal(
-            f"mixing={config.mixing}: needs the base state, which use_base_lm=false takes away; "
-            "give mixing=auto or use_base_lm=true"
-        )
-    if config.simple_lm_head and config.mixing not in ("auto", "add"):
-        raise Refusal(
-            f"simple_lm_head=true: adds the reading, and mixing={config.mixing} does not; "
-            "give mixing=auto or simple_lm_head=false"
-        )
-    if config.max_reasoning_len:
-        _check_symbols(config)
-
-
-def _check_symbols(config: RunConfig) -> None:
-    if config.trice_samples == 1 and config.policy_loss_beta and config.baseline in GROUP_BASELINES:
-        raise Refusal(
-            f"trice_samples=1: baseline={config.baseline} compares the thoughts of a position, and "
-            "one alone learns nothing; give trice_samples=2 or more, or baseline=none or ema"
-        )
-    if (config.train_nll_num or 1) > config.trice_samples:
-        raise Refusal(
-            f"train_nll_num={config.train_nll_num}: there are only trice_samples={config.trice_samples} "
-            f"thoughts; give 1 to {config.trice_samples}"
-        )
+    refusing(lambda: WeightGroups.parse(letters))
 
 
 def _check_other_losses(config: RunConfig) -> None:
@@ -186,32 +153,12 @@ def _check_other_losses(config: RunConfig) -> None:
         )
 
 
-def _check_task(config: RunConfig) -> None:
-    _refusing(lambda: config.task.check(config.seq_len))
-    if not (config.use_reasoner and config.max_reasoning_len and config.share_lm_head):
-        return
-    tokens = config.task.vocab_size
-    if config.thought_vocab not in (None, tokens):
-        raise Refusal(
-            f"share_lm_head=true: its symbols are the task's {tokens} tokens, but thought_vocab="
-            f"{config.thought_vocab}; give thought_vocab=null or share_lm_head=false"
-        )
-
-
 def _check_runs_dir(runs_dir: str) -> None:
     folder = Path(runs_dir).absolute()
     there = next(x for x in (folder, *folder.parents) if os.path.exists(x))
     if not (os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)):
         fault = "cannot be written" if os.path.isdir(there) else "is a file"
         raise Refusal(f"runs_dir={runs_dir}: {there} {fault}; give a folder of your own")
-
-
-def _refusing(work: Callable[[], Any]) -> None:
-    """The parts refuse with a ValueError of one line; here it becomes a Refusal."""
-    try:
-        work()
-    except ValueError as error:
-        raise Refusal(str(error)) from error
 
 
 def _notes(config: RunConfig) -> list[str]:

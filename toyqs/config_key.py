@@ -24,7 +24,30 @@ WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
 OUTSIDE_KEY = ("force", "controls", "wandb_mode", "runs_dir", "processes")
 
-OF_POLICY = ("reward", "baseline", "advantage_scale")
+# Settings newer than runs that are kept, with the value that says what was done before: at it they stay out
+# of the hash, so that a new setting does not give old runs another name.
+ADDED: dict[str, Any] = {
+    "objective": "reinforce",
+    "reward_beta": 1.0,
+    "reference": None,
+    "temperature": 0.1,
+    "temperature_scale": "absolute",
+    "clip_ratio": 0.2,
+    "inner_steps": 1,
+}
+
+GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
+OF_TEMPERATURE = (
+    *("listwise", "plackett_luce", "weighted_mle", "maxent", "vargrad", "logz_mse"),
+)  # objectives that draw the policy towards exp(reward / temperature)
+LOSS_OF_REWARD = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs in place of the likelihood
+
+OF_REWARD = ("reward", "reward_beta", "reference")
+OF_POLICY = (
+    *OF_REWARD,
+    *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
+    *("clip_ratio", "inner_steps"),
+)
 OF_SYMBOLS = (
     *OF_POLICY,
     *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
@@ -88,8 +111,39 @@ def canonical(config: RunConfig) -> RunConfig:
     return replace(config, **{name: getattr(defaults, name) for name in _idle(config)})
 
 
+def baseline_matters(config: RunConfig) -> bool:
+    """Whether the objective compares rewards with a baseline."""
+    return config.objective not in OF_TEMPERATURE
+
+
 def _idle(config: RunConfig) -> list[str]:
     """The keys that cannot change this run."""
+    kept = set(OF_REWARD) if config.reward in LOSS_OF_REWARD else set()
+    if config.use_reasoner and config.max_reasoning_len:
+        # these shape the predictor's training too
+        kept |= {"objective"} if config.objective == "multi_sample" else set()
+        kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
+    return [name for name in _idle_of_the_rest(config) if name not in kept] + _idle_of_objective(config)
+
+
+def _idle_of_objective(config: RunConfig) -> list[str]:
+    idle = []
+    if config.reward != "kl_reverse":
+        idle.append("reward_beta")
+    if config.reward not in ("log_ratio", *LOSS_OF_REWARD):
+        idle.append("reference")
+    if config.objective not in OF_TEMPERATURE or config.objective == "plackett_luce":
+        idle += ["temperature", "temperature_scale"]
+    if config.objective not in ("reinforce", "ppo_clip"):
+        idle.append("advantage_scale")
+    if not baseline_matters(config):
+        idle.append("baseline")
+    if config.objective != "ppo_clip":
+        idle.append("clip_ratio")
+    return idle
+
+
+def _idle_of_the_rest(config: RunConfig) -> list[str]:
     idle = ["simple_lm_head"]
     if not config.use_reasoner:
         idle += OF_THOUGHTS
@@ -138,6 +192,7 @@ def run_key(config: RunConfig, seed: int) -> str:
     """
     columns = settings(config, seed)
     del columns["info"]
+    columns = {name: value for name, value in columns.items() if name not in ADDED or value != ADDED[name]}
     if hasattr(config.task, "identity"):
         columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
         columns["task.identity"] = config.task.identity()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from toyqs.objectives.rewards import accuracy, target_log_prob
+from toyqs.objectives.rewards import hits, target_log_prob
 from toyqs.streams import stream, thought_noise
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
@@ -140,7 +140,7 @@ def _predictions(meter: Meter, trace: Trace, batch: Batch) -> None:
     targets = batch.targets.unsqueeze(-1)
     log_q = target_log_prob(trace.logits, targets)
     meter.add("nll", -log_q.mean(-1), batch.weights)
-    meter.add("accuracy", accuracy(log_q, trace.logits, targets).mean(-1), batch.weights)
+    meter.add("accuracy", hits(trace.logits, targets).mean(-1), batch.weights)
     if trace.log_prob is not None:
         meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
 

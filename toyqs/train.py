@@ -51,6 +51,8 @@ class Settings:
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
     grad_acc: int = 1
     think_everywhere: bool = False
+    reference: str | None = None  # what trace.reference_log_probs holds: None, oracle, no_thought
+    inner_steps: int = 0  # steps on the same thoughts, with their old log-probability; 0: one, without it
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
 
 
@@ -71,6 +73,8 @@ class Drawn(NamedTuple):
     positions: Tensor | None  # (S, B, T') long, those that think; None: all
     counted: Batch  # at the thinking positions
     noise: Tensor  # (S, B, T', K, L) in [0, 1)
+    forced: Tensor | None = None  # (S, B, T', K, L) symbols sampled before
+    sampler_log_prob: Tensor | None = None  # (S, B, T', K) of the forced thoughts when they were sampled
 
 
 def prepared(batch: Batch, noise: Tensor) -> Drawn:
@@ -100,6 +104,8 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
         progress = min(1.0, step / settings.steps)
         many = [task.sample(g, CHUNK * size, settings.seq_len, "train", progress) for g in data]
         stacked = stack(many, like, settings.think_everywhere)
+        if settings.reference == "oracle" and stacked.oracle is None:
+            stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))  # type: ignore[attr-defined]
         silence = thought_noise(noise, stacked.think, settings.num_thoughts, 0).to(like)
         for part in _split(prepared(stacked, silence), size):
             if not settings.thought_length:
@@ -119,7 +125,7 @@ def _split(drawn: Drawn, size: int) -> Iterator[Drawn]:
         return iter(field.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
 
     counted = map(Batch, *map(parts, drawn.counted))
-    return map(Drawn, parts(drawn.inputs), parts(drawn.positions), counted, parts(drawn.noise))
+    return map(Drawn, parts(drawn.inputs), parts(drawn.positions), counted, *map(parts, drawn[3:]))
 
 
 def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
@@ -166,10 +172,13 @@ def train(
         drawn = next(data)
         weights = {name: w.at(step / settings.steps) for name, w in settings.weights.items()}
         running = reward / (1.0 - decay) if decay < 1.0 else reward
-        optimiser.zero()
-        values = accumulate(model, objective, drawn, weights, settings.grad_acc, running)
-        optimiser.clip(settings.max_norm)
-        optimiser.step(learning_rate(step, settings))
+        if settings.inner_steps:
+            drawn = with_thoughts(model, drawn)
+        for _ in range(max(1, settings.inner_steps)):
+            optimiser.zero()
+            values = accumulate(model, objective, drawn, weights, settings, running)
+            optimiser.clip(settings.max_norm)
+            optimiser.step(learning_rate(step, settings))
         if "reward" in values:
             reward = REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"]
             decay *= REWARD_DECAY
@@ -181,10 +190,10 @@ def accumulate(
     objective: Objective,
     drawn: Drawn,
     weights: dict[str, float],
-    grad_acc: int,
+    settings: Settings,
     running_reward: Tensor,
 ) -> dict[str, Tensor]:
-    """Add the gradients of a batch's loss to the parameters', in `grad_acc` parts along B.
+    """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
 
     Each part counts by its share of the thinking positions' weights, so that the gradient is the whole
     batch's (batch statistics such as advantage_scale=batch_std are then each part's own).
@@ -194,16 +203,17 @@ def accumulate(
         objective: see `train`.
         drawn: from `draws` or `prepared`.
         weights: name of a part of the loss -> its weight; parts of weight 0 cost no backward pass.
-        grad_acc: number of parts.
+        settings: plain numbers.
         running_reward: (S,) for baseline ema.
 
     Returns:
         Name -> (S,), the loss's parts and the reward over the batch.
     """
     values: dict[str, Tensor] = {}
-    for part, share in _shares(drawn, grad_acc):
-        trace = model(part.inputs, part.positions, part.noise)
-        loss = objective(trace._replace(running_reward=running_reward), part.counted)
+    for part, share in _shares(drawn, settings.grad_acc):
+        trace = _with_reference(model(*part[:2], part.noise, part.forced), part.counted, settings.reference)
+        trace = trace._replace(running_reward=running_reward, sampler_log_prob=part.sampler_log_prob)
+        loss = objective(trace, part.counted)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         sum(terms[1:], terms[0]).sum().backward()
         seen = loss.parts if loss.reward is None else {**loss.parts, "reward": loss.reward}
@@ -211,6 +221,23 @@ def accumulate(
             counted = share * value.detach()
             values[name] = values[name] + counted if name in values else counted
     return values
+
+
+def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
+    """The thoughts that the model has now at a batch, to be trained on more than once."""
+    with torch.no_grad():
+        thoughts = model.think(model.read(drawn.inputs, drawn.positions), drawn.noise)
+    assert thoughts is not None
+    return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
+
+
+def _with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:
+    if reference == "oracle":
+        assert counted.oracle is not None
+        return trace._replace(reference_log_probs=counted.oracle.unsqueeze(3))
+    if reference == "no_thought" and trace.base_logits is not None:
+        return trace._replace(reference_log_probs=trace.base_logits.detach().log_softmax(-1))
+    return trace
 
 
 def _shares(drawn: Drawn, count: int) -> Iterator[tuple[Drawn, Tensor | float]]:

@@ -54,6 +54,10 @@ class Trace(NamedTuple):
     log_prob: Tensor | None = None  # (S, B, T, K, L) of each thought symbol
     entropy: Tensor | None = None  # (S, B, T, K, L) of each thought symbol's distribution
     thought_weight: Tensor | None = None  # (S, B, T, K) how open the mixer is to each thought
+    base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
+    log_z: Tensor | None = None  # (S, B, T) learned log Σ_h exp(r / β)
+    sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density that each thought was drawn from
+    reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, kept by the training loop
 
 
@@ -78,7 +82,9 @@ class Model(Protocol):
         """The prediction with each thought."""
         ...
 
-    def __call__(self, inputs: Tensor, positions: Tensor | None, noise: Tensor) -> Trace:
+    def __call__(
+        self, inputs: Tensor, positions: Tensor | None, noise: Tensor, forced: Tensor | None = None
+    ) -> Trace:
         """Read, think and talk."""
         ...
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests import tiny
+from toyqs.build import build_settings
 from toyqs.config import RunConfig
 from toyqs.config_key import mixing_of
-from toyqs.objectives.objective import Reinforce
+from toyqs.objectives.reinforce import Reinforce
 from toyqs.streams import stream, thought_noise
 from toyqs.train import accumulate, prepared
 from toyqs.types import focus, thinking_positions
@@ -169,7 +172,8 @@ def test_gradient_accumulation_gives_the_same_gradient(start: str, baseline: str
     for grad_acc in (1, parts):
         model.zero_grad()
         shares = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
-        values = accumulate(model, Reinforce(baseline=baseline), drawn, shares, grad_acc, running)
+        numbers = replace(build_settings(settings), grad_acc=grad_acc)
+        values = accumulate(model, Reinforce(baseline=baseline), drawn, shares, numbers, running)
         found.append((values, {name: p.grad.clone() for name, p in model.named_parameters()}))
     (whole, grads), (summed, grads_in_parts) = found
     tiny.close(grads_in_parts, grads, tolerance=1e-12)

@@ -9,7 +9,7 @@ import torch
 
 from tests import tiny
 from toyqs.config import RunConfig
-from toyqs.objectives.objective import Reinforce
+from toyqs.objectives.reinforce import Reinforce
 
 LEAVE_ONE_OUT = Reinforce(baseline="leave_one_out")
 EXTRAS = {

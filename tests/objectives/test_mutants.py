@@ -15,9 +15,9 @@ from toyqs.model import interpreter, latent_reasoner, thoughts
 from toyqs.model.core import END, FIRST_SYMBOL, Core, marker
 from toyqs.model.interpreter import Onward
 from toyqs.model.layers import pick_rows
-from toyqs.objectives import baselines, objective, policy, rewards
-from toyqs.objectives.objective import Reinforce
-from toyqs.types import Thoughts
+from toyqs.objectives import baselines, objective, policy, reinforce, rewards
+from toyqs.objectives.reinforce import Reinforce
+from toyqs.types import Batch, Thoughts, Trace
 
 GROUPS = ["AAAA", "AABB", "ABCD"]
 
@@ -60,7 +60,7 @@ def of_another_position(given: Tensor) -> Tensor:
 def test_leave_one_out_that_counts_the_thought_itself(monkeypatch: pytest.MonkeyPatch, mutant: Any) -> None:
     with pytest.raises(AssertionError):
         check_leave_one_out(mutant)
-    monkeypatch.setitem(objective.GROUP_BASELINES, "leave_one_out", mutant)
+    monkeypatch.setitem(reinforce.GROUP_BASELINES, "leave_one_out", mutant)
     caught("afresh")
 
 
@@ -139,14 +139,12 @@ def test_thinking_on_a_detached_state(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reward_with_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both stops must go for this one: the reward's own and the loss's."""
+    def leaking(self: Reinforce, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        log_q = rewards.target_log_prob(trace.logits, batch.targets.unsqueeze(-1))
+        advantages = log_q - baselines.leave_one_out(log_q)
+        return -(advantages * trace.log_prob.sum(-1)).mean(-1)
 
-    def attached(advantages: Tensor, log_prob: Tensor) -> Tensor:
-        return -(advantages * log_prob.sum(-1)).mean(-1)
-
-    monkeypatch.setitem(objective.REWARDS, "likelihood", lambda log_q, logits, targets: log_q)
-    check("ABCD", "afresh")  # the loss's own stop holds
-    monkeypatch.setattr(policy, "score_function_loss", attached)
+    monkeypatch.setattr(Reinforce, "policy_loss", leaking)
     caught("afresh")
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tests import tiny
 from toyqs.objectives import policy, rewards
-from toyqs.objectives.objective import Reinforce, nll
+from toyqs.objectives.objective import REWARDS, nll
+from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Trace, thinking_positions
 
 SEEDS, BATCH, TIME, THOUGHTS, LENGTH, VOCAB = 3, 4, 2, 3, 2, 5
@@ -51,7 +52,8 @@ def test_likelihood_reward_strictly_rises_with_the_targets_probability() -> None
     logits = torch.zeros(1, 1, 1, len(levels), 1, 3, dtype=torch.float64)
     logits[..., 0, 1] = levels
     targets = torch.ones(1, 1, 1, 1, dtype=torch.long)
-    reward = rewards.likelihood(rewards.target_log_prob(logits, targets), logits, targets).flatten()
+    trace, batch = Trace(logits), tiny.batch()
+    reward = rewards.likelihood(rewards.target_log_prob(logits, targets), trace, batch).flatten()
     assert bool((reward.diff() > 0).all())
     assert float(reward[0]) < -790
     torch.testing.assert_close(
@@ -62,7 +64,7 @@ def test_likelihood_reward_strictly_rises_with_the_targets_probability() -> None
 def test_accuracy_reward_is_whether_the_likeliest_token_is_the_target() -> None:
     trace, batch = case()
     targets = batch.targets.unsqueeze(-1)
-    got = rewards.accuracy(rewards.target_log_prob(trace.logits, targets), trace.logits, targets)
+    got = rewards.accuracy(rewards.target_log_prob(trace.logits, targets), trace, batch)
     for index in torch.cartesian_prod(*[torch.arange(n) for n in got.shape]).tolist():
         s, b, t, k = index
         hit = int(trace.logits[s, b, t, k, 0].argmax()) == int(batch.targets[s, b, t])
@@ -70,13 +72,18 @@ def test_accuracy_reward_is_whether_the_likeliest_token_is_the_target() -> None:
     assert 0 < float(got.mean()) < 1
 
 
-def test_rewards_carry_no_gradient() -> None:
+@pytest.mark.parametrize("reward", REWARDS)
+def test_the_policys_part_has_no_gradient_through_the_reward(reward: str) -> None:
     trace, batch = case()
-    targets = batch.targets.unsqueeze(-1)
-    log_q = rewards.target_log_prob(trace.logits, targets)
-    assert log_q.requires_grad
-    for reward in (rewards.likelihood, rewards.accuracy):
-        assert not reward(log_q, trace.logits, targets).requires_grad
+    reference = random(SEEDS, BATCH, TIME, 1, VOCAB, seed=7).log_softmax(-1)
+    trace = trace._replace(reference_log_probs=reference)
+    loss = Reinforce(reward=reward)(trace, batch)
+    (got,) = torch.autograd.grad(
+        loss.parts["policy"].sum(), trace.logits, allow_unused=True, retain_graph=True
+    )
+    assert got is None
+    assert loss.reward is not None and not loss.reward.requires_grad
+    assert bool(torch.autograd.grad(loss.parts["nll"].sum(), trace.logits)[0].any())
 
 
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out", "group_mean", "ema"])

@@ -27,6 +27,8 @@ class LatentReasoner(nn.Module):
         mixer: nn.Module,
         thought_head: TokenHead | None = None,
         interpreter: Afresh | Onward | None = None,
+        *,
+        tells_base: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -37,6 +39,7 @@ class LatentReasoner(nn.Module):
             mixer: base state and reading -> features (model/mixing.py).
             thought_head: None where no symbol is sampled.
             interpreter: None where there are no thoughts.
+            tells_base: the trace holds the prediction with no thought too.
         """
         super().__init__()
         self.letters = dict(letters)
@@ -46,6 +49,7 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
+        self.tells_base = tells_base
         self.speaks_alone: bool = mixer.speaks_alone  # type: ignore[assignment]
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
@@ -112,6 +116,9 @@ class LatentReasoner(nn.Module):
         trace = Trace(self.head(features).unsqueeze(-2), thought_weight=opening)
         if thoughts is None or not thoughts.symbols.shape[-1]:
             return trace
+        if self.tells_base:
+            alone = self.head(self.mixer(context.base, None)[0])  # (S, B, T, 1, V): N = 1, no axis K
+            trace = trace._replace(base_logits=alone)
         return trace._replace(log_prob=thoughts.log_prob, entropy=thoughts.entropy)
 
     def forward(

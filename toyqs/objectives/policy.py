@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from toyqs.objectives.rewards import require_shape
 
+EQUAL = 1e-6  # a group whose spread is so small a share of its values differs by rounding alone
 STD_FLOOR = 1e-3  # added to the standard deviation: equal rewards give advantages near 0, not NaN
 
 
@@ -29,6 +33,66 @@ def batch_std(advantages: Tensor, weights: Tensor) -> Tensor:
     mean = (advantages * share).sum((1, 2, 3), keepdim=True)
     variance = ((advantages - mean).square() * share).sum((1, 2, 3), keepdim=True)
     return advantages / (variance.sqrt() + STD_FLOOR)
+
+
+def group_std(advantages: Tensor, weights: Tensor) -> Tensor:
+    """Advantages divided by their standard deviation over the K thoughts of a position (O2c).
+
+        A ← A / std_k(A),    0 where the K are equal
+
+    Every position counts alike, however little its thoughts differ: the expected gradient points
+    elsewhere than the exact one.
+
+    Args:
+        advantages: (S, B, T, K), K ≥ 2.
+        weights: (S, B, T), not read.
+
+    Returns:
+        (S, B, T, K).
+
+    Source: Shao et al. 2024, "DeepSeekMath" (GRPO).
+    """
+    spread = advantages.std(-1, keepdim=True)
+    equal = spread <= EQUAL * advantages.abs().amax(-1, keepdim=True)
+    return torch.where(equal, 0.0, advantages / spread.masked_fill(equal, 1.0))
+
+
+def positive_only(advantages: Tensor, weights: Tensor) -> Tensor:
+    """What is worse than the baseline is not discouraged (O2b): A ← max(A, 0). Biased.
+
+    Args:
+        advantages: (S, B, T, K).
+        weights: (S, B, T), not read.
+
+    Returns:
+        (S, B, T, K).
+    """
+    return advantages.clamp(min=0)
+
+
+def log_mean_exp(values: Tensor) -> Tensor:
+    """log (1 / K) Σ_k exp(v_k): (S, B, T, K) -> (S, B, T)."""
+    return values.logsumexp(-1) - math.log(values.shape[-1])
+
+
+def log_mean_exp_of_others(values: Tensor) -> Tensor:
+    """`log_mean_exp` without each of the K in turn.
+
+    Args:
+        values: (S, B, T, K), K ≥ 2.
+
+    Returns:
+        (S, B, T, K).
+
+    Raises:
+        ValueError: K = 1: there is no other thought.
+    """
+    count = values.shape[-1]
+    if count < 2:
+        raise ValueError("leave_one_out needs at least 2 thoughts per position")
+    itself = torch.eye(count, dtype=torch.bool, device=values.device)
+    others = values.unsqueeze(-2).expand(*values.shape, count).masked_fill(itself, -math.inf)
+    return others.logsumexp(-1) - math.log(count - 1)
 
 
 def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
@@ -77,4 +141,9 @@ def no_scale(advantages: Tensor, weights: Tensor) -> Tensor:
     return advantages
 
 
-ADVANTAGE_SCALES = {"none": no_scale, "batch_std": batch_std}
+ADVANTAGE_SCALES = {
+    "none": no_scale,
+    "batch_std": batch_std,
+    "group_std": group_std,
+    "positive_only": positive_only,
+}

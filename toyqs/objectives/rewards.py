@@ -1,11 +1,16 @@
-"""Rewards: how good was each thought. All are detached: a reward is a number, not a path."""
+"""Rewards: how good was each thought.
+
+A reward maps log q (S, B, T, K), the trace and the batch to (S, B, T, K). The policy's loss sees it
+without its gradient (objective.py detaches); the predictor climbs those of objective.OWN_LOSS.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from toyqs.numerics import log_prob_of
+from toyqs.numerics import log_prob_of, log_softmax
+from toyqs.types import Batch, Trace
 
 
 def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
@@ -27,37 +32,80 @@ def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     return log_prob_of(logits, targets.unsqueeze(3).expand(logits.shape[:-1])).sum(-1)
 
 
-def likelihood(log_q: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+def likelihood(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
     """The log-likelihood of the targets, r = log q(y | h, x), with no floor, clip or scale.
-
-    Args:
-        log_q: (S, B, T, K) from `target_log_prob`.
-        logits: (S, B, T, K, N, V), not read.
-        targets: (S, B, T, N), not read.
-
-    Returns:
-        (S, B, T, K), no gradient.
 
     Source: Zelikman et al. 2024, "Quiet-STaR".
     """
-    return log_q.detach()
+    return log_q
 
 
-def accuracy(log_q: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+def accuracy(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
     """1 where the likeliest token is the target, else 0; a mean over the N tokens.
 
     All K thoughts right, or all wrong: a group baseline then leaves no gradient.
+    """
+    return hits(trace.logits, batch.targets.unsqueeze(-1))
+
+
+def hits(logits: Tensor, targets: Tensor) -> Tensor:
+    """The share of the N tokens whose likeliest prediction is the target.
 
     Args:
-        log_q: (S, B, T, K), not read.
         logits: (S, B, T, K, N, V).
         targets: (S, B, T, N) long.
 
     Returns:
         (S, B, T, K), no gradient.
     """
-    hits = logits.detach().argmax(-1) == targets.unsqueeze(3)
-    return hits.to(logits.dtype).mean(-1)
+    found = logits.detach().argmax(-1) == targets.unsqueeze(3)
+    return found.to(logits.dtype).mean(-1)
+
+
+def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
+    """How much likelier the thought made the targets than a reference holds them (O5).
+
+        r = log q(y | h, x) − sg log p̄(y | x)
+
+    The reference is the same for all K thoughts: under a group baseline the gradient is the likelihood's.
+
+    Source: Hatamizadeh et al. 2025, "RLP: Reinforcement as a pretraining objective".
+    """
+    reference = _reference(trace)
+    targets = batch.targets.unsqueeze(-1)
+    return log_q - reference.gather(-1, targets.unsqueeze(-1)).squeeze(-1).sum(-1).unsqueeze(-1)
+
+
+def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
+    """Minus the divergence of the prediction from a reference, the reference's own mean (O6f).
+
+        r = Σ_y LM(y | x) (log q(y | h, x) − log LM(y | x)) = −KL(LM ‖ q)
+
+    Mean-seeking. What the reference holds impossible adds nothing.
+    """
+    reference = _reference(trace).unsqueeze(3)
+    possible = reference > -torch.inf
+    distance = torch.where(possible, log_softmax(trace.logits) - reference, 0.0)
+    return (reference.exp() * distance).sum(-1).sum(-1)
+
+
+def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> Tensor:
+    """The reference's opinion of the prediction, and β times the prediction's entropy (O6r).
+
+        r = Σ_y q(y | h, x) (log LM(y | x) − β log q(y | h, x))
+
+    β = 1 is −KL(q ‖ LM), mode-seeking; the optimum is q ∝ LM^{1/β}, at β → 0 the likeliest token alone.
+    A reference that holds a token impossible makes every reward −∞.
+    """
+    log_prob = log_softmax(trace.logits)
+    return (log_prob.exp() * (_reference(trace).unsqueeze(3) - beta * log_prob)).sum(-1).sum(-1)
+
+
+def _reference(trace: Trace) -> Tensor:
+    """(S, B, T, N, V)."""
+    if trace.reference_log_probs is None:
+        raise ValueError("this reward needs trace.reference_log_probs")
+    return trace.reference_log_probs
 
 
 def require_shape(name: str, value: Tensor, shape: torch.Size) -> None:

@@ -1,0 +1,317 @@
+"""The other objectives on whole models: every group of thoughts summed, against the plain reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from toyqs.objectives import tempered
+from toyqs.objectives.objective import Thinking
+from toyqs.objectives.policy import log_mean_exp
+from toyqs.objectives.reinforce import ClippedReinforce, MultiSample, Reinforce
+from toyqs.objectives.tempered import METHODS, Tempered
+from toyqs.types import Trace
+
+BETA = 0.4
+PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
+STARTS = pytest.mark.parametrize("start", tiny.STARTS)
+
+
+def expected(every: tiny.Enumeration, objective: Thinking, *names: str, **more: Tensor) -> tiny.Gradients:
+    """E[∇ of some parts] over the tuples."""
+    parts = objective(every.trace._replace(**more), every.batch).parts
+    return every.expected(sum(parts[name] for name in names))
+
+
+def of_tuples(truth: tiny.Exact, count: int, value: Callable[[Tensor, Tensor], Tensor]) -> tiny.Gradients:
+    """∇ Σ_tuples sg P(tuple) · value(log q, log π), each (tuples, 1, 1, K)."""
+    index = torch.cartesian_prod(*[torch.arange(len(tiny.THOUGHTS))] * count).view(-1, count)
+    log_prob = truth.log_prob.sum(-1)
+    each = value(truth.log_q[index][:, None, None], log_prob[index][:, None, None]).flatten()
+    return truth.gradient((log_prob.detach().exp()[index].prod(-1) * each).sum())
+
+
+def soft_loss(truth: tiny.Exact) -> Tensor:
+    """−(E log q + β H(π))."""
+    log_prob = truth.log_prob.sum(-1)
+    return -(log_prob.exp() * (truth.log_q - BETA * log_prob)).sum()
+
+
+@STARTS
+@PATTERNS
+@pytest.mark.parametrize("method", ["maxent", "vargrad", "logz_learned"])
+def test_reward_and_entropy_of_whole_thoughts(method: str, groups: str, start: str) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start)
+    every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
+    log_z = torch.full(every.trace.log_prob.shape[:3], 0.3).double()
+    got = expected(every, Tempered(method=method, beta=BETA), "policy", "nll", log_z=log_z)
+    tiny.close(got, truth.gradient(soft_loss(truth)))
+
+
+def test_reward_and_entropy_by_the_estimated_log_z() -> None:
+    """With three thoughts the estimate rests on two, which count as two only if they weigh alike."""
+    settings = tiny.config(weight_groups="ABCD", max_reasoning_len=1)
+    symbols = torch.arange(3).view(3, 1)
+    every, truth = tiny.enumerate_tuples(settings, 3, symbols), tiny.exact(settings, symbols)
+    log_prob = every.trace.log_prob.sum(-1)
+
+    def unmasked(log_q: Tensor, log_pi: Tensor) -> Tensor:
+        log_z, _ = tempered.log_z_of_others(log_q, BETA, log_pi.detach())
+        return tempered.logz(log_q, log_pi, BETA, log_z).mean(-1)
+
+    loss = unmasked(log_q_of(every), log_prob)
+    got = every.expected((loss * every.batch.weights).sum((1, 2)) / every.batch.weights.sum((1, 2)))
+    probability = truth.probability
+    wanted = truth.gradient(-(probability * (truth.log_q.detach() - BETA * truth.log_prob.sum(-1))).sum())
+    tiny.close(got, wanted)
+    masked = expected(every, Tempered(method="logz_mse", beta=BETA), "policy")
+    assert float(tiny.flat({n: g[None] for n, g in masked.items()}).norm()) < float(
+        tiny.flat({n: g[None] for n, g in wanted.items()}).norm()
+    )
+
+
+def log_q_of(every: tiny.Enumeration) -> Tensor:
+    log_p = every.trace.logits[..., 0, :].log_softmax(-1)
+    targets = every.batch.targets[..., None, None].expand(*log_p.shape[:-1], 1)
+    return log_p.gather(-1, targets).squeeze(-1)
+
+
+TABLES = {
+    "listwise": partial(tempered.listwise, beta=BETA),
+    "plackett_luce": tempered.plackett_luce,
+    "weighted_mle": lambda r, lp: tempered.weighted_mle(r, lp, BETA, lp.detach()),
+}
+
+
+@STARTS
+@PATTERNS
+@pytest.mark.parametrize("method", TABLES)
+def test_what_is_fitted_within_a_group(method: str, groups: str, start: str) -> None:
+    """The trace's log-probabilities and rewards are the plain model's; worlds.py proves the loss itself."""
+    settings = tiny.config(weight_groups=groups, interpreter_start=start)
+    every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
+    got = expected(every, Tempered(method=method, beta=BETA), "policy")
+    tiny.close(got, of_tuples(truth, 2, lambda log_q, log_pi: TABLES[method](log_q.detach(), log_pi)))
+
+
+def bound(truth: tiny.Exact, count: int) -> Tensor:
+    """Σ_tuples P(tuple) log mean q, differentiable in everything."""
+    index = torch.cartesian_prod(*[torch.arange(len(tiny.THOUGHTS))] * count).view(-1, count)
+    probability = truth.log_prob.sum(-1)[index].sum(-1).exp()
+    return (probability * log_mean_exp(truth.log_q[index])).sum()
+
+
+@STARTS
+@PATTERNS
+@pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+def test_multi_sample_climbs_the_bound(baseline: str, groups: str, start: str) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start)
+    every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
+    got = expected(every, MultiSample(baseline=baseline), "policy", "nll")
+    tiny.close(got, truth.gradient(-bound(truth, 2)))
+
+
+def test_the_bound_rises_with_k_to_the_log_marginal() -> None:
+    truth = tiny.exact(tiny.config(interpreter_start="onward"))
+    bounds = [float(bound(truth, count).detach()) for count in (1, 2, 3, 4)]
+    marginal = float((truth.probability * truth.log_q.exp()).sum().log().detach())
+    assert bounds == sorted(bounds) and bounds[0] < bounds[-1] - 1e-4 < marginal
+    assert abs(bounds[0] - float((truth.probability * truth.log_q).sum().detach())) < 1e-12
+
+
+def test_the_bounds_gradient_by_finite_differences() -> None:
+    settings = tiny.config(weight_groups="ABCD")
+    got = expected(tiny.enumerate_tuples(settings, 2), MultiSample(), "policy", "nll")
+    for name in ("thought_head.projection.weight", "head.weight_0", "cores.D.markers.weight"):
+        flat = got[name].flatten()
+        place = int(flat.abs().argmax())
+        values = []
+        for step in (1e-5, -1e-5):
+            model = tiny.model(settings)
+            model.get_parameter(name).data.view(-1)[place] += step
+            values.append(float(bound(tiny.exact_of(model, settings), 2).detach()))
+        slope = -(values[0] - values[1]) / 2e-5
+        assert abs(slope - float(flat[place])) < 1e-8, name
+
+
+@pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
+def test_multi_sample_of_one_is_reinforce_without_a_baseline(groups: str) -> None:
+    every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 1)
+    got = expected(every, MultiSample(baseline="none"), "policy", "nll")
+    tiny.close(got, expected(every, Reinforce(baseline="none"), "policy", "nll"), tolerance=1e-13)
+
+
+def averaged(every: tiny.Enumeration) -> tiny.Gradients:
+    """A multi-sample loss whose score part averages over the thoughts, as Reinforce rightly does."""
+    parts = MultiSample(baseline="none")(every.trace, every.batch).parts
+    return every.expected(parts["policy"] / 2 + parts["nll"])
+
+
+def test_a_bound_whose_score_part_averages_is_caught() -> None:
+    settings = tiny.config(weight_groups="ABCD")
+    every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
+    with pytest.raises(AssertionError, match="off by"):
+        tiny.close(averaged(every), truth.gradient(-bound(truth, 2)))
+
+
+def reference(trace: Trace, seed: int = 4) -> Tensor:
+    """Log-probabilities (S, B, T, 1, V) of some other model."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*trace.logits.shape[1:3], *trace.logits.shape[4:])
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return logits.log_softmax(-1).expand(len(trace.logits), *shape)
+
+
+@pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
+def test_log_ratio_is_the_likelihood_under_a_group_baseline(groups: str) -> None:
+    every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
+    more = {"reference_log_probs": reference(every.trace)}
+    got = expected(every, Reinforce(reward="log_ratio"), "policy", "nll", **more)
+    tiny.close(got, expected(every, Reinforce(), "policy", "nll"), tolerance=1e-12)
+    loss = Reinforce(reward="log_ratio")(every.trace._replace(**more), every.batch)
+    assert not torch.allclose(loss.reward, Reinforce()(every.trace, every.batch).reward)
+
+
+def divergence(every: tiny.Enumeration, reward: str, beta: float = 1.0) -> Tensor:
+    """The reward of every thought at the counted position, by torch's own kl_div where β = 1."""
+    log_lm = reference(every.trace)[:, :, :, 0].unsqueeze(3)
+    log_p = every.trace.logits[..., 0, :].log_softmax(-1)
+    if reward == "kl_forward":
+        return -torch.nn.functional.kl_div(log_p, log_lm, log_target=True, reduction="none").sum(-1)
+    if beta == 1.0:
+        return -torch.nn.functional.kl_div(
+            log_lm.expand_as(log_p), log_p, log_target=True, reduction="none"
+        ).sum(-1)
+    entropy = torch.distributions.Categorical(logits=log_p).entropy()
+    return (log_p.exp() * log_lm).sum(-1) + beta * entropy
+
+
+@pytest.mark.parametrize(("reward", "beta"), [("kl_forward", 1.0), ("kl_reverse", 1.0), ("kl_reverse", 0.5)])
+@pytest.mark.parametrize("groups", ["AAAA", "ABBA", "ABCD"])
+def test_divergences_reach_reasoner_and_predictor(groups: str, reward: str, beta: float) -> None:
+    """E[∇(policy + nll)] = −∇ Σ_h π(h) r(h), the expectation and the thoughts' own path together."""
+    every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
+    more = {"reference_log_probs": reference(every.trace)}
+    got = expected(every, Reinforce(reward=reward, reward_beta=beta), "policy", "nll", **more)
+    one = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 1)
+    value = divergence(one, reward, beta)[:, tiny.AT[0], tiny.AT[1], 0]
+    log_prob = one.trace.log_prob[:, tiny.AT[0], tiny.AT[1], 0].sum(-1)
+    # Copy by copy of the enumeration: d(π r) = r dπ + π dr, summed over the nine thoughts.
+    grads = tiny.gradients(-(log_prob.exp() * value).sum(), one.built)
+    tiny.close(got, {name: g.sum(0) for name, g in grads.items()})
+
+
+def test_what_a_reference_holds_impossible_adds_nothing_to_the_forward_divergence() -> None:
+    every = tiny.enumerate_tuples(tiny.config(), 1)
+    certain = torch.full_like(reference(every.trace), -torch.inf)
+    certain[..., 1] = 0.0
+    trace = every.trace._replace(reference_log_probs=certain)
+    loss = Reinforce(reward="kl_forward", baseline="none")(trace, every.batch)
+    ones = every.batch._replace(targets=torch.ones_like(every.batch.targets))
+    plain = Reinforce(baseline="none")(every.trace, ones)
+    torch.testing.assert_close(loss.parts["nll"], plain.parts["nll"], rtol=0, atol=1e-12)
+    grads = tiny.gradients(loss.parts["nll"].sum(), every.built)
+    assert all(bool(g.isfinite().all()) for g in grads.values())
+
+
+@pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
+def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) -> None:
+    every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
+    log_prob = every.trace.log_prob.sum(-1).detach()
+    got = expected(every, ClippedReinforce(), "policy", sampler_log_prob=log_prob)
+    tiny.close(got, expected(every, Reinforce(), "policy"), tolerance=1e-12)
+    # Where every thought is now far likelier, only those to be discouraged still move.
+    trace = every.trace._replace(sampler_log_prob=log_prob - 1.0)
+    (grad,) = torch.autograd.grad(
+        ClippedReinforce()(trace, every.batch).parts["policy"].sum(), every.trace.log_prob, retain_graph=True
+    )
+    advantages = Reinforce().advantages(log_q_of(every).detach(), every.trace, every.batch)
+    counted = every.batch.weights.unsqueeze(-1) > 0
+    assert not grad[(advantages > 0) & counted].any()
+    assert bool((grad[(advantages < 0) & counted] != 0).all())
+
+
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
+def test_null_thought_is_an_unbiased_baseline(groups: str, start: str) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start)
+    every, truth = tiny.enumerate_tuples(settings, 1), tiny.exact(settings)
+    objective = Reinforce(baseline="null_thought")
+    base = reference(every.trace, seed=8)
+    got = expected(every, objective, "policy", "nll", base_logits=base)
+    tiny.close(got, truth.gradient(-(truth.probability * truth.log_q).sum()))
+    trace = every.trace._replace(base_logits=base)
+    reward = log_q_of(every).detach()
+    target = base[..., 0, :].gather(-1, every.batch.targets.unsqueeze(-1))
+    torch.testing.assert_close(reward - objective.advantages(reward, trace, every.batch), target)
+
+
+SCALES = {"positive_only": "group_mean", "group_std": "group_mean"}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_bias_of_scales_that_turn_the_gradient(scale: str) -> None:
+    """At K = 2: cosine and length against the exact gradient, in every pattern."""
+    for groups in tiny.PATTERNS:
+        settings = tiny.config(weight_groups=groups)
+        every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
+        objective = Reinforce(baseline=SCALES[scale], advantage_scale=scale)
+        wanted = truth.gradient(-(truth.probability * truth.log_q.detach()).sum())
+        got, exact = (
+            tiny.flat({n: g[None] for n, g in x.items()})[0]
+            for x in (expected(every, objective, "policy"), wanted)
+        )
+        cosine = float(torch.cosine_similarity(got, exact, dim=0))
+        assert 0.05 < cosine < 0.9999, (groups, cosine)
+
+
+def test_equal_rewards_give_no_advantage_and_no_nan() -> None:
+    every = tiny.enumerate_tuples(tiny.config(weight_groups="ABCD"), 2)
+    objective = Reinforce(baseline="group_mean", advantage_scale="group_std")
+    for level in (0.0, -0.7, -1e3, 1e-12):
+        equal = torch.full(every.trace.log_prob.shape[:-1], level).double()
+        assert not objective.advantages(equal, every.trace, every.batch).any()
+
+
+@pytest.mark.parametrize(
+    ("objective", "lacking"),
+    [
+        (Reinforce(reward="log_ratio"), "reference_log_probs"),
+        (Reinforce(reward="kl_forward"), "reference_log_probs"),
+        (Reinforce(baseline="null_thought"), "base_logits"),
+        (ClippedReinforce(), "sampler_log_prob"),
+        (Tempered(method="logz_learned"), "log_z"),
+    ],
+)
+def test_what_a_trace_lacks_is_named(objective: Thinking, lacking: str) -> None:
+    every = tiny.enumerate_tuples(tiny.config(), 1)
+    with pytest.raises(ValueError, match=lacking):
+        objective(every.trace, every.batch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_relative_temperature_follows_the_rewards_spread(method: str) -> None:
+    """Rewards a hundred times as far apart: the same policy gradient, up to their scale where it counts."""
+    every = tiny.enumerate_tuples(tiny.config(weight_groups="ABCD"), 3, tiny.THOUGHTS[:4])
+    log_z = torch.zeros(every.trace.log_prob.shape[:3]).double()
+    trace = every.trace._replace(log_z=log_z)
+    objective = Tempered(method=method, beta=BETA, relative=True)
+    reward = log_q_of(every).detach()
+    reward = reward - reward.mean(-1, keepdim=True)  # a learned log Z of 0 is as far from both
+    grads = [
+        torch.autograd.grad(
+            (objective.policy_loss(scale * reward, trace, every.batch) * every.batch.weights).sum(),
+            trace.log_prob,
+            retain_graph=True,
+        )[0]
+        for scale in (1.0, 100.0)
+    ]
+    factor = 1.0 if method in {"listwise", "plackett_luce", "weighted_mle"} else 100.0
+    different = reward[:, tiny.AT[0], tiny.AT[1]].std(-1) > 1e-12  # thrice the same thought has no spread
+    assert 0 < int(different.sum()) < len(different)
+    torch.testing.assert_close(grads[1][different], factor * grads[0][different], rtol=1e-5, atol=1e-9)

@@ -1,0 +1,119 @@
+"""REINFORCE and its close relatives: a thought's advantage times the gradient of its log-probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toyqs.objectives import baselines, policy, rewards
+from toyqs.objectives.objective import Thinking, rewarded
+from toyqs.types import Batch, Trace
+
+GROUP_BASELINES = {"group_mean": baselines.group_mean, "leave_one_out": baselines.leave_one_out}
+
+
+@dataclass(frozen=True)
+class Reinforce(Thinking):
+    """Thoughts that raise the reward are made likelier; the predictor learns from all of them (O2).
+
+        policy:   −sg(r_i − b) · log π(h_i | x)
+
+    With baseline none, ema or leave_one_out, no advantage scale and both weights 1, the expected
+    gradient is that of Σ_h π(h | x) log q(y | h, x), for all parameters.
+
+    Source: Zelikman et al. 2024, "Quiet-STaR".
+    """
+
+    baseline: str = "leave_one_out"  # none, ema, null_thought, or a key of GROUP_BASELINES
+    advantage_scale: str = "none"  # a key of policy.ADVANTAGE_SCALES
+
+    def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """The score-function loss; its value means nothing, its gradient is the estimate."""
+        assert trace.log_prob is not None
+        return policy.score_function_loss(self.advantages(reward, trace, batch), trace.log_prob)
+
+    def advantages(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """(S, B, T, K) rewards above the baseline, scaled.
+
+        Raises:
+            ValueError: a group baseline meets K = 1, or the trace lacks what the baseline needs.
+        """
+        scale = policy.ADVANTAGE_SCALES[self.advantage_scale]
+        return scale(reward - self._baseline(reward, trace, batch), batch.weights)
+
+    def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        match self.baseline:
+            case "none":
+                return baselines.none(reward)
+            case "ema":
+                if trace.running_reward is None:
+                    raise ValueError("baseline ema needs trace.running_reward")
+                return baselines.ema(reward, trace.running_reward)
+            case "null_thought":
+                return self._without_a_thought(trace, batch).detach().expand_as(reward)
+            case _:
+                return GROUP_BASELINES[self.baseline](reward)
+
+    def _without_a_thought(self, trace: Trace, batch: Batch) -> Tensor:
+        """What the prediction with no thought would have earned, (S, B, T, 1)."""
+        if trace.base_logits is None:
+            raise ValueError("baseline null_thought needs trace.base_logits")
+        silent = trace._replace(logits=trace.base_logits.unsqueeze(3))
+        log_q = rewards.target_log_prob(silent.logits, batch.targets.unsqueeze(-1))
+        return rewarded(self.reward, self.reward_beta, log_q, silent, batch)
+
+
+@dataclass(frozen=True)
+class ClippedReinforce(Reinforce):
+    """Several steps on the same thoughts, kept near the policy that drew them (O16).
+
+        −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),    ρ = π(h | x) / π_sampled(h | x)
+
+    In the first of the steps ρ = 1 and the gradient is Reinforce's.
+
+    Source: Schulman et al. 2017, "Proximal policy optimization algorithms".
+    """
+
+    clip_ratio: float = 0.2  # ε
+
+    def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """The clipped surrogate."""
+        assert trace.log_prob is not None
+        if trace.sampler_log_prob is None:
+            raise ValueError("ppo_clip needs trace.sampler_log_prob")
+        advantages = self.advantages(reward, trace, batch)
+        ratio = (trace.log_prob.sum(-1) - trace.sampler_log_prob).exp()
+        clipped = ratio.clamp(1 - self.clip_ratio, 1 + self.clip_ratio)
+        return -torch.minimum(ratio * advantages, clipped * advantages).mean(-1)
+
+
+@dataclass(frozen=True)
+class MultiSample(Thinking):
+    """The likelihood of the mixture of K thoughts' predictions, a bound that rises with K (O4).
+
+        nll:     −log (1 / K) Σ_i q(y | h_i, x)
+        policy:  −sg(L − b_i) Σ_i log π(h_i | x),    L = log (1 / K) Σ_i q(y | h_i, x)
+
+    Summed over the thoughts, where Reinforce averages: L is earned by all of them together. K = 1 is
+    Reinforce without a baseline. With baseline leave_one_out b_i is L without thought i, which leaves the
+    expected gradient unchanged.
+
+    Source: Burda et al. 2016, "Importance weighted autoencoders"; Mnih and Rezende 2016, "Variational
+    inference for Monte Carlo objectives".
+    """
+
+    baseline: str = "leave_one_out"  # none or leave_one_out
+
+    def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """The score part of the bound."""
+        assert trace.log_prob is not None
+        bound = policy.log_mean_exp(reward).unsqueeze(-1).expand_as(reward)
+        if self.baseline == "leave_one_out":
+            bound = bound - policy.log_mean_exp_of_others(reward)
+        return -(bound.detach() * trace.log_prob.sum(-1)).sum(-1)
+
+    def predictor_loss(self, log_q: Tensor) -> Tensor:
+        """Minus the bound."""
+        return -policy.log_mean_exp(log_q)

@@ -1,0 +1,163 @@
+"""Which settings of a thinking model and its objective go together; see config_checks.py."""
+
+from __future__ import annotations
+
+from toyqs.config import RunConfig
+from toyqs.config_key import (
+    GROUP_BASELINES,
+    LOSS_OF_REWARD,
+    OF_TEMPERATURE,
+    base_matters,
+    baseline_matters,
+    mixing_of,
+)
+from toyqs.model.roles import WeightGroups, check_widths
+from toyqs.refusal import Refusal, refusing
+from toyqs.streams import stream
+
+LEAST_THOUGHTS = {"listwise": 2, "plackett_luce": 2, "maxent": 2, "vargrad": 2, "logz_mse": 3}
+OBJECTIVES = ("reinforce", "ppo_clip", "multi_sample", *OF_TEMPERATURE)
+
+
+def check_thinking(config: RunConfig) -> None:
+    """Refuse what does not go together in a run with thoughts.
+
+    Args:
+        config: resolved.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    groups, reasoner = WeightGroups.parse(config.weight_groups), config.reasoner_hidden_dim
+    interpreter = config.interpreter_hidden_dim or reasoner
+    widths = {"base_reasoner": reasoner, "reasoner": reasoner, "interpreter": interpreter}
+    if config.use_base_lm:
+        widths["base_lm"] = config.base_lm_hidden_dim
+    refusing(lambda: check_widths(groups, widths))
+    if config.interpreter_start == "onward" and interpreter != reasoner:
+        raise Refusal(
+            f"interpreter_start=onward: goes on from the reasoner's state, {reasoner} wide, but "
+            f"interpreter_hidden_dim={interpreter}; give both one width, or interpreter_start=afresh"
+        )
+    if config.mixing in ("add", "concat", "gate") and not config.use_base_lm:
+        raise Refusal(
+            f"mixing={config.mixing}: needs the base state, which use_base_lm=false takes away; "
+            "give mixing=auto or use_base_lm=true"
+        )
+    if config.simple_lm_head and config.mixing not in ("auto", "add"):
+        raise Refusal(
+            f"simple_lm_head=true: adds the reading, and mixing={config.mixing} does not; "
+            "give mixing=auto or simple_lm_head=false"
+        )
+    if config.max_reasoning_len:
+        _check_symbols(config)
+        _check_number(config)
+        _check_objective(config)
+
+
+def _check_symbols(config: RunConfig) -> None:
+    tokens = config.task.vocab_size
+    if config.share_lm_head and config.thought_vocab not in (None, tokens):
+        raise Refusal(
+            f"share_lm_head=true: its symbols are the task's {tokens} tokens, but thought_vocab="
+            f"{config.thought_vocab}; give thought_vocab=null or share_lm_head=false"
+        )
+    if (config.train_nll_num or 1) > config.trice_samples:
+        raise Refusal(
+            f"train_nll_num={config.train_nll_num}: there are only trice_samples={config.trice_samples} "
+            f"thoughts; give 1 to {config.trice_samples}"
+        )
+
+
+def _check_number(config: RunConfig) -> None:
+    """Of thoughts, for what compares those of a position."""
+    if not config.policy_loss_beta:
+        return
+    least = LEAST_THOUGHTS.get(config.objective, 1)
+    if config.trice_samples < least:
+        raise Refusal(
+            f"objective={config.objective}: compares the thoughts of a position, and trice_samples="
+            f"{config.trice_samples} are too few; give trice_samples={least} or more"
+        )
+    if config.trice_samples == 1 and baseline_matters(config) and config.baseline in GROUP_BASELINES:
+        raise Refusal(
+            f"trice_samples=1: baseline={config.baseline} compares the thoughts of a position, and "
+            "one alone learns nothing; give trice_samples=2 or more, or baseline=none or ema"
+        )
+    if config.trice_samples == 1 and config.advantage_scale == "group_std":
+        raise Refusal(
+            "trice_samples=1: advantage_scale=group_std needs a spread; give trice_samples=2 or more"
+        )
+
+
+def _check_objective(config: RunConfig) -> None:
+    if config.objective == "multi_sample":
+        if config.baseline not in ("none", "leave_one_out"):
+            raise Refusal(
+                f"baseline={config.baseline}: objective=multi_sample rewards all thoughts of a position "
+                "together; give baseline=leave_one_out or none"
+            )
+        if config.reward != "likelihood":
+            raise Refusal(
+                f"reward={config.reward}: objective=multi_sample is a bound on the likelihood; "
+                "give reward=likelihood or another objective"
+            )
+    if config.inner_steps > 1 and config.objective != "ppo_clip":
+        raise Refusal(
+            f"inner_steps={config.inner_steps}: only objective=ppo_clip may train on the same thoughts "
+            "again; give inner_steps=1 or objective=ppo_clip"
+        )
+    if config.baseline == "null_thought" and not speaks_alone(config):
+        raise Refusal(
+            "baseline=null_thought: with these settings there is no prediction without a thought; "
+            "give use_base_lm=true and mixing=auto, or another baseline"
+        )
+
+
+def speaks_alone(config: RunConfig) -> bool:
+    """Whether the model predicts without a thought too."""
+    interpreter = config.interpreter_hidden_dim or config.reasoner_hidden_dim
+    as_wide = base_matters(config) and config.base_lm_hidden_dim == interpreter
+    return mixing_of(config) != "thought" or as_wide
+
+
+def check_reference(config: RunConfig) -> None:
+    """Refuse a reward that lacks its reference, or a reference that is not there.
+
+    Args:
+        config: resolved; also of a run without thoughts, whose predictor climbs the kl rewards too.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    needed = config.reward in ("log_ratio", *LOSS_OF_REWARD)
+    if not needed:
+        return
+    if config.reference is None:
+        raise Refusal(f"reward={config.reward}: needs a reference; give reference=oracle or no_thought")
+    if config.reference == "oracle" and not hasattr(config.task, "oracle"):
+        raise Refusal(
+            f"reference=oracle: task={config.task.name} does not know its true distribution; "
+            "give reference=no_thought or another task"
+        )
+    if config.reference == "no_thought":
+        if config.reward in LOSS_OF_REWARD:
+            raise Refusal(
+                f"reference=no_thought: reward={config.reward} trains the predictor towards its reference, "
+                "here itself; give reference=oracle"
+            )
+        if config.use_reasoner and not speaks_alone(config):
+            raise Refusal(
+                "reference=no_thought: with these settings there is no prediction without a thought; "
+                "give use_base_lm=true and mixing=auto, or reference=oracle"
+            )
+    if config.reward == "kl_reverse" and _holds_some_impossible(config):
+        raise Refusal(
+            f"reward=kl_reverse: task={config.task.name} holds some tokens impossible, which makes every "
+            "reward minus infinity; give reward=kl_forward or another task"
+        )
+
+
+def _holds_some_impossible(config: RunConfig) -> bool:
+    drawn = config.task.sample(stream(0, "a look at the oracle"), 4, config.seq_len, "held_out")
+    return bool(config.task.oracle(drawn.inputs).isneginf().any())
