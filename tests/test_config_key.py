@@ -43,6 +43,8 @@ OTHER: dict[str, Any] = {
     "temperature_scale": "spread",
     "clip_ratio": 0.1,
     "inner_steps": 2,
+    "value_sees": "context",
+    "critic_loss_beta": 2.0,
     "baseline": "ema",
     "advantage_scale": "none",
     "policy_loss_beta": -1.0,
@@ -105,6 +107,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "temperature_scale": {"objective": "maxent"},
     "clip_ratio": {"objective": "ppo_clip"},
     "inner_steps": {"objective": "ppo_clip"},
+    "value_sees": {"baseline": "value"},
+    "critic_loss_beta": {"baseline": "value"},
 }
 
 

@@ -181,9 +181,9 @@ def enumerate_tuples(
     index = torch.cartesian_prod(*[torch.arange(len(thoughts))] * count).view(-1, count)
     built, one = model(settings, len(index), scale), one_position()
     copies = repeated(one, len(index))
-    trace = built(
-        copies.inputs, thinking_positions(copies), torch.empty(0), forced_everywhere(thoughts[index])
-    )
+    positions = thinking_positions(copies)
+    targets = focus(copies, positions).targets
+    trace = built(copies.inputs, positions, torch.empty(0), forced_everywhere(thoughts[index]), targets)
     log_prob = trace.log_prob[:, AT[0], AT[1]].sum((-1, -2))
     return Enumeration(built, trace, focus(copies, thinking_positions(copies)), log_prob.detach().exp())
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from toyqs.config import RunConfig
-from toyqs.config_key import OF_TEMPERATURE, base_matters, mixing_of
+from toyqs.config_key import OF_TEMPERATURE, base_matters, has_critic, mixing_of
 from toyqs.cost import Cost, measure
 from toyqs.model.core import Core
+from toyqs.model.critic import ValueHead
 from toyqs.model.gru import GRU
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.latent_reasoner import LatentReasoner
@@ -56,9 +57,18 @@ def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
             interpreter = Afresh(num_seeds, core)
         else:
             interpreter = Onward(core, cores[letters["reasoner"]])
-    tells_base = config.reference == "no_thought" or config.baseline == "null_thought"
     parts = (letters, cores, head, mixer, thought_head, interpreter)
-    return LatentReasoner(*parts, tells_base=tells_base and thought_head is not None)
+    if thought_head is None:
+        return LatentReasoner(*parts)
+    critic = _critic(config, num_seeds)
+    sees = critic.sees if critic else ""
+    tells = {
+        "base": config.reference == "no_thought"
+        or config.baseline == "null_thought"
+        or sees == "base_prediction",
+        "average": "average_thought" in (config.baseline, sees),
+    }
+    return LatentReasoner(*parts, tells=[name for name, wanted in tells.items() if wanted], critic=critic)
 
 
 def widths(config: RunConfig) -> dict[str, int]:
@@ -116,6 +126,15 @@ def _mixer(config: RunConfig, num_seeds: int) -> nn.Module:
             return ThoughtOnly(base if base_matters(config) else None, reading)
 
 
+def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
+    if not has_critic(config):
+        return None
+    width = widths(config)
+    readers = [role for role in ("base_lm", "base_reasoner") if role in roles_in_use(config)]
+    given = [width[role] for role in readers]
+    return ValueHead(num_seeds, given, config.task.vocab_size, config.value_sees)
+
+
 def build_objective(config: RunConfig) -> Objective:
     """The loss of a run: the predictor's alone where no symbol is sampled."""
     if not config.use_reasoner or not config.max_reasoning_len:
@@ -141,6 +160,7 @@ def build_settings(config: RunConfig) -> Settings:
         "nll": Weight(config.nll_loss_beta),
         "policy": Weight(config.policy_loss_beta),
         "entropy": Weight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
+        "critic": Weight(config.critic_loss_beta),
     }
     return Settings(
         steps=config.max_steps,

@@ -43,7 +43,9 @@ class RunConfig:
     reward: str = "likelihood"  # of a thought: likelihood, accuracy, log_ratio, kl_forward, kl_reverse
     reward_beta: float = 1.0  # of kl_reverse: weight of the prediction's entropy
     reference: str | None = None  # of log_ratio and the kl rewards: oracle (the task's own) or no_thought
-    baseline: str = "leave_one_out"  # none, group_mean (or trice), leave_one_out, ema, null_thought
+    baseline: str = "leave_one_out"  # what a reward is compared with; config_checks.BASELINES lists all
+    value_sees: str = "average_thought"  # what a critic reads; model/critic.py says more
+    critic_loss_beta: float = 1.0  # weight of the critic's own loss
     advantage_scale: str = "batch_std"  # none, batch_std, group_std (GRPO), positive_only
     temperature: float = 0.1  # β of the objectives that draw the policy towards exp(reward / β)
     temperature_scale: str = "absolute"  # absolute, or spread: in standard deviations of a group's rewards

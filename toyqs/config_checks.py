@@ -16,6 +16,10 @@ from toyqs.model.roles import WeightGroups
 from toyqs.refusal import Refusal, refusing
 from toyqs.thinking_checks import OBJECTIVES, check_reference, check_thinking
 
+BASELINES = (
+    *("none", "group_mean", "trice", "leave_one_out", "ema", "value", "null_thought", "average_thought"),
+)  # objectives/baselines.py, objectives/reinforce.py; trice is group_mean
+
 CHOICES = {
     "mixing": ("auto", "add", "concat", "gate", "thought"),
     "interpreter_start": ("afresh", "onward"),
@@ -23,7 +27,8 @@ CHOICES = {
     "objective": OBJECTIVES,
     "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
     "reference": (None, "oracle", "no_thought"),
-    "baseline": ("none", "group_mean", "trice", "leave_one_out", "ema", "null_thought"),
+    "baseline": BASELINES,
+    "value_sees": ("context", "target", "base_prediction", "average_thought"),
     "advantage_scale": ("none", "batch_std", "group_std", "positive_only"),
     "temperature_scale": ("absolute", "spread"),
     "entropy_schedule": ("constant", "linear"),
@@ -41,6 +46,7 @@ AT_LEAST = {
         ("epochs", "data_loader_batch_size", "grad_acc", "seq_len", "eval_sequences", "processes"), 1
     ),
     **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
+    "critic_loss_beta": 0,
     "inner_steps": 1,
     **dict.fromkeys(("clip_gradients", "eval_every"), 0),
 }

@@ -34,11 +34,13 @@ ADDED: dict[str, Any] = {
     "temperature_scale": "absolute",
     "clip_ratio": 0.2,
     "inner_steps": 1,
+    "value_sees": "average_thought",
+    "critic_loss_beta": 1.0,
 }
 
 GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
 OF_TEMPERATURE = (
-    *("listwise", "plackett_luce", "weighted_mle", "maxent", "vargrad", "logz_mse"),
+    *("listwise", "plackett_luce", "weighted_mle", "maxent", "vargrad", "logz_mse", "logz_learned"),
 )  # objectives that draw the policy towards exp(reward / temperature)
 LOSS_OF_REWARD = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs in place of the likelihood
 
@@ -46,7 +48,7 @@ OF_REWARD = ("reward", "reward_beta", "reference")
 OF_POLICY = (
     *OF_REWARD,
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
-    *("clip_ratio", "inner_steps"),
+    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta"),
 )
 OF_SYMBOLS = (
     *OF_POLICY,
@@ -116,6 +118,12 @@ def baseline_matters(config: RunConfig) -> bool:
     return config.objective not in OF_TEMPERATURE
 
 
+def has_critic(config: RunConfig) -> bool:
+    """Whether something beside the model learns what its thoughts will earn."""
+    valued = config.objective in ("reinforce", "ppo_clip") and config.baseline == "value"
+    return valued or config.objective == "logz_learned"
+
+
 def _idle(config: RunConfig) -> list[str]:
     """The keys that cannot change this run."""
     kept = set(OF_REWARD) if config.reward in LOSS_OF_REWARD else set()
@@ -140,6 +148,10 @@ def _idle_of_objective(config: RunConfig) -> list[str]:
         idle.append("baseline")
     if config.objective != "ppo_clip":
         idle.append("clip_ratio")
+    if not has_critic(config):
+        idle.append("value_sees")
+    if not (has_critic(config) and baseline_matters(config)):
+        idle.append("critic_loss_beta")
     return idle
 
 

@@ -204,7 +204,7 @@ def _plain(value: object) -> str:
 
 
 def _listed(values: Iterable[object]) -> str:
-    return ", ".join(str(value) for value in sorted(values, key=str))
+    return ", ".join(str(value) for value in sorted(values))  # type: ignore[type-var]
 
 
 def _grid(frame: pd.DataFrame) -> list[str]:

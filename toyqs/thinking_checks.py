@@ -9,6 +9,7 @@ from toyqs.config_key import (
     OF_TEMPERATURE,
     base_matters,
     baseline_matters,
+    has_critic,
     mixing_of,
 )
 from toyqs.model.roles import WeightGroups, check_widths
@@ -106,6 +107,11 @@ def _check_objective(config: RunConfig) -> None:
         raise Refusal(
             f"inner_steps={config.inner_steps}: only objective=ppo_clip may train on the same thoughts "
             "again; give inner_steps=1 or objective=ppo_clip"
+        )
+    if has_critic(config) and config.value_sees == "base_prediction" and not speaks_alone(config):
+        raise Refusal(
+            "value_sees=base_prediction: with these settings there is no prediction without a thought; "
+            "give value_sees=target, or use_base_lm=true and mixing=auto"
         )
     if config.baseline == "null_thought" and not speaks_alone(config):
         raise Refusal(

@@ -211,7 +211,7 @@ def accumulate(
     """
     values: dict[str, Tensor] = {}
     for part, share in _shares(drawn, settings.grad_acc):
-        trace = _with_reference(model(*part[:2], part.noise, part.forced), part.counted, settings.reference)
+        trace = _with_reference(_called(model, part), part.counted, settings.reference)
         trace = trace._replace(running_reward=running_reward, sampler_log_prob=part.sampler_log_prob)
         loss = objective(trace, part.counted)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
@@ -229,6 +229,10 @@ def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
         thoughts = model.think(model.read(drawn.inputs, drawn.positions), drawn.noise)
     assert thoughts is not None
     return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
+
+
+def _called(model: Model, part: Drawn) -> Trace:
+    return model(part.inputs, part.positions, part.noise, part.forced, part.counted.targets)
 
 
 def _with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:

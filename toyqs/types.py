@@ -36,6 +36,7 @@ class Context(NamedTuple):
 
     base: Tensor | None  # (S, B, T, D) base_lm outputs; None when the prediction may not see them
     branches: BranchState | None  # base_reasoner: one resumable branch point per position, K = 1
+    reasoner: Tensor | None = None  # (S, B, T, D) base_reasoner outputs, where a critic reads them
 
 
 class Thoughts(NamedTuple):
@@ -55,7 +56,8 @@ class Trace(NamedTuple):
     entropy: Tensor | None = None  # (S, B, T, K, L) of each thought symbol's distribution
     thought_weight: Tensor | None = None  # (S, B, T, K) how open the mixer is to each thought
     base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
-    log_z: Tensor | None = None  # (S, B, T) learned log Σ_h exp(r / β)
+    average_logits: Tensor | None = None  # (S, B, T, N, V) with the average reading of the other positions
+    value: Tensor | None = None  # (S, B, T) a critic's: the expected reward, or β log Σ_h exp(r / β)
     sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density that each thought was drawn from
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, kept by the training loop
@@ -83,9 +85,14 @@ class Model(Protocol):
         ...
 
     def __call__(
-        self, inputs: Tensor, positions: Tensor | None, noise: Tensor, forced: Tensor | None = None
+        self,
+        inputs: Tensor,
+        positions: Tensor | None,
+        noise: Tensor,
+        forced: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Trace:
-        """Read, think and talk."""
+        """Read, think and talk; with targets (S, B, T') a critic, if there is one, says what it expects."""
         ...
 
 

@@ -49,7 +49,7 @@ def test_reward_and_entropy_of_whole_thoughts(method: str, groups: str, start: s
     settings = tiny.config(weight_groups=groups, interpreter_start=start)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
     log_z = torch.full(every.trace.log_prob.shape[:3], 0.3).double()
-    got = expected(every, Tempered(method=method, beta=BETA), "policy", "nll", log_z=log_z)
+    got = expected(every, Tempered(method=method, beta=BETA), "policy", "nll", value=log_z)
     tiny.close(got, truth.gradient(soft_loss(truth)))
 
 
@@ -236,19 +236,36 @@ def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) 
     assert bool((grad[(advantages < 0) & counted] != 0).all())
 
 
+OTHER_PREDICTIONS = {"null_thought": "base_logits", "average_thought": "average_logits"}
+
+
+@pytest.mark.parametrize("baseline", OTHER_PREDICTIONS)
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
-def test_null_thought_is_an_unbiased_baseline(groups: str, start: str) -> None:
-    settings = tiny.config(weight_groups=groups, interpreter_start=start)
+def test_another_predictions_reward_is_an_unbiased_baseline(groups: str, start: str, baseline: str) -> None:
+    settings = tiny.config(weight_groups=groups, interpreter_start=start, baseline=baseline)
     every, truth = tiny.enumerate_tuples(settings, 1), tiny.exact(settings)
-    objective = Reinforce(baseline="null_thought")
-    base = reference(every.trace, seed=8)
-    got = expected(every, objective, "policy", "nll", base_logits=base)
+    objective = Reinforce(baseline=baseline)
+    base = getattr(every.trace, OTHER_PREDICTIONS[baseline])
+    got = expected(every, objective, "policy", "nll")
     tiny.close(got, truth.gradient(-(truth.probability * truth.log_q).sum()))
-    trace = every.trace._replace(base_logits=base)
     reward = log_q_of(every).detach()
-    target = base[..., 0, :].gather(-1, every.batch.targets.unsqueeze(-1))
-    torch.testing.assert_close(reward - objective.advantages(reward, trace, every.batch), target)
+    target = base[..., 0, :].log_softmax(-1).gather(-1, every.batch.targets.unsqueeze(-1))
+    torch.testing.assert_close(reward - objective.advantages(reward, every.trace, every.batch), target)
+    assert bool((base != every.trace.logits[..., 0, :, :].squeeze(3).unsqueeze(3)).any())
+
+
+@pytest.mark.parametrize("sees", ["context", "target", "base_prediction", "average_thought"])
+@pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
+def test_a_value_is_an_unbiased_baseline(groups: str, sees: str) -> None:
+    """It knows the context and the target, never the thought."""
+    settings = tiny.config(weight_groups=groups, baseline="value", value_sees=sees)
+    every, truth = tiny.enumerate_tuples(settings, 1), tiny.exact(settings)
+    assert every.trace.value is not None
+    at = every.trace.value[:, tiny.AT[0], tiny.AT[1]]
+    torch.testing.assert_close(at, at[:1].expand_as(at), rtol=0, atol=1e-14)
+    got = expected(every, Reinforce(baseline="value"), "policy", "nll")
+    tiny.close(got, truth.gradient(-(truth.probability * truth.log_q).sum()))
 
 
 SCALES = {"positive_only": "group_mean", "group_std": "group_mean"}
@@ -284,8 +301,10 @@ def test_equal_rewards_give_no_advantage_and_no_nan() -> None:
         (Reinforce(reward="log_ratio"), "reference_log_probs"),
         (Reinforce(reward="kl_forward"), "reference_log_probs"),
         (Reinforce(baseline="null_thought"), "base_logits"),
+        (Reinforce(baseline="average_thought"), "average_logits"),
+        (Reinforce(baseline="value"), "value"),
         (ClippedReinforce(), "sampler_log_prob"),
-        (Tempered(method="logz_learned"), "log_z"),
+        (Tempered(method="logz_learned"), "value"),
     ],
 )
 def test_what_a_trace_lacks_is_named(objective: Thinking, lacking: str) -> None:
@@ -299,7 +318,7 @@ def test_a_relative_temperature_follows_the_rewards_spread(method: str) -> None:
     """Rewards a hundred times as far apart: the same policy gradient, up to their scale where it counts."""
     every = tiny.enumerate_tuples(tiny.config(weight_groups="ABCD"), 3, tiny.THOUGHTS[:4])
     log_z = torch.zeros(every.trace.log_prob.shape[:3]).double()
-    trace = every.trace._replace(log_z=log_z)
+    trace = every.trace._replace(value=log_z)
     objective = Tempered(method=method, beta=BETA, relative=True)
     reward = log_q_of(every).detach()
     reward = reward - reward.mean(-1, keepdim=True)  # a learned log Z of 0 is as far from both

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from torch import Tensor, nn
 
 from toyqs.model.core import Core
+from toyqs.model.critic import ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import Head, pick_rows
 from toyqs.model.thoughts import TokenHead, think
@@ -28,7 +29,8 @@ class LatentReasoner(nn.Module):
         thought_head: TokenHead | None = None,
         interpreter: Afresh | Onward | None = None,
         *,
-        tells_base: bool = False,
+        tells: Collection[str] = (),
+        critic: ValueHead | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -39,7 +41,9 @@ class LatentReasoner(nn.Module):
             mixer: base state and reading -> features (model/mixing.py).
             thought_head: None where no symbol is sampled.
             interpreter: None where there are no thoughts.
-            tells_base: the trace holds the prediction with no thought too.
+            tells: other predictions that the trace holds beside those of the thoughts: "base", with no
+                thought, and "average", with the average reading of the other positions.
+            critic: None where nothing is to be expected.
         """
         super().__init__()
         self.letters = dict(letters)
@@ -49,7 +53,8 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.tells_base = tells_base
+        self.tells = frozenset(tells)
+        self.critic = critic
         self.speaks_alone: bool = mixer.speaks_alone  # type: ignore[assignment]
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
@@ -67,7 +72,8 @@ class LatentReasoner(nn.Module):
         read = {letter: self._read(letter, inputs) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
         branches = read[letters["base_reasoner"]][1] if "base_reasoner" in letters else None
-        context = Context(base, branches)
+        heard = self.critic is not None and "base_reasoner" in letters
+        context = Context(base, branches, read[letters["base_reasoner"]][0] if heard else None)
         return context if positions is None else self.at(context, positions)
 
     def at(self, context: Context, index: Tensor) -> Context:
@@ -77,12 +83,10 @@ class LatentReasoner(nn.Module):
             context: from `read`.
             index: (S, B, T') long.
         """
-        base, branches = context
-        if base is not None:
-            base = base.gather(2, index.unsqueeze(-1).expand(*index.shape, base.shape[-1]))
+        base, branches, reasoner = context
         if branches is not None:
             branches = self._core("base_reasoner").backbone.gather(branches, index)
-        return Context(base, branches)
+        return Context(_at(base, index), branches, _at(reasoner, index))
 
     def think(self, context: Context, noise: Tensor, forced: Tensor | None = None) -> Thoughts | None:
         """K thoughts at every thinking position; None for a model without thoughts.
@@ -116,17 +120,38 @@ class LatentReasoner(nn.Module):
         trace = Trace(self.head(features).unsqueeze(-2), thought_weight=opening)
         if thoughts is None or not thoughts.symbols.shape[-1]:
             return trace
-        if self.tells_base:
-            alone = self.head(self.mixer(context.base, None)[0])  # (S, B, T, 1, V): N = 1, no axis K
-            trace = trace._replace(base_logits=alone)
+        assert reading is not None
+        if "base" in self.tells:
+            # (S, B, T, 1, V): the axis of one thought serves as N = 1.
+            trace = trace._replace(base_logits=self.head(self.mixer(context.base, None)[0]))
+        if "average" in self.tells:
+            average = _average_of_others(reading)
+            trace = trace._replace(average_logits=self.head(self.mixer(context.base, average)[0]))
         return trace._replace(log_prob=thoughts.log_prob, entropy=thoughts.entropy)
 
     def forward(
-        self, inputs: Tensor, positions: Tensor | None, noise: Tensor, forced: Tensor | None = None
+        self,
+        inputs: Tensor,
+        positions: Tensor | None,
+        noise: Tensor,
+        forced: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Trace:
-        """Read, think and talk: the trace at the thinking positions (arguments as in `read`, `think`)."""
+        """Read, think and talk: the trace at the thinking positions.
+
+        Args:
+            inputs: as in `read`.
+            positions: as in `read`.
+            noise: as in `think`.
+            forced: as in `think`.
+            targets: (S, B, T') long, for the critic; None: it is not asked.
+        """
         context = self.read(inputs, positions)
-        return self.talk(context, self.think(context, noise, forced))
+        trace = self.talk(context, self.think(context, noise, forced))
+        if self.critic is None or targets is None:
+            return trace
+        features = [x for x in (context.base, context.reasoner) if x is not None]
+        return trace._replace(value=self.critic(features, trace, targets))
 
     def _core(self, role: str) -> Core:
         return cast(Core, self.cores[self.letters[role]])
@@ -134,3 +159,18 @@ class LatentReasoner(nn.Module):
     def _read(self, letter: str, inputs: Tensor) -> tuple[Tensor, BranchState]:
         core = cast(Core, self.cores[letter])
         return core.backbone.read(pick_rows(core.token_rows(), inputs))
+
+
+def _average_of_others(reading: Tensor) -> Tensor:
+    """The mean reading of all other positions' thoughts in the batch: (S, B, T, K, E) -> (S, B, T, 1, E)."""
+    reading = reading.detach()
+    own = reading.sum(3, keepdim=True)
+    others = reading[0, ..., 0].numel() - reading.shape[3]
+    return (own.sum((1, 2), keepdim=True) - own) / max(1, others)
+
+
+def _at(states: Tensor | None, index: Tensor) -> Tensor | None:
+    """(S, B, T, D) at positions (S, B, T')."""
+    if states is None:
+        return None
+    return states.gather(2, index.unsqueeze(-1).expand(*index.shape, states.shape[-1]))

@@ -96,7 +96,7 @@ class Thinking(ABC):
             batch: at the thinking positions.
 
         Returns:
-            The parts "policy", "nll" and "entropy".
+            The parts "policy", "nll" and "entropy", and "critic" where there is one.
 
         Raises:
             ValueError: shapes disagree, or the trace lacks what is needed.
@@ -113,12 +113,19 @@ class Thinking(ABC):
             "nll": self.predictor_loss(predicted[..., : self.num_nll_thoughts]),
             "entropy": -trace.entropy.sum(-1).mean(-1),
         }
+        critic = self.critic_loss(reward, trace)
+        if critic is not None:
+            means["critic"] = critic
         parts = {name: policy.position_mean(value, batch.weights) for name, value in means.items()}
         return Loss(parts, policy.position_mean(reward.mean(-1), batch.weights))
 
     @abstractmethod
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """The policy's loss per position (S, B, T), from rewards (S, B, T, K) without gradient."""
+
+    def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
+        """What a critic learns from, per position (S, B, T); None without one."""
+        return None
 
     def predictor_loss(self, log_q: Tensor) -> Tensor:
         """The predictor's loss per position (S, B, T), from log q (S, B, T, K)."""

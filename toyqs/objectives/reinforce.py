@@ -26,7 +26,7 @@ class Reinforce(Thinking):
     Source: Zelikman et al. 2024, "Quiet-STaR".
     """
 
-    baseline: str = "leave_one_out"  # none, ema, null_thought, or a key of GROUP_BASELINES
+    baseline: str = "leave_one_out"  # or none, ema, value, null_thought, average_thought, group_mean
     advantage_scale: str = "none"  # a key of policy.ADVANTAGE_SCALES
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -51,18 +51,35 @@ class Reinforce(Thinking):
                 if trace.running_reward is None:
                     raise ValueError("baseline ema needs trace.running_reward")
                 return baselines.ema(reward, trace.running_reward)
+            case "value":
+                return _value(trace).detach().unsqueeze(-1).expand_as(reward)
             case "null_thought":
-                return self._without_a_thought(trace, batch).detach().expand_as(reward)
+                return self._of_prediction(trace.base_logits, trace, batch)
+            case "average_thought":
+                return self._of_prediction(trace.average_logits, trace, batch)
             case _:
                 return GROUP_BASELINES[self.baseline](reward)
 
-    def _without_a_thought(self, trace: Trace, batch: Batch) -> Tensor:
-        """What the prediction with no thought would have earned, (S, B, T, 1)."""
-        if trace.base_logits is None:
-            raise ValueError("baseline null_thought needs trace.base_logits")
-        silent = trace._replace(logits=trace.base_logits.unsqueeze(3))
+    def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
+        """The value's squared error, a mean over the thoughts, (S, B, T)."""
+        if self.baseline != "value":
+            return None
+        return 0.5 * (_value(trace).unsqueeze(-1) - reward).square().mean(-1)
+
+    def _of_prediction(self, logits: Tensor | None, trace: Trace, batch: Batch) -> Tensor:
+        """What another prediction (S, B, T, N, V) would have earned, (S, B, T, K)."""
+        if logits is None or trace.log_prob is None:
+            raise ValueError(f"baseline {self.baseline} needs trace.base_logits or trace.average_logits")
+        silent = trace._replace(logits=logits.detach().unsqueeze(3))
         log_q = rewards.target_log_prob(silent.logits, batch.targets.unsqueeze(-1))
-        return rewarded(self.reward, self.reward_beta, log_q, silent, batch)
+        earned = rewarded(self.reward, self.reward_beta, log_q, silent, batch)
+        return earned.expand(trace.log_prob.shape[:-1])
+
+
+def _value(trace: Trace) -> Tensor:
+    if trace.value is None:
+        raise ValueError("baseline value needs trace.value")
+    return trace.value
 
 
 @dataclass(frozen=True)

@@ -205,9 +205,9 @@ class Tempered(Thinking):
             log_z, samples = log_z_of_others(reward, beta, sampler)
             fault = logz(reward, log_prob, beta, log_z)
             return fault.where(samples >= EFFECTIVE_SAMPLES * (1 - 1e-6), 0.0).mean(-1)
-        if trace.log_z is None:
-            raise ValueError("logz_learned needs trace.log_z")
-        return logz(reward, log_prob, beta, trace.log_z.unsqueeze(-1)).mean(-1)
+        if trace.value is None:
+            raise ValueError("logz_learned needs trace.value")
+        return logz(reward, log_prob, beta, trace.value.unsqueeze(-1) / beta).mean(-1)
 
     def _temperature(self, reward: Tensor, batch: Batch) -> Temperature:
         if not self.relative:
