@@ -61,7 +61,10 @@ EDGES: dict[str, set[str]] = {
     "hydra_plugins": {"packing"},
     "run": {"compose", "sweep"},
     "analysis": {"results", "evidence", "cells", "plotting", "report"},
-    "bench": {"types", "streams", "config", "config_key", "build", "model", "objectives", "tasks", "train"},
+    "bench": {
+        "types", "streams", "config", "config_key", "build", "model", "objectives", "tasks", "train",
+        "results",
+    },
 }  # fmt: skip
 
 # Which packages beyond the standard library each may import.

@@ -1,0 +1,105 @@
+"""Draw bias and noise of every estimator of the policy's gradient against the number of thoughts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from toyqs import plotting
+
+DESCRIPTION = """\
+Draw the table of `python bench/estimators.py -o estimators.csv`: for each estimator and number of thoughts K
+the direction of its expected gradient (cosine with the exact one), its length beside the exact one's, and
+its noise (standard deviation over the expected gradient's length)."""
+
+COLUMNS = {
+    "cosine": "cosine of expected and exact gradient",
+    "length": "expected over exact length",
+    "noise": "standard deviation over expected length",
+}
+MARKS = "os^vD<>pPX*hd"
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line: see DESCRIPTION; returns the exit code."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("table", help="the CSV that bench/estimators.py wrote")
+    parser.add_argument("-o", default="estimators.png", help="where the figure goes (estimators.png)")
+    given = parser.parse_args(words)
+    try:
+        if Path(given.o).suffix not in {".png", ".svg", ".pdf"}:
+            raise ValueError(f"-o {given.o}: the ending chooses the format; give .png, .svg or .pdf")
+        table = read(given.table)
+        with plotting.style():
+            plotting.save(figure(table), given.o)
+    except (OSError, ValueError) as error:
+        print(f"estimators.py: {error}", file=sys.stderr)
+        return 2
+    print(f"figure {given.o}")
+    return 0
+
+
+def read(path: str) -> pd.DataFrame:
+    """The table, one row for each estimator and K.
+
+    Raises:
+        ValueError: it cannot be read, or is another table.
+    """
+    remedy = "give the CSV of python bench/estimators.py"
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read; {remedy}") from error
+    lacking = {"estimator", "K", "aim", *COLUMNS} - set(table.columns)
+    if lacking or table.empty:
+        raise ValueError(f"{path}: holds no estimators; {remedy}")
+    return table
+
+
+def figure(table: pd.DataFrame) -> Figure:
+    """Three panels against K, a line for each estimator.
+
+    Args:
+        table: from `read`.
+    """
+    drawn = plotting.new_figure(13.5, 5.5)
+    panels = drawn.subplots(1, 3)
+    for place, (name, rows) in enumerate(table.groupby("estimator", sort=False)):
+        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
+        if (rows["aim"] != "reward").any():
+            look["linestyle"] = "--"
+        for axes, column in zip(panels, COLUMNS, strict=True):
+            axes.plot(rows["K"], rows[column], label=str(name), markersize=5, linewidth=1.4, **look)
+    for axes, (column, title) in zip(panels, COLUMNS.items(), strict=True):
+        _label(axes, title, table["K"], log=column != "cosine")
+    handles, labels = panels[0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=5)
+    drawn.suptitle(
+        "Solid: held against the gradient of the reward; dashed: of reward and entropy", fontsize=11
+    )
+    return drawn
+
+
+def _label(axes: Axes, title: str, numbers: pd.Series, *, log: bool) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("thoughts per position K (log scale)")
+    axes.set_xscale("log", base=2)
+    ticks = sorted(set(numbers))
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    if log:
+        axes.set_yscale("log")
+        axes.axhline(1.0, color="#4D4D4D", linewidth=0.8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Every estimator of the policy's gradient on a policy small enough to be summed exactly: bias and noise.
+
+`python bench/estimators.py -o estimators.csv` sums all groups of K of six thoughts; analysis/estimators.py
+draws the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import itertools
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from toyqs.objectives.objective import Thinking
+from toyqs.objectives.reinforce import MultiSample, Reinforce
+from toyqs.objectives.tempered import Tempered
+from toyqs.results import write_text
+from toyqs.types import Batch, Trace
+
+THOUGHTS = 6
+NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # K
+BETA = 0.3  # temperature, about the rewards' spread
+LEAST = {"listwise": 2, "weighted_mle": 2, "plackett_luce": 2, "maxent": 2, "vargrad": 2, "logz_mse": 3}
+
+# Name -> the estimator, and the temperature of the aim that it is held against: E r + β H.
+ESTIMATORS: dict[str, tuple[Thinking, float]] = {
+    "no baseline": (Reinforce(baseline="none"), 0.0),
+    "true mean as baseline": (Reinforce(baseline="value"), 0.0),
+    "leave-one-out": (Reinforce(baseline="leave_one_out"), 0.0),
+    "group mean": (Reinforce(baseline="group_mean"), 0.0),
+    "group mean / std (GRPO)": (Reinforce(baseline="group_mean", advantage_scale="group_std"), 0.0),
+    "positive only": (Reinforce(baseline="group_mean", advantage_scale="positive_only"), 0.0),
+    "multi-sample bound": (MultiSample(), 0.0),
+    "listwise": (Tempered(method="listwise", beta=BETA), BETA),
+    "Plackett-Luce": (Tempered(method="plackett_luce"), BETA),
+    "weighted MLE": (Tempered(method="weighted_mle", beta=BETA), BETA),
+    "max-ent": (Tempered(method="maxent", beta=BETA), BETA),
+    "VarGrad": (Tempered(method="vargrad", beta=BETA), BETA),
+    "log-Z, estimated": (Tempered(method="logz_mse", beta=BETA), BETA),
+}
+COLUMNS = ("estimator", "K", "aim", "cosine", "length", "noise")
+
+
+def world(seed: int) -> tuple[Tensor, Tensor]:
+    """Logits of a policy over six thoughts and their rewards, (6,) each."""
+    generator = torch.Generator().manual_seed(seed)
+    logits, rewards = torch.randn(2, THOUGHTS, generator=generator, dtype=torch.float64)
+    return logits, 0.3 * rewards - 1.0
+
+
+def groups(number: int) -> tuple[Tensor, Tensor]:
+    """All groups of K thoughts whatever their order, (groups, K), and in how many orders each comes."""
+    found = list(itertools.combinations_with_replacement(range(THOUGHTS), number))
+    orders = [
+        math.factorial(number) / math.prod(math.factorial(one.count(i)) for i in set(one)) for one in found
+    ]
+    return torch.tensor(found), torch.tensor(orders, dtype=torch.float64)
+
+
+def aim(logits: Tensor, rewards: Tensor, beta: float) -> Tensor:
+    """−∇(E r + β H), the gradient that a descent should follow, (6,)."""
+    logits = logits.clone().requires_grad_()
+    log_prob = logits.log_softmax(0)
+    (gradient,) = torch.autograd.grad(-(log_prob.exp() * (rewards - beta * log_prob)).sum(), logits)
+    return gradient
+
+
+def estimates(estimator: Thinking, number: int, logits: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """The estimate from every group of K thoughts (groups, 6), and the groups' probabilities (groups,)."""
+    index, orders = groups(number)
+    table = logits.expand(len(index), -1).clone().requires_grad_()
+    log_prob = table.log_softmax(1).gather(1, index)
+    reward = rewards[index][:, None, None]
+    mean = (logits.softmax(0) * rewards).sum().expand(len(index), 1, 1)
+    trace = Trace(torch.empty(0), log_prob[:, None, None, :, None], value=mean)
+    ones = torch.ones(len(index), 1, 1, dtype=torch.float64)
+    batch = Batch(ones.long(), ones.long(), ones, ones.bool())
+    (found,) = torch.autograd.grad(estimator.policy_loss(reward, trace, batch).sum(), table)
+    return found, orders * logits.log_softmax(0)[index].sum(1).exp()
+
+
+def measured(name: str, number: int, seeds: int) -> dict[str, object]:
+    """Bias and noise of one estimator, the mean over some worlds."""
+    estimator, beta = ESTIMATORS[name]
+    cosine, length, noise = [], [], []
+    for seed in range(seeds):
+        logits, rewards = world(seed)
+        each, probability = estimates(estimator, number, logits, rewards)
+        mean, wanted = probability @ each, aim(logits, rewards, beta)
+        spread = (probability @ (each - mean).square().sum(1)).sqrt()
+        cosine.append(torch.cosine_similarity(mean, wanted, dim=0))
+        length.append(mean.norm() / wanted.norm())
+        noise.append(spread / mean.norm())
+    values = [float(torch.stack(column).mean()) for column in (cosine, length, noise)]
+    words = "reward and entropy" if beta else "reward"
+    return dict(zip(COLUMNS, (name, number, words, *values), strict=True))
+
+
+def main() -> None:
+    """Print the table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("-o", default="estimators.csv", help="where the table goes (estimators.csv)")
+    parser.add_argument("--worlds", type=int, default=20, help="policies to average over (20)")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    print(f"{'estimator':26}{'K':>4}  {'against':20}{'cosine':>9}{'length':>9}{'noise':>9}")
+    for name, (estimator, _) in ESTIMATORS.items():
+        least = LEAST.get(getattr(estimator, "method", ""), 1)
+        group = getattr(estimator, "baseline", "") in ("leave_one_out", "group_mean")
+        for number in NUMBERS:
+            if number < max(least, 1 + group):
+                continue
+            row = measured(name, number, given.worlds)
+            table.writerow(row)
+            values = "".join(f"{row[column]:9.3f}" for column in COLUMNS[3:])
+            print(f"{name:26}{number:4}  {row['aim']:20}{values}")
+    write_text(Path(given.o), text.getvalue())
+    print(f"\ntable  {given.o}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The figure of the estimators: what it draws and what it refuses."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis import estimators
+
+ROWS = [
+    {"estimator": name, "K": k, "aim": aim, "cosine": 0.9, "length": 1.0 / k, "noise": 2.0 / k}
+    for name, aim in (("one", "reward"), ("two", "reward and entropy"))
+    for k in (2, 4)
+]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "estimators.csv"
+    pd.DataFrame(ROWS).to_csv(path, index=False)
+    return path
+
+
+def test_a_line_for_each_estimator_in_every_panel(table):
+    panels = estimators.figure(estimators.read(str(table))).axes
+    assert len(panels) == 3
+    for axes, column in zip(panels, estimators.COLUMNS, strict=True):
+        one, two = (line for line in axes.lines if line.get_label() in {"one", "two"})
+        assert one.get_linestyle() == "-" and two.get_linestyle() == "--"
+        wanted = [row[column] for row in ROWS if row["estimator"] == "one"]
+        assert list(one.get_xdata()) == [2, 4] and list(one.get_ydata()) == wanted
+        assert (axes.get_yscale() == "log") == (column != "cosine")
+
+
+def test_the_figure_is_written(table, tmp_path, capsys):
+    path = tmp_path / "e.png"
+    assert estimators.main([str(table), "-o", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out == f"figure {path}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere.csv"], "nowhere.csv: cannot be read; give the CSV of python bench/estimators.py"),
+        (["other.csv"], "other.csv: holds no estimators"),
+        (["empty.csv"], "empty.csv: cannot be read"),
+        (["estimators.csv", "-o", "x.jpg"], "-o x.jpg: the ending chooses the format"),
+    ],
+)
+def test_refusals(table, tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "empty.csv").touch()
+    assert estimators.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"estimators.py: {says}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.csv", "estimators.csv", "other.csv"]
