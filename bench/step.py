@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +99,7 @@ def compare_gradients(config: RunConfig) -> Gradients:
     forced = (drawn.noise * config.task.vocab_size).long()
     weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
     running = torch.zeros(1)
-    accumulate(partial(model, forced=forced), build_objective(config), drawn, weights, settings, running)
+    accumulate(model, build_objective(config), drawn._replace(forced=forced), weights, settings, running)
     plain = Reference(model.letters, widths(config), config.task.vocab_size).double()
     plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
     prediction = plain(drawn.inputs[0], build_recipe(config), forced[0].transpose(1, 2))

@@ -71,10 +71,18 @@ class Weights:
         return out
 
 
-def predict(model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor) -> Prediction:
-    """Score thoughts (M, L) after reading `tokens`, and predict the next token with each."""
+def predict(
+    model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor, following: Tensor | None = None
+) -> Prediction:
+    """Score thoughts (M, L) after reading `tokens`, and predict the next token with each.
+
+    Where tokens follow those, the token after them is predicted with the same thoughts.
+    """
     weights = Weights(model, settings)
-    base = None if mixing_of(settings) == "thought" else weights.read("base_lm", tokens)
+    following = tokens[:0] if following is None else following
+    base = None
+    if mixing_of(settings) != "thought":
+        base = weights.read("base_lm", torch.cat([tokens, following]))
     state = weights.mark("reasoner", 0, weights.read("base_reasoner", tokens))
     log_probs, entropies = [], []
     onward = settings.interpreter_start == "onward"
@@ -94,6 +102,9 @@ def predict(model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Ten
         for symbols in thoughts.T:
             state = weights.hear("interpreter", symbols, state)
     reading = weights.mark("interpreter", 1, state)
+    if settings.ahead == "continue":
+        for token in following:
+            reading = weights.gru("interpreter", weights.of("interpreter", "tokens.weight")[token], reading)
     log_q = torch.log_softmax(weights.head(mix(weights, settings, base, reading)), -1)
     return Prediction(torch.stack(log_probs, -1), torch.stack(entropies, -1), log_q)
 

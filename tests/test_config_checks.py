@@ -216,6 +216,21 @@ def test_a_text_has_no_oracle(tmp_path: Path) -> None:
     refused("reference=oracle: task=char_text", reward="log_ratio", reference="oracle", task=task, seq_len=8)
 
 
+def test_tokens_ahead() -> None:
+    assert accepted(n_tokens_ahead=2) == []
+    refused("n_tokens_ahead=8: a sequence of task=rev_prog has only 7 tokens", n_tokens_ahead=8)
+    for changes in ({"use_base_lm": False}, {"mixing": "thought"}):
+        refused("n_tokens_ahead=2: .*ahead=continue", n_tokens_ahead=2, **changes)
+        assert accepted(n_tokens_ahead=2, ahead="continue", **changes) == []
+    refused(
+        "teacher_forcing_weight=0.5: objective=multi_sample",
+        n_tokens_ahead=2,
+        teacher_forcing_weight=0.5,
+        objective="multi_sample",
+    )
+    assert accepted(n_tokens_ahead=99, **NO_REASONER) == []
+
+
 def test_nll_thoughts_are_among_the_thoughts() -> None:
     refused("train_nll_num=5: .*give 1 to 4", train_nll_num=5, trice_samples=4)
     assert accepted(train_nll_num=4, trice_samples=4) == []

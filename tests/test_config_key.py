@@ -45,6 +45,10 @@ OTHER: dict[str, Any] = {
     "inner_steps": 2,
     "value_sees": "context",
     "critic_loss_beta": 2.0,
+    "n_tokens_ahead": 2,
+    "ahead": "continue",
+    "ahead_decay": 0.9,
+    "teacher_forcing_weight": 0.5,
     "baseline": "ema",
     "advantage_scale": "none",
     "policy_loss_beta": -1.0,
@@ -109,6 +113,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "inner_steps": {"objective": "ppo_clip"},
     "value_sees": {"baseline": "value"},
     "critic_loss_beta": {"baseline": "value"},
+    **{name: {"n_tokens_ahead": 2} for name in ("ahead", "ahead_decay", "teacher_forcing_weight")},
 }
 
 
@@ -173,7 +178,8 @@ IDLE_WITHOUT_REASONER = [
 ]
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
-    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head", *ADDED),
+    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
+    *(set(ADDED) - {"n_tokens_ahead"}),
 ]
 
 

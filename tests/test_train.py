@@ -88,6 +88,8 @@ RUNS = {
     "mlp head": {"linear_lm_head": False, "max_steps": 10},
     "one sequence": {"data_loader_batch_size": 1, "baseline": "ema"},
     "many symbols": {"task": RevProg(p=17, m=4, k=2), "think_at": "all"},
+    "three tokens ahead": {"n_tokens_ahead": 3, "mixing": "gate", "ahead_decay": 0.9},
+    "reading on": {"n_tokens_ahead": 2, "ahead": "continue", "teacher_forcing_weight": 0.5},
     "accumulated": {"data_loader_batch_size": 6, "grad_acc": 2},
 }
 

@@ -132,13 +132,18 @@ def plus(a: Gradients, b: Gradients) -> Gradients:
     return {name: a[name] + b[name] for name in a}
 
 
-def one_position() -> Batch:
-    """Two sequences of which one thinking position counts, so that one tuple of thoughts matters."""
+def one_position(num_ahead: int = 1) -> Batch:
+    """Two sequences of which one thinking position counts, so that one tuple of thoughts matters.
+
+    Positions ahead of it that do not think count too, so that their tokens do.
+    """
     drawn = batch(2, seed=5)
     sequence, position = AT
     index = drawn.think[0, sequence].nonzero()[position, 0]
     weights = torch.zeros_like(drawn.weights)
-    weights[0, sequence, index] = 0.7
+    for ahead in range(num_ahead):
+        assert not (ahead and drawn.think[0, sequence, index + ahead])
+        weights[0, sequence, index + ahead] = 0.7 - 0.2 * ahead
     return drawn._replace(weights=weights)
 
 
@@ -179,13 +184,14 @@ def enumerate_tuples(
 ) -> Enumeration:
     """All tuples of `count` thoughts."""
     index = torch.cartesian_prod(*[torch.arange(len(thoughts))] * count).view(-1, count)
-    built, one = model(settings, len(index), scale), one_position()
+    built, one = model(settings, len(index), scale), one_position(settings.n_tokens_ahead)
     copies = repeated(one, len(index))
     positions = thinking_positions(copies)
     targets = focus(copies, positions).targets
     trace = built(copies.inputs, positions, torch.empty(0), forced_everywhere(thoughts[index]), targets)
     log_prob = trace.log_prob[:, AT[0], AT[1]].sum((-1, -2))
-    return Enumeration(built, trace, focus(copies, thinking_positions(copies)), log_prob.detach().exp())
+    there = focus(copies, thinking_positions(copies), settings.n_tokens_ahead)
+    return Enumeration(built, trace, there, log_prob.detach().exp())
 
 
 class Exact(NamedTuple):
@@ -194,8 +200,12 @@ class Exact(NamedTuple):
     built: LatentReasoner
     log_prob: Tensor  # (9, L)
     entropy: Tensor  # (9, L)
-    log_q: Tensor  # (9,)
-    hit: Tensor  # (9,) whether the likeliest token is the target
+    each: Tensor  # (9, N) of each token
+    hit: Tensor  # (9,) whether the likeliest first token is the target
+
+    @property
+    def log_q(self) -> Tensor:
+        return self.each.sum(-1)
 
     @property
     def probability(self) -> Tensor:
@@ -210,13 +220,17 @@ def exact(settings: RunConfig, thoughts: Tensor = THOUGHTS, scale: float = SCALE
 
 
 def exact_of(built: LatentReasoner, settings: RunConfig, thoughts: Tensor = THOUGHTS) -> Exact:
-    one = one_position()
+    one = one_position(settings.n_tokens_ahead)
     sequence, position = AT
     index = int(one.think[0, sequence].nonzero()[position, 0])
-    plain = reference.predict(built, settings, one.inputs[0, sequence, : index + 1], thoughts)
-    target = int(one.targets[0, sequence, index])
-    hit = plain.log_q.argmax(-1) == target
-    return Exact(built, plain.log_prob, plain.entropy, plain.log_q[:, target], hit.double())
+    tokens, targets = one.inputs[0, sequence], one.targets[0, sequence, index:]
+    ahead = [
+        reference.predict(built, settings, tokens[: index + 1], thoughts, tokens[index + 1 : index + 1 + n])
+        for n in range(settings.n_tokens_ahead)
+    ]
+    log_q = [plain.log_q[:, target] for plain, target in zip(ahead, targets, strict=False)]
+    hit = (ahead[0].log_q.argmax(-1) == targets[0]).double()
+    return Exact(built, ahead[0].log_prob, ahead[0].entropy, torch.stack(log_q, -1), hit)
 
 
 def close(got: Gradients, wanted: Gradients, tolerance: float = 1e-10) -> None:

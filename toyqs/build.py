@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from toyqs.config import RunConfig
-from toyqs.config_key import OF_TEMPERATURE, base_matters, has_critic, mixing_of
+from toyqs.config_key import OF_TEMPERATURE, base_matters, goes_on, has_critic, mixing_of, tokens_ahead
 from toyqs.cost import Cost, measure
 from toyqs.model.core import Core
 from toyqs.model.critic import ValueHead
 from toyqs.model.gru import GRU
 from toyqs.model.interpreter import Afresh, Onward
-from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.model.latent_reasoner import Beside, Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, ThoughtOnly
 from toyqs.model.roles import ROLES, WeightGroups, tie
@@ -58,17 +58,15 @@ def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
         else:
             interpreter = Onward(core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
+    horizon = Horizon(tokens_ahead(config), goes_on(config))
     if thought_head is None:
-        return LatentReasoner(*parts)
+        return LatentReasoner(*parts, horizon=horizon)
     critic = _critic(config, num_seeds)
     sees = critic.sees if critic else ""
-    tells = {
-        "base": config.reference == "no_thought"
-        or config.baseline == "null_thought"
-        or sees == "base_prediction",
-        "average": "average_thought" in (config.baseline, sees),
-    }
-    return LatentReasoner(*parts, tells=[name for name, wanted in tells.items() if wanted], critic=critic)
+    alone = config.reference == "no_thought" or config.baseline == "null_thought" or sees == "base_prediction"
+    wanted = {"base": alone, "average": "average_thought" in (config.baseline, sees)}
+    tells = frozenset(name for name, needed in wanted.items() if needed)
+    return LatentReasoner(*parts, beside=Beside(tells, critic), horizon=horizon)
 
 
 def widths(config: RunConfig) -> dict[str, int]:
@@ -101,6 +99,7 @@ def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Co
     reads_symbols = thinks and num_read > 0 and ("reasoner" in roles or not onward)
     own_symbols = config.thought_vocab if reads_symbols and config.thought_vocab else 0
     reads_tokens = "base_lm" in roles or "base_reasoner" in roles or (reads_symbols and not own_symbols)
+    reads_tokens |= "interpreter" in roles and goes_on(config)
     return Core(
         num_seeds,
         GRU(num_seeds, width),
@@ -137,9 +136,10 @@ def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
 
 def build_objective(config: RunConfig) -> Objective:
     """The loss of a run: the predictor's alone where no symbol is sampled."""
+    ahead = (config.ahead_decay, config.teacher_forcing_weight)
     if not config.use_reasoner or not config.max_reasoning_len:
-        return Predicting(config.reward, config.reward_beta)
-    rewarded = (config.reward, config.reward_beta, config.train_nll_num)
+        return Predicting(config.reward, config.reward_beta, *ahead)
+    rewarded = (config.reward, config.reward_beta, config.train_nll_num, *ahead)
     if config.objective in OF_TEMPERATURE:
         relative = config.temperature_scale == "spread"
         return Tempered(*rewarded, config.objective, config.temperature, relative)
@@ -175,6 +175,7 @@ def build_settings(config: RunConfig) -> Settings:
         think_everywhere=config.think_at == "all",
         reference=config.reference,
         inner_steps=config.inner_steps if thinks and config.objective == "ppo_clip" else 0,
+        num_ahead=tokens_ahead(config),
         weights=weights,
     )
 

@@ -56,6 +56,10 @@ class RunConfig:
     entropy_encouragement_coef: float = 0.15  # weight of the entropy bonus, at the start of training
     entropy_schedule: str = "linear"  # of that weight: constant, or linear down to 0
     train_nll_num: int | None = None  # how many of the K thoughts carry the NLL; None: all
+    n_tokens_ahead: int = 1  # N, tokens that each thinking position predicts and is rewarded for
+    ahead: str = "persist"  # over those: persist, or continue: the interpreter reads the true tokens on
+    ahead_decay: float = 1.0  # a token's weight against that of the one before, in reward and NLL
+    teacher_forcing_weight: float = 1.0  # of the tokens after the first, in the NLL; the literature's is 0.5
     # training
     base_lr: float = 2e-2  # peak learning rate
     use_scheduler: bool = True  # false: the learning rate is constant

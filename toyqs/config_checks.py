@@ -27,6 +27,7 @@ CHOICES = {
     "objective": OBJECTIVES,
     "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
     "reference": (None, "oracle", "no_thought"),
+    "ahead": ("persist", "continue"),
     "baseline": BASELINES,
     "value_sees": ("context", "target", "base_prediction", "average_thought"),
     "advantage_scale": ("none", "batch_std", "group_std", "positive_only"),
@@ -46,8 +47,8 @@ AT_LEAST = {
         ("epochs", "data_loader_batch_size", "grad_acc", "seq_len", "eval_sequences", "processes"), 1
     ),
     **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
-    "critic_loss_beta": 0,
-    "inner_steps": 1,
+    **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0},
+    "teacher_forcing_weight": 0,
     **dict.fromkeys(("clip_gradients", "eval_every"), 0),
 }
 

@@ -36,6 +36,10 @@ ADDED: dict[str, Any] = {
     "inner_steps": 1,
     "value_sees": "average_thought",
     "critic_loss_beta": 1.0,
+    "n_tokens_ahead": 1,
+    "ahead": "persist",
+    "ahead_decay": 1.0,
+    "teacher_forcing_weight": 1.0,
 }
 
 GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
@@ -55,8 +59,9 @@ OF_SYMBOLS = (
     *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
     *("thought_vocab", "share_lm_head"),
 )
+OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
 OF_THOUGHTS = (
-    *OF_SYMBOLS,
+    *(*OF_SYMBOLS, "n_tokens_ahead", *OF_AHEAD),
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "simple_lm_head"),
     *("interpreter_start", "think_at", "max_reasoning_len"),
 )
@@ -95,6 +100,16 @@ def base_matters(config: RunConfig) -> bool:
     label = WeightGroups.parse(config.weight_groups).label
     alone = config.use_reasoner and label.count(label[0]) == 1
     return config.use_base_lm and not (alone and mixing_of(config) == "thought")
+
+
+def tokens_ahead(config: RunConfig) -> int:
+    """N: how many tokens each position predicts; a model without thoughts is a plain language model."""
+    return config.n_tokens_ahead if config.use_reasoner else 1
+
+
+def goes_on(config: RunConfig) -> bool:
+    """Whether the interpreter reads the true tokens on after a thought."""
+    return tokens_ahead(config) > 1 and config.ahead == "continue"
 
 
 def canonical(config: RunConfig) -> RunConfig:
@@ -161,6 +176,8 @@ def _idle_of_the_rest(config: RunConfig) -> list[str]:
         idle += OF_THOUGHTS
     elif not config.max_reasoning_len:
         idle += OF_SYMBOLS
+    if config.n_tokens_ahead == 1:
+        idle += OF_AHEAD
     if not base_matters(config):
         idle.append("base_lm_hidden_dim")
     if not config.policy_loss_beta:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from toyqs.objectives.rewards import hits, target_log_prob
+from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.streams import stream, thought_noise
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
@@ -45,8 +45,9 @@ def evaluate(
 ) -> dict[str, Tensor]:
     """Metrics on held-out sequences, in nats per counted position.
 
-    Always: `nll`, the mean over thoughts (what is trained), and `accuracy` likewise. With sampled
-    thoughts and `full` also
+    Always: `nll`, the mean over thoughts (what is trained), and `accuracy` likewise, of the first
+    token where a position predicts several; then also `nll_ahead`, the mean over thoughts and all
+    tokens that are there. With sampled thoughts and `full` also, of the first token,
 
         nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
         nll_shuffled    with the thoughts that another sequence had at that position
@@ -76,10 +77,11 @@ def evaluate(
         batch = rows(held_out, slice(start, stop))
         noise = thought_noise(generators, batch.think, num_thoughts, thought_length).to(batch.weights)
         positions = thinking_positions(batch)
-        context, batch = model.read(batch.inputs, positions), focus(batch, positions)
+        context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)
         thoughts = model.think(context, noise)
         trace = model.talk(context, thoughts)
         _predictions(meter, trace, batch)
+        context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
         if thoughts is not None and model.speaks_alone:
@@ -96,11 +98,7 @@ def evaluate(
             _nll(meter, name, model.talk(context, model.think(context, noise, symbols)), batch)
     if fixed is None:
         return meter.means()
-    some = rows(held_out, slice(0, CONTEXTS))
-    streams = [stream(seed, "information noise") for seed in seeds]
-    noise = thought_noise(streams, some.think, 1, thought_length).to(some.weights)
-    context = model.read(some.inputs, thinking_positions(some))
-    return meter.means() | information(model, context, model.think(context, noise))
+    return meter.means() | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, thought_length)
 
 
 def information(model: Model, context: Context, thoughts: Thoughts | None) -> dict[str, Tensor]:
@@ -136,11 +134,22 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
     }
 
 
+def _information(model: Model, some: Batch, seeds: Sequence[int], thought_length: int) -> dict[str, Tensor]:
+    streams = [stream(seed, "information noise") for seed in seeds]
+    noise = thought_noise(streams, some.think, 1, thought_length).to(some.weights)
+    context = model.read(some.inputs, thinking_positions(some))
+    return information(model, context, model.think(context, noise))
+
+
 def _predictions(meter: Meter, trace: Trace, batch: Batch) -> None:
-    targets = batch.targets.unsqueeze(-1)
-    log_q = target_log_prob(trace.logits, targets)
+    targets, first = batch.targets.unsqueeze(-1), trace.logits[..., :1, :]
+    log_q = target_log_prob(first, targets)
     meter.add("nll", -log_q.mean(-1), batch.weights)
-    meter.add("accuracy", hits(trace.logits, targets).mean(-1), batch.weights)
+    meter.add("accuracy", hits(first, targets).squeeze(-1).mean(-1), batch.weights)
+    if batch.ahead is not None:
+        found = over_tokens(token_log_prob(trace.logits, batch.ahead.targets), batch).mean(-1)
+        count = batch.ahead.weights.sum(-1)
+        meter.add("nll_ahead", -found / count.clamp(min=1), batch.weights * count)
     if trace.log_prob is not None:
         meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
 

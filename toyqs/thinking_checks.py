@@ -50,10 +50,32 @@ def check_thinking(config: RunConfig) -> None:
             f"simple_lm_head=true: adds the reading, and mixing={config.mixing} does not; "
             "give mixing=auto or simple_lm_head=false"
         )
+    if config.n_tokens_ahead > 1:
+        _check_ahead(config)
     if config.max_reasoning_len:
         _check_symbols(config)
         _check_number(config)
         _check_objective(config)
+
+
+def _check_ahead(config: RunConfig) -> None:
+    given, length = f"n_tokens_ahead={config.n_tokens_ahead}", config.task.length(config.seq_len)
+    if config.n_tokens_ahead > length:
+        raise Refusal(
+            f"{given}: a sequence of task={config.task.name} has only {length} tokens; give "
+            f"n_tokens_ahead={length} or fewer"
+        )
+    if config.ahead == "persist" and mixing_of(config) == "thought":
+        raise Refusal(
+            f"{given}: with ahead=persist only the base state sees the tokens ahead, and with these settings "
+            "it is not predicted from; give ahead=continue, or use_base_lm=true and mixing=auto"
+        )
+    later = config.teacher_forcing_weight
+    if config.objective == "multi_sample" and config.max_reasoning_len and later != 1:
+        raise Refusal(
+            f"teacher_forcing_weight={later}: objective=multi_sample climbs one bound with both its parts; "
+            "give teacher_forcing_weight=1"
+        )
 
 
 def _check_symbols(config: RunConfig) -> None:
@@ -107,6 +129,11 @@ def _check_objective(config: RunConfig) -> None:
         raise Refusal(
             f"inner_steps={config.inner_steps}: only objective=ppo_clip may train on the same thoughts "
             "again; give inner_steps=1 or objective=ppo_clip"
+        )
+    if has_critic(config) and config.n_tokens_ahead > 1:
+        raise Refusal(
+            f"n_tokens_ahead={config.n_tokens_ahead}: a critic knows what one token earns; give "
+            "n_tokens_ahead=1, or a baseline and an objective without a critic"
         )
     if has_critic(config) and config.value_sees == "base_prediction" and not speaks_alone(config):
         raise Refusal(

@@ -53,6 +53,7 @@ class Settings:
     think_everywhere: bool = False
     reference: str | None = None  # what trace.reference_log_probs holds: None, oracle, no_thought
     inner_steps: int = 0  # steps on the same thoughts, with their old log-probability; 0: one, without it
+    num_ahead: int = 1  # N, tokens that each thinking position predicts
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
 
 
@@ -77,10 +78,10 @@ class Drawn(NamedTuple):
     sampler_log_prob: Tensor | None = None  # (S, B, T', K) of the forced thoughts when they were sampled
 
 
-def prepared(batch: Batch, noise: Tensor) -> Drawn:
-    """A batch (S, B, T) and its thought noise (S, B, T', K, L), ready for a step."""
+def prepared(batch: Batch, noise: Tensor, num_ahead: int = 1) -> Drawn:
+    """A batch (S, B, T) and its thought noise (S, B, T', K, L), ready for a step that predicts N tokens."""
     positions = thinking_positions(batch)
-    return Drawn(batch.inputs, positions, focus(batch, positions), noise)
+    return Drawn(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
 
 
 def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor) -> Iterator[Drawn]:
@@ -107,7 +108,7 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
         if settings.reference == "oracle" and stacked.oracle is None:
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))  # type: ignore[attr-defined]
         silence = thought_noise(noise, stacked.think, settings.num_thoughts, 0).to(like)
-        for part in _split(prepared(stacked, silence), size):
+        for part in _split(prepared(stacked, silence, settings.num_ahead), size):
             if not settings.thought_length:
                 yield part
                 continue
@@ -118,14 +119,15 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
 def _split(drawn: Drawn, size: int) -> Iterator[Drawn]:
     """Parts of `size` sequences each, along the axis B."""
 
-    def parts(field: Tensor | None) -> Iterator[Any]:
+    def parts(field: Any) -> Iterator[Any]:
         if field is None:
             return itertools.repeat(None)
+        if isinstance(field, tuple):
+            return map(type(field), *map(parts, field))
         # Copied once, so that no step meets a tensor with gaps.
         return iter(field.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
 
-    counted = map(Batch, *map(parts, drawn.counted))
-    return map(Drawn, parts(drawn.inputs), parts(drawn.positions), counted, *map(parts, drawn[3:]))
+    return parts(drawn)
 
 
 def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
@@ -238,7 +240,8 @@ def _called(model: Model, part: Drawn) -> Trace:
 def _with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:
     if reference == "oracle":
         assert counted.oracle is not None
-        return trace._replace(reference_log_probs=counted.oracle.unsqueeze(3))
+        oracle = counted.oracle.unsqueeze(3) if counted.ahead is None else counted.ahead.oracle
+        return trace._replace(reference_log_probs=oracle)
     if reference == "no_thought" and trace.base_logits is not None:
         return trace._replace(reference_log_probs=trace.base_logits.detach().log_softmax(-1))
     return trace

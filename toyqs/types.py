@@ -16,9 +16,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 BranchState: TypeAlias = Any  # a backbone's own memory of every branch; only the backbone looks inside
+
+
+class Ahead(NamedTuple):
+    """The N tokens that a thinking position predicts, its own target the first of them."""
+
+    targets: Tensor  # (S, B, T, N) long, the targets of the positions t … t + N − 1
+    weights: Tensor  # (S, B, T, N) float, 1 where such a position is there and counts, else 0
+    oracle: Tensor | None = None  # (S, B, T, N, V) true log p(target | its own prefix)
 
 
 class Batch(NamedTuple):
@@ -29,6 +38,7 @@ class Batch(NamedTuple):
     weights: Tensor  # (S, B, T) float, 0 where a position does not count
     think: Tensor  # (S, B, T) bool, the positions that think; equally many in every sequence
     oracle: Tensor | None = None  # (S, B, T, V) true log p(target | prefix), where the task knows it
+    ahead: Ahead | None = None  # filled by `focus` where N > 1
 
 
 class Context(NamedTuple):
@@ -37,6 +47,10 @@ class Context(NamedTuple):
     base: Tensor | None  # (S, B, T, D) base_lm outputs; None when the prediction may not see them
     branches: BranchState | None  # base_reasoner: one resumable branch point per position, K = 1
     reasoner: Tensor | None = None  # (S, B, T, D) base_reasoner outputs, where a critic reads them
+    ahead: Tensor | None = None  # (S, B, T, N, D) base_lm outputs at t … t + N − 1; None where N = 1
+    following: Tensor | None = (
+        None  # (S, B, T, N − 1) long, the tokens after t, where readings go on over them
+    )
 
 
 class Thoughts(NamedTuple):
@@ -67,6 +81,7 @@ class Model(Protocol):
     """A model as training and evaluation see it; model/latent_reasoner.py says more."""
 
     speaks_alone: bool  # whether it predicts without a thought too
+    num_ahead: int  # N
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
         """Inputs (S, B, T) -> the context at the positions (S, B, T'), or at all where None."""
@@ -96,28 +111,69 @@ class Model(Protocol):
         ...
 
 
-def focus(batch: Batch, positions: Tensor | None) -> Batch:
+def focus(batch: Batch, positions: Tensor | None, num_ahead: int = 1) -> Batch:
     """The batch at some of its positions, such as the thinking ones: T shrinks to their number.
 
     Args:
         batch: T counts every position.
         positions: (S, B, T') long, from `thinking_positions`; None: all.
+        num_ahead: N, the tokens that each position predicts.
 
     Returns:
-        The same sequences, T counting the positions in the order given.
+        The same sequences, T counting the positions in the order given; with `ahead` where N > 1.
+    """
+    ahead = _ahead(batch, positions, num_ahead) if num_ahead > 1 else None
+    if positions is None:
+        return batch if ahead is None else batch._replace(ahead=ahead)
+    oracle = None if batch.oracle is None else pick_positions(batch.oracle, positions)
+    inputs, targets, weights, think = (x.gather(2, positions) for x in batch[:4])
+    return Batch(inputs, targets, weights, think, oracle, ahead)
+
+
+def _ahead(batch: Batch, positions: Tensor | None, num_ahead: int) -> Ahead:
+    places, there = places_ahead(batch.inputs, positions, num_ahead)
+    counts = (pick_positions(batch.weights, places) > 0) & there
+    oracle = None if batch.oracle is None else pick_positions(batch.oracle, places)
+    return Ahead(pick_positions(batch.targets, places), counts.to(batch.weights.dtype), oracle)
+
+
+def places_ahead(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
+    """Where the tokens ahead of each position stand: t, t + 1, … t + N − 1.
+
+    Args:
+        inputs: (S, B, T), whose positions they are.
+        positions: (S, B, T') long, some of them; None: all.
+        num_ahead: N.
+
+    Returns:
+        (S, B, T', N) long, the last position in place of those beyond the sequence, and bool, whether
+        it is there: no position of another token ever stands in for one that is missing.
     """
     if positions is None:
-        return batch
-    oracle = batch.oracle
-    if oracle is not None:
-        oracle = oracle.gather(2, positions.unsqueeze(-1).expand(*positions.shape, oracle.shape[-1]))
-    inputs, targets, weights, think = (x.gather(2, positions) for x in batch[:4])
-    return Batch(inputs, targets, weights, think, oracle)
+        positions = torch.arange(inputs.shape[-1], device=inputs.device).expand(inputs.shape)
+    places = positions.unsqueeze(-1) + torch.arange(num_ahead, device=inputs.device)
+    last = inputs.shape[-1] - 1
+    return places.clamp(max=last), places <= last
+
+
+def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Entries of the axis T.
+
+    Args:
+        x: (S, B, T, ...).
+        positions: (S, B, T') or (S, B, T', N) long.
+
+    Returns:
+        (S, B, T', ...) or (S, B, T', N, ...).
+    """
+    flat, rest = positions.flatten(2), x.shape[3:]
+    index = flat.view(*flat.shape, *(1 for _ in rest)).expand(*flat.shape, *rest)
+    return x.gather(2, index).unflatten(2, positions.shape[2:])
 
 
 def rows(batch: Batch, span: slice) -> Batch:
-    """Some of a batch's sequences: a span of the axis B."""
-    inputs, targets, weights, think, oracle = batch
+    """Some of a batch's sequences, before `focus`: a span of the axis B."""
+    inputs, targets, weights, think, oracle, _ = batch
     part = None if oracle is None else oracle[:, span]
     return Batch(inputs[:, span], targets[:, span], weights[:, span], think[:, span], part)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import cast
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from toyqs.model.core import Core
@@ -12,9 +13,26 @@ from toyqs.model.critic import ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import Head, pick_rows
 from toyqs.model.thoughts import TokenHead, think
-from toyqs.types import BranchState, Context, Thoughts, Trace
+from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
 
 READERS = ("base_lm", "base_reasoner")
+
+
+class Horizon(NamedTuple):
+    """How far a position's prediction reaches, and what a reading does on the way; `talk` says more."""
+
+    num_tokens: int = 1  # N
+    goes_on: bool = False  # the interpreter reads the true tokens on the way; else its reading persists
+
+
+ONE_TOKEN = Horizon()
+
+
+class Beside(NamedTuple):
+    """What a trace holds beside the thoughts' predictions."""
+
+    tells: frozenset[str] = frozenset()  # predictions: "base", with no thought; "average", see Trace
+    critic: ValueHead | None = None
 
 
 class LatentReasoner(nn.Module):
@@ -29,8 +47,8 @@ class LatentReasoner(nn.Module):
         thought_head: TokenHead | None = None,
         interpreter: Afresh | Onward | None = None,
         *,
-        tells: Collection[str] = (),
-        critic: ValueHead | None = None,
+        beside: Beside | None = None,
+        horizon: Horizon = ONE_TOKEN,
     ) -> None:
         """Put the parts together.
 
@@ -41,9 +59,8 @@ class LatentReasoner(nn.Module):
             mixer: base state and reading -> features (model/mixing.py).
             thought_head: None where no symbol is sampled.
             interpreter: None where there are no thoughts.
-            tells: other predictions that the trace holds beside those of the thoughts: "base", with no
-                thought, and "average", with the average reading of the other positions.
-            critic: None where nothing is to be expected.
+            beside: what the trace holds beside the thoughts' predictions; None: nothing.
+            horizon: how many tokens each position predicts.
         """
         super().__init__()
         self.letters = dict(letters)
@@ -53,8 +70,8 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.tells = frozenset(tells)
-        self.critic = critic
+        self.tells, self.critic = beside or Beside()
+        self.num_ahead, self.goes_on = horizon
         self.speaks_alone: bool = mixer.speaks_alone  # type: ignore[assignment]
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
@@ -74,7 +91,13 @@ class LatentReasoner(nn.Module):
         branches = read[letters["base_reasoner"]][1] if "base_reasoner" in letters else None
         heard = self.critic is not None and "base_reasoner" in letters
         context = Context(base, branches, read[letters["base_reasoner"]][0] if heard else None)
-        return context if positions is None else self.at(context, positions)
+        there = context if positions is None else self.at(context, positions)
+        if self.num_ahead == 1:
+            return there
+        places, _ = places_ahead(inputs, positions, self.num_ahead)
+        ahead = None if base is None else pick_positions(base, places)
+        following = pick_positions(inputs, places[..., 1:]) if self.goes_on else None
+        return there._replace(ahead=ahead, following=following)
 
     def at(self, context: Context, index: Tensor) -> Context:
         """The context at some of its positions.
@@ -83,10 +106,12 @@ class LatentReasoner(nn.Module):
             context: from `read`.
             index: (S, B, T') long.
         """
-        base, branches, reasoner = context
+        base, branches, *rest = context
+        if base is not None:
+            base = pick_positions(base, index)
         if branches is not None:
             branches = self._core("base_reasoner").backbone.gather(branches, index)
-        return Context(_at(base, index), branches, _at(reasoner, index))
+        return Context(base, branches, *(x if x is None else pick_positions(x, index) for x in rest))
 
     def think(self, context: Context, noise: Tensor, forced: Tensor | None = None) -> Thoughts | None:
         """K thoughts at every thinking position; None for a model without thoughts.
@@ -103,31 +128,67 @@ class LatentReasoner(nn.Module):
         return think(self._core("reasoner"), self.thought_head, context.branches, noise, forced=forced)
 
     def talk(self, context: Context, thoughts: Thoughts | None) -> Trace:
-        """Predict with each thought.
+        """Predict with each thought, N tokens at once.
+
+        The j-th of them is the token after t + j. The true tokens up to there are read, never the
+        model's own: the base state of its prediction is base_lm's at t + j, from the one reading of the
+        sequence. With that state meets
+
+            persist    the thought's reading at t, the same for all N
+            continue   the interpreter's state after [thought, end marker, x_{t+1} … x_{t+j}]
+
+        so that persist costs no step of any memory, and continue N − 1 of the interpreter's, all
+        positions at once. The thought itself has seen x_≤t alone. Where the context has neither `ahead`
+        nor `following`, the first token alone is predicted.
 
         Args:
             context: from `read`.
             thoughts: from `think`; None: the prediction with no thought.
 
         Returns:
-            The trace; logits (S, B, T, K, 1, V), with K = 1 where there is no thought to tell apart.
+            The trace; logits (S, B, T, K, N, V), with K = 1 where there is no thought to tell apart.
+            thought_weight is that of the first token.
+
+        Source: Zelikman et al. 2024, "Quiet-STaR" (non-myopic scoring with teacher forcing).
         """
-        reading = None
+        base, reading, one_token = context.base, None, context.ahead is None and context.following is None
         if thoughts is not None:
             assert self.interpreter is not None
             reading = self.interpreter(thoughts)
-        features, opening = self.mixer(context.base, reading)
-        trace = Trace(self.head(features).unsqueeze(-2), thought_weight=opening)
+        if not one_token:
+            base, reading = context.ahead, self._go_on(reading, context.following)
+        features, opening = self.mixer(base, reading)
+        logits = self.head(features)
+        trace = Trace(logits.unsqueeze(-2) if one_token else logits, thought_weight=opening)
+        if opening is not None and not one_token:
+            trace = trace._replace(thought_weight=opening[..., 0])
         if thoughts is None or not thoughts.symbols.shape[-1]:
             return trace
         assert reading is not None
         if "base" in self.tells:
-            # (S, B, T, 1, V): the axis of one thought serves as N = 1.
-            trace = trace._replace(base_logits=self.head(self.mixer(context.base, None)[0]))
+            trace = trace._replace(base_logits=self._one_thought(base, None, one_token))
         if "average" in self.tells:
             average = _average_of_others(reading)
-            trace = trace._replace(average_logits=self.head(self.mixer(context.base, average)[0]))
+            trace = trace._replace(average_logits=self._one_thought(base, average, one_token))
         return trace._replace(log_prob=thoughts.log_prob, entropy=thoughts.entropy)
+
+    def _one_thought(self, base: Tensor | None, reading: Tensor | None, one_token: bool) -> Tensor:
+        """Logits (S, B, T, N, V) with one reading for all thoughts of a position, or with none."""
+        logits = self.head(self.mixer(base, reading)[0])
+        return logits if one_token else logits.squeeze(3)
+
+    def _go_on(self, reading: Tensor | None, following: Tensor | None) -> Tensor | None:
+        """Readings (S, B, T, K, E) -> those of the N tokens (S, B, T, K, N, E), of size 1 where they persist.
+
+        The interpreter's output stands for its state, as a GRU's does.
+        """
+        if reading is None or following is None:
+            return None if reading is None else reading.unsqueeze(-2)
+        core = self._core("interpreter")
+        rows, readings = core.token_rows(), [reading]
+        for tokens in following.unbind(-1):
+            readings.append(core.backbone.step(pick_rows(rows, tokens).unsqueeze(3), readings[-1])[0])
+        return torch.stack(readings, -2)
 
     def forward(
         self,
@@ -162,15 +223,8 @@ class LatentReasoner(nn.Module):
 
 
 def _average_of_others(reading: Tensor) -> Tensor:
-    """The mean reading of all other positions' thoughts in the batch: (S, B, T, K, E) -> (S, B, T, 1, E)."""
+    """The mean reading of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
     reading = reading.detach()
     own = reading.sum(3, keepdim=True)
-    others = reading[0, ..., 0].numel() - reading.shape[3]
+    others = reading.shape[1:4].numel() - reading.shape[3]
     return (own.sum((1, 2), keepdim=True) - own) / max(1, others)
-
-
-def _at(states: Tensor | None, index: Tensor) -> Tensor | None:
-    """(S, B, T, D) at positions (S, B, T')."""
-    if states is None:
-        return None
-    return states.gather(2, index.unsqueeze(-1).expand(*index.shape, states.shape[-1]))

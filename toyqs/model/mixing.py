@@ -3,7 +3,8 @@
 Every mixer maps base (S, B, T, D) or None and readings (S, B, T, K, E) or None to the features that
 the head adds up, and how open it was to each thought (S, B, T, K), where that is a number. It knows
 the features' widths. Without a reading it gives the features of the prediction with no thought, if
-`speaks_alone`.
+`speaks_alone`. Where a position predicts N tokens, base is (S, B, T, N, D), readings are (S, B, T, K, N, E)
+or have one for all tokens, and what comes out has the axis N too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 from toyqs.model.layers import Linear
 
 Mixed = tuple[list[Tensor], Tensor | None]
+
+
+def broadcast(base: Tensor, reading: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the same axes but for their widths, none of them copied."""
+    shape = torch.broadcast_shapes(base.shape[:-1], reading.shape[:-1])
+    return base.expand(*shape, -1), reading.expand(*shape, -1)
 
 
 class BaseOnly(nn.Module):
@@ -77,8 +84,8 @@ class Gate(nn.Module):
         base = base.unsqueeze(3)
         if reading is None:
             return [base], None
-        base = base.expand(*reading.shape[:-1], base.shape[-1])
-        both = torch.cat([base, reading.expand(*base.shape[:-1], -1)], -1)
+        base, reading = broadcast(base, reading)
+        both = torch.cat([base, reading], -1)
         opening = 0.5 + 0.5 * torch.tanh(0.5 * self.opening(both))  # σ; see layers.logistic_
         return [torch.lerp(base, self.projection(reading), opening)], opening.squeeze(-1)
 

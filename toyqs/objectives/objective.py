@@ -43,6 +43,8 @@ class Predicting:
 
     reward: str = "likelihood"
     reward_beta: float = 1.0  # of kl_reverse
+    ahead_decay: float = 1.0  # a token's weight against that of the one before
+    teacher_forcing_weight: float = 1.0  # of the tokens after the first
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
         """The loss of a batch.
@@ -54,11 +56,11 @@ class Predicting:
         Returns:
             One part, "nll".
         """
-        log_q = rewards.target_log_prob(trace.logits, batch.targets.unsqueeze(-1))
-        rewards.require_shape("log q", log_q, batch.weights.unsqueeze(-1).shape)
-        climbed = log_q
+        taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
+        climbed = rewards.over_tokens(rewards.token_log_prob(trace.logits, rewards.tokens(batch)), taught)
+        rewards.require_shape("log q", climbed, batch.weights.unsqueeze(-1).shape)
         if self.reward in OWN_LOSS:
-            climbed = rewarded(self.reward, self.reward_beta, log_q, trace, batch)
+            climbed = rewarded(self.reward, self.reward_beta, climbed, trace, taught)
         return Loss({"nll": policy.position_mean(-climbed.squeeze(-1), batch.weights)})
 
 
@@ -79,6 +81,9 @@ class Thinking(ABC):
         nll:      −log q(y | h_i, x), the mean over the thoughts; −r_i for the rewards of OWN_LOSS
         entropy:  −Σ_l H(π(· | s_<l))  per symbol, on the sampled prefix
 
+    Where a position predicts N tokens, the j-th after the first counts by ahead_decay^j in the reward, and
+    by teacher_forcing_weight · ahead_decay^j in the NLL:  log q = Σ_j ahead_decay^j log q(y_{t+j} | ·).
+
     The entropy part is myopic: it leaves out that an early symbol changes the entropy of the later ones
     (`tempered.maxent` does not).
     """
@@ -86,6 +91,8 @@ class Thinking(ABC):
     reward: str = "likelihood"  # a key of REWARDS
     reward_beta: float = 1.0  # of kl_reverse
     num_nll_thoughts: int | None = None  # the first so many of the K carry the NLL; None: all
+    ahead_decay: float = 1.0  # a token's weight against that of the one before
+    teacher_forcing_weight: float = 1.0  # of the tokens after the first, in the NLL alone
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
         """The loss of a batch.
@@ -103,11 +110,14 @@ class Thinking(ABC):
         """
         if trace.log_prob is None or trace.entropy is None:
             raise ValueError(f"{type(self).__name__} needs a trace with sampled thoughts")
-        log_q = rewards.target_log_prob(trace.logits, batch.targets.unsqueeze(-1))
-        climbed = rewarded(self.reward, self.reward_beta, log_q, trace, batch)
+        each = rewards.token_log_prob(trace.logits, rewards.tokens(batch))
+        taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
+        batch = rewards.discounted(batch, self.ahead_decay)
+        climbed, predicted = self._scores(each, trace, batch)
         reward = climbed.detach()
         rewards.require_shape("reward", reward, trace.log_prob.shape[:-1])
-        predicted = climbed if self.reward in OWN_LOSS else log_q
+        if batch.ahead is not None and self.teacher_forcing_weight != 1.0:
+            _, predicted = self._scores(each, trace, taught)
         means = {
             "policy": self.policy_loss(reward, trace, batch),
             "nll": self.predictor_loss(predicted[..., : self.num_nll_thoughts]),
@@ -118,6 +128,12 @@ class Thinking(ABC):
             means["critic"] = critic
         parts = {name: policy.position_mean(value, batch.weights) for name, value in means.items()}
         return Loss(parts, policy.position_mean(reward.mean(-1), batch.weights))
+
+    def _scores(self, each: Tensor, trace: Trace, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The rewards and what the predictor climbs, (S, B, T, K), from log q of each token."""
+        log_q = rewards.over_tokens(each, batch)
+        climbed = rewarded(self.reward, self.reward_beta, log_q, trace, batch)
+        return climbed, climbed if self.reward in OWN_LOSS else log_q
 
     @abstractmethod
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:

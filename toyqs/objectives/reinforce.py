@@ -71,7 +71,7 @@ class Reinforce(Thinking):
         if logits is None or trace.log_prob is None:
             raise ValueError(f"baseline {self.baseline} needs trace.base_logits or trace.average_logits")
         silent = trace._replace(logits=logits.detach().unsqueeze(3))
-        log_q = rewards.target_log_prob(silent.logits, batch.targets.unsqueeze(-1))
+        log_q = rewards.over_tokens(rewards.token_log_prob(silent.logits, rewards.tokens(batch)), batch)
         earned = rewarded(self.reward, self.reward_beta, log_q, silent, batch)
         return earned.expand(trace.log_prob.shape[:-1])
 

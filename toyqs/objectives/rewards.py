@@ -1,7 +1,8 @@
 """Rewards: how good was each thought.
 
 A reward maps log q (S, B, T, K), the trace and the batch to (S, B, T, K). The policy's loss sees it
-without its gradient (objective.py detaches); the predictor climbs those of objective.OWN_LOSS.
+without its gradient (objective.py detaches); the predictor climbs those of objective.OWN_LOSS. Where a
+position predicts several tokens, a reward is a sum over them by `batch.ahead.weights`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,51 @@ def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes disagree.
     """
+    return token_log_prob(logits, targets).sum(-1)
+
+
+def token_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
+    """`target_log_prob` before the sum, token by token: (S, B, T, K, N)."""
     require_shape("targets", targets, logits.shape[:3] + logits.shape[4:5])
-    return log_prob_of(logits, targets.unsqueeze(3).expand(logits.shape[:-1])).sum(-1)
+    return log_prob_of(logits, targets.unsqueeze(3).expand(logits.shape[:-1]))
+
+
+def tokens(batch: Batch) -> Tensor:
+    """What each position predicts, (S, B, T, N) long."""
+    return batch.targets.unsqueeze(-1) if batch.ahead is None else batch.ahead.targets
+
+
+def over_tokens(values: Tensor, batch: Batch) -> Tensor:
+    """The sum over a position's N tokens, by their weights; a token of weight 0 adds 0, whatever its value.
+
+    Args:
+        values: (S, B, T, K, N).
+        batch: without `ahead` N = 1, and the token's weight is 1.
+
+    Returns:
+        (S, B, T, K).
+    """
+    if batch.ahead is None:
+        return values.sum(-1)
+    weights = batch.ahead.weights.unsqueeze(3)
+    return (values.masked_fill(weights == 0, 0.0) * weights).sum(-1)
+
+
+def discounted(batch: Batch, decay: float, later: float = 1.0) -> Batch:
+    """The batch with tokens that weigh the less the further ahead they are.
+
+        1, later · decay, later · decay², … later · decay^{N−1}
+
+    Args:
+        batch: unchanged where it has no `ahead`.
+        decay: of each token against the one before.
+        later: factor of all but the first.
+    """
+    if batch.ahead is None or decay == later == 1.0:
+        return batch
+    weights = batch.ahead.weights
+    factors = [1.0, *(later * decay**place for place in range(1, weights.shape[-1]))]
+    return batch._replace(ahead=batch.ahead._replace(weights=weights * weights.new_tensor(factors)))
 
 
 def likelihood(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -41,25 +85,25 @@ def likelihood(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
 
 def accuracy(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
-    """1 where the likeliest token is the target, else 0; a mean over the N tokens.
+    """1 where the likeliest token is the target, else 0; summed over the N tokens.
 
     All K thoughts right, or all wrong: a group baseline then leaves no gradient.
     """
-    return hits(trace.logits, batch.targets.unsqueeze(-1))
+    return over_tokens(hits(trace.logits, tokens(batch)), batch)
 
 
 def hits(logits: Tensor, targets: Tensor) -> Tensor:
-    """The share of the N tokens whose likeliest prediction is the target.
+    """1 where the likeliest prediction is the target, else 0.
 
     Args:
         logits: (S, B, T, K, N, V).
         targets: (S, B, T, N) long.
 
     Returns:
-        (S, B, T, K), no gradient.
+        (S, B, T, K, N), no gradient.
     """
     found = logits.detach().argmax(-1) == targets.unsqueeze(3)
-    return found.to(logits.dtype).mean(-1)
+    return found.to(logits.dtype)
 
 
 def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -71,9 +115,8 @@ def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
     Source: Hatamizadeh et al. 2025, "RLP: Reinforcement as a pretraining objective".
     """
-    reference = _reference(trace)
-    targets = batch.targets.unsqueeze(-1)
-    return log_q - reference.gather(-1, targets.unsqueeze(-1)).squeeze(-1).sum(-1).unsqueeze(-1)
+    known = _reference(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
+    return log_q - over_tokens(known.unsqueeze(3), batch)
 
 
 def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -86,7 +129,7 @@ def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
     reference = _reference(trace).unsqueeze(3)
     possible = reference > -torch.inf
     distance = torch.where(possible, log_softmax(trace.logits) - reference, 0.0)
-    return (reference.exp() * distance).sum(-1).sum(-1)
+    return over_tokens((reference.exp() * distance).sum(-1), batch)
 
 
 def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> Tensor:
@@ -98,7 +141,8 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     A reference that holds a token impossible makes every reward −∞.
     """
     log_prob = log_softmax(trace.logits)
-    return (log_prob.exp() * (_reference(trace).unsqueeze(3) - beta * log_prob)).sum(-1).sum(-1)
+    reference = _reference(trace).unsqueeze(3)
+    return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
 
 
 def _reference(trace: Trace) -> Tensor:
