@@ -124,7 +124,9 @@ def contestants(config: RunConfig) -> tuple[Callable[[], None], Callable[[], Non
     # The reference draws its own noise, so its batches come without.
     batches = (
         (x.inputs[0], x.counted.targets[0])
-        for x in draws(config.task, [0], replace(settings, thought_length=0), like)
+        for x in draws(
+            config.task, [0], replace(settings, thoughts=settings.thoughts._replace(length=0)), like
+        )
     )
     objective, recipe = build_objective(config), build_recipe(config)
 

@@ -61,6 +61,8 @@ def test_every_number_has_a_range() -> None:
         "policy_loss_beta",
         "temperature",
         "clip_ratio",
+        "sigma",
+        "gumbel_temperature",
     }
 
 
@@ -185,9 +187,43 @@ def test_inner_steps_are_for_ppo() -> None:
     assert accepted(inner_steps=2, objective="ppo_clip") == []
 
 
-@pytest.mark.parametrize("name", ["temperature", "clip_ratio"])
+@pytest.mark.parametrize("name", ["temperature", "clip_ratio", "sigma", "gumbel_temperature"])
 def test_what_is_divided_by_is_above_zero(name: str) -> None:
     refused(f"{name}=0.0: is not above 0; give for example {name}=", **{name: 0.0})
+
+
+@pytest.mark.parametrize("kind", ["gumbel", "deterministic"])
+def test_thoughts_without_a_density_have_a_path(kind: str) -> None:
+    refused(f"thoughts={kind}: have no density for objective=reinforce .*give objective=path", thoughts=kind)
+    for harmless in ({"max_reasoning_len": 0}, NO_REASONER):
+        assert accepted(thoughts=kind, **harmless) == []
+    refused("objective=pathwise: no gradient passes .*thoughts=gaussian", objective="pathwise")
+    for continuous in ("gaussian", "gumbel", "state"):
+        assert accepted(thoughts=continuous, objective="pathwise") == []
+        assert accepted(thoughts=continuous, objective="pathwise", trice_samples=1) == []
+
+
+def test_deterministic_thoughts_are_one_and_as_wide_as_their_reader() -> None:
+    coconut = {"thoughts": "deterministic", "objective": "pathwise"}
+    assert "trice_samples=1" in accepted(**coconut)[0]
+    assert accepted(**coconut, trice_samples=1) == []
+    refused("thoughts=deterministic: .*24 .*48", **coconut, interpreter_hidden_dim=48)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "deterministic", "state"])
+def test_no_head_of_tokens_for_continuous_thoughts(kind: str) -> None:
+    refused(
+        f"share_lm_head=true: thoughts={kind} ",
+        thoughts=kind,
+        objective="pathwise",
+        share_lm_head=True,
+        thought_vocab=None,
+    )
+
+
+def test_a_path_alone_is_a_loss_only_through_the_prediction() -> None:
+    path = {"thoughts": "gaussian", "objective": "pathwise", "entropy_encouragement_coef": 0.0}
+    refused("nll_loss_beta=0: leaves no loss", nll_loss_beta=0.0, **path)
 
 
 def test_references() -> None:

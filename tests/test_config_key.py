@@ -35,6 +35,11 @@ OTHER: dict[str, Any] = {
     "think_at": "all",
     "trice_samples": 5,
     "max_reasoning_len": 2,
+    "thoughts": "gaussian",
+    "latent_dim": 3,
+    "sigma": 0.2,
+    "gumbel_temperature": 0.5,
+    "prior_beta": 0.1,
     "objective": "listwise",
     "reward": "accuracy",
     "reward_beta": 0.5,
@@ -114,6 +119,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "value_sees": {"baseline": "value"},
     "critic_loss_beta": {"baseline": "value"},
     **{name: {"n_tokens_ahead": 2} for name in ("ahead", "ahead_decay", "teacher_forcing_weight")},
+    "latent_dim": {"thoughts": "gaussian"},
+    "sigma": {"thoughts": "state"},
+    "prior_beta": {"thoughts": "gaussian"},
+    "gumbel_temperature": {"thoughts": "gumbel", "objective": "pathwise"},
 }
 
 
@@ -160,6 +169,8 @@ def test_key_is_sixteen_hex_digits_and_the_version_counts(monkeypatch: pytest.Mo
     assert key() != before
 
 
+GUMBEL = {"thoughts": "gumbel", "objective": "pathwise"}
+COCONUT = {"thoughts": "deterministic", "objective": "pathwise"}
 WITHOUT = {"use_reasoner": False}
 ZERO = {"max_reasoning_len": 0}
 KEPT_WITHOUT_REASONER = {"base_lm_hidden_dim", "linear_lm_head", "nll_loss_beta", "dtype", "task", "base_lr"}
@@ -215,6 +226,19 @@ def test_idle_at_zero_length(name: str) -> None:
         ({"use_scheduler": False}, "schedule"),
         ({"max_steps": 100}, "epochs"),
         ({"task": RevProg()}, "seq_len"),
+        ({"thoughts": "gaussian"}, "thought_vocab"),
+        ({"thoughts": "gaussian"}, "gumbel_temperature"),
+        ({"thoughts": "state"}, "latent_dim"),
+        (GUMBEL, "sigma"),
+        (GUMBEL, "prior_beta"),
+        (GUMBEL, "policy_loss_beta"),
+        (GUMBEL, "baseline"),
+        (GUMBEL, "reward"),
+        (COCONUT, "thought_vocab"),
+        (COCONUT, "trice_samples"),
+        (COCONUT, "train_nll_num"),
+        (COCONUT, "entropy_encouragement_coef"),
+        (COCONUT, "entropy_schedule"),
         ({"use_base_lm": False}, "base_lm_hidden_dim"),
         ({"use_base_lm": False}, "interpreter_start"),
     ],
@@ -237,6 +261,15 @@ def test_a_bound_and_inner_steps_matter_with_the_policy_off() -> None:
     assert not same(off, off | {"objective": "multi_sample"})
     assert same(off, off | {"objective": "ppo_clip"})
     assert not same(off, off | {"objective": "ppo_clip", "inner_steps": 2})
+
+
+@pytest.mark.parametrize("policy", [1.0, 0.0])
+def test_a_path_matters_whatever_the_weight_of_a_policy(policy: float) -> None:
+    gaussian = {"thoughts": "gaussian", "policy_loss_beta": policy}
+    assert not same(gaussian, gaussian | {"objective": "pathwise"})
+    path = GUMBEL | {"policy_loss_beta": policy}
+    assert not same(path, path | {"thoughts": "state"})
+    assert not same(path, path | KL)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,27 @@ def test_each_control_changes_what_its_name_says():
     assert len({run_key(control, 0) for control in [config, *controls.values()]}) == 6
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "gumbel", "deterministic", "state"])
+def test_along_a_path_there_is_no_policy_to_turn_off(kind):
+    config = thinking(thoughts=kind, objective="pathwise")
+    assert list(unmatched_controls(config)) == ["no_reasoner", "zero_length"]
+    off = replace(config, policy_loss_beta=0.0)
+    assert run_key(off, 0) == run_key(config, 0)
+
+
+def test_zero_length_is_one_run_for_every_kind_of_thought():
+    controls = [
+        unmatched_controls(thinking(thoughts=kind, objective=objective))["zero_length"]
+        for kind, objective in (
+            ("token", "vargrad"),
+            ("gaussian", "reinforce"),
+            ("deterministic", "pathwise"),
+        )
+    ]
+    assert len({run_key(control, 0) for control in controls}) == 1
+    assert len({count_cost(control) for control in controls}) == 1
+
+
 def test_compute_matched_spends_the_compute_of_thinking():
     config = thinking()
     matched = matched_controls(config, count_cost, count_parameters)["compute_matched"]

@@ -16,7 +16,7 @@ from toyqs.build import build_model
 from toyqs.config import RunConfig
 from toyqs.evaluate import evaluate, information
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.streams import stream, thought_noise
+from toyqs.streams import ThoughtSizes, stream, thought_noise
 from toyqs.types import Batch, thinking_positions
 
 SIZE, THOUGHTS = 5, 3
@@ -37,13 +37,14 @@ def ready(**changes: Any) -> tuple[RunConfig, LatentReasoner, Batch]:
 def measured(
     settings: RunConfig, model: LatentReasoner, held_out: Batch, full: bool = True
 ) -> dict[str, Tensor]:
-    return evaluate(model, held_out, SEEDS, THOUGHTS, settings.max_reasoning_len, full=full)
+    return evaluate(model, held_out, SEEDS, ThoughtSizes(THOUGHTS, settings.max_reasoning_len), full=full)
 
 
 def thoughts_of(model: LatentReasoner, batch: Batch, start: int = 0, stop: int = SIZE) -> Tensor:
     """The symbols (S, B, T, K, L) that evaluation samples in its first chunk."""
     part = Batch(*(x[:, start:stop] for x in batch[:4]))
-    noise = thought_noise([stream(s, "evaluation noise") for s in SEEDS], part.think, THOUGHTS, tiny.LENGTH)
+    sizes = ThoughtSizes(THOUGHTS, tiny.LENGTH)
+    noise = thought_noise([stream(s, "evaluation noise") for s in SEEDS], part.think, sizes)
     return model.think(model.read(part.inputs, thinking_positions(part)), noise).symbols
 
 
@@ -181,8 +182,8 @@ def test_a_seed_is_measured_alike_alone_and_in_company() -> None:
     stack, alone = build_model(settings, SEEDS), build_model(settings, SEEDS[1:])
     batch = tiny.batch(SIZE)
     batch = batch._replace(weights=batch.weights.float())
-    company = evaluate(stack, tiny.repeated(batch, 2), SEEDS, THOUGHTS, tiny.LENGTH, full=True)
-    single = evaluate(alone, batch, SEEDS[1:], THOUGHTS, tiny.LENGTH, full=True)
+    company = evaluate(stack, tiny.repeated(batch, 2), SEEDS, ThoughtSizes(THOUGHTS, tiny.LENGTH), full=True)
+    single = evaluate(alone, batch, SEEDS[1:], ThoughtSizes(THOUGHTS, tiny.LENGTH), full=True)
     for name, value in single.items():
         assert torch.equal(value[0], company[name][1]), name
 
@@ -210,7 +211,7 @@ def test_information_against_a_naive_double_loop() -> None:
 
 
 def told(model: LatentReasoner, settings: RunConfig, batch: Batch) -> dict[str, Tensor]:
-    return evaluate(model, batch, [0], THOUGHTS, settings.max_reasoning_len, full=True)
+    return evaluate(model, batch, [0], ThoughtSizes(THOUGHTS, settings.max_reasoning_len), full=True)
 
 
 def test_information_is_nothing_for_a_uniform_policy_and_at_most_log_m() -> None:

@@ -93,7 +93,7 @@ def test_saved_weights_give_the_row(tmp_path):
         parameters[name].data.copy_(value)
     sizes = build_settings(settings)
     held_out = draw_held_out(settings, 1, next(model.parameters()))
-    found = evaluate(model, held_out, [5], sizes.num_thoughts, sizes.thought_length, full=True)
+    found = evaluate(model, held_out, [5], sizes.thoughts, full=True)
     assert {name: float(value) for name, value in found.items()} == {name: row[name] for name in found}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from toyqs.streams import stream, thought_noise
+from toyqs.streams import ThoughtSizes, stream, thought_noise
 
 
 def first(seed: int, purpose: str) -> float:
@@ -24,7 +24,7 @@ def test_a_stream_depends_on_seed_and_purpose_alone() -> None:
 def test_noise_comes_in_the_order_symbol_position_thought() -> None:
     think = torch.zeros(2, 3, 5, dtype=torch.bool)
     think[:, :, [1, 4]] = True
-    noise = thought_noise([stream(s, "thought noise") for s in (7, 8)], think, 4, 6)
+    noise = thought_noise([stream(s, "thought noise") for s in (7, 8)], think, ThoughtSizes(4, 6))
     assert noise.shape == (2, 3, 2, 4, 6)
     for index, seed in enumerate((7, 8)):
         drawn = torch.rand((6, 3, 2, 4), generator=stream(seed, "thought noise"), dtype=torch.float64)
@@ -35,5 +35,17 @@ def test_noise_comes_in_the_order_symbol_position_thought() -> None:
 
 def test_the_first_symbols_of_a_longer_thought_are_the_same() -> None:
     think = torch.ones(1, 3, 2, dtype=torch.bool)
-    short, long = (thought_noise([stream(0, "thought noise")], think, 4, length) for length in (2, 5))
-    assert torch.equal(long[..., :2], short)
+    for width in (0, 3):
+        short, long = (
+            thought_noise([stream(0, "thought noise")], think, ThoughtSizes(4, length, width))
+            for length in (2, 5)
+        )
+        assert torch.equal(long[:, :, :, :, :2], short)
+
+
+def test_a_width_is_the_last_axis_and_drawn_last() -> None:
+    think = torch.ones(1, 3, 2, dtype=torch.bool)
+    noise = thought_noise([stream(7, "thought noise")], think, ThoughtSizes(4, 6, 5))
+    assert noise.shape == (1, 3, 2, 4, 6, 5)
+    drawn = torch.rand((6, 3, 2, 4, 5), generator=stream(7, "thought noise"), dtype=torch.float64)
+    assert torch.equal(noise[0].movedim(3, 0), drawn)

@@ -18,7 +18,7 @@ from toyqs.config_key import resolved
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.streams import stream
+from toyqs.streams import ThoughtSizes, stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.train import CHUNK, Settings, Weight, accumulate, draws, learning_rate, prepared, stack, train
@@ -74,6 +74,7 @@ def same(
             assert torch.equal(here[name][i], there[name][j]), f"{name} at step {step}"
 
 
+PATH = {"objective": "pathwise"}
 RUNS = {
     "plain": {"use_reasoner": False},
     "plain, width 3": {"use_reasoner": False, "base_lm_hidden_dim": 3, "data_loader_batch_size": 7},
@@ -91,6 +92,15 @@ RUNS = {
     "three tokens ahead": {"n_tokens_ahead": 3, "mixing": "gate", "ahead_decay": 0.9},
     "reading on": {"n_tokens_ahead": 2, "ahead": "continue", "teacher_forcing_weight": 0.5},
     "accumulated": {"data_loader_batch_size": 6, "grad_acc": 2},
+    "gaussian": {"thoughts": "gaussian", "prior_beta": 0.1},
+    "gaussian, one number": {"thoughts": "gaussian", "latent_dim": 1, "interpreter_start": "onward"},
+    "gaussian, a path": {"thoughts": "gaussian", "latent_dim": 19, **PATH, "max_steps": 10},
+    "state": {"thoughts": "state", "interpreter_start": "onward", "prior_beta": 0.1},
+    "state, a path": {"thoughts": "state", **PATH, "reasoner_hidden_dim": 33, "max_steps": 10},
+    "gumbel": {"thoughts": "gumbel", **PATH},
+    "gumbel, many symbols": {"thoughts": "gumbel", "thought_vocab": 21, **PATH, "max_steps": 10},
+    "deterministic": {"thoughts": "deterministic", **PATH},
+    "deterministic, onward": {"thoughts": "deterministic", **PATH, "interpreter_start": "onward"},
 }
 
 
@@ -107,7 +117,7 @@ def test_the_same_seed_twice_is_the_same_run() -> None:
     same(trained(quick(), [3, 4]), trained(quick(), [3, 4]), (1, 1))
 
 
-@pytest.mark.parametrize("name", ["plain", "afresh", "onward", "gate", "shared head"])
+@pytest.mark.parametrize("name", ["plain", "afresh", "onward", "gate", "shared head", "gaussian", "gumbel"])
 def test_a_seed_that_is_not_a_number_touches_no_other(name: str) -> None:
     """Wherever it stands in the stack, the last place included."""
     settings = quick(**RUNS[name], max_steps=10)
@@ -230,7 +240,7 @@ def test_nll_equals_a_plain_gru_language_model() -> None:
 
 
 def test_learning_rates() -> None:
-    plain = Settings(steps=100, batch_size=1, seq_len=1, num_thoughts=1, thought_length=0, lr=2.0)
+    plain = Settings(steps=100, batch_size=1, seq_len=1, thoughts=ThoughtSizes(1, 0), lr=2.0)
     assert [learning_rate(step, plain) for step in (0, 50, 99)] == [2.0, 2.0, 2.0]
     for schedule, end in (("linear", 0.0), ("cosine", 0.1)):
         rates = [learning_rate(step, replace(plain, schedule=schedule)) for step in range(101)]

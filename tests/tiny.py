@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests import reference
-from toyqs.build import build_model
+from toyqs.build import build_model, thought_sizes
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.model.latent_reasoner import LatentReasoner
@@ -108,8 +108,8 @@ def sampled(settings: RunConfig, size: int = 3, copies: int = 1) -> tuple[Latent
     """A model, a batch of its own for each copy, and noise for it."""
     drawn = [batch(size, seed) for seed in range(copies)]
     many = Batch(*(torch.cat(x) for x in list(zip(*drawn, strict=True))[:4]))
-    length = settings.max_reasoning_len
-    shape = (copies, size, 2, settings.trice_samples if length else 1, length)
+    number, length, width = thought_sizes(settings)
+    shape = (copies, size, 2, number, length, *([width] if width else []))
     return model(settings, copies), many, noise(shape)
 
 

@@ -8,21 +8,43 @@ import torch
 from torch import nn
 
 from toyqs.config import RunConfig
-from toyqs.config_key import OF_TEMPERATURE, base_matters, goes_on, has_critic, mixing_of, tokens_ahead
+from toyqs.config_key import (
+    OF_TEMPERATURE,
+    base_matters,
+    goes_on,
+    has_critic,
+    mixing_of,
+    speaks,
+    thoughts_of,
+    tokens_ahead,
+)
 from toyqs.cost import Cost, measure
 from toyqs.model.core import Core
 from toyqs.model.critic import ValueHead
 from toyqs.model.gru import GRU
-from toyqs.model.interpreter import Afresh, Onward
+from toyqs.model.interpreter import Afresh, AfreshEach, Onward
+from toyqs.model.latent_core import EchoCore, LatentCore, RelaxedCore, StateCore
+from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
 from toyqs.model.latent_reasoner import Beside, Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, ThoughtOnly
 from toyqs.model.roles import ROLES, WeightGroups, tie
-from toyqs.model.thoughts import TokenHead
+from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.objective import Predicting
+from toyqs.objectives.pathwise import Pathwise
 from toyqs.objectives.reinforce import ClippedReinforce, MultiSample, Reinforce
 from toyqs.objectives.tempered import Tempered
+from toyqs.streams import ThoughtSizes
 from toyqs.train import Objective, Settings, Weight, accumulate, draws, with_thoughts
+
+# What a thought symbol is -> the core that hears it.
+CORES: dict[str, type[Core]] = {
+    "token": Core,
+    "gaussian": LatentCore,
+    "gumbel": RelaxedCore,
+    "deterministic": EchoCore,
+    "state": StateCore,
+}
 
 
 def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
@@ -46,15 +68,15 @@ def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     letters = {role: groups.letter(role) for role in used}
     mixer = _mixer(config, num_seeds)
     head = Head(num_seeds, mixer.widths, vocab_size, config.linear_lm_head)  # type: ignore[arg-type]
-    thought_head: TokenHead | None = None
+    thought_head: ThoughtHead | None = None
     interpreter: Afresh | Onward | None = None
     if "reasoner" in used and config.max_reasoning_len:
-        shared = head if config.share_lm_head else None
-        thought_head = TokenHead(num_seeds, width["reasoner"], config.thought_vocab or vocab_size, shared)
+        thought_head = _thought_head(config, num_seeds, head if config.share_lm_head else None)
     if "interpreter" in used:
         core = cores[letters["interpreter"]]
         if config.interpreter_start == "afresh":
-            interpreter = Afresh(num_seeds, core)
+            kind = Afresh if thoughts_of(config) == "token" else AfreshEach
+            interpreter = kind(num_seeds, core)
         else:
             interpreter = Onward(core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
@@ -67,6 +89,23 @@ def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     wanted = {"base": alone, "average": "average_thought" in (config.baseline, sees)}
     tells = frozenset(name for name, needed in wanted.items() if needed)
     return LatentReasoner(*parts, beside=Beside(tells, critic), horizon=horizon)
+
+
+def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> ThoughtHead:
+    width, path = config.reasoner_hidden_dim, config.objective == "pathwise"
+    num_symbols = config.thought_vocab or config.task.vocab_size
+    match thoughts_of(config):
+        case "gaussian":
+            return GaussianHead(num_seeds, width, config.latent_dim, config.sigma, path=path)
+        case "state":
+            return StateHead(num_seeds, width, config.sigma, path=path)
+        case "deterministic":
+            return EchoHead()
+        case "gumbel":
+            temperature = config.gumbel_temperature
+            return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
+        case _:
+            return TokenHead(num_seeds, width, num_symbols, shared)
 
 
 def widths(config: RunConfig) -> dict[str, int]:
@@ -97,10 +136,15 @@ def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Co
     # An afresh interpreter reads all L symbols, and then the reasoner all but the last.
     num_read = config.max_reasoning_len - ("interpreter" not in roles and not onward)
     reads_symbols = thinks and num_read > 0 and ("reasoner" in roles or not onward)
-    own_symbols = config.thought_vocab if reads_symbols and config.thought_vocab else 0
-    reads_tokens = "base_lm" in roles or "base_reasoner" in roles or (reads_symbols and not own_symbols)
+    kind = thoughts_of(config)
+    if kind == "state":  # only an interpreter that starts afresh hears a drawn state as a symbol
+        reads_symbols = "interpreter" in roles and not onward
+    rows = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim, "deterministic": 0}
+    own_symbols = rows.get(kind, config.thought_vocab or 0) if reads_symbols else 0
+    hears_tokens = reads_symbols and kind not in rows and not own_symbols
+    reads_tokens = "base_lm" in roles or "base_reasoner" in roles or hears_tokens
     reads_tokens |= "interpreter" in roles and goes_on(config)
-    return Core(
+    return CORES[kind](
         num_seeds,
         GRU(num_seeds, width),
         num_tokens=config.task.vocab_size if reads_tokens else 0,
@@ -137,9 +181,11 @@ def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
 def build_objective(config: RunConfig) -> Objective:
     """The loss of a run: the predictor's alone where no symbol is sampled."""
     ahead = (config.ahead_decay, config.teacher_forcing_weight)
-    if not config.use_reasoner or not config.max_reasoning_len:
+    if not speaks(config):
         return Predicting(config.reward, config.reward_beta, *ahead)
     rewarded = (config.reward, config.reward_beta, config.train_nll_num, *ahead)
+    if config.objective == "pathwise":
+        return Pathwise(*rewarded)
     if config.objective in OF_TEMPERATURE:
         relative = config.temperature_scale == "spread"
         return Tempered(*rewarded, config.objective, config.temperature, relative)
@@ -155,29 +201,37 @@ def build_objective(config: RunConfig) -> Objective:
 
 def build_settings(config: RunConfig) -> Settings:
     """The numbers of the training loop; max_steps is resolved."""
-    thinks = config.use_reasoner and config.max_reasoning_len > 0
     weights = {
         "nll": Weight(config.nll_loss_beta),
         "policy": Weight(config.policy_loss_beta),
         "entropy": Weight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": Weight(config.critic_loss_beta),
+        "prior": Weight(config.prior_beta),
     }
     return Settings(
         steps=config.max_steps,
         batch_size=config.data_loader_batch_size,
         seq_len=config.seq_len,
-        num_thoughts=config.trice_samples if thinks else 1,
-        thought_length=config.max_reasoning_len if thinks else 0,
+        thoughts=thought_sizes(config),
         lr=config.base_lr,
         schedule=config.schedule if config.use_scheduler else "constant",
         max_norm=config.clip_gradients,
         grad_acc=config.grad_acc,
         think_everywhere=config.think_at == "all",
         reference=config.reference,
-        inner_steps=config.inner_steps if thinks and config.objective == "ppo_clip" else 0,
+        inner_steps=config.inner_steps if speaks(config) and config.objective == "ppo_clip" else 0,
         num_ahead=tokens_ahead(config),
         weights=weights,
     )
+
+
+def thought_sizes(config: RunConfig) -> ThoughtSizes:
+    """How many thoughts there are at a position, how long, and the noise that one symbol takes."""
+    if not speaks(config):
+        return ThoughtSizes(1, 0)
+    num_symbols = config.thought_vocab or config.task.vocab_size
+    noise = {"gaussian": config.latent_dim, "gumbel": num_symbols, "state": config.reasoner_hidden_dim}
+    return ThoughtSizes(config.trice_samples, config.max_reasoning_len, noise.get(thoughts_of(config), 0))
 
 
 def count_cost(config: RunConfig) -> Cost:

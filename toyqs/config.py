@@ -38,6 +38,10 @@ class RunConfig:
     think_at: str = "marked"  # marked: where the task says so (everywhere in a text); all: everywhere
     trice_samples: int = 4  # K, thoughts per position
     max_reasoning_len: int = 3  # L, symbols per thought
+    thoughts: str = "token"  # what a symbol is: token, gaussian, gumbel, deterministic, state
+    latent_dim: int = 4  # Z, numbers in a gaussian symbol
+    sigma: float = 0.3  # about where the learned standard deviation of gaussian and state symbols starts
+    gumbel_temperature: float = 1.0  # τ of gumbel symbols: lower is less biased, and noisier
     # the objective
     objective: str = "reinforce"  # how rewards move the policy; config_checks.OBJECTIVES lists all
     reward: str = "likelihood"  # of a thought: likelihood, accuracy, log_ratio, kl_forward, kl_reverse
@@ -55,6 +59,7 @@ class RunConfig:
     nll_loss_beta: float = 1.0  # weight of the prediction's loss
     entropy_encouragement_coef: float = 0.15  # weight of the entropy bonus, at the start of training
     entropy_schedule: str = "linear"  # of that weight: constant, or linear down to 0
+    prior_beta: float = 0.0  # weight of the divergence of gaussian and state symbols from N(0, I)
     train_nll_num: int | None = None  # how many of the K thoughts carry the NLL; None: all
     n_tokens_ahead: int = 1  # N, tokens that each thinking position predicts and is rewarded for
     ahead: str = "persist"  # over those: persist, or continue: the interpreter reads the true tokens on

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from toyqs.config import RunConfig
-from toyqs.config_key import DEBUG_VARIANTS, WIDTHS, resolved
+from toyqs.config_key import DEBUG_VARIANTS, WIDTHS, has_policy_loss, resolved, speaks, thoughts_of
 from toyqs.model.roles import WeightGroups
 from toyqs.refusal import Refusal, refusing
-from toyqs.thinking_checks import OBJECTIVES, check_reference, check_thinking
+from toyqs.thinking_checks import OBJECTIVES, THOUGHTS, check_reference, check_thinking
 
 BASELINES = (
     *("none", "group_mean", "trice", "leave_one_out", "ema", "value", "null_thought", "average_thought"),
@@ -24,6 +24,7 @@ CHOICES = {
     "mixing": ("auto", "add", "concat", "gate", "thought"),
     "interpreter_start": ("afresh", "onward"),
     "think_at": ("marked", "all"),
+    "thoughts": THOUGHTS,
     "objective": OBJECTIVES,
     "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
     "reference": (None, "oracle", "no_thought"),
@@ -48,7 +49,7 @@ AT_LEAST = {
     ),
     **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
     **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0},
-    "teacher_forcing_weight": 0,
+    **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0},
     **dict.fromkeys(("clip_gradients", "eval_every"), 0),
 }
 
@@ -107,7 +108,7 @@ def _check_numbers(config: RunConfig) -> None:
         least = AT_LEAST.get(x.name)
         if least is not None and value is not None and value < least:
             raise Refusal(f"{x.name}={value}: is too small; give {x.name}={least} or more")
-    for name in ("temperature", "clip_ratio"):
+    for name in ("temperature", "clip_ratio", "sigma", "gumbel_temperature"):
         if getattr(config, name) <= 0:
             default = getattr(RunConfig, name)
             raise Refusal(
@@ -150,8 +151,7 @@ def _check_groups(config: RunConfig) -> None:
 
 
 def _check_other_losses(config: RunConfig) -> None:
-    thinks = config.use_reasoner and config.max_reasoning_len
-    if not thinks or not (config.policy_loss_beta or config.entropy_encouragement_coef):
+    if not speaks(config) or not (has_policy_loss(config) or config.entropy_encouragement_coef):
         raise Refusal("nll_loss_beta=0: leaves no loss to train with; give nll_loss_beta=1")
     if config.controls != "none":
         raise Refusal(
@@ -177,6 +177,8 @@ def _notes(config: RunConfig) -> list[str]:
             )
         if config.simple_lm_head:
             notes.append("simple_lm_head=true has no effect: use_base_lm=false leaves nothing to add to")
+    if thoughts_of(config) == "deterministic" and config.trice_samples > 1:
+        notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
     if not config.use_reasoner and config.controls != "none":
         notes.append(
             f"controls={config.controls} has no effect: use_reasoner=false has no thoughts to control"

@@ -40,6 +40,11 @@ ADDED: dict[str, Any] = {
     "ahead": "persist",
     "ahead_decay": 1.0,
     "teacher_forcing_weight": 1.0,
+    "thoughts": "token",
+    "latent_dim": 4,
+    "sigma": 0.3,
+    "gumbel_temperature": 1.0,
+    "prior_beta": 0.0,
 }
 
 GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
@@ -58,6 +63,7 @@ OF_SYMBOLS = (
     *OF_POLICY,
     *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
     *("thought_vocab", "share_lm_head"),
+    *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta"),
 )
 OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
 OF_THOUGHTS = (
@@ -75,15 +81,32 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, **widths, model_hidden_dim=None)
     if config.interpreter_hidden_dim is None:
         config = replace(config, interpreter_hidden_dim=config.reasoner_hidden_dim)
+    if thoughts_of(config) == "deterministic":  # all thoughts of a position would be the same
+        config = replace(config, trice_samples=1, train_nll_num=1)
     if config.train_nll_num is None:
         config = replace(config, train_nll_num=config.trice_samples)
-    if not config.policy_loss_beta:  # a group baseline would refuse K = 1 for nothing
+    if not has_policy_loss(config):  # a group baseline would refuse K = 1 for nothing
         config = replace(config, baseline="none", advantage_scale="none")
     if not config.use_base_lm:
         config = replace(config, interpreter_start="afresh")
     if not config.use_reasoner:
         config = replace(config, controls="none")
     return config
+
+
+def speaks(config: RunConfig) -> bool:
+    """Whether there are thoughts of one symbol or more."""
+    return config.use_reasoner and config.max_reasoning_len > 0
+
+
+def thoughts_of(config: RunConfig) -> str:
+    """What a thought symbol is; token where there is none, so that zero-length thoughts are one run."""
+    return config.thoughts if speaks(config) else "token"
+
+
+def has_policy_loss(config: RunConfig) -> bool:
+    """Whether a score function trains the policy: not where the prediction's own gradient reaches it."""
+    return bool(config.policy_loss_beta) and config.objective != "pathwise"
 
 
 def mixing_of(config: RunConfig) -> str:
@@ -130,7 +153,7 @@ def canonical(config: RunConfig) -> RunConfig:
 
 def baseline_matters(config: RunConfig) -> bool:
     """Whether the objective compares rewards with a baseline."""
-    return config.objective not in OF_TEMPERATURE
+    return config.objective not in (*OF_TEMPERATURE, "pathwise")
 
 
 def has_critic(config: RunConfig) -> bool:
@@ -142,15 +165,32 @@ def has_critic(config: RunConfig) -> bool:
 def _idle(config: RunConfig) -> list[str]:
     """The keys that cannot change this run."""
     kept = set(OF_REWARD) if config.reward in LOSS_OF_REWARD else set()
-    if config.use_reasoner and config.max_reasoning_len:
+    if speaks(config):
         # these shape the predictor's training too
-        kept |= {"objective"} if config.objective == "multi_sample" else set()
+        kept |= {"objective"} if config.objective in ("multi_sample", "pathwise") else set()
         kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
-    return [name for name in _idle_of_the_rest(config) if name not in kept] + _idle_of_objective(config)
+    idle = _idle_of_the_rest(config) + _idle_of_kind(config)
+    return [name for name in idle if name not in kept] + _idle_of_objective(config)
+
+
+def _idle_of_kind(config: RunConfig) -> list[str]:
+    """The keys that mean nothing to this kind of thought symbol."""
+    kind, idle = thoughts_of(config), []
+    if kind not in ("token", "gumbel"):
+        idle.append("thought_vocab")
+    if kind != "gaussian":
+        idle.append("latent_dim")
+    if kind not in ("gaussian", "state"):
+        idle += ["sigma", "prior_beta"]
+    if kind != "gumbel":
+        idle.append("gumbel_temperature")
+    if kind == "deterministic":
+        idle += ["entropy_encouragement_coef", "entropy_schedule"]
+    return idle
 
 
 def _idle_of_objective(config: RunConfig) -> list[str]:
-    idle = []
+    idle = ["policy_loss_beta"] if config.objective == "pathwise" else []
     if config.reward != "kl_reverse":
         idle.append("reward_beta")
     if config.reward not in ("log_ratio", *LOSS_OF_REWARD):
@@ -180,7 +220,7 @@ def _idle_of_the_rest(config: RunConfig) -> list[str]:
         idle += OF_AHEAD
     if not base_matters(config):
         idle.append("base_lm_hidden_dim")
-    if not config.policy_loss_beta:
+    if not has_policy_loss(config):
         idle += OF_POLICY
     if not config.entropy_encouragement_coef:
         idle.append("entropy_schedule")

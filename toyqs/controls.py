@@ -14,7 +14,8 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
 
     no_reasoner      the base LM alone
     zero_length      thoughts of no symbols: the same parts, nothing to say
-    policy_off       thoughts sampled and read, never reinforced
+    policy_off       thoughts sampled and read, never reinforced; not beside objective=pathwise, whose
+                     thoughts no policy loss trains: it would be the run itself
 
     Args:
         config: a thinking run.
@@ -22,11 +23,10 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     Returns:
         Name -> settings, in the order of display.
     """
-    return {
-        "no_reasoner": _plain(config),
-        "zero_length": replace(config, max_reasoning_len=0),
-        "policy_off": replace(config, policy_loss_beta=0.0),
-    }
+    controls = {"no_reasoner": _plain(config), "zero_length": replace(config, max_reasoning_len=0)}
+    if config.objective != "pathwise":
+        controls["policy_off"] = replace(config, policy_loss_beta=0.0)
+    return controls
 
 
 def matched_controls(

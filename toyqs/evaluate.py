@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
-from toyqs.streams import stream, thought_noise
+from toyqs.streams import ThoughtSizes, stream, thought_noise
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
@@ -38,8 +38,7 @@ def evaluate(
     model: Model,
     held_out: Batch,
     seeds: Sequence[int],
-    num_thoughts: int,
-    thought_length: int,
+    sizes: ThoughtSizes,
     *,
     full: bool,
 ) -> dict[str, Tensor]:
@@ -47,20 +46,20 @@ def evaluate(
 
     Always: `nll`, the mean over thoughts (what is trained), and `accuracy` likewise, of the first
     token where a position predicts several; then also `nll_ahead`, the mean over thoughts and all
-    tokens that are there. With sampled thoughts and `full` also, of the first token,
+    tokens that are there. With thoughts of some symbols and `full` also, of the first token,
 
         nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
         nll_shuffled    with the thoughts that another sequence had at that position
         nll_constant    with one and the same thought everywhere
         nll_no_thought  the same head and no thought, where the model can do that
-        thought_entropy, gate, information and information_shuffled (see `information`)
+        thought_entropy, gate, information and information_shuffled (see `information`), where there
+        are such: symbols without a density tell no information
 
     Args:
         model: S seeds.
         held_out: (S, B, T), B ≥ 2.
         seeds: S of them; thought noise comes from each one's own stream.
-        num_thoughts: K.
-        thought_length: L.
+        sizes: of the thoughts.
         full: all metrics, or `nll` and `accuracy` only.
 
     Returns:
@@ -68,25 +67,26 @@ def evaluate(
     """
     meter = Meter()
     generators = [stream(seed, "evaluation noise") for seed in seeds]
-    size = max(2, THOUGHTS // max(1, num_thoughts * int(held_out.think[0, 0].sum())))
+    size = max(2, THOUGHTS // max(1, sizes.number * int(held_out.think[0, 0].sum())))
     fixed: Tensor | None = None
     total = held_out.inputs.shape[1]
     # A last sequence alone would be shuffled with itself: it joins the ones before.
     starts = list(range(0, total - 1, size))
     for start, stop in zip(starts, [*starts[1:], total], strict=True):
         batch = rows(held_out, slice(start, stop))
-        noise = thought_noise(generators, batch.think, num_thoughts, thought_length).to(batch.weights)
+        noise = thought_noise(generators, batch.think, sizes).to(batch.weights)
         positions = thinking_positions(batch)
         context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)
         thoughts = model.think(context, noise)
         trace = model.talk(context, thoughts)
-        _predictions(meter, trace, batch)
+        said = thoughts is not None and thoughts.symbols.shape[4] > 0
+        _predictions(meter, trace, batch, said)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
         if thoughts is not None and model.speaks_alone:
             _nll(meter, "nll_no_thought", model.talk(context, None), batch)
-        if trace.log_prob is None or thoughts is None:
+        if thoughts is None or not said:
             continue
         fixed = thoughts.symbols[:, :1, :1, :1] if fixed is None else fixed
         _thoughts(meter, trace, batch)
@@ -96,9 +96,9 @@ def evaluate(
         }
         for name, symbols in others.items():
             _nll(meter, name, model.talk(context, model.think(context, noise, symbols)), batch)
-    if fixed is None:
+    if fixed is None or trace.log_prob is None:
         return meter.means()
-    return meter.means() | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, thought_length)
+    return meter.means() | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
 
 
 def information(model: Model, context: Context, thoughts: Thoughts | None) -> dict[str, Tensor]:
@@ -122,9 +122,10 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
     num_seeds, batch, positions = symbols.shape[:3]
     count = min(CONTEXTS, batch)
     last = torch.full((num_seeds, batch, 1), positions - 1, device=symbols.device)
-    crossed = symbols[:, :, -1, 0].unsqueeze(1).expand(-1, batch, -1, -1)[:, :, :count].unsqueeze(2)
+    crossed = symbols[:, :count, -1, 0].unsqueeze(1)
+    crossed = crossed.expand(-1, batch, *crossed.shape[2:]).unsqueeze(2)
     scored = model.think(model.at(context, last), torch.empty(0), crossed)
-    assert scored is not None
+    assert scored is not None and scored.log_prob is not None
     log_prob = scored.log_prob.sum(-1)[:, :count, 0].double()  # (S, M contexts, M thoughts)
     marginal = log_prob.logsumexp(1) - math.log(count)
     own, other = log_prob.diagonal(dim1=1, dim2=2), log_prob.roll(1, 1).diagonal(dim1=1, dim2=2)
@@ -134,14 +135,14 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
     }
 
 
-def _information(model: Model, some: Batch, seeds: Sequence[int], thought_length: int) -> dict[str, Tensor]:
+def _information(model: Model, some: Batch, seeds: Sequence[int], sizes: ThoughtSizes) -> dict[str, Tensor]:
     streams = [stream(seed, "information noise") for seed in seeds]
-    noise = thought_noise(streams, some.think, 1, thought_length).to(some.weights)
+    noise = thought_noise(streams, some.think, sizes._replace(number=1)).to(some.weights)
     context = model.read(some.inputs, thinking_positions(some))
     return information(model, context, model.think(context, noise))
 
 
-def _predictions(meter: Meter, trace: Trace, batch: Batch) -> None:
+def _predictions(meter: Meter, trace: Trace, batch: Batch, said: bool) -> None:
     targets, first = batch.targets.unsqueeze(-1), trace.logits[..., :1, :]
     log_q = target_log_prob(first, targets)
     meter.add("nll", -log_q.mean(-1), batch.weights)
@@ -150,7 +151,7 @@ def _predictions(meter: Meter, trace: Trace, batch: Batch) -> None:
         found = over_tokens(token_log_prob(trace.logits, batch.ahead.targets), batch).mean(-1)
         count = batch.ahead.weights.sum(-1)
         meter.add("nll_ahead", -found / count.clamp(min=1), batch.weights * count)
-    if trace.log_prob is not None:
+    if said:
         meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
 
 
@@ -160,7 +161,7 @@ def _nll(meter: Meter, name: str, trace: Trace, batch: Batch) -> None:
 
 
 def _thoughts(meter: Meter, trace: Trace, batch: Batch) -> None:
-    assert trace.entropy is not None
-    meter.add("thought_entropy", trace.entropy.sum(-1).mean(-1), batch.weights)
+    if trace.entropy is not None:
+        meter.add("thought_entropy", trace.entropy.sum(-1).mean(-1), batch.weights)
     if trace.thought_weight is not None:
         meter.add("gate", trace.thought_weight.mean(-1), batch.weights)

@@ -56,8 +56,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress)
     try:
         train(model, build_objective(config), draws(config.task, seeds, settings, like), settings, curve)
-        sizes = (settings.num_thoughts, settings.thought_length)
-        final = evaluate(model, held_out, seeds, *sizes, full=True)
+        final = evaluate(model, held_out, seeds, settings.thoughts, full=True)
     except BaseException:
         for record in records:
             record.log.close()
@@ -118,8 +117,7 @@ class _Curve:
         if step not in self.due:
             self.progress(step, None)
             return
-        sizes = (self.settings.num_thoughts, self.settings.thought_length)
-        measured = evaluate(self.model, self.held_out, self.seeds, *sizes, full=False)
+        measured = evaluate(self.model, self.held_out, self.seeds, self.settings.thoughts, full=False)
         means = {name: value / self.count for name, value in self.sums.items()}
         for index, record in enumerate(self.records):
             for kind, metrics in (("train", means), ("held_out", measured)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,20 +25,27 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def thought_noise(
-    generators: Sequence[torch.Generator], think_at: Tensor, num_thoughts: int, length: int
-) -> Tensor:
-    """Uniform numbers for the thoughts of a batch, drawn in the order [L, position, K].
+class ThoughtSizes(NamedTuple):
+    """How much noise the thoughts of a position take."""
+
+    number: int  # K, thoughts per position
+    length: int  # L, symbols per thought
+    width: int = 0  # W, uniform numbers per symbol; 0: one, and no axis for it
+
+
+def thought_noise(generators: Sequence[torch.Generator], think_at: Tensor, sizes: ThoughtSizes) -> Tensor:
+    """Uniform numbers for the thoughts of a batch, drawn in the order [L, position, K, W].
 
     Args:
         generators: one per seed.
         think_at: (S, B, T) bool, equally many positions in every sequence.
-        num_thoughts: K.
-        length: L.
+        sizes: K, L and W.
 
     Returns:
-        (S, B, thinking positions, K, L) float64 in [0, 1), on the CPU.
+        (S, B, thinking positions, K, L) or (S, B, thinking positions, K, L, W) float64 in [0, 1), on the
+        CPU.
     """
-    shape = (length, think_at.shape[1], int(think_at[0, 0].sum()), num_thoughts)
+    shape: tuple[int, ...] = (sizes.length, think_at.shape[1], int(think_at[0, 0].sum()), sizes.number)
+    shape += (sizes.width,) if sizes.width else ()
     drawn = [torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators]
-    return torch.stack(drawn).permute(0, 2, 3, 4, 1)
+    return torch.stack(drawn).movedim(1, 4)

@@ -10,6 +10,7 @@ from toyqs.config_key import (
     base_matters,
     baseline_matters,
     has_critic,
+    has_policy_loss,
     mixing_of,
 )
 from toyqs.model.roles import WeightGroups, check_widths
@@ -17,7 +18,12 @@ from toyqs.refusal import Refusal, refusing
 from toyqs.streams import stream
 
 LEAST_THOUGHTS = {"listwise": 2, "plackett_luce": 2, "maxent": 2, "vargrad": 2, "logz_mse": 3}
-OBJECTIVES = ("reinforce", "ppo_clip", "multi_sample", *OF_TEMPERATURE)
+OBJECTIVES = ("reinforce", "ppo_clip", "multi_sample", *OF_TEMPERATURE, "pathwise")
+THOUGHTS = ("token", "gaussian", "gumbel", "deterministic", "state")
+ON_A_PATH = (
+    "gumbel",
+    "deterministic",
+)  # thoughts without a density: only the prediction's gradient trains them
 
 
 def check_thinking(config: RunConfig) -> None:
@@ -53,6 +59,7 @@ def check_thinking(config: RunConfig) -> None:
     if config.n_tokens_ahead > 1:
         _check_ahead(config)
     if config.max_reasoning_len:
+        _check_kind(config)
         _check_symbols(config)
         _check_number(config)
         _check_objective(config)
@@ -78,6 +85,31 @@ def _check_ahead(config: RunConfig) -> None:
         )
 
 
+def _check_kind(config: RunConfig) -> None:
+    """Of thought symbols, and how it is trained."""
+    kind, reasoner, interpreter = config.thoughts, config.reasoner_hidden_dim, config.interpreter_hidden_dim
+    if kind in ON_A_PATH and config.objective != "pathwise":
+        raise Refusal(
+            f"thoughts={kind}: have no density for objective={config.objective} to raise; "
+            "give objective=pathwise"
+        )
+    if kind == "token" and config.objective == "pathwise":
+        raise Refusal(
+            "objective=pathwise: no gradient passes through the choice of a token; give thoughts=gaussian, "
+            "gumbel, deterministic or state, or another objective"
+        )
+    if kind == "deterministic" and interpreter not in (None, reasoner):
+        raise Refusal(
+            f"thoughts=deterministic: the interpreter reads the reasoner's states, {reasoner} wide, but "
+            f"interpreter_hidden_dim={interpreter}; give both one width"
+        )
+    if kind not in ("token", "gumbel") and config.share_lm_head:
+        raise Refusal(
+            f"share_lm_head=true: thoughts={kind} are no symbols that an LM head could choose; "
+            "give share_lm_head=false or thoughts=token"
+        )
+
+
 def _check_symbols(config: RunConfig) -> None:
     tokens = config.task.vocab_size
     if config.share_lm_head and config.thought_vocab not in (None, tokens):
@@ -94,7 +126,7 @@ def _check_symbols(config: RunConfig) -> None:
 
 def _check_number(config: RunConfig) -> None:
     """Of thoughts, for what compares those of a position."""
-    if not config.policy_loss_beta:
+    if not has_policy_loss(config):
         return
     least = LEAST_THOUGHTS.get(config.objective, 1)
     if config.trice_samples < least:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from toyqs.objectives.objective import Loss
 from toyqs.optim import Optimiser
-from toyqs.streams import stream, thought_noise
+from toyqs.streams import ThoughtSizes, stream, thought_noise
 from toyqs.types import Batch, Model, Trace, focus, thinking_positions
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
@@ -44,8 +44,7 @@ class Settings:
     steps: int
     batch_size: int  # B
     seq_len: int
-    num_thoughts: int  # K
-    thought_length: int  # L
+    thoughts: ThoughtSizes
     lr: float  # peak learning rate
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
@@ -73,13 +72,13 @@ class Drawn(NamedTuple):
     inputs: Tensor  # (S, B, T) long
     positions: Tensor | None  # (S, B, T') long, those that think; None: all
     counted: Batch  # at the thinking positions
-    noise: Tensor  # (S, B, T', K, L) in [0, 1)
-    forced: Tensor | None = None  # (S, B, T', K, L) symbols sampled before
+    noise: Tensor  # (S, B, T', K, L) or (S, B, T', K, L, W) in [0, 1)
+    forced: Tensor | None = None  # (S, B, T', K, L, ...) symbols sampled before
     sampler_log_prob: Tensor | None = None  # (S, B, T', K) of the forced thoughts when they were sampled
 
 
 def prepared(batch: Batch, noise: Tensor, num_ahead: int = 1) -> Drawn:
-    """A batch (S, B, T) and its thought noise (S, B, T', K, L), ready for a step that predicts N tokens."""
+    """A batch (S, B, T) and its thought noise (S, B, T', K, L, …), ready for a step of N tokens."""
     positions = thinking_positions(batch)
     return Drawn(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
 
@@ -96,7 +95,7 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
         like: the model's dtype and device.
 
     Yields:
-        A batch and its noise, drawn in the order [L, position, K].
+        A batch and its noise, drawn in the order [L, position, K, W].
     """
     data = [stream(seed, "training data") for seed in seeds]
     noise = [stream(seed, "thought noise") for seed in seeds]
@@ -107,12 +106,12 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
         stacked = stack(many, like, settings.think_everywhere)
         if settings.reference == "oracle" and stacked.oracle is None:
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))  # type: ignore[attr-defined]
-        silence = thought_noise(noise, stacked.think, settings.num_thoughts, 0).to(like)
+        silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
         for part in _split(prepared(stacked, silence, settings.num_ahead), size):
-            if not settings.thought_length:
+            if not settings.thoughts.length:
                 yield part
                 continue
-            drawn = thought_noise(noise, part.counted.think, settings.num_thoughts, settings.thought_length)
+            drawn = thought_noise(noise, part.counted.think, settings.thoughts)
             yield part._replace(noise=drawn.to(like))
 
 
@@ -229,7 +228,7 @@ def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
     """The thoughts that the model has now at a batch, to be trained on more than once."""
     with torch.no_grad():
         thoughts = model.think(model.read(drawn.inputs, drawn.positions), drawn.noise)
-    assert thoughts is not None
+    assert thoughts is not None and thoughts.log_prob is not None
     return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
 
 

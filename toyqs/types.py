@@ -8,6 +8,7 @@ L  symbols per thought
 N  tokens predicted per position
 V  vocabulary
 D  hidden width
+Z  width of a continuous thought symbol
 
 The axis order is always (S, B, T, K, L, D); a size-1 axis broadcasts.
 """
@@ -56,10 +57,11 @@ class Context(NamedTuple):
 class Thoughts(NamedTuple):
     """K thoughts at every position."""
 
-    symbols: Tensor  # (S, B, T, K, L) long
-    log_prob: Tensor  # (S, B, T, K, L) per symbol, differentiable
-    entropy: Tensor  # (S, B, T, K, L) of each symbol's distribution, differentiable
+    symbols: Tensor  # (S, B, T, K, L) long, or (S, B, T, K, L, Z) float
+    log_prob: Tensor | None  # (S, B, T, K, L) per symbol, differentiable; None: symbols without a density
+    entropy: Tensor | None  # (S, B, T, K, L) of each symbol's distribution, differentiable
     branches: BranchState  # the reasoner's state after the start marker and all symbols but the last
+    prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
 
 
 class Trace(NamedTuple):
@@ -74,6 +76,7 @@ class Trace(NamedTuple):
     value: Tensor | None = None  # (S, B, T) a critic's: the expected reward, or β log Σ_h exp(r / β)
     sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density that each thought was drawn from
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
+    prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, kept by the training loop
 
 
@@ -92,7 +95,7 @@ class Model(Protocol):
         ...
 
     def think(self, context: Context, noise: Tensor, forced: Tensor | None = None) -> Thoughts | None:
-        """Noise in [0, 1), or forced symbols, (S, B, T, K, L) -> thoughts; None: a model without."""
+        """Noise in [0, 1), or forced symbols, (S, B, T, K, L, ...) -> thoughts; None: a model without."""
         ...
 
     def talk(self, context: Context, thoughts: Thoughts | None) -> Trace:

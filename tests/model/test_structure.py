@@ -12,7 +12,7 @@ from toyqs.build import build_settings
 from toyqs.config import RunConfig
 from toyqs.config_key import mixing_of
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.streams import stream, thought_noise
+from toyqs.streams import ThoughtSizes, stream, thought_noise
 from toyqs.train import accumulate, prepared
 from toyqs.types import focus, thinking_positions
 
@@ -154,7 +154,8 @@ def test_thoughts_use_independent_noise() -> None:
     before, after = (model.think(context, x).symbols for x in (noise, other))
     assert torch.equal(before[..., [0, 2], :], after[..., [0, 2], :])
     assert not torch.equal(before[..., 1, :], after[..., 1, :])
-    drawn = thought_noise([stream(0, "thought noise")], torch.ones(1, 500, 2, dtype=torch.bool), 3, 2)
+    think = torch.ones(1, 500, 2, dtype=torch.bool)
+    drawn = thought_noise([stream(0, "thought noise")], think, ThoughtSizes(3, 2))
     correlation = torch.corrcoef(drawn.flatten(0, 2).flatten(1).T)
     assert float((correlation - torch.eye(6)).abs().max()) < 0.12  # 1000 rows: four standard errors
 

@@ -20,6 +20,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import REWARDS, Predicting
 from toyqs.objectives.reinforce import MultiSample, Reinforce
+from toyqs.streams import ThoughtSizes
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.train import accumulate, draws, prepared
 from toyqs.types import Ahead, Batch, Trace, focus, thinking_positions
@@ -273,7 +274,7 @@ def test_the_first_token_is_measured_as_if_it_were_alone(extra: dict[str, Any]) 
     for settings in (one, three):
         model = tiny.model(settings)
         with torch.no_grad():
-            found.append(evaluate(model, batch, [0], 3, settings.max_reasoning_len, full=True))
+            found.append(evaluate(model, batch, [0], ThoughtSizes(3, settings.max_reasoning_len), full=True))
     alone, first = found
     last = first.pop("nll_ahead")
     assert alone.keys() == first.keys()
@@ -286,7 +287,7 @@ def test_nll_ahead_is_the_mean_over_all_tokens() -> None:
     settings, batch = config(3, max_reasoning_len=0), everywhere(5)
     model = tiny.model(settings)
     with torch.no_grad():
-        found = evaluate(model, batch, [0], 1, 0, full=False)["nll_ahead"]
+        found = evaluate(model, batch, [0], ThoughtSizes(1, 0), full=False)["nll_ahead"]
         trace = model(batch.inputs, None, torch.empty(1, 5, 4, 1, 0))
     total = count = 0.0
     for b in range(5):

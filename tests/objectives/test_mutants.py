@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.test_baselines import check_leave_one_out
-from toyqs.model import interpreter, latent_reasoner, thoughts
+from toyqs.model import latent_reasoner, thoughts
 from toyqs.model.core import END, FIRST_SYMBOL, Core, marker
 from toyqs.model.interpreter import Onward
 from toyqs.model.layers import pick_rows
@@ -82,8 +82,17 @@ def test_a_detached_onward_state(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_detached_onward_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the table's rows of the last symbol are cut off."""
-    right = interpreter.pick_rows
-    monkeypatch.setattr(interpreter, "pick_rows", lambda table, ids: right(table.detach(), ids))
+    right = Onward.forward
+
+    def cut(self: Onward, given: Thoughts) -> Tensor:
+        consume = self.reasoner.consume
+        reasoner = SimpleNamespace(
+            thought_rows=self.reasoner.thought_rows,
+            consume=lambda symbols, rows, state: consume(symbols, rows.detach(), state),
+        )
+        return right(SimpleNamespace(core=self.core, reasoner=reasoner), given)
+
+    monkeypatch.setattr(Onward, "forward", cut)
     caught("onward")
 
 
@@ -118,7 +127,11 @@ def test_thinking_that_forgets_to_advance_its_state(monkeypatch: pytest.MonkeyPa
             return hidden, state
 
         return right(
-            SimpleNamespace(thought_rows=core.thought_rows, backbone=SimpleNamespace(step=stuck)),
+            SimpleNamespace(
+                thought_rows=core.thought_rows,
+                backbone=SimpleNamespace(step=stuck),
+                consume=lambda symbols, rows, state: stuck(core.hear(symbols, rows), state),
+            ),
             *args,
             **kwargs,
         )

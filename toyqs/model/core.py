@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.backbone import Backbone
-from toyqs.model.layers import Table
+from toyqs.model.layers import Table, pick_rows
+from toyqs.types import BranchState
 
 
 class Core(nn.Module):
@@ -48,9 +49,29 @@ class Core(nn.Module):
     def thought_rows(self) -> Tensor:
         """Start marker, end marker, then the thought symbols, past the inlet: (S, 2 + symbols, I)."""
         assert self.markers is not None
-        symbols = self.thoughts or self.tokens
+        symbols = self.symbol_table()
         tables = (self.markers.weight,) if symbols is None else (self.markers.weight, symbols.weight)
         return self.backbone.inlet(torch.cat(tables, dim=1))
+
+    def symbol_table(self) -> Table | None:
+        """Where `thought_rows` has the thought symbols from; None: they are no rows."""
+        return self.thoughts or self.tokens
+
+    def hear(self, symbols: Tensor, rows: Tensor) -> Tensor:
+        """What thought symbols are to the backbone.
+
+        Args:
+            symbols: (S, B, T, K) long.
+            rows: from `thought_rows`.
+
+        Returns:
+            (S, B, T, K, I).
+        """
+        return pick_rows(rows, symbols + FIRST_SYMBOL)
+
+    def consume(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
+        """Every branch takes in the symbol that it drew: outputs (S, B, T, K, D) and the new state."""
+        return self.backbone.step(self.hear(symbols, rows), state)
 
 
 START, END, FIRST_SYMBOL = 0, 1, 2  # rows of Core.thought_rows

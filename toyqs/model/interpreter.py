@@ -49,6 +49,18 @@ class Afresh(Stacked):
         return hidden.view(*thoughts.symbols.shape[:-1], -1)
 
 
+class AfreshEach(Afresh):
+    """`Afresh` for continuous symbols, of which no two are alike: every thought in a row of its own."""
+
+    def forward(self, thoughts: Thoughts) -> Tensor:
+        """Readings (S, B, T, K, D)."""
+        backbone, rows = self.core.backbone, self.core.thought_rows()
+        _, state = backbone.step(marker(rows, START), self.start_state)
+        for symbol in thoughts.symbols.unbind(4):
+            _, state = backbone.step(self.core.hear(symbol, rows), state)
+        return backbone.step(marker(rows, END), state)[0]
+
+
 def _shared_depth(vocab: int, num_thoughts: int, length: int) -> int:
     """The largest l ≤ L with V^l ≤ number of thoughts."""
     depth = 0
@@ -71,7 +83,6 @@ class Onward(nn.Module):
         """Readings (S, B, T, K, D). Gradients of the prediction reach the reasoner through them."""
         core, reasoner = self.core, self.reasoner
         state = thoughts.branches
-        if thoughts.symbols.shape[-1]:
-            last = pick_rows(reasoner.thought_rows(), thoughts.symbols[..., -1] + FIRST_SYMBOL)
-            _, state = reasoner.backbone.step(last, state)
+        if thoughts.symbols.shape[4]:
+            _, state = reasoner.consume(thoughts.symbols.select(4, -1), reasoner.thought_rows(), state)
         return core.backbone.step(marker(core.thought_rows(), END), state)[0]

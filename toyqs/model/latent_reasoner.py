@@ -12,7 +12,7 @@ from toyqs.model.core import Core
 from toyqs.model.critic import ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import Head, pick_rows
-from toyqs.model.thoughts import TokenHead, think
+from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
 
 READERS = ("base_lm", "base_reasoner")
@@ -44,7 +44,7 @@ class LatentReasoner(nn.Module):
         cores: Mapping[str, Core],
         head: Head,
         mixer: nn.Module,
-        thought_head: TokenHead | None = None,
+        thought_head: ThoughtHead | None = None,
         interpreter: Afresh | Onward | None = None,
         *,
         beside: Beside | None = None,
@@ -118,8 +118,8 @@ class LatentReasoner(nn.Module):
 
         Args:
             context: from `read`.
-            noise: (S, B, T, K, L) uniform in [0, 1).
-            forced: (S, B, T, K, L) long; score these symbols instead of sampling.
+            noise: (S, B, T, K, L) or (S, B, T, K, L, W) uniform in [0, 1).
+            forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); score these symbols instead of sampling.
         """
         if self.interpreter is None:
             return None
@@ -162,7 +162,7 @@ class LatentReasoner(nn.Module):
         trace = Trace(logits.unsqueeze(-2) if one_token else logits, thought_weight=opening)
         if opening is not None and not one_token:
             trace = trace._replace(thought_weight=opening[..., 0])
-        if thoughts is None or not thoughts.symbols.shape[-1]:
+        if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
         if "base" in self.tells:
@@ -170,7 +170,9 @@ class LatentReasoner(nn.Module):
         if "average" in self.tells:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._one_thought(base, average, one_token))
-        return trace._replace(log_prob=thoughts.log_prob, entropy=thoughts.entropy)
+        return trace._replace(
+            log_prob=thoughts.log_prob, entropy=thoughts.entropy, prior_divergence=thoughts.prior_divergence
+        )
 
     def _one_thought(self, base: Tensor | None, reading: Tensor | None, one_token: bool) -> Tensor:
         """Logits (S, B, T, N, V) with one reading for all thoughts of a position, or with none."""

@@ -102,6 +102,22 @@ def pick_rows(table: Tensor, ids: Tensor) -> Tensor:
     return table.flatten(0, 1).index_select(0, rows).view(*ids.shape, width)
 
 
+def mix_rows(table: Tensor, weights: Tensor) -> Tensor:
+    """Rows of each seed's table added up by weights: Σ_n weight_n · row_n.
+
+    Args:
+        table: (S, n, F).
+        weights: (S, ..., n).
+
+    Returns:
+        (S, ..., F).
+    """
+    if table.shape[1] == 1:
+        # As in `affine`: the gradient would be a product with one column.
+        return (weights.flatten(1, -2) * table).view(*weights.shape[:-1], table.shape[-1])
+    return affine(weights, table)
+
+
 @functools.lru_cache(maxsize=16)
 def _first_rows(num_seeds: int, num_rows: int, device: torch.device) -> Tensor:
     """Where each seed's rows begin in a table of all seeds, (S, 1)."""
@@ -126,9 +142,9 @@ def logistic_(x: Tensor) -> Tensor:
 class Linear(Stacked):
     """An affine map, (S, ..., D) -> (S, ..., E)."""
 
-    def __init__(self, num_seeds: int, width: int, out: int) -> None:
+    def __init__(self, num_seeds: int, width: int, out: int, gain: float = 1.0) -> None:
         super().__init__()
-        bound = 1.0 / math.sqrt(width)
+        bound = gain / math.sqrt(width)
         self.weight = self.declare("weight", (num_seeds, width, out), uniform(bound))
         self.bias = self.declare("bias", (num_seeds, 1, out), uniform(bound))
 

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.core import FIRST_SYMBOL, START, Core, marker
-from toyqs.model.layers import Head, Linear, pick_rows
+from toyqs.model.core import START, Core, marker
+from toyqs.model.layers import Head, Linear
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts
+
+
+class Symbols(NamedTuple):
+    """One symbol of every thought, and what is known of its distribution; None where there is no such."""
+
+    values: Tensor  # (S, B, T, K) long, or (S, B, T, K, Z) float
+    log_prob: Tensor | None  # (S, B, T, K)
+    entropy: Tensor | None  # (S, B, T, K)
+    prior_divergence: Tensor | None = None  # (S, B, T, K)
+
+
+class ThoughtHead(nn.Module, ABC):
+    """A reasoner's state -> the next symbol of a thought."""
+
+    @abstractmethod
+    def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
+        """One symbol of every thought.
+
+        Args:
+            hidden: (S, B, T, 1 or K, D), one state for all K thoughts of a position or one for each.
+            given: uniform numbers (S, B, T, K) or (S, B, T, K, W); where `forced` the symbols themselves.
+            forced: score the symbols given instead of sampling.
+        """
 
 
 def sample_symbols(probs: Tensor, noise: Tensor) -> Tensor:
@@ -61,7 +85,7 @@ class _Draw(torch.autograd.Function):
         return slope.mul_(probs).scatter_add_(-1, symbols, at_log_prob), None, None
 
 
-class TokenHead(nn.Module):
+class TokenHead(ThoughtHead):
     """The reasoner's distribution over thought symbols.
 
     With a shared LM head the state passes through it instead (through a projection where the widths
@@ -82,10 +106,20 @@ class TokenHead(nn.Module):
         out = hidden if self.projection is None else self.projection(hidden)
         return out if self.shared is None else self.shared(out.split(self.shared.widths, dim=-1))
 
+    def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
+        """Symbols (S, B, T, K) long; one row of logits serves all K while the branches are still one."""
+        once = hidden.shape[3] == 1
+        logits = self(hidden).squeeze(3) if once else self(hidden)
+        wanted = given if once else given.unsqueeze(-1)
+        symbols, log_prob, entropy = _Draw.apply(logits, wanted.contiguous(), forced)
+        if once:
+            return Symbols(symbols, log_prob, entropy.unsqueeze(-1).expand_as(log_prob))
+        return Symbols(symbols.squeeze(-1), log_prob.squeeze(-1), entropy)
+
 
 def think(
     core: Core,
-    head: TokenHead | None,
+    head: ThoughtHead | None,
     branches: BranchState,
     noise: Tensor,
     *,
@@ -96,36 +130,33 @@ def think(
         s_l ~ π(· | x_≤t, start, s_1 … s_{l−1}),    l = 1 … L
 
     The steps up to the first symbol are the same for all K thoughts of a position and run once.
-    Nothing is detached: log-probabilities and entropies are differentiable through the states.
+    Nothing is detached here: log-probabilities and entropies are differentiable through the states, and
+    through the symbols where the head leaves them their path.
 
     Args:
         core: the reasoner's.
-        head: state -> logits over thought symbols; None where L = 0.
+        head: state -> the next symbol; None where L = 0.
         branches: one branch point per position (K = 1).
-        noise: (S, B, T, K, L) uniform in [0, 1); with L = 0 the reasoner consumes the start only.
-        forced: (S, B, T, K, L) long; these symbols are scored instead of sampled ones.
+        noise: (S, B, T, K, L) or (S, B, T, K, L, W) uniform in [0, 1); with L = 0 the reasoner consumes
+            the start only.
+        forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); scored instead of sampled symbols.
 
     Returns:
         The thoughts; `branches` has consumed the start marker and all symbols but the last.
     """
     rows = core.thought_rows()
-    draws = noise if forced is None else forced
+    given = noise if forced is None else forced
     hidden, state = core.backbone.step(marker(rows, START), branches)
-    symbols: list[Tensor] = []
-    log_probs: list[Tensor] = []
-    entropies: list[Tensor] = []
-    for index in range(draws.shape[-1]):
+    drawn: list[Symbols] = []
+    for part in given.unbind(4):
         assert head is not None
-        if index:
-            hidden, state = core.backbone.step(pick_rows(rows, symbols[-1] + FIRST_SYMBOL), state)
-        # One row of logits serves all K draws while the branches are still one.
-        once = hidden.shape[3] == 1
-        wanted = draws[..., index] if once else draws[..., index : index + 1]
-        logits = head(hidden).squeeze(3) if once else head(hidden)
-        symbol, log_prob, entropy = _Draw.apply(logits, wanted.contiguous(), forced is not None)
-        symbols.append(symbol if once else symbol.squeeze(-1))
-        log_probs.append(log_prob if once else log_prob.squeeze(-1))
-        entropies.append(entropy.unsqueeze(-1).expand_as(log_prob) if once else entropy)
-    if not symbols:
-        return Thoughts(draws.long(), noise, noise, state)
-    return Thoughts(torch.stack(symbols, -1), torch.stack(log_probs, -1), torch.stack(entropies, -1), state)
+        if drawn:
+            hidden, state = core.consume(drawn[-1].values, rows, state)
+        drawn.append(head.draw(hidden, part, forced=forced is not None))
+    if not drawn:
+        return Thoughts(given.long(), noise, noise, state)
+    values, log_prob, entropy, prior = (
+        None if each[0] is None else torch.stack(each, 4) for each in zip(*drawn, strict=True)
+    )
+    assert values is not None
+    return Thoughts(values, log_prob, entropy, state, prior)

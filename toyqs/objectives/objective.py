@@ -74,18 +74,33 @@ def rewarded(name: str, beta: float, log_q: Tensor, trace: Trace, batch: Batch) 
     return REWARDS[name](log_q, trace, batch)
 
 
+def regularisers(trace: Trace) -> dict[str, Tensor]:
+    """Minus the entropy of the thoughts' symbols and their divergence from a prior, where there are such.
+
+    Returns:
+        "entropy" and "prior", (S, B, T) each, the mean over the K thoughts.
+    """
+    parts = {}
+    if trace.entropy is not None:
+        parts["entropy"] = -trace.entropy.sum(-1).mean(-1)
+    if trace.prior_divergence is not None:
+        parts["prior"] = trace.prior_divergence.sum(-1).mean(-1)
+    return parts
+
+
 @dataclass(frozen=True)
 class Thinking(ABC):
     """What the objectives of sampled thoughts share: rewards, the predictor's loss, the entropy bonus.
 
         nll:      −log q(y | h_i, x), the mean over the thoughts; −r_i for the rewards of OWN_LOSS
         entropy:  −Σ_l H(π(· | s_<l))  per symbol, on the sampled prefix
+        prior:    Σ_l KL(π(· | s_<l) ‖ N(0, I))  likewise, for Gaussian thoughts
 
     Where a position predicts N tokens, the j-th after the first counts by ahead_decay^j in the reward, and
     by teacher_forcing_weight · ahead_decay^j in the NLL:  log q = Σ_j ahead_decay^j log q(y_{t+j} | ·).
 
-    The entropy part is myopic: it leaves out that an early symbol changes the entropy of the later ones
-    (`tempered.maxent` does not).
+    Entropy and prior are myopic: they leave out that an early symbol changes the distributions of the
+    later ones (`tempered.maxent` does not).
     """
 
     reward: str = "likelihood"  # a key of REWARDS
@@ -103,7 +118,7 @@ class Thinking(ABC):
             batch: at the thinking positions.
 
         Returns:
-            The parts "policy", "nll" and "entropy", and "critic" where there is one.
+            The parts "policy", "nll", "entropy" and, where there are such, "prior" and "critic".
 
         Raises:
             ValueError: shapes disagree, or the trace lacks what is needed.
@@ -121,7 +136,7 @@ class Thinking(ABC):
         means = {
             "policy": self.policy_loss(reward, trace, batch),
             "nll": self.predictor_loss(predicted[..., : self.num_nll_thoughts]),
-            "entropy": -trace.entropy.sum(-1).mean(-1),
+            **regularisers(trace),
         }
         critic = self.critic_loss(reward, trace)
         if critic is not None:

@@ -1,0 +1,52 @@
+"""The objective of thoughts that the prediction's own gradient reaches: no policy, no score function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toyqs.objectives import policy, rewards
+from toyqs.objectives.objective import OWN_LOSS, Loss, regularisers, rewarded
+from toyqs.types import Batch, Trace
+
+
+@dataclass(frozen=True)
+class Pathwise:
+    """The prediction's loss alone; it reaches the reasoner along the thoughts' path (O13, O14, O15).
+
+        nll:   −log q(y | h_i, x), the mean over the thoughts; −r_i for the rewards of OWN_LOSS
+
+    and entropy and prior where the thoughts have them, exact here, for early symbols' effect on later
+    distributions flows along the path too. For Gaussian thoughts the expected gradient is that of
+    Σ_h π(h | x) log q(y | h, x), as for `Reinforce`, with far lower variance; deterministic thoughts have
+    it exactly; relaxed tokens are biased.
+
+    Source: Kingma and Welling 2014, "Auto-encoding variational Bayes"; Jang et al. 2017, "Categorical
+    reparameterization with Gumbel-softmax"; Hao et al. 2024, "Coconut".
+    """
+
+    reward: str = "likelihood"  # trains where it is one of OWN_LOSS; else it is reported only
+    reward_beta: float = 1.0  # of kl_reverse
+    num_nll_thoughts: int | None = None  # the first so many of the K carry the loss; None: all
+    ahead_decay: float = 1.0  # see `Thinking`
+    teacher_forcing_weight: float = 1.0  # see `Thinking`
+
+    def __call__(self, trace: Trace, batch: Batch) -> Loss:
+        """The loss of a batch.
+
+        Args:
+            trace: logits (S, B, T, K, N, V) with a gradient to the thoughts, and what the reward needs.
+            batch: at the thinking positions.
+
+        Returns:
+            The parts "nll" and, where the trace has them, "entropy" and "prior".
+        """
+        each = rewards.token_log_prob(trace.logits, rewards.tokens(batch))
+        taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
+        batch = rewards.discounted(batch, self.ahead_decay)
+        reward = rewarded(self.reward, self.reward_beta, rewards.over_tokens(each, batch), trace, batch)
+        predicted = rewards.over_tokens(each, taught)
+        if self.reward in OWN_LOSS:
+            predicted = rewarded(self.reward, self.reward_beta, predicted, trace, taught)
+        means = {"nll": -predicted[..., : self.num_nll_thoughts].mean(-1), **regularisers(trace)}
+        parts = {name: policy.position_mean(value, batch.weights) for name, value in means.items()}
+        return Loss(parts, policy.position_mean(reward.detach().mean(-1), batch.weights))
