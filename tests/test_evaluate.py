@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tests import reference, tiny
 from toyqs import evaluate as module
-from toyqs.build import build_model
+from toyqs.build import build_model, thought_sizes
 from toyqs.config import RunConfig
 from toyqs.evaluate import evaluate, information
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.streams import ThoughtSizes, stream, thought_noise
-from toyqs.types import Batch, thinking_positions
+from toyqs.types import Batch, focus, thinking_positions
 
 SIZE, THOUGHTS = 5, 3
 SEEDS = [4, 9]
@@ -37,7 +37,7 @@ def ready(**changes: Any) -> tuple[RunConfig, LatentReasoner, Batch]:
 def measured(
     settings: RunConfig, model: LatentReasoner, held_out: Batch, full: bool = True
 ) -> dict[str, Tensor]:
-    return evaluate(model, held_out, SEEDS, ThoughtSizes(THOUGHTS, settings.max_reasoning_len), full=full)
+    return evaluate(model, held_out, SEEDS, thought_sizes(settings), full=full)
 
 
 def thoughts_of(model: LatentReasoner, batch: Batch, start: int = 0, stop: int = SIZE) -> Tensor:
@@ -147,6 +147,57 @@ def test_what_is_reported_where() -> None:
     assert measured(*ready(), full=False).keys() == always | {"nll_marginal"}
 
 
+DENSE = {"information", "information_shuffled"}
+PATH = {"objective": "pathwise"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"thoughts": "gaussian"}, set()),
+        ({"thoughts": "state", **PATH}, set()),
+        ({"thoughts": "gumbel", **PATH}, DENSE),
+        ({"thoughts": "deterministic", **PATH}, DENSE | {"thought_entropy"}),
+    ],
+    ids=lambda x: x.get("thoughts") if isinstance(x, dict) else "",
+)
+@pytest.mark.parametrize("start", tiny.STARTS)
+def test_what_is_reported_of_other_symbols(changes: dict[str, str], lacking: set[str], start: str) -> None:
+    """What symbols without a density or a distribution cannot tell is absent, never a number."""
+    settings, model, batch = ready(interpreter_start=start, **changes)
+    got, tokens = measured(settings, model, batch), measured(*ready(interpreter_start=start))
+    assert got.keys() == tokens.keys() - lacking
+    positions, sizes = thinking_positions(batch), thought_sizes(settings)
+    noise = thought_noise([stream(s, "evaluation noise") for s in SEEDS], batch.think, sizes)
+    context = model.read(batch.inputs, positions)
+    symbols = model.think(context, noise).symbols
+    counted = focus(batch, positions)
+    for name, given in {
+        "nll": symbols,
+        "nll_shuffled": symbols[:, [4, 0, 1, 2, 3]],
+        "nll_constant": symbols[:, :1, :1, :1].expand_as(symbols),
+    }.items():
+        logits = model.talk(context, model.think(context, noise, given)).logits.squeeze(-2)
+        log_q = logits.log_softmax(-1).gather(
+            -1, counted.targets[..., None, None].expand(*given.shape[:4], 1)
+        )
+        each = -log_q.squeeze(-1).mean(-1) * counted.weights
+        wanted = each.sum((1, 2)) / counted.weights.sum((1, 2))
+        torch.testing.assert_close(got[name], wanted, rtol=0, atol=1e-12)
+    if sizes.number > 1:
+        assert bool((got["nll_marginal"] < got["nll"]).all()), "Jensen"
+
+
+def test_gaussian_information_is_nothing_where_the_context_is_ignored_and_at_most_log_m() -> None:
+    settings, batch = tiny.config(thoughts="gaussian", trice_samples=THOUGHTS, sigma=0.01), tiny.batch(40)
+    sharp, ignorant = (tiny.model(settings) for _ in range(2))
+    for layer in (ignorant.thought_head.mean, ignorant.thought_head.spread):
+        layer.weight.zero_()
+    found = told(ignorant, settings, batch)
+    assert abs(float(found["information"])) < 1e-12 and abs(float(found["information_shuffled"])) < 1e-12
+    assert 1.0 < float(told(sharp, settings, batch)["information"]) <= math.log(40) + 1e-12
+
+
 def test_the_thoughts_of_a_symbols_only_model_matter() -> None:
     """Where symbols alone carry the context, shuffling them shows; where nothing is sampled, nothing can."""
     settings, model, batch = ready(use_base_lm=False)
@@ -211,7 +262,7 @@ def test_information_against_a_naive_double_loop() -> None:
 
 
 def told(model: LatentReasoner, settings: RunConfig, batch: Batch) -> dict[str, Tensor]:
-    return evaluate(model, batch, [0], ThoughtSizes(THOUGHTS, settings.max_reasoning_len), full=True)
+    return evaluate(model, batch, [0], thought_sizes(settings), full=True)
 
 
 def test_information_is_nothing_for_a_uniform_policy_and_at_most_log_m() -> None:

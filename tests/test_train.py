@@ -93,6 +93,7 @@ RUNS = {
     "reading on": {"n_tokens_ahead": 2, "ahead": "continue", "teacher_forcing_weight": 0.5},
     "accumulated": {"data_loader_batch_size": 6, "grad_acc": 2},
     "gaussian": {"thoughts": "gaussian", "prior_beta": 0.1},
+    "gaussian, clipped": {"thoughts": "gaussian", "objective": "ppo_clip", "inner_steps": 2, "max_steps": 10},
     "gaussian, one number": {"thoughts": "gaussian", "latent_dim": 1, "interpreter_start": "onward"},
     "gaussian, a path": {"thoughts": "gaussian", "latent_dim": 19, **PATH, "max_steps": 10},
     "state": {"thoughts": "state", "interpreter_start": "onward", "prior_beta": 0.1},
