@@ -224,6 +224,8 @@ def test_no_head_of_tokens_for_continuous_thoughts(kind: str) -> None:
 def test_a_path_alone_is_a_loss_only_through_the_prediction() -> None:
     path = {"thoughts": "gaussian", "objective": "pathwise", "entropy_encouragement_coef": 0.0}
     refused("nll_loss_beta=0: leaves no loss", nll_loss_beta=0.0, **path)
+    coconut = {"thoughts": "deterministic", "objective": "pathwise", "trice_samples": 1}
+    refused("nll_loss_beta=0: leaves no loss", nll_loss_beta=0.0, **coconut)
 
 
 def test_references() -> None:

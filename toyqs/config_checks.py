@@ -151,7 +151,8 @@ def _check_groups(config: RunConfig) -> None:
 
 
 def _check_other_losses(config: RunConfig) -> None:
-    if not speaks(config) or not (has_policy_loss(config) or config.entropy_encouragement_coef):
+    bonus = config.entropy_encouragement_coef and thoughts_of(config) != "deterministic"
+    if not speaks(config) or not (has_policy_loss(config) or bonus):
         raise Refusal("nll_loss_beta=0: leaves no loss to train with; give nll_loss_beta=1")
     if config.controls != "none":
         raise Refusal(

@@ -140,7 +140,7 @@ def logistic_(x: Tensor) -> Tensor:
 
 
 class Linear(Stacked):
-    """An affine map, (S, ..., D) -> (S, ..., E)."""
+    """An affine map, (S, ..., D) -> (S, ..., E); initial values within gain / √D."""
 
     def __init__(self, num_seeds: int, width: int, out: int, gain: float = 1.0) -> None:
         super().__init__()
