@@ -105,8 +105,27 @@ def predict(
     if settings.ahead == "continue":
         for token in following:
             reading = weights.gru("interpreter", weights.of("interpreter", "tokens.weight")[token], reading)
-    log_q = torch.log_softmax(weights.head(mix(weights, settings, base, reading)), -1)
+    log_q = torch.log_softmax(answer(weights, settings, base, reading), -1)
     return Prediction(torch.stack(log_probs, -1), torch.stack(entropies, -1), log_q)
+
+
+def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
+    """Logits (M, V)."""
+    if mixing_of(settings) != "logits":
+        return weights.head(mix(weights, settings, base, reading))
+    base = base.expand(len(reading), -1)
+    alone = weights.head(torch.cat([base, torch.zeros_like(reading)], -1))
+    told = weights.head(torch.cat([torch.zeros_like(base), reading], -1))
+    weight = weigh(weights, base, reading)
+    return (1 - weight) * alone + weight * told
+
+
+def weigh(weights: Weights, base: Tensor, reading: Tensor) -> Tensor:
+    """The weight of each thought by an MLP of three layers, (M, 1)."""
+    first = torch.cat([weights.values[f"mixer.opening.first.weight_{i}"] for i in (0, 1)])
+    x = torch.cat([base, reading], -1) @ first + weights.values["mixer.opening.first.bias"][0]
+    x = weights.linear("mixer.opening.rest.1", torch.relu(x))
+    return torch.sigmoid(weights.linear("mixer.opening.rest.3", torch.relu(x)))
 
 
 def mix(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
@@ -117,7 +136,13 @@ def mix(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Ten
     both = torch.cat([base, reading], -1)
     if how == "concat":
         return both
+    projected = weights.linear("mixer.projection", reading)
     if how == "add":
-        return base + weights.linear("mixer.projection", reading)
-    gate = torch.sigmoid(weights.linear("mixer.opening", both))
-    return (1 - gate) * base + gate * weights.linear("mixer.projection", reading)
+        return base + projected
+    if how == "residual":
+        return base + weights.values["mixer.scale"] * projected
+    if how == "hidden":
+        gate = weigh(weights, base, reading)
+    else:
+        gate = torch.sigmoid(weights.linear("mixer.opening", both))
+    return (1 - gate) * base + gate * projected

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toyqs.config import RunConfig
-from toyqs.config_checks import AT_LEAST, CHOICES, check
+from toyqs.config_checks import AT_LEAST, CHOICES, MIXERS, check
 from toyqs.refusal import Refusal
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
@@ -125,7 +125,7 @@ def test_onward_needs_the_reasoners_width() -> None:
 
 def test_without_the_base() -> None:
     refused("use_base_lm=false: ", use_base_lm=False, use_reasoner=False)
-    for mixing in ("add", "concat", "gate"):
+    for mixing in sorted(set(MIXERS) - {"thought"}):
         refused(f"mixing={mixing}: .*use_base_lm", use_base_lm=False, mixing=mixing)
     for mixing in ("auto", "thought"):
         assert accepted(use_base_lm=False, mixing=mixing) == []
@@ -267,6 +267,11 @@ def test_tokens_ahead() -> None:
         objective="multi_sample",
     )
     assert accepted(n_tokens_ahead=99, **NO_REASONER) == []
+
+
+def test_a_floor_is_a_weight() -> None:
+    refused("gate_floor=1.5: .*give 0 to 1", gate_floor=1.5, mixing="gate")
+    assert accepted(gate_floor=1.0, mixing="gate") == []
 
 
 def test_nll_thoughts_are_among_the_thoughts() -> None:

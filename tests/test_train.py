@@ -89,6 +89,9 @@ RUNS = {
     "mlp head": {"linear_lm_head": False, "max_steps": 10},
     "one sequence": {"data_loader_batch_size": 1, "baseline": "ema"},
     "many symbols": {"task": RevProg(p=17, m=4, k=2), "think_at": "all"},
+    "hidden": {"mixing": "hidden", "trice_samples": 5},
+    "logits": {"mixing": "logits", "gate_floor": 0.5, "data_loader_batch_size": 5},
+    "residual": {"mixing": "residual", "n_tokens_ahead": 2},
     "three tokens ahead": {"n_tokens_ahead": 3, "mixing": "gate", "ahead_decay": 0.9},
     "reading on": {"n_tokens_ahead": 2, "ahead": "continue", "teacher_forcing_weight": 0.5},
     "accumulated": {"data_loader_batch_size": 6, "grad_acc": 2},
@@ -257,6 +260,26 @@ def test_learning_rates() -> None:
 def test_weights_of_the_loss_may_fall() -> None:
     assert [Weight(0.5).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.5, 0.5]
     assert [Weight(0.5, linear=True).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
+
+
+def test_a_gates_floor_falls_with_the_training() -> None:
+    numbers = build_settings(tiny.config(mixing="gate", gate_floor=0.8))
+    assert [numbers.floor_at(x) for x in (0.0, 0.125, 0.25, 1.0)] == [0.8, 0.4, 0.0, 0.0]
+    assert build_settings(tiny.config(mixing="add", gate_floor=0.8)).floor_at(0.0) == 0.0
+
+
+def test_the_loop_tells_the_model_the_floor() -> None:
+    settings = tiny.config(mixing="gate", gate_floor=0.8, max_steps=8)
+    numbers, objective, seen = build_settings(settings), build_objective(settings), []
+    model = tiny.model(settings, 1)
+
+    def watching(trace: Trace, batch: Batch) -> Any:
+        seen.append(float(trace.thought_weight.detach().min()))
+        return objective(trace, batch)
+
+    data = draws(settings.task, [0], numbers, next(model.parameters()))
+    train(model, watching, data, numbers, lambda step, values: None)
+    assert seen[0] > 0.8 and seen[1] > 0.4 and min(seen[2:]) < 0.4
 
 
 def test_parts_are_weighted_and_added() -> None:

@@ -24,7 +24,7 @@ from toyqs.types import Batch, Trace, focus, thinking_positions
 
 PATTERNS = [groups.label for groups in all_weight_groups()]
 STARTS = ("afresh", "onward")
-MIXERS = ("add", "concat", "gate", "thought")
+MIXERS = ("add", "concat", "gate", "thought", "hidden", "logits", "residual")
 SYMBOLS, LENGTH = 3, 2  # of the enumerated thoughts
 THOUGHTS = torch.cartesian_prod(torch.arange(SYMBOLS), torch.arange(SYMBOLS))  # all 9, (9, 2)
 AT = (1, 1)  # the sequence and the thinking position that count in an enumeration

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from toyqs.config import RunConfig
 from toyqs.config_key import (
     OF_TEMPERATURE,
+    WEIGHED,
     base_matters,
     goes_on,
     has_critic,
@@ -27,7 +27,7 @@ from toyqs.model.latent_core import EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
 from toyqs.model.latent_reasoner import Beside, Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
-from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, ThoughtOnly
+from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
 from toyqs.model.roles import ROLES, WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.objective import Predicting
@@ -67,7 +67,7 @@ def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     cores = tie(groups, width, used, lambda size, roles: _core(config, num_seeds, size, roles))
     letters = {role: groups.letter(role) for role in used}
     mixer = _mixer(config, num_seeds)
-    head = Head(num_seeds, mixer.widths, vocab_size, config.linear_lm_head)  # type: ignore[arg-type]
+    head = Head(num_seeds, mixer.widths, vocab_size, config.linear_lm_head)
     thought_head: ThoughtHead | None = None
     interpreter: Afresh | Onward | None = None
     if "reasoner" in used and config.max_reasoning_len:
@@ -153,20 +153,26 @@ def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Co
     )
 
 
-def _mixer(config: RunConfig, num_seeds: int) -> nn.Module:
+WITH_WEIGHTS: dict[str, Callable[[int, int, int], Mixer]] = {
+    "add": Add,
+    "gate": Gate,
+    "hidden": Hidden,
+    "logits": Logits,
+    "residual": Residual,
+}
+
+
+def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     width = widths(config)
     base, reading = width["base_lm"], width["interpreter"]
     if not config.use_reasoner:
         return BaseOnly(base)
-    match mixing_of(config):
-        case "add":
-            return Add(num_seeds, base, reading)
-        case "concat":
-            return Concat(base, reading)
-        case "gate":
-            return Gate(num_seeds, base, reading)
-        case _:
-            return ThoughtOnly(base if base_matters(config) else None, reading)
+    how = mixing_of(config)
+    if how == "concat":
+        return Concat(base, reading)
+    if how == "thought":
+        return ThoughtOnly(base if base_matters(config) else None, reading)
+    return WITH_WEIGHTS[how](num_seeds, base, reading)
 
 
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
@@ -221,6 +227,7 @@ def build_settings(config: RunConfig) -> Settings:
         reference=config.reference,
         inner_steps=config.inner_steps if speaks(config) and config.objective == "ppo_clip" else 0,
         num_ahead=tokens_ahead(config),
+        gate_floor=config.gate_floor if mixing_of(config) in WEIGHED else 0.0,
         weights=weights,
     )
 

@@ -20,8 +20,9 @@ BASELINES = (
     *("none", "group_mean", "trice", "leave_one_out", "ema", "value", "null_thought", "average_thought"),
 )  # objectives/baselines.py, objectives/reinforce.py; trice is group_mean
 
+MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "thought")  # see model/mixing.py
 CHOICES = {
-    "mixing": ("auto", "add", "concat", "gate", "thought"),
+    "mixing": ("auto", *MIXERS),
     "interpreter_start": ("afresh", "onward"),
     "think_at": ("marked", "all"),
     "thoughts": THOUGHTS,
@@ -48,7 +49,7 @@ AT_LEAST = {
         ("epochs", "data_loader_batch_size", "grad_acc", "seq_len", "eval_sequences", "processes"), 1
     ),
     **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
-    **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0},
+    **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0, "gate_floor": 0},
     **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0},
     **dict.fromkeys(("clip_gradients", "eval_every"), 0),
 }

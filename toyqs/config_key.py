@@ -36,6 +36,7 @@ ADDED: dict[str, Any] = {
     "inner_steps": 1,
     "value_sees": "average_thought",
     "critic_loss_beta": 1.0,
+    "gate_floor": 0.0,
     "n_tokens_ahead": 1,
     "ahead": "persist",
     "ahead_decay": 1.0,
@@ -65,10 +66,12 @@ OF_SYMBOLS = (
     *("thought_vocab", "share_lm_head"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta"),
 )
+WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
 OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
 OF_THOUGHTS = (
     *(*OF_SYMBOLS, "n_tokens_ahead", *OF_AHEAD),
-    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "simple_lm_head"),
+    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
+    "simple_lm_head",
     *("interpreter_start", "think_at", "max_reasoning_len"),
 )
 
@@ -110,7 +113,7 @@ def has_policy_loss(config: RunConfig) -> bool:
 
 
 def mixing_of(config: RunConfig) -> str:
-    """How base state and reading meet, `auto` settled: add, concat, gate or thought."""
+    """How base state and reading meet, `auto` settled."""
     if not config.use_base_lm:
         return "thought"
     if config.mixing == "auto":
@@ -210,16 +213,23 @@ def _idle_of_objective(config: RunConfig) -> list[str]:
     return idle
 
 
-def _idle_of_the_rest(config: RunConfig) -> list[str]:
+def _idle_of_model(config: RunConfig) -> list[str]:
     idle = ["simple_lm_head"]
-    if not config.use_reasoner:
-        idle += OF_THOUGHTS
-    elif not config.max_reasoning_len:
-        idle += OF_SYMBOLS
+    if mixing_of(config) not in WEIGHED:
+        idle.append("gate_floor")
     if config.n_tokens_ahead == 1:
         idle += OF_AHEAD
     if not base_matters(config):
         idle.append("base_lm_hidden_dim")
+    return idle
+
+
+def _idle_of_the_rest(config: RunConfig) -> list[str]:
+    idle = _idle_of_model(config)
+    if not config.use_reasoner:
+        idle += OF_THOUGHTS
+    elif not config.max_reasoning_len:
+        idle += OF_SYMBOLS
     if not has_policy_loss(config):
         idle += OF_POLICY
     if not config.entropy_encouragement_coef:

@@ -46,7 +46,7 @@ def check_thinking(config: RunConfig) -> None:
             f"interpreter_start=onward: goes on from the reasoner's state, {reasoner} wide, but "
             f"interpreter_hidden_dim={interpreter}; give both one width, or interpreter_start=afresh"
         )
-    if config.mixing in ("add", "concat", "gate") and not config.use_base_lm:
+    if config.mixing not in ("auto", "thought") and not config.use_base_lm:
         raise Refusal(
             f"mixing={config.mixing}: needs the base state, which use_base_lm=false takes away; "
             "give mixing=auto or use_base_lm=true"
@@ -55,6 +55,10 @@ def check_thinking(config: RunConfig) -> None:
         raise Refusal(
             f"simple_lm_head=true: adds the reading, and mixing={config.mixing} does not; "
             "give mixing=auto or simple_lm_head=false"
+        )
+    if config.gate_floor > 1:
+        raise Refusal(
+            f"gate_floor={config.gate_floor}: is the least weight of a thought, at most 1; give 0 to 1"
         )
     if config.n_tokens_ahead > 1:
         _check_ahead(config)

@@ -19,6 +19,7 @@ from toyqs.types import Batch, Model, Trace, focus, thinking_positions
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 COSINE_END = 0.05  # share of the peak at which the cosine ends
+GATE_WARM_UP = 0.25  # share of the training over which the floor of a gate falls to 0
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
 
 Objective = Callable[[Trace, Batch], Loss]
@@ -53,7 +54,12 @@ class Settings:
     reference: str | None = None  # what trace.reference_log_probs holds: None, oracle, no_thought
     inner_steps: int = 0  # steps on the same thoughts, with their old log-probability; 0: one, without it
     num_ahead: int = 1  # N, tokens that each thinking position predicts
+    gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
+
+    def floor_at(self, progress: float) -> float:
+        """The least weight of a thought when `progress` of the training, from 0 to 1, is done."""
+        return self.gate_floor * max(0.0, 1.0 - progress / GATE_WARM_UP)
 
 
 class Sampler(Protocol):
@@ -170,14 +176,15 @@ def train(
     optimiser = Optimiser(model)
     reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
     for step in range(settings.steps):
-        drawn = next(data)
-        weights = {name: w.at(step / settings.steps) for name, w in settings.weights.items()}
+        drawn, progress = next(data), step / settings.steps
+        weights = {name: w.at(progress) for name, w in settings.weights.items()}
         running = reward / (1.0 - decay) if decay < 1.0 else reward
         if settings.inner_steps:
             drawn = with_thoughts(model, drawn)
         for _ in range(max(1, settings.inner_steps)):
             optimiser.zero()
-            values = accumulate(model, objective, drawn, weights, settings, running)
+            floor = settings.floor_at(progress)
+            values = accumulate(model, objective, drawn, weights, settings, running, floor)
             optimiser.clip(settings.max_norm)
             optimiser.step(learning_rate(step, settings))
         if "reward" in values:
@@ -193,6 +200,7 @@ def accumulate(
     weights: dict[str, float],
     settings: Settings,
     running_reward: Tensor,
+    floor: float = 0.0,
 ) -> dict[str, Tensor]:
     """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
 
@@ -206,13 +214,14 @@ def accumulate(
         weights: name of a part of the loss -> its weight; parts of weight 0 cost no backward pass.
         settings: plain numbers.
         running_reward: (S,) for baseline ema.
+        floor: least weight of a thought in the prediction, where the mixer weighs it.
 
     Returns:
         Name -> (S,), the loss's parts and the reward over the batch.
     """
     values: dict[str, Tensor] = {}
     for part, share in _shares(drawn, settings.grad_acc):
-        trace = _with_reference(_called(model, part), part.counted, settings.reference)
+        trace = _with_reference(_called(model, part, floor), part.counted, settings.reference)
         trace = trace._replace(running_reward=running_reward, sampler_log_prob=part.sampler_log_prob)
         loss = objective(trace, part.counted)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
@@ -232,8 +241,8 @@ def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
     return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
 
 
-def _called(model: Model, part: Drawn) -> Trace:
-    return model(part.inputs, part.positions, part.noise, part.forced, part.counted.targets)
+def _called(model: Model, part: Drawn, floor: float) -> Trace:
+    return model(part.inputs, part.positions, part.noise, part.forced, part.counted.targets, floor)
 
 
 def _with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:

@@ -98,8 +98,8 @@ class Model(Protocol):
         """Noise in [0, 1), or forced symbols, (S, B, T, K, L, ...) -> thoughts; None: a model without."""
         ...
 
-    def talk(self, context: Context, thoughts: Thoughts | None) -> Trace:
-        """The prediction with each thought."""
+    def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
+        """The prediction with each thought; the floor is the least weight that a weighed thought has."""
         ...
 
     def __call__(
@@ -109,6 +109,7 @@ class Model(Protocol):
         noise: Tensor,
         forced: Tensor | None = None,
         targets: Tensor | None = None,
+        floor: float = 0.0,
     ) -> Trace:
         """Read, think and talk; with targets (S, B, T') a critic, if there is one, says what it expects."""
         ...

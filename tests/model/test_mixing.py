@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from toyqs.model.layers import initialise
-from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, ThoughtOnly
+from toyqs.model.layers import Head, initialise
+from toyqs.model.mixing import (
+    Add,
+    BaseOnly,
+    Concat,
+    Gate,
+    Hidden,
+    Logits,
+    Mixer,
+    Residual,
+    ThoughtOnly,
+    Weigher,
+)
 
 BASE, READING = 3, 4
 
@@ -16,7 +29,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def ready(mixer: nn.Module) -> nn.Module:
+def ready(mixer: Any) -> Any:
     initialise(mixer, [0, 1])
     return mixer.double()
 
@@ -54,6 +67,87 @@ def test_gate() -> None:
         torch.testing.assert_close(opening[s], g.squeeze(-1), rtol=0, atol=1e-12)
 
 
+def weight_of(weigher: Weigher, s: int) -> Tensor:
+    """(B, T, K, 1) from torch's own layers."""
+    first, _, second, _, third = weigher.first, *weigher.rest
+    x = base[s].unsqueeze(2) @ first.weight_0[s] + reading[s] @ first.weight_1[s] + first.bias[s]
+    x = torch.relu(x) @ second.weight[s] + second.bias[s]
+    return torch.sigmoid(torch.relu(x) @ third.weight[s] + third.bias[s])
+
+
+def test_hidden() -> None:
+    mixer = ready(Hidden(2, BASE, READING))
+    (feature,), opening = mixer(base, reading)
+    assert opening.shape == reading.shape[:-1] and mixer.widths == [BASE]
+    for s in range(2):
+        w = weight_of(mixer.opening, s)
+        projected = reading[s] @ mixer.projection.weight[s] + mixer.projection.bias[s]
+        wanted = (1 - w) * base[s].unsqueeze(2) + w * projected
+        torch.testing.assert_close(feature[s], wanted, rtol=0, atol=1e-12)
+        torch.testing.assert_close(opening[s], w.squeeze(-1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_logits(linear: bool) -> None:
+    mixer, head = ready(Logits(2, BASE, READING)), ready(Head(2, [BASE, READING], 5, linear))
+    got, opening = mixer.predict(head, base, reading)
+    zeros = torch.zeros_like(base).unsqueeze(3), torch.zeros_like(reading)
+    alone, told = head([base.unsqueeze(3), zeros[1]]), head([zeros[0], reading])
+    for s in range(2):
+        w = weight_of(mixer.opening, s)
+        wanted = (1 - w) * alone[s] + w * told[s]
+        torch.testing.assert_close(got[s], wanted, rtol=0, atol=1e-12)
+        torch.testing.assert_close(opening[s], w.squeeze(-1), rtol=0, atol=1e-12)
+    silent, opening = mixer.predict(head, base, None)
+    torch.testing.assert_close(silent, alone[:, :, :, :1], rtol=0, atol=1e-12)
+    assert opening is None
+
+
+def test_residual_begins_near_the_base_state() -> None:
+    mixer = ready(Residual(2, BASE, READING))
+    (feature,), opening = mixer(base, reading)
+    for s in range(2):
+        projected = reading[s] @ mixer.projection.weight[s] + mixer.projection.bias[s]
+        wanted = base[s].unsqueeze(2) + mixer.scale[s] * projected
+        torch.testing.assert_close(feature[s], wanted, rtol=0, atol=1e-12)
+        wanted = mixer.scale[s].abs().mean().expand(reading.shape[1:-1])
+        torch.testing.assert_close(opening[s], wanted, rtol=0, atol=1e-12)
+    assert float(mixer.scale.detach().abs().max()) < 0.2 and bool((mixer.scale != 0).all())
+
+
+WEIGHING = (Gate, Hidden, Logits)
+
+
+@pytest.mark.parametrize("kind", WEIGHING)
+def test_a_floor_lifts_the_openness_and_keeps_its_gradient(kind: Any) -> None:
+    mixer, head = ready(kind(2, BASE, READING)), ready(Head(2, kind(2, BASE, READING).widths, 5))
+    _, free = mixer.predict(head, base, reading)
+    for floor in (0.0, 0.4, 1.0):
+        logits, opening = mixer.predict(head, base, reading, floor)
+        torch.testing.assert_close(opening, floor + (1 - floor) * free, rtol=0, atol=1e-12)
+        assert bool((opening >= floor).all())
+        grads = torch.autograd.grad(logits.square().sum(), list(mixer.opening.parameters()))
+        assert any(bool(g.any()) for g in grads) == (floor < 1)
+
+
+@pytest.mark.parametrize("kind", [Add, Residual, *WEIGHING])
+def test_several_tokens_meet_one_reading_or_one_each(kind: Any) -> None:
+    mixer = ready(kind(2, BASE, READING))
+    head = ready(Head(2, mixer.widths, 5))
+    ahead, on = random(2, 5, 2, 3, BASE, seed=2), random(2, 5, 2, 6, 3, READING, seed=3)
+    for readings in (reading.unsqueeze(-2), on):
+        logits, opening = mixer.predict(head, ahead, readings)
+        assert logits.shape == (2, 5, 2, 6, 3, 5)
+        for n in range(3):
+            one = readings[..., min(n, readings.shape[-2] - 1), :]
+            wanted, weight = mixer.predict(head, ahead[..., n, :], one)
+            torch.testing.assert_close(logits[..., n, :], wanted, rtol=0, atol=1e-12)
+            assert (opening is None) == (weight is None)
+            if opening is not None:
+                torch.testing.assert_close(opening[..., n], weight, rtol=0, atol=1e-12)
+    assert mixer.predict(head, ahead, None)[0].shape == (2, 5, 2, 1, 3, 5)
+
+
 def test_thought_only() -> None:
     mixer = ThoughtOnly(BASE, READING)
     (feature,), opening = mixer(base, reading)
@@ -66,9 +160,13 @@ def test_base_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "mixer", [Add(2, BASE, READING), Concat(BASE, READING), Gate(2, BASE, READING), ThoughtOnly(BASE, BASE)]
+    "mixer",
+    [
+        *(kind(2, BASE, READING) for kind in (Add, Residual, *WEIGHING)),
+        *(Concat(BASE, READING), ThoughtOnly(BASE, BASE)),
+    ],
 )
-def test_without_a_thought_the_base_state_speaks(mixer: nn.Module) -> None:
+def test_without_a_thought_the_base_state_speaks(mixer: Mixer) -> None:
     (feature,), opening = mixer(base, None)
     assert mixer.speaks_alone and opening is None
     assert torch.equal(feature, base.unsqueeze(3))

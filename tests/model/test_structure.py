@@ -22,7 +22,13 @@ EXTRAS = [
     {"mixing": "gate", "thought_vocab": 4},
     {"mixing": "add", "share_lm_head": True},
     {"mixing": "thought"},
+    {"mixing": "hidden", "n_tokens_ahead": 2},
+    {"mixing": "logits", "thought_vocab": 4},
+    {"mixing": "residual", "n_tokens_ahead": 2, "ahead": "continue"},
 ]
+WEIGHER = {"first.weight_0", "first.weight_1", "first.bias"} | {
+    f"rest.{layer}.{name}" for layer in (1, 3) for name in ("weight", "bias")
+}
 
 
 def core(settings: RunConfig, role: str, *tables: str) -> set[str]:
@@ -47,11 +53,14 @@ def linear(name: str) -> set[str]:
 def expected(settings: RunConfig) -> dict[str, set[str]]:
     """Part of the loss -> the parameters that it reaches, from the letters alone."""
     how = mixing_of(settings)
-    head = {"head.weight_0", "head.bias"} | ({"head.weight_1"} if how == "concat" else set())
+    head = {"head.weight_0", "head.bias"} | ({"head.weight_1"} if how in ("concat", "logits") else set())
     policy = thinking(settings) | (head if settings.share_lm_head else linear("thought_head.projection"))
     nll = head | (core(settings, "base_lm", "tokens") if how != "thought" else set())
-    nll |= linear("mixer.projection") if how in ("add", "gate") else set()
+    nll |= linear("mixer.projection") if how in ("add", "gate", "hidden", "residual") else set()
     nll |= linear("mixer.opening") if how == "gate" else set()
+    nll |= {f"mixer.opening.{name}" for name in WEIGHER} if how in ("hidden", "logits") else set()
+    nll |= {"mixer.scale"} if how == "residual" else set()
+    nll |= core(settings, "interpreter", "tokens") if settings.ahead == "continue" else set()
     if settings.interpreter_start == "afresh":
         nll |= core(settings, "interpreter", "markers", said(settings)) | {"interpreter.start_state"}
     else:
@@ -61,9 +70,9 @@ def expected(settings: RunConfig) -> dict[str, set[str]]:
 
 def reached(settings: RunConfig) -> dict[str, set[str]]:
     model, batch, noise = tiny.sampled(settings, size=4)
-    parts = Reinforce()(
-        model(batch.inputs, thinking_positions(batch), noise), focus(batch, thinking_positions(batch))
-    ).parts
+    positions = thinking_positions(batch)
+    there = focus(batch, positions, settings.n_tokens_ahead)
+    parts = Reinforce()(model(batch.inputs, positions, noise), there).parts
     return {
         name: {n for n, g in tiny.gradients(loss.sum(), model).items() if bool(g.any())}
         for name, loss in parts.items()

@@ -12,6 +12,7 @@ from toyqs.model.core import Core
 from toyqs.model.critic import ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import Head, pick_rows
+from toyqs.model.mixing import Mixer
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
 
@@ -43,7 +44,7 @@ class LatentReasoner(nn.Module):
         letters: Mapping[str, str],
         cores: Mapping[str, Core],
         head: Head,
-        mixer: nn.Module,
+        mixer: Mixer,
         thought_head: ThoughtHead | None = None,
         interpreter: Afresh | Onward | None = None,
         *,
@@ -56,7 +57,7 @@ class LatentReasoner(nn.Module):
             letters: role -> letter, for the roles in use.
             cores: letter -> core.
             head: features -> logits.
-            mixer: base state and reading -> features (model/mixing.py).
+            mixer: base state and reading -> prediction (model/mixing.py).
             thought_head: None where no symbol is sampled.
             interpreter: None where there are no thoughts.
             beside: what the trace holds beside the thoughts' predictions; None: nothing.
@@ -72,7 +73,7 @@ class LatentReasoner(nn.Module):
         self.interpreter = interpreter
         self.tells, self.critic = beside or Beside()
         self.num_ahead, self.goes_on = horizon
-        self.speaks_alone: bool = mixer.speaks_alone  # type: ignore[assignment]
+        self.speaks_alone = mixer.speaks_alone
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
         """Read the context once.
@@ -127,7 +128,7 @@ class LatentReasoner(nn.Module):
             return Thoughts(noise.long(), noise, noise, None)
         return think(self._core("reasoner"), self.thought_head, context.branches, noise, forced=forced)
 
-    def talk(self, context: Context, thoughts: Thoughts | None) -> Trace:
+    def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
         """Predict with each thought, N tokens at once.
 
         The j-th of them is the token after t + j. The true tokens up to there are read, never the
@@ -144,6 +145,7 @@ class LatentReasoner(nn.Module):
         Args:
             context: from `read`.
             thoughts: from `think`; None: the prediction with no thought.
+            floor: what the mixer's openness is kept above.
 
         Returns:
             The trace; logits (S, B, T, K, N, V), with K = 1 where there is no thought to tell apart.
@@ -157,8 +159,7 @@ class LatentReasoner(nn.Module):
             reading = self.interpreter(thoughts)
         if not one_token:
             base, reading = context.ahead, self._go_on(reading, context.following)
-        features, opening = self.mixer(base, reading)
-        logits = self.head(features)
+        logits, opening = self.mixer.predict(self.head, base, reading, floor)
         trace = Trace(logits.unsqueeze(-2) if one_token else logits, thought_weight=opening)
         if opening is not None and not one_token:
             trace = trace._replace(thought_weight=opening[..., 0])
@@ -166,17 +167,19 @@ class LatentReasoner(nn.Module):
             return trace
         assert reading is not None
         if "base" in self.tells:
-            trace = trace._replace(base_logits=self._one_thought(base, None, one_token))
+            trace = trace._replace(base_logits=self._one_thought(base, None, floor, one_token))
         if "average" in self.tells:
             average = _average_of_others(reading)
-            trace = trace._replace(average_logits=self._one_thought(base, average, one_token))
+            trace = trace._replace(average_logits=self._one_thought(base, average, floor, one_token))
         return trace._replace(
             log_prob=thoughts.log_prob, entropy=thoughts.entropy, prior_divergence=thoughts.prior_divergence
         )
 
-    def _one_thought(self, base: Tensor | None, reading: Tensor | None, one_token: bool) -> Tensor:
+    def _one_thought(
+        self, base: Tensor | None, reading: Tensor | None, floor: float, one_token: bool
+    ) -> Tensor:
         """Logits (S, B, T, N, V) with one reading for all thoughts of a position, or with none."""
-        logits = self.head(self.mixer(base, reading)[0])
+        logits, _ = self.mixer.predict(self.head, base, reading, floor)
         return logits if one_token else logits.squeeze(3)
 
     def _go_on(self, reading: Tensor | None, following: Tensor | None) -> Tensor | None:
@@ -199,6 +202,7 @@ class LatentReasoner(nn.Module):
         noise: Tensor,
         forced: Tensor | None = None,
         targets: Tensor | None = None,
+        floor: float = 0.0,
     ) -> Trace:
         """Read, think and talk: the trace at the thinking positions.
 
@@ -208,9 +212,10 @@ class LatentReasoner(nn.Module):
             noise: as in `think`.
             forced: as in `think`.
             targets: (S, B, T') long, for the critic; None: it is not asked.
+            floor: as in `talk`.
         """
         context = self.read(inputs, positions)
-        trace = self.talk(context, self.think(context, noise, forced))
+        trace = self.talk(context, self.think(context, noise, forced), floor)
         if self.critic is None or targets is None:
             return trace
         features = [x for x in (context.base, context.reasoner) if x is not None]

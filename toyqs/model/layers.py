@@ -188,10 +188,10 @@ class Head(Stacked):
             )
         )
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features (S, ..., width_i), broadcast against each other -> (S, ..., V)."""
-        weights = [self.get_parameter(f"weight_{index}") for index in range(len(features))]
-        out = affine(features[0], weights[0], self.bias)
-        for feature, weight in zip(features[1:], weights[1:], strict=True):
-            out = out + affine(feature, weight)
+    def forward(self, features: Sequence[Tensor | None]) -> Tensor:
+        """Features (S, ..., width_i), broadcast against each other, None: left out -> (S, ..., V)."""
+        (first, feature), *others = ((i, x) for i, x in enumerate(features) if x is not None)
+        out = affine(feature, self.get_parameter(f"weight_{first}"), self.bias)
+        for index, feature in others:
+            out = out + affine(feature, self.get_parameter(f"weight_{index}"))
         return out if self.rest is None else self.rest(out)
