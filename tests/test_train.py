@@ -268,18 +268,16 @@ def test_a_gates_floor_falls_with_the_training() -> None:
     assert build_settings(tiny.config(mixing="add", gate_floor=0.8)).floor_at(0.0) == 0.0
 
 
-def test_the_loop_tells_the_model_the_floor() -> None:
-    settings = tiny.config(mixing="gate", gate_floor=0.8, max_steps=8)
-    numbers, objective, seen = build_settings(settings), build_objective(settings), []
-    model = tiny.model(settings, 1)
+def test_the_loop_tells_the_model_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, right = [], LatentReasoner.forward
 
-    def watching(trace: Trace, batch: Batch) -> Any:
-        seen.append(float(trace.thought_weight.detach().min()))
-        return objective(trace, batch)
+    def watching(self: LatentReasoner, *args: Any) -> Trace:
+        seen.append(args[-1])
+        return right(self, *args)
 
-    data = draws(settings.task, [0], numbers, next(model.parameters()))
-    train(model, watching, data, numbers, lambda step, values: None)
-    assert seen[0] > 0.8 and seen[1] > 0.4 and min(seen[2:]) < 0.4
+    monkeypatch.setattr(LatentReasoner, "forward", watching)
+    trained(tiny.config(mixing="gate", gate_floor=0.8, max_steps=8), [0])
+    assert seen == [0.8, 0.4, *[0.0] * 6]
 
 
 def test_parts_are_weighted_and_added() -> None:
