@@ -15,8 +15,8 @@ from torch import Tensor
 from tests import tiny
 from tests.reference import Weights, mix
 from toyqs.config import RunConfig
-from toyqs.config_key import mixing_of
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.traits import mixing_of
 from toyqs.types import focus, thinking_positions
 
 NODES = 16

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.config import RunConfig
-from toyqs.config_key import mixing_of
+from toyqs.traits import mixing_of
 
 
 class Prediction(NamedTuple):
@@ -27,6 +27,8 @@ class Weights:
 
     def __init__(self, model: nn.Module, settings: RunConfig, seed: int = 0) -> None:
         self.values = {name: p[seed] for name, p in model.named_parameters()}
+        scaled = settings.meta_token_mode == "reparameterise"
+        self.marker_scale = settings.meta_token_scale if scaled else 1.0
         roles = ("base_lm", "base_reasoner", "reasoner", "interpreter")
         self.letter = dict(zip(roles, settings.weight_groups, strict=True))
 
@@ -50,7 +52,7 @@ class Weights:
 
     def mark(self, role: str, which: int, h: Tensor) -> Tensor:
         """The state after the start (0) or end (1) marker."""
-        return self.gru(role, self.of(role, "markers.weight")[which], h)
+        return self.gru(role, self.of(role, "markers.weight")[which] * self.marker_scale, h)
 
     def hear(self, role: str, symbols: Tensor, h: Tensor) -> Tensor:
         """The states after one thought symbol each."""

@@ -15,6 +15,7 @@ from toyqs.refusal import Refusal
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.traits import marker_symbol
 
 FLOATS = [x.name for x in fields(RunConfig) if x.type == "float"]
 ONE_GRU = {"weight_groups": ["A"] * 4, "base_lm_hidden_dim": 16, "reasoner_hidden_dim": 16}
@@ -63,6 +64,7 @@ def test_every_number_has_a_range() -> None:
         "clip_ratio",
         "sigma",
         "gumbel_temperature",
+        "meta_token_scale",
     }
 
 
@@ -187,7 +189,9 @@ def test_inner_steps_are_for_ppo() -> None:
     assert accepted(inner_steps=2, objective="ppo_clip") == []
 
 
-@pytest.mark.parametrize("name", ["temperature", "clip_ratio", "sigma", "gumbel_temperature"])
+@pytest.mark.parametrize(
+    "name", ["temperature", "clip_ratio", "sigma", "gumbel_temperature", "meta_token_scale"]
+)
 def test_what_is_divided_by_is_above_zero(name: str) -> None:
     refused(f"{name}=0.0: is not above 0; give for example {name}=", **{name: 0.0})
 
@@ -267,6 +271,32 @@ def test_tokens_ahead() -> None:
         objective="multi_sample",
     )
     assert accepted(n_tokens_ahead=99, **NO_REASONER) == []
+
+
+def test_markers_begin_as_a_symbol_that_is_there(tmp_path: Path) -> None:
+    assert accepted(meta_token_init=5) == []
+    for wrong in (6, -1):
+        refused(f"meta_token_init={wrong}: .*give an id from 0 to 5", meta_token_init=wrong)
+    refused("meta_token_init=a: .*thought_vocab=6 have no names", meta_token_init="a")
+    refused("meta_token_init=0.5: takes", meta_token_init=0.5)
+    refused("meta_token_init=True: takes", meta_token_init=True)
+    text, dash = tmp_path / "text.txt", "\N{EM DASH}"
+    for line, known, unknown in (("ab-", ("a", "-", dash), "x"), (f"ab{dash}", (dash, "b"), "-")):
+        text.write_text(line * 100, encoding="utf-8")
+        task = CharText(path=str(text))
+        for name in known:
+            settings = {"task": task, "seq_len": 8, "thought_vocab": None}
+            assert accepted(meta_token_init=name, **settings) == []
+            symbol = marker_symbol(replace(RunConfig(), meta_token_init=name, **settings))
+            assert task.alphabet[symbol] == ("-" if name == dash and "-" in line else name)
+        refused(f"meta_token_init={unknown}: is none of the 3", meta_token_init=unknown, **settings)
+
+
+def test_a_gradient_scale_under_adam_is_remarked_on() -> None:
+    (note,) = accepted(meta_token_mode="grad_scale")
+    assert "Adam" in note and "lr_multiplier" in note
+    assert accepted(meta_token_mode="lr_multiplier") == []
+    assert accepted(meta_token_mode="grad_scale", **NO_REASONER) == []
 
 
 def test_a_floor_is_a_weight() -> None:

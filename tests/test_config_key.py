@@ -12,9 +12,10 @@ import pytest
 
 from toyqs import config_key
 from toyqs.config import RunConfig
-from toyqs.config_key import ADDED, OUTSIDE_KEY, canonical, mixing_of, resolved, run_key, settings
+from toyqs.config_key import ADDED, OUTSIDE_KEY, canonical, resolved, run_key, settings
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.traits import mixing_of
 
 BASE = replace(RunConfig(), max_steps=100)
 # Another value of every key, on top of settings in which each of them matters.
@@ -51,6 +52,9 @@ OTHER: dict[str, Any] = {
     "value_sees": "context",
     "critic_loss_beta": 2.0,
     "gate_floor": 0.3,
+    "meta_token_init": 1,
+    "meta_token_mode": "lr_multiplier",
+    "meta_token_scale": 3.0,
     "n_tokens_ahead": 2,
     "ahead": "continue",
     "ahead_decay": 0.9,
@@ -120,6 +124,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "value_sees": {"baseline": "value"},
     "critic_loss_beta": {"baseline": "value"},
     "gate_floor": {"mixing": "hidden"},
+    "meta_token_scale": {"meta_token_mode": "reparameterise"},
     **{name: {"n_tokens_ahead": 2} for name in ("ahead", "ahead_decay", "teacher_forcing_weight")},
     "latent_dim": {"thoughts": "gaussian"},
     "sigma": {"thoughts": "state"},
@@ -192,7 +197,7 @@ IDLE_WITHOUT_REASONER = [
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
     *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
-    *(set(ADDED) - {"n_tokens_ahead"}),
+    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode"}),
 ]
 
 
@@ -286,6 +291,7 @@ def test_a_path_matters_whatever_the_weight_of_a_policy(policy: float) -> None:
         ({"mixing": "auto", "use_base_lm": False}, {"mixing": "thought", "use_base_lm": False}),
         ({"debug_cfg": "seperateInterpreter"}, {"weight_groups": list("AAAB")}),
         ({"model_hidden_dim": 9}, {"base_lm_hidden_dim": 9, "reasoner_hidden_dim": 9}),
+        ({"thought_vocab": None, "meta_token_init": "2"}, {"thought_vocab": None, "meta_token_init": 2}),
         ({"clip_gradients": 0}, {"clip_gradients": 0.0}),
         ({"policy_loss_beta": -0.0}, {"policy_loss_beta": 0.0}),
         ({"task": RevProg(label_noise=0)}, {"task": RevProg(label_noise=0.0)}),

@@ -7,17 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from toyqs.config import RunConfig
-from toyqs.config_key import (
-    OF_TEMPERATURE,
-    WEIGHED,
-    base_matters,
-    goes_on,
-    has_critic,
-    mixing_of,
-    speaks,
-    thoughts_of,
-    tokens_ahead,
-)
 from toyqs.cost import Cost, measure
 from toyqs.model.core import Core
 from toyqs.model.critic import ValueHead
@@ -27,6 +16,7 @@ from toyqs.model.latent_core import EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
 from toyqs.model.latent_reasoner import Beside, Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
+from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
 from toyqs.model.roles import ROLES, WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
@@ -36,6 +26,18 @@ from toyqs.objectives.reinforce import ClippedReinforce, MultiSample, Reinforce
 from toyqs.objectives.tempered import Tempered
 from toyqs.streams import ThoughtSizes
 from toyqs.train import Objective, Settings, Weight, accumulate, draws, with_thoughts
+from toyqs.traits import (
+    OF_TEMPERATURE,
+    WEIGHED,
+    base_matters,
+    goes_on,
+    has_critic,
+    marker_symbol,
+    mixing_of,
+    speaks,
+    thoughts_of,
+    tokens_ahead,
+)
 
 # What a thought symbol is -> the core that hears it.
 CORES: dict[str, type[Core]] = {
@@ -56,7 +58,20 @@ def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
     """
     model = _assemble(config, len(seeds))
     initialise(model, seeds)
+    _start_markers(model, config)
     return model.to(device=config.device, dtype=getattr(torch, config.dtype))
+
+
+def _start_markers(model: LatentReasoner, config: RunConfig) -> None:
+    """Let the markers begin as a thought symbol does, in every core that knows the symbols."""
+    symbol = marker_symbol(config)
+    if symbol is None:
+        return
+    for core in model.cores.values():
+        assert isinstance(core, Core)
+        table = core.thoughts if config.thought_vocab else core.tokens
+        if core.markers is not None and table is not None:
+            core.markers.start_at(table.weight[:, symbol])
 
 
 def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
@@ -144,12 +159,13 @@ def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Co
     hears_tokens = reads_symbols and kind not in rows and not own_symbols
     reads_tokens = "base_lm" in roles or "base_reasoner" in roles or hears_tokens
     reads_tokens |= "interpreter" in roles and goes_on(config)
+    speed = (config.meta_token_mode, config.meta_token_scale)
     return CORES[kind](
         num_seeds,
         GRU(num_seeds, width),
         num_tokens=config.task.vocab_size if reads_tokens else 0,
         num_thought_symbols=own_symbols,
-        markers=thinks,
+        markers=Markers(num_seeds, width, *speed) if thinks else None,
     )
 
 
@@ -214,6 +230,8 @@ def build_settings(config: RunConfig) -> Settings:
         "critic": Weight(config.critic_loss_beta),
         "prior": Weight(config.prior_beta),
     }
+    faster = config.use_reasoner and config.meta_token_mode == "lr_multiplier"
+    multipliers = {"markers.weight": config.meta_token_scale} if faster else {}
     return Settings(
         steps=config.max_steps,
         batch_size=config.data_loader_batch_size,
@@ -228,6 +246,7 @@ def build_settings(config: RunConfig) -> Settings:
         inner_steps=config.inner_steps if speaks(config) and config.objective == "ppo_clip" else 0,
         num_ahead=tokens_ahead(config),
         gate_floor=config.gate_floor if mixing_of(config) in WEIGHED else 0.0,
+        lr_multipliers=multipliers,
         weights=weights,
     )
 

@@ -38,6 +38,9 @@ class RunConfig:
     share_lm_head: bool = False  # true: thought symbols come from the LM head
     interpreter_start: str = "afresh"  # afresh: reads the symbols alone; onward: goes on from the reasoner
     thought_vocab: int | None = 6  # thought symbols with a table of their own; None: the task's tokens
+    meta_token_init: Any = None  # markers start as this thought symbol's embedding: an id, or a token's name
+    meta_token_mode: str = "none"  # makes them learn faster: none, reparameterise, lr_multiplier, grad_scale
+    meta_token_scale: float = 10.0  # by so much
     think_at: str = "marked"  # marked: where the task says so (everywhere in a text); all: everywhere
     trice_samples: int = 4  # K, thoughts per position
     max_reasoning_len: int = 3  # L, symbols per thought

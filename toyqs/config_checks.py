@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from toyqs.config import RunConfig
-from toyqs.config_key import DEBUG_VARIANTS, WIDTHS, has_policy_loss, resolved, speaks, thoughts_of
+from toyqs.config_key import DEBUG_VARIANTS, resolved
 from toyqs.model.roles import WeightGroups
 from toyqs.refusal import Refusal, refusing
 from toyqs.thinking_checks import OBJECTIVES, THOUGHTS, check_reference, check_thinking
+from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
 BASELINES = (
     *("none", "group_mean", "trice", "leave_one_out", "ema", "value", "null_thought", "average_thought"),
@@ -26,6 +27,7 @@ CHOICES = {
     "interpreter_start": ("afresh", "onward"),
     "think_at": ("marked", "all"),
     "thoughts": THOUGHTS,
+    "meta_token_mode": ("none", "reparameterise", "lr_multiplier", "grad_scale"),
     "objective": OBJECTIVES,
     "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
     "reference": (None, "oracle", "no_thought"),
@@ -109,7 +111,7 @@ def _check_numbers(config: RunConfig) -> None:
         least = AT_LEAST.get(x.name)
         if least is not None and value is not None and value < least:
             raise Refusal(f"{x.name}={value}: is too small; give {x.name}={least} or more")
-    for name in ("temperature", "clip_ratio", "sigma", "gumbel_temperature"):
+    for name in ("temperature", "clip_ratio", "sigma", "gumbel_temperature", "meta_token_scale"):
         if getattr(config, name) <= 0:
             default = getattr(RunConfig, name)
             raise Refusal(
@@ -181,6 +183,11 @@ def _notes(config: RunConfig) -> list[str]:
             notes.append("simple_lm_head=true has no effect: use_base_lm=false leaves nothing to add to")
     if thoughts_of(config) == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
+    if config.use_reasoner and config.meta_token_mode == "grad_scale":
+        notes.append(
+            "meta_token_mode=grad_scale does next to nothing: Adam divides the scale out again, and clipping "
+            "counts it; reparameterise and lr_multiplier do something"
+        )
     if not config.use_reasoner and config.controls != "none":
         notes.append(
             f"controls={config.controls} has no effect: use_reasoner=false has no thoughts to control"

@@ -8,7 +8,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 from toyqs.config import RunConfig
+from toyqs.idle import idle_keys
 from toyqs.model.roles import WeightGroups
+from toyqs.traits import (
+    WIDTHS,
+    has_policy_loss,
+    marker_symbol,
+    mixing_of,
+    thoughts_of,
+)
 
 # Raised on purpose when the same settings begin to give other numbers.
 RESULTS_VERSION = 1
@@ -17,8 +25,6 @@ RESULTS_VERSION = 1
 DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
     "seperateInterpreter": {"weight_groups": ["A", "A", "A", "B"], "interpreter_start": "afresh"},
 }
-
-WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
@@ -37,6 +43,9 @@ ADDED: dict[str, Any] = {
     "value_sees": "average_thought",
     "critic_loss_beta": 1.0,
     "gate_floor": 0.0,
+    "meta_token_init": None,
+    "meta_token_mode": "none",
+    "meta_token_scale": 10.0,
     "n_tokens_ahead": 1,
     "ahead": "persist",
     "ahead_decay": 1.0,
@@ -47,33 +56,6 @@ ADDED: dict[str, Any] = {
     "gumbel_temperature": 1.0,
     "prior_beta": 0.0,
 }
-
-GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
-OF_TEMPERATURE = (
-    *("listwise", "plackett_luce", "weighted_mle", "maxent", "vargrad", "logz_mse", "logz_learned"),
-)  # objectives that draw the policy towards exp(reward / temperature)
-LOSS_OF_REWARD = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs in place of the likelihood
-
-OF_REWARD = ("reward", "reward_beta", "reference")
-OF_POLICY = (
-    *OF_REWARD,
-    *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
-    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta"),
-)
-OF_SYMBOLS = (
-    *OF_POLICY,
-    *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
-    *("thought_vocab", "share_lm_head"),
-    *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta"),
-)
-WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
-OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
-OF_THOUGHTS = (
-    *(*OF_SYMBOLS, "n_tokens_ahead", *OF_AHEAD),
-    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
-    "simple_lm_head",
-    *("interpreter_start", "think_at", "max_reasoning_len"),
-)
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -97,47 +79,6 @@ def resolved(config: RunConfig) -> RunConfig:
     return config
 
 
-def speaks(config: RunConfig) -> bool:
-    """Whether there are thoughts of one symbol or more."""
-    return config.use_reasoner and config.max_reasoning_len > 0
-
-
-def thoughts_of(config: RunConfig) -> str:
-    """What a thought symbol is; token where there is none, so that zero-length thoughts are one run."""
-    return config.thoughts if speaks(config) else "token"
-
-
-def has_policy_loss(config: RunConfig) -> bool:
-    """Whether a score function trains the policy: not where the prediction's own gradient reaches it."""
-    return bool(config.policy_loss_beta) and config.objective != "pathwise"
-
-
-def mixing_of(config: RunConfig) -> str:
-    """How base state and reading meet, `auto` settled."""
-    if not config.use_base_lm:
-        return "thought"
-    if config.mixing == "auto":
-        return "add" if config.simple_lm_head else "concat"
-    return config.mixing
-
-
-def base_matters(config: RunConfig) -> bool:
-    """Whether base_lm computes anything: not where only the thought is seen and no role shares its core."""
-    label = WeightGroups.parse(config.weight_groups).label
-    alone = config.use_reasoner and label.count(label[0]) == 1
-    return config.use_base_lm and not (alone and mixing_of(config) == "thought")
-
-
-def tokens_ahead(config: RunConfig) -> int:
-    """N: how many tokens each position predicts; a model without thoughts is a plain language model."""
-    return config.n_tokens_ahead if config.use_reasoner else 1
-
-
-def goes_on(config: RunConfig) -> bool:
-    """Whether the interpreter reads the true tokens on after a thought."""
-    return tokens_ahead(config) > 1 and config.ahead == "continue"
-
-
 def canonical(config: RunConfig) -> RunConfig:
     """The settings with one spelling for one run: those that cannot matter are back at their defaults.
 
@@ -148,99 +89,11 @@ def canonical(config: RunConfig) -> RunConfig:
         config,
         weight_groups=list(WeightGroups.parse(config.weight_groups).label),
         mixing=mixing_of(config),
+        meta_token_init=marker_symbol(config),
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
     defaults = RunConfig()
-    return replace(config, **{name: getattr(defaults, name) for name in _idle(config)})
-
-
-def baseline_matters(config: RunConfig) -> bool:
-    """Whether the objective compares rewards with a baseline."""
-    return config.objective not in (*OF_TEMPERATURE, "pathwise")
-
-
-def has_critic(config: RunConfig) -> bool:
-    """Whether something beside the model learns what its thoughts will earn."""
-    valued = config.objective in ("reinforce", "ppo_clip") and config.baseline == "value"
-    return valued or config.objective == "logz_learned"
-
-
-def _idle(config: RunConfig) -> list[str]:
-    """The keys that cannot change this run."""
-    kept = set(OF_REWARD) if config.reward in LOSS_OF_REWARD else set()
-    if speaks(config):
-        # these shape the predictor's training too
-        kept |= {"objective"} if config.objective in ("multi_sample", "pathwise") else set()
-        kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
-    idle = _idle_of_the_rest(config) + _idle_of_kind(config)
-    return [name for name in idle if name not in kept] + _idle_of_objective(config)
-
-
-def _idle_of_kind(config: RunConfig) -> list[str]:
-    """The keys that mean nothing to this kind of thought symbol."""
-    kind, idle = thoughts_of(config), []
-    if kind not in ("token", "gumbel"):
-        idle.append("thought_vocab")
-    if kind != "gaussian":
-        idle.append("latent_dim")
-    if kind not in ("gaussian", "state"):
-        idle += ["sigma", "prior_beta"]
-    if kind != "gumbel":
-        idle.append("gumbel_temperature")
-    if kind == "deterministic":
-        idle += ["entropy_encouragement_coef", "entropy_schedule"]
-    return idle
-
-
-def _idle_of_objective(config: RunConfig) -> list[str]:
-    idle = ["policy_loss_beta"] if config.objective == "pathwise" else []
-    if config.reward != "kl_reverse":
-        idle.append("reward_beta")
-    if config.reward not in ("log_ratio", *LOSS_OF_REWARD):
-        idle.append("reference")
-    if config.objective not in OF_TEMPERATURE or config.objective == "plackett_luce":
-        idle += ["temperature", "temperature_scale"]
-    if config.objective not in ("reinforce", "ppo_clip"):
-        idle.append("advantage_scale")
-    if not baseline_matters(config):
-        idle.append("baseline")
-    if config.objective != "ppo_clip":
-        idle.append("clip_ratio")
-    if not has_critic(config):
-        idle.append("value_sees")
-    if not (has_critic(config) and baseline_matters(config)):
-        idle.append("critic_loss_beta")
-    return idle
-
-
-def _idle_of_model(config: RunConfig) -> list[str]:
-    idle = ["simple_lm_head"]
-    if mixing_of(config) not in WEIGHED:
-        idle.append("gate_floor")
-    if config.n_tokens_ahead == 1:
-        idle += OF_AHEAD
-    if not base_matters(config):
-        idle.append("base_lm_hidden_dim")
-    return idle
-
-
-def _idle_of_the_rest(config: RunConfig) -> list[str]:
-    idle = _idle_of_model(config)
-    if not config.use_reasoner:
-        idle += OF_THOUGHTS
-    elif not config.max_reasoning_len:
-        idle += OF_SYMBOLS
-    if not has_policy_loss(config):
-        idle += OF_POLICY
-    if not config.entropy_encouragement_coef:
-        idle.append("entropy_schedule")
-    if not config.use_scheduler:
-        idle.append("schedule")
-    if config.max_steps > 0:
-        idle.append("epochs")
-    if config.task.length(1) == config.task.length(2):
-        idle.append("seq_len")
-    return idle
+    return replace(config, **{name: getattr(defaults, name) for name in idle_keys(config)})
 
 
 def settings(config: RunConfig, seed: int) -> dict[str, Any]:

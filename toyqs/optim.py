@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +20,14 @@ class Optimiser:
     class around it, which takes longer than the kernel on models of this size.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """Move the model's parameters, each of shape (S, ...), into one buffer."""
-        parameters = list(model.parameters())
+    def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float] | None = None) -> None:
+        """Move the model's parameters, each of shape (S, ...), into one buffer.
+
+        Args:
+            model: keeps its parameters, as views of the buffer.
+            lr_multipliers: how a parameter's name ends -> factor of its learning rate.
+        """
+        names, parameters = zip(*model.named_parameters(), strict=True)
         first = parameters[0].detach()
         size = sum(p.numel() for p in parameters)
         size += -size % LANES  # the fused kernel's vector loop leaves nothing over: see numerics
@@ -28,7 +35,7 @@ class Optimiser:
         self.count = torch.zeros((), device=first.device)
         self.seed_of = torch.zeros(size, dtype=torch.long, device=first.device)
         self.num_seeds = first.shape[0]
-        start = 0
+        start, spans = 0, []
         for parameter in parameters:
             span = slice(start, start + parameter.numel())
             start = span.stop
@@ -37,6 +44,13 @@ class Optimiser:
             self.values[span] = parameter.detach().flatten()
             parameter.data = self.values[span].view(parameter.shape)
             parameter.grad = self.grads[span].view(parameter.shape)
+            spans.append(span)
+        self.faster = [
+            (span, factor)
+            for name, span in zip(names, spans, strict=True)
+            for ending, factor in (lr_multipliers or {}).items()
+            if name.endswith(ending)
+        ]
 
     def zero(self) -> None:
         """Forget the gradients."""
@@ -58,6 +72,7 @@ class Optimiser:
     def step(self, lr: float) -> None:
         """Update the parameters with this learning rate."""
         self.count += 1
+        before = [self.values[span].clone() for span, _ in self.faster]
         torch._fused_adamw_(
             [self.values],
             [self.grads],
@@ -73,3 +88,6 @@ class Optimiser:
             amsgrad=False,
             maximize=False,
         )
+        for (span, factor), old in zip(self.faster, before, strict=True):
+            # Without weight decay the step is proportional to the rate.
+            self.values[span] = old + factor * (self.values[span] - old)

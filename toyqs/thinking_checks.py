@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from toyqs.config import RunConfig
-from toyqs.config_key import (
+from toyqs.model.roles import WeightGroups, check_widths
+from toyqs.refusal import Refusal, refusing
+from toyqs.streams import stream
+from toyqs.traits import (
     GROUP_BASELINES,
     LOSS_OF_REWARD,
     OF_TEMPERATURE,
@@ -11,11 +14,9 @@ from toyqs.config_key import (
     baseline_matters,
     has_critic,
     has_policy_loss,
+    marker_symbol,
     mixing_of,
 )
-from toyqs.model.roles import WeightGroups, check_widths
-from toyqs.refusal import Refusal, refusing
-from toyqs.streams import stream
 
 LEAST_THOUGHTS = {"listwise": 2, "plackett_luce": 2, "maxent": 2, "vargrad": 2, "logz_mse": 3}
 OBJECTIVES = ("reinforce", "ppo_clip", "multi_sample", *OF_TEMPERATURE, "pathwise")
@@ -121,10 +122,34 @@ def _check_symbols(config: RunConfig) -> None:
             f"share_lm_head=true: its symbols are the task's {tokens} tokens, but thought_vocab="
             f"{config.thought_vocab}; give thought_vocab=null or share_lm_head=false"
         )
+    _check_markers(config)
     if (config.train_nll_num or 1) > config.trice_samples:
         raise Refusal(
             f"train_nll_num={config.train_nll_num}: there are only trice_samples={config.trice_samples} "
             f"thoughts; give 1 to {config.trice_samples}"
+        )
+
+
+def _check_markers(config: RunConfig) -> None:
+    given, count = config.meta_token_init, config.thought_vocab or config.task.vocab_size
+    if given is None:
+        return
+    if type(given) not in (int, str):
+        raise Refusal(
+            f"meta_token_init={given}: takes a symbol's id or a token's name; give for example "
+            "meta_token_init=0"
+        )
+    if isinstance(given, str) and config.thought_vocab is not None:
+        raise Refusal(
+            f"meta_token_init={given}: the symbols of thought_vocab={config.thought_vocab} have no names; "
+            f"give an id from 0 to {count - 1}, or thought_vocab=null"
+        )
+    symbol = marker_symbol(config)
+    if symbol is None or not 0 <= symbol < count:
+        known = "a token's name or " if config.thought_vocab is None else ""
+        raise Refusal(
+            f"meta_token_init={given}: is none of the {count} thought symbols; give {known}an id from 0 to "
+            f"{count - 1}"
         )
 
 

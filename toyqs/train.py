@@ -55,6 +55,7 @@ class Settings:
     inner_steps: int = 0  # steps on the same thoughts, with their old log-probability; 0: one, without it
     num_ahead: int = 1  # N, tokens that each thinking position predicts
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
+    lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
 
     def floor_at(self, progress: float) -> float:
@@ -173,7 +174,7 @@ def train(
         report: called after every step with its number, from 1, and the values (S,) of that step.
     """
     assert isinstance(model, nn.Module)
-    optimiser = Optimiser(model)
+    optimiser = Optimiser(model, settings.lr_multipliers)
     reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
     for step in range(settings.steps):
         drawn, progress = next(data), step / settings.steps

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from toyqs.model.backbone import Backbone
 from toyqs.model.layers import Table, pick_rows
+from toyqs.model.markers import Markers
 from toyqs.types import BranchState
 
 
@@ -23,7 +24,7 @@ class Core(nn.Module):
         *,
         num_tokens: int,
         num_thought_symbols: int,
-        markers: bool,
+        markers: Markers | None,
     ) -> None:
         """Build the tables.
 
@@ -33,13 +34,13 @@ class Core(nn.Module):
             num_tokens: rows of the token table; 0: no role reads tokens.
             num_thought_symbols: rows of a thought table of its own; 0: thought symbols, if any, are
                 tokens and share their table.
-            markers: whether a role thinks or reads thoughts.
+            markers: None: no role thinks or reads thoughts.
         """
         super().__init__()
         self.backbone = backbone
         self.tokens = Table(num_seeds, num_tokens, backbone.width) if num_tokens else None
         self.thoughts = Table(num_seeds, num_thought_symbols, backbone.width) if num_thought_symbols else None
-        self.markers = Table(num_seeds, 2, backbone.width, std=0.1) if markers else None
+        self.markers = markers
 
     def token_rows(self) -> Tensor:
         """The tokens past the inlet, (S, V, I)."""
@@ -50,7 +51,8 @@ class Core(nn.Module):
         """Start marker, end marker, then the thought symbols, past the inlet: (S, 2 + symbols, I)."""
         assert self.markers is not None
         symbols = self.symbol_table()
-        tables = (self.markers.weight,) if symbols is None else (self.markers.weight, symbols.weight)
+        markers = self.markers.rows()
+        tables = (markers,) if symbols is None else (markers, symbols.weight)
         return self.backbone.inlet(torch.cat(tables, dim=1))
 
     def symbol_table(self) -> Table | None:

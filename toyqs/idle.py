@@ -1,0 +1,121 @@
+"""Which settings cannot change a run, because of its other settings."""
+
+from __future__ import annotations
+
+from toyqs.config import RunConfig
+from toyqs.traits import (
+    LOSS_OF_REWARD,
+    OF_TEMPERATURE,
+    WEIGHED,
+    base_matters,
+    baseline_matters,
+    has_critic,
+    has_policy_loss,
+    mixing_of,
+    speaks,
+    thoughts_of,
+)
+
+OF_REWARD = ("reward", "reward_beta", "reference")
+
+OF_POLICY = (
+    *OF_REWARD,
+    *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
+    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta"),
+)
+
+OF_SYMBOLS = (
+    *OF_POLICY,
+    *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
+    *("thought_vocab", "share_lm_head", "meta_token_init"),
+    *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta"),
+)
+
+OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
+
+OF_THOUGHTS = (
+    *(*OF_SYMBOLS, "n_tokens_ahead", *OF_AHEAD),
+    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
+    *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
+    *("interpreter_start", "think_at", "max_reasoning_len"),
+)
+
+
+def idle_keys(config: RunConfig) -> list[str]:
+    """The keys that cannot change this run."""
+    kept = set(OF_REWARD) if config.reward in LOSS_OF_REWARD else set()
+    if speaks(config):
+        # these shape the predictor's training too
+        kept |= {"objective"} if config.objective in ("multi_sample", "pathwise") else set()
+        kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
+    idle = _idle_of_the_rest(config) + _idle_of_kind(config)
+    return [name for name in idle if name not in kept] + _idle_of_objective(config)
+
+
+def _idle_of_kind(config: RunConfig) -> list[str]:
+    """The keys that mean nothing to this kind of thought symbol."""
+    kind, idle = thoughts_of(config), []
+    if kind not in ("token", "gumbel"):
+        idle.append("thought_vocab")
+    if kind != "gaussian":
+        idle.append("latent_dim")
+    if kind not in ("gaussian", "state"):
+        idle += ["sigma", "prior_beta"]
+    if kind != "gumbel":
+        idle.append("gumbel_temperature")
+    if kind == "deterministic":
+        idle += ["entropy_encouragement_coef", "entropy_schedule"]
+    return idle
+
+
+def _idle_of_objective(config: RunConfig) -> list[str]:
+    idle = ["policy_loss_beta"] if config.objective == "pathwise" else []
+    if config.reward != "kl_reverse":
+        idle.append("reward_beta")
+    if config.reward not in ("log_ratio", *LOSS_OF_REWARD):
+        idle.append("reference")
+    if config.objective not in OF_TEMPERATURE or config.objective == "plackett_luce":
+        idle += ["temperature", "temperature_scale"]
+    if config.objective not in ("reinforce", "ppo_clip"):
+        idle.append("advantage_scale")
+    if not baseline_matters(config):
+        idle.append("baseline")
+    if config.objective != "ppo_clip":
+        idle.append("clip_ratio")
+    if not has_critic(config):
+        idle.append("value_sees")
+    if not (has_critic(config) and baseline_matters(config)):
+        idle.append("critic_loss_beta")
+    return idle
+
+
+def _idle_of_model(config: RunConfig) -> list[str]:
+    idle = ["simple_lm_head"]
+    if config.meta_token_mode == "none":
+        idle.append("meta_token_scale")
+    if mixing_of(config) not in WEIGHED:
+        idle.append("gate_floor")
+    if config.n_tokens_ahead == 1:
+        idle += OF_AHEAD
+    if not base_matters(config):
+        idle.append("base_lm_hidden_dim")
+    return idle
+
+
+def _idle_of_the_rest(config: RunConfig) -> list[str]:
+    idle = _idle_of_model(config)
+    if not config.use_reasoner:
+        idle += OF_THOUGHTS
+    elif not config.max_reasoning_len:
+        idle += OF_SYMBOLS
+    if not has_policy_loss(config):
+        idle += OF_POLICY
+    if not config.entropy_encouragement_coef:
+        idle.append("entropy_schedule")
+    if not config.use_scheduler:
+        idle.append("schedule")
+    if config.max_steps > 0:
+        idle.append("epochs")
+    if config.task.length(1) == config.task.length(2):
+        idle.append("seq_len")
+    return idle

@@ -1,0 +1,60 @@
+"""Markers: the two inputs that say where a thought starts and ends, and how fast they learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toyqs.model.layers import Stacked, normal
+
+MODES = ("none", "reparameterise", "lr_multiplier", "grad_scale")
+
+
+class Markers(Stacked):
+    """Embeddings (S, 2, D) of the start and the end of a thought; they are never outputs.
+
+    Two rows serve every thought, and yet each is one symbol among many to the optimiser. Three ways to let
+    them learn s times as fast as the rest:
+
+        reparameterise    e = s θ: where the optimiser moves θ by its step, e moves by s of them
+        lr_multiplier     e = θ, and the optimiser's step is multiplied by s (optim.py)
+        grad_scale        e = θ, and the gradient is multiplied by s
+
+    The first two are the same under Adam without clipping. The third does nothing there, for Adam divides a
+    constant scale out again; it only takes the others' share of the clipped norm, as the first does too.
+
+    Source: Zelikman et al. 2024, "Quiet-STaR" (start and end tokens; grad_scale).
+    """
+
+    def __init__(self, num_seeds: int, width: int, mode: str = "none", scale: float = 1.0) -> None:
+        """Declare the rows; they start alike in every mode."""
+        super().__init__()
+        self.scale = scale if mode == "reparameterise" else 1.0
+        self.grad_scale = scale if mode == "grad_scale" else 1.0
+        self.weight = self.declare("weight", (num_seeds, 2, width), normal(0.1 / self.scale))
+
+    def rows(self) -> Tensor:
+        """The embeddings, (S, 2, D)."""
+        if self.grad_scale != 1.0:
+            return _ScaledGradient.apply(self.weight, self.grad_scale)
+        return self.weight if self.scale == 1.0 else self.weight * self.scale
+
+    @torch.no_grad()
+    def start_at(self, row: Tensor) -> None:
+        """Let both begin as an embedding (S, D)."""
+        self.weight.copy_(row.unsqueeze(1) / self.scale)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """x, its gradient multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.scale, None

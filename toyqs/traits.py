@@ -1,0 +1,88 @@
+"""What a configuration amounts to: facts that several settings decide together."""
+
+from __future__ import annotations
+
+from toyqs.config import RunConfig
+from toyqs.model.roles import WeightGroups
+
+WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
+
+GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
+
+OF_TEMPERATURE = (
+    *("listwise", "plackett_luce", "weighted_mle", "maxent", "vargrad", "logz_mse", "logz_learned"),
+)  # objectives that draw the policy towards exp(reward / temperature)
+
+LOSS_OF_REWARD = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs in place of the likelihood
+
+EM_DASH = "\N{EM DASH}"
+
+WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
+
+
+def speaks(config: RunConfig) -> bool:
+    """Whether there are thoughts of one symbol or more."""
+    return config.use_reasoner and config.max_reasoning_len > 0
+
+
+def thoughts_of(config: RunConfig) -> str:
+    """What a thought symbol is; token where there is none, so that zero-length thoughts are one run."""
+    return config.thoughts if speaks(config) else "token"
+
+
+def has_policy_loss(config: RunConfig) -> bool:
+    """Whether a score function trains the policy: not where the prediction's own gradient reaches it."""
+    return bool(config.policy_loss_beta) and config.objective != "pathwise"
+
+
+def mixing_of(config: RunConfig) -> str:
+    """How base state and reading meet, `auto` settled."""
+    if not config.use_base_lm:
+        return "thought"
+    if config.mixing == "auto":
+        return "add" if config.simple_lm_head else "concat"
+    return config.mixing
+
+
+def base_matters(config: RunConfig) -> bool:
+    """Whether base_lm computes anything: not where only the thought is seen and no role shares its core."""
+    label = WeightGroups.parse(config.weight_groups).label
+    alone = config.use_reasoner and label.count(label[0]) == 1
+    return config.use_base_lm and not (alone and mixing_of(config) == "thought")
+
+
+def tokens_ahead(config: RunConfig) -> int:
+    """N: how many tokens each position predicts; a model without thoughts is a plain language model."""
+    return config.n_tokens_ahead if config.use_reasoner else 1
+
+
+def goes_on(config: RunConfig) -> bool:
+    """Whether the interpreter reads the true tokens on after a thought."""
+    return tokens_ahead(config) > 1 and config.ahead == "continue"
+
+
+def marker_symbol(config: RunConfig) -> int | None:
+    """The thought symbol that the markers begin as: an id, or the token of a name.
+
+    Where a text has no em dash, which the literature takes, a hyphen stands in for it.
+
+    Returns:
+        None: they begin at random; also where there is no token of the name, which the checks refuse.
+    """
+    given = config.meta_token_init
+    if not config.use_reasoner or not config.max_reasoning_len or not isinstance(given, str):
+        return given if config.use_reasoner and config.max_reasoning_len else None
+    names = config.task.symbols(range(config.task.vocab_size))
+    wanted = (given, "-") if given == EM_DASH else (given,)
+    return next((names.index(name) for name in wanted if name in names), None)
+
+
+def baseline_matters(config: RunConfig) -> bool:
+    """Whether the objective compares rewards with a baseline."""
+    return config.objective not in (*OF_TEMPERATURE, "pathwise")
+
+
+def has_critic(config: RunConfig) -> bool:
+    """Whether something beside the model learns what its thoughts will earn."""
+    valued = config.objective in ("reinforce", "ppo_clip") and config.baseline == "value"
+    return valued or config.objective == "logz_learned"
