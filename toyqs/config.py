@@ -30,9 +30,7 @@ class RunConfig:
     use_base_lm: bool = True  # false: the context reaches the prediction through the thought's symbols only
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     simple_lm_head: bool = False  # true: mixing auto adds the projected reading instead of concatenating it
-    mixing: str = (
-        "auto"  # how base state and reading meet: auto (add or concat) or one of config_checks.MIXERS
-    )
+    mixing: str = "auto"  # how base state and reading meet: auto, or one of config_checks.MIXERS
     gate_floor: float = 0.0  # least weight of a thought at first, for gate, hidden, logits; 0 a quarter later
     linear_lm_head: bool = True  # false: an MLP with two hidden layers
     share_lm_head: bool = False  # true: thought symbols come from the LM head

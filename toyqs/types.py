@@ -124,7 +124,8 @@ def focus(batch: Batch, positions: Tensor | None, num_ahead: int = 1) -> Batch:
         num_ahead: N, the tokens that each position predicts.
 
     Returns:
-        The same sequences, T counting the positions in the order given; with `ahead` where N > 1.
+        The same sequences, T counting the positions in the order given; with `ahead` where N > 1. A
+        position's own weight stays that of all its tokens: where it is 0, none of them counts.
     """
     ahead = _ahead(batch, positions, num_ahead) if num_ahead > 1 else None
     if positions is None:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from toyqs.model.layers import Stacked, normal
 
-MODES = ("none", "reparameterise", "lr_multiplier", "grad_scale")
-
 
 class Markers(Stacked):
     """Embeddings (S, 2, D) of the start and the end of a thought; they are never outputs.
