@@ -33,6 +33,7 @@ if __name__ == "__main__":
         prepare(sys.argv[1:])
         job()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would only meet Python's end
         print(STOPPED, file=sys.stderr)
         exit_codes.append(130)
     except BrokenPipeError:  # whoever read the output has left; files are written before the table
