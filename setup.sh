@@ -48,7 +48,7 @@ in_place() {
   "$venv/bin/python" - "$mode" <<'PY' 2>/dev/null
 import importlib.util, sys
 names = "torch hydra numpy pandas matplotlib scipy safetensors tqdm wandb toyqs".split()
-names += ["pytest", "ruff", "mypy"] if sys.argv[1] == "dev" else []
+names += ["pytest", "xdist", "ruff", "mypy"] if sys.argv[1] == "dev" else []
 sys.exit(not all(importlib.util.find_spec(name) for name in names))
 PY
 }
