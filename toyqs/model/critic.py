@@ -23,7 +23,7 @@ class ValueHead(Stacked):
         base_prediction  x, y and the prediction with no thought: V = log softmax(its logits + δ(x))[y]
         average_thought  the same with the prediction that the average thought of the other positions gives
 
-    A thought's reward log q(y | h, x) moves ten times as far with x and y as with the thought, so that what a
+    A thought's reward log q(y | h, x) moves much further with x and y than with the thought, so that what a
     value does not explain of the former drowns the latter. The last form is exact from the start, with δ = 0,
     for a model that pays its thoughts no attention yet: there learning to think has to begin.
 
