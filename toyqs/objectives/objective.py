@@ -99,6 +99,8 @@ class Thinking(ABC):
     Where a position predicts N tokens, the j-th after the first counts by ahead_decay^j in the reward, and
     by teacher_forcing_weight · ahead_decay^j in the NLL:  log q = Σ_j ahead_decay^j log q(y_{t+j} | ·).
 
+    A penalty in the trace is taken from the rewards before any baseline; the predictor knows nothing of it.
+
     Entropy and prior are myopic: they leave out that an early symbol changes the distributions of the
     later ones (`tempered.maxent` does not).
     """
@@ -129,7 +131,7 @@ class Thinking(ABC):
         taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
         batch = rewards.discounted(batch, self.ahead_decay)
         climbed, predicted = self._scores(each, trace, batch)
-        reward = climbed.detach()
+        reward = climbed.detach() if trace.penalty is None else climbed.detach() - trace.penalty
         rewards.require_shape("reward", reward, trace.log_prob.shape[:-1])
         if batch.ahead is not None and self.teacher_forcing_weight != 1.0:
             _, predicted = self._scores(each, trace, taught)
