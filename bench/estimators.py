@@ -13,25 +13,26 @@ import itertools
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from toyqs.objectives.family import family
 from toyqs.objectives.objective import Thinking
 from toyqs.objectives.reinforce import MultiSample, Reinforce
-from toyqs.objectives.tempered import Tempered
 from toyqs.results import write_text
 from toyqs.types import Batch, Trace
 
 THOUGHTS = 6
 NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # K
 BETA = 0.3  # temperature, about the rewards' spread
-LEAST = {"listwise": 2, "weighted_mle": 2, "plackett_luce": 2, "maxent": 2, "vargrad": 2, "logz_mse": 3}
+FAMILY = family()
 
 # Name -> the estimator, and the temperature of the aim that it is held against: E r + β H.
-ESTIMATORS: dict[str, tuple[Thinking, float]] = {
+ESTIMATORS: dict[str, tuple[Any, float]] = {
     "no baseline": (Reinforce(baseline="none"), 0.0),
     "true mean as baseline": (Reinforce(baseline="value"), 0.0),
     "leave-one-out": (Reinforce(baseline="leave_one_out"), 0.0),
@@ -39,12 +40,12 @@ ESTIMATORS: dict[str, tuple[Thinking, float]] = {
     "group mean / std (GRPO)": (Reinforce(baseline="group_mean", advantage_scale="group_std"), 0.0),
     "positive only": (Reinforce(baseline="group_mean", advantage_scale="positive_only"), 0.0),
     "multi-sample bound": (MultiSample(), 0.0),
-    "listwise": (Tempered(method="listwise", beta=BETA), BETA),
-    "Plackett-Luce": (Tempered(method="plackett_luce"), BETA),
-    "weighted MLE": (Tempered(method="weighted_mle", beta=BETA), BETA),
-    "max-ent": (Tempered(method="maxent", beta=BETA), BETA),
-    "VarGrad": (Tempered(method="vargrad", beta=BETA), BETA),
-    "log-Z, estimated": (Tempered(method="logz_mse", beta=BETA), BETA),
+    "listwise": (FAMILY["listwise"](temperature=BETA), BETA),
+    "Plackett-Luce": (FAMILY["plackett_luce"](), BETA),
+    "weighted MLE": (FAMILY["weighted_mle"](temperature=BETA), BETA),
+    "max-ent": (FAMILY["maxent"](temperature=BETA), BETA),
+    "VarGrad": (FAMILY["vargrad"](temperature=BETA), BETA),
+    "log-Z, estimated": (FAMILY["logz_mse"](temperature=BETA), BETA),
 }
 COLUMNS = ("estimator", "K", "aim", "cosine", "length", "noise")
 
@@ -116,7 +117,7 @@ def main() -> None:
     table.writeheader()
     print(f"{'estimator':26}{'K':>4}  {'against':20}{'cosine':>9}{'length':>9}{'noise':>9}")
     for name, (estimator, _) in ESTIMATORS.items():
-        least = LEAST.get(getattr(estimator, "method", ""), 1)
+        least = estimator.least_thoughts
         group = getattr(estimator, "baseline", "") in ("leave_one_out", "group_mean")
         for number in NUMBERS:
             if number < max(least, 1 + group):

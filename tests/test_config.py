@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from toyqs.config import TASKS, RunConfig
+from toyqs.objectives.family import some_read
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = [x.name for x in fields(RunConfig)]
@@ -27,7 +28,7 @@ def test_every_key_is_read_somewhere() -> None:
     # to be checked is not to be read
     files = [f for f in (ROOT / "toyqs").glob("*.py") if f.name not in ("config.py", "config_checks.py")]
     text = "\n".join(f.read_text() for f in files)
-    unread = [key for key in KEYS if not re.search(rf"\bconfig\.{key}\b", text)]
+    unread = [key for key in KEYS if not re.search(rf"\bconfig\.{key}\b", text) and key not in some_read()]
     assert unread == ONLY_A_COLUMN
 
 

@@ -20,14 +20,11 @@ from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
 from toyqs.model.roles import ROLES, WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
+from toyqs.objectives.family import member, with_settings
 from toyqs.objectives.objective import Predicting
-from toyqs.objectives.pathwise import Pathwise
-from toyqs.objectives.reinforce import ClippedReinforce, MultiSample, Reinforce
-from toyqs.objectives.tempered import Tempered
 from toyqs.streams import ThoughtSizes
 from toyqs.train import Objective, Settings, Weight, accumulate, draws, with_thoughts
 from toyqs.traits import (
-    OF_TEMPERATURE,
     WEIGHED,
     base_matters,
     goes_on,
@@ -107,7 +104,7 @@ def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
 
 
 def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> ThoughtHead:
-    width, path = config.reasoner_hidden_dim, config.objective == "pathwise"
+    width, path = config.reasoner_hidden_dim, not member(config).scores
     num_symbols = config.thought_vocab or config.task.vocab_size
     match thoughts_of(config):
         case "gaussian":
@@ -202,23 +199,7 @@ def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
 
 def build_objective(config: RunConfig) -> Objective:
     """The loss of a run: the predictor's alone where no symbol is sampled."""
-    ahead = (config.ahead_decay, config.teacher_forcing_weight)
-    if not speaks(config):
-        return Predicting(config.reward, config.reward_beta, *ahead)
-    rewarded = (config.reward, config.reward_beta, config.train_nll_num, *ahead)
-    if config.objective == "pathwise":
-        return Pathwise(*rewarded)
-    if config.objective in OF_TEMPERATURE:
-        relative = config.temperature_scale == "spread"
-        return Tempered(*rewarded, config.objective, config.temperature, relative)
-    baseline = "group_mean" if config.baseline == "trice" else config.baseline
-    match config.objective:
-        case "multi_sample":
-            return MultiSample(*rewarded, baseline)
-        case "ppo_clip":
-            return ClippedReinforce(*rewarded, baseline, config.advantage_scale, config.clip_ratio)
-        case _:
-            return Reinforce(*rewarded, baseline, config.advantage_scale)
+    return with_settings(member(config) if speaks(config) else Predicting, config)
 
 
 def build_settings(config: RunConfig) -> Settings:
@@ -243,7 +224,7 @@ def build_settings(config: RunConfig) -> Settings:
         grad_acc=config.grad_acc,
         think_everywhere=config.think_at == "all",
         reference=config.reference,
-        inner_steps=config.inner_steps if speaks(config) and config.objective == "ppo_clip" else 0,
+        inner_steps=config.inner_steps if speaks(config) and member(config).repeats else 0,
         num_ahead=tokens_ahead(config),
         gate_floor=config.gate_floor if mixing_of(config) in WEIGHED else 0.0,
         lr_multipliers=multipliers,

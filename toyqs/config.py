@@ -47,7 +47,7 @@ class RunConfig:
     sigma: float = 0.3  # about where the learned standard deviation of gaussian and state symbols starts
     gumbel_temperature: float = 1.0  # τ of gumbel symbols: lower is less biased, and noisier
     # the objective
-    objective: str = "reinforce"  # how rewards move the policy; config_checks.OBJECTIVES lists all
+    objective: str = "reinforce"  # how rewards move the policy; a name in toyqs/objectives/
     reward: str = "likelihood"  # of a thought: likelihood, accuracy, log_ratio, kl_forward, kl_reverse
     reward_beta: float = 1.0  # of kl_reverse: weight of the prediction's entropy
     reference: str | None = None  # of log_ratio and the kl rewards: oracle (the task's own) or no_thought

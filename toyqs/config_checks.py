@@ -13,8 +13,9 @@ import torch
 from toyqs.config import RunConfig
 from toyqs.config_key import DEBUG_VARIANTS, resolved
 from toyqs.model.roles import WeightGroups
+from toyqs.objectives.family import family
 from toyqs.refusal import Refusal, refusing
-from toyqs.thinking_checks import OBJECTIVES, THOUGHTS, check_reference, check_thinking
+from toyqs.thinking_checks import THOUGHTS, check_reference, check_thinking
 from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
 BASELINES = (
@@ -28,7 +29,7 @@ CHOICES = {
     "think_at": ("marked", "all"),
     "thoughts": THOUGHTS,
     "meta_token_mode": ("none", "reparameterise", "lr_multiplier", "grad_scale"),
-    "objective": OBJECTIVES,
+    "objective": tuple(family()),
     "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
     "reference": (None, "oracle", "no_thought"),
     "ahead": ("persist", "continue"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from toyqs.config import RunConfig
 from toyqs.cost import Cost
+from toyqs.objectives.family import member
 
 
 def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
@@ -24,7 +25,7 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
         Name -> settings, in the order of display.
     """
     controls = {"no_reasoner": _plain(config), "zero_length": replace(config, max_reasoning_len=0)}
-    if config.objective != "pathwise":
+    if member(config).scores:
         controls["policy_off"] = replace(config, policy_loss_beta=0.0)
     return controls
 

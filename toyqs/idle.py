@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from toyqs.config import RunConfig
+from toyqs.objectives.family import member, reads, some_read
 from toyqs.traits import (
     LOSS_OF_REWARD,
-    OF_TEMPERATURE,
     WEIGHED,
     base_matters,
-    baseline_matters,
     has_critic,
     has_policy_loss,
     mixing_of,
@@ -46,7 +45,7 @@ def idle_keys(config: RunConfig) -> list[str]:
     kept = set(OF_REWARD) if config.reward in LOSS_OF_REWARD else set()
     if speaks(config):
         # these shape the predictor's training too
-        kept |= {"objective"} if config.objective in ("multi_sample", "pathwise") else set()
+        kept |= {"objective"} if member(config).own_prediction else set()
         kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
     idle = _idle_of_the_rest(config) + _idle_of_kind(config)
     return [name for name in idle if name not in kept] + _idle_of_objective(config)
@@ -69,22 +68,17 @@ def _idle_of_kind(config: RunConfig) -> list[str]:
 
 
 def _idle_of_objective(config: RunConfig) -> list[str]:
-    idle = ["policy_loss_beta"] if config.objective == "pathwise" else []
+    read = reads(config)
+    idle = sorted(some_read() - read)
+    if not member(config).scores:
+        idle.append("policy_loss_beta")
     if config.reward != "kl_reverse":
         idle.append("reward_beta")
     if config.reward not in ("log_ratio", *LOSS_OF_REWARD):
         idle.append("reference")
-    if config.objective not in OF_TEMPERATURE or config.objective == "plackett_luce":
-        idle += ["temperature", "temperature_scale"]
-    if config.objective not in ("reinforce", "ppo_clip"):
-        idle.append("advantage_scale")
-    if not baseline_matters(config):
-        idle.append("baseline")
-    if config.objective != "ppo_clip":
-        idle.append("clip_ratio")
     if not has_critic(config):
         idle.append("value_sees")
-    if not (has_critic(config) and baseline_matters(config)):
+    if not (has_critic(config) and "baseline" in read):
         idle.append("critic_loss_beta")
     return idle
 

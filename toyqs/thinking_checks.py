@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from toyqs.config import RunConfig
+from toyqs.idle import idle_keys
 from toyqs.model.roles import WeightGroups, check_widths
+from toyqs.objectives.family import family, member, reads
 from toyqs.refusal import Refusal, refusing
 from toyqs.streams import stream
 from toyqs.traits import (
     GROUP_BASELINES,
     LOSS_OF_REWARD,
-    OF_TEMPERATURE,
     base_matters,
-    baseline_matters,
     has_critic,
     has_policy_loss,
     marker_symbol,
     mixing_of,
 )
 
-LEAST_THOUGHTS = {"listwise": 2, "plackett_luce": 2, "maxent": 2, "vargrad": 2, "logz_mse": 3}
-OBJECTIVES = ("reinforce", "ppo_clip", "multi_sample", *OF_TEMPERATURE, "pathwise")
 THOUGHTS = ("token", "gaussian", "gumbel", "deterministic", "state")
 ON_A_PATH = (
     "gumbel",
@@ -82,26 +80,20 @@ def _check_ahead(config: RunConfig) -> None:
             f"{given}: with ahead=persist only the base state sees the tokens ahead, and with these settings "
             "it is not predicted from; give ahead=continue, or use_base_lm=true and mixing=auto"
         )
-    later = config.teacher_forcing_weight
-    if config.objective == "multi_sample" and config.max_reasoning_len and later != 1:
-        raise Refusal(
-            f"teacher_forcing_weight={later}: objective=multi_sample climbs one bound with both its parts; "
-            "give teacher_forcing_weight=1"
-        )
 
 
 def _check_kind(config: RunConfig) -> None:
     """Of thought symbols, and how it is trained."""
     kind, reasoner, interpreter = config.thoughts, config.reasoner_hidden_dim, config.interpreter_hidden_dim
-    if kind in ON_A_PATH and config.objective != "pathwise":
+    if kind in ON_A_PATH and member(config).scores:
         raise Refusal(
             f"thoughts={kind}: have no density for objective={config.objective} to raise; "
             "give objective=pathwise"
         )
-    if kind == "token" and config.objective == "pathwise":
+    if kind == "token" and not member(config).scores:
         raise Refusal(
-            "objective=pathwise: no gradient passes through the choice of a token; give thoughts=gaussian, "
-            "gumbel, deterministic or state, or another objective"
+            f"objective={config.objective}: no gradient passes through the choice of a token; give "
+            "thoughts=gaussian, gumbel, deterministic or state, or another objective"
         )
     if kind == "deterministic" and interpreter not in (None, reasoner):
         raise Refusal(
@@ -157,13 +149,13 @@ def _check_number(config: RunConfig) -> None:
     """Of thoughts, for what compares those of a position."""
     if not has_policy_loss(config):
         return
-    least = LEAST_THOUGHTS.get(config.objective, 1)
+    least = member(config).least_thoughts
     if config.trice_samples < least:
         raise Refusal(
             f"objective={config.objective}: compares the thoughts of a position, and trice_samples="
             f"{config.trice_samples} are too few; give trice_samples={least} or more"
         )
-    if config.trice_samples == 1 and baseline_matters(config) and config.baseline in GROUP_BASELINES:
+    if config.trice_samples == 1 and "baseline" in reads(config) and config.baseline in GROUP_BASELINES:
         raise Refusal(
             f"trice_samples=1: baseline={config.baseline} compares the thoughts of a position, and "
             "one alone learns nothing; give trice_samples=2 or more, or baseline=none or ema"
@@ -175,21 +167,16 @@ def _check_number(config: RunConfig) -> None:
 
 
 def _check_objective(config: RunConfig) -> None:
-    if config.objective == "multi_sample":
-        if config.baseline not in ("none", "leave_one_out"):
-            raise Refusal(
-                f"baseline={config.baseline}: objective=multi_sample rewards all thoughts of a position "
-                "together; give baseline=leave_one_out or none"
-            )
-        if config.reward != "likelihood":
-            raise Refusal(
-                f"reward={config.reward}: objective=multi_sample is a bound on the likelihood; "
-                "give reward=likelihood or another objective"
-            )
-    if config.inner_steps > 1 and config.objective != "ppo_clip":
+    for key, (values, reason) in member(config).takes.items():
+        given = getattr(config, key)
+        if given not in values and key not in idle_keys(config):
+            known = " or ".join(map(str, values))
+            raise Refusal(f"{key}={given}: objective={config.objective} {reason}; give {key}={known}")
+    if config.inner_steps > 1 and not member(config).repeats:
+        able = " or ".join(name for name, kind in family().items() if kind.repeats)
         raise Refusal(
-            f"inner_steps={config.inner_steps}: only objective=ppo_clip may train on the same thoughts "
-            "again; give inner_steps=1 or objective=ppo_clip"
+            f"inner_steps={config.inner_steps}: only objective={able} may train on the same thoughts "
+            f"again; give inner_steps=1 or objective={able}"
         )
     if has_critic(config) and config.n_tokens_ahead > 1:
         raise Refusal(

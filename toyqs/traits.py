@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from toyqs.config import RunConfig
 from toyqs.model.roles import WeightGroups
+from toyqs.objectives.family import member, with_settings
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 
 GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
-
-OF_TEMPERATURE = (
-    *("listwise", "plackett_luce", "weighted_mle", "maxent", "vargrad", "logz_mse", "logz_learned"),
-)  # objectives that draw the policy towards exp(reward / temperature)
 
 LOSS_OF_REWARD = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs in place of the likelihood
 
@@ -32,7 +29,7 @@ def thoughts_of(config: RunConfig) -> str:
 
 def has_policy_loss(config: RunConfig) -> bool:
     """Whether a score function trains the policy: not where the prediction's own gradient reaches it."""
-    return bool(config.policy_loss_beta) and config.objective != "pathwise"
+    return bool(config.policy_loss_beta) and member(config).scores
 
 
 def mixing_of(config: RunConfig) -> str:
@@ -77,12 +74,6 @@ def marker_symbol(config: RunConfig) -> int | None:
     return next((names.index(name) for name in wanted if name in names), None)
 
 
-def baseline_matters(config: RunConfig) -> bool:
-    """Whether the objective compares rewards with a baseline."""
-    return config.objective not in (*OF_TEMPERATURE, "pathwise")
-
-
 def has_critic(config: RunConfig) -> bool:
     """Whether something beside the model learns what its thoughts will earn."""
-    valued = config.objective in ("reinforce", "ppo_clip") and config.baseline == "value"
-    return valued or config.objective == "logz_learned"
+    return with_settings(member(config), config).has_critic

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from toyqs.objectives import tempered
+from toyqs.objectives.family import family
+from toyqs.objectives.logz import log_z_of_others, logz
 from toyqs.objectives.objective import Thinking
 from toyqs.objectives.policy import log_mean_exp
+from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
 from toyqs.objectives.reinforce import ClippedReinforce, MultiSample, Reinforce
-from toyqs.objectives.tempered import METHODS, Tempered
+from toyqs.objectives.tempered import Tempered
 from toyqs.types import Trace
 
 BETA = 0.4
+FAMILY = family()
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 STARTS = pytest.mark.parametrize("start", tiny.STARTS)
 
@@ -49,7 +52,7 @@ def test_reward_and_entropy_of_whole_thoughts(method: str, groups: str, start: s
     settings = tiny.config(weight_groups=groups, interpreter_start=start)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
     log_z = torch.full(every.trace.log_prob.shape[:3], 0.3).double()
-    got = expected(every, Tempered(method=method, beta=BETA), "policy", "nll", value=log_z)
+    got = expected(every, FAMILY[method](temperature=BETA), "policy", "nll", value=log_z)
     tiny.close(got, truth.gradient(soft_loss(truth)))
 
 
@@ -61,15 +64,15 @@ def test_reward_and_entropy_by_the_estimated_log_z() -> None:
     log_prob = every.trace.log_prob.sum(-1)
 
     def unmasked(log_q: Tensor, log_pi: Tensor) -> Tensor:
-        log_z, _ = tempered.log_z_of_others(log_q, BETA, log_pi.detach())
-        return tempered.logz(log_q, log_pi, BETA, log_z).mean(-1)
+        log_z, _ = log_z_of_others(log_q, BETA, log_pi.detach())
+        return logz(log_q, log_pi, BETA, log_z).mean(-1)
 
     loss = unmasked(log_q_of(every), log_prob)
     got = every.expected((loss * every.batch.weights).sum((1, 2)) / every.batch.weights.sum((1, 2)))
     probability = truth.probability
     wanted = truth.gradient(-(probability * (truth.log_q.detach() - BETA * truth.log_prob.sum(-1))).sum())
     tiny.close(got, wanted)
-    masked = expected(every, Tempered(method="logz_mse", beta=BETA), "policy")
+    masked = expected(every, FAMILY["logz_mse"](temperature=BETA), "policy")
     assert float(tiny.flat({n: g[None] for n, g in masked.items()}).norm()) < float(
         tiny.flat({n: g[None] for n, g in wanted.items()}).norm()
     )
@@ -82,9 +85,9 @@ def log_q_of(every: tiny.Enumeration) -> Tensor:
 
 
 TABLES = {
-    "listwise": partial(tempered.listwise, beta=BETA),
-    "plackett_luce": tempered.plackett_luce,
-    "weighted_mle": lambda r, lp: tempered.weighted_mle(r, lp, BETA, lp.detach()),
+    "listwise": partial(listwise, beta=BETA),
+    "plackett_luce": plackett_luce,
+    "weighted_mle": lambda r, lp: weighted_mle(r, lp, BETA, lp.detach()),
 }
 
 
@@ -95,7 +98,8 @@ def test_what_is_fitted_within_a_group(method: str, groups: str, start: str) -> 
     """The trace's log-probabilities and rewards are the plain model's; worlds.py proves the loss itself."""
     settings = tiny.config(weight_groups=groups, interpreter_start=start)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
-    got = expected(every, Tempered(method=method, beta=BETA), "policy")
+    objective = FAMILY[method]() if method == "plackett_luce" else FAMILY[method](temperature=BETA)
+    got = expected(every, objective, "policy")
     tiny.close(got, of_tuples(truth, 2, lambda log_q, log_pi: TABLES[method](log_q.detach(), log_pi)))
 
 
@@ -304,7 +308,7 @@ def test_equal_rewards_give_no_advantage_and_no_nan() -> None:
         (Reinforce(baseline="average_thought"), "average_logits"),
         (Reinforce(baseline="value"), "value"),
         (ClippedReinforce(), "sampler_log_prob"),
-        (Tempered(method="logz_learned"), "value"),
+        (FAMILY["logz_learned"](), "value"),
     ],
 )
 def test_what_a_trace_lacks_is_named(objective: Thinking, lacking: str) -> None:
@@ -313,13 +317,13 @@ def test_what_a_trace_lacks_is_named(objective: Thinking, lacking: str) -> None:
         objective(every.trace, every.batch)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, kind in FAMILY.items() if issubclass(kind, Tempered)])
 def test_a_relative_temperature_follows_the_rewards_spread(method: str) -> None:
     """Rewards a hundred times as far apart: the same policy gradient, up to their scale where it counts."""
     every = tiny.enumerate_tuples(tiny.config(weight_groups="ABCD"), 3, tiny.THOUGHTS[:4])
     log_z = torch.zeros(every.trace.log_prob.shape[:3]).double()
     trace = every.trace._replace(value=log_z)
-    objective = Tempered(method=method, beta=BETA, relative=True)
+    objective = FAMILY[method](temperature=BETA, temperature_scale="spread")
     reward = log_q_of(every).detach()
     reward = reward - reward.mean(-1, keepdim=True)  # a learned log Z of 0 is as far from both
     grads = [
@@ -330,7 +334,7 @@ def test_a_relative_temperature_follows_the_rewards_spread(method: str) -> None:
         )[0]
         for scale in (1.0, 100.0)
     ]
-    factor = 1.0 if method in {"listwise", "plackett_luce", "weighted_mle"} else 100.0
+    factor = 1.0 if method in {"listwise", "weighted_mle"} else 100.0
     different = reward[:, tiny.AT[0], tiny.AT[1]].std(-1) > 1e-12  # thrice the same thought has no spread
     assert 0 < int(different.sum()) < len(different)
     torch.testing.assert_close(grads[1][different], factor * grads[0][different], rtol=1e-5, atol=1e-9)

@@ -17,13 +17,14 @@ from toyqs.model import latent_heads
 from toyqs.model.latent_heads import gaussian_symbols, normals
 from toyqs.model.thoughts import Symbols
 from toyqs.objectives import baselines, policy
+from toyqs.objectives.family import family
 from toyqs.objectives.objective import Thinking
 from toyqs.objectives.pathwise import Pathwise
 from toyqs.objectives.reinforce import MultiSample, Reinforce
-from toyqs.objectives.tempered import Tempered
 
 NONE, LEAVE_ONE_OUT, PATH = Reinforce(baseline="none"), Reinforce(), Pathwise()
 BETA = 0.4
+FAMILY = family()
 NEAR = 1e-8
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 STARTS = pytest.mark.parametrize("start", tiny.STARTS)
@@ -137,7 +138,7 @@ def test_reward_and_entropy_together(method: str, groups: str) -> None:
     settings = latents.config("gaussian", weight_groups=groups, trice_samples=2)
     truth = latents.Integral(settings)
     wanted = truth.gradient(-(truth.log_q + BETA * truth.mean(truth.plain.entropy)))
-    tiny.close(expected(settings, Tempered(method=method, beta=BETA)), wanted, NEAR)
+    tiny.close(expected(settings, FAMILY[method](temperature=BETA)), wanted, NEAR)
 
 
 def test_the_bound_of_several_samples() -> None:

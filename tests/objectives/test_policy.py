@@ -185,7 +185,7 @@ def test_equal_rewards_stay_finite() -> None:
 @pytest.mark.parametrize("number", [1, 2, 3, None])
 def test_only_the_first_thoughts_carry_the_nll(number: int | None) -> None:
     trace, batch = case()
-    loss = Reinforce(num_nll_thoughts=number)(trace, batch)
+    loss = Reinforce(train_nll_num=number)(trace, batch)
     log_p = torch.log_softmax(trace.logits[..., 0, :], -1)
     log_q = log_p.gather(-1, batch.targets[..., None, None].expand(*log_p.shape[:-1], 1)).squeeze(-1)
     per_position = -log_q[..., : number or THOUGHTS].mean(-1)

@@ -23,9 +23,12 @@ from tests.objectives.worlds import (
     numbers,
     soft_value,
 )
-from toyqs.objectives import tempered
 from toyqs.objectives.baselines import leave_one_out
+from toyqs.objectives.logz import log_z_of_others, logz
+from toyqs.objectives.maxent import maxent, vargrad
 from toyqs.objectives.policy import score_function_loss
+from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
+from toyqs.objectives.tempered import Temperature
 
 ZERO = torch.zeros(THOUGHTS, dtype=torch.float64)
 UNIFORM = torch.full((THOUGHTS,), 1 / THOUGHTS, dtype=torch.float64)
@@ -46,21 +49,21 @@ def test_the_best_policy_is_the_best() -> None:
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("beta", [0.0, 0.3, BETA])
 def test_maxent_climbs_reward_and_entropy(count: int, beta: float) -> None:
-    near(expected_gradient(partial(tempered.maxent, beta=beta), count), soft_gradient(beta))
+    near(expected_gradient(partial(maxent, beta=beta), count), soft_gradient(beta))
 
 
 def test_maxent_of_temperature_zero_is_reinforce() -> None:
     def reinforce(rewards: Tensor, log_prob: Tensor) -> Tensor:
         return score_function_loss(rewards - leave_one_out(rewards), log_prob.unsqueeze(-1))
 
-    near(expected_gradient(partial(tempered.maxent, beta=0.0), 2), expected_gradient(reinforce, 2))
+    near(expected_gradient(partial(maxent, beta=0.0), 2), expected_gradient(reinforce, 2))
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_vargrad_is_maxent_on_policy_group_by_group(count: int) -> None:
     index = groups(count)
     grads = []
-    for loss in (tempered.vargrad, tempered.maxent):
+    for loss in (vargrad, maxent):
         log_prob = LOGITS.log_softmax(0)[index][:, None, None].requires_grad_()
         (gradient,) = torch.autograd.grad(loss(REWARDS[index][:, None, None], log_prob, BETA).sum(), log_prob)
         grads.append(gradient)
@@ -69,13 +72,13 @@ def test_vargrad_is_maxent_on_policy_group_by_group(count: int) -> None:
 
 @LAWS
 @pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("method", [tempered.vargrad, tempered.listwise])
+@pytest.mark.parametrize("method", [vargrad, listwise])
 def test_the_optimum_is_the_best_policy_whatever_law_draws(method, count: int, law: Tensor | None) -> None:
     near(expected_gradient(partial(method, beta=BETA), count, BEST, law), ZERO)
     assert float(expected_gradient(partial(method, beta=BETA), count, LOGITS, law).norm()) > 1e-2
 
 
-@pytest.mark.parametrize("method", [tempered.vargrad, tempered.listwise])
+@pytest.mark.parametrize("method", [vargrad, listwise])
 def test_descending_arrives_there(method) -> None:
     logits = LOGITS.clone()
     for _ in range(4000):
@@ -84,13 +87,13 @@ def test_descending_arrives_there(method) -> None:
 
 
 def test_listwise_of_one_and_of_two() -> None:
-    near(expected_gradient(partial(tempered.listwise, beta=BETA), 1), ZERO)
+    near(expected_gradient(partial(listwise, beta=BETA), 1), ZERO)
     log_prob, rewards = numbers(3, 2).view(1, 1, 1, 2), numbers(4, 2).view(1, 1, 1, 2)
     share = torch.sigmoid((rewards[..., 0] - rewards[..., 1]) / BETA)
     margin = log_prob[..., 0] - log_prob[..., 1]
     wanted = -share * torch.nn.functional.logsigmoid(margin)
     wanted = wanted - (1 - share) * torch.nn.functional.logsigmoid(-margin)
-    near(tempered.listwise(rewards, log_prob, BETA), wanted)
+    near(listwise(rewards, log_prob, BETA), wanted)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -101,7 +104,7 @@ def test_the_rankings_of_plackett_and_luce_are_all_there_is(count: int) -> None:
     for order in itertools.permutations(range(count)):
         rewards = torch.empty(count, dtype=torch.float64)
         rewards[list(order)] = torch.arange(count, 0, -1).double()
-        loss = tempered.plackett_luce(rewards.view(1, 1, 1, -1), log_prob.view(1, 1, 1, -1))
+        loss = plackett_luce(rewards.view(1, 1, 1, -1), log_prob.view(1, 1, 1, -1))
         total += math.exp(-float(loss))
         first[order[0]] += math.exp(-float(loss))
     assert abs(total - 1) < 1e-12
@@ -111,11 +114,11 @@ def test_the_rankings_of_plackett_and_luce_are_all_there_is(count: int) -> None:
 def test_plackett_luce_of_two_is_a_preference_without_a_reference() -> None:
     log_prob = numbers(3, 2).view(1, 1, 1, 2)
     margin = log_prob[..., 1] - log_prob[..., 0]
-    got = tempered.plackett_luce(torch.tensor([-1.0, 3.0]).view(1, 1, 1, 2), log_prob)
+    got = plackett_luce(torch.tensor([-1.0, 3.0]).view(1, 1, 1, 2), log_prob)
     near(got, -torch.nn.functional.logsigmoid(margin))
 
 
-def whole_space(loss: tempered.Temperature, logits: Tensor) -> Tensor:
+def whole_space(loss: Temperature, logits: Tensor) -> Tensor:
     """The gradient where the group is every thought once, as drawn uniformly."""
     logits = logits.clone().requires_grad_()
     log_prob = logits.log_softmax(0).view(1, 1, 1, -1)
@@ -125,7 +128,7 @@ def whole_space(loss: tempered.Temperature, logits: Tensor) -> Tensor:
 
 def test_weighted_mle_of_the_whole_space_is_exact() -> None:
     flat = torch.zeros(1, 1, 1, THOUGHTS).double()
-    loss = partial(tempered.weighted_mle, beta=BETA, sampler_log_prob=flat)
+    loss = partial(weighted_mle, beta=BETA, sampler_log_prob=flat)
     near(whole_space(loss, BEST), ZERO)
     wanted = gradient_of(lambda logits: -(BEST.softmax(0) * logits.log_softmax(0)).sum())
     near(whole_space(loss, LOGITS), wanted)
@@ -135,7 +138,7 @@ def test_weighted_mle_is_biased_at_finite_k() -> None:
     """Drawn uniformly, at the optimum: the normalised weights of a few thoughts pull it away."""
 
     def uniform(rewards: Tensor, log_prob: Tensor) -> Tensor:
-        return tempered.weighted_mle(rewards, log_prob, BETA, torch.zeros_like(log_prob))
+        return weighted_mle(rewards, log_prob, BETA, torch.zeros_like(log_prob))
 
     biases = [float(expected_gradient(uniform, count, BEST, UNIFORM).norm()) for count in (1, 2, 3, 4, 5)]
     assert biases == sorted(biases, reverse=True) and 0.01 < biases[-1] < 0.6 * biases[0]
@@ -145,7 +148,7 @@ def test_weighted_mle_without_the_density_collapses_on_policy() -> None:
     """At the optimum the density keeps it where it is; without, each step costs entropy, to the end."""
 
     def on_policy(rewards: Tensor, log_prob: Tensor, density: float) -> Tensor:
-        return tempered.weighted_mle(rewards, log_prob, BETA, density * log_prob.detach())
+        return weighted_mle(rewards, log_prob, BETA, density * log_prob.detach())
 
     near(expected_gradient(partial(on_policy, density=1.0), 3, BEST), ZERO)
     logits, entropies = BEST.clone(), []
@@ -160,7 +163,7 @@ def test_weighted_mle_without_the_density_collapses_on_policy() -> None:
 @pytest.mark.parametrize("log_z", [-2.0, 0.0, 1.5])
 def test_logz_climbs_reward_and_entropy_for_any_constant(log_z: float) -> None:
     def loss(rewards: Tensor, log_prob: Tensor) -> Tensor:
-        return tempered.logz(rewards, log_prob, BETA, torch.tensor(log_z).double()).mean(-1)
+        return logz(rewards, log_prob, BETA, torch.tensor(log_z).double()).mean(-1)
 
     near(expected_gradient(loss, 1), soft_gradient())
 
@@ -168,15 +171,15 @@ def test_logz_climbs_reward_and_entropy_for_any_constant(log_z: float) -> None:
 @pytest.mark.parametrize("law", [UNIFORM, SKEWED], ids=["uniform", "skewed"])
 def test_off_policy_logz_needs_the_right_constant(law: Tensor) -> None:
     def loss(rewards: Tensor, log_prob: Tensor, fault: float) -> Tensor:
-        return tempered.logz(rewards, log_prob, BETA, BEST.logsumexp(0) + fault).mean(-1)
+        return logz(rewards, log_prob, BETA, BEST.logsumexp(0) + fault).mean(-1)
 
     near(expected_gradient(partial(loss, fault=0.0), 1, BEST, law), ZERO)
     assert float(expected_gradient(partial(loss, fault=0.5), 1, BEST, law).norm()) > 1e-2
 
 
 def estimated(rewards: Tensor, log_prob: Tensor) -> Tensor:
-    log_z, _ = tempered.log_z_of_others(rewards, BETA, log_prob.detach())
-    return tempered.logz(rewards, log_prob, BETA, log_z).mean(-1)
+    log_z, _ = log_z_of_others(rewards, BETA, log_prob.detach())
+    return logz(rewards, log_prob, BETA, log_z).mean(-1)
 
 
 def test_logz_with_its_estimate_is_unbiased_on_policy() -> None:
@@ -187,7 +190,7 @@ def test_logz_with_its_estimate_is_unbiased_on_policy() -> None:
 def test_logz_that_counts_the_thought_itself_is_caught() -> None:
     def of_all(rewards: Tensor, log_prob: Tensor) -> Tensor:
         log_z = (rewards / BETA - log_prob.detach()).logsumexp(-1, keepdim=True) - math.log(3)
-        return tempered.logz(rewards, log_prob, BETA, log_z).mean(-1)
+        return logz(rewards, log_prob, BETA, log_z).mean(-1)
 
     with pytest.raises(AssertionError, match="off by"):
         near(expected_gradient(of_all, 3), soft_gradient())
@@ -197,7 +200,7 @@ def test_log_z_of_others_against_a_loop_and_biased_low() -> None:
     index = groups(3)
     log_prob = LOGITS.log_softmax(0)
     rewards, drawn = REWARDS[index][:, None, None], log_prob[index][:, None, None]
-    log_z, samples = tempered.log_z_of_others(rewards, BETA, drawn)
+    log_z, samples = log_z_of_others(rewards, BETA, drawn)
     weights = (rewards / BETA - drawn).exp()
     for i, (j, k) in enumerate([(1, 2), (0, 2), (0, 1)]):
         pair = weights[..., [j, k]]
@@ -218,7 +221,7 @@ def test_a_learned_log_z_arrives_at_the_right_one() -> None:
     def loss() -> Tensor:
         optimiser.zero_grad()
         log_prob = logits.log_softmax(0).view(1, 1, 1, -1)
-        value = tempered.logz(REWARDS.view(1, 1, 1, -1), log_prob, BETA, log_z.view(1, 1, 1, 1)).sum()
+        value = logz(REWARDS.view(1, 1, 1, -1), log_prob, BETA, log_z.view(1, 1, 1, 1)).sum()
         value.backward()
         return value.detach()
 
@@ -252,7 +255,7 @@ def test_a_listwise_loss_that_normalises_over_the_space_is_caught() -> None:
         near(expected_gradient(broken, 3, BEST, SKEWED), ZERO)
 
 
-@pytest.mark.parametrize("method", [tempered.vargrad, tempered.maxent])
+@pytest.mark.parametrize("method", [vargrad, maxent])
 def test_one_thought_is_refused(method) -> None:
     with pytest.raises(ValueError, match="at least 2 thoughts"):
         method(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), BETA)
@@ -260,4 +263,4 @@ def test_one_thought_is_refused(method) -> None:
 
 def test_log_z_of_two_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 3 thoughts"):
-        tempered.log_z_of_others(torch.zeros(1, 1, 1, 2), BETA, torch.zeros(1, 1, 1, 2))
+        log_z_of_others(torch.zeros(1, 1, 1, 2), BETA, torch.zeros(1, 1, 1, 2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -34,17 +34,49 @@ REWARDS: dict[str, Reward] = {
 OWN_LOSS = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs too, in place of the likelihood
 
 
+class Only(NamedTuple):
+    """The values that an objective takes of a setting, and why no other: the end of a line of refusal."""
+
+    values: tuple[Any, ...]
+    reason: str
+
+
 @dataclass(frozen=True)
-class Predicting:
+class Objective(ABC):
+    """A trace and a batch -> the parts of the loss.
+
+    Its fields are the settings that it reads, by their names; the class says the rest of what checks and
+    construction have to know. family.py finds every class that has a name.
+    """
+
+    name: ClassVar[str] = ""  # of objective=…; "": none of the family
+    least_thoughts: ClassVar[int] = 1  # K
+    scores: ClassVar[bool] = True  # False: the prediction's own gradient trains the thoughts
+    own_prediction: ClassVar[bool] = False  # the prediction is trained otherwise too, policy loss or not
+    repeats: ClassVar[bool] = False  # training may go on with the same thoughts: inner_steps
+    takes: ClassVar[dict[str, Only]] = {}  # setting -> what it can do with; else anything
+
+    reward: str = "likelihood"  # a key of REWARDS
+    reward_beta: float = 1.0  # of kl_reverse
+    ahead_decay: float = 1.0  # a token's weight against that of the one before
+    teacher_forcing_weight: float = 1.0  # of the tokens after the first, in the NLL alone
+
+    @abstractmethod
+    def __call__(self, trace: Trace, batch: Batch) -> Loss:
+        """The loss of a batch."""
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether it needs trace.value, and so a critic that learns beside the model."""
+        return False
+
+
+@dataclass(frozen=True)
+class Predicting(Objective):
     """What a model without sampled thoughts learns from: the likelihood (O1), or a reward of OWN_LOSS.
 
     −log q(y | x)
     """
-
-    reward: str = "likelihood"
-    reward_beta: float = 1.0  # of kl_reverse
-    ahead_decay: float = 1.0  # a token's weight against that of the one before
-    teacher_forcing_weight: float = 1.0  # of the tokens after the first
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
         """The loss of a batch.
@@ -89,7 +121,7 @@ def regularisers(trace: Trace) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Thinking(ABC):
+class Thinking(Objective):
     """What the objectives of sampled thoughts share: rewards, the predictor's loss, the entropy bonus.
 
         nll:      −log q(y | h_i, x), the mean over the thoughts; −r_i for the rewards of OWN_LOSS
@@ -105,11 +137,7 @@ class Thinking(ABC):
     later ones (`tempered.maxent` does not).
     """
 
-    reward: str = "likelihood"  # a key of REWARDS
-    reward_beta: float = 1.0  # of kl_reverse
-    num_nll_thoughts: int | None = None  # the first so many of the K carry the NLL; None: all
-    ahead_decay: float = 1.0  # a token's weight against that of the one before
-    teacher_forcing_weight: float = 1.0  # of the tokens after the first, in the NLL alone
+    train_nll_num: int | None = None  # the first so many of the K carry the NLL; None: all
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
         """The loss of a batch.
@@ -137,7 +165,7 @@ class Thinking(ABC):
             _, predicted = self._scores(each, trace, taught)
         means = {
             "policy": self.policy_loss(reward, trace, batch),
-            "nll": self.predictor_loss(predicted[..., : self.num_nll_thoughts]),
+            "nll": self.predictor_loss(predicted[..., : self.train_nll_num]),
             **regularisers(trace),
         }
         critic = self.critic_loss(reward, trace)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from toyqs.objectives import policy, rewards
-from toyqs.objectives.objective import OWN_LOSS, Loss, regularisers, rewarded
+from toyqs.objectives.objective import OWN_LOSS, Loss, Objective, regularisers, rewarded
 from toyqs.types import Batch, Trace
 
 
 @dataclass(frozen=True)
-class Pathwise:
+class Pathwise(Objective):
     """The prediction's loss alone; it reaches the reasoner along the thoughts' path (O13, O14, O15).
 
         nll:   −log q(y | h_i, x), the mean over the thoughts; −r_i for the rewards of OWN_LOSS
@@ -24,11 +25,11 @@ class Pathwise:
     reparameterization with Gumbel-softmax"; Hao et al. 2024, "Coconut".
     """
 
-    reward: str = "likelihood"  # trains where it is one of OWN_LOSS; else it is reported only
-    reward_beta: float = 1.0  # of kl_reverse
-    num_nll_thoughts: int | None = None  # the first so many of the K carry the loss; None: all
-    ahead_decay: float = 1.0  # see `Thinking`
-    teacher_forcing_weight: float = 1.0  # see `Thinking`
+    name: ClassVar[str] = "pathwise"
+    scores: ClassVar[bool] = False
+    own_prediction: ClassVar[bool] = True
+
+    train_nll_num: int | None = None  # the first so many of the K carry the loss; None: all
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
         """The loss of a batch.
@@ -47,6 +48,6 @@ class Pathwise:
         predicted = rewards.over_tokens(each, taught)
         if self.reward in OWN_LOSS:
             predicted = rewarded(self.reward, self.reward_beta, predicted, trace, taught)
-        means = {"nll": -predicted[..., : self.num_nll_thoughts].mean(-1), **regularisers(trace)}
+        means = {"nll": -predicted[..., : self.train_nll_num].mean(-1), **regularisers(trace)}
         parts = {name: policy.position_mean(value, batch.weights) for name, value in means.items()}
         return Loss(parts, policy.position_mean(reward.detach().mean(-1), batch.weights))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from toyqs.objectives import baselines, policy, rewards
-from toyqs.objectives.objective import Thinking, rewarded
+from toyqs.objectives.objective import Only, Thinking, rewarded
 from toyqs.types import Batch, Trace
 
-GROUP_BASELINES = {"group_mean": baselines.group_mean, "leave_one_out": baselines.leave_one_out}
+GROUP_BASELINES = {
+    "group_mean": baselines.group_mean,
+    "trice": baselines.group_mean,  # the literature's other name
+    "leave_one_out": baselines.leave_one_out,
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Reinforce(Thinking):
 
     Source: Zelikman et al. 2024, "Quiet-STaR".
     """
+
+    name: ClassVar[str] = "reinforce"
 
     baseline: str = "leave_one_out"  # or none, ema, value, null_thought, average_thought, group_mean
     advantage_scale: str = "none"  # a key of policy.ADVANTAGE_SCALES
@@ -60,9 +67,14 @@ class Reinforce(Thinking):
             case _:
                 return GROUP_BASELINES[self.baseline](reward)
 
+    @property
+    def has_critic(self) -> bool:
+        """Where the baseline is a critic's value."""
+        return self.baseline == "value"
+
     def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
         """The value's squared error, a mean over the thoughts, (S, B, T)."""
-        if self.baseline != "value":
+        if not self.has_critic:
             return None
         return 0.5 * (_value(trace).unsqueeze(-1) - reward).square().mean(-1)
 
@@ -93,6 +105,9 @@ class ClippedReinforce(Reinforce):
     Source: Schulman et al. 2017, "Proximal policy optimization algorithms".
     """
 
+    name: ClassVar[str] = "ppo_clip"
+    repeats: ClassVar[bool] = True
+
     clip_ratio: float = 0.2  # ε
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -120,6 +135,14 @@ class MultiSample(Thinking):
     Source: Burda et al. 2016, "Importance weighted autoencoders"; Mnih and Rezende 2016, "Variational
     inference for Monte Carlo objectives".
     """
+
+    name: ClassVar[str] = "multi_sample"
+    own_prediction: ClassVar[bool] = True
+    takes: ClassVar[dict[str, Only]] = {
+        "baseline": Only(("leave_one_out", "none"), "rewards all thoughts of a position together"),
+        "reward": Only(("likelihood",), "is a bound on the likelihood"),
+        "teacher_forcing_weight": Only((1.0,), "climbs one bound with both its parts"),
+    }
 
     baseline: str = "leave_one_out"  # none or leave_one_out
 

@@ -1,0 +1,90 @@
+"""The squared fault of log π against log π* = r / β − log Z, with log Z estimated or learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from toyqs.objectives.policy import log_mean_exp_of_others
+from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
+from toyqs.types import Trace
+
+EFFECTIVE_SAMPLES = 2.0  # fewer, and an estimate of log Z rests on one thought: logz_mse leaves it out
+
+
+def log_z_of_others(rewards: Tensor, beta: Temperature, sampler_log_prob: Tensor) -> tuple[Tensor, Tensor]:
+    """Estimates of log Z = log Σ_h exp(r / β), for each thought from the others, and how far to trust them.
+
+        log Ẑ_i = log (1 / (K − 1)) Σ_{j ≠ i} exp(r_j / β) / density_j
+
+    Biased low, by Jensen's inequality, the more so the fewer samples count.
+
+    Args:
+        rewards: (S, B, T, K), K ≥ 3.
+        beta: temperature, above 0.
+        sampler_log_prob: (S, B, T, K) log-density that each thought was drawn from.
+
+    Returns:
+        (S, B, T, K) log Ẑ and the effective number of samples behind each, (Σ w)² / Σ w²; no gradient.
+    """
+    if rewards.shape[-1] < 3:
+        raise ValueError("log Z from the other thoughts needs at least 3 thoughts per position")
+    log_w = (rewards / beta - sampler_log_prob).detach()
+    mean, of_squares = log_mean_exp_of_others(log_w), log_mean_exp_of_others(2 * log_w)
+    return mean, (rewards.shape[-1] - 1) * (2 * mean - of_squares).exp()
+
+
+def logz(rewards: Tensor, log_prob: Tensor, beta: Temperature, log_z: Tensor) -> Tensor:
+    """The squared fault of log π against log π* = r / β − log Z, for a log Z given.
+
+        (1 / K) Σ_i (β log π(h_i) + β sg log Z − sg r_i)² / (2 β)
+
+    On-policy the gradient is −∇(E_π r + β H(π)) for any constant log Z; off-policy the right log Z is
+    needed for the optimum π*.
+
+    Args:
+        rewards: (S, B, T, K).
+        log_prob: (S, B, T, K), differentiable.
+        beta: temperature, above 0.
+        log_z: (S, B, T, K) or (S, B, T, 1); its gradient is kept where it is learned.
+
+    Returns:
+        (S, B, T, K), per thought.
+
+    Source: Malkin et al. 2022, "Trajectory balance: improved credit assignment in GFlowNets".
+    """
+    return (beta * log_prob + beta * log_z - rewards.detach()).square() / (2 * beta)
+
+
+@dataclass(frozen=True)
+class LogZ(Tempered):
+    """`logz` with log Z from the other thoughts, where enough of them count (O11)."""
+
+    name: ClassVar[str] = "logz_mse"
+    least_thoughts: ClassVar[int] = 3
+
+    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+        """(S, B, T)."""
+        log_z, samples = log_z_of_others(reward, beta, sampling_density(log_prob, trace))
+        fault = logz(reward, log_prob, beta, log_z)
+        return fault.where(samples >= EFFECTIVE_SAMPLES * (1 - 1e-6), 0.0).mean(-1)
+
+
+@dataclass(frozen=True)
+class LearnedLogZ(Tempered):
+    """`logz` with β log Z from a critic that learns it by the same loss (O11l)."""
+
+    name: ClassVar[str] = "logz_learned"
+
+    @property
+    def has_critic(self) -> bool:
+        """Always."""
+        return True
+
+    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+        """(S, B, T)."""
+        if trace.value is None:
+            raise ValueError("logz_learned needs trace.value")
+        return logz(reward, log_prob, beta, trace.value.unsqueeze(-1) / beta).mean(-1)

@@ -1,0 +1,117 @@
+"""The thoughts of a position, weighed or ranked against one another by what they earned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from toyqs.objectives.objective import Thinking
+from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
+from toyqs.types import Batch, Trace
+
+
+def listwise(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
+    """The policy's ranking of the K thoughts is fitted to the rewards' (cross entropy of two softmaxes).
+
+        −Σ_i sg softmax(r / β)_i · log softmax(log π)_i
+
+    Zero gradient at π* ∝ exp(r / β), whatever law the thoughts were drawn from. K = 1 trains nothing;
+    K = 2 is the soft-label form of DPO with β = 1.
+
+    Args:
+        rewards: (S, B, T, K).
+        log_prob: (S, B, T, K), differentiable.
+        beta: temperature of the rewards, above 0.
+
+    Returns:
+        (S, B, T); its gradient descends the Kullback-Leibler divergence of the two rankings.
+
+    Source: Cao et al. 2007, "Learning to rank: from pairwise approach to listwise approach" (ListNet).
+    """
+    wanted = (rewards.detach() / beta).softmax(-1)
+    return -(wanted * log_prob.log_softmax(-1)).sum(-1)
+
+
+@dataclass(frozen=True)
+class Listwise(Tempered):
+    """See `listwise` (O8)."""
+
+    name: ClassVar[str] = "listwise"
+    least_thoughts: ClassVar[int] = 2
+
+    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+        """(S, B, T)."""
+        return listwise(reward, log_prob, beta)
+
+
+def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
+    """Minus the log-probability that drawing thoughts by π without replacement ranks them by reward.
+
+        −Σ_i [ log π_(i) − log Σ_{j ≥ i} π_(j) ],    r_(1) ≥ r_(2) ≥ …
+
+    Equal rewards keep the order in which they were drawn. K = 1 trains nothing; K = 2 is DPO on one pair
+    with no reference policy.
+
+    Args:
+        rewards: (S, B, T, K).
+        log_prob: (S, B, T, K), differentiable.
+
+    Returns:
+        (S, B, T).
+
+    Source: Plackett 1975, "The analysis of permutations"; Luce 1959.
+    """
+    order = rewards.detach().argsort(dim=-1, descending=True, stable=True)
+    ranked = log_prob.gather(-1, order)
+    remaining = ranked.flip(-1).logcumsumexp(-1).flip(-1)
+    return -(ranked - remaining).sum(-1)
+
+
+@dataclass(frozen=True)
+class PlackettLuce(Thinking):
+    """See `plackett_luce` (O8p)."""
+
+    name: ClassVar[str] = "plackett_luce"
+    least_thoughts: ClassVar[int] = 2
+
+    def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """(S, B, T)."""
+        assert trace.log_prob is not None
+        return plackett_luce(reward, trace.log_prob.sum(-1))
+
+
+def weighted_mle(rewards: Tensor, log_prob: Tensor, beta: Temperature, sampler_log_prob: Tensor) -> Tensor:
+    """Maximum likelihood on the thoughts drawn, each weighted by what it is worth.
+
+        −Σ_i sg w̄_i · log π(h_i),    w̄ = softmax(r / β − log of the sampling density)
+
+    With the whole thought space as the group the optimum is π* ∝ exp(r / β) exactly; at finite K it is
+    biased. Without the density, on-policy, it would collapse: a thought drawn often would count twice.
+
+    Args:
+        rewards: (S, B, T, K).
+        log_prob: (S, B, T, K), differentiable.
+        beta: temperature, above 0.
+        sampler_log_prob: (S, B, T, K) log-density that each thought was drawn from.
+
+    Returns:
+        (S, B, T).
+
+    Source: Peters and Schaal 2007, "Reinforcement learning by reward-weighted regression".
+    """
+    weights = (rewards / beta - sampler_log_prob).detach().softmax(-1)
+    return -(weights * log_prob).sum(-1)
+
+
+@dataclass(frozen=True)
+class WeightedMLE(Tempered):
+    """See `weighted_mle` (O9)."""
+
+    name: ClassVar[str] = "weighted_mle"
+    least_thoughts: ClassVar[int] = 2
+
+    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+        """(S, B, T)."""
+        return weighted_mle(reward, log_prob, beta, sampling_density(log_prob, trace))
