@@ -33,7 +33,8 @@ EDGES: dict[str, set[str]] = {
     "config_checks": {
         "config", "config_key", "model.roles", "objectives", "refusal", "thinking_checks", "traits",
     },
-    "compose": {"config", "config_key", "config_checks", "refusal"},
+    "presets": set(),
+    "compose": {"config", "config_key", "config_checks", "presets", "refusal"},
     "controls": {"config", "cost", "objectives", "traits"},
     "train": {"types", "streams", "objectives", "optim"},
     "evaluate": {"types", "streams", "objectives"},
@@ -87,6 +88,7 @@ PACKAGES: dict[str, set[str]] = {
     "refusal": set(),
     "thinking_checks": set(),
     "config_checks": {"torch"},  # whether the device asked for is there
+    "presets": {"omegaconf"},
     "compose": {"hydra", "omegaconf"},
     "controls": set(),
     "train": {"torch"},

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from toyqs.config import TASKS, RunConfig, register
 from toyqs.config_checks import check
 from toyqs.config_key import resolved
+from toyqs.presets import register_list
 from toyqs.refusal import Refusal
 
 TYPE_WORDS = {
@@ -52,6 +53,7 @@ def prepare(words: list[str]) -> None:
         if setting != word and setting.partition("=")[0] in _all_keys():
             raise Refusal(f"{word}: settings are written without dashes; give {setting}")
     register()
+    register_list()
     scratch = tempfile.TemporaryDirectory(prefix="toyqs-")
     atexit.register(scratch.cleanup)
     os.environ["TOYQS_SCRATCH"] = scratch.name  # conf/config.yaml sends Hydra's own files there

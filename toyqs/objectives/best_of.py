@@ -1,0 +1,33 @@
+"""Imitation of the best thought of each position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from toyqs.objectives.objective import Thinking
+from toyqs.types import Batch, Trace
+
+
+@dataclass(frozen=True)
+class BestOf(Thinking):
+    """Maximum likelihood on the thought that earned most, the first of those that did.
+
+        policy:   −log π(h_b | x),    b = argmax_i r_i
+
+    Biased: the policy climbs to the law of the best of K of its own thoughts, and on to one thought, however
+    little it is better. Equal rewards make it imitate what it happened to draw.
+
+    Source: Dong et al. 2023, "RAFT: reward ranked finetuning for generative foundation model alignment".
+    """
+
+    name: ClassVar[str] = "best_of"
+    least_thoughts: ClassVar[int] = 2
+
+    def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """(S, B, T)."""
+        assert trace.log_prob is not None
+        best = reward.argmax(-1, keepdim=True)
+        return -trace.log_prob.sum(-1).gather(-1, best).squeeze(-1)
