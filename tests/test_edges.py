@@ -36,7 +36,8 @@ EDGES: dict[str, set[str]] = {
     "presets": set(),
     "compose": {"config", "config_key", "config_checks", "presets", "refusal"},
     "controls": {"config", "cost", "objectives", "traits"},
-    "train": {"types", "streams", "objectives", "optim"},
+    "signal": {"optim"},
+    "train": {"types", "streams", "objectives", "optim", "signal"},
     "evaluate": {"types", "streams", "objectives"},
     "build": {
         "types", "streams", "config", "traits", "cost", "model", "objectives", "tasks", "train", "evaluate",
@@ -88,6 +89,7 @@ PACKAGES: dict[str, set[str]] = {
     "refusal": set(),
     "thinking_checks": set(),
     "config_checks": {"torch"},  # whether the device asked for is there
+    "signal": {"torch"},
     "presets": {"omegaconf"},
     "compose": {"hydra", "omegaconf"},
     "controls": set(),

@@ -144,7 +144,7 @@ def test_what_is_reported_where() -> None:
         ({"use_reasoner": False}, always),
     ):
         assert measured(*ready(**changes)).keys() == wanted
-    assert measured(*ready(), full=False).keys() == always | {"nll_marginal"}
+    assert measured(*ready(), full=False).keys() == always | {"nll_marginal", "thought_entropy"}
 
 
 DENSE = {"information", "information_shuffled"}

@@ -46,21 +46,21 @@ def evaluate(
 
     Always: `nll`, the mean over thoughts (what is trained), and `accuracy` likewise, of the first
     token where a position predicts several; then also `nll_ahead`, the mean over thoughts and all
-    tokens that are there. With thoughts of some symbols and `full` also, of the first token,
+    tokens that are there. With thoughts of some symbols also `thought_entropy` and `gate`, where there are
+    such, and with `full`, of the first token,
 
         nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
         nll_shuffled    with the thoughts that another sequence had at that position
         nll_constant    with one and the same thought everywhere
         nll_no_thought  the same head and no thought, where the model can do that
-        thought_entropy, gate, information and information_shuffled (see `information`), where there
-        are such: symbols without a density tell no information
+        information and information_shuffled (see `information`); symbols without a density have none
 
     Args:
         model: S seeds.
         held_out: (S, B, T), B ≥ 2.
         seeds: S of them; thought noise comes from each one's own stream.
         sizes: of the thoughts.
-        full: all metrics, or `nll` and `accuracy` only.
+        full: all metrics, or those that need no other thoughts.
 
     Returns:
         Name -> (S,) float64.
@@ -81,6 +81,8 @@ def evaluate(
         trace = model.talk(context, thoughts)
         said = thoughts is not None and thoughts.symbols.shape[4] > 0
         _predictions(meter, trace, batch, said)
+        if said:
+            _thoughts(meter, trace, batch)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
@@ -89,7 +91,6 @@ def evaluate(
         if thoughts is None or not said:
             continue
         fixed = thoughts.symbols[:, :1, :1, :1] if fixed is None else fixed
-        _thoughts(meter, trace, batch)
         others = {
             "nll_shuffled": thoughts.symbols.roll(1, 1),
             "nll_constant": fixed.expand_as(thoughts.symbols),

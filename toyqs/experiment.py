@@ -61,6 +61,8 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         for record in records:
             record.log.close()
         raise
+    if curve.snr:
+        final |= {"policy_snr": torch.stack(curve.snr).mean(0)}
     common = {
         "results_version": config_key.RESULTS_VERSION,
         "bayes_floor": config.task.floor(),
@@ -106,23 +108,26 @@ class _Curve:
         steps = settings.steps
         due = range(every, steps + 1, every) if every else range(1, NUM_EVALUATIONS + 1)
         self.due = {*due, steps} if every else {math.ceil(i * steps / NUM_EVALUATIONS) for i in due}
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.sums: dict[str, Tensor] = {}  # since the last evaluation
+        self.counts: dict[str, int] = {}  # of the values in them
+        self.snr: list[Tensor] = []  # of the policy, (S,) each
 
     def __call__(self, step: int, values: dict[str, Tensor]) -> None:
         """Take the values (S,) of a training step."""
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
+        if "policy_snr" in values:
+            self.snr.append(values["policy_snr"])
         if step not in self.due:
             self.progress(step, None)
             return
         measured = evaluate(self.model, self.held_out, self.seeds, self.settings.thoughts, full=False)
-        means = {name: value / self.count for name, value in self.sums.items()}
+        means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, record in enumerate(self.records):
             for kind, metrics in (("train", means), ("held_out", measured)):
                 record.log.write(step, kind, {name: float(value[index]) for name, value in metrics.items()})
-        self.sums, self.count = {}, 0
+        self.sums, self.counts = {}, {}
         self.progress(step, float(measured["nll"].mean()))
 
 

@@ -56,14 +56,17 @@ class Optimiser:
         """Forget the gradients."""
         self.grads.zero_()
 
+    def per_seed(self, values: Tensor) -> Tensor:
+        """The sums over each seed's parameters (S,) of values as long as the buffers."""
+        return values.new_zeros(self.num_seeds).index_add_(0, self.seed_of, values)
+
     def clip(self, max_norm: float) -> Tensor:
         """Scale each seed's gradient down to a norm of at most max_norm (0: leave it).
 
         Returns:
             (S,) the norms before.
         """
-        squares = self.grads.new_zeros(self.num_seeds).index_add_(0, self.seed_of, self.grads.square())
-        norms = squares.sqrt()
+        norms = self.per_seed(self.grads.square()).sqrt()
         if max_norm:
             scale = (norms + 1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0)
             self.grads.mul_(scale.index_select(0, self.seed_of))

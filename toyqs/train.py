@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from toyqs.objectives.objective import Loss
 from toyqs.optim import Optimiser
+from toyqs.signal import measured_at, policy_snr
 from toyqs.streams import ThoughtSizes, stream, thought_noise
 from toyqs.types import Batch, Model, Trace, focus, thinking_positions
 
@@ -123,15 +125,16 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
 
 
 def _split(drawn: Drawn, size: int) -> Iterator[Drawn]:
-    """Parts of `size` sequences each, along the axis B."""
+    """Parts of `size` sequences each, along the axis B; what is left over is left out."""
 
     def parts(field: Any) -> Iterator[Any]:
         if field is None:
             return itertools.repeat(None)
         if isinstance(field, tuple):
             return map(type(field), *map(parts, field))
+        whole = field[:, : field.shape[1] // size * size]
         # Copied once, so that no step meets a tensor with gaps.
-        return iter(field.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
+        return iter(whole.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
 
     return parts(drawn)
 
@@ -171,10 +174,14 @@ def train(
         objective: trace and batch -> parts of the loss.
         data: from `draws`.
         settings: plain numbers.
-        report: called after every step with its number, from 1, and the values (S,) of that step.
+        report: called after every step with its number, from 1, and the values (S,) of that step; ten times
+            in a training they hold `policy_snr` (signal.py).
     """
     assert isinstance(model, nn.Module)
     optimiser = Optimiser(model, settings.lr_multipliers)
+    measured = measured_at(settings.steps) if settings.batch_size > 1 else set()
+    alone = dict.fromkeys(settings.weights, 0.0) | {"policy": 1.0}
+    in_halves = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
     reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
     for step in range(settings.steps):
         drawn, progress = next(data), step / settings.steps
@@ -188,6 +195,18 @@ def train(
             values = accumulate(model, objective, drawn, weights, settings, running, floor)
             optimiser.clip(settings.max_norm)
             optimiser.step(learning_rate(step, settings))
+        if step + 1 in measured and weights.get("policy") and "policy" in values:
+            again = partial(
+                accumulate,
+                model,
+                objective,
+                weights=alone,
+                settings=in_halves,
+                running_reward=running,
+                floor=floor,
+            )
+            halves = _split(drawn, settings.batch_size // 2)
+            values["policy_snr"] = policy_snr(optimiser, halves, again)
         if "reward" in values:
             reward = REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"]
             decay *= REWARD_DECAY
@@ -218,7 +237,7 @@ def accumulate(
         floor: least weight of a thought in the prediction, where the mixer weighs it.
 
     Returns:
-        Name -> (S,), the loss's parts and the reward over the batch.
+        Name -> (S,), the loss's parts, meters and the reward over the batch.
     """
     values: dict[str, Tensor] = {}
     for part, share in _shares(drawn, settings.grad_acc):
@@ -227,7 +246,9 @@ def accumulate(
         loss = objective(trace, part.counted)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         sum(terms[1:], terms[0]).sum().backward()
-        seen = loss.parts if loss.reward is None else {**loss.parts, "reward": loss.reward}
+        seen = loss.parts | (loss.meters or {})
+        if loss.reward is not None:
+            seen["reward"] = loss.reward
         for name, value in seen.items():
             counted = share * value.detach()
             values[name] = values[name] + counted if name in values else counted

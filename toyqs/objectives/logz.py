@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toyqs.objectives.policy import log_mean_exp_of_others
 from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
-from toyqs.types import Trace
+from toyqs.types import Batch, Trace
 
 EFFECTIVE_SAMPLES = 2.0  # fewer, and an estimate of log Z rests on one thought: logz_mse leaves it out
 
@@ -69,7 +69,18 @@ class LogZ(Tempered):
         """(S, B, T)."""
         log_z, samples = log_z_of_others(reward, beta, sampling_density(log_prob, trace))
         fault = logz(reward, log_prob, beta, log_z)
-        return fault.where(samples >= EFFECTIVE_SAMPLES * (1 - 1e-6), 0.0).mean(-1)
+        return fault.where(_enough(samples), 0.0).mean(-1)
+
+    def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
+        """How many samples are behind an estimate of log Z, and the share of thoughts masked for too few."""
+        assert trace.log_prob is not None
+        density = sampling_density(trace.log_prob.sum(-1), trace)
+        _, samples = log_z_of_others(reward, self.beta(reward, batch), density)
+        return {"effective_samples": samples.mean(-1), "masked": 1.0 - _enough(samples).to(reward).mean(-1)}
+
+
+def _enough(samples: Tensor) -> Tensor:
+    return samples >= EFFECTIVE_SAMPLES * (1 - 1e-6)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from toyqs.types import Batch, Trace
 
 
 class Loss(NamedTuple):
-    """The parts of a loss, each (S,), and the mean reward (S,) where there are thoughts to reward."""
+    """The parts of a loss, each (S,), the mean reward (S,) where there are thoughts to reward, and meters."""
 
     parts: dict[str, Tensor]
     reward: Tensor | None = None
+    meters: dict[str, Tensor] | None = None  # (S,) each: what is logged of a step beside its loss
 
 
 Reward = Callable[[Tensor, Trace, Batch], Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
@@ -172,7 +173,11 @@ class Thinking(Objective):
         if critic is not None:
             means["critic"] = critic
         parts = {name: policy.position_mean(value, batch.weights) for name, value in means.items()}
-        return Loss(parts, policy.position_mean(reward.mean(-1), batch.weights))
+        meters = {
+            name: policy.position_mean(value, batch.weights)
+            for name, value in self.meters(reward, trace, batch).items()
+        }
+        return Loss(parts, policy.position_mean(reward.mean(-1), batch.weights), meters)
 
     def _scores(self, each: Tensor, trace: Trace, batch: Batch) -> tuple[Tensor, Tensor]:
         """The rewards and what the predictor climbs, (S, B, T, K), from log q of each token."""
@@ -187,6 +192,10 @@ class Thinking(Objective):
     def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
         """What a critic learns from, per position (S, B, T); None without one."""
         return None
+
+    def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
+        """What else is worth logging, per position (S, B, T) each."""
+        return {}
 
     def predictor_loss(self, log_q: Tensor) -> Tensor:
         """The predictor's loss per position (S, B, T), from log q (S, B, T, K)."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from toyqs.objectives.objective import Thinking
-from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
+from toyqs.objectives.tempered import Temperature, Tempered, effective_samples, sampling_density
 from toyqs.types import Batch, Trace
 
 
@@ -44,6 +44,10 @@ class Listwise(Tempered):
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
         """(S, B, T)."""
         return listwise(reward, log_prob, beta)
+
+    def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
+        """How many thoughts count in the rewards' softmax."""
+        return {"effective_samples": effective_samples((reward / self.beta(reward, batch)).softmax(-1))}
 
 
 def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
@@ -115,3 +119,10 @@ class WeightedMLE(Tempered):
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
         """(S, B, T)."""
         return weighted_mle(reward, log_prob, beta, sampling_density(log_prob, trace))
+
+    def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
+        """How many thoughts count by their weights."""
+        assert trace.log_prob is not None
+        density = sampling_density(trace.log_prob.sum(-1), trace)
+        weights = (reward / self.beta(reward, batch) - density).softmax(-1)
+        return {"effective_samples": effective_samples(weights)}

@@ -29,14 +29,24 @@ class Tempered(Thinking):
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """The loss at the temperature of this batch, (S, B, T)."""
         assert trace.log_prob is not None
-        beta: Temperature = self.temperature
-        if self.temperature_scale == "spread":
-            beta = (beta * position_mean(reward.std(-1), batch.weights) + TINY).view(-1, 1, 1, 1)
+        beta = self.beta(reward, batch)
         return self.at_temperature(beta, reward, trace.log_prob.sum(-1), trace)
+
+    def beta(self, reward: Tensor, batch: Batch) -> Temperature:
+        """The temperature of a batch."""
+        if self.temperature_scale == "absolute":
+            return self.temperature
+        spread = position_mean(reward.std(-1), batch.weights)
+        return (self.temperature * spread + TINY).view(-1, 1, 1, 1)
 
     @abstractmethod
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
         """The loss per position (S, B, T), from rewards and log π (S, B, T, K)."""
+
+
+def effective_samples(weights: Tensor) -> Tensor:
+    """How many of the K thoughts count, 1 / Σ w̄², from weights (S, B, T, K) that sum to 1: (S, B, T)."""
+    return weights.square().sum(-1).reciprocal()
 
 
 def sampling_density(log_prob: Tensor, trace: Trace) -> Tensor:
