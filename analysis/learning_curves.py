@@ -26,12 +26,12 @@ from analysis.choosing import (
     telling_apart,
     thinking_cells,
 )
+from analysis.curves import held_out
 from analysis.findings import LINE, NLL_HEADING, arm_names, find, floor_of, loss_lines
 from analysis.gathering import Product, run_script
 from toyqs import plotting
 from toyqs.cells import Cell
 from toyqs.evidence import interval
-from toyqs.results import load_curve
 
 DESCRIPTION = """\
 Draw the held-out NLL of every arm against the training step (logarithmic), a panel for each cell: thin
@@ -76,23 +76,12 @@ def _curves(runs: Path, cell: Cell, problems: list[str]) -> Curves:
     curves: dict[str, dict[int, pd.Series]] = {}
     for arm, frame in cell.arms.items():
         for key, seed in zip(frame.get("key", ()), frame.get("seed", ()), strict=True):
-            curve = _curve(runs, key)
+            curve = held_out(runs, key)
             if len(curve):
                 curves.setdefault(arm, {})[seed] = curve
             else:
                 problems.append(f"no readable curve: {arm} seed {seed}, {runs / key / 'metrics.jsonl'}")
     return curves
-
-
-def _curve(runs: Path, key: str) -> pd.Series:
-    """Held-out NLL by step; empty where the file is missing or damaged."""
-    try:
-        lines = load_curve(runs, key)
-        # a logarithmic axis has no place for what was measured before the first step
-        held_out = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
-        return held_out.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
-    except (OSError, ValueError, KeyError):
-        return pd.Series(dtype=float)
 
 
 def _together(curves: Mapping[int, pd.Series]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from toyqs.evidence import interval, reasoning_gain, verdict
+from toyqs.evidence import interval, onset, reasoning_gain, verdict
 
 
 def arm(values, seeds=None):
@@ -108,3 +108,21 @@ def test_the_sentence_claims_no_more_than_was_controlled_for():
     assert "No control with as much capacity" in verdict(gains(zero_length=HIGH)).sentence
     lost = gains(zero_length=(1.0, math.nan, 1.0, 1.0))
     assert "Seed 1 diverged in thinking or in zero_length" in verdict(lost).sentence
+
+
+def test_onset_is_the_first_step_above_chance() -> None:
+    steps = [10, 20, 30, 40]
+    control = pd.DataFrame(dict.fromkeys((1, 2, 3), 1.0), index=steps)
+    thinking = pd.DataFrame(
+        {1: [1.0, 0.5, 0.7, 0.1], 2: [1.0, 1.0, 0.71, 0.2], 3: [1.0, 0.9, 0.69, 0.1]}, index=steps
+    )
+    assert onset(thinking, control) == 30
+    assert onset(control, control) is None, "a gain of nothing is not above 0"
+    assert onset(control, thinking) is None
+    assert onset(thinking[[1]], control) is None, "one seed has no interval"
+    assert onset(thinking.drop(index=30), control) == 40, "only what both were measured at"
+    assert onset(thinking.assign(**{"2": float("nan")}).iloc[::-1], control) == 30
+    lost = thinking.copy()
+    lost.loc[30, 2] = float("nan")
+    assert onset(lost, control) == 40, "a seed that diverged there is not left out"
+    assert onset(pd.DataFrame(), control) is None

@@ -112,6 +112,22 @@ def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = 
     return (columns[1].loc[seeds] - columns[0].loc[seeds]).rename("gain").rename_axis("seed")
 
 
+def onset(thinking: pd.DataFrame, control: pd.DataFrame) -> int | None:
+    """The first evaluation at which thinking is better than a control beyond chance.
+
+    Args:
+        thinking: held-out NLL, a row for each step and a column for each seed.
+        control: likewise; the steps and seeds that both have are compared.
+
+    Returns:
+        The step at which the 95 % t-interval of the paired gain first lies above 0; None: never, or
+        there are fewer than two seeds in common.
+    """
+    gains = (control - thinking).dropna(axis=0, how="all").dropna(axis=1, how="all")
+    steps = [step for step, row in gains.sort_index().iterrows() if interval(row).lower > 0]
+    return int(steps[0]) if steps else None
+
+
 def verdict(gains: Mapping[str, pd.Series]) -> Verdict:
     """Whether thinking helped, judged by paired 95 % t-intervals of its gain over the controls.
 

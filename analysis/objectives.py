@@ -1,0 +1,215 @@
+"""Objectives side by side on one task: what each gains, what it costs, how clear its gradient is."""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis import drawing
+from analysis.choosing import Refusal, setting_line, spelled, telling_apart, thinking_cells
+from analysis.curves import by_step
+from analysis.findings import LINE, Finding, estimate, find
+from analysis.gathering import Product, run_script
+from toyqs import plotting
+from toyqs.cells import Cell
+from toyqs.evidence import Interval, onset
+
+DESCRIPTION = """\
+Draw for every objective in a folder, and every number of thoughts K, what thinking gains over zero-length
+thoughts (every seed's point, means and 95 % t-intervals), the CPU seconds of a seed and the
+signal-to-noise ratio of the policy's gradient. Print them as a table, with the step from which thinking is
+better beyond chance. Run the objectives with controls=fair."""
+
+NUMBER, CONTROL = "trice_samples", "zero_length"
+NAMING = ("objective", "thoughts", "reward", "baseline", "advantage_scale", "value_sees")
+LEGEND = """\
+gain: over zero-length thoughts, paired by seed; from step: the first evaluation at which it is above 0
+beyond chance; started: seeds whose thoughts are used at the end; SNR: signal-to-noise ratio of the
+policy's gradient, the mean of ten measures over the training; ±: half of a 95 % t-interval over seeds"""
+MOST = 40  # rows that can still be read
+BAND = 0.8  # of a row's height, for the marks of all K
+SHADES = ("#85C1E9", "#2E75B6", "#08306B", "#000000")
+
+
+class Line(NamedTuple):
+    """One objective at one K; each series is indexed by seed."""
+
+    name: str
+    number: int  # K
+    found: Finding
+    nll: pd.Series
+    gain: pd.Series  # over zero_length
+    seconds: pd.Series
+    snr: pd.Series
+    onset: int | None
+    started: int | None  # seeds
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line: see DESCRIPTION; returns the exit code."""
+    return run_script(objectives, DESCRIPTION, "objectives.png", words)
+
+
+def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
+    """Figure and table of the cells of a sweep over objectives, and perhaps over K.
+
+    Args:
+        runs: their folder.
+        cells: those chosen; plain models among them are left out.
+    """
+    cells = thinking_cells(runs, cells)
+    if not any(CONTROL in cell.arms for cell in cells):
+        raise Refusal(f"{runs}: no {CONTROL} control to compare with; give the sweep controls=fair", 1)
+    keys = telling_apart(cells, (NUMBER, *NAMING))
+    lines = [_line(runs, cell, name) for cell, name in zip(cells, names(cells, keys), strict=True)]
+    best = _best(lines)
+    if len(best) > MOST:
+        raise Refusal(f"{runs}: {len(best)} objectives, more than {MOST}; choose among them with KEY=VALUE")
+    lines.sort(key=lambda line: (-best[line.name], line.name, line.number))
+    text = [*textwrap.wrap(setting_line(cells), LINE), "", *_text(lines)]
+    return Product(_figure(lines, cells), _table(lines), text, [line.found for line in lines], keys)
+
+
+def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
+    """What each cell's objective is called: `objective`, and the settings in which few are like it.
+
+    Args:
+        cells: of a sweep.
+        keys: the settings that tell them apart.
+    """
+    spellings = {key: [spelled(cell.settings.get(key)) for cell in cells] for key in keys}
+    usual = {key: Counter(values).most_common(1)[0][0] for key, values in spellings.items()}
+    found = []
+    for cell in cells:
+        told = {key: spelled(cell.settings.get(key)) for key in keys if key not in (NUMBER, "objective")}
+        unusual = [f"{key}={value}" for key, value in told.items() if value != usual[key]]
+        found.append(" ".join([str(cell.settings.get("objective")), *unusual]))
+    return found
+
+
+def _line(runs: Path, cell: Cell, name: str) -> Line:
+    (arm, thinking), found = next(iter(cell.arms.items())), find(cell)
+    nothing = pd.Series(dtype=float)
+    rows = thinking.set_index("seed") if len(thinking) else thinking
+    seconds, snr = (rows[x].astype(float) if x in rows else nothing for x in ("cpu_seconds", "policy_snr"))
+    known = rows["started"].dropna() if "started" in rows else ()
+    begun = (
+        onset(by_step(runs, thinking), by_step(runs, cell.arms[CONTROL])) if CONTROL in cell.arms else None
+    )
+    return Line(
+        name,
+        cell.settings[NUMBER],
+        found,
+        nll=found.losses.get(arm, nothing),
+        gain=found.gains.get(CONTROL, nothing),
+        seconds=seconds,
+        snr=snr.dropna(),
+        onset=begun,
+        started=int(sum(known)) if len(known) else None,
+    )
+
+
+def _best(lines: Sequence[Line]) -> dict[str, float]:
+    """The greatest mean gain of each objective, whatever its K."""
+    best: dict[str, float] = {}
+    for line in lines:
+        mean = estimate(line.gain).mean
+        best[line.name] = max(best.get(line.name, -math.inf), -math.inf if math.isnan(mean) else mean)
+    return best
+
+
+def _table(lines: Sequence[Line]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        row: dict[str, Any] = {"objective": line.name, "K": line.number, "seeds": len(line.nll)}
+        for column in ("nll", "gain", "snr"):
+            found = estimate(getattr(line, column))
+            row |= {column: found.mean, f"{column}_half_width": found.half_width}
+        row |= {"onset": line.onset, "cpu_seconds": estimate(line.seconds).mean, "started": line.started}
+        rows.append(row | {"verdict": line.found.verdict})
+    return pd.DataFrame(rows).astype({"onset": "Int64", "started": "Int64"})
+
+
+def _text(lines: Sequence[Line]) -> list[str]:
+    """The table in columns."""
+    rows = [["objective", "K", "NLL, nats", "gain, nats", "from step", "started", "SNR", "CPU s"]]
+    for line in lines:
+        numbers = [
+            str(line.number),
+            _plus_minus(estimate(line.nll), ".3f"),
+            _plus_minus(estimate(line.gain), "+.3f"),
+            "–" if line.onset is None else str(line.onset),
+            "–" if line.started is None else f"{line.started} of {len(line.nll)}",
+            _plus_minus(estimate(line.snr), ".2f"),
+            f"{estimate(line.seconds).mean:.1f}",
+        ]
+        rows.append([line.name, *numbers])
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    told = []
+    for name, *rest in rows:
+        cells = (text.rjust(width) for text, width in zip(rest, widths, strict=True))
+        told.append("  ".join([name.ljust(first), *cells]))
+    return [*told, "", *LEGEND.splitlines()]
+
+
+def _plus_minus(found: Interval, form: str) -> str:
+    if not found.count or math.isnan(found.mean):
+        return "–"
+    half = "" if math.isnan(found.half_width) else f" ± {found.half_width:{form.strip('+')}}"
+    return f"{found.mean:{form}}{half}"
+
+
+def _figure(lines: Sequence[Line], cells: Sequence[Cell]) -> Figure:
+    rows = list(dict.fromkeys(line.name for line in lines))
+    numbers = sorted({line.number for line in lines})
+    figure = plotting.new_figure(13, 1.8 + (0.25 + 0.12 * len(numbers)) * len(rows))
+    panels = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
+    shift = dict(zip(numbers, drawing.offsets(len(numbers), BAND), strict=True))
+    colours = {number: SHADES[min(place, len(SHADES) - 1)] for place, number in enumerate(numbers)}
+    for axes, column in zip(panels, ("gain", "seconds", "snr"), strict=True):
+        for line in lines:
+            place = rows.index(line.name) + shift[line.number]
+            _mark(axes, place, getattr(line, column), colours[line.number])
+        for row in range(1, len(rows), 2):
+            axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", linewidth=0, zorder=0)
+        axes.grid(False, axis="y")
+    panels[0].axvline(0, color="black", linewidth=1, zorder=1)
+    panels[2].axvline(0, color="black", linewidth=1, zorder=1)
+    panels[1].set_xlim(left=0)
+    panels[0].set_yticks(np.arange(len(rows)), [textwrap.fill(row, 36) for row in rows])
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    labels = ("gain over zero-length thoughts, nats", "CPU seconds a seed", "signal-to-noise of the policy")
+    for axes, label in zip(panels, labels, strict=True):
+        axes.set_xlabel(label)
+    marks = [Line2D([], [], color=colours[number], marker="o", label=f"K = {number}") for number in numbers]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
+    figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
+    return figure
+
+
+def _mark(axes: Axes, place: float, values: pd.Series, colour: str) -> None:
+    """Every seed's point, the mean and its interval, along x."""
+    values = values.dropna()
+    if values.empty:
+        return
+    found = estimate(values)
+    half = 0.0 if math.isnan(found.half_width) else found.half_width
+    axes.errorbar([found.mean], [place], xerr=[half], fmt="o", color=colour, markersize=4.5, capsize=2)
+    axes.scatter(values, [place] * len(values), color=colour, s=9, alpha=0.45, linewidths=0, zorder=3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

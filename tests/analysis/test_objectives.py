@@ -1,0 +1,69 @@
+"""Objectives side by side."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis import objectives
+from tests.analysis.synthetic import Figures, Script, settings, write
+
+THINKING = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+ZERO = {1: 1.1, 2: 1.3, 3: 1.2, 4: 1.4}  # gains 1.0, 1.1, 0.9, 1.0
+WORSE = {seed: nll + 0.5 for seed, nll in THINKING.items()}
+
+
+@pytest.fixture
+def call(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Script(objectives.main, "objectives.png", Figures(monkeypatch), capsys)
+
+
+def cell(folder, name, number=4, found=THINKING, zero=ZERO, columns=None, **changes):
+    arms = {"thinking": found} | ({"zero_length": zero} if zero else {})
+    write(folder / "runs", settings(objective=name, trice_samples=number, **changes), arms, **(columns or {}))
+
+
+def test_every_objective_and_k(tmp_path, call):
+    for number in (2, 4):
+        cell(tmp_path, "reinforce", number, columns={"policy_snr": 0.5})
+        cell(tmp_path, "reinforce", number, WORSE, baseline="value", columns={"policy_snr": -0.1})
+        cell(tmp_path, "pathwise", number, WORSE)
+    code, out, err, figure, table = call(really=True)
+    assert (code, err) == (0, "") and (tmp_path / "objectives.png").read_bytes().startswith(b"\x89PNG")
+    assert list(table["objective"]) == ["reinforce"] * 2 + ["pathwise"] * 2 + ["reinforce baseline=value"] * 2
+    assert list(table["K"]) == [2, 4] * 3
+    first = table.iloc[0]
+    assert first["gain"] == pytest.approx(1.0) and first["gain_half_width"] == pytest.approx(0.1299, abs=1e-4)
+    assert first["nll"] == pytest.approx(0.25) and first["cpu_seconds"] == 2.0 and first["snr"] == 0.5
+    assert table["snr"].isna().sum() == 2 and (table["started"] == 4).all()
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(table["objective"].unique())
+    assert "reinforce baseline=value" in out and "+1.000 ± 0.130" in out and "4 of 4" in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_the_onset_is_where_the_gain_leaves_chance(tmp_path, call):
+    """The curves of both arms fall from 1.8 above their ends: the gain is there at once."""
+    cell(tmp_path, "reinforce")
+    cell(tmp_path, "vargrad", found=ZERO)  # no gain at all
+    _, out, _, _, table = call()
+    assert table["onset"][0] == 23 and table["onset"].isna()[1]
+    assert "      23 " in out
+
+
+def test_a_folder_without_the_control_is_refused(tmp_path, call):
+    cell(tmp_path, "reinforce", zero=None)
+    code, _, err, _, _ = call()
+    assert code == 1 and "no zero_length control" in err and "controls=fair" in err
+
+
+def test_a_seed_that_diverged_has_no_mean(tmp_path, call):
+    cell(tmp_path, "reinforce", found=THINKING | {4: None})
+    code, out, _, _, table = call()
+    assert code == 0 and table["gain"].isna().all() and "Diverged" in out
+
+
+def test_choices_narrow_a_folder(tmp_path, call):
+    cell(tmp_path, "reinforce")
+    cell(tmp_path, "vargrad")
+    _, _, _, _, table = call("objective=vargrad")
+    assert list(table["objective"]) == ["vargrad"]
