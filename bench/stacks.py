@@ -17,9 +17,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.step import processor
-from toyqs.build import build_model, build_objective, build_settings, count_cost
+from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
+from toyqs.counting import count_cost
 from toyqs.train import draws, train
 
 SIZES = (1, 2, 4, 8, 16)

@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from toyqs import sweep  # noqa: E402
-from toyqs.build import count_cost  # noqa: E402
 from toyqs.cells import load_cells  # noqa: E402
 from toyqs.config import RunConfig  # noqa: E402
 from toyqs.config_key import resolved  # noqa: E402
+from toyqs.counting import count_cost  # noqa: E402
 
 SMALL: dict[str, Any] = {
     "base_lm_hidden_dim": 2,

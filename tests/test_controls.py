@@ -6,10 +6,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from toyqs.build import count_cost, count_parameters
+from toyqs.build import count_parameters
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
 from toyqs.controls import matched_controls, matched_width, unmatched_controls
+from toyqs.counting import count_cost
 
 
 def thinking(**changes: object) -> RunConfig:

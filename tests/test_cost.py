@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.build import build_objective, build_settings, count_cost, count_parameters
+from toyqs.build import build_objective, build_settings, count_parameters
 from toyqs.config import RunConfig
+from toyqs.counting import count_cost
 from toyqs.train import accumulate, draws
 
 V, T, THINKING = tiny.SYMBOLS, 4, 2

@@ -40,8 +40,9 @@ EDGES: dict[str, set[str]] = {
     "train": {"types", "streams", "objectives", "optim", "signal"},
     "evaluate": {"types", "streams", "objectives"},
     "build": {
-        "types", "streams", "config", "traits", "cost", "model", "objectives", "tasks", "train", "evaluate",
+        "types", "streams", "config", "traits", "model", "objectives", "tasks", "train", "evaluate",
     },
+    "counting": {"config", "build", "cost", "train"},
     "results": set(),
     "evidence": set(),
     "cells": {"results"},
@@ -54,7 +55,7 @@ EDGES: dict[str, set[str]] = {
     },
     "packing": set(),
     "locks": {"results"},
-    "plan": {"config", "config_key", "config_checks", "controls", "build", "cost"},
+    "plan": {"config", "config_key", "config_checks", "controls", "build", "cost", "counting"},
     "progress": {"plan"},
     "attempt": {"config_key", "experiment", "locks", "plan", "results"},
     "workers": {"attempt", "config_key", "locks", "plan", "progress", "results"},
@@ -67,8 +68,8 @@ EDGES: dict[str, set[str]] = {
     "run": {"compose", "sweep"},
     "analysis": {"results", "evidence", "cells", "plotting", "report"},
     "bench": {
-        "types", "streams", "config", "config_key", "build", "model", "objectives", "tasks", "train",
-        "results",
+        "types", "streams", "config", "config_key", "build", "counting", "model", "objectives", "tasks",
+        "train", "results",
     },
 }  # fmt: skip
 
@@ -96,6 +97,7 @@ PACKAGES: dict[str, set[str]] = {
     "train": {"torch"},
     "evaluate": {"torch"},
     "build": {"torch"},
+    "counting": set(),
     "results": {"pandas"},
     "evidence": {"numpy", "pandas", "scipy"},
     "cells": {"pandas"},

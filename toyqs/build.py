@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from toyqs.config import RunConfig
-from toyqs.cost import Cost, measure
 from toyqs.model.core import Core
 from toyqs.model.critic import ValueHead
 from toyqs.model.gru import GRU
@@ -23,7 +22,7 @@ from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.family import member, with_settings
 from toyqs.objectives.objective import Predicting
 from toyqs.streams import ThoughtSizes
-from toyqs.train import Objective, Settings, Weight, accumulate, draws, with_thoughts
+from toyqs.train import Objective, Settings, Weight
 from toyqs.traits import (
     WEIGHED,
     base_matters,
@@ -226,10 +225,19 @@ def build_settings(config: RunConfig) -> Settings:
         reference=config.reference,
         inner_steps=config.inner_steps if speaks(config) and member(config).repeats else 0,
         num_ahead=tokens_ahead(config),
+        stages=_stages(config),
         gate_floor=config.gate_floor if mixing_of(config) in WEIGHED else 0.0,
         lr_multipliers=multipliers,
         weights=weights,
     )
+
+
+def _stages(config: RunConfig) -> tuple[int, ...]:
+    """Lengths of the thoughts in the order of training; none where they stay the same."""
+    if config.length_schedule == "constant" or not speaks(config):
+        return ()
+    rising = tuple(range(config.min_reasoning_len, config.max_reasoning_len + 1))
+    return rising if config.length_schedule == "short_to_long" else rising[::-1]
 
 
 def thought_sizes(config: RunConfig) -> ThoughtSizes:
@@ -239,25 +247,6 @@ def thought_sizes(config: RunConfig) -> ThoughtSizes:
     num_symbols = config.thought_vocab or config.task.vocab_size
     noise = {"gaussian": config.latent_dim, "gumbel": num_symbols, "state": config.reasoner_hidden_dim}
     return ThoughtSizes(config.trice_samples, config.max_reasoning_len, noise.get(thoughts_of(config), 0))
-
-
-def count_cost(config: RunConfig) -> Cost:
-    """Parameters, FLOPs and recurrent steps of a run's training step, for one seed."""
-    model = build_model(config, [0])
-    objective = build_objective(config)
-    settings = build_settings(config)
-    like = next(model.parameters())
-    weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
-
-    drawn = next(draws(config.task, [0], settings, like))
-    running = like.new_zeros(1)
-
-    def step() -> None:
-        ready = with_thoughts(model, drawn) if settings.inner_steps else drawn
-        for _ in range(max(1, settings.inner_steps)):
-            accumulate(model, objective, ready, weights, settings, running)
-
-    return measure(model, step, settings.batch_size * config.task.length(config.seq_len))
 
 
 def count_parameters(config: RunConfig) -> int:

@@ -42,6 +42,8 @@ class RunConfig:
     think_at: str = "marked"  # marked: where the task says so (everywhere in a text); all: everywhere
     trice_samples: int = 4  # K, thoughts per position
     max_reasoning_len: int = 3  # L, symbols per thought
+    length_schedule: str = "constant"  # L in training: constant, long_to_short or short_to_long, in stages
+    min_reasoning_len: int = 1  # the shortest L of such a schedule
     thoughts: str = "token"  # what a symbol is: token, gaussian, gumbel, deterministic, state
     latent_dim: int = 4  # Z, numbers in a gaussian symbol
     sigma: float = 0.3  # about where the learned standard deviation of gaussian and state symbols starts

@@ -27,6 +27,7 @@ CHOICES = {
     "mixing": ("auto", *MIXERS),
     "interpreter_start": ("afresh", "onward"),
     "think_at": ("marked", "all"),
+    "length_schedule": ("constant", "long_to_short", "short_to_long"),
     "thoughts": THOUGHTS,
     "meta_token_mode": ("none", "reparameterise", "lr_multiplier", "grad_scale"),
     "objective": tuple(family()),
@@ -53,7 +54,7 @@ AT_LEAST = {
     ),
     **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
     **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0, "gate_floor": 0},
-    **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0},
+    **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0, "min_reasoning_len": 1},
     **dict.fromkeys(("clip_gradients", "eval_every"), 0),
 }
 

@@ -50,6 +50,8 @@ ADDED: dict[str, Any] = {
     "ahead": "persist",
     "ahead_decay": 1.0,
     "teacher_forcing_weight": 1.0,
+    "length_schedule": "constant",
+    "min_reasoning_len": 1,
     "thoughts": "token",
     "latent_dim": 4,
     "sigma": 0.3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -17,6 +17,19 @@ class Cost(NamedTuple):
     flops_per_step: int  # matrix products of a training step, forward and backward
     flops_per_token: float
     recurrent_steps_per_token: float  # state updates, over all roles and branches, shared ones once
+
+
+def mean(costs: Mapping[Cost, int]) -> Cost:
+    """Of a training step, where the steps differ: cost -> how many of them cost so much.
+
+    Parameters are the same in all; FLOPs are rounded.
+    """
+    total = sum(costs.values())
+    parameters, *counted = (
+        sum(value * count for value, count in zip(values, costs.values(), strict=True)) / total
+        for values in zip(*costs, strict=True)
+    )
+    return Cost(round(parameters), round(counted[0]), *counted[1:])
 
 
 def measure(model: nn.Module, step: Callable[[], object], tokens: int) -> Cost:

@@ -56,7 +56,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress)
     try:
         train(model, build_objective(config), draws(config.task, seeds, settings, like), settings, curve)
-        final = evaluate(model, held_out, seeds, settings.thoughts, full=True)
+        final = evaluate(model, held_out, seeds, settings.sizes_at(settings.steps - 1), full=True)
     except BaseException:
         for record in records:
             record.log.close()
@@ -68,6 +68,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         "bayes_floor": config.task.floor(),
         **cost._asdict(),
         "train_steps": settings.steps,
+        "final_reasoning_len": settings.length_at(settings.steps - 1),
         "sequences_seen": settings.steps * settings.batch_size,
         "cpu_seconds": (time.process_time() - cpu_clock) / len(seeds),
         "wall_seconds": time.perf_counter() - clock,
@@ -122,7 +123,8 @@ class _Curve:
         if step not in self.due:
             self.progress(step, None)
             return
-        measured = evaluate(self.model, self.held_out, self.seeds, self.settings.thoughts, full=False)
+        sizes = self.settings.sizes_at(step - 1)
+        measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False)
         means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, record in enumerate(self.records):
             for kind, metrics in (("train", means), ("held_out", measured)):

@@ -27,6 +27,7 @@ OF_SYMBOLS = (
     *OF_POLICY,
     *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
     *("thought_vocab", "share_lm_head", "meta_token_init"),
+    *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta"),
 )
 
@@ -87,6 +88,8 @@ def _idle_of_model(config: RunConfig) -> list[str]:
     idle = ["simple_lm_head"]
     if config.meta_token_mode == "none":
         idle.append("meta_token_scale")
+    if config.length_schedule == "constant":
+        idle.append("min_reasoning_len")
     if mixing_of(config) not in WEIGHED:
         idle.append("gate_floor")
     if config.n_tokens_ahead == 1:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from toyqs.build import count_cost, count_parameters
+from toyqs.build import count_parameters
 from toyqs.config import RunConfig
 from toyqs.config_key import run_key, settings
 from toyqs.controls import matched_controls, unmatched_controls
 from toyqs.cost import Cost
+from toyqs.counting import count_cost
 
 # FLOPs of one seed's training step, up to which so many seeds are trained side by side on one core: beyond
 # them a stack gains nothing and keeps the other cores waiting. Measured by bench/stacks.py.

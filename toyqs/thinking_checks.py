@@ -59,6 +59,8 @@ def check_thinking(config: RunConfig) -> None:
         raise Refusal(
             f"gate_floor={config.gate_floor}: is the least weight of a thought, at most 1; give 0 to 1"
         )
+    if config.length_schedule != "constant":
+        _check_schedule(config)
     if config.n_tokens_ahead > 1:
         _check_ahead(config)
     if config.max_reasoning_len:
@@ -66,6 +68,21 @@ def check_thinking(config: RunConfig) -> None:
         _check_symbols(config)
         _check_number(config)
         _check_objective(config)
+
+
+def _check_schedule(config: RunConfig) -> None:
+    least, most = config.min_reasoning_len, config.max_reasoning_len
+    if not most:
+        raise Refusal(
+            f"length_schedule={config.length_schedule}: with max_reasoning_len=0 there are no thoughts to "
+            "lengthen or shorten; give max_reasoning_len=2 or more, or length_schedule=constant"
+        )
+    if least >= most:
+        raise Refusal(
+            f"min_reasoning_len={least}: length_schedule={config.length_schedule} goes between it and "
+            f"max_reasoning_len={most}; give a larger max_reasoning_len, a smaller min_reasoning_len or "
+            "length_schedule=constant"
+        )
 
 
 def _check_ahead(config: RunConfig) -> None:

@@ -21,6 +21,7 @@ from toyqs.types import Batch, Model, Trace, focus, thinking_positions
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 COSINE_END = 0.05  # share of the peak at which the cosine ends
+STAGED = 0.75  # share of the steps over which the stages of a length schedule are equally long
 GATE_WARM_UP = 0.25  # share of the training over which the floor of a gate falls to 0
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
 
@@ -56,9 +57,21 @@ class Settings:
     reference: str | None = None  # what trace.reference_log_probs holds: None, oracle, no_thought
     inner_steps: int = 0  # steps on the same thoughts, with their old log-probability; 0: one, without it
     num_ahead: int = 1  # N, tokens that each thinking position predicts
+    stages: tuple[int, ...] = ()  # lengths of the thoughts in turn; none: thoughts.length all along
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
+
+    def length_at(self, step: int) -> int:
+        """How many symbols a thought has in a step, from 0; the last stage goes on to the end."""
+        if not self.stages:
+            return self.thoughts.length
+        passed = int(len(self.stages) * step / (STAGED * self.steps))
+        return self.stages[min(passed, len(self.stages) - 1)]
+
+    def sizes_at(self, step: int) -> ThoughtSizes:
+        """The thoughts of a step, from 0, which may be shorter than the noise that is drawn for them."""
+        return self.thoughts._replace(length=self.length_at(step))
 
     def floor_at(self, progress: float) -> float:
         """The least weight of a thought when `progress` of the training, from 0 to 1, is done."""
@@ -90,6 +103,13 @@ def prepared(batch: Batch, noise: Tensor, num_ahead: int = 1) -> Drawn:
     """A batch (S, B, T) and its thought noise (S, B, T', K, L, …), ready for a step of N tokens."""
     positions = thinking_positions(batch)
     return Drawn(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
+
+
+def shortened(drawn: Drawn, length: int) -> Drawn:
+    """The batch with the noise of each thought's first symbols alone, `length` of them."""
+    if drawn.noise.shape[4] == length:
+        return drawn
+    return drawn._replace(noise=drawn.noise[:, :, :, :, :length].contiguous())
 
 
 def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor) -> Iterator[Drawn]:
@@ -184,7 +204,7 @@ def train(
     in_halves = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
     reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
     for step in range(settings.steps):
-        drawn, progress = next(data), step / settings.steps
+        drawn, progress = shortened(next(data), settings.length_at(step)), step / settings.steps
         weights = {name: w.at(progress) for name, w in settings.weights.items()}
         running = reward / (1.0 - decay) if decay < 1.0 else reward
         if settings.inner_steps:

@@ -1,0 +1,38 @@
+"""What a run's training step costs: built as the run builds it, and counted by cost.py."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from toyqs.build import build_model, build_objective, build_settings
+from toyqs.config import RunConfig
+from toyqs.cost import Cost, mean, measure
+from toyqs.train import Settings, accumulate, draws, shortened, with_thoughts
+
+
+def count_cost(config: RunConfig) -> Cost:
+    """Parameters, FLOPs and recurrent steps of a run's training step, for one seed.
+
+    Where a schedule makes thoughts of several lengths: the mean over all steps of the training.
+    """
+    settings = build_settings(config)
+    if not settings.stages:
+        return _cost_at(config, settings, settings.thoughts.length)
+    steps = Counter(map(settings.length_at, range(settings.steps)))
+    return mean({_cost_at(config, settings, length): count for length, count in steps.items()})
+
+
+def _cost_at(config: RunConfig, settings: Settings, length: int) -> Cost:
+    """Of a training step with thoughts of this length."""
+    model, objective = build_model(config, [0]), build_objective(config)
+    like = next(model.parameters())
+    weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
+    drawn = shortened(next(draws(config.task, [0], settings, like)), length)
+    running = like.new_zeros(1)
+
+    def step() -> None:
+        ready = with_thoughts(model, drawn) if settings.inner_steps else drawn
+        for _ in range(max(1, settings.inner_steps)):
+            accumulate(model, objective, ready, weights, settings, running)
+
+    return measure(model, step, settings.batch_size * config.task.length(config.seq_len))
