@@ -19,8 +19,9 @@ from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
 from toyqs.config_key import run_key
 from toyqs.counting import count_cost
+from toyqs.drawn import shortened
 from toyqs.experiment import run_stack
-from toyqs.train import accumulate, draws, shortened, train
+from toyqs.train import accumulate, draws, train
 
 UP, DOWN = {"length_schedule": "short_to_long"}, {"length_schedule": "long_to_short"}
 KINDS = ("token", "gaussian", "state", "gumbel", "deterministic")

@@ -11,11 +11,12 @@ import torch
 from tests import tiny
 from tests.objectives.test_ahead import MODES, STARTS, config, everywhere
 from toyqs.build import build_objective, build_settings
+from toyqs.drawn import prepared
 from toyqs.evaluate import evaluate
 from toyqs.objectives import rewards
 from toyqs.streams import ThoughtSizes
 from toyqs.tasks.hidden_markov import HiddenMarkov
-from toyqs.train import accumulate, draws, prepared
+from toyqs.train import accumulate, draws
 from toyqs.types import Batch, Trace, thinking_positions
 
 

@@ -15,13 +15,14 @@ from tests.model.test_gru import torch_gru
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
+from toyqs.drawn import prepared, stack
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.streams import ThoughtSizes, stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.train import CHUNK, Settings, Weight, accumulate, draws, learning_rate, prepared, stack, train
+from toyqs.train import CHUNK, Settings, Weight, accumulate, draws, learning_rate, train
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 Values = list[dict[str, Tensor]]

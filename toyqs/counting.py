@@ -7,7 +7,8 @@ from collections import Counter
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
 from toyqs.cost import Cost, mean, measure
-from toyqs.train import Settings, accumulate, draws, shortened, with_thoughts
+from toyqs.drawn import shortened
+from toyqs.train import Settings, accumulate, draws, with_thoughts
 
 
 def count_cost(config: RunConfig) -> Cost:

@@ -17,11 +17,12 @@ from toyqs import config_key
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
 from toyqs.cost import Cost
+from toyqs.drawn import stack
 from toyqs.evaluate import evaluate
 from toyqs.results import write_json
 from toyqs.streams import stream
 from toyqs.tracking import RunLog, environment
-from toyqs.train import Settings, draws, stack, train
+from toyqs.train import Settings, draws, train
 from toyqs.types import Batch, Model, rows
 
 NUM_EVALUATIONS = 20  # while training, where eval_every leaves it open

@@ -7,16 +7,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from toyqs.drawn import Drawn, prepared, shares, shortened, split, stack
 from toyqs.objectives.objective import Loss
 from toyqs.optim import Optimiser
 from toyqs.signal import measured_at, policy_snr
 from toyqs.streams import ThoughtSizes, stream, thought_noise
-from toyqs.types import Batch, Model, Trace, focus, thinking_positions
+from toyqs.types import Batch, Model, Trace
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -88,30 +89,6 @@ class Sampler(Protocol):
         ...
 
 
-class Drawn(NamedTuple):
-    """What a training step consumes."""
-
-    inputs: Tensor  # (S, B, T) long
-    positions: Tensor | None  # (S, B, T') long, those that think; None: all
-    counted: Batch  # at the thinking positions
-    noise: Tensor  # (S, B, T', K, L) or (S, B, T', K, L, W) in [0, 1)
-    forced: Tensor | None = None  # (S, B, T', K, L, ...) symbols sampled before
-    sampler_log_prob: Tensor | None = None  # (S, B, T', K) of the forced thoughts when they were sampled
-
-
-def prepared(batch: Batch, noise: Tensor, num_ahead: int = 1) -> Drawn:
-    """A batch (S, B, T) and its thought noise (S, B, T', K, L, …), ready for a step of N tokens."""
-    positions = thinking_positions(batch)
-    return Drawn(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
-
-
-def shortened(drawn: Drawn, length: int) -> Drawn:
-    """The batch with the noise of each thought's first symbols alone, `length` of them."""
-    if drawn.noise.shape[4] == length:
-        return drawn
-    return drawn._replace(noise=drawn.noise[:, :, :, :, :length].contiguous())
-
-
 def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor) -> Iterator[Drawn]:
     """Training batches and thought noise, each from a stream of its own per seed, without end.
 
@@ -136,39 +113,12 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
         if settings.reference == "oracle" and stacked.oracle is None:
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))  # type: ignore[attr-defined]
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
-        for part in _split(prepared(stacked, silence, settings.num_ahead), size):
+        for part in split(prepared(stacked, silence, settings.num_ahead), size):
             if not settings.thoughts.length:
                 yield part
                 continue
             drawn = thought_noise(noise, part.counted.think, settings.thoughts)
             yield part._replace(noise=drawn.to(like))
-
-
-def _split(drawn: Drawn, size: int) -> Iterator[Drawn]:
-    """Parts of `size` sequences each, along the axis B; what is left over is left out."""
-
-    def parts(field: Any) -> Iterator[Any]:
-        if field is None:
-            return itertools.repeat(None)
-        if isinstance(field, tuple):
-            return map(type(field), *map(parts, field))
-        whole = field[:, : field.shape[1] // size * size]
-        # Copied once, so that no step meets a tensor with gaps.
-        return iter(whole.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
-
-    return parts(drawn)
-
-
-def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
-    """One batch per seed -> a batch (S, B, T) in the model's dtype, on its device.
-
-    The oracle comes along where every batch has one.
-    """
-    fields = zip(*(batch[:4] for batch in batches), strict=True)
-    inputs, targets, weights, think = (torch.cat(field).to(like.device) for field in fields)
-    oracles = [batch.oracle for batch in batches if batch.oracle is not None]
-    oracle = torch.cat(oracles).to(like) if len(oracles) == len(batches) else None
-    return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere, oracle)
 
 
 def learning_rate(step: int, settings: Settings) -> float:
@@ -225,7 +175,7 @@ def train(
                 running_reward=running,
                 floor=floor,
             )
-            halves = _split(drawn, settings.batch_size // 2)
+            halves = split(drawn, settings.batch_size // 2)
             values["policy_snr"] = policy_snr(optimiser, halves, again)
         if "reward" in values:
             reward = REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"]
@@ -244,7 +194,7 @@ def accumulate(
 ) -> dict[str, Tensor]:
     """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
 
-    Each part counts by its share of the thinking positions' weights, so that the gradient is the whole
+    Each part counts by its share of the counted positions' weights, so that the gradient is the whole
     batch's (batch statistics such as advantage_scale=batch_std are then each part's own).
 
     Args:
@@ -260,7 +210,7 @@ def accumulate(
         Name -> (S,), the loss's parts, meters and the reward over the batch.
     """
     values: dict[str, Tensor] = {}
-    for part, share in _shares(drawn, settings.grad_acc):
+    for part, share in shares(drawn, settings.grad_acc):
         trace = _with_reference(_called(model, part, floor), part.counted, settings.reference)
         trace = trace._replace(running_reward=running_reward, sampler_log_prob=part.sampler_log_prob)
         loss = objective(trace, part.counted)
@@ -295,14 +245,3 @@ def _with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trac
     if reference == "no_thought" and trace.base_logits is not None:
         return trace._replace(reference_log_probs=trace.base_logits.detach().log_softmax(-1))
     return trace
-
-
-def _shares(drawn: Drawn, count: int) -> Iterator[tuple[Drawn, Tensor | float]]:
-    """Parts of equally many sequences, and the share (S,) of the whole's weights that each has."""
-    weights = drawn.counted.weights
-    if count == 1:
-        yield drawn, 1.0
-        return
-    total = weights.sum((1, 2))
-    for part in _split(drawn, weights.shape[1] // count):
-        yield part, part.counted.weights.sum((1, 2)) / total

@@ -11,7 +11,8 @@ from tests import latents, tiny
 from tests.model.test_structure import core, linear
 from toyqs.build import build_objective, build_settings
 from toyqs.config import RunConfig
-from toyqs.train import accumulate, prepared
+from toyqs.drawn import prepared
+from toyqs.train import accumulate
 from toyqs.types import Trace, focus, thinking_positions
 
 KINDS = ["gaussian", "gaussian on a path", "state", "state on a path", "gumbel", "deterministic"]

@@ -10,9 +10,10 @@ import torch
 from tests import tiny
 from toyqs.build import build_settings
 from toyqs.config import RunConfig
+from toyqs.drawn import prepared
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.streams import ThoughtSizes, stream, thought_noise
-from toyqs.train import accumulate, prepared
+from toyqs.train import accumulate
 from toyqs.traits import mixing_of
 from toyqs.types import focus, thinking_positions
 

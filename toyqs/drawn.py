@@ -1,0 +1,74 @@
+"""What a training step consumes: a batch and its thought noise, whole or in parts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from toyqs.types import Batch, focus, thinking_positions
+
+
+class Drawn(NamedTuple):
+    """What a training step consumes."""
+
+    inputs: Tensor  # (S, B, T) long
+    positions: Tensor | None  # (S, B, T') long, those that think, or might; None: all
+    counted: Batch  # at these positions
+    noise: Tensor  # (S, B, T', K, L) or (S, B, T', K, L, W) in [0, 1)
+    forced: Tensor | None = None  # (S, B, T', K, L, ...) symbols sampled before
+    sampler_log_prob: Tensor | None = None  # (S, B, T', K) of the forced thoughts when they were sampled
+
+
+def prepared(batch: Batch, noise: Tensor, num_ahead: int = 1) -> Drawn:
+    """A batch (S, B, T) and its thought noise (S, B, T', K, L, …), ready for a step of N tokens."""
+    positions = thinking_positions(batch)
+    return Drawn(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
+
+
+def shortened(drawn: Drawn, length: int) -> Drawn:
+    """The batch with the noise of each thought's first symbols alone, `length` of them."""
+    if drawn.noise.shape[4] == length:
+        return drawn
+    return drawn._replace(noise=drawn.noise[:, :, :, :, :length].contiguous())
+
+
+def split(drawn: Drawn, size: int) -> Iterator[Drawn]:
+    """Parts of `size` sequences each, along the axis B; what is left over is left out."""
+
+    def parts(field: Any) -> Iterator[Any]:
+        if field is None:
+            return itertools.repeat(None)
+        if isinstance(field, tuple):
+            return map(type(field), *map(parts, field))
+        whole = field[:, : field.shape[1] // size * size]
+        # Copied once, so that no step meets a tensor with gaps.
+        return iter(whole.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
+
+    return parts(drawn)
+
+
+def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
+    """One batch per seed -> a batch (S, B, T) in the model's dtype, on its device.
+
+    The oracle comes along where every batch has one.
+    """
+    fields = zip(*(batch[:4] for batch in batches), strict=True)
+    inputs, targets, weights, think = (torch.cat(field).to(like.device) for field in fields)
+    oracles = [batch.oracle for batch in batches if batch.oracle is not None]
+    oracle = torch.cat(oracles).to(like) if len(oracles) == len(batches) else None
+    return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere, oracle)
+
+
+def shares(drawn: Drawn, count: int) -> Iterator[tuple[Drawn, Tensor | float]]:
+    """Parts of equally many sequences, and the share (S,) of the whole's weights that each has."""
+    weights = drawn.counted.weights
+    if count == 1:
+        yield drawn, 1.0
+        return
+    total = weights.sum((1, 2))
+    for part in split(drawn, weights.shape[1] // count):
+        yield part, part.counted.weights.sum((1, 2)) / total
