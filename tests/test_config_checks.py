@@ -62,6 +62,7 @@ def test_every_number_has_a_range() -> None:
         "policy_loss_beta",
         "temperature",
         "clip_ratio",
+        "hard_quantile",
         "sigma",
         "gumbel_temperature",
         "meta_token_scale",

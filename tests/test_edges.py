@@ -29,8 +29,9 @@ EDGES: dict[str, set[str]] = {
     "idle": {"config", "objectives", "traits"},
     "config_key": {"config", "idle", "model.roles", "traits"},
     "refusal": set(),
+    "extent_checks": {"config", "objectives", "refusal", "traits"},
     "thinking_checks": {
-        "config", "idle", "model.roles", "objectives", "refusal", "streams", "traits",
+        "config", "extent_checks", "idle", "model.roles", "objectives", "refusal", "streams", "traits",
     },
     "config_checks": {
         "config", "config_key", "model.roles", "objectives", "refusal", "thinking_checks", "traits",
@@ -40,8 +41,9 @@ EDGES: dict[str, set[str]] = {
     "controls": {"config", "cost", "objectives", "traits"},
     "signal": {"optim"},
     "drawn": {"types"},
-    "train": {"types", "streams", "objectives", "optim", "drawn", "signal"},
-    "evaluate": {"types", "streams", "objectives"},
+    "hard": {"types", "numerics", "objectives"},
+    "train": {"types", "streams", "objectives", "optim", "drawn", "hard", "signal"},
+    "evaluate": {"types", "streams", "objectives", "hard"},
     "build": {
         "types", "streams", "config", "traits", "model", "objectives", "tasks", "train", "evaluate",
     },
@@ -91,6 +93,7 @@ PACKAGES: dict[str, set[str]] = {
     "idle": set(),
     "config_key": set(),
     "refusal": set(),
+    "extent_checks": set(),
     "thinking_checks": set(),
     "config_checks": {"torch"},  # whether the device asked for is there
     "signal": {"torch"},
@@ -98,6 +101,7 @@ PACKAGES: dict[str, set[str]] = {
     "compose": {"hydra", "omegaconf"},
     "controls": set(),
     "drawn": {"torch"},
+    "hard": {"torch"},
     "train": {"torch"},
     "evaluate": {"torch"},
     "build": {"torch"},

@@ -108,7 +108,7 @@ def sampled(settings: RunConfig, size: int = 3, copies: int = 1) -> tuple[Latent
     """A model, a batch of its own for each copy, and noise for it."""
     drawn = [batch(size, seed) for seed in range(copies)]
     many = Batch(*(torch.cat(x) for x in list(zip(*drawn, strict=True))[:4]))
-    number, length, width = thought_sizes(settings)
+    number, length, width, _ = thought_sizes(settings)
     shape = (copies, size, 2, number, length, *([width] if width else []))
     return model(settings, copies), many, noise(shape)
 

@@ -242,11 +242,13 @@ def _stages(config: RunConfig) -> tuple[int, ...]:
 
 def thought_sizes(config: RunConfig) -> ThoughtSizes:
     """How many thoughts there are at a position, how long, and the noise that one symbol takes."""
+    quantile = config.hard_quantile if config.use_reasoner and config.think_at == "hard" else None
     if not speaks(config):
-        return ThoughtSizes(1, 0)
+        return ThoughtSizes(1, 0, hard_quantile=quantile)
     num_symbols = config.thought_vocab or config.task.vocab_size
     noise = {"gaussian": config.latent_dim, "gumbel": num_symbols, "state": config.reasoner_hidden_dim}
-    return ThoughtSizes(config.trice_samples, config.max_reasoning_len, noise.get(thoughts_of(config), 0))
+    width = noise.get(thoughts_of(config), 0)
+    return ThoughtSizes(config.trice_samples, config.max_reasoning_len, width, quantile)
 
 
 def count_parameters(config: RunConfig) -> int:

@@ -39,7 +39,8 @@ class RunConfig:
     meta_token_init: Any = None  # markers start as this thought symbol's embedding: an id, or a token's name
     meta_token_mode: str = "none"  # makes them learn faster: none, reparameterise, lr_multiplier, grad_scale
     meta_token_scale: float = 10.0  # by so much
-    think_at: str = "marked"  # marked: where the task says so (everywhere in a text); all: everywhere
+    think_at: str = "marked"  # marked: where the task says so (everywhere in a text); all: everywhere; hard
+    hard_quantile: float = 0.75  # of hard: of the marked positions, those of higher entropy think
     trice_samples: int = 4  # K, thoughts per position
     max_reasoning_len: int = 3  # L, symbols per thought
     length_schedule: str = "constant"  # L in training: constant, long_to_short or short_to_long, in stages

@@ -26,7 +26,7 @@ MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "thought")  #
 CHOICES = {
     "mixing": ("auto", *MIXERS),
     "interpreter_start": ("afresh", "onward"),
-    "think_at": ("marked", "all"),
+    "think_at": ("marked", "all", "hard"),
     "length_schedule": ("constant", "long_to_short", "short_to_long"),
     "thoughts": THOUGHTS,
     "meta_token_mode": ("none", "reparameterise", "lr_multiplier", "grad_scale"),
@@ -119,6 +119,11 @@ def _check_numbers(config: RunConfig) -> None:
             raise Refusal(
                 f"{name}={getattr(config, name)}: is not above 0; give for example {name}={default}"
             )
+    if not 0 < config.hard_quantile < 1:
+        raise Refusal(
+            f"hard_quantile={config.hard_quantile}: is a share of the positions; give more than 0 and "
+            "less than 1"
+        )
     if config.base_lr <= 0:
         raise Refusal(f"base_lr={config.base_lr}: is not above 0; give for example base_lr=0.006")
     if config.max_steps < 1 and config.max_steps != -1:

@@ -50,6 +50,7 @@ ADDED: dict[str, Any] = {
     "ahead": "persist",
     "ahead_decay": 1.0,
     "teacher_forcing_weight": 1.0,
+    "hard_quantile": 0.75,
     "length_schedule": "constant",
     "min_reasoning_len": 1,
     "thoughts": "token",

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from toyqs.hard import Chosen, choose
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.streams import ThoughtSizes, stream, thought_noise
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
+OVERALL = ("nll", "nll_marginal", "nll_shuffled", "nll_constant", "nll_no_thought")  # of all positions
 CONTEXTS = 64  # contexts and thoughts that the information estimate compares
 
 
@@ -55,6 +57,10 @@ def evaluate(
         nll_no_thought  the same head and no thought, where the model can do that
         information and information_shuffled (see `information`); symbols without a density have none
 
+    Where only the hardest positions think, the others count in all of these, predicted without a thought,
+    and beside them stand `thinking_share` of the positions, `nll_hard` of those that think and `nll_easy`
+    of the others; shuffled thoughts are then those of another sequence's position of the same rank.
+
     Args:
         model: S seeds.
         held_out: (S, B, T), B ≥ 2.
@@ -75,14 +81,15 @@ def evaluate(
     for start, stop in zip(starts, [*starts[1:], total], strict=True):
         batch = rows(held_out, slice(start, stop))
         noise = thought_noise(generators, batch.think, sizes).to(batch.weights)
-        positions = thinking_positions(batch)
-        context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)
+        context, batch, chosen = _read(model, batch, sizes)
         thoughts = model.think(context, noise)
         trace = model.talk(context, thoughts)
         said = thoughts is not None and thoughts.symbols.shape[4] > 0
         _predictions(meter, trace, batch, said)
         if said:
             _thoughts(meter, trace, batch)
+        if chosen is not None:
+            _others(meter, chosen)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
@@ -97,6 +104,7 @@ def evaluate(
         }
         for name, symbols in others.items():
             _nll(meter, name, model.talk(context, model.think(context, noise, symbols)), batch)
+    _join_others(meter)
     if fixed is None or trace.log_prob is None:
         return meter.means()
     return meter.means() | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
@@ -139,8 +147,38 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
 def _information(model: Model, some: Batch, seeds: Sequence[int], sizes: ThoughtSizes) -> dict[str, Tensor]:
     streams = [stream(seed, "information noise") for seed in seeds]
     noise = thought_noise(streams, some.think, sizes._replace(number=1)).to(some.weights)
-    context = model.read(some.inputs, thinking_positions(some))
+    context, _, _ = _read(model, some, sizes)
     return information(model, context, model.think(context, noise))
+
+
+def _read(model: Model, batch: Batch, sizes: ThoughtSizes) -> tuple[Context, Batch, Chosen | None]:
+    """Context and batch at the positions that think, and how these were chosen, where they were."""
+    positions = thinking_positions(batch)
+    context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)
+    if sizes.hard_quantile is None:
+        return context, batch, None
+    chosen = choose(model, context, batch, sizes.thinking(batch.inputs.shape[2]))
+    return chosen.context, chosen.batch, chosen
+
+
+def _others(meter: Meter, chosen: Chosen) -> None:
+    """Measure the positions that do not think."""
+    meter.add("nll_easy", chosen.nll, chosen.weights)
+    meter.add("accuracy", chosen.accuracy, chosen.weights)
+    meter.add("thinking_share", chosen.think.to(chosen.weights), torch.ones_like(chosen.weights))
+
+
+def _join_others(meter: Meter) -> None:
+    """Count them, where there are such, in every NLL: they are predicted alike whatever others think."""
+    sums, weights = meter.sums, meter.weights
+    if "nll_easy" not in sums:
+        return
+    sums["nll_hard"], weights["nll_hard"] = sums["nll"], weights["nll"]
+    for name in OVERALL:
+        if name in sums:
+            sums[name], weights[name] = sums[name] + sums["nll_easy"], weights[name] + weights["nll_easy"]
+    if not weights["nll_easy"].any():
+        del sums["nll_easy"]
 
 
 def _predictions(meter: Meter, trace: Trace, batch: Batch, said: bool) -> None:

@@ -37,7 +37,7 @@ OF_THOUGHTS = (
     *(*OF_SYMBOLS, "n_tokens_ahead", *OF_AHEAD),
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
-    *("interpreter_start", "think_at", "max_reasoning_len"),
+    *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),
 )
 
 
@@ -88,6 +88,8 @@ def _idle_of_model(config: RunConfig) -> list[str]:
     idle = ["simple_lm_head"]
     if config.meta_token_mode == "none":
         idle.append("meta_token_scale")
+    if config.think_at != "hard":
+        idle.append("hard_quantile")
     if config.length_schedule == "constant":
         idle.append("min_reasoning_len")
     if mixing_of(config) not in WEIGHED:

@@ -7,6 +7,7 @@ weights, whatever else they draw: only so are the differences between them paire
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,13 @@ class ThoughtSizes(NamedTuple):
     number: int  # K, thoughts per position
     length: int  # L, symbols per thought
     width: int = 0  # W, uniform numbers per symbol; 0: one, and no axis for it
+    hard_quantile: float | None = None  # given: of a sequence's positions, those above it alone think
+
+    def thinking(self, available: int) -> int:
+        """How many of a sequence's positions think, ⌈(1 − quantile) · available⌉."""
+        if self.hard_quantile is None:
+            return available
+        return math.ceil(round((1.0 - self.hard_quantile) * available, 9))  # 0.3 · 10 is 3, not 4
 
 
 def thought_noise(generators: Sequence[torch.Generator], think_at: Tensor, sizes: ThoughtSizes) -> Tensor:
@@ -39,13 +47,14 @@ def thought_noise(generators: Sequence[torch.Generator], think_at: Tensor, sizes
     Args:
         generators: one per seed.
         think_at: (S, B, T) bool, equally many positions in every sequence.
-        sizes: K, L and W.
+        sizes: K, L and W, and how many of the positions think after all.
 
     Returns:
         (S, B, thinking positions, K, L) or (S, B, thinking positions, K, L, W) float64 in [0, 1), on the
         CPU.
     """
-    shape: tuple[int, ...] = (sizes.length, think_at.shape[1], int(think_at[0, 0].sum()), sizes.number)
+    positions = sizes.thinking(int(think_at[0, 0].sum()))
+    shape: tuple[int, ...] = (sizes.length, think_at.shape[1], positions, sizes.number)
     shape += (sizes.width,) if sizes.width else ()
     drawn = [torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators]
     return torch.stack(drawn).movedim(1, 4)

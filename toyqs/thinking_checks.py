@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toyqs.config import RunConfig
+from toyqs.extent_checks import check_extent
 from toyqs.idle import idle_keys
 from toyqs.model.roles import WeightGroups, check_widths
 from toyqs.objectives.family import family, member, reads
@@ -11,11 +12,11 @@ from toyqs.streams import stream
 from toyqs.traits import (
     GROUP_BASELINES,
     LOSS_OF_REWARD,
-    base_matters,
     has_critic,
     has_policy_loss,
     marker_symbol,
     mixing_of,
+    speaks_alone,
 )
 
 THOUGHTS = ("token", "gaussian", "gumbel", "deterministic", "state")
@@ -59,8 +60,7 @@ def check_thinking(config: RunConfig) -> None:
         raise Refusal(
             f"gate_floor={config.gate_floor}: is the least weight of a thought, at most 1; give 0 to 1"
         )
-    if config.length_schedule != "constant":
-        _check_schedule(config)
+    check_extent(config)
     if config.n_tokens_ahead > 1:
         _check_ahead(config)
     if config.max_reasoning_len:
@@ -68,21 +68,6 @@ def check_thinking(config: RunConfig) -> None:
         _check_symbols(config)
         _check_number(config)
         _check_objective(config)
-
-
-def _check_schedule(config: RunConfig) -> None:
-    least, most = config.min_reasoning_len, config.max_reasoning_len
-    if not most:
-        raise Refusal(
-            f"length_schedule={config.length_schedule}: with max_reasoning_len=0 there are no thoughts to "
-            "lengthen or shorten; give max_reasoning_len=2 or more, or length_schedule=constant"
-        )
-    if least >= most:
-        raise Refusal(
-            f"min_reasoning_len={least}: length_schedule={config.length_schedule} goes between it and "
-            f"max_reasoning_len={most}; give a larger max_reasoning_len, a smaller min_reasoning_len or "
-            "length_schedule=constant"
-        )
 
 
 def _check_ahead(config: RunConfig) -> None:
@@ -210,13 +195,6 @@ def _check_objective(config: RunConfig) -> None:
             "baseline=null_thought: with these settings there is no prediction without a thought; "
             "give use_base_lm=true and mixing=auto, or another baseline"
         )
-
-
-def speaks_alone(config: RunConfig) -> bool:
-    """Whether the model predicts without a thought too."""
-    interpreter = config.interpreter_hidden_dim or config.reasoner_hidden_dim
-    as_wide = base_matters(config) and config.base_lm_hidden_dim == interpreter
-    return mixing_of(config) != "thought" or as_wide
 
 
 def check_reference(config: RunConfig) -> None:

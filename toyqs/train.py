@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.drawn import Drawn, prepared, shares, shortened, split, stack
+from toyqs.hard import Chosen, choose, joined
 from toyqs.objectives.objective import Loss
 from toyqs.optim import Optimiser
 from toyqs.signal import measured_at, policy_snr
@@ -211,9 +212,11 @@ def accumulate(
     """
     values: dict[str, Tensor] = {}
     for part, share in shares(drawn, settings.grad_acc):
-        trace = _with_reference(_called(model, part, floor), part.counted, settings.reference)
+        trace, batch, chosen = _traced(model, part, settings, floor)
+        trace = _with_reference(trace, batch, settings.reference)
         trace = trace._replace(running_reward=running_reward, sampler_log_prob=part.sampler_log_prob)
-        loss = objective(trace, part.counted)
+        loss = objective(trace, batch)
+        loss = loss if chosen is None else joined(loss, chosen)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         sum(terms[1:], terms[0]).sum().backward()
         seen = loss.parts | (loss.meters or {})
@@ -233,8 +236,17 @@ def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
     return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
 
 
-def _called(model: Model, part: Drawn, floor: float) -> Trace:
-    return model(part.inputs, part.positions, part.noise, part.forced, part.counted.targets, floor)
+def _traced(
+    model: Model, part: Drawn, settings: Settings, floor: float
+) -> tuple[Trace, Batch, Chosen | None]:
+    """The trace and the batch at the thinking positions, and how these were chosen, where they were."""
+    if settings.thoughts.hard_quantile is None:
+        given = (part.noise, part.forced, part.counted.targets, floor)
+        return model(part.inputs, part.positions, *given), part.counted, None
+    count = settings.thoughts.thinking(part.counted.inputs.shape[2])
+    chosen = choose(model, model.read(part.inputs, part.positions), part.counted, count)
+    thoughts = model.think(chosen.context, part.noise, part.forced)
+    return model.talk(chosen.context, thoughts, floor), chosen.batch, chosen
 
 
 def _with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:

@@ -48,6 +48,13 @@ def base_matters(config: RunConfig) -> bool:
     return config.use_base_lm and not (alone and mixing_of(config) == "thought")
 
 
+def speaks_alone(config: RunConfig) -> bool:
+    """Whether the model predicts without a thought too."""
+    interpreter = config.interpreter_hidden_dim or config.reasoner_hidden_dim
+    as_wide = base_matters(config) and config.base_lm_hidden_dim == interpreter
+    return mixing_of(config) != "thought" or as_wide
+
+
 def tokens_ahead(config: RunConfig) -> int:
     """N: how many tokens each position predicts; a model without thoughts is a plain language model."""
     return config.n_tokens_ahead if config.use_reasoner else 1

@@ -1,0 +1,66 @@
+"""How much a run may think, at which positions and for how long; see config_checks.py."""
+
+from __future__ import annotations
+
+from toyqs.config import RunConfig
+from toyqs.objectives.family import member
+from toyqs.refusal import Refusal
+from toyqs.traits import LOSS_OF_REWARD, has_critic, speaks_alone
+
+
+def check_extent(config: RunConfig) -> None:
+    """Refuse positions or lengths that cannot be.
+
+    Args:
+        config: resolved, of a run with thoughts.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    if config.think_at == "hard":
+        _check_hard(config)
+    if config.length_schedule != "constant":
+        _check_schedule(config)
+
+
+def _check_hard(config: RunConfig) -> None:
+    if not speaks_alone(config):
+        raise Refusal(
+            "think_at=hard: with these settings there is no prediction without a thought; give "
+            "use_base_lm=true and mixing=auto, or think_at=marked"
+        )
+    if config.n_tokens_ahead > 1:
+        raise Refusal(
+            f"think_at=hard: the positions that do not think predict one token, and n_tokens_ahead="
+            f"{config.n_tokens_ahead}; give n_tokens_ahead=1 or think_at=marked"
+        )
+    if config.reward in LOSS_OF_REWARD:
+        raise Refusal(
+            f"think_at=hard: the positions that do not think climb the likelihood, not reward="
+            f"{config.reward}; give reward=likelihood or think_at=marked"
+        )
+    if config.max_reasoning_len and has_critic(config):
+        raise Refusal(
+            "think_at=hard: a critic reads every position; give an objective and a baseline without a "
+            "critic, or think_at=marked"
+        )
+    if config.max_reasoning_len and member(config).repeats:
+        raise Refusal(
+            f"think_at=hard: objective={config.objective} trains again on thoughts of positions "
+            "chosen before; give objective=reinforce or think_at=marked"
+        )
+
+
+def _check_schedule(config: RunConfig) -> None:
+    least, most = config.min_reasoning_len, config.max_reasoning_len
+    if not most:
+        raise Refusal(
+            f"length_schedule={config.length_schedule}: with max_reasoning_len=0 there are no thoughts to "
+            "lengthen or shorten; give max_reasoning_len=2 or more, or length_schedule=constant"
+        )
+    if least >= most:
+        raise Refusal(
+            f"min_reasoning_len={least}: length_schedule={config.length_schedule} goes between it and "
+            f"max_reasoning_len={most}; give a larger max_reasoning_len, a smaller min_reasoning_len or "
+            "length_schedule=constant"
+        )
