@@ -14,11 +14,12 @@ from toyqs.results import load_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = sorted(file.stem for file in (ROOT / "conf" / "run_modifier").glob("*.yaml"))
-SMALL = ("max_steps=3", "data_loader_batch_size=4", "eval_sequences=8", "seed=[3,4]", "controls=none")
+SMALL = ("max_steps=3", "data_loader_batch_size=2", "eval_sequences=4", "seed=[3,4]", "controls=none")
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_trains(name: str, tmp_path: Path) -> None:
+def test_a_preset_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "comparison_figure", lambda *_: None)  # takes longer than the training
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         words = [f"+run_modifier={name}", *SMALL, f"runs_dir={tmp_path}", "processes=1"]

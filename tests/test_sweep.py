@@ -21,6 +21,12 @@ def config(folder: Path, **changes: object) -> RunConfig:
     return resolved(replace(RunConfig(), **values))
 
 
+@pytest.fixture
+def no_figure(monkeypatch):
+    """Drawing it takes longer than such short runs."""
+    monkeypatch.setattr(sweep, "comparison_figure", lambda *_: None)
+
+
 def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     settings = config(tmp_path)
     assert sweep.main([settings]) == 0
@@ -51,7 +57,7 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])
-def test_a_damaged_run_is_run_again(tmp_path, damage):
+def test_a_damaged_run_is_run_again(no_figure, tmp_path, damage):
     settings = config(tmp_path, controls="none", seed=5)
     assert sweep.main([settings]) == 0
     file = tmp_path / run_key(settings, 5) / damage
@@ -61,8 +67,8 @@ def test_a_damaged_run_is_run_again(tmp_path, damage):
     assert len(file.read_bytes()) > 20 and len(load_rows(tmp_path)) == 1
 
 
-def test_arms_that_are_one_run_train_once(tmp_path, capsys):
-    settings = config(tmp_path, policy_loss_beta=0.0, seed=[0, 1], processes=2)
+def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
+    settings = config(tmp_path, policy_loss_beta=0.0, seed=[0, 1])
     assert sweep.main([settings]) == 0
     assert len(load_rows(tmp_path)) == 10
     assert "policy_off" in capsys.readouterr().out
@@ -78,7 +84,7 @@ def test_a_model_that_fits_nowhere_is_one_line(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_force_runs_again(tmp_path):
+def test_force_runs_again(no_figure, tmp_path):
     settings = config(tmp_path, controls="none", seed=5)
     assert sweep.main([settings]) == 0
     summary = tmp_path / run_key(settings, 5) / "summary.json"
@@ -89,7 +95,7 @@ def test_force_runs_again(tmp_path):
     assert summary.stat().st_mtime_ns > before
 
 
-def test_worker_processes_give_the_rows_of_one(tmp_path):
+def test_worker_processes_give_the_rows_of_one(no_figure, tmp_path):
     settings = [
         config(tmp_path / name, seed=[0, 1], processes=number) for name, number in (("one", 1), ("two", 2))
     ]
