@@ -1,14 +1,17 @@
-"""Every command line of the research logbook, typed in bash as it stands there, only shortened."""
+"""Every command line of the research logbook, typed in bash as it stands there, only shortened.
+
+Three of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
+that test_compose.py composes.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +24,13 @@ from toyqs.results import load_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = "max_steps=2 data_loader_batch_size=2 eval_sequences=2 trice_samples=2 max_reasoning_len=2"
-# Of the lines two run at once, so that one worker each keeps two cores busy.
 SHORTENED = {name: SHORT.replace("steps=2", "steps=1") for name in ("wide reasoner", "very wide")}
-AT_ONCE = 2
+# A partition, a value in quotes, a pattern of letters both with thoughts and without: no other line has more.
+BY_DEFAULT = {"capacity without thoughts", "own interpreter", "one core"}
+TYPED = [
+    pytest.param(line, id=line.name, marks=() if line.name in BY_DEFAULT else pytest.mark.slow)
+    for line in LINES
+]
 
 
 class Ran(NamedTuple):
@@ -55,18 +62,9 @@ def typed(line: Line, folder: Path) -> Ran:
     return Ran(done.returncode, done.stderr, rows, left)
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Ran]]]:
-    """What came of each line, by its name."""
-    folder = tmp_path_factory.mktemp("logbook")
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {line.name: pool.submit(typed, line, folder / line.name) for line in LINES}
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
-def test_a_line_runs_as_typed(line: Line, ran: dict[str, Future[Ran]]) -> None:
-    code, err, rows, left = ran[line.name].result()
+@pytest.mark.parametrize("line", TYPED)
+def test_a_line_runs_as_typed(line: Line, tmp_path: Path) -> None:
+    code, err, rows, left = typed(line, tmp_path / "here")
     assert code == 0, err
     assert left == ["runs"]
     assert Counter(rows[[*line.columns]].itertuples(index=False, name=None)) == Counter(line.rows)
@@ -77,6 +75,13 @@ def test_a_line_runs_as_typed(line: Line, ran: dict[str, Future[Ran]]) -> None:
         if "partition" in line.text
         else []
     )
+
+
+def test_bash_makes_of_every_line_the_words_that_are_composed(tmp_path: Path) -> None:
+    script = "python() { printf '%s\\0' \"$@\"; echo; }\n" + "\n".join(line.text for line in LINES)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    words = [printed.split("\0")[:-1] for printed in done.stdout.splitlines()]
+    assert words == [shlex.split(line.text)[1:] for line in LINES]
 
 
 def test_a_line_is_as_many_rows_as_its_product() -> None:

@@ -91,6 +91,7 @@ def given_again(widths: list[int], controls: str, folder: Path) -> tuple[str, fl
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.slow
 def test_a_hundred_widths(example: dict[str, str], tmp_path: Path) -> None:
     widths = list(range(1, 101))
     arms = [configured(width, controls="none") for width in widths]
