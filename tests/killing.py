@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = (
     *("-m", "base_lm_hidden_dim=4,6", "reasoner_hidden_dim=4", "seed=1,2,3", "controls=fair"),
-    *("max_steps=60", "data_loader_batch_size=4", "eval_sequences=16"),
+    *("max_steps=30", "data_loader_batch_size=4", "eval_sequences=16"),
     *("trice_samples=2", "max_reasoning_len=1", "hydra.launcher.processes=2"),
 )
 TIMES = ("cpu_seconds", "wall_seconds")

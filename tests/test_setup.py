@@ -123,7 +123,9 @@ def test_root_gets_the_venv_module_by_apt(home: Path) -> None:
     assert done.returncode == 1 and "could not make .venv" in done.stderr
 
 
-@pytest.mark.parametrize("gpu_packages", ["nvidia_cublas", "cuda_toolkit"])
+@pytest.mark.parametrize(
+    "gpu_packages", ["nvidia_cublas", pytest.param("cuda_toolkit", marks=pytest.mark.slow)]
+)
 def test_cuda_is_never_taken_where_no_gpu_answers(home: Path, gpu_packages: str) -> None:
     wheel(home.parent, gpu_packages)
     wheel(home.parent, "torch", requires=gpu_packages)
