@@ -28,7 +28,9 @@ TXT
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
-pip_install() { "$venv/bin/python" -m pip install "$@" >>"$log" 2>&1; }
+pip_install() { "$venv/bin/python" -m pip install --no-compile "$@" >>"$log" 2>&1; }
+# What pip does on one core, on all of them; a package may hold a file that does not compile.
+compile_all() { "$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python3*/site-packages >>"$log" 2>&1 || true; }
 
 # What an installation depends on: these files, the Python, this folder (a moved .venv still points to the old one).
 fingerprint() {
@@ -145,6 +147,7 @@ install_all() {
   fi
   say "installing toyqs and what it needs"
   if [ "$mode" = dev ]; then pip_install -e '.[dev]' || give_up; else pip_install -e . || give_up; fi
+  compile_all
 }
 
 imports() {
