@@ -56,11 +56,11 @@ def test_ten_times_in_a_training_and_seldom_in_a_short_one() -> None:
 
 
 def test_measuring_changes_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_meter, values = trained(quick(grad_acc=3), [3, 4])
+    with_meter, values = trained(quick(grad_acc=3, max_steps=30), [3, 4])
     assert [step for step, seen in enumerate(values, 1) if "policy_snr" in seen] == [30]
     assert values[-1]["policy_snr"].shape == (2,)
     monkeypatch.setattr(train, "measured_at", lambda steps: set())
-    without, values = trained(quick(grad_acc=3), [3, 4])
+    without, values = trained(quick(grad_acc=3, max_steps=30), [3, 4])
     assert not any("policy_snr" in seen for seen in values)
     for name, parameter in without.items():
         assert torch.equal(parameter, with_meter[name]), name
@@ -68,7 +68,7 @@ def test_measuring_changes_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_no_policy_is_trained_nothing_is_measured() -> None:
     for changes in ({"policy_loss_beta": 0.0}, {"max_reasoning_len": 0}):
-        assert not any("policy_snr" in seen for seen in trained(quick(**changes), [3])[1])
+        assert not any("policy_snr" in seen for seen in trained(quick(**changes, max_steps=30), [3])[1])
 
 
 def meters(name: str, reward: Tensor, log_prob: Tensor) -> dict[str, float]:
