@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from toyqs import config_key
+from tests.run_folders import written
+from toyqs import config_key, finished
 from toyqs.config import RunConfig
 from toyqs.config_key import ADDED, OUTSIDE_KEY, run_key, settings
 from toyqs.tasks.rev_prog import RevProg
@@ -44,6 +46,9 @@ OTHER: dict[str, Any] = {
     "reward": "accuracy",
     "reward_beta": 0.5,
     "reference": "oracle",
+    "reference_decay": 0.9,
+    "reference_run": "some/run",
+    "thought_kl_beta": 0.1,
     "temperature": 0.7,
     "temperature_scale": "spread",
     "clip_ratio": 0.1,
@@ -116,6 +121,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "seq_len": {"task": Text()},
     "reward_beta": {"reward": "kl_reverse"},
     "reference": {"reward": "log_ratio"},
+    "reference_decay": {"reward": "log_ratio", "reference": "ema"},
+    "reference_run": {"reward": "log_ratio", "reference": "checkpoint"},
     "temperature": {"objective": "vargrad"},
     "temperature_scale": {"objective": "maxent"},
     "clip_ratio": {"objective": "ppo_clip"},
@@ -135,7 +142,8 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_what_matters_changes_the_key(name: str) -> None:
+def test_what_matters_changes_the_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished, "identity", lambda folder: f"content of {folder}")
     base = BESIDE.get(name, {})
     assert not same(base, base | {name: OTHER[name]})
 
@@ -277,3 +285,28 @@ def test_a_path_matters_whatever_the_weight_of_a_policy(policy: float) -> None:
     path = GUMBEL | {"policy_loss_beta": policy}
     assert not same(path, path | {"thoughts": "state"})
     assert not same(path, path | KL)
+
+
+def test_a_reference_matters_where_something_is_compared_with_it() -> None:
+    near, average = {"thought_kl_beta": 0.1, "reference": "initial"}, {"reference": "ema"}
+    assert not same(near, near | average)
+    assert not same(near | average, near | average | {"reference_decay": 0.5})
+    assert same(near, near | {"reference_decay": 0.5})
+    for beside in ({}, {"policy_loss_beta": 0.0} | near, ZERO | near, WITHOUT | near):
+        assert same(beside, beside | average)
+
+
+def test_a_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
+    plain = replace(BASE, use_reasoner=False)
+    first, second, third = (
+        written(tmp_path / name, replace(plain, base_lm_hidden_dim=width))
+        for name, width in (("a", 5), ("b", 5), ("c", 6))
+    )
+    runs = [
+        {"reward": "log_ratio", "reference": "checkpoint", "reference_run": x} for x in (first, second, third)
+    ]
+    assert same(runs[0], runs[1]) and not same(runs[0], runs[2])
+    weights = Path(first) / "model.safetensors"
+    before = key(**runs[0])
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert key(**runs[0]) != before

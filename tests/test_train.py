@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests import tiny
 from toyqs.build import build_model, build_objective, build_settings
+from toyqs.build_kept import build_kept
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.drawn import stack
@@ -50,8 +51,8 @@ def trained(
             for parameter in model.parameters():
                 parameter[broken] = torch.nan
     values: Values = []
-    data = draws(settings.task, seeds, numbers, like)
-    train(model, build_objective(settings), data, numbers, lambda step, seen: values.append(dict(seen)))
+    data, kept = draws(settings.task, seeds, numbers, like), build_kept(settings, model)
+    train(model, build_objective(settings), data, numbers, lambda step, seen: values.append(dict(seen)), kept)
     return {name: p.detach().clone() for name, p in model.named_parameters()}, values
 
 
@@ -90,6 +91,7 @@ RUNS = {
     "three tokens ahead": {"n_tokens_ahead": 3, "mixing": "gate", "ahead_decay": 0.9},
     "reading on": {"n_tokens_ahead": 2, "ahead": "continue", "teacher_forcing_weight": 0.5},
     "accumulated": {"data_loader_batch_size": 6, "grad_acc": 2},
+    "an average beside it": {"reward": "log_ratio", "reference": "ema", "thought_kl_beta": 0.1},
     "gaussian": {"thoughts": "gaussian", "prior_beta": 0.1},
     "gaussian, clipped": {"thoughts": "gaussian", "objective": "ppo_clip", "inner_steps": 2},
     "gaussian, one number": {"thoughts": "gaussian", "latent_dim": 1, "interpreter_start": "onward"},

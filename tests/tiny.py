@@ -42,6 +42,9 @@ class Toy:
     def length(self, seq_len: int) -> int:
         return 4
 
+    def symbols(self, ids: Iterable[int]) -> list[str]:
+        return [str(i) for i in ids]
+
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:

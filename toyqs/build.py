@@ -52,7 +52,7 @@ def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
         config: resolved.
         seeds: S of them.
     """
-    model = _assemble(config, len(seeds))
+    model = assemble(config, len(seeds))
     initialise(model, seeds)
     _start_markers(model, config)
     return model.to(device=config.device, dtype=getattr(torch, config.dtype))
@@ -70,7 +70,8 @@ def _start_markers(model: LatentReasoner, config: RunConfig) -> None:
             core.markers.start_at(table.weight[:, symbol])
 
 
-def _assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
+def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
+    """A run's model with all parameters zero; config resolved."""
     vocab_size = config.task.vocab_size
     width = widths(config)
     used = roles_in_use(config)
@@ -254,4 +255,4 @@ def thought_sizes(config: RunConfig) -> ThoughtSizes:
 def count_parameters(config: RunConfig) -> int:
     """Parameters of one seed, without allocating them."""
     with torch.device("meta"):
-        return sum(p.numel() for p in _assemble(config, 1).parameters())
+        return sum(p.numel() for p in assemble(config, 1).parameters())

@@ -53,7 +53,10 @@ class RunConfig:
     objective: str = "reinforce"  # how rewards move the policy; a name in toyqs/objectives/
     reward: str = "likelihood"  # of a thought: likelihood, accuracy, log_ratio, kl_forward, kl_reverse
     reward_beta: float = 1.0  # of kl_reverse: weight of the prediction's entropy
-    reference: str | None = None  # of log_ratio and the kl rewards: oracle (the task's own) or no_thought
+    reference: str | None = None  # of rewards and thoughts; reference_checks.REFERENCES lists all
+    reference_decay: float = 0.99  # of reference=ema: what is left of the average at each step
+    reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
+    thought_kl_beta: float = 0.0  # reward lost per nat that a thought is likelier than under the reference
     baseline: str = "leave_one_out"  # what a reward is compared with; config_checks.BASELINES lists all
     value_sees: str = "average_thought"  # what a critic reads; model/critic.py says more
     critic_loss_beta: float = 1.0  # weight of the critic's own loss

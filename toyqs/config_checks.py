@@ -14,8 +14,9 @@ from toyqs.config import RunConfig
 from toyqs.config_key import DEBUG_VARIANTS, resolved
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.family import family
+from toyqs.reference_checks import REFERENCES, check_reference
 from toyqs.refusal import Refusal, refusing
-from toyqs.thinking_checks import THOUGHTS, check_reference, check_thinking
+from toyqs.thinking_checks import THOUGHTS, check_thinking
 from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
 BASELINES = (
@@ -32,7 +33,7 @@ CHOICES = {
     "meta_token_mode": ("none", "reparameterise", "lr_multiplier", "grad_scale"),
     "objective": tuple(family()),
     "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
-    "reference": (None, "oracle", "no_thought"),
+    "reference": (None, *REFERENCES),
     "ahead": ("persist", "continue"),
     "baseline": BASELINES,
     "value_sees": ("context", "target", "base_prediction", "average_thought"),
@@ -55,7 +56,7 @@ AT_LEAST = {
     **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
     **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0, "gate_floor": 0},
     **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0, "min_reasoning_len": 1},
-    **dict.fromkeys(("clip_gradients", "eval_every"), 0),
+    **dict.fromkeys(("clip_gradients", "eval_every", "reference_decay", "thought_kl_beta"), 0),
 }
 
 
@@ -123,6 +124,11 @@ def _check_numbers(config: RunConfig) -> None:
         raise Refusal(
             f"hard_quantile={config.hard_quantile}: is a share of the positions; give more than 0 and "
             "less than 1"
+        )
+    if config.reference_decay >= 1:
+        raise Refusal(
+            f"reference_decay={config.reference_decay}: is less than 1; give for example 0.99, or "
+            "reference=initial for a reference that does not move"
         )
     if config.base_lr <= 0:
         raise Refusal(f"base_lr={config.base_lr}: is not above 0; give for example base_lr=0.006")

@@ -7,6 +7,7 @@ import json
 from dataclasses import fields, replace
 from typing import Any
 
+from toyqs import finished
 from toyqs.config import RunConfig
 from toyqs.idle import idle_keys
 from toyqs.model.roles import WeightGroups
@@ -58,6 +59,9 @@ ADDED: dict[str, Any] = {
     "sigma": 0.3,
     "gumbel_temperature": 1.0,
     "prior_beta": 0.0,
+    "reference_decay": 0.99,
+    "reference_run": None,
+    "thought_kl_beta": 0.0,
 }
 
 
@@ -123,7 +127,8 @@ def run_key(config: RunConfig, seed: int) -> str:
 
     Returns:
         16 hex digits of the hash of all settings that can matter and of RESULTS_VERSION. A task with an
-        `identity()`, such as the content of its file, is hashed by that instead of by its knobs.
+        `identity()`, such as the content of its file, is hashed by that instead of by its knobs, and a
+        run that is referred to by its files' content.
     """
     columns = settings(config, seed)
     del columns["info"]
@@ -131,5 +136,7 @@ def run_key(config: RunConfig, seed: int) -> str:
     if hasattr(config.task, "identity"):
         columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
         columns["task.identity"] = config.task.identity()
+    if run := columns.get("reference_run"):
+        columns["reference_run"] = finished.identity(run)
     text = json.dumps(columns | {"results_version": RESULTS_VERSION}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

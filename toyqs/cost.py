@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -32,19 +32,22 @@ def mean(costs: Mapping[Cost, int]) -> Cost:
     return Cost(round(parameters), round(counted[0]), *counted[1:])
 
 
-def measure(model: nn.Module, step: Callable[[], object], tokens: int) -> Cost:
+def measure(models: Sequence[nn.Module], step: Callable[[], object], tokens: int) -> Cost:
     """Count a training step of a model with S = 1.
 
     Args:
-        model: with `read` and `step` on the backbones of its cores.
+        models: the one that trains, whose parameters count, then those that only compute; with `read` and
+            `step` on the backbones of their cores.
         step: runs forward and backward on a batch of the real size.
         tokens: B · T of that batch.
     """
-    updates = _count_updates(model)
+    updates: list[int] = []
+    for model in models:
+        _count_updates(model, updates)
     with _Counter() as counter:
         step()
     flops = counter.flops
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in models[0].parameters())
     return Cost(parameters, flops, flops / tokens, sum(updates) / tokens)
 
 
@@ -64,13 +67,11 @@ class _Counter(TorchDispatchMode):
         return out
 
 
-def _count_updates(model: nn.Module) -> list[int]:
+def _count_updates(model: nn.Module, updates: list[int]) -> None:
     """Note the number of state updates at every call of a backbone from now on."""
-    updates: list[int] = []
     for core in model.cores.values():  # type: ignore[operator]
         for name in ("read", "step"):
             setattr(core.backbone, name, _counting(getattr(core.backbone, name), updates))
-    return updates
 
 
 def _counting(call: Callable[..., tuple[Tensor, object]], updates: list[int]) -> Callable[..., object]:

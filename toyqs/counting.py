@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import cast
+
+from torch import nn
 
 from toyqs.build import build_model, build_objective, build_settings
+from toyqs.build_kept import build_kept
 from toyqs.config import RunConfig
 from toyqs.cost import Cost, mean, measure
 from toyqs.drawn import shortened
@@ -26,6 +30,7 @@ def count_cost(config: RunConfig) -> Cost:
 def _cost_at(config: RunConfig, settings: Settings, length: int) -> Cost:
     """Of a training step with thoughts of this length."""
     model, objective = build_model(config, [0]), build_objective(config)
+    kept = build_kept(config, model)
     like = next(model.parameters())
     weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
     drawn = shortened(next(draws(config.task, [0], settings, like)), length)
@@ -34,6 +39,7 @@ def _cost_at(config: RunConfig, settings: Settings, length: int) -> Cost:
     def step() -> None:
         ready = with_thoughts(model, drawn) if settings.inner_steps else drawn
         for _ in range(max(1, settings.inner_steps)):
-            accumulate(model, objective, ready, weights, settings, running)
+            accumulate(model, objective, ready, weights, settings, running, kept=kept)
 
-    return measure(model, step, settings.batch_size * config.task.length(config.seq_len))
+    models = [model] if kept is None else [model, cast(nn.Module, kept.model)]
+    return measure(models, step, settings.batch_size * config.task.length(config.seq_len))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from toyqs import config_key
 from toyqs.build import build_model, build_objective, build_settings
+from toyqs.build_kept import build_kept
 from toyqs.config import RunConfig
 from toyqs.cost import Cost
 from toyqs.drawn import stack
@@ -56,7 +57,8 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         record.begin(len(seeds))
     curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress)
     try:
-        train(model, build_objective(config), draws(config.task, seeds, settings, like), settings, curve)
+        data, kept = draws(config.task, seeds, settings, like), build_kept(config, model)
+        train(model, build_objective(config), data, settings, curve, kept)
         final = evaluate(model, held_out, seeds, settings.sizes_at(settings.steps - 1), full=True)
     except BaseException:
         for record in records:

@@ -8,6 +8,7 @@ from toyqs.traits import (
     LOSS_OF_REWARD,
     WEIGHED,
     base_matters,
+    charges_divergence,
     has_critic,
     has_policy_loss,
     mixing_of,
@@ -15,12 +16,14 @@ from toyqs.traits import (
     thoughts_of,
 )
 
-OF_REWARD = ("reward", "reward_beta", "reference")
+OF_REFERENCE = ("reference", "reference_decay", "reference_run")
+
+OF_REWARD = ("reward", "reward_beta", *OF_REFERENCE)
 
 OF_POLICY = (
     *OF_REWARD,
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
-    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta"),
+    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
 )
 
 OF_SYMBOLS = (
@@ -75,12 +78,19 @@ def _idle_of_objective(config: RunConfig) -> list[str]:
         idle.append("policy_loss_beta")
     if config.reward != "kl_reverse":
         idle.append("reward_beta")
-    if config.reward not in ("log_ratio", *LOSS_OF_REWARD):
-        idle.append("reference")
     if not has_critic(config):
         idle.append("value_sees")
     if not (has_critic(config) and "baseline" in read):
         idle.append("critic_loss_beta")
+    return idle + _idle_of_reference(config)
+
+
+def _idle_of_reference(config: RunConfig) -> list[str]:
+    idle = [] if config.reference == "ema" else ["reference_decay"]
+    if config.reference != "checkpoint":
+        idle.append("reference_run")
+    if config.reward not in ("log_ratio", *LOSS_OF_REWARD) and not charges_divergence(config):
+        idle += OF_REFERENCE
     return idle
 
 

@@ -8,10 +8,8 @@ from toyqs.idle import idle_keys
 from toyqs.model.roles import WeightGroups, check_widths
 from toyqs.objectives.family import family, member, reads
 from toyqs.refusal import Refusal, refusing
-from toyqs.streams import stream
 from toyqs.traits import (
     GROUP_BASELINES,
-    LOSS_OF_REWARD,
     has_critic,
     has_policy_loss,
     marker_symbol,
@@ -195,45 +193,3 @@ def _check_objective(config: RunConfig) -> None:
             "baseline=null_thought: with these settings there is no prediction without a thought; "
             "give use_base_lm=true and mixing=auto, or another baseline"
         )
-
-
-def check_reference(config: RunConfig) -> None:
-    """Refuse a reward that lacks its reference, or a reference that is not there.
-
-    Args:
-        config: resolved; also of a run without thoughts, whose predictor climbs the kl rewards too.
-
-    Raises:
-        Refusal: one line with the key, the value and the remedy.
-    """
-    needed = config.reward in ("log_ratio", *LOSS_OF_REWARD)
-    if not needed:
-        return
-    if config.reference is None:
-        raise Refusal(f"reward={config.reward}: needs a reference; give reference=oracle or no_thought")
-    if config.reference == "oracle" and not hasattr(config.task, "oracle"):
-        raise Refusal(
-            f"reference=oracle: task={config.task.name} does not know its true distribution; "
-            "give reference=no_thought or another task"
-        )
-    if config.reference == "no_thought":
-        if config.reward in LOSS_OF_REWARD:
-            raise Refusal(
-                f"reference=no_thought: reward={config.reward} trains the predictor towards its reference, "
-                "here itself; give reference=oracle"
-            )
-        if config.use_reasoner and not speaks_alone(config):
-            raise Refusal(
-                "reference=no_thought: with these settings there is no prediction without a thought; "
-                "give use_base_lm=true and mixing=auto, or reference=oracle"
-            )
-    if config.reward == "kl_reverse" and _holds_some_impossible(config):
-        raise Refusal(
-            f"reward=kl_reverse: task={config.task.name} holds some tokens impossible, which makes every "
-            "reward minus infinity; give reward=kl_forward or another task"
-        )
-
-
-def _holds_some_impossible(config: RunConfig) -> bool:
-    drawn = config.task.sample(stream(0, "a look at the oracle"), 4, config.seq_len, "held_out")
-    return bool(config.task.oracle(drawn.inputs).isneginf().any())

@@ -16,9 +16,10 @@ from toyqs.drawn import Drawn, prepared, shares, shortened, split, stack
 from toyqs.hard import Chosen, choose, joined
 from toyqs.objectives.objective import Loss
 from toyqs.optim import Optimiser
+from toyqs.references import Kept, with_reference
 from toyqs.signal import measured_at, policy_snr
 from toyqs.streams import ThoughtSizes, stream, thought_noise
-from toyqs.types import Batch, Model, Trace
+from toyqs.types import Batch, Model, Trace, thinking_positions
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -56,7 +57,7 @@ class Settings:
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
     grad_acc: int = 1
     think_everywhere: bool = False
-    reference: str | None = None  # what trace.reference_log_probs holds: None, oracle, no_thought
+    reference: str | None = None  # of trace.reference_log_probs: oracle, no_thought; a kept model has its own
     inner_steps: int = 0  # steps on the same thoughts, with their old log-probability; 0: one, without it
     num_ahead: int = 1  # N, tokens that each thinking position predicts
     stages: tuple[int, ...] = ()  # lengths of the thoughts in turn; none: thoughts.length all along
@@ -136,7 +137,12 @@ def learning_rate(step: int, settings: Settings) -> float:
 
 
 def train(
-    model: Model, objective: Objective, data: Iterator[Drawn], settings: Settings, report: Report
+    model: Model,
+    objective: Objective,
+    data: Iterator[Drawn],
+    settings: Settings,
+    report: Report,
+    kept: Kept | None = None,
 ) -> None:
     """Train in place.
 
@@ -147,6 +153,7 @@ def train(
         settings: plain numbers.
         report: called after every step with its number, from 1, and the values (S,) of that step; ten times
             in a training they hold `policy_snr` (signal.py).
+        kept: a model beside it that rewards or thoughts are compared with; follows after every step.
     """
     assert isinstance(model, nn.Module)
     optimiser = Optimiser(model, settings.lr_multipliers)
@@ -163,7 +170,7 @@ def train(
         for _ in range(max(1, settings.inner_steps)):
             optimiser.zero()
             floor = settings.floor_at(progress)
-            values = accumulate(model, objective, drawn, weights, settings, running, floor)
+            values = accumulate(model, objective, drawn, weights, settings, running, floor, kept)
             optimiser.clip(settings.max_norm)
             optimiser.step(learning_rate(step, settings))
         if step + 1 in measured and weights.get("policy") and "policy" in values:
@@ -175,9 +182,12 @@ def train(
                 settings=in_halves,
                 running_reward=running,
                 floor=floor,
+                kept=kept,
             )
             halves = split(drawn, settings.batch_size // 2)
             values["policy_snr"] = policy_snr(optimiser, halves, again)
+        if kept is not None:
+            kept.follow(model)
         if "reward" in values:
             reward = REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"]
             decay *= REWARD_DECAY
@@ -192,6 +202,7 @@ def accumulate(
     settings: Settings,
     running_reward: Tensor,
     floor: float = 0.0,
+    kept: Kept | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
 
@@ -206,6 +217,7 @@ def accumulate(
         settings: plain numbers.
         running_reward: (S,) for baseline ema.
         floor: least weight of a thought in the prediction, where the mixer weighs it.
+        kept: see `train`.
 
     Returns:
         Name -> (S,), the loss's parts, meters and the reward over the batch.
@@ -213,8 +225,10 @@ def accumulate(
     values: dict[str, Tensor] = {}
     for part, share in shares(drawn, settings.grad_acc):
         trace, batch, chosen = _traced(model, part, settings, floor)
-        trace = _with_reference(trace, batch, settings.reference)
+        trace = with_reference(trace, batch, settings.reference)
         trace = trace._replace(running_reward=running_reward, sampler_log_prob=part.sampler_log_prob)
+        if kept is not None:
+            trace = kept.beside(trace, part.inputs, _thinking(part, chosen))
         loss = objective(trace, batch)
         loss = loss if chosen is None else joined(loss, chosen)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
@@ -249,11 +263,9 @@ def _traced(
     return model.talk(chosen.context, thoughts, floor), chosen.batch, chosen
 
 
-def _with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:
-    if reference == "oracle":
-        assert counted.oracle is not None
-        oracle = counted.oracle.unsqueeze(3) if counted.ahead is None else counted.ahead.oracle
-        return trace._replace(reference_log_probs=oracle)
-    if reference == "no_thought" and trace.base_logits is not None:
-        return trace._replace(reference_log_probs=trace.base_logits.detach().log_softmax(-1))
-    return trace
+def _thinking(part: Drawn, chosen: Chosen | None) -> Tensor | None:
+    """The positions of the sequences that think, (S, B, T'); None: all."""
+    index = None if chosen is None else thinking_positions(part.counted._replace(think=chosen.think))
+    if index is None or part.positions is None:
+        return part.positions if index is None else index
+    return part.positions.gather(2, index)

@@ -12,6 +12,8 @@ GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K
 
 LOSS_OF_REWARD = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs in place of the likelihood
 
+KEPT = ("ema", "initial", "checkpoint")  # references that are a model kept beside the one that trains
+
 EM_DASH = "\N{EM DASH}"
 
 WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
@@ -30,6 +32,21 @@ def thoughts_of(config: RunConfig) -> str:
 def has_policy_loss(config: RunConfig) -> bool:
     """Whether a score function trains the policy: not where the prediction's own gradient reaches it."""
     return bool(config.policy_loss_beta) and member(config).scores
+
+
+def asks_reference(config: RunConfig) -> bool:
+    """Whether a reward of this run reads a reference's prediction, be it only to report it."""
+    return config.reward in LOSS_OF_REWARD or (config.reward == "log_ratio" and speaks(config))
+
+
+def charges_divergence(config: RunConfig) -> bool:
+    """Whether thoughts pay for their divergence from those of the reference."""
+    return bool(config.thought_kl_beta) and speaks(config) and has_policy_loss(config)
+
+
+def keeps_model(config: RunConfig) -> bool:
+    """Whether a model that is not trained by gradient runs beside."""
+    return config.reference in KEPT and (asks_reference(config) or charges_divergence(config))
 
 
 def mixing_of(config: RunConfig) -> str:

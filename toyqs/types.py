@@ -77,6 +77,7 @@ class Trace(NamedTuple):
     sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density that each thought was drawn from
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
+    symbols: Tensor | None = None  # (S, B, T, K, L) or (S, B, T, K, L, Z) of the thoughts, to be scored again
     penalty: Tensor | None = None  # (S, B, T, K) what is taken from each thought's reward, no gradient
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, kept by the training loop
 

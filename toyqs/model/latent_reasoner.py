@@ -172,7 +172,10 @@ class LatentReasoner(nn.Module):
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._one_thought(base, average, floor, one_token))
         return trace._replace(
-            log_prob=thoughts.log_prob, entropy=thoughts.entropy, prior_divergence=thoughts.prior_divergence
+            log_prob=thoughts.log_prob,
+            entropy=thoughts.entropy,
+            prior_divergence=thoughts.prior_divergence,
+            symbols=thoughts.symbols,
         )
 
     def _one_thought(

@@ -141,6 +141,7 @@ class MultiSample(Thinking):
     takes: ClassVar[dict[str, Only]] = {
         "baseline": Only(("leave_one_out", "none"), "rewards all thoughts of a position together"),
         "reward": Only(("likelihood",), "is a bound on the likelihood"),
+        "thought_kl_beta": Only((0.0,), "is a bound on the likelihood"),
         "teacher_forcing_weight": Only((1.0,), "climbs one bound with both its parts"),
     }
 

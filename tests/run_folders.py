@@ -1,0 +1,23 @@
+"""Folders of finished runs, written without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from toyqs.build import build_model
+from toyqs.config import RunConfig
+from toyqs.config_key import settings
+from toyqs.results import write_json
+
+
+def written(folder: Path, config: RunConfig, model: nn.Module | None = None) -> str:
+    """A folder as a run leaves it, with the first seed of a model or one that has not been trained."""
+    folder.mkdir(parents=True)
+    model = build_model(config, [3]) if model is None else model
+    write_json(folder / "config.json", settings(config, 3))
+    weights = {name: p.detach()[:1].contiguous() for name, p in model.named_parameters()}
+    save_file(weights, folder / "model.safetensors")
+    return str(folder)

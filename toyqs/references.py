@@ -1,0 +1,90 @@
+"""References of rewards and thoughts: what a batch or a model knows by itself, and a model kept beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.numerics import log_softmax
+from toyqs.types import Batch, Model, Trace
+
+
+def with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:
+    """The trace with the log-probabilities of the task's own law, or of the model without a thought.
+
+    Args:
+        trace: of the model that trains.
+        counted: at the thinking positions.
+        reference: oracle or no_thought; any other leaves the trace as it is.
+    """
+    if reference == "oracle":
+        assert counted.oracle is not None
+        oracle = counted.oracle.unsqueeze(3) if counted.ahead is None else counted.ahead.oracle
+        return trace._replace(reference_log_probs=oracle)
+    if reference == "no_thought" and trace.base_logits is not None:
+        return trace._replace(reference_log_probs=trace.base_logits.detach().log_softmax(-1))
+    return trace
+
+
+class Kept:
+    """A model that no gradient trains: a frozen copy, a moving average, or another run's.
+
+    Its parameters follow those of the model that trains, and stay as they are where the decay is 1:
+
+        p̄ ← d · p̄ + (1 − d) · p        after each step
+
+    Source: Hatamizadeh et al. 2025, "RLP: Reinforcement as a pretraining objective", whose reference is
+    an average that does not think.
+    """
+
+    def __init__(
+        self, model: Model, *, decay: float = 1.0, predicts: bool = True, thought_kl_beta: float = 0.0
+    ) -> None:
+        """Take over a model.
+
+        Args:
+            model: S seeds; its parameters are this object's alone.
+            decay: d.
+            predicts: whether the trace gets its prediction; it must then speak alone.
+            thought_kl_beta: β of the thoughts' divergence from its own; 0: it scores no thought.
+        """
+        assert isinstance(model, nn.Module)
+        self.model: Model = model.requires_grad_(False)
+        self.parameters = list(model.parameters())
+        self.decay, self.predicts, self.thought_kl_beta = decay, predicts, thought_kl_beta
+
+    @torch.no_grad()
+    def follow(self, model: nn.Module) -> None:
+        """A step towards the model that trains, which has the same parameters (S, ...)."""
+        if self.decay == 1.0:
+            return
+        for average, parameter in zip(self.parameters, model.parameters(), strict=True):
+            # Each product rounded by itself: a fused one would depend on the place in the vector.
+            average.mul_(self.decay).add_(parameter * (1.0 - self.decay))
+
+    @torch.no_grad()
+    def beside(self, trace: Trace, inputs: Tensor, positions: Tensor | None) -> Trace:
+        """The trace with what the kept model says of the same batch, without gradient.
+
+            reference_log_probs    log p̄(y | x) with no thought
+            penalty                β (log π(h | x) − log π̄(h | x)) more than it was, π̄ the kept model's
+
+        The penalty is one sample of β KL(π ‖ π̄) per thought. Its own gradient, ∇ log π, has mean 0 over
+        the policy, so that none is needed.
+
+        Args:
+            trace: of the model that trains, with its thoughts' symbols where the kept model scores them.
+            inputs: (S, B, T) long.
+            positions: (S, B, T') long, those that think; None: all.
+        """
+        context = self.model.read(inputs, positions)
+        if self.predicts:
+            alone = self.model.talk(context, None).logits.squeeze(3)
+            trace = trace._replace(reference_log_probs=log_softmax(alone))
+        if not self.thought_kl_beta:
+            return trace
+        assert trace.symbols is not None and trace.log_prob is not None
+        scored = self.model.think(context, torch.empty(0), trace.symbols.detach())
+        assert scored is not None and scored.log_prob is not None
+        charged = self.thought_kl_beta * (trace.log_prob - scored.log_prob).sum(-1)
+        return trace._replace(penalty=charged if trace.penalty is None else trace.penalty + charged)
