@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toyqs.config import RunConfig
-from toyqs.config_checks import AT_LEAST, CHOICES, MIXERS, check
+from toyqs.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, MIXERS, check
 from toyqs.refusal import Refusal
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
@@ -66,6 +66,7 @@ def test_every_number_has_a_range() -> None:
         "sigma",
         "gumbel_temperature",
         "meta_token_scale",
+        "sampler_temperature",
     }
 
 
@@ -190,9 +191,7 @@ def test_inner_steps_are_for_ppo() -> None:
     assert accepted(inner_steps=2, objective="ppo_clip") == []
 
 
-@pytest.mark.parametrize(
-    "name", ["temperature", "clip_ratio", "sigma", "gumbel_temperature", "meta_token_scale"]
-)
+@pytest.mark.parametrize("name", ABOVE_ZERO)
 def test_what_is_divided_by_is_above_zero(name: str) -> None:
     refused(f"{name}=0.0: is not above 0; give for example {name}=", **{name: 0.0})
 

@@ -18,6 +18,7 @@ from toyqs.model.layers import Head, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
 from toyqs.model.roles import ROLES, WeightGroups, tie
+from toyqs.model.samplers import Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.family import member, with_settings
 from toyqs.objectives.objective import Predicting
@@ -30,6 +31,7 @@ from toyqs.traits import (
     has_critic,
     marker_symbol,
     mixing_of,
+    off_policy,
     speaks,
     thoughts_of,
     tokens_ahead,
@@ -100,7 +102,8 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     alone = config.reference == "no_thought" or config.baseline == "null_thought" or sees == "base_prediction"
     wanted = {"base": alone, "average": "average_thought" in (config.baseline, sees)}
     tells = frozenset(name for name, needed in wanted.items() if needed)
-    return LatentReasoner(*parts, beside=Beside(tells, critic), horizon=horizon)
+    sampler = _sampler(config, thought_head)
+    return LatentReasoner(*parts, beside=Beside(tells, critic, sampler), horizon=horizon)
 
 
 def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> ThoughtHead:
@@ -118,6 +121,20 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> Tho
             return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
             return TokenHead(num_seeds, width, num_symbols, shared)
+
+
+def _sampler(config: RunConfig, policy: ThoughtHead) -> ThoughtHead | None:
+    """What draws the thoughts of training in place of the policy's own head."""
+    match config.sampler, policy:
+        case "tempered", TokenHead():
+            return TemperedTokens(policy, config.sampler_temperature)
+        case "tempered", GaussianHead() | StateHead():
+            return TemperedGaussian(policy, config.sampler_temperature)
+        case "uniform", TokenHead():
+            return UniformTokens(policy)
+        case "prior", GaussianHead():
+            return Prior(config.latent_dim)
+    return None
 
 
 def widths(config: RunConfig) -> dict[str, int]:
@@ -224,7 +241,7 @@ def build_settings(config: RunConfig) -> Settings:
         grad_acc=config.grad_acc,
         think_everywhere=config.think_at == "all",
         reference=config.reference,
-        inner_steps=config.inner_steps if speaks(config) and member(config).repeats else 0,
+        inner_steps=_inner_steps(config),
         num_ahead=tokens_ahead(config),
         stages=_stages(config),
         gate_floor=config.gate_floor if mixing_of(config) in WEIGHED else 0.0,
@@ -239,6 +256,13 @@ def _stages(config: RunConfig) -> tuple[int, ...]:
         return ()
     rising = tuple(range(config.min_reasoning_len, config.max_reasoning_len + 1))
     return rising if config.length_schedule == "short_to_long" else rising[::-1]
+
+
+def _inner_steps(config: RunConfig) -> int:
+    """Steps on thoughts drawn beforehand; 0: a step draws its own."""
+    if speaks(config) and member(config).repeats:
+        return config.inner_steps
+    return int(off_policy(config))
 
 
 def thought_sizes(config: RunConfig) -> ThoughtSizes:

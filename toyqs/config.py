@@ -49,6 +49,8 @@ class RunConfig:
     latent_dim: int = 4  # Z, numbers in a gaussian symbol
     sigma: float = 0.3  # about where the learned standard deviation of gaussian and state symbols starts
     gumbel_temperature: float = 1.0  # τ of gumbel symbols: lower is less biased, and noisier
+    sampler: str = "policy"  # draws training's thoughts: policy, tempered, uniform (tokens), prior (gaussian)
+    sampler_temperature: float = 2.0  # τ of sampler=tempered: π^(1/τ), flatter above 1
     # the objective
     objective: str = "reinforce"  # how rewards move the policy; a name in toyqs/objectives/
     reward: str = "likelihood"  # of a thought: likelihood, accuracy, log_ratio, kl_forward, kl_reverse

@@ -16,7 +16,7 @@ from toyqs.model.roles import WeightGroups
 from toyqs.objectives.family import family
 from toyqs.reference_checks import REFERENCES, check_reference
 from toyqs.refusal import Refusal, refusing
-from toyqs.thinking_checks import THOUGHTS, check_thinking
+from toyqs.thinking_checks import SAMPLERS, THOUGHTS, check_thinking
 from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
 BASELINES = (
@@ -34,6 +34,7 @@ CHOICES = {
     "objective": tuple(family()),
     "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
     "reference": (None, *REFERENCES),
+    "sampler": ("policy", *SAMPLERS),
     "ahead": ("persist", "continue"),
     "baseline": BASELINES,
     "value_sees": ("context", "target", "base_prediction", "average_thought"),
@@ -58,6 +59,10 @@ AT_LEAST = {
     **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0, "min_reasoning_len": 1},
     **dict.fromkeys(("clip_gradients", "eval_every", "reference_decay", "thought_kl_beta"), 0),
 }
+
+ABOVE_ZERO = (
+    *("temperature", "clip_ratio", "sigma", "gumbel_temperature", "meta_token_scale", "sampler_temperature"),
+)
 
 
 def check(config: RunConfig) -> list[str]:
@@ -114,7 +119,7 @@ def _check_numbers(config: RunConfig) -> None:
         least = AT_LEAST.get(x.name)
         if least is not None and value is not None and value < least:
             raise Refusal(f"{x.name}={value}: is too small; give {x.name}={least} or more")
-    for name in ("temperature", "clip_ratio", "sigma", "gumbel_temperature", "meta_token_scale"):
+    for name in ABOVE_ZERO:
         if getattr(config, name) <= 0:
             default = getattr(RunConfig, name)
             raise Refusal(

@@ -62,6 +62,8 @@ ADDED: dict[str, Any] = {
     "reference_decay": 0.99,
     "reference_run": None,
     "thought_kl_beta": 0.0,
+    "sampler": "policy",
+    "sampler_temperature": 2.0,
 }
 
 

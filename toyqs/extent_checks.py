@@ -5,7 +5,7 @@ from __future__ import annotations
 from toyqs.config import RunConfig
 from toyqs.objectives.family import member
 from toyqs.refusal import Refusal
-from toyqs.traits import LOSS_OF_REWARD, has_critic, speaks_alone
+from toyqs.traits import LOSS_OF_REWARD, has_critic, off_policy, speaks_alone
 
 
 def check_extent(config: RunConfig) -> None:
@@ -43,6 +43,11 @@ def _check_hard(config: RunConfig) -> None:
         raise Refusal(
             "think_at=hard: a critic reads every position; give an objective and a baseline without a "
             "critic, or think_at=marked"
+        )
+    if off_policy(config):
+        raise Refusal(
+            f"think_at=hard: sampler={config.sampler} draws the thoughts of all positions before they are "
+            "chosen; give sampler=policy or think_at=marked"
         )
     if config.max_reasoning_len and member(config).repeats:
         raise Refusal(

@@ -32,6 +32,7 @@ OF_SYMBOLS = (
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta"),
+    *("sampler", "sampler_temperature"),
 )
 
 OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
@@ -66,6 +67,8 @@ def _idle_of_kind(config: RunConfig) -> list[str]:
         idle += ["sigma", "prior_beta"]
     if kind != "gumbel":
         idle.append("gumbel_temperature")
+    if config.sampler != "tempered":
+        idle.append("sampler_temperature")
     if kind == "deterministic":
         idle += ["entropy_encouragement_coef", "entropy_schedule"]
     return idle

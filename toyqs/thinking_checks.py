@@ -18,6 +18,8 @@ from toyqs.traits import (
 )
 
 THOUGHTS = ("token", "gaussian", "gumbel", "deterministic", "state")
+# Samplers beside the policy's own draw -> the thoughts that have such a law.
+SAMPLERS = {"tempered": ("token", "gaussian", "state"), "uniform": ("token",), "prior": ("gaussian",)}
 ON_A_PATH = (
     "gumbel",
     "deterministic",
@@ -63,6 +65,7 @@ def check_thinking(config: RunConfig) -> None:
         _check_ahead(config)
     if config.max_reasoning_len:
         _check_kind(config)
+        _check_sampler(config)
         _check_symbols(config)
         _check_number(config)
         _check_objective(config)
@@ -104,6 +107,29 @@ def _check_kind(config: RunConfig) -> None:
         raise Refusal(
             f"share_lm_head=true: thoughts={kind} are no symbols that an LM head could choose; "
             "give share_lm_head=false or thoughts=token"
+        )
+
+
+def _check_sampler(config: RunConfig) -> None:
+    given, objective = f"sampler={config.sampler}", config.objective
+    if config.sampler == "policy":
+        return
+    if not member(config).scores:
+        raise Refusal(
+            f"{given}: objective={objective} trains along the model's own draw; give sampler=policy, or an "
+            "objective that scores thoughts"
+        )
+    kinds = SAMPLERS[config.sampler]
+    if config.thoughts not in kinds:
+        raise Refusal(
+            f"{given}: is a law of thoughts={' or '.join(kinds)}, not of {config.thoughts}; give another "
+            "sampler, such as tempered"
+        )
+    if has_policy_loss(config) and not member(config).off_policy:
+        able = ", ".join(name for name, kind in family().items() if kind.off_policy)
+        raise Refusal(
+            f"{given}: objective={objective} takes every thought for the policy's own, and is biased without "
+            f"importance weights; give sampler=policy, or one of objective={able}"
         )
 
 

@@ -58,7 +58,7 @@ class Settings:
     grad_acc: int = 1
     think_everywhere: bool = False
     reference: str | None = None  # of trace.reference_log_probs: oracle, no_thought; a kept model has its own
-    inner_steps: int = 0  # steps on the same thoughts, with their old log-probability; 0: one, without it
+    inner_steps: int = 0  # steps on thoughts drawn before, with their log-density; 0: one, on its own draw
     num_ahead: int = 1  # N, tokens that each thinking position predicts
     stages: tuple[int, ...] = ()  # lengths of the thoughts in turn; none: thoughts.length all along
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
@@ -243,9 +243,9 @@ def accumulate(
 
 
 def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
-    """The thoughts that the model has now at a batch, to be trained on more than once."""
+    """Thoughts drawn now at a batch, by the model's sampler where it has one, and their log-density."""
     with torch.no_grad():
-        thoughts = model.think(model.read(drawn.inputs, drawn.positions), drawn.noise)
+        thoughts = model.think(model.read(drawn.inputs, drawn.positions), drawn.noise, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
     return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
 

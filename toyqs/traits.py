@@ -34,6 +34,11 @@ def has_policy_loss(config: RunConfig) -> bool:
     return bool(config.policy_loss_beta) and member(config).scores
 
 
+def off_policy(config: RunConfig) -> bool:
+    """Whether training draws thoughts by another law than the policy's."""
+    return speaks(config) and config.sampler != "policy"
+
+
 def asks_reference(config: RunConfig) -> bool:
     """Whether a reward of this run reads a reference's prediction, be it only to report it."""
     return config.reward in LOSS_OF_REWARD or (config.reward == "log_ratio" and speaks(config))

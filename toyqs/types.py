@@ -96,7 +96,9 @@ class Model(Protocol):
         """The context at some of its positions, index (S, B, T')."""
         ...
 
-    def think(self, context: Context, noise: Tensor, forced: Tensor | None = None) -> Thoughts | None:
+    def think(
+        self, context: Context, noise: Tensor, forced: Tensor | None = None, *, off_policy: bool = False
+    ) -> Thoughts | None:
         """Noise in [0, 1), or forced symbols, (S, B, T, K, L, ...) -> thoughts; None: a model without."""
         ...
 

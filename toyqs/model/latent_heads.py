@@ -99,10 +99,14 @@ class GaussianHead(ThoughtHead):
         self.spread = Linear(num_seeds, width, size, gain=0.1)
         self.sigma, self.path = sigma, path
 
+    def law(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, B, T, 1 or K, D) -> μ and log σ, (S, B, T, 1 or K, Z) each."""
+        log_std = log_sigma(self.sigma, self.spread(hidden))
+        return self.mean(hidden), log_std
+
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
         """Symbols (S, B, T, K, Z)."""
-        log_std = log_sigma(self.sigma, self.spread(hidden))
-        return gaussian_symbols(self.mean(hidden), log_std, given, forced=forced, path=self.path)
+        return gaussian_symbols(*self.law(hidden), given, forced=forced, path=self.path)
 
 
 class StateHead(Stacked, ThoughtHead):
@@ -126,10 +130,13 @@ class StateHead(Stacked, ThoughtHead):
         self.spread = self.declare("spread", (num_seeds, 1, 1, 1, width), normal(0.1))
         self.sigma, self.path = sigma, path
 
+    def law(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, B, T, 1 or K, D) -> μ of that shape and log σ (S, 1, 1, 1, D)."""
+        return hidden, log_sigma(self.sigma, self.spread)
+
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
         """Symbols (S, B, T, K, D)."""
-        log_std = log_sigma(self.sigma, self.spread)
-        return gaussian_symbols(hidden, log_std, given, forced=forced, path=self.path)
+        return gaussian_symbols(*self.law(hidden), given, forced=forced, path=self.path)
 
 
 class EchoHead(ThoughtHead):

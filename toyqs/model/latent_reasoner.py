@@ -30,10 +30,11 @@ ONE_TOKEN = Horizon()
 
 
 class Beside(NamedTuple):
-    """What a trace holds beside the thoughts' predictions."""
+    """What stands beside the thoughts' predictions."""
 
-    tells: frozenset[str] = frozenset()  # predictions: "base", with no thought; "average", see Trace
+    tells: frozenset[str] = frozenset()  # predictions in the trace: "base", with no thought; "average"
     critic: ValueHead | None = None
+    sampler: ThoughtHead | None = None  # draws the thoughts of off-policy training; None: the thought head
 
 
 class LatentReasoner(nn.Module):
@@ -60,7 +61,7 @@ class LatentReasoner(nn.Module):
             mixer: base state and reading -> prediction (model/mixing.py).
             thought_head: None where no symbol is sampled.
             interpreter: None where there are no thoughts.
-            beside: what the trace holds beside the thoughts' predictions; None: nothing.
+            beside: what stands beside the thoughts' predictions; None: nothing.
             horizon: how many tokens each position predicts.
         """
         super().__init__()
@@ -71,7 +72,7 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.tells, self.critic = beside or Beside()
+        self.tells, self.critic, self.sampler = beside or Beside()
         self.num_ahead, self.goes_on = horizon
         self.speaks_alone = mixer.speaks_alone
 
@@ -114,19 +115,23 @@ class LatentReasoner(nn.Module):
             branches = self._core("base_reasoner").backbone.gather(branches, index)
         return Context(base, branches, *(x if x is None else pick_positions(x, index) for x in rest))
 
-    def think(self, context: Context, noise: Tensor, forced: Tensor | None = None) -> Thoughts | None:
+    def think(
+        self, context: Context, noise: Tensor, forced: Tensor | None = None, *, off_policy: bool = False
+    ) -> Thoughts | None:
         """K thoughts at every thinking position; None for a model without thoughts.
 
         Args:
             context: from `read`.
             noise: (S, B, T, K, L) or (S, B, T, K, L, W) uniform in [0, 1).
             forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); score these symbols instead of sampling.
+            off_policy: draw and score by the sampler's law, where there is a sampler, not by the policy's.
         """
         if self.interpreter is None:
             return None
         if context.branches is None:  # zero-length thoughts that are interpreted afresh
             return Thoughts(noise.long(), noise, noise, None)
-        return think(self._core("reasoner"), self.thought_head, context.branches, noise, forced=forced)
+        head = self.thought_head if self.sampler is None or not off_policy else self.sampler
+        return think(self._core("reasoner"), head, context.branches, noise, forced=forced)
 
     def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
         """Predict with each thought, N tokens at once.

@@ -63,6 +63,7 @@ class LogZ(Tempered):
     """`logz` with log Z from the other thoughts, where enough of them count (O11)."""
 
     name: ClassVar[str] = "logz_mse"
+    off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 3
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
@@ -88,6 +89,7 @@ class LearnedLogZ(Tempered):
     """`logz` with β log Z from a critic that learns it by the same loss (O11l)."""
 
     name: ClassVar[str] = "logz_learned"
+    off_policy: ClassVar[bool] = True
 
     @property
     def has_critic(self) -> bool:

@@ -74,6 +74,7 @@ class VarGrad(Tempered):
     """See `vargrad` (O11v)."""
 
     name: ClassVar[str] = "vargrad"
+    off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:

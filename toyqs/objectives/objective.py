@@ -55,6 +55,7 @@ class Objective(ABC):
     scores: ClassVar[bool] = True  # False: the prediction's own gradient trains the thoughts
     own_prediction: ClassVar[bool] = False  # the prediction is trained otherwise too, policy loss or not
     repeats: ClassVar[bool] = False  # training may go on with the same thoughts: inner_steps
+    off_policy: ClassVar[bool] = False  # thoughts may be drawn by another law than the policy's: sampler
     takes: ClassVar[dict[str, Only]] = {}  # setting -> what it can do with; else anything
 
     reward: str = "likelihood"  # a key of REWARDS

@@ -39,6 +39,7 @@ class Listwise(Tempered):
     """See `listwise` (O8)."""
 
     name: ClassVar[str] = "listwise"
+    off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
@@ -78,6 +79,7 @@ class PlackettLuce(Thinking):
     """See `plackett_luce` (O8p)."""
 
     name: ClassVar[str] = "plackett_luce"
+    off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -114,6 +116,7 @@ class WeightedMLE(Tempered):
     """See `weighted_mle` (O9)."""
 
     name: ClassVar[str] = "weighted_mle"
+    off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:

@@ -106,6 +106,7 @@ class ClippedReinforce(Reinforce):
     """
 
     name: ClassVar[str] = "ppo_clip"
+    off_policy: ClassVar[bool] = True
     repeats: ClassVar[bool] = True
 
     clip_ratio: float = 0.2  # ε

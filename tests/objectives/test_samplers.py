@@ -1,0 +1,316 @@
+"""Thoughts drawn by another law than the policy's: the enumeration has that law's probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import latents, tiny
+from tests.objectives.test_family import log_q_of
+from toyqs import train as loop
+from toyqs.build import build_settings
+from toyqs.config import RunConfig
+from toyqs.model.latent_heads import normals
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.objectives.family import family
+from toyqs.objectives.logz import LogZ, log_z_of_others, logz
+from toyqs.objectives.maxent import VarGrad, vargrad
+from toyqs.objectives.objective import Loss, Thinking
+from toyqs.objectives.policy import position_mean
+from toyqs.objectives.ranking import Listwise, WeightedMLE, listwise, plackett_luce, weighted_mle
+from toyqs.objectives.reinforce import ClippedReinforce
+from toyqs.train import accumulate, prepared, with_thoughts
+from toyqs.types import Batch, Trace, focus, thinking_positions
+
+BETA, TEMPERATURE = 0.4, 1.7
+PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
+FEW = pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
+SAMPLERS = pytest.mark.parametrize("sampler", ["uniform", "tempered"])
+
+
+def config(sampler: str, groups: str = "ABCD", **changes: Any) -> RunConfig:
+    plain = {"objective": "vargrad", "sampler_temperature": TEMPERATURE}
+    return tiny.config(weight_groups=groups, sampler=sampler, **(plain | changes))
+
+
+def law(sampler: str, truth: tiny.Exact) -> Tensor:
+    """Log-probability (9,) of each thought under the sampler, from the plain reference's policy."""
+    if sampler == "uniform":
+        return torch.full((9,), -tiny.LENGTH * math.log(tiny.SYMBOLS), dtype=torch.float64)
+    flat = truth.log_prob.detach().view(tiny.SYMBOLS, tiny.SYMBOLS, tiny.LENGTH) / TEMPERATURE
+    first, second = flat[:, :1, 0].log_softmax(0), flat[:, :, 1].log_softmax(1)
+    return (first + second).flatten()
+
+
+def drawn_by(settings: RunConfig, count: int) -> tuple[tiny.Enumeration, tiny.Exact, Tensor]:
+    """The enumeration under the sampler's law with its density in the trace, and the law (9,).
+
+    The density is the model's own, the law the plain reference's.
+    """
+    every, truth = tiny.enumerate_tuples(settings, count), tiny.exact(settings)
+    known = law(settings.sampler, truth)
+    copies = tiny.repeated(tiny.one_position(), len(every.probability))
+    context = every.built.read(copies.inputs, thinking_positions(copies))
+    with torch.no_grad():
+        scored = every.built.think(context, torch.empty(0), every.trace.symbols, off_policy=True)
+    density = scored.log_prob.sum(-1)
+    probability = known.exp()[tuples(count)].prod(-1)
+    return (
+        every._replace(trace=every.trace._replace(sampler_log_prob=density), probability=probability),
+        truth,
+        known,
+    )
+
+
+def tuples(count: int) -> Tensor:
+    return torch.cartesian_prod(*[torch.arange(9)] * count).view(-1, count)
+
+
+def expected(every: tiny.Enumeration, objective: Thinking) -> tiny.Gradients:
+    """E[∇ policy] over the tuples as drawn."""
+    return every.expected(objective(every.trace, every.batch).parts["policy"])
+
+
+@SAMPLERS
+@PATTERNS
+def test_the_density_is_that_of_the_law(sampler: str, groups: str) -> None:
+    every, _, known = drawn_by(config(sampler, groups), 2)
+    got = every.trace.sampler_log_prob[:, tiny.AT[0], tiny.AT[1]]
+    torch.testing.assert_close(got, known[tuples(2)], rtol=0, atol=1e-12)
+    assert abs(float(every.probability.sum()) - 1) < 1e-12
+    own = every.trace.log_prob.detach().sum(-1)[:, tiny.AT[0], tiny.AT[1]]
+    assert float((own - got).abs().max()) > 0.1, "the policy's is another"
+
+
+CLIP_NEVER = 1e9
+
+
+def policy_gradient(truth: tiny.Exact) -> tiny.Gradients:
+    """−∇ Σ_h π(h) sg r(h)."""
+    return truth.gradient(-(truth.probability * truth.log_q.detach()).sum())
+
+
+@SAMPLERS
+@PATTERNS
+@pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+def test_a_ratio_to_the_density_leaves_the_gradient_exact(baseline: str, sampler: str, groups: str) -> None:
+    every, truth, _ = drawn_by(config(sampler, groups), 2)
+    objective = ClippedReinforce(baseline=baseline, clip_ratio=CLIP_NEVER)
+    tiny.close(expected(every, objective), policy_gradient(truth))
+
+
+def own_density(every: tiny.Enumeration) -> tiny.Enumeration:
+    """The mutant: log π stands in place of the density."""
+    own = every.trace.log_prob.detach().sum(-1)
+    return every._replace(trace=every.trace._replace(sampler_log_prob=own))
+
+
+@SAMPLERS
+def test_log_pi_in_place_of_the_density_is_caught(sampler: str) -> None:
+    objective = ClippedReinforce(baseline="none", clip_ratio=CLIP_NEVER)
+    for groups in ("AAAA", "ABCD"):
+        every, truth, _ = drawn_by(config(sampler, groups), 2)
+        with pytest.raises(AssertionError, match="off by"):
+            tiny.close(expected(own_density(every), objective), policy_gradient(truth))
+
+
+PLAIN: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "listwise": lambda r, log_pi, density: listwise(r, log_pi, BETA),
+    "vargrad": lambda r, log_pi, density: vargrad(r, log_pi, BETA),
+    "plackett_luce": lambda r, log_pi, density: plackett_luce(r, log_pi),
+    "weighted_mle": lambda r, log_pi, density: weighted_mle(r, log_pi, BETA, density),
+    "logz_learned": lambda r, log_pi, density: logz(
+        r, log_pi, BETA, torch.tensor(0.3, dtype=torch.float64)
+    ).mean(-1),
+}
+
+
+@SAMPLERS
+@FEW
+@pytest.mark.parametrize("method", PLAIN)
+def test_every_method_meets_rewards_policy_and_density(method: str, sampler: str, groups: str) -> None:
+    every, truth, known = drawn_by(config(sampler, groups), 2)
+    log_z = torch.full(every.trace.log_prob.shape[:3], 0.3 * BETA, dtype=torch.float64)
+    every = every._replace(trace=every.trace._replace(value=log_z))
+    index = tuples(2)
+    log_pi, density = (x[index][:, None, None] for x in (truth.log_prob.sum(-1), known))
+    each = PLAIN[method](truth.log_q.detach()[index][:, None, None], log_pi, density).flatten()
+    wanted = truth.gradient((known.exp()[index].prod(-1) * each).sum())
+    more = {} if method == "plackett_luce" else {"temperature": BETA}
+    tiny.close(expected(every, family()[method](**more)), wanted)
+
+
+@SAMPLERS
+def test_the_estimate_of_log_z_weighs_by_the_density(sampler: str) -> None:
+    every, _, known = drawn_by(config(sampler), 3)
+    reward, log_pi = log_q_of(every).detach(), every.trace.log_prob.sum(-1)
+    at = (slice(None), *(slice(i, i + 1) for i in tiny.AT))
+    found = LogZ(temperature=BETA).policy_loss(reward, every.trace, every.batch)[at]
+    faults = []
+    for density in (known[tuples(3)][:, None, None], log_pi.detach()[at]):
+        log_z, samples = log_z_of_others(reward[at], BETA, density)
+        each = logz(reward[at], log_pi[at], BETA, log_z)
+        faults.append(each.where(samples >= 2 * (1 - 1e-6), 0.0).mean(-1))
+    torch.testing.assert_close(found, faults[0], rtol=0, atol=1e-10)
+    assert not torch.allclose(found, faults[1])
+
+
+def at_the_optimum(every: tiny.Enumeration) -> tiny.Enumeration:
+    """Rewards r = β log π + a constant, by a penalty: then π is π* ∝ exp(r / β)."""
+    reward, log_pi = log_q_of(every).detach(), every.trace.log_prob.detach().sum(-1)
+    return every._replace(trace=every.trace._replace(penalty=reward - BETA * log_pi + 0.6))
+
+
+def size(gradients: tiny.Gradients) -> float:
+    return float(tiny.flat({name: g[None] for name, g in gradients.items()}).norm())
+
+
+@PATTERNS
+@pytest.mark.parametrize("kind", [VarGrad, Listwise])
+def test_the_optimum_is_the_best_policy_whatever_law_draws(kind: type[Thinking], groups: str) -> None:
+    every, *_ = drawn_by(config("uniform", groups), 2)
+    objective = kind(temperature=BETA)
+    best = at_the_optimum(every)
+    tiny.close(
+        expected(best, objective), {n: torch.zeros_like(p[0]) for n, p in best.built.named_parameters()}
+    )
+    assert size(expected(every, objective)) > 1e-4
+
+
+def whole_space(sampler: str, groups: str) -> tiny.Enumeration:
+    """One group that holds every thought once, with the density that the sampler gives it."""
+    settings = config(sampler, groups, objective="weighted_mle", trice_samples=9)
+    built, one = tiny.model(settings), tiny.one_position()
+    positions = thinking_positions(one)
+    forced = tiny.forced_everywhere(tiny.THOUGHTS[None])
+    trace = built(one.inputs, positions, torch.empty(0), forced)
+    with torch.no_grad():
+        scored = built.think(built.read(one.inputs, positions), torch.empty(0), forced, off_policy=True)
+    trace = trace._replace(sampler_log_prob=scored.log_prob.sum(-1))
+    return tiny.Enumeration(built, trace, focus(one, positions), torch.ones(1).double())
+
+
+@PATTERNS
+def test_weighted_mle_of_the_whole_space_is_exact(groups: str) -> None:
+    """Drawn uniformly, each thought once: the gradient is that of −Σ π* log π, zero where π is π*."""
+    every = whole_space("uniform", groups)
+    objective, best = WeightedMLE(temperature=BETA), at_the_optimum(every)
+    nothing = {name: torch.zeros_like(p[0]) for name, p in every.built.named_parameters()}
+    tiny.close(expected(best, objective), nothing)
+    truth = tiny.exact(config("uniform", groups))
+    star = (truth.log_q.detach() / BETA).softmax(0)
+    tiny.close(expected(every, objective), truth.gradient(-(star * truth.log_prob.sum(-1)).sum()))
+    with pytest.raises(AssertionError, match="off by"):
+        tiny.close(expected(own_density(best), objective), nothing)
+
+
+def in_the_loop(settings: RunConfig, copies: int = 2) -> tuple[LatentReasoner, loop.Drawn, Trace]:
+    """A model, a batch with the thoughts drawn for it, and the trace that a training step makes of it."""
+    model, batch, noise = tiny.sampled(settings, copies=copies)
+    drawn = with_thoughts(model, prepared(batch, noise))
+    seen: list[Trace] = []
+
+    def watching(trace: Trace, counted: Batch) -> Loss:
+        seen.append(trace)
+        return Loss({"nll": position_mean(trace.logits.mean((3, 4, 5)), counted.weights)})
+
+    numbers = build_settings(settings)
+    assert numbers.inner_steps == 1
+    accumulate(model, watching, drawn, {"nll": 1.0}, numbers, torch.zeros(copies).double())
+    return model, drawn, seen[0]
+
+
+KINDS = {
+    "uniform": {"sampler": "uniform"},
+    "tempered": {"sampler": "tempered"},
+    "gaussian": {"sampler": "tempered", "thoughts": "gaussian"},
+    "state": {"sampler": "tempered", "thoughts": "state"},
+    "prior": {"sampler": "prior", "thoughts": "gaussian"},
+}
+
+
+def check_loop(name: str) -> None:
+    """The step trains on what was drawn; the trace has the sampler's density beside the policy's own."""
+    settings = config(**({"objective": "vargrad"} | KINDS[name]))
+    model, drawn, trace = in_the_loop(settings)
+    assert torch.equal(trace.symbols, drawn.forced)
+    context = model.read(drawn.inputs, drawn.positions)
+    for off_policy, found in ((True, trace.sampler_log_prob), (False, trace.log_prob.sum(-1))):
+        scored = model.think(context, torch.empty(0), drawn.forced, off_policy=off_policy)
+        torch.testing.assert_close(found, scored.log_prob.sum(-1), rtol=0, atol=1e-12)
+    assert not trace.sampler_log_prob.requires_grad and trace.log_prob.requires_grad
+    other = trace.sampler_log_prob - trace.log_prob.detach().sum(-1)
+    assert float(other.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_loop_trains_on_what_the_sampler_drew(name: str) -> None:
+    check_loop(name)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_loop_that_calls_log_pi_the_density_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = LatentReasoner.think
+
+    def mistaken(self: LatentReasoner, context: Any, noise: Tensor, forced: Any = None, **how: Any) -> Any:
+        thoughts = right(self, context, noise, forced, **how)
+        return thoughts if forced is not None else right(self, context, noise, thoughts.symbols)
+
+    monkeypatch.setattr(LatentReasoner, "think", mistaken)
+    with pytest.raises(AssertionError):
+        check_loop(name)
+
+
+@SAMPLERS
+def test_symbols_are_drawn_as_often_as_the_law_says(sampler: str) -> None:
+    """From evenly spaced noise each first symbol comes as often as it is likely, within one."""
+    settings, count = config(sampler, max_reasoning_len=1, trice_samples=1000), 1000
+    model, batch, noise = tiny.sampled(settings, copies=1)
+    noise[..., 0] = (torch.arange(count) + 0.5) / count
+    drawn = with_thoughts(model, prepared(batch, noise))
+    context = model.read(drawn.inputs, drawn.positions)
+    for symbol in range(tiny.SYMBOLS):
+        forced = torch.full_like(drawn.forced[..., :1, :], symbol)
+        own = model.think(context, torch.empty(0), forced, off_policy=True).log_prob.detach().exp()[..., 0, 0]
+        found = (drawn.forced == symbol).sum((3, 4))
+        assert float((found - count * own).abs().max()) <= 1.0
+
+
+def test_continuous_symbols_of_the_sampler() -> None:
+    """With the same noise: √τ times as far from the mean; or the noise itself."""
+    noise_of = {}
+    for name in ("policy", "tempered", "prior"):
+        settings = latents.config("gaussian", "vargrad", sampler=name, trice_samples=3, latent_dim=2)
+        model, batch, noise = tiny.sampled(settings)
+        drawn = with_thoughts(model, prepared(batch, noise))
+        noise_of[name] = drawn.forced, drawn.sampler_log_prob, normals(noise)
+    policy, flatter, prior = noise_of["policy"], noise_of["tempered"], noise_of["prior"]
+    # σ ε is the difference of a symbol from its mean.
+    std_times_noise = (flatter[0] - policy[0]) / (math.sqrt(2.0) - 1)
+    std = std_times_noise / policy[2]
+    wanted = torch.distributions.Normal(policy[0] - std_times_noise, std * math.sqrt(2.0)).log_prob(
+        flatter[0]
+    )
+    torch.testing.assert_close(flatter[1], wanted.sum((-1, -2)), rtol=0, atol=1e-9)
+    assert bool((std > 0).all())
+    torch.testing.assert_close(prior[0], prior[2], rtol=0, atol=1e-12)
+    wanted = torch.distributions.Normal(0.0, 1.0).log_prob(prior[0])
+    torch.testing.assert_close(prior[1], wanted.sum((-1, -2)), rtol=0, atol=1e-12)
+
+
+def test_evaluation_draws_from_the_policy() -> None:
+    """A sampler has no parameters, and nothing but the training loop asks it."""
+    models = []
+    for sampler in ("policy", "uniform"):
+        settings = config(sampler)
+        model, batch, noise = tiny.sampled(settings)
+        models.append((model, model(batch.inputs, thinking_positions(batch), noise)))
+    (first, own), (second, with_sampler) = models
+    names = [[name for name, _ in model.named_parameters()] for model in (first, second)]
+    assert names[0] == names[1] and not any("sampler" in name for name in names[1])
+    assert torch.equal(own.symbols, with_sampler.symbols) and torch.equal(own.logits, with_sampler.logits)
