@@ -51,6 +51,7 @@ OTHER: dict[str, Any] = {
     "thought_kl_beta": 0.1,
     "sampler": "uniform",
     "sampler_temperature": 3.0,
+    "learned_reward": True,
     "temperature": 0.7,
     "temperature_scale": "spread",
     "clip_ratio": 0.1,

@@ -17,6 +17,7 @@ from toyqs.model.latent_reasoner import Beside, Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
+from toyqs.model.reward_model import RewardModel
 from toyqs.model.roles import ROLES, WeightGroups, tie
 from toyqs.model.samplers import Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
@@ -103,7 +104,8 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     wanted = {"base": alone, "average": "average_thought" in (config.baseline, sees)}
     tells = frozenset(name for name, needed in wanted.items() if needed)
     sampler = _sampler(config, thought_head)
-    return LatentReasoner(*parts, beside=Beside(tells, critic, sampler), horizon=horizon)
+    beside = Beside(tells, critic, sampler, _reward_model(config, num_seeds))
+    return LatentReasoner(*parts, beside=beside, horizon=horizon)
 
 
 def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> ThoughtHead:
@@ -208,10 +210,23 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
     if not has_critic(config):
         return None
+    return ValueHead(num_seeds, _told(config), config.task.vocab_size, config.value_sees)
+
+
+def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | None:
+    if not config.learned_reward:
+        return None
+    sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
+    size = sizes.get(thoughts_of(config), config.thought_vocab or config.task.vocab_size)
+    chosen = thoughts_of(config) == "token"
+    length, vocab_size = config.max_reasoning_len, config.task.vocab_size
+    return RewardModel(num_seeds, _told(config), length, size, vocab_size, chosen)
+
+
+def _told(config: RunConfig) -> list[int]:
+    """The widths of what critics are told of the context."""
     width = widths(config)
-    readers = [role for role in ("base_lm", "base_reasoner") if role in roles_in_use(config)]
-    given = [width[role] for role in readers]
-    return ValueHead(num_seeds, given, config.task.vocab_size, config.value_sees)
+    return [width[role] for role in ("base_lm", "base_reasoner") if role in roles_in_use(config)]
 
 
 def build_objective(config: RunConfig) -> Objective:
@@ -226,6 +241,7 @@ def build_settings(config: RunConfig) -> Settings:
         "policy": Weight(config.policy_loss_beta),
         "entropy": Weight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": Weight(config.critic_loss_beta),
+        "reward_model": Weight(config.critic_loss_beta),
         "prior": Weight(config.prior_beta),
     }
     faster = config.use_reasoner and config.meta_token_mode == "lr_multiplier"

@@ -59,9 +59,10 @@ class RunConfig:
     reference_decay: float = 0.99  # of reference=ema: what is left of the average at each step
     reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
     thought_kl_beta: float = 0.0  # reward lost per nat that a thought is likelier than under the reference
+    learned_reward: bool = False  # true: a model learns to expect that reward, and pays the policy instead
     baseline: str = "leave_one_out"  # what a reward is compared with; config_checks.BASELINES lists all
     value_sees: str = "average_thought"  # what a critic reads; model/critic.py says more
-    critic_loss_beta: float = 1.0  # weight of the critic's own loss
+    critic_loss_beta: float = 1.0  # weight of the critic's own loss, and of the reward model's
     advantage_scale: str = "batch_std"  # none, batch_std, group_std (GRPO), positive_only
     temperature: float = 0.1  # β of the objectives that draw the policy towards exp(reward / β)
     temperature_scale: str = "absolute"  # absolute, or spread: in standard deviations of a group's rewards

@@ -64,6 +64,7 @@ ADDED: dict[str, Any] = {
     "thought_kl_beta": 0.0,
     "sampler": "policy",
     "sampler_temperature": 2.0,
+    "learned_reward": False,
 }
 
 
@@ -81,6 +82,8 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, train_nll_num=config.trice_samples)
     if not has_policy_loss(config):  # a group baseline would refuse K = 1 for nothing
         config = replace(config, baseline="none", advantage_scale="none")
+    if not config.policy_loss_beta:  # nobody is paid
+        config = replace(config, learned_reward=False)
     if not config.use_base_lm:
         config = replace(config, interpreter_start="afresh")
     if not config.use_reasoner:

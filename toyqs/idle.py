@@ -24,6 +24,7 @@ OF_POLICY = (
     *OF_REWARD,
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
     *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
+    "learned_reward",
 )
 
 OF_SYMBOLS = (
@@ -83,7 +84,7 @@ def _idle_of_objective(config: RunConfig) -> list[str]:
         idle.append("reward_beta")
     if not has_critic(config):
         idle.append("value_sees")
-    if not (has_critic(config) and "baseline" in read):
+    if not (has_critic(config) and "baseline" in read) and not config.learned_reward:
         idle.append("critic_loss_beta")
     return idle + _idle_of_reference(config)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from toyqs.config import RunConfig
 from toyqs.extent_checks import check_extent
 from toyqs.idle import idle_keys
@@ -196,14 +198,16 @@ def _check_objective(config: RunConfig) -> None:
     for key, (values, reason) in member(config).takes.items():
         given = getattr(config, key)
         if given not in values and key not in idle_keys(config):
-            known = " or ".join(map(str, values))
-            raise Refusal(f"{key}={given}: objective={config.objective} {reason}; give {key}={known}")
+            known = " or ".join(map(_spelt, values))
+            raise Refusal(f"{key}={_spelt(given)}: objective={config.objective} {reason}; give {key}={known}")
     if config.inner_steps > 1 and not member(config).repeats:
         able = " or ".join(name for name, kind in family().items() if kind.repeats)
         raise Refusal(
             f"inner_steps={config.inner_steps}: only objective={able} may train on the same thoughts "
             f"again; give inner_steps=1 or objective={able}"
         )
+    if config.learned_reward:
+        _check_learned_reward(config)
     if has_critic(config) and config.n_tokens_ahead > 1:
         raise Refusal(
             f"n_tokens_ahead={config.n_tokens_ahead}: a critic knows what one token earns; give "
@@ -218,4 +222,28 @@ def _check_objective(config: RunConfig) -> None:
         raise Refusal(
             "baseline=null_thought: with these settings there is no prediction without a thought; "
             "give use_base_lm=true and mixing=auto, or another baseline"
+        )
+
+
+def _spelt(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_learned_reward(config: RunConfig) -> None:
+    """A reward that is fitted on one half of a batch's sequences and pays for the thoughts of the other."""
+    if not member(config).scores:
+        raise Refusal(
+            f"learned_reward=true: objective={config.objective} has no policy that a reward could pay; "
+            "give learned_reward=false or another objective"
+        )
+    if "baseline" in reads(config) and config.baseline in ("null_thought", "average_thought"):
+        raise Refusal(
+            f"baseline={config.baseline}: is what another prediction earned, but learned_reward=true pays "
+            "what is expected, not what was earned; give learned_reward=false or baseline=leave_one_out"
+        )
+    size, parts = config.data_loader_batch_size, config.grad_acc
+    if size < max(4, 2 * parts):  # the policy's signal is measured on halves of a batch, which are halved too
+        raise Refusal(
+            f"data_loader_batch_size={size}: learned_reward=true is fitted on one half of the sequences and "
+            f"pays on the other; give at least 4, and at least 2 for each part of grad_acc={parts}"
         )

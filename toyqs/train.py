@@ -207,7 +207,8 @@ def accumulate(
     """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
 
     Each part counts by its share of the counted positions' weights, so that the gradient is the whole
-    batch's (batch statistics such as advantage_scale=batch_std are then each part's own).
+    batch's (batch statistics such as advantage_scale=batch_std, and a learned reward's halves, are then
+    each part's own).
 
     Args:
         model: see `train`.

@@ -47,7 +47,7 @@ class Context(NamedTuple):
 
     base: Tensor | None  # (S, B, T, D) base_lm outputs; None when the prediction may not see them
     branches: BranchState | None  # base_reasoner: one resumable branch point per position, K = 1
-    reasoner: Tensor | None = None  # (S, B, T, D) base_reasoner outputs, where a critic reads them
+    reasoner: Tensor | None = None  # (S, B, T, D) base_reasoner outputs, where a critic or r_ψ reads them
     ahead: Tensor | None = None  # (S, B, T, N, D) base_lm outputs at t … t + N − 1; None where N = 1
     following: Tensor | None = (
         None  # (S, B, T, N − 1) long, the tokens after t, where readings go on over them
@@ -74,6 +74,7 @@ class Trace(NamedTuple):
     base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
     average_logits: Tensor | None = None  # (S, B, T, N, V) with the average reading of the other positions
     value: Tensor | None = None  # (S, B, T) a critic's: the expected reward, or β log Σ_h exp(r / β)
+    learned_reward: Tensor | None = None  # (S, B, T, K) r_ψ(h, x), differentiable in ψ alone
     sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density that each thought was drawn from
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)

@@ -13,6 +13,7 @@ from toyqs.model.critic import ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import Head, pick_rows
 from toyqs.model.mixing import Mixer
+from toyqs.model.reward_model import RewardModel
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
 
@@ -35,6 +36,7 @@ class Beside(NamedTuple):
     tells: frozenset[str] = frozenset()  # predictions in the trace: "base", with no thought; "average"
     critic: ValueHead | None = None
     sampler: ThoughtHead | None = None  # draws the thoughts of off-policy training; None: the thought head
+    reward_model: RewardModel | None = None
 
 
 class LatentReasoner(nn.Module):
@@ -72,7 +74,7 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.tells, self.critic, self.sampler = beside or Beside()
+        self.tells, self.critic, self.sampler, self.reward_model = beside or Beside()
         self.num_ahead, self.goes_on = horizon
         self.speaks_alone = mixer.speaks_alone
 
@@ -91,7 +93,8 @@ class LatentReasoner(nn.Module):
         read = {letter: self._read(letter, inputs) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
         branches = read[letters["base_reasoner"]][1] if "base_reasoner" in letters else None
-        heard = self.critic is not None and "base_reasoner" in letters
+        judged = self.critic is not None or self.reward_model is not None
+        heard = judged and "base_reasoner" in letters
         context = Context(base, branches, read[letters["base_reasoner"]][0] if heard else None)
         there = context if positions is None else self.at(context, positions)
         if self.num_ahead == 1:
@@ -219,15 +222,21 @@ class LatentReasoner(nn.Module):
             positions: as in `read`.
             noise: as in `think`.
             forced: as in `think`.
-            targets: (S, B, T') long, for the critic; None: it is not asked.
+            targets: (S, B, T') long, for the critic; None: neither it nor the reward model is asked.
             floor: as in `talk`.
         """
         context = self.read(inputs, positions)
-        trace = self.talk(context, self.think(context, noise, forced), floor)
-        if self.critic is None or targets is None:
+        thoughts = self.think(context, noise, forced)
+        trace = self.talk(context, thoughts, floor)
+        if targets is None:
             return trace
         features = [x for x in (context.base, context.reasoner) if x is not None]
-        return trace._replace(value=self.critic(features, trace, targets))
+        if self.critic is not None:
+            trace = trace._replace(value=self.critic(features, trace, targets))
+        if self.reward_model is not None:
+            assert thoughts is not None
+            trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols))
+        return trace
 
     def _core(self, role: str) -> Core:
         return cast(Core, self.cores[self.letters[role]])

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from toyqs.objectives import policy, rewards
+from toyqs.objectives import policy, reward_model, rewards
 from toyqs.types import Batch, Trace
 
 
@@ -135,11 +135,20 @@ class Thinking(Objective):
 
     A penalty in the trace is taken from the rewards before any baseline; the predictor knows nothing of it.
 
+    With `learned_reward` the reward named above is what a reward model r_ψ learns to expect, on one half of
+    the sequences, and on the other half sg r_ψ(h, x) pays the policy in its place (O7):
+
+        reward_model:  ½ (sg t_i − r_ψ(h_i, x))²,  the mean over the thoughts
+        policy:        as ever, with r_i = sg r_ψ(h_i, x)
+
+    Each part is a mean over the positions of its own half; nll, entropy and prior are over all.
+
     Entropy and prior are myopic: they leave out that an early symbol changes the distributions of the
     later ones (`tempered.maxent` does not).
     """
 
     train_nll_num: int | None = None  # the first so many of the K carry the NLL; None: all
+    learned_reward: bool = False
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
         """The loss of a batch.
@@ -150,7 +159,8 @@ class Thinking(Objective):
             batch: at the thinking positions.
 
         Returns:
-            The parts "policy", "nll", "entropy" and, where there are such, "prior" and "critic".
+            The parts "policy", "nll", "entropy" and, where there are such, "prior", "critic" and
+            "reward_model".
 
         Raises:
             ValueError: shapes disagree, or the trace lacks what is needed.
@@ -161,24 +171,33 @@ class Thinking(Objective):
         taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
         batch = rewards.discounted(batch, self.ahead_decay)
         climbed, predicted = self._scores(each, trace, batch)
-        reward = climbed.detach() if trace.penalty is None else climbed.detach() - trace.penalty
+        fitting, paying = reward_model.halves(batch) if self.learned_reward else (batch, batch)
+        earned = climbed.detach()
+        expected = reward_model.learned(trace) if self.learned_reward else earned
+        reward = expected.detach() if trace.penalty is None else expected.detach() - trace.penalty
         rewards.require_shape("reward", reward, trace.log_prob.shape[:-1])
         if batch.ahead is not None and self.teacher_forcing_weight != 1.0:
             _, predicted = self._scores(each, trace, taught)
         means = {
-            "policy": self.policy_loss(reward, trace, batch),
+            "policy": self.policy_loss(reward, trace, paying),
             "nll": self.predictor_loss(predicted[..., : self.train_nll_num]),
             **regularisers(trace),
         }
         critic = self.critic_loss(reward, trace)
         if critic is not None:
             means["critic"] = critic
-        parts = {name: policy.position_mean(value, batch.weights) for name, value in means.items()}
-        meters = {
-            name: policy.position_mean(value, batch.weights)
-            for name, value in self.meters(reward, trace, batch).items()
-        }
-        return Loss(parts, policy.position_mean(reward.mean(-1), batch.weights), meters)
+        meters = self.meters(reward, trace, paying)
+        weights = dict.fromkeys(("policy", "critic", *meters), paying.weights)
+        if self.learned_reward:
+            means["reward_model"] = reward_model.fault(expected, earned)
+            weights["reward_model"] = fitting.weights
+        parts, seen = (
+            {name: policy.position_mean(x, weights.get(name, batch.weights)) for name, x in given.items()}
+            for given in (means, meters)
+        )
+        if self.learned_reward:
+            seen["reward_fit"] = reward_model.agreement(expected, earned, paying.weights)
+        return Loss(parts, policy.position_mean(reward.mean(-1), paying.weights), seen)
 
     def _scores(self, each: Tensor, trace: Trace, batch: Batch) -> tuple[Tensor, Tensor]:
         """The rewards and what the predictor climbs, (S, B, T, K), from log q of each token."""

@@ -144,6 +144,7 @@ class MultiSample(Thinking):
         "reward": Only(("likelihood",), "is a bound on the likelihood"),
         "thought_kl_beta": Only((0.0,), "is a bound on the likelihood"),
         "teacher_forcing_weight": Only((1.0,), "climbs one bound with both its parts"),
+        "learned_reward": Only((False,), "rewards all thoughts of a position by one bound"),
     }
 
     baseline: str = "leave_one_out"  # none or leave_one_out

@@ -1,0 +1,69 @@
+"""The learned reward: what a thought is expected to earn, told from the thought and the context alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.model.layers import Linear, Stacked, Table, pick_rows
+
+
+class RewardModel(Stacked):
+    """r_ψ(h, x), the expected reward of the thought h at a position that has read x (O7).
+
+        r_ψ(h, x) = w · relu(W x + Σ_l e_l(h_l)) + c
+
+    x is what the base LM and the base reasoner hold; e_l is a table of the symbols at place l, or a linear
+    map where symbols are vectors. It does not see the target, so what it learns is an expectation over it.
+
+    Nothing that it is given gets its gradient: it trains no one but itself.
+    """
+
+    hidden = 32
+
+    def __init__(
+        self, num_seeds: int, widths: Sequence[int], length: int, size: int, vocab_size: int, chosen: bool
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            num_seeds: S.
+            widths: of the features of x.
+            length: L.
+            size: of a symbol: how many there are to choose from, or its width Z.
+            vocab_size: V, whose uniform prediction is the reward that it starts from.
+            chosen: whether symbols are choices, not vectors.
+        """
+        super().__init__()
+        self.size = size
+        self.inner = Linear(num_seeds, sum(widths), self.hidden)
+        rows = length * size
+        self.symbols = Table(num_seeds, rows, self.hidden, std=0.5) if chosen else None
+        self.vectors = None if chosen else Linear(num_seeds, rows, self.hidden)
+        self.outer = Linear(num_seeds, self.hidden, 1)
+        self.start = -math.log(vocab_size)
+
+    def forward(self, features: Sequence[Tensor], symbols: Tensor) -> Tensor:
+        """Expected rewards.
+
+        Args:
+            features: of x, (S, B, T, width_i) each.
+            symbols: of the thoughts, (S, B, T, K, L) long or (S, B, T, K, L, Z).
+
+        Returns:
+            (S, B, T, K), with a gradient to this model's own parameters alone.
+        """
+        read = self.inner(torch.cat([feature.detach() for feature in features], -1)).unsqueeze(3)
+        rewards = self.outer(nn.functional.relu(read + self._hear(symbols.detach())))
+        return rewards.squeeze(-1) + self.start
+
+    def _hear(self, symbols: Tensor) -> Tensor:
+        """(S, B, T, K, hidden)."""
+        if self.symbols is None:
+            assert self.vectors is not None
+            return self.vectors(symbols.flatten(4))
+        places = torch.arange(symbols.shape[-1], device=symbols.device) * self.size
+        return pick_rows(self.symbols.weight, symbols + places).sum(-2)
