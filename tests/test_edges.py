@@ -31,8 +31,10 @@ EDGES: dict[str, set[str]] = {
     "config_key": {"config", "finished", "idle", "model.roles", "traits"},
     "refusal": set(),
     "extent_checks": {"config", "objectives", "refusal", "traits"},
+    "learned_reward_checks": {"config", "objectives", "refusal"},
     "thinking_checks": {
-        "config", "extent_checks", "idle", "model.roles", "objectives", "refusal", "traits",
+        "config", "extent_checks", "idle", "learned_reward_checks", "model.roles", "objectives", "refusal",
+        "traits",
     },
     "reference_checks": {
         "build_kept", "config", "config_key", "finished", "objectives", "refusal", "streams", "traits",
@@ -102,6 +104,7 @@ PACKAGES: dict[str, set[str]] = {
     "config_key": set(),
     "refusal": set(),
     "extent_checks": set(),
+    "learned_reward_checks": set(),
     "thinking_checks": set(),
     "reference_checks": set(),
     "finished": set(),

@@ -56,3 +56,16 @@ def test_where_nobody_is_paid_it_is_the_same_run(changes: dict[str, Any]) -> Non
 def test_its_weight_is_the_critics() -> None:
     assert not same(LEARNED, LEARNED | {"critic_loss_beta": 2.0})
     assert same({}, {"critic_loss_beta": 2.0})
+
+
+PREDICTION = LEARNED | {"reward_sees": "prediction"}
+
+
+def test_a_reward_of_the_prediction_is_one_tokens_likelihood() -> None:
+    assert accepted(**PREDICTION) == []
+    refused("reward_sees=prediction: .*reward=accuracy is not; give reward=", **PREDICTION, reward="accuracy")
+    refused("n_tokens_ahead=2: .*give n_tokens_ahead=1", **PREDICTION, n_tokens_ahead=2)
+    refused("trice_samples=1: .*give trice_samples=2", **PREDICTION, trice_samples=1, baseline="none")
+    assert same({}, {"reward_sees": "prediction"}) and not same(LEARNED, PREDICTION)
+    hard = {"think_at": "hard"}
+    refused("think_at=hard: a learned reward .*give learned_reward=false", **LEARNED, **hard)

@@ -14,7 +14,7 @@ from toyqs.results import load_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = sorted(file.stem for file in (ROOT / "conf" / "run_modifier").glob("*.yaml"))
-SMALL = ("max_steps=3", "data_loader_batch_size=2", "eval_sequences=4", "seed=[3,4]", "controls=none")
+SMALL = ("max_steps=3", "data_loader_batch_size=4", "eval_sequences=4", "seed=[3,4]", "controls=none")
 
 
 @pytest.mark.parametrize("name", PRESETS)

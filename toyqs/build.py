@@ -17,7 +17,7 @@ from toyqs.model.latent_reasoner import Beside, Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
-from toyqs.model.reward_model import RewardModel
+from toyqs.model.reward_model import RewardModel, RewardOfPrediction
 from toyqs.model.roles import ROLES, WeightGroups, tie
 from toyqs.model.samplers import Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
@@ -101,10 +101,11 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     critic = _critic(config, num_seeds)
     sees = critic.sees if critic else ""
     alone = config.reference == "no_thought" or config.baseline == "null_thought" or sees == "base_prediction"
-    wanted = {"base": alone, "average": "average_thought" in (config.baseline, sees)}
+    reward_model = _reward_model(config, num_seeds)
+    average = "average_thought" in (config.baseline, sees) or isinstance(reward_model, RewardOfPrediction)
+    wanted = {"base": alone, "average": average}
     tells = frozenset(name for name, needed in wanted.items() if needed)
-    sampler = _sampler(config, thought_head)
-    beside = Beside(tells, critic, sampler, _reward_model(config, num_seeds))
+    beside = Beside(tells, critic, _sampler(config, thought_head), reward_model)
     return LatentReasoner(*parts, beside=beside, horizon=horizon)
 
 
@@ -213,9 +214,11 @@ def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
     return ValueHead(num_seeds, _told(config), config.task.vocab_size, config.value_sees)
 
 
-def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | None:
+def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPrediction | None:
     if not config.learned_reward:
         return None
+    if config.reward_sees == "prediction":
+        return RewardOfPrediction(num_seeds, _told(config), config.task.vocab_size)
     sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
     size = sizes.get(thoughts_of(config), config.thought_vocab or config.task.vocab_size)
     chosen = thoughts_of(config) == "token"

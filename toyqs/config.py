@@ -60,6 +60,7 @@ class RunConfig:
     reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
     thought_kl_beta: float = 0.0  # reward lost per nat that a thought is likelier than under the reference
     learned_reward: bool = False  # true: a model learns to expect that reward, and pays the policy instead
+    reward_sees: str = "thought"  # how it tells a thought: thought, its symbols; prediction, what it predicts
     baseline: str = "leave_one_out"  # what a reward is compared with; config_checks.BASELINES lists all
     value_sees: str = "average_thought"  # what a critic reads; model/critic.py says more
     critic_loss_beta: float = 1.0  # weight of the critic's own loss, and of the reward model's

@@ -37,6 +37,7 @@ CHOICES = {
     "sampler": ("policy", *SAMPLERS),
     "ahead": ("persist", "continue"),
     "baseline": BASELINES,
+    "reward_sees": ("thought", "prediction"),
     "value_sees": ("context", "target", "base_prediction", "average_thought"),
     "advantage_scale": ("none", "batch_std", "group_std", "positive_only"),
     "temperature_scale": ("absolute", "spread"),

@@ -65,6 +65,7 @@ ADDED: dict[str, Any] = {
     "sampler": "policy",
     "sampler_temperature": 2.0,
     "learned_reward": False,
+    "reward_sees": "thought",
 }
 
 

@@ -24,7 +24,7 @@ OF_POLICY = (
     *OF_REWARD,
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
     *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
-    "learned_reward",
+    *("learned_reward", "reward_sees"),
 )
 
 OF_SYMBOLS = (
@@ -82,6 +82,8 @@ def _idle_of_objective(config: RunConfig) -> list[str]:
         idle.append("policy_loss_beta")
     if config.reward != "kl_reverse":
         idle.append("reward_beta")
+    if not config.learned_reward:
+        idle.append("reward_sees")
     if not has_critic(config):
         idle.append("value_sees")
     if not (has_critic(config) and "baseline" in read) and not config.learned_reward:

@@ -7,6 +7,7 @@ from typing import Any
 from toyqs.config import RunConfig
 from toyqs.extent_checks import check_extent
 from toyqs.idle import idle_keys
+from toyqs.learned_reward_checks import check_learned_reward
 from toyqs.model.roles import WeightGroups, check_widths
 from toyqs.objectives.family import family, member, reads
 from toyqs.refusal import Refusal, refusing
@@ -207,7 +208,7 @@ def _check_objective(config: RunConfig) -> None:
             f"again; give inner_steps=1 or objective={able}"
         )
     if config.learned_reward:
-        _check_learned_reward(config)
+        check_learned_reward(config)
     if has_critic(config) and config.n_tokens_ahead > 1:
         raise Refusal(
             f"n_tokens_ahead={config.n_tokens_ahead}: a critic knows what one token earns; give "
@@ -227,23 +228,3 @@ def _check_objective(config: RunConfig) -> None:
 
 def _spelt(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _check_learned_reward(config: RunConfig) -> None:
-    """A reward that is fitted on one half of a batch's sequences and pays for the thoughts of the other."""
-    if not member(config).scores:
-        raise Refusal(
-            f"learned_reward=true: objective={config.objective} has no policy that a reward could pay; "
-            "give learned_reward=false or another objective"
-        )
-    if "baseline" in reads(config) and config.baseline in ("null_thought", "average_thought"):
-        raise Refusal(
-            f"baseline={config.baseline}: is what another prediction earned, but learned_reward=true pays "
-            "what is expected, not what was earned; give learned_reward=false or baseline=leave_one_out"
-        )
-    size, parts = config.data_loader_batch_size, config.grad_acc
-    if size < max(4, 2 * parts):  # the policy's signal is measured on halves of a batch, which are halved too
-        raise Refusal(
-            f"data_loader_batch_size={size}: learned_reward=true is fitted on one half of the sequences and "
-            f"pays on the other; give at least 4, and at least 2 for each part of grad_acc={parts}"
-        )

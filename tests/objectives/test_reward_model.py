@@ -21,6 +21,7 @@ from toyqs.train import accumulate, prepared
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 LEARNED = Reinforce(learned_reward=True)
+SEES = ("thought", "prediction")
 KINDS = ("token", "gaussian", "state")
 
 
@@ -79,9 +80,10 @@ def settings_of(kind: str, **changes: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sees", SEES)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
-def test_it_trains_itself_alone(groups: str, kind: str) -> None:
-    model, loss = traced(settings_of(kind, weight_groups=groups))
+def test_it_trains_itself_alone(groups: str, kind: str, sees: str) -> None:
+    model, loss = traced(settings_of(kind, weight_groups=groups, reward_sees=sees))
     own = {name for name, _ in model.named_parameters() if name.startswith("reward_model.")}
     for name, part in loss.parts.items():
         found = {n for n, g in tiny.gradients(part.sum(), model).items() if bool(g.any())}
@@ -248,3 +250,14 @@ def test_a_trace_without_one_is_refused() -> None:
     positions = thinking_positions(batch)
     with pytest.raises(ValueError, match="learned_reward needs"):
         LEARNED(model(batch.inputs, positions, noise), focus(batch, positions))
+
+
+def test_shorter_thoughts_are_heard_as_ending_in_nothing() -> None:
+    """As a training makes them that shortens its thoughts step by step."""
+    for kind in ("token", "gaussian"):
+        model = tiny.model(settings_of(kind)).reward_model
+        symbols = (
+            torch.ones(1, 2, 2, 3, 1, 2).double() if kind == "gaussian" else torch.ones(1, 2, 2, 3, 1).long()
+        )
+        features = [torch.ones(1, 2, 2, 3).double()] * 2
+        assert model(features, symbols, None).shape == (1, 2, 2, 3)

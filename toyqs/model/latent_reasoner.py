@@ -13,7 +13,7 @@ from toyqs.model.critic import ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import Head, pick_rows
 from toyqs.model.mixing import Mixer
-from toyqs.model.reward_model import RewardModel
+from toyqs.model.reward_model import RewardModel, RewardOfPrediction
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
 
@@ -36,7 +36,7 @@ class Beside(NamedTuple):
     tells: frozenset[str] = frozenset()  # predictions in the trace: "base", with no thought; "average"
     critic: ValueHead | None = None
     sampler: ThoughtHead | None = None  # draws the thoughts of off-policy training; None: the thought head
-    reward_model: RewardModel | None = None
+    reward_model: RewardModel | RewardOfPrediction | None = None
 
 
 class LatentReasoner(nn.Module):
@@ -235,7 +235,7 @@ class LatentReasoner(nn.Module):
             trace = trace._replace(value=self.critic(features, trace, targets))
         if self.reward_model is not None:
             assert thoughts is not None
-            trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols))
+            trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols, trace))
         return trace
 
     def _core(self, role: str) -> Core:

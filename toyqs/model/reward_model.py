@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.layers import Linear, Stacked, Table, pick_rows
+from toyqs.types import Trace
 
 
 class RewardModel(Stacked):
@@ -46,12 +47,13 @@ class RewardModel(Stacked):
         self.outer = Linear(num_seeds, self.hidden, 1)
         self.start = -math.log(vocab_size)
 
-    def forward(self, features: Sequence[Tensor], symbols: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor], symbols: Tensor, trace: Trace) -> Tensor:
         """Expected rewards.
 
         Args:
             features: of x, (S, B, T, width_i) each.
             symbols: of the thoughts, (S, B, T, K, L) long or (S, B, T, K, L, Z).
+            trace: not read.
 
         Returns:
             (S, B, T, K), with a gradient to this model's own parameters alone.
@@ -64,6 +66,48 @@ class RewardModel(Stacked):
         """(S, B, T, K, hidden)."""
         if self.symbols is None:
             assert self.vectors is not None
-            return self.vectors(symbols.flatten(4))
+            rows = symbols.flatten(4)
+            missing = (
+                self.vectors.weight.shape[1] - rows.shape[-1]
+            )  # where thoughts are shorter than L by now
+            return self.vectors(nn.functional.pad(rows, (0, missing)))
         places = torch.arange(symbols.shape[-1], device=symbols.device) * self.size
         return pick_rows(self.symbols.weight, symbols + places).sum(-2)
+
+
+class RewardOfPrediction(Stacked):
+    """r_ψ(h, x) = Σ_y D_ψ(y | x) sg log q(y | h, x): the likelihood that a thought is expected to earn.
+
+    Only the law of the target is learned, D_ψ = softmax(log q̄ + δ(x)), from a prediction q̄ that it starts as:
+    the one that the average thought of the other positions gives. What a thought does to each token is taken
+    from the prediction itself, so that its worth needs no learning thought by thought.
+
+    Like RewardModel it does not see the target, and trains no one but itself.
+    """
+
+    hidden = 64
+
+    def __init__(self, num_seeds: int, widths: Sequence[int], vocab_size: int) -> None:
+        """Build the layers; see RewardModel."""
+        super().__init__()
+        self.inner = Linear(num_seeds, sum(widths), self.hidden)
+        self.outer = Linear(num_seeds, self.hidden, vocab_size)
+
+    def forward(self, features: Sequence[Tensor], symbols: Tensor, trace: Trace) -> Tensor:
+        """Expected rewards.
+
+        Args:
+            features: of x, (S, B, T, width_i) each.
+            symbols: not read.
+            trace: logits (S, B, T, K, 1, V) and average_logits (S, B, T, 1, V).
+
+        Returns:
+            (S, B, T, K), with a gradient to this model's own parameters alone.
+        """
+        assert trace.average_logits is not None
+        read = self.inner(torch.cat([feature.detach() for feature in features], -1))
+        corrected = trace.average_logits[:, :, :, 0].detach().log_softmax(-1) + self.outer(
+            nn.functional.relu(read)
+        )
+        known = corrected.softmax(-1).unsqueeze(3)
+        return (known * trace.logits[..., 0, :].detach().log_softmax(-1)).sum(-1)

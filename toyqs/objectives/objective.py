@@ -149,6 +149,7 @@ class Thinking(Objective):
 
     train_nll_num: int | None = None  # the first so many of the K carry the NLL; None: all
     learned_reward: bool = False
+    reward_sees: str = "thought"  # prediction: r_ψ is fitted on the differences between thoughts alone
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
         """The loss of a batch.
@@ -189,7 +190,9 @@ class Thinking(Objective):
         meters = self.meters(reward, trace, paying)
         weights = dict.fromkeys(("policy", "critic", *meters), paying.weights)
         if self.learned_reward:
-            means["reward_model"] = reward_model.fault(expected, earned)
+            means["reward_model"] = reward_model.fault(
+                expected, earned, apart=self.reward_sees == "prediction"
+            )
             weights["reward_model"] = fitting.weights
         parts, seen = (
             {name: policy.position_mean(x, weights.get(name, batch.weights)) for name, x in given.items()}

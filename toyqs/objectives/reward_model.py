@@ -44,22 +44,28 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     return batch._replace(weights=fitting), batch._replace(weights=batch.weights - fitting)
 
 
-def fault(expected: Tensor, earned: Tensor) -> Tensor:
+def fault(expected: Tensor, earned: Tensor, *, apart: bool = False) -> Tensor:
     """What a learned reward learns from: its squared error, a mean over the thoughts.
 
         (1 / K) Σ_i ½ (sg t_i − r_ψ(h_i, x))²
 
-    Least where r_ψ(h, x) = E[t | h, x], the mean over the targets.
+    Least where r_ψ(h, x) = E[t | h, x], the mean over the targets. `apart` takes t and r_ψ less their means
+    over the position's thoughts: what is left is what tells the thoughts apart, without the far larger
+    spread of what a position earns whatever it thinks.
 
     Args:
         expected: (S, B, T, K) r_ψ.
         earned: (S, B, T, K) t, what the thoughts earned in fact.
+        apart: see above.
 
     Returns:
         (S, B, T).
     """
     require_shape("learned reward", expected, earned.shape)
-    return 0.5 * (expected - earned.detach()).square().mean(-1)
+    error = expected - earned.detach()
+    if apart:
+        error = error - error.mean(-1, keepdim=True)
+    return 0.5 * error.square().mean(-1)
 
 
 def agreement(expected: Tensor, earned: Tensor, weights: Tensor) -> Tensor:
