@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import reference
 from bench.reference import Recipe, Reference
-from toyqs.build import build_model, build_objective, build_settings, widths
+from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig
 from toyqs.train import accumulate, draws, train
+from toyqs.traits import widths
 from toyqs.types import Batch
 
 TOLERANCE = 1e-10  # of a gradient, in float64

@@ -52,8 +52,9 @@ EDGES: dict[str, set[str]] = {
     "references": {"types", "numerics"},
     "train": {"types", "streams", "objectives", "optim", "drawn", "hard", "references", "signal"},
     "evaluate": {"types", "streams", "objectives", "hard"},
+    "build_beside": {"config", "model", "traits"},
     "build": {
-        "types", "streams", "config", "traits", "model", "objectives", "tasks", "train", "evaluate",
+        "types", "streams", "build_beside", "config", "traits", "model", "objectives", "tasks", "train", "evaluate",
     },
     "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
     "counting": {"config", "build", "build_kept", "cost", "drawn", "train"},
@@ -84,7 +85,7 @@ EDGES: dict[str, set[str]] = {
     "analysis": {"results", "evidence", "cells", "plotting", "report"},
     "bench": {
         "types", "streams", "config", "config_key", "build", "counting", "model", "objectives", "tasks",
-        "train", "results",
+        "traits", "train", "results",
     },
 }  # fmt: skip
 
@@ -117,6 +118,7 @@ PACKAGES: dict[str, set[str]] = {
     "hard": {"torch"},
     "train": {"torch"},
     "evaluate": {"torch"},
+    "build_beside": set(),
     "build": {"torch"},
     "build_kept": {"safetensors", "torch"},
     "counting": {"torch"},

@@ -6,20 +6,18 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from toyqs.build_beside import build_beside
 from toyqs.config import RunConfig
 from toyqs.model.core import Core
-from toyqs.model.critic import ValueHead
 from toyqs.model.gru import GRU
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_core import EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
-from toyqs.model.latent_reasoner import Beside, Horizon, LatentReasoner
+from toyqs.model.latent_reasoner import Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
-from toyqs.model.reward_model import RewardModel, RewardOfPrediction
-from toyqs.model.roles import ROLES, WeightGroups, tie
-from toyqs.model.samplers import Prior, TemperedGaussian, TemperedTokens, UniformTokens
+from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.family import member, with_settings
 from toyqs.objectives.objective import Predicting
@@ -29,13 +27,14 @@ from toyqs.traits import (
     WEIGHED,
     base_matters,
     goes_on,
-    has_critic,
     marker_symbol,
     mixing_of,
     off_policy,
+    roles_in_use,
     speaks,
     thoughts_of,
     tokens_ahead,
+    widths,
 )
 
 # What a thought symbol is -> the core that hears it.
@@ -98,15 +97,7 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     horizon = Horizon(tokens_ahead(config), goes_on(config))
     if thought_head is None:
         return LatentReasoner(*parts, horizon=horizon)
-    critic = _critic(config, num_seeds)
-    sees = critic.sees if critic else ""
-    alone = config.reference == "no_thought" or config.baseline == "null_thought" or sees == "base_prediction"
-    reward_model = _reward_model(config, num_seeds)
-    average = "average_thought" in (config.baseline, sees) or isinstance(reward_model, RewardOfPrediction)
-    wanted = {"base": alone, "average": average}
-    tells = frozenset(name for name, needed in wanted.items() if needed)
-    beside = Beside(tells, critic, _sampler(config, thought_head), reward_model)
-    return LatentReasoner(*parts, beside=beside, horizon=horizon)
+    return LatentReasoner(*parts, beside=build_beside(config, num_seeds, thought_head), horizon=horizon)
 
 
 def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> ThoughtHead:
@@ -124,41 +115,6 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> Tho
             return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
             return TokenHead(num_seeds, width, num_symbols, shared)
-
-
-def _sampler(config: RunConfig, policy: ThoughtHead) -> ThoughtHead | None:
-    """What draws the thoughts of training in place of the policy's own head."""
-    match config.sampler, policy:
-        case "tempered", TokenHead():
-            return TemperedTokens(policy, config.sampler_temperature)
-        case "tempered", GaussianHead() | StateHead():
-            return TemperedGaussian(policy, config.sampler_temperature)
-        case "uniform", TokenHead():
-            return UniformTokens(policy)
-        case "prior", GaussianHead():
-            return Prior(config.latent_dim)
-    return None
-
-
-def widths(config: RunConfig) -> dict[str, int]:
-    """Hidden width of each role."""
-    reasoner = config.reasoner_hidden_dim
-    return {
-        "base_lm": config.base_lm_hidden_dim,
-        "base_reasoner": reasoner,
-        "reasoner": reasoner,
-        "interpreter": config.interpreter_hidden_dim or reasoner,
-    }
-
-
-def roles_in_use(config: RunConfig) -> list[str]:
-    """The roles that compute something in this run, in the order of ROLES."""
-    if not config.use_reasoner:
-        return ["base_lm"]
-    reasons = config.max_reasoning_len > 0 or config.interpreter_start == "onward"
-    unused = set() if base_matters(config) else {"base_lm"}
-    unused |= set() if reasons else {"base_reasoner", "reasoner"}
-    return [role for role in ROLES if role not in unused]
 
 
 def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Core:
@@ -206,30 +162,6 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     if how == "thought":
         return ThoughtOnly(base if base_matters(config) else None, reading)
     return WITH_WEIGHTS[how](num_seeds, base, reading)
-
-
-def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
-    if not has_critic(config):
-        return None
-    return ValueHead(num_seeds, _told(config), config.task.vocab_size, config.value_sees)
-
-
-def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPrediction | None:
-    if not config.learned_reward:
-        return None
-    if config.reward_sees == "prediction":
-        return RewardOfPrediction(num_seeds, _told(config), config.task.vocab_size)
-    sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
-    size = sizes.get(thoughts_of(config), config.thought_vocab or config.task.vocab_size)
-    chosen = thoughts_of(config) == "token"
-    length, vocab_size = config.max_reasoning_len, config.task.vocab_size
-    return RewardModel(num_seeds, _told(config), length, size, vocab_size, chosen)
-
-
-def _told(config: RunConfig) -> list[int]:
-    """The widths of what critics are told of the context."""
-    width = widths(config)
-    return [width[role] for role in ("base_lm", "base_reasoner") if role in roles_in_use(config)]
 
 
 def build_objective(config: RunConfig) -> Objective:

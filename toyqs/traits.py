@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toyqs.config import RunConfig
-from toyqs.model.roles import WeightGroups
+from toyqs.model.roles import ROLES, WeightGroups
 from toyqs.objectives.family import member, with_settings
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
@@ -106,3 +106,24 @@ def marker_symbol(config: RunConfig) -> int | None:
 def has_critic(config: RunConfig) -> bool:
     """Whether something beside the model learns what its thoughts will earn."""
     return with_settings(member(config), config).has_critic
+
+
+def widths(config: RunConfig) -> dict[str, int]:
+    """Hidden width of each role."""
+    reasoner = config.reasoner_hidden_dim
+    return {
+        "base_lm": config.base_lm_hidden_dim,
+        "base_reasoner": reasoner,
+        "reasoner": reasoner,
+        "interpreter": config.interpreter_hidden_dim or reasoner,
+    }
+
+
+def roles_in_use(config: RunConfig) -> list[str]:
+    """The roles that compute something in this run, in the order of ROLES."""
+    if not config.use_reasoner:
+        return ["base_lm"]
+    reasons = config.max_reasoning_len > 0 or config.interpreter_start == "onward"
+    unused = set() if base_matters(config) else {"base_lm"}
+    unused |= set() if reasons else {"base_reasoner", "reasoner"}
+    return [role for role in ROLES if role not in unused]
