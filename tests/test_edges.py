@@ -54,7 +54,8 @@ EDGES: dict[str, set[str]] = {
     "evaluate": {"types", "streams", "objectives", "hard"},
     "build_beside": {"config", "model", "traits"},
     "build": {
-        "types", "streams", "build_beside", "config", "traits", "model", "objectives", "tasks", "train", "evaluate",
+        "types", "streams", "build_beside", "config", "traits", "model", "objectives", "tasks", "train",
+        "evaluate",
     },
     "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
     "counting": {"config", "build", "build_kept", "cost", "drawn", "train"},

@@ -37,6 +37,7 @@ KINDS = {
     "ratio": {"reward": "log_ratio", "reference": "no_thought"},
     "gate": {"mixing": "gate", "gate_floor": 0.5},
     "average": {"baseline": "average_thought"},
+    "greedy": {"baseline": "greedy_thought"},
     "zero length": {"max_reasoning_len": 0},
     "no reasoner": {"use_reasoner": False},
 }

@@ -7,7 +7,7 @@ from toyqs.model.critic import ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
 from toyqs.model.latent_reasoner import Beside
 from toyqs.model.reward_model import RewardModel, RewardOfPrediction
-from toyqs.model.samplers import Prior, TemperedGaussian, TemperedTokens, UniformTokens
+from toyqs.model.samplers import Likeliest, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.traits import has_critic, roles_in_use, thoughts_of, widths
 
@@ -27,7 +27,8 @@ def build_beside(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Besi
         "average": "average_thought" in asked or isinstance(reward_model, RewardOfPrediction),
     }
     tells = frozenset(name for name, needed in wanted.items() if needed)
-    return Beside(tells, critic, _sampler(config, policy), reward_model)
+    likeliest = Likeliest(policy) if "greedy_thought" in asked else None  # type: ignore[arg-type]
+    return Beside(tells, likeliest, critic, _sampler(config, policy), reward_model)
 
 
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:

@@ -21,6 +21,7 @@ from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
 BASELINES = (
     *("none", "group_mean", "trice", "leave_one_out", "ema", "value", "null_thought", "average_thought"),
+    "greedy_thought",
 )  # objectives/baselines.py, objectives/reinforce.py; trice is group_mean
 
 MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "thought")  # see model/mixing.py
@@ -38,7 +39,7 @@ CHOICES = {
     "ahead": ("persist", "continue"),
     "baseline": BASELINES,
     "reward_sees": ("thought", "prediction"),
-    "value_sees": ("context", "target", "base_prediction", "average_thought"),
+    "value_sees": ("context", "target", "base_prediction", "average_thought", "greedy_thought"),
     "advantage_scale": ("none", "batch_std", "group_std", "positive_only"),
     "temperature_scale": ("absolute", "spread"),
     "entropy_schedule": ("constant", "linear"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toyqs.config import RunConfig
 from toyqs.objectives.family import member, reads
+from toyqs.objectives.reinforce import OF_PREDICTIONS
 from toyqs.refusal import Refusal
 
 
@@ -21,7 +22,7 @@ def check_learned_reward(config: RunConfig) -> None:
             f"learned_reward=true: objective={config.objective} has no policy that a reward could pay; "
             "give learned_reward=false or another objective"
         )
-    if "baseline" in reads(config) and config.baseline in ("null_thought", "average_thought"):
+    if "baseline" in reads(config) and config.baseline in OF_PREDICTIONS:
         raise Refusal(
             f"baseline={config.baseline}: is what another prediction earned, but learned_reward=true pays "
             "what is expected, not what was earned; give learned_reward=false or baseline=leave_one_out"

@@ -73,6 +73,7 @@ class Trace(NamedTuple):
     thought_weight: Tensor | None = None  # (S, B, T, K) how open the mixer is to each thought
     base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
     average_logits: Tensor | None = None  # (S, B, T, N, V) with the average reading of the other positions
+    greedy_logits: Tensor | None = None  # (S, B, T, N, V) with the thought of the likeliest symbols
     value: Tensor | None = None  # (S, B, T) a critic's: the expected reward, or β log Σ_h exp(r / β)
     learned_reward: Tensor | None = None  # (S, B, T, K) r_ψ(h, x), differentiable in ψ alone
     sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density that each thought was drawn from

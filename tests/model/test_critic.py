@@ -12,7 +12,7 @@ from toyqs.build import build_objective
 from toyqs.model.latent_reasoner import _average_of_others
 from toyqs.types import Trace, focus, thinking_positions
 
-SEES = ("context", "target", "base_prediction", "average_thought")
+SEES = ("context", "target", "base_prediction", "average_thought", "greedy_thought")
 VALUED = [{"baseline": "value", "value_sees": sees} for sees in SEES]
 
 

@@ -15,7 +15,7 @@ from toyqs.objectives.logz import log_z_of_others, logz
 from toyqs.objectives.objective import Thinking
 from toyqs.objectives.policy import log_mean_exp
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
-from toyqs.objectives.reinforce import ClippedReinforce, MultiSample, Reinforce
+from toyqs.objectives.reinforce import OF_PREDICTIONS, ClippedReinforce, MultiSample, Reinforce
 from toyqs.objectives.tempered import Tempered
 from toyqs.types import Trace
 
@@ -240,17 +240,14 @@ def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) 
     assert bool((grad[(advantages < 0) & counted] != 0).all())
 
 
-OTHER_PREDICTIONS = {"null_thought": "base_logits", "average_thought": "average_logits"}
-
-
-@pytest.mark.parametrize("baseline", OTHER_PREDICTIONS)
+@pytest.mark.parametrize("baseline", OF_PREDICTIONS)
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
 def test_another_predictions_reward_is_an_unbiased_baseline(groups: str, start: str, baseline: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start, baseline=baseline)
     every, truth = tiny.enumerate_tuples(settings, 1), tiny.exact(settings)
     objective = Reinforce(baseline=baseline)
-    base = getattr(every.trace, OTHER_PREDICTIONS[baseline])
+    base = getattr(every.trace, OF_PREDICTIONS[baseline])
     got = expected(every, objective, "policy", "nll")
     tiny.close(got, truth.gradient(-(truth.probability * truth.log_q).sum()))
     reward = log_q_of(every).detach()
@@ -259,7 +256,9 @@ def test_another_predictions_reward_is_an_unbiased_baseline(groups: str, start: 
     assert bool((base != every.trace.logits[..., 0, :, :].squeeze(3).unsqueeze(3)).any())
 
 
-@pytest.mark.parametrize("sees", ["context", "target", "base_prediction", "average_thought"])
+@pytest.mark.parametrize(
+    "sees", ["context", "target", "base_prediction", "average_thought", "greedy_thought"]
+)
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
 def test_a_value_is_an_unbiased_baseline(groups: str, sees: str) -> None:
     """It knows the context and the target, never the thought."""
@@ -306,6 +305,7 @@ def test_equal_rewards_give_no_advantage_and_no_nan() -> None:
         (Reinforce(reward="kl_forward"), "reference_log_probs"),
         (Reinforce(baseline="null_thought"), "base_logits"),
         (Reinforce(baseline="average_thought"), "average_logits"),
+        (Reinforce(baseline="greedy_thought"), "greedy_logits"),
         (Reinforce(baseline="value"), "value"),
         (ClippedReinforce(), "sampler_log_prob"),
         (FAMILY["logz_learned"](), "value"),

@@ -22,6 +22,7 @@ class ValueHead(Stacked):
         target           x and y
         base_prediction  x, y and the prediction with no thought: V = log softmax(its logits + δ(x))[y]
         average_thought  the same with the prediction that the average thought of the other positions gives
+        greedy_thought   the same with the prediction that the thought of likeliest symbols gives
 
     A thought's reward log q(y | h, x) moves much further with x and y than with the thought, so that what a
     value does not explain of the former drowns the latter. The last form is exact from the start, with δ = 0,
@@ -52,7 +53,7 @@ class ValueHead(Stacked):
 
         Args:
             features: of x, (S, B, T, width_i) each.
-            trace: with base_logits for `base_prediction`, average_logits for `average_thought`.
+            trace: with the logits of the prediction that `sees` names.
             targets: (S, B, T) long.
 
         Returns:
@@ -62,7 +63,11 @@ class ValueHead(Stacked):
         values = self.outer(nn.functional.relu(self.inner(given)))
         if self.sees == "context":
             return values.squeeze(-1) + self.start
-        seen = {"base_prediction": trace.base_logits, "average_thought": trace.average_logits}.get(self.sees)
+        seen = {
+            "base_prediction": trace.base_logits,
+            "average_thought": trace.average_logits,
+            "greedy_thought": trace.greedy_logits,
+        }.get(self.sees)
         if seen is None:
             predicted = values + self.start
         else:

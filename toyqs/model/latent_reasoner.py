@@ -34,6 +34,7 @@ class Beside(NamedTuple):
     """What stands beside the thoughts' predictions."""
 
     tells: frozenset[str] = frozenset()  # predictions in the trace: "base", with no thought; "average"
+    likeliest: ThoughtHead | None = None  # where the trace tells the prediction of the likeliest thought too
     critic: ValueHead | None = None
     sampler: ThoughtHead | None = None  # draws the thoughts of off-policy training; None: the thought head
     reward_model: RewardModel | RewardOfPrediction | None = None
@@ -74,7 +75,7 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.tells, self.critic, self.sampler, self.reward_model = beside or Beside()
+        self.tells, self.likeliest, self.critic, self.sampler, self.reward_model = beside or Beside()
         self.num_ahead, self.goes_on = horizon
         self.speaks_alone = mixer.speaks_alone
 
@@ -179,12 +180,26 @@ class LatentReasoner(nn.Module):
         if "average" in self.tells:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._one_thought(base, average, floor, one_token))
+        if self.likeliest is not None:
+            trace = trace._replace(greedy_logits=self._greedy(context, thoughts, floor))
         return trace._replace(
             log_prob=thoughts.log_prob,
             entropy=thoughts.entropy,
             prior_divergence=thoughts.prior_divergence,
             symbols=thoughts.symbols,
         )
+
+    @torch.no_grad()
+    def _greedy(self, context: Context, thoughts: Thoughts, floor: float) -> Tensor:
+        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, as long as the given ones."""
+        assert self.interpreter is not None
+        *places, _, length = thoughts.symbols.shape[:5]
+        silent = torch.empty(*places, 1, length, device=thoughts.symbols.device)
+        likeliest = think(self._core("reasoner"), self.likeliest, context.branches, silent)
+        reading, one_token = self.interpreter(likeliest), context.ahead is None and context.following is None
+        if one_token:
+            return self._one_thought(context.base, reading, floor, one_token)
+        return self._one_thought(context.ahead, self._go_on(reading, context.following), floor, one_token)
 
     def _one_thought(
         self, base: Tensor | None, reading: Tensor | None, floor: float, one_token: bool

@@ -1,4 +1,4 @@
-"""Samplers: heads that draw training's thoughts by another law than the policy's own (O2q).
+"""Samplers: heads that draw thoughts by another law than the policy's own (O2q).
 
 A sampler has no parameters. It draws symbols from the reasoner's states as the policy's head does, with the
 same noise, and its log-probabilities are those of the law that it draws from. Evaluation never asks it.
@@ -61,6 +61,21 @@ class TemperedGaussian(ThoughtHead):
         """Symbols (S, B, T, K, Z)."""
         mean, log_std = self.policy.law(hidden)
         return gaussian_symbols(mean, log_std + self.wider, given, forced=forced, path=False)
+
+
+class Likeliest(ThoughtHead):
+    """No chance: the likeliest token, the mean of a Gaussian symbol or state. It has no density."""
+
+    def __init__(self, policy: TokenHead | GaussianHead | StateHead) -> None:
+        """Stand beside the policy's head."""
+        super().__init__()
+        self.policy = policy
+
+    def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
+        """Symbols (S, B, T, K) long or (S, B, T, K, Z)."""
+        if isinstance(self.policy, TokenHead):
+            return Symbols(self.policy(hidden).argmax(-1), None, None)
+        return Symbols(self.policy.law(hidden)[0], None, None)
 
 
 class Prior(ThoughtHead):

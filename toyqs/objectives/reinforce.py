@@ -17,6 +17,12 @@ GROUP_BASELINES = {
     "trice": baselines.group_mean,  # the literature's other name
     "leave_one_out": baselines.leave_one_out,
 }
+# Baselines that are what another prediction would have earned -> where a trace has it.
+OF_PREDICTIONS = {
+    "null_thought": "base_logits",
+    "average_thought": "average_logits",
+    "greedy_thought": "greedy_logits",  # Rennie et al. 2017, "Self-critical sequence training"
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Reinforce(Thinking):
 
     name: ClassVar[str] = "reinforce"
 
-    baseline: str = "leave_one_out"  # or none, ema, value, null_thought, average_thought, group_mean
+    baseline: str = "leave_one_out"  # or none, ema, value, group_mean, or one of OF_PREDICTIONS
     advantage_scale: str = "none"  # a key of policy.ADVANTAGE_SCALES
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -60,10 +66,9 @@ class Reinforce(Thinking):
                 return baselines.ema(reward, trace.running_reward)
             case "value":
                 return _value(trace).detach().unsqueeze(-1).expand_as(reward)
-            case "null_thought":
-                return self._of_prediction(trace.base_logits, trace, batch)
-            case "average_thought":
-                return self._of_prediction(trace.average_logits, trace, batch)
+            case "null_thought" | "average_thought" | "greedy_thought":
+                logits = getattr(trace, OF_PREDICTIONS[self.baseline])
+                return self._of_prediction(logits, trace, batch)
             case _:
                 return GROUP_BASELINES[self.baseline](reward)
 
@@ -81,7 +86,7 @@ class Reinforce(Thinking):
     def _of_prediction(self, logits: Tensor | None, trace: Trace, batch: Batch) -> Tensor:
         """What another prediction (S, B, T, N, V) would have earned, (S, B, T, K)."""
         if logits is None or trace.log_prob is None:
-            raise ValueError(f"baseline {self.baseline} needs trace.base_logits or trace.average_logits")
+            raise ValueError(f"baseline {self.baseline} needs trace.{OF_PREDICTIONS[self.baseline]}")
         silent = trace._replace(logits=logits.detach().unsqueeze(3))
         log_q = rewards.over_tokens(rewards.token_log_prob(silent.logits, rewards.tokens(batch)), batch)
         earned = rewarded(self.reward, self.reward_beta, log_q, silent, batch)
