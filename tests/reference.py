@@ -73,13 +73,38 @@ class Weights:
         return out
 
 
+def policy(weights: Weights, settings: RunConfig, state: Tensor) -> Tensor:
+    """log π of the next thought symbol, and of the end where it is one of them, (M, symbols)."""
+    logits = state
+    if "thought_head.projection.weight" in weights.values:
+        logits = weights.linear("thought_head.projection", logits)
+    if settings.share_lm_head:
+        logits = weights.head(logits)
+    if settings.variable_len:
+        logits = torch.cat([logits, weights.linear("thought_head.ending", state)], -1)
+    return torch.log_softmax(logits, -1)
+
+
 def predict(
     model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor, following: Tensor | None = None
 ) -> Prediction:
     """Score thoughts (M, L) after reading `tokens`, and predict the next token with each.
 
-    Where tokens follow those, the token after them is predicted with the same thoughts.
+    Where tokens follow those, the token after them is predicted with the same thoughts. A thought of variable
+    length stops at the first id that is no symbol.
     """
+    if settings.variable_len:
+        ends = settings.thought_vocab or settings.task.vocab_size
+        cut = [thought[: int((thought == ends).cumsum(0).eq(0).sum())] for thought in thoughts]
+        each = [alike(model, settings, tokens, thought[None], following) for thought in cut]
+        return Prediction(*(torch.cat(x) for x in zip(*each, strict=True)))
+    return alike(model, settings, tokens, thoughts, following)
+
+
+def alike(
+    model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor, following: Tensor | None = None
+) -> Prediction:
+    """`predict` for thoughts of the same number of symbols, which may be below L."""
     weights = Weights(model, settings)
     following = tokens[:0] if following is None else following
     base = None
@@ -88,27 +113,29 @@ def predict(
     state = weights.mark("reasoner", 0, weights.read("base_reasoner", tokens))
     log_probs, entropies = [], []
     onward = settings.interpreter_start == "onward"
+    longest = settings.max_reasoning_len
     for place, symbols in enumerate(thoughts.T, start=1):
-        logits = state
-        if "thought_head.projection.weight" in weights.values:
-            logits = weights.linear("thought_head.projection", logits)
-        if settings.share_lm_head:
-            logits = weights.head(logits)
-        log_p = torch.log_softmax(logits, -1).expand(len(thoughts), -1)
+        log_p = policy(weights, settings, state).expand(len(thoughts), -1)
         log_probs.append(log_p[torch.arange(len(thoughts)), symbols])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
-        if onward or place < thoughts.shape[1]:
+        if onward or place < longest:
             state = weights.hear("reasoner", symbols, state)
+    decided = state
     if not onward:
         state = weights.mark("interpreter", 0, weights.values["interpreter.start_state"].view(1, -1))
         for symbols in thoughts.T:
             state = weights.hear("interpreter", symbols, state)
+    if settings.variable_len and thoughts.shape[1] < longest:
+        log_p = policy(weights, settings, decided)
+        log_probs.append(log_p[:, -1])
+        entropies.append(-(log_p.exp() * log_p).sum(-1))
+    silence = [state.new_zeros(len(thoughts))] * (longest - len(log_probs))
     reading = weights.mark("interpreter", 1, state)
     if settings.ahead == "continue":
         for token in following:
             reading = weights.gru("interpreter", weights.of("interpreter", "tokens.weight")[token], reading)
     log_q = torch.log_softmax(answer(weights, settings, base, reading), -1)
-    return Prediction(torch.stack(log_probs, -1), torch.stack(entropies, -1), log_q)
+    return Prediction(torch.stack(log_probs + silence, -1), torch.stack(entropies + silence, -1), log_q)
 
 
 def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ OTHER: dict[str, Any] = {
     "sigma": 0.2,
     "gumbel_temperature": 0.5,
     "prior_beta": 0.1,
+    "variable_len": True,
+    "adaptive_len": True,
     "objective": "listwise",
     "reward": "accuracy",
     "reward_beta": 0.5,

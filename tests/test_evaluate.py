@@ -212,8 +212,10 @@ def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(module, "THOUGHTS", size * THOUGHTS * 2)
     right, pairs = LatentReasoner.think, []
 
-    def watching(self: LatentReasoner, context: Any, noise: Tensor, forced: Tensor | None = None) -> Any:
-        thoughts = right(self, context, noise, forced)
+    def watching(
+        self: LatentReasoner, context: Any, noise: Tensor, forced: Tensor | None = None, *rest: Any
+    ) -> Any:
+        thoughts = right(self, context, noise, forced, *rest)
         pairs.append((noise.shape, forced is not None))
         return thoughts
 

@@ -17,6 +17,7 @@ from toyqs.cost import Cost
 from toyqs.evaluate import evaluate
 from toyqs.experiment import draw_held_out, run_stack
 from toyqs.tasks.char_text import CharText
+from toyqs.tasks.iterate import Iterate
 
 COST = Cost(1, 2, 3.0, 4.0)
 TIMES = ("cpu_seconds", "wall_seconds")
@@ -44,6 +45,9 @@ def rows(config: RunConfig, seeds: list[int]) -> dict[int, dict[str, object]]:
         {"use_reasoner": False},
         {"max_reasoning_len": 0},
         {"interpreter_start": "onward", "mixing": "gate"},
+        {"variable_len": True},
+        {"variable_len": True, "interpreter_start": "onward"},
+        {"adaptive_len": True, "task": Iterate()},
     ],
 )
 def test_a_seed_gives_the_same_row_alone_in_company_and_again(tmp_path, changes):

@@ -27,6 +27,15 @@ STARTS = ("afresh", "onward")
 MIXERS = ("add", "concat", "gate", "thought", "hidden", "logits", "residual")
 SYMBOLS, LENGTH = 3, 2  # of the enumerated thoughts
 THOUGHTS = torch.cartesian_prod(torch.arange(SYMBOLS), torch.arange(SYMBOLS))  # all 9, (9, 2)
+
+
+def ending(symbols: int, length: int = LENGTH) -> torch.Tensor:
+    """All thoughts of 0 … length symbols, each once, padded with the id of the end: (n, length)."""
+    every = torch.cartesian_prod(*[torch.arange(symbols + 1)] * length).view(-1, length)
+    over = (every == symbols).long()
+    return every[(over.cummax(1).values == over).all(1)]
+
+
 AT = (1, 1)  # the sequence and the thinking position that count in an enumeration
 
 Gradients = dict[str, Tensor]
@@ -244,12 +253,14 @@ def close(got: Gradients, wanted: Gradients, tolerance: float = 1e-10) -> None:
         assert error < tolerance, f"{name}: off by {error:.3g}"
 
 
-def check_expected_gradient(settings: RunConfig, objective: Reinforce, count: int) -> None:
+def check_expected_gradient(
+    settings: RunConfig, objective: Reinforce, count: int, thoughts: Tensor = THOUGHTS
+) -> None:
     """E[∇(policy + nll)] over all tuples of `count` thoughts = −∇ Σ_h π(h) log q(y | h)."""
-    every = enumerate_tuples(settings, count)
+    every = enumerate_tuples(settings, count, thoughts)
     trace = every.trace._replace(running_reward=torch.full((len(every.probability),), -0.6).double())
     parts = objective(trace, every.batch).parts
-    truth = exact(settings)
+    truth = exact(settings, thoughts)
     wanted = truth.gradient(-(truth.probability * truth.log_q).sum())
     assert float(flat({n: g[None] for n, g in wanted.items()}).norm()) > 1e-3, "nothing to compare"
     close(every.expected(parts["policy"] + parts["nll"]), wanted)

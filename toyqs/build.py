@@ -26,6 +26,7 @@ from toyqs.train import Objective, Settings, Weight
 from toyqs.traits import (
     WEIGHED,
     base_matters,
+    ends_apart,
     goes_on,
     marker_symbol,
     mixing_of,
@@ -89,8 +90,8 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     if "interpreter" in used:
         core = cores[letters["interpreter"]]
         if config.interpreter_start == "afresh":
-            kind = Afresh if thoughts_of(config) == "token" else AfreshEach
-            interpreter = kind(num_seeds, core)
+            shares = thoughts_of(config) == "token" and not ends_apart(config)
+            interpreter = (Afresh if shares else AfreshEach)(num_seeds, core)
         else:
             interpreter = Onward(core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
@@ -114,7 +115,7 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> Tho
             temperature = config.gumbel_temperature
             return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
-            return TokenHead(num_seeds, width, num_symbols, shared)
+            return TokenHead(num_seeds, width, num_symbols, shared, ends=config.variable_len)
 
 
 def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Core:
@@ -198,6 +199,7 @@ def build_settings(config: RunConfig) -> Settings:
         gate_floor=config.gate_floor if mixing_of(config) in WEIGHED else 0.0,
         lr_multipliers=multipliers,
         weights=weights,
+        adaptive_len=speaks(config) and config.adaptive_len,
     )
 
 

@@ -9,7 +9,7 @@ from toyqs.model.latent_reasoner import Beside
 from toyqs.model.reward_model import RewardModel, RewardOfPrediction
 from toyqs.model.samplers import Likeliest, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
-from toyqs.traits import has_critic, roles_in_use, thoughts_of, widths
+from toyqs.traits import ends_apart, has_critic, roles_in_use, thoughts_of, widths
 
 
 def build_beside(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Beside:
@@ -45,6 +45,7 @@ def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPr
     sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
     size = sizes.get(thoughts_of(config), config.thought_vocab or config.task.vocab_size)
     chosen = thoughts_of(config) == "token"
+    size += chosen and ends_apart(config)  # after its end a thought's symbols are one more
     length, vocab_size = config.max_reasoning_len, config.task.vocab_size
     return RewardModel(num_seeds, _told(config), length, size, vocab_size, chosen)
 

@@ -45,6 +45,8 @@ class RunConfig:
     max_reasoning_len: int = 3  # L, symbols per thought
     length_schedule: str = "constant"  # L in training: constant, long_to_short or short_to_long, in stages
     min_reasoning_len: int = 1  # the shortest L of such a schedule
+    variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
+    adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
     thoughts: str = "token"  # what a symbol is: token, gaussian, gumbel, deterministic, state
     latent_dim: int = 4  # Z, numbers in a gaussian symbol
     sigma: float = 0.3  # about where the learned standard deviation of gaussian and state symbols starts

@@ -66,6 +66,8 @@ ADDED: dict[str, Any] = {
     "sampler_temperature": 2.0,
     "learned_reward": False,
     "reward_sees": "thought",
+    "variable_len": False,
+    "adaptive_len": False,
 }
 
 

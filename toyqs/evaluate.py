@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thi
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
 OVERALL = ("nll", "nll_marginal", "nll_shuffled", "nll_constant", "nll_no_thought")  # of all positions
 CONTEXTS = 64  # contexts and thoughts that the information estimate compares
+
+
+Forced = tuple[Tensor, Tensor | None]  # symbols, and lengths (S, B, T, K) where the task gives them
 
 
 class Meter:
@@ -74,7 +77,7 @@ def evaluate(
     meter = Meter()
     generators = [stream(seed, "evaluation noise") for seed in seeds]
     size = max(2, THOUGHTS // max(1, sizes.number * int(held_out.think[0, 0].sum())))
-    fixed: Tensor | None = None
+    fixed: Forced | None = None
     total = held_out.inputs.shape[1]
     # A last sequence alone would be shuffled with itself: it joins the ones before.
     starts = list(range(0, total - 1, size))
@@ -82,12 +85,10 @@ def evaluate(
         batch = rows(held_out, slice(start, stop))
         noise = thought_noise(generators, batch.think, sizes).to(batch.weights)
         context, batch, chosen = _read(model, batch, sizes)
-        thoughts = model.think(context, noise)
+        thoughts = model.think(context, noise, None, batch.lengths)
         trace = model.talk(context, thoughts)
         said = thoughts is not None and thoughts.symbols.shape[4] > 0
         _predictions(meter, trace, batch, said)
-        if said:
-            _thoughts(meter, trace, batch)
         if chosen is not None:
             _others(meter, chosen)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
@@ -97,13 +98,14 @@ def evaluate(
             _nll(meter, "nll_no_thought", model.talk(context, None), batch)
         if thoughts is None or not said:
             continue
-        fixed = thoughts.symbols[:, :1, :1, :1] if fixed is None else fixed
+        given = (thoughts.symbols, thoughts.given_length)
+        fixed = _each(lambda x: x[:, :1, :1, :1], given) if fixed is None else fixed
         others = {
-            "nll_shuffled": thoughts.symbols.roll(1, 1),
-            "nll_constant": fixed.expand_as(thoughts.symbols),
+            "nll_shuffled": _each(lambda x: x.roll(1, 1), given),
+            "nll_constant": _each(lambda x, like: x.expand_as(like), fixed, given),
         }
-        for name, symbols in others.items():
-            _nll(meter, name, model.talk(context, model.think(context, noise, symbols)), batch)
+        for name, (symbols, lengths) in others.items():
+            _nll(meter, name, model.talk(context, model.think(context, noise, symbols, lengths)), batch)
     _join_others(meter)
     if fixed is None or trace.log_prob is None:
         return meter.means()
@@ -121,7 +123,8 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
     Args:
         model: S seeds.
         context: (S, B, T, ...); the first M = 64 sequences are compared.
-        thoughts: sampled in that context; the first of each position is used.
+        thoughts: sampled in that context; the first of each position is used, with the length that was given
+            to it where one was.
 
     Returns:
         "information" and "information_shuffled", (S,) float64.
@@ -131,9 +134,11 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
     num_seeds, batch, positions = symbols.shape[:3]
     count = min(CONTEXTS, batch)
     last = torch.full((num_seeds, batch, 1), positions - 1, device=symbols.device)
-    crossed = symbols[:, :count, -1, 0].unsqueeze(1)
-    crossed = crossed.expand(-1, batch, *crossed.shape[2:]).unsqueeze(2)
-    scored = model.think(model.at(context, last), torch.empty(0), crossed)
+    crossed = _each(
+        lambda x: x[:, None, :count, -1, 0].expand(-1, batch, count, *x.shape[4:]).unsqueeze(2),
+        (symbols, thoughts.given_length),
+    )
+    scored = model.think(model.at(context, last), torch.empty(0), *crossed)
     assert scored is not None and scored.log_prob is not None
     log_prob = scored.log_prob.sum(-1)[:, :count, 0].double()  # (S, M contexts, M thoughts)
     marginal = log_prob.logsumexp(1) - math.log(count)
@@ -147,8 +152,14 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
 def _information(model: Model, some: Batch, seeds: Sequence[int], sizes: ThoughtSizes) -> dict[str, Tensor]:
     streams = [stream(seed, "information noise") for seed in seeds]
     noise = thought_noise(streams, some.think, sizes._replace(number=1)).to(some.weights)
-    context, _, _ = _read(model, some, sizes)
-    return information(model, context, model.think(context, noise))
+    context, batch, _ = _read(model, some, sizes)
+    return information(model, context, model.think(context, noise, None, batch.lengths))
+
+
+def _each(change: Callable[..., Tensor], *given: Forced) -> Forced:
+    """A change of symbols, and of their lengths where there are such."""
+    symbols, lengths = zip(*given, strict=True)
+    return change(*symbols), None if lengths[0] is None else change(*lengths)
 
 
 def _read(model: Model, batch: Batch, sizes: ThoughtSizes) -> tuple[Context, Batch, Chosen | None]:
@@ -192,6 +203,7 @@ def _predictions(meter: Meter, trace: Trace, batch: Batch, said: bool) -> None:
         meter.add("nll_ahead", -found / count.clamp(min=1), batch.weights * count)
     if said:
         meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
+        _thoughts(meter, trace, batch)
 
 
 def _nll(meter: Meter, name: str, trace: Trace, batch: Batch) -> None:

@@ -86,7 +86,10 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
     available = config.task.held_out_size(config.seq_len)
     size = min(config.eval_sequences, available or config.eval_sequences)
     drawn = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
-    return stack([drawn] * num_seeds, like, config.think_at == "all")
+    held_out = stack([drawn] * num_seeds, like, config.think_at == "all")
+    if not build_settings(config).adaptive_len:
+        return held_out
+    return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
 
 
 class _Curve:

@@ -21,6 +21,26 @@ def check_extent(config: RunConfig) -> None:
         _check_hard(config)
     if config.length_schedule != "constant":
         _check_schedule(config)
+    if config.max_reasoning_len:
+        _check_ends(config)
+
+
+def _check_ends(config: RunConfig) -> None:
+    if config.variable_len and config.thoughts != "token":
+        raise Refusal(
+            f"variable_len=true: the end is one more token, and thoughts={config.thoughts} have none; "
+            "give thoughts=token or variable_len=false"
+        )
+    if config.adaptive_len and config.variable_len:
+        raise Refusal(
+            "adaptive_len=true: the task says when a thought ends, and variable_len=true lets the reasoner "
+            "say it; give only one of them"
+        )
+    if config.adaptive_len and not hasattr(config.task, "thought_length"):
+        raise Refusal(
+            f"adaptive_len=true: task={config.task.name} does not say how long a thought should be; "
+            "give task=iterate or adaptive_len=false"
+        )
 
 
 def _check_hard(config: RunConfig) -> None:

@@ -32,7 +32,7 @@ OF_SYMBOLS = (
     *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
-    *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta"),
+    *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
     *("sampler", "sampler_temperature"),
 )
 

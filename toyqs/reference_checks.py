@@ -20,7 +20,9 @@ from toyqs.traits import (
 )
 
 REFERENCES = ("oracle", "no_thought", *KEPT)  # build_kept.py says what those of KEPT are
-THOUGHT_KEYS = ("thoughts", "thought_vocab", "max_reasoning_len", "latent_dim", "reasoner_hidden_dim")
+THOUGHT_KEYS = (
+    *("thoughts", "thought_vocab", "max_reasoning_len", "variable_len", "latent_dim", "reasoner_hidden_dim"),
+)
 
 
 def check_reference(config: RunConfig) -> None:
@@ -135,6 +137,7 @@ def _thoughts(config: RunConfig) -> tuple[object, ...]:
         kind,
         (config.thought_vocab or config.task.vocab_size) if kind == "token" else None,
         config.max_reasoning_len,
+        config.variable_len,
         config.latent_dim if kind == "gaussian" else None,
         config.reasoner_hidden_dim if kind == "state" else None,
     )

@@ -84,7 +84,8 @@ class Kept:
         if not self.thought_kl_beta:
             return trace
         assert trace.symbols is not None and trace.log_prob is not None
-        scored = self.model.think(context, torch.empty(0), trace.symbols.detach())
+        lengths = trace.length if trace.unfinished is None else None  # where the symbols do not tell them
+        scored = self.model.think(context, torch.empty(0), trace.symbols.detach(), lengths)
         assert scored is not None and scored.log_prob is not None
         charged = self.thought_kl_beta * (trace.log_prob - scored.log_prob).sum(-1)
         return trace._replace(penalty=charged if trace.penalty is None else trace.penalty + charged)

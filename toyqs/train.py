@@ -64,6 +64,7 @@ class Settings:
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
+    adaptive_len: bool = False  # the task says how long each thought is
 
     def length_at(self, step: int) -> int:
         """How many symbols a thought has in a step, from 0; the last stage goes on to the end."""
@@ -114,6 +115,8 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
         stacked = stack(many, like, settings.think_everywhere)
         if settings.reference == "oracle" and stacked.oracle is None:
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))  # type: ignore[attr-defined]
+        if settings.adaptive_len:
+            stacked = stacked._replace(thought_length=task.thought_length(stacked.inputs))  # type: ignore[attr-defined]
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
         for part in split(prepared(stacked, silence, settings.num_ahead), size):
             if not settings.thoughts.length:
@@ -246,7 +249,8 @@ def accumulate(
 def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
     """Thoughts drawn now at a batch, by the model's sampler where it has one, and their log-density."""
     with torch.no_grad():
-        thoughts = model.think(model.read(drawn.inputs, drawn.positions), drawn.noise, off_policy=True)
+        context = model.read(drawn.inputs, drawn.positions)
+        thoughts = model.think(context, drawn.noise, None, drawn.counted.lengths, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
     return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
 
@@ -256,11 +260,11 @@ def _traced(
 ) -> tuple[Trace, Batch, Chosen | None]:
     """The trace and the batch at the thinking positions, and how these were chosen, where they were."""
     if settings.thoughts.hard_quantile is None:
-        given = (part.noise, part.forced, part.counted.targets, floor)
+        given = (part.noise, part.forced, part.counted.targets, floor, part.counted.lengths)
         return model(part.inputs, part.positions, *given), part.counted, None
     count = settings.thoughts.thinking(part.counted.inputs.shape[2])
     chosen = choose(model, model.read(part.inputs, part.positions), part.counted, count)
-    thoughts = model.think(chosen.context, part.noise, part.forced)
+    thoughts = model.think(chosen.context, part.noise, part.forced, chosen.batch.lengths)
     return model.talk(chosen.context, thoughts, floor), chosen.batch, chosen
 
 

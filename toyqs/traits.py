@@ -24,6 +24,11 @@ def speaks(config: RunConfig) -> bool:
     return config.use_reasoner and config.max_reasoning_len > 0
 
 
+def ends_apart(config: RunConfig) -> bool:
+    """Whether thoughts may differ in length."""
+    return speaks(config) and (config.variable_len or config.adaptive_len)
+
+
 def thoughts_of(config: RunConfig) -> str:
     """What a thought symbol is; token where there is none, so that zero-length thoughts are one run."""
     return config.thoughts if speaks(config) else "token"

@@ -4,7 +4,7 @@ S  seeds trained side by side
 B  batch
 T  positions (after `focus`, and in a Context: the thinking positions only)
 K  thoughts per position
-L  symbols per thought
+L  symbols per thought, at most where thoughts end apart
 N  tokens predicted per position
 V  vocabulary
 D  hidden width
@@ -40,6 +40,12 @@ class Batch(NamedTuple):
     think: Tensor  # (S, B, T) bool, the positions that think; equally many in every sequence
     oracle: Tensor | None = None  # (S, B, T, V) true log p(target | prefix), where the task knows it
     ahead: Ahead | None = None  # filled by `focus` where N > 1
+    thought_length: Tensor | None = None  # (S, B, T) long, symbols per thought where the task gives them
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """`thought_length` for all thoughts of a position, (S, B, T, 1)."""
+        return None if self.thought_length is None else self.thought_length.unsqueeze(-1)
 
 
 class Context(NamedTuple):
@@ -62,6 +68,17 @@ class Thoughts(NamedTuple):
     entropy: Tensor | None  # (S, B, T, K, L) of each symbol's distribution, differentiable
     branches: BranchState  # the reasoner's state after the start marker and all symbols but the last
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
+    length: Tensor | None = None  # (S, B, T, K) long, symbols before the end; None: L each
+    unfinished: Tensor | None = None  # (S, B, T, K) bool, no end drawn within L; None: none is drawn
+
+    def live(self, place: int) -> Tensor | None:
+        """Whether each thought has a symbol at this place of the axis L, (S, B, T, K); None: all have."""
+        return None if self.length is None else self.length > place
+
+    @property
+    def given_length(self) -> Tensor | None:
+        """`length` where the task gave it; None where the symbols themselves tell."""
+        return self.length if self.unfinished is None else None
 
 
 class Trace(NamedTuple):
@@ -80,6 +97,8 @@ class Trace(NamedTuple):
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
     symbols: Tensor | None = None  # (S, B, T, K, L) or (S, B, T, K, L, Z) of the thoughts, to be scored again
+    length: Tensor | None = None  # (S, B, T, K) long, symbols of each thought; None: L each
+    unfinished: Tensor | None = None  # (S, B, T, K) bool, no end drawn within L symbols
     penalty: Tensor | None = None  # (S, B, T, K) what is taken from each thought's reward, no gradient
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, kept by the training loop
 
@@ -99,9 +118,18 @@ class Model(Protocol):
         ...
 
     def think(
-        self, context: Context, noise: Tensor, forced: Tensor | None = None, *, off_policy: bool = False
+        self,
+        context: Context,
+        noise: Tensor,
+        forced: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *,
+        off_policy: bool = False,
     ) -> Thoughts | None:
-        """Noise in [0, 1), or forced symbols, (S, B, T, K, L, ...) -> thoughts; None: a model without."""
+        """Noise in [0, 1), or forced symbols, (S, B, T, K, L, ...) -> thoughts; None: a model without.
+
+        Lengths (S, B, T, 1 or K) end them by force.
+        """
         ...
 
     def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
@@ -116,6 +144,7 @@ class Model(Protocol):
         forced: Tensor | None = None,
         targets: Tensor | None = None,
         floor: float = 0.0,
+        lengths: Tensor | None = None,
     ) -> Trace:
         """Read, think and talk; with targets (S, B, T') a critic, if there is one, says what it expects."""
         ...
@@ -137,8 +166,9 @@ def focus(batch: Batch, positions: Tensor | None, num_ahead: int = 1) -> Batch:
     if positions is None:
         return batch if ahead is None else batch._replace(ahead=ahead)
     oracle = None if batch.oracle is None else pick_positions(batch.oracle, positions)
+    length = None if batch.thought_length is None else batch.thought_length.gather(2, positions)
     inputs, targets, weights, think = (x.gather(2, positions) for x in batch[:4])
-    return Batch(inputs, targets, weights, think, oracle, ahead)
+    return Batch(inputs, targets, weights, think, oracle, ahead, length)
 
 
 def _ahead(batch: Batch, positions: Tensor | None, num_ahead: int) -> Ahead:
@@ -184,9 +214,10 @@ def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
 
 def rows(batch: Batch, span: slice) -> Batch:
     """Some of a batch's sequences, before `focus`: a span of the axis B."""
-    inputs, targets, weights, think, oracle, _ = batch
-    part = None if oracle is None else oracle[:, span]
-    return Batch(inputs[:, span], targets[:, span], weights[:, span], think[:, span], part)
+    inputs, targets, weights, think, oracle, _, length = batch
+    oracle, length = (None if x is None else x[:, span] for x in (oracle, length))
+    inputs, targets, weights, think = (x[:, span] for x in (inputs, targets, weights, think))
+    return Batch(inputs, targets, weights, think, oracle, None, length)
 
 
 def thinking_positions(batch: Batch) -> Tensor | None:

@@ -257,8 +257,10 @@ def test_the_loop_trains_on_what_the_sampler_drew(name: str) -> None:
 def test_a_loop_that_calls_log_pi_the_density_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = LatentReasoner.think
 
-    def mistaken(self: LatentReasoner, context: Any, noise: Tensor, forced: Any = None, **how: Any) -> Any:
-        thoughts = right(self, context, noise, forced, **how)
+    def mistaken(
+        self: LatentReasoner, context: Any, noise: Tensor, forced: Any = None, *rest: Any, **how: Any
+    ) -> Any:
+        thoughts = right(self, context, noise, forced, *rest, **how)
         return thoughts if forced is not None else right(self, context, noise, thoughts.symbols)
 
     monkeypatch.setattr(LatentReasoner, "think", mistaken)

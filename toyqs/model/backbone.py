@@ -56,3 +56,13 @@ class Backbone(nn.Module, ABC):
             state: of the branches (s, b, t, k).
             index: (S, B, T') long, positions t.
         """
+
+    @abstractmethod
+    def hold(self, new: BranchState, old: BranchState, live: Tensor) -> BranchState:
+        """The new state of live branches, the old one of those that have ended.
+
+        Args:
+            new: of the branches (s, b, t, k).
+            old: the same before a step; its axes broadcast from 1.
+            live: (S, B, T, K) bool.
+        """

@@ -14,7 +14,8 @@ from toyqs.types import BranchState
 class Core(nn.Module):
     """A backbone with the tables that its roles need.
 
-    Thinking adds two markers to the inputs, start and end of thought; they are never outputs.
+    Thinking adds two markers to the inputs, start and end of thought. They are never outputs: the end that a
+    reasoner may draw is an output of its head alone, and what follows is this end marker.
     """
 
     def __init__(
@@ -74,6 +75,32 @@ class Core(nn.Module):
     def consume(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
         """Every branch takes in the symbol that it drew: outputs (S, B, T, K, D) and the new state."""
         return self.backbone.step(self.hear(symbols, rows), state)
+
+
+def advance(
+    core: Core, symbols: Tensor, rows: Tensor, state: BranchState, live: Tensor | None
+) -> tuple[Tensor, BranchState]:
+    """`consume` in the live branches; those whose thought has ended hold their state.
+
+    Args:
+        core: see there.
+        symbols: (S, B, T, K, ...); of a branch that has ended it does not matter which.
+        rows: from `thought_rows`.
+        state: of the branches.
+        live: (S, B, T, K) bool; None: all are.
+
+    Returns:
+        Outputs (S, B, T, K, D), of no meaning where a branch has ended, and the state.
+    """
+    if live is None:
+        return core.consume(symbols, rows, state)
+    outputs, new = core.consume(where_live(live, symbols, 0), rows, state)
+    return outputs, core.backbone.hold(new, state, live)
+
+
+def where_live(live: Tensor, x: Tensor, otherwise: float) -> Tensor:
+    """x (S, B, T, K, ...) where live (S, B, T, K), elsewhere a number."""
+    return torch.where(live.view(*live.shape, *(1 for _ in x.shape[4:])), x, otherwise)
 
 
 START, END, FIRST_SYMBOL = 0, 1, 2  # rows of Core.thought_rows

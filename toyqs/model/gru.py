@@ -50,6 +50,10 @@ class GRU(Stacked, Backbone):
         index = index.view(*index.shape, 1, 1).expand(*index.shape, *state.shape[3:])
         return state.gather(2, index)
 
+    def hold(self, new: Tensor, old: Tensor, live: Tensor) -> Tensor:
+        """(S, B, T, K, D)."""
+        return torch.where(live.unsqueeze(-1), new, old)
+
 
 def _parts(rows: Tensor) -> tuple[Tensor, Tensor]:
     """(..., 3 D) -> the rows of both gates (..., 2 D) and those of the candidate (..., D)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.core import END, FIRST_SYMBOL, START, Core, marker
+from toyqs.model.core import END, FIRST_SYMBOL, START, Core, advance, marker, where_live
 from toyqs.model.layers import Stacked, normal, pick_rows
 from toyqs.types import Thoughts
 
@@ -50,14 +50,20 @@ class Afresh(Stacked):
 
 
 class AfreshEach(Afresh):
-    """`Afresh` for continuous symbols, of which no two are alike: every thought in a row of its own."""
+    """`Afresh` with every thought in a row of its own: continuous symbols, or thoughts that end apart.
+
+    The state of a thought that has ended waits for the end marker.
+    """
 
     def forward(self, thoughts: Thoughts) -> Tensor:
         """Readings (S, B, T, K, D)."""
         backbone, rows = self.core.backbone, self.core.thought_rows()
         _, state = backbone.step(marker(rows, START), self.start_state)
-        for symbol in thoughts.symbols.unbind(4):
-            _, state = backbone.step(self.core.hear(symbol, rows), state)
+        for place, symbol in enumerate(thoughts.symbols.unbind(4)):
+            live = thoughts.live(place)
+            heard = symbol if live is None else where_live(live, symbol, 0)
+            _, new = backbone.step(self.core.hear(heard, rows), state)
+            state = new if live is None else backbone.hold(new, state, live)
         return backbone.step(marker(rows, END), state)[0]
 
 
@@ -82,7 +88,8 @@ class Onward(nn.Module):
     def forward(self, thoughts: Thoughts) -> Tensor:
         """Readings (S, B, T, K, D). Gradients of the prediction reach the reasoner through them."""
         core, reasoner = self.core, self.reasoner
-        state = thoughts.branches
-        if thoughts.symbols.shape[4]:
-            _, state = reasoner.consume(thoughts.symbols.select(4, -1), reasoner.thought_rows(), state)
+        state, last = thoughts.branches, thoughts.symbols.shape[4] - 1
+        if last >= 0:
+            symbols, rows = thoughts.symbols.select(4, last), reasoner.thought_rows()
+            _, state = advance(reasoner, symbols, rows, state, thoughts.live(last))
         return core.backbone.step(marker(core.thought_rows(), END), state)[0]

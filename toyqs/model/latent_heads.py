@@ -183,6 +183,7 @@ class GumbelHead(TokenHead):
             temperature: τ.
         """
         super().__init__(num_seeds, width, num_symbols, shared)
+        self.padding = 0  # a row of zeros
         self.temperature = temperature
 
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:

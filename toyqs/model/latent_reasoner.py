@@ -120,7 +120,13 @@ class LatentReasoner(nn.Module):
         return Context(base, branches, *(x if x is None else pick_positions(x, index) for x in rest))
 
     def think(
-        self, context: Context, noise: Tensor, forced: Tensor | None = None, *, off_policy: bool = False
+        self,
+        context: Context,
+        noise: Tensor,
+        forced: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *,
+        off_policy: bool = False,
     ) -> Thoughts | None:
         """K thoughts at every thinking position; None for a model without thoughts.
 
@@ -128,14 +134,16 @@ class LatentReasoner(nn.Module):
             context: from `read`.
             noise: (S, B, T, K, L) or (S, B, T, K, L, W) uniform in [0, 1).
             forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); score these symbols instead of sampling.
+            lengths: (S, B, T, 1 or K) long, after how many symbols each thought ends by force; None: after L.
             off_policy: draw and score by the sampler's law, where there is a sampler, not by the policy's.
         """
         if self.interpreter is None:
             return None
         if context.branches is None:  # zero-length thoughts that are interpreted afresh
             return Thoughts(noise.long(), noise, noise, None)
+        core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        return think(self._core("reasoner"), head, context.branches, noise, forced=forced)
+        return think(core, head, context.branches, noise, forced=forced, lengths=lengths)
 
     def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
         """Predict with each thought, N tokens at once.
@@ -182,20 +190,19 @@ class LatentReasoner(nn.Module):
             trace = trace._replace(average_logits=self._one_thought(base, average, floor, one_token))
         if self.likeliest is not None:
             trace = trace._replace(greedy_logits=self._greedy(context, thoughts, floor))
-        return trace._replace(
-            log_prob=thoughts.log_prob,
-            entropy=thoughts.entropy,
-            prior_divergence=thoughts.prior_divergence,
-            symbols=thoughts.symbols,
-        )
+        shared = ("log_prob", "entropy", "prior_divergence", "symbols", "length", "unfinished")
+        return trace._replace(**{name: getattr(thoughts, name) for name in shared})
 
     @torch.no_grad()
     def _greedy(self, context: Context, thoughts: Thoughts, floor: float) -> Tensor:
-        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, as long as the given ones."""
+        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, as long as a task lets the others be."""
         assert self.interpreter is not None
         *places, _, length = thoughts.symbols.shape[:5]
         silent = torch.empty(*places, 1, length, device=thoughts.symbols.device)
-        likeliest = think(self._core("reasoner"), self.likeliest, context.branches, silent)
+        given = thoughts.length if thoughts.unfinished is None else None  # else its own likeliest end
+        lengths = None if given is None else given[..., :1]
+        core = self._core("reasoner")
+        likeliest = think(core, self.likeliest, context.branches, silent, lengths=lengths)
         reading, one_token = self.interpreter(likeliest), context.ahead is None and context.following is None
         if one_token:
             return self._one_thought(context.base, reading, floor, one_token)
@@ -229,6 +236,7 @@ class LatentReasoner(nn.Module):
         forced: Tensor | None = None,
         targets: Tensor | None = None,
         floor: float = 0.0,
+        lengths: Tensor | None = None,
     ) -> Trace:
         """Read, think and talk: the trace at the thinking positions.
 
@@ -239,9 +247,10 @@ class LatentReasoner(nn.Module):
             forced: as in `think`.
             targets: (S, B, T') long, for the critic; None: neither it nor the reward model is asked.
             floor: as in `talk`.
+            lengths: as in `think`.
         """
         context = self.read(inputs, positions)
-        thoughts = self.think(context, noise, forced)
+        thoughts = self.think(context, noise, forced, lengths)
         trace = self.talk(context, thoughts, floor)
         if targets is None:
             return trace

@@ -27,9 +27,10 @@ class TemperedTokens(TokenHead):
         """
         super(TokenHead, self).__init__()
         self.policy, self.temperature = policy, temperature
+        self.end, self.padding = policy.end, policy.padding
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(S, ..., D) -> logits (S, ..., thought symbols)."""
+        """(S, ..., D) -> logits (S, ..., thought symbols), and that of the end where there is one."""
         return self.policy(hidden) / self.temperature
 
 
@@ -70,6 +71,7 @@ class Likeliest(ThoughtHead):
         """Stand beside the policy's head."""
         super().__init__()
         self.policy = policy
+        self.end, self.padding = policy.end, policy.padding
 
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
         """Symbols (S, B, T, K) long or (S, B, T, K, Z)."""

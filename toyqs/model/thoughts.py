@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.core import START, Core, marker
+from toyqs.model.core import START, Core, advance, marker, where_live
 from toyqs.model.layers import Head, Linear
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts
@@ -25,6 +25,9 @@ class Symbols(NamedTuple):
 
 class ThoughtHead(nn.Module, ABC):
     """A reasoner's state -> the next symbol of a thought."""
+
+    end: int | None = None  # the id that ends a thought where it is drawn; None: no end is drawn
+    padding: int = 0  # what symbols hold after a thought's end
 
     @abstractmethod
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
@@ -90,11 +93,19 @@ class TokenHead(ThoughtHead):
 
     With a shared LM head the state passes through it instead (through a projection where the widths
     differ), and thought symbols are tokens.
+
+    A head that ends thoughts has one more output, the last, from a layer of its own: the symbols' layers
+    are, and start as, those of a head that does not.
     """
 
-    def __init__(self, num_seeds: int, width: int, num_symbols: int, shared: Head | None = None) -> None:
+    def __init__(
+        self, num_seeds: int, width: int, num_symbols: int, shared: Head | None = None, *, ends: bool = False
+    ) -> None:
         super().__init__()
         self.shared = shared
+        self.padding = num_symbols
+        self.end = num_symbols if ends else None
+        self.ending = Linear(num_seeds, width, 1) if ends else None
         self.projection: Linear | None = None
         if shared is None:
             self.projection = Linear(num_seeds, width, num_symbols)
@@ -102,9 +113,10 @@ class TokenHead(ThoughtHead):
             self.projection = Linear(num_seeds, width, sum(shared.widths))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(S, ..., D) -> logits (S, ..., thought symbols)."""
+        """(S, ..., D) -> logits (S, ..., thought symbols), and that of the end where there is one."""
         out = hidden if self.projection is None else self.projection(hidden)
-        return out if self.shared is None else self.shared(out.split(self.shared.widths, dim=-1))
+        logits = out if self.shared is None else self.shared(out.split(self.shared.widths, dim=-1))
+        return logits if self.ending is None else torch.cat([logits, self.ending(hidden)], -1)
 
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
         """Symbols (S, B, T, K) long; one row of logits serves all K while the branches are still one."""
@@ -124,10 +136,16 @@ def think(
     noise: Tensor,
     *,
     forced: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> Thoughts:
     """Sample K thoughts at every position, symbol by symbol.
 
         s_l ~ π(· | x_≤t, start, s_1 … s_{l−1}),    l = 1 … L
+
+    A thought ends after L symbols; earlier where its lengths say so, or, with a head that ends thoughts,
+    where the end is drawn in place of a symbol. Only that draw has a log-probability: an end that comes by
+    force has none. After its end a thought's state is held, its symbols are `head.padding`, its
+    log-probabilities and entropies 0.
 
     The steps up to the first symbol are the same for all K thoughts of a position and run once.
     Nothing is detached here: log-probabilities and entropies are differentiable through the states, and
@@ -139,24 +157,47 @@ def think(
         branches: one branch point per position (K = 1).
         noise: (S, B, T, K, L) or (S, B, T, K, L, W) uniform in [0, 1); with L = 0 the reasoner consumes
             the start only.
-        forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); scored instead of sampled symbols.
+        forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); scored instead of sampled symbols, padded as
+            `Thoughts.symbols` are.
+        lengths: (S, B, T, 1 or K) long, where the task gives them; more than L counts as L. Not with a head
+            that ends thoughts.
 
     Returns:
-        The thoughts; `branches` has consumed the start marker and all symbols but the last.
+        The thoughts; `branches` has consumed the start marker and all symbols but the last of L.
     """
     rows = core.thought_rows()
     given = noise if forced is None else forced
     hidden, state = core.backbone.step(marker(rows, START), branches)
     drawn: list[Symbols] = []
-    for part in given.unbind(4):
+    live: Tensor | None = None  # which thoughts had a symbol at the last place
+    for place, part in enumerate(given.unbind(4)):
         assert head is not None
         if drawn:
-            hidden, state = core.consume(drawn[-1].values, rows, state)
-        drawn.append(head.draw(hidden, part, forced=forced is not None))
+            hidden, state = advance(core, drawn[-1].values, rows, state, live)
+        drawing = live if lengths is None else lengths > place
+        drawn.append(_draw(head, hidden, part, drawing, forced=forced is not None))
+        live = drawing if head.end is None else drawn[-1].values != head.end
     if not drawn:
         return Thoughts(given.long(), noise, noise, state)
     values, log_prob, entropy, prior = (
         None if each[0] is None else torch.stack(each, 4) for each in zip(*drawn, strict=True)
     )
     assert values is not None
-    return Thoughts(values, log_prob, entropy, state, prior)
+    thoughts = Thoughts(values, log_prob, entropy, state, prior)
+    if lengths is not None:
+        return thoughts._replace(length=lengths.clamp(max=len(drawn)).expand(values.shape[:4]))
+    if head is None or head.end is None:
+        return thoughts
+    length = (values != head.end).sum(-1)
+    return thoughts._replace(length=length, unfinished=length == len(drawn))
+
+
+def _draw(
+    head: ThoughtHead, hidden: Tensor, given: Tensor, drawing: Tensor | None, *, forced: bool
+) -> Symbols:
+    """One symbol of every thought that is still drawing, padding of the others; None: all are."""
+    if drawing is None:
+        return head.draw(hidden, given, forced=forced)
+    found = head.draw(hidden, where_live(drawing, given, 0) if forced else given, forced=forced)
+    values = where_live(drawing, found.values, head.padding)
+    return Symbols(values, *(None if x is None else where_live(drawing, x, 0.0) for x in found[1:]))

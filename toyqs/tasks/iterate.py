@@ -195,6 +195,17 @@ class Iterate:
         """
         return self.powers[inputs[..., 1] - self.n + 1, inputs[..., 0]]
 
+    def thought_length(self, inputs: Tensor) -> Tensor:
+        """As many symbols as the function is to be applied: k where it has been read, 0 before.
+
+        Args:
+            inputs: (S, B, 2) long, x and the token of k.
+
+        Returns:
+            (S, B, 2) long.
+        """
+        return (inputs - self.n + 1).clamp(min=0)
+
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:

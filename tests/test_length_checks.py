@@ -1,0 +1,150 @@
+"""Settings of how a thought ends: refusals, what reaches the loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.test_config_checks import accepted, refused
+from toyqs.build import build_model, build_objective, build_settings
+from toyqs.build_kept import build_kept
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved
+from toyqs.drawn import prepared
+from toyqs.evaluate import evaluate
+from toyqs.model.interpreter import Afresh, AfreshEach
+from toyqs.objectives.objective import Loss
+from toyqs.streams import ThoughtSizes
+from toyqs.tasks.iterate import Iterate
+from toyqs.train import accumulate, draws, train, with_thoughts
+from toyqs.types import Batch, Trace, focus, rows, thinking_positions
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "state"])
+def test_only_tokens_end_themselves(kind: str) -> None:
+    refused(f"variable_len=true: .* thoughts={kind}", variable_len=True, thoughts=kind)
+    assert accepted(variable_len=True) == []
+
+
+def test_a_given_length_needs_a_task_that_gives_it() -> None:
+    refused("adaptive_len=true: task=rev_prog", adaptive_len=True)
+    refused("adaptive_len=true: .*variable_len=true", adaptive_len=True, variable_len=True, task=Iterate())
+    assert accepted(adaptive_len=True, task=Iterate()) == []
+    assert accepted(adaptive_len=True, task=Iterate(), thoughts="gaussian") == []
+
+
+def test_only_thoughts_that_end_apart_are_read_each_for_itself() -> None:
+    kinds = {
+        Afresh: [{}, {"variable_len": True, "max_reasoning_len": 0}],
+        AfreshEach: [{"variable_len": True}, {"adaptive_len": True}],
+    }
+    for kind, changes in kinds.items():
+        for changed in changes:
+            built = build_model(resolved(replace(RunConfig(), **changed)), [0])
+            assert type(built.interpreter) is kind, changed
+
+
+# The loop.
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_accumulated_gradients_are_the_whole_batchs(adaptive: bool, parts: int) -> None:
+    settings = tiny.config(adaptive_len=adaptive, variable_len=not adaptive)
+    model, batch, noise = tiny.sampled(settings, size=4, copies=2)
+    if adaptive:
+        batch = batch._replace(thought_length=torch.arange(4).remainder(3).expand(2, 4, 4))
+    drawn, found = prepared(batch, noise), []
+    for grad_acc in (1, parts):
+        model.zero_grad()
+        numbers = replace(build_settings(settings), grad_acc=grad_acc)
+        running = torch.zeros(2).double()
+        weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
+        accumulate(model, build_objective(settings), drawn, weights, numbers, running)
+        found.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    tiny.close(found[1], found[0], tolerance=1e-12)
+
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "tempered": {"sampler": "tempered", "objective": "vargrad"},
+    "uniform": {"sampler": "uniform", "objective": "vargrad"},
+    "learned reward": {"learned_reward": True},
+    "kept model": {"reference": "initial", "thought_kl_beta": 0.5},
+}
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_stands_beside_the_thoughts_knows_where_they_end(beside: str, adaptive: bool) -> None:
+    """The sampler's density is that of its own law, the reward model has a row for what follows the end."""
+    task = Iterate(n=6, k=3, seed=1, curriculum=0.0) if adaptive else tiny.Toy()
+    ends: dict[str, Any] = {"adaptive_len": adaptive, "variable_len": not adaptive, "max_reasoning_len": 3}
+    settings = tiny.config(task=task, data_loader_batch_size=16, **ends, **BESIDE[beside])
+    model, numbers, seen = tiny.model(settings), replace(build_settings(settings), steps=2), []
+    kept, right = build_kept(settings, model), build_objective(settings)
+
+    def watching(trace: Trace, batch: Batch) -> Loss:
+        seen.append(trace)
+        return right(trace, batch)
+
+    data = draws(task, [0], numbers, torch.zeros(1, dtype=torch.float64))
+    train(model, watching, data, numbers, lambda step, values: None, kept)
+    first, second = seen
+    assert len(first.length.unique()) > 1
+    if "sampler" in BESIDE[beside]:
+        symbols, drawing = (
+            task.vocab_size + (not adaptive),
+            first.length + (~first.unfinished if not adaptive else 0),
+        )
+        wanted = -drawing * torch.tensor(symbols).double().log()
+        assert torch.allclose(first.sampler_log_prob, wanted) == (beside == "uniform")
+    elif beside == "learned reward":
+        assert first.learned_reward.shape == first.length.shape
+    else:
+        assert not first.penalty.any() and bool(second.penalty.any())
+
+
+# The length that a task gives, on its way to the model.
+
+
+def test_iterate_gives_as_many_symbols_as_iterations() -> None:
+    task = Iterate(n=6, k=3, seed=1)
+    assert task.thought_length(torch.tensor([[[2, 6], [0, 8]]])).tolist() == [[[0, 1], [0, 3]]]
+
+
+def test_given_lengths_are_gathered_and_cut_with_the_batch() -> None:
+    batch = tiny.batch(3)._replace(thought_length=torch.arange(12).view(1, 3, 4))
+    there = focus(batch, thinking_positions(batch))
+    assert torch.equal(there.thought_length.flatten(), batch.thought_length[batch.think])
+    assert torch.equal(there.lengths, there.thought_length.unsqueeze(-1))
+    assert torch.equal(rows(batch, slice(1, 3)).thought_length, batch.thought_length[:, 1:3])
+    assert tiny.batch(3).lengths is None
+
+
+@pytest.mark.parametrize("length", [2, 4])
+def test_training_and_evaluation_think_as_long_as_the_task_says(length: int) -> None:
+    task = Iterate(n=6, k=3, seed=1)
+    settings = tiny.config(task=task, adaptive_len=True, max_reasoning_len=length, objective="ppo_clip")
+    numbers = build_settings(settings)
+    drawn = next(draws(task, [3], numbers, torch.zeros(1, dtype=torch.float64)))
+    wanted = (drawn.inputs[..., 1:] - 5).unsqueeze(-1).clamp(max=length).expand(-1, -1, -1, 2)
+    model, seen = tiny.model(settings), []
+
+    def watching(trace: Trace, batch: Batch) -> Loss:
+        seen.append(trace.length)
+        return build_objective(settings)(trace, batch)
+
+    weights = {name: 1.0 for name in numbers.weights}
+    for ready in (drawn._replace(sampler_log_prob=torch.zeros(wanted.shape)), with_thoughts(model, drawn)):
+        accumulate(model, watching, ready, weights, numbers, torch.zeros(1).double())
+    assert torch.equal(seen[0], wanted) and torch.equal(seen[1], wanted)
+    held_out = Batch(*task.sample(torch.Generator().manual_seed(0), 12, 2, "held_out")[:4])
+    held_out = held_out._replace(
+        weights=held_out.weights.double(), thought_length=task.thought_length(held_out.inputs)
+    )
+    found = evaluate(model, held_out, [0], ThoughtSizes(2, length), full=True)
+    assert bool(found["information"].isfinite().all())
