@@ -44,6 +44,9 @@ OTHER: dict[str, Any] = {
     "prior_beta": 0.1,
     "variable_len": True,
     "adaptive_len": True,
+    "length_penalty": 0.01,
+    "punish_unfinished": 0.1,
+    "schedule_punfinished": True,
     "objective": "listwise",
     "reward": "accuracy",
     "reward_beta": 0.5,
@@ -146,6 +149,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "sigma": {"thoughts": "state"},
     "prior_beta": {"thoughts": "gaussian"},
     "gumbel_temperature": {"thoughts": "gumbel", "objective": "pathwise"},
+    **{name: {"variable_len": True} for name in ("length_penalty", "punish_unfinished")},
+    "schedule_punfinished": {"variable_len": True, "punish_unfinished": 0.2},
 }
 
 
@@ -248,6 +253,9 @@ def test_idle_at_zero_length(name: str) -> None:
         ({"entropy_encouragement_coef": 0.0}, "entropy_schedule"),
         ({"use_scheduler": False}, "schedule"),
         ({"max_steps": 100}, "epochs"),
+        ({"variable_len": True}, "schedule_punfinished"),
+        ({"variable_len": True, "policy_loss_beta": 0.0}, "length_penalty"),
+        ({"variable_len": True, "policy_loss_beta": 0.0}, "punish_unfinished"),
         ({"task": RevProg()}, "seq_len"),
         ({"thoughts": "gaussian"}, "thought_vocab"),
         ({"thoughts": "gaussian"}, "gumbel_temperature"),

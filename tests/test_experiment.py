@@ -45,7 +45,7 @@ def rows(config: RunConfig, seeds: list[int]) -> dict[int, dict[str, object]]:
         {"use_reasoner": False},
         {"max_reasoning_len": 0},
         {"interpreter_start": "onward", "mixing": "gate"},
-        {"variable_len": True},
+        {"variable_len": True, "length_penalty": 0.1, "punish_unfinished": 0.2, "schedule_punfinished": True},
         {"variable_len": True, "interpreter_start": "onward"},
         {"adaptive_len": True, "task": Iterate()},
     ],

@@ -1,4 +1,4 @@
-"""Settings of how a thought ends: refusals, what reaches the loop."""
+"""Settings of how a thought ends: refusals, what reaches the loop, what that takes from rewards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests import tiny
 from tests.test_config_checks import accepted, refused
@@ -30,6 +31,16 @@ def test_only_tokens_end_themselves(kind: str) -> None:
     assert accepted(variable_len=True) == []
 
 
+@pytest.mark.parametrize("key", ["length_penalty", "punish_unfinished"])
+def test_costs_of_thoughts_that_choose_their_length(key: str) -> None:
+    refused(f"{key}=0.1: .*variable_len=true", **{key: 0.1})
+    bound: dict[str, Any] = {"variable_len": True, "objective": "multi_sample", key: 0.1}
+    refused(f"{key}=0.1: objective=multi_sample", **bound)
+    assert accepted(variable_len=True, **{key: 0.1}) == []
+    assert accepted(variable_len=True, objective="multi_sample") == []
+    assert accepted(max_reasoning_len=0, **{key: 0.1}) == []
+
+
 def test_a_given_length_needs_a_task_that_gives_it() -> None:
     refused("adaptive_len=true: task=rev_prog", adaptive_len=True)
     refused("adaptive_len=true: .*variable_len=true", adaptive_len=True, variable_len=True, task=Iterate())
@@ -51,10 +62,47 @@ def test_only_thoughts_that_end_apart_are_read_each_for_itself() -> None:
 # The loop.
 
 
+def costing(**changes: Any) -> Any:
+    plain = {"variable_len": True, "thought_vocab": 2, "length_penalty": 0.2, "punish_unfinished": 0.5}
+    return tiny.config(**(plain | changes))
+
+
+def penalties(settings: Any, steps: int = 4) -> list[tuple[Trace, Tensor | None]]:
+    """Every step's trace of a short training, and what it takes from the rewards."""
+    seen, right = [], build_objective(settings)
+    numbers = replace(build_settings(settings), steps=steps)
+
+    def watching(trace: Trace, batch: Batch) -> Loss:
+        seen.append((trace, trace.penalty))
+        return right(trace, batch)
+
+    model = tiny.model(settings, scale=1.0)
+    data = draws(settings.task, [0], numbers, torch.zeros(1, dtype=torch.float64))
+    train(model, watching, data, numbers, lambda step, values: None)
+    return seen
+
+
+@pytest.mark.parametrize("rises", [False, True])
+@pytest.mark.parametrize("objective", ["reinforce", "ppo_clip"])
+def test_the_loop_charges_what_the_progress_says(rises: bool, objective: str) -> None:
+    inner = 2 if objective == "ppo_clip" else 1
+    seen = penalties(costing(schedule_punfinished=rises, objective=objective, inner_steps=inner))
+    assert len(seen) == 4 * inner
+    for index, (trace, taken) in enumerate(seen):
+        unfinished = 0.5 * (index // inner / 4 if rises else 1.0)
+        wanted = 0.2 * trace.length.double() + unfinished * trace.unfinished.double()
+        torch.testing.assert_close(taken, wanted, rtol=0, atol=1e-12)
+
+
+def test_nothing_is_charged_without_a_cost() -> None:
+    for settings in (costing(length_penalty=0.0, punish_unfinished=0.0), tiny.config()):
+        assert all(taken is None for _, taken in penalties(settings, 2))
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_accumulated_gradients_are_the_whole_batchs(adaptive: bool, parts: int) -> None:
-    settings = tiny.config(adaptive_len=adaptive, variable_len=not adaptive)
+    settings = tiny.config(adaptive_len=True) if adaptive else costing()
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
     if adaptive:
         batch = batch._replace(thought_length=torch.arange(4).remainder(3).expand(2, 4, 4))
@@ -63,8 +111,9 @@ def test_accumulated_gradients_are_the_whole_batchs(adaptive: bool, parts: int) 
         model.zero_grad()
         numbers = replace(build_settings(settings), grad_acc=grad_acc)
         running = torch.zeros(2).double()
+        costs = {} if adaptive else {"length_penalty": 0.2, "punish_unfinished": 0.5}
         weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
-        accumulate(model, build_objective(settings), drawn, weights, numbers, running)
+        accumulate(model, build_objective(settings), drawn, weights | costs, numbers, running)
         found.append({name: p.grad.clone() for name, p in model.named_parameters()})
     tiny.close(found[1], found[0], tolerance=1e-12)
 

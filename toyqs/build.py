@@ -180,6 +180,9 @@ def build_settings(config: RunConfig) -> Settings:
         "reward_model": Weight(config.critic_loss_beta),
         "prior": Weight(config.prior_beta),
     }
+    if speaks(config) and config.variable_len:
+        weights["length_penalty"] = Weight(config.length_penalty)
+        weights["punish_unfinished"] = Weight(config.punish_unfinished, rises=config.schedule_punfinished)
     faster = config.use_reasoner and config.meta_token_mode == "lr_multiplier"
     multipliers = {"markers.weight": config.meta_token_scale} if faster else {}
     return Settings(

@@ -71,6 +71,9 @@ class RunConfig:
     temperature_scale: str = "absolute"  # absolute, or spread: in standard deviations of a group's rewards
     clip_ratio: float = 0.2  # of ppo_clip: how far a probability ratio may be from 1
     inner_steps: int = 1  # of ppo_clip: training steps on the same thoughts
+    length_penalty: float = 0.0  # reward that each symbol of a thought of variable length costs
+    punish_unfinished: float = 0.0  # reward that it costs not to end a thought within L symbols
+    schedule_punfinished: bool = False  # true: that cost rises from 0, linearly over the training
     policy_loss_beta: float = 1.0  # weight of the policy loss; any finite number
     nll_loss_beta: float = 1.0  # weight of the prediction's loss
     entropy_encouragement_coef: float = 0.15  # weight of the entropy bonus, at the start of training

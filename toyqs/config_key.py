@@ -68,6 +68,9 @@ ADDED: dict[str, Any] = {
     "reward_sees": "thought",
     "variable_len": False,
     "adaptive_len": False,
+    "length_penalty": 0.0,
+    "punish_unfinished": 0.0,
+    "schedule_punfinished": False,
 }
 
 

@@ -41,6 +41,12 @@ def _check_ends(config: RunConfig) -> None:
             f"adaptive_len=true: task={config.task.name} does not say how long a thought should be; "
             "give task=iterate or adaptive_len=false"
         )
+    for key in ("length_penalty", "punish_unfinished"):
+        if getattr(config, key) and not config.variable_len:
+            raise Refusal(
+                f"{key}={getattr(config, key)}: thoughts do not choose their length; give variable_len=true "
+                f"or {key}=0"
+            )
 
 
 def _check_hard(config: RunConfig) -> None:

@@ -25,6 +25,7 @@ OF_POLICY = (
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
     *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
     *("learned_reward", "reward_sees"),
+    *("length_penalty", "punish_unfinished", "schedule_punfinished"),
 )
 
 OF_SYMBOLS = (
@@ -84,6 +85,8 @@ def _idle_of_objective(config: RunConfig) -> list[str]:
         idle.append("reward_beta")
     if not config.learned_reward:
         idle.append("reward_sees")
+    if not config.punish_unfinished:
+        idle.append("schedule_punfinished")
     if not has_critic(config):
         idle.append("value_sees")
     if not (has_critic(config) and "baseline" in read) and not config.learned_reward:

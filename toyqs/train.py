@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from toyqs.drawn import Drawn, prepared, shares, shortened, split, stack
 from toyqs.hard import Chosen, choose, joined
 from toyqs.objectives.objective import Loss
+from toyqs.objectives.rewards import COSTS, penalty
 from toyqs.optim import Optimiser
 from toyqs.references import Kept, with_reference
 from toyqs.signal import measured_at, policy_snr
@@ -34,13 +35,16 @@ Report = Callable[[int, dict[str, Tensor]], None]
 
 @dataclass(frozen=True)
 class Weight:
-    """A loss weight: constant, or falling linearly to 0 over the training."""
+    """A loss weight or a cost: constant, falling linearly to 0 over the training, or rising from 0."""
 
     value: float
     linear: bool = False
+    rises: bool = False
 
     def at(self, progress: float) -> float:
         """The weight when `progress` of the training, from 0 to 1, is done."""
+        if self.rises:
+            return self.value * progress
         return self.value * (1.0 - progress) if self.linear else self.value
 
 
@@ -161,7 +165,7 @@ def train(
     assert isinstance(model, nn.Module)
     optimiser = Optimiser(model, settings.lr_multipliers)
     measured = measured_at(settings.steps) if settings.batch_size > 1 else set()
-    alone = dict.fromkeys(settings.weights, 0.0) | {"policy": 1.0}
+    alone = {name: 0.0 for name in settings.weights if name not in COSTS} | {"policy": 1.0}
     in_halves = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
     reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
     for step in range(settings.steps):
@@ -181,7 +185,7 @@ def train(
                 accumulate,
                 model,
                 objective,
-                weights=alone,
+                weights=weights | alone,
                 settings=in_halves,
                 running_reward=running,
                 floor=floor,
@@ -217,7 +221,8 @@ def accumulate(
         model: see `train`.
         objective: see `train`.
         drawn: from `draws` or `prepared`.
-        weights: name of a part of the loss -> its weight; parts of weight 0 cost no backward pass.
+        weights: name of a part of the loss, or one of `rewards.COSTS`, -> its weight; parts of weight 0 cost
+            no backward pass.
         settings: plain numbers.
         running_reward: (S,) for baseline ema.
         floor: least weight of a thought in the prediction, where the mixer weighs it.
@@ -230,7 +235,11 @@ def accumulate(
     for part, share in shares(drawn, settings.grad_acc):
         trace, batch, chosen = _traced(model, part, settings, floor)
         trace = with_reference(trace, batch, settings.reference)
-        trace = trace._replace(running_reward=running_reward, sampler_log_prob=part.sampler_log_prob)
+        trace = trace._replace(
+            running_reward=running_reward,
+            sampler_log_prob=part.sampler_log_prob,
+            penalty=penalty(trace, weights),
+        )
         if kept is not None:
             trace = kept.beside(trace, part.inputs, _thinking(part, chosen))
         loss = objective(trace, batch)

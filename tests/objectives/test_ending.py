@@ -1,4 +1,4 @@
-"""Thoughts of variable length: every one of them summed exactly, broken versions."""
+"""Thoughts of variable length: every one of them summed exactly, what their length costs, broken versions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from toyqs.model import interpreter, latent_reasoner, thoughts
 from toyqs.model.core import advance
 from toyqs.model.gru import GRU
 from toyqs.model.thoughts import Symbols
+from toyqs.objectives.maxent import MaxEnt, maxent
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.types import Thoughts
+from toyqs.objectives.rewards import penalty
+from toyqs.types import Thoughts, Trace
 
 EXTRAS: list[dict[str, Any]] = [
     {},
@@ -48,6 +50,52 @@ def test_the_thoughts_are_all_there_are_each_once() -> None:
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 def test_reinforce_is_unbiased(groups: str, start: str, extra: dict[str, Any]) -> None:
     check(weight_groups=groups, interpreter_start=start, **extra)
+
+
+# What is taken from the reward.
+
+COSTS = {"length_penalty": 0.3, "punish_unfinished": 0.8}
+
+
+@pytest.mark.parametrize("start", tiny.STARTS)
+@pytest.mark.parametrize("groups", ["AAAA", "ABBA", "ABCD"])
+def test_maxent_climbs_reward_less_costs_and_entropy(groups: str, start: str) -> None:
+    settings, all_thoughts = world(weight_groups=groups, interpreter_start=start, thought_vocab=2)
+    every, truth = tiny.enumerate_tuples(settings, 2, all_thoughts), tiny.exact(settings, all_thoughts)
+    trace = every.trace._replace(penalty=penalty(every.trace, COSTS))
+    parts = MaxEnt(temperature=0.4)(trace, every.batch).parts
+    length = (all_thoughts < 2).sum(-1).double()
+    cost = 0.3 * length + 0.8 * (length == 2).double()
+    log_prob = truth.log_prob.sum(-1)
+    wanted = -(truth.probability * (truth.log_q - cost - 0.4 * log_prob)).sum()
+    tiny.close(every.expected(parts["policy"] + parts["nll"]), truth.gradient(wanted))
+
+
+def test_the_best_policy_weighs_length_against_reward() -> None:
+    """A table of four thoughts of two lengths descends to π* ∝ exp((r − c · length) / β)."""
+    length, beta = torch.tensor([1, 1, 3, 3]), 0.5
+    reward = torch.tensor([0.1, -0.4, 0.9, 0.3], dtype=torch.float64)
+    logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    group = torch.arange(4).view(1, 1, 1, 4)  # every thought once, each as likely as the policy has it
+    trace = Trace(torch.zeros(1, dtype=torch.float64), length=length[group], unfinished=length[group] == 3)
+    charged = reward[group] - penalty(trace, COSTS)
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    for _ in range(400):
+        log_prob = logits.log_softmax(0)
+        each = maxent(charged[0, 0, 0, pairs][:, None, None], log_prob[pairs][:, None, None], beta)
+        loss = (log_prob.detach().exp()[pairs].prod(-1) * each[:, 0, 0]).sum()
+        (gradient,) = torch.autograd.grad(loss, logits)
+        logits.data -= 2.0 * gradient
+    costs = 0.3 * length.double() + 0.8 * (length == 3).double()
+    wanted = ((reward - costs) / beta).softmax(0)
+    torch.testing.assert_close(logits.softmax(0), wanted, rtol=0, atol=1e-8)
+
+
+def test_nothing_is_taken_where_nothing_costs() -> None:
+    trace = Trace(torch.zeros(1), length=torch.ones(1, 1, 1, 2).long())
+    assert penalty(trace, {}) is None and penalty(trace, {"length_penalty": 0.0}) is None
+    with pytest.raises(ValueError, match=r"trace\.unfinished"):
+        penalty(trace, COSTS)
 
 
 # Broken versions: each must fail the oracle.

@@ -149,6 +149,8 @@ class MultiSample(Thinking):
         "reward": Only(("likelihood",), "is a bound on the likelihood"),
         "thought_kl_beta": Only((0.0,), "is a bound on the likelihood"),
         "teacher_forcing_weight": Only((1.0,), "climbs one bound with both its parts"),
+        "length_penalty": Only((0.0,), "is a bound on the likelihood"),
+        "punish_unfinished": Only((0.0,), "is a bound on the likelihood"),
         "learned_reward": Only((False,), "rewards all thoughts of a position by one bound"),
     }
 

@@ -7,6 +7,8 @@ position predicts several tokens, a reward is a sum over them by `batch.ahead.we
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -143,6 +145,30 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     log_prob = log_softmax(trace.logits)
     reference = _reference(trace).unsqueeze(3)
     return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
+
+
+COSTS = ("length_penalty", "punish_unfinished")  # what a thought's length may cost, by their settings' names
+
+
+def penalty(trace: Trace, weights: Mapping[str, float]) -> Tensor | None:
+    """What is taken from the rewards of thoughts for their length and for not coming to an end.
+
+        length_penalty · (symbols of the thought) + punish_unfinished · [no end drawn within L]
+
+    Args:
+        trace: of thoughts of variable length, where anything costs.
+        weights: of COSTS; one that is not there is 0.
+
+    Returns:
+        (S, B, T, K), no gradient; None where nothing costs.
+    """
+    per_symbol, at_the_end = (weights.get(name, 0.0) for name in COSTS)
+    if not (per_symbol or at_the_end):
+        return None
+    if trace.length is None or trace.unfinished is None:
+        raise ValueError("a penalty needs trace.length and trace.unfinished")
+    length, unfinished = (x.to(trace.logits.dtype) for x in (trace.length, trace.unfinished))
+    return per_symbol * length + at_the_end * unfinished
 
 
 def _reference(trace: Trace) -> Tensor:
