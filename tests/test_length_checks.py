@@ -196,4 +196,20 @@ def test_training_and_evaluation_think_as_long_as_the_task_says(length: int) -> 
         weights=held_out.weights.double(), thought_length=task.thought_length(held_out.inputs)
     )
     found = evaluate(model, held_out, [0], ThoughtSizes(2, length), full=True)
-    assert bool(found["information"].isfinite().all())
+    mean = held_out.thought_length[..., 1].clamp(max=length).double().mean()
+    assert float(found["thought_length"]) == pytest.approx(float(mean))
+    assert "unfinished" not in found and bool(found["information"].isfinite().all())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_meters_of_length(full: bool) -> None:
+    settings = costing()
+    model, batch, _ = tiny.sampled(settings, size=4)
+    found = evaluate(model, batch, [0], ThoughtSizes(2, 2), full=full)
+    assert 0 < float(found["thought_length"]) < 2 and 0 < float(found["unfinished"]) < 1
+    with torch.no_grad():
+        model.thought_head.ending.bias.fill_(-torch.inf)
+    never = evaluate(model, batch, [0], ThoughtSizes(2, 2), full=full)
+    assert float(never["thought_length"]) == 2 and float(never["unfinished"]) == 1
+    fixed = evaluate(tiny.model(tiny.config()), batch, [0], ThoughtSizes(2, 2), full=full)
+    assert not {"thought_length", "unfinished"} & fixed.keys()

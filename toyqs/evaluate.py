@@ -51,8 +51,9 @@ def evaluate(
 
     Always: `nll`, the mean over thoughts (what is trained), and `accuracy` likewise, of the first
     token where a position predicts several; then also `nll_ahead`, the mean over thoughts and all
-    tokens that are there. With thoughts of some symbols also `thought_entropy` and `gate`, where there are
-    such, and with `full`, of the first token,
+    tokens that are there. Where thoughts differ in length, `thought_length`, the mean, and where they end
+    themselves, `unfinished`, the share that did not. With thoughts of some symbols also `thought_entropy`
+    and `gate`, where there are such, and with `full`, of the first token,
 
         nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
         nll_shuffled    with the thoughts that another sequence had at that position
@@ -216,3 +217,6 @@ def _thoughts(meter: Meter, trace: Trace, batch: Batch) -> None:
         meter.add("thought_entropy", trace.entropy.sum(-1).mean(-1), batch.weights)
     if trace.thought_weight is not None:
         meter.add("gate", trace.thought_weight.mean(-1), batch.weights)
+    for name, values in (("thought_length", trace.length), ("unfinished", trace.unfinished)):
+        if values is not None:
+            meter.add(name, values.to(trace.logits.dtype).mean(-1), batch.weights)
