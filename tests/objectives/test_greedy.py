@@ -22,6 +22,13 @@ def test_the_expected_gradient_is_exact(groups: str, start: str) -> None:
 
 
 @STARTS
+def test_the_expected_gradient_is_exact_where_thoughts_end(start: str) -> None:
+    settings = tiny.config(interpreter_start=start, variable_len=True, **BASELINE)
+    every = tiny.ending(tiny.SYMBOLS, settings.max_reasoning_len)
+    tiny.check_expected_gradient(settings, Reinforce(**BASELINE), 1, every)
+
+
+@STARTS
 def test_it_is_the_plain_models_best_thought(start: str) -> None:
     """Symbol by symbol: the first of the likeliest thought need not begin the likeliest pair."""
     settings = tiny.config(interpreter_start=start, **BASELINE)

@@ -261,3 +261,16 @@ def test_shorter_thoughts_are_heard_as_ending_in_nothing() -> None:
         )
         features = [torch.ones(1, 2, 2, 3).double()] * 2
         assert model(features, symbols, None).shape == (1, 2, 2, 3)
+
+
+def test_what_stands_after_an_end_is_a_symbol_of_its_own() -> None:
+    settings = tiny.config(learned_reward=True, variable_len=True)
+    built, one = tiny.model(settings), tiny.one_position(1)
+    positions = thinking_positions(one)
+    targets = focus(one, positions).targets
+    ended, other = (tiny.forced_everywhere(torch.tensor([[[0, last]]])) for last in (tiny.SYMBOLS, 1))
+    rewards = [
+        built(one.inputs, positions, torch.empty(0), symbols, targets).learned_reward[0, *tiny.AT]
+        for symbols in (ended, other)
+    ]
+    assert float(rewards[0]) != float(rewards[1])

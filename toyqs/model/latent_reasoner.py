@@ -195,7 +195,7 @@ class LatentReasoner(nn.Module):
 
     @torch.no_grad()
     def _greedy(self, context: Context, thoughts: Thoughts, floor: float) -> Tensor:
-        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, as long as a task lets the others be."""
+        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, as long as a task lets all be."""
         assert self.interpreter is not None
         *places, _, length = thoughts.symbols.shape[:5]
         silent = torch.empty(*places, 1, length, device=thoughts.symbols.device)
