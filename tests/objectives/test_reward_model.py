@@ -270,7 +270,7 @@ def test_what_stands_after_an_end_is_a_symbol_of_its_own() -> None:
     targets = focus(one, positions).targets
     ended, other = (tiny.forced_everywhere(torch.tensor([[[0, last]]])) for last in (tiny.SYMBOLS, 1))
     rewards = [
-        built(one.inputs, positions, torch.empty(0), symbols, targets).learned_reward[0, *tiny.AT]
+        built(one.inputs, positions, torch.empty(0), symbols, targets).learned_reward.detach()[0, *tiny.AT]
         for symbols in (ended, other)
     ]
     assert float(rewards[0]) != float(rewards[1])
