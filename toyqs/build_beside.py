@@ -45,7 +45,6 @@ def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPr
     sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
     size = sizes.get(thoughts_of(config), config.thought_vocab or config.task.vocab_size)
     chosen = thoughts_of(config) == "token"
-    size += chosen and (config.variable_len or config.adaptive_len)  # what stands after a thought's end
     size += chosen and ends_apart(config)  # after its end a thought's symbols are one more
     length, vocab_size = config.max_reasoning_len, config.task.vocab_size
     return RewardModel(num_seeds, _told(config), length, size, vocab_size, chosen)

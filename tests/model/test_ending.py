@@ -141,6 +141,29 @@ def test_an_end_that_is_never_drawn_is_fixed_length(groups: str, start: str, ext
     tiny.close(ours, slopes, tolerance=1e-12)
 
 
+@pytest.mark.parametrize("start", tiny.STARTS)
+def test_the_likeliest_thought_ends_where_the_end_is_likeliest(start: str) -> None:
+    """At once, never, and where the symbols of a given length end."""
+    for bias, symbol in ((1e3, SYMBOLS), (-1e3, None)):
+        settings, model, batch, noise = variable(interpreter_start=start, baseline="greedy_thought")
+        with torch.no_grad():
+            model.thought_head.ending.bias.fill_(bias)
+        positions = thinking_positions(batch)
+        trace = model(batch.inputs, positions, noise)
+        if symbol is None:
+            fixed = tiny.model(tiny.config(**vars(settings) | {"variable_len": False}))
+            fixed.load_state_dict(model.state_dict(), strict=False)
+            wanted = fixed(batch.inputs, positions, noise).greedy_logits
+        else:
+            wanted = model(batch.inputs, positions, noise, torch.full(noise.shape, symbol)).logits[:, :, :, 0]
+        torch.testing.assert_close(trace.greedy_logits, wanted, rtol=0, atol=1e-12)
+    settings = given("token", 3, adaptive_len=True, interpreter_start=start, baseline="greedy_thought")
+    model, batch, noise = tiny.sampled(settings)
+    positions, none = thinking_positions(batch), torch.zeros(1, 3, 2, 1).long()
+    trace = model(batch.inputs, positions, noise, lengths=none)
+    torch.testing.assert_close(trace.greedy_logits, trace.logits[:, :, :, 0], rtol=0, atol=1e-12)
+
+
 def test_the_other_weights_start_as_without_an_end() -> None:
     """So that the two are paired by seed."""
     fixed, ends = (dict(tiny.model(tiny.config(variable_len=x)).named_parameters()) for x in (False, True))

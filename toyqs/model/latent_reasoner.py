@@ -195,12 +195,11 @@ class LatentReasoner(nn.Module):
 
     @torch.no_grad()
     def _greedy(self, context: Context, thoughts: Thoughts, floor: float) -> Tensor:
-        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, as long as a task lets all be."""
+        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, no longer than the given ones."""
         assert self.interpreter is not None
         *places, _, length = thoughts.symbols.shape[:5]
         silent = torch.empty(*places, 1, length, device=thoughts.symbols.device)
-        given = thoughts.length if thoughts.unfinished is None else None  # else its own likeliest end
-        lengths = None if given is None else given[..., :1]
+        lengths = None if thoughts.given_length is None else thoughts.given_length[..., :1]
         core = self._core("reasoner")
         likeliest = think(core, self.likeliest, context.branches, silent, lengths=lengths)
         reading, one_token = self.interpreter(likeliest), context.ahead is None and context.following is None
