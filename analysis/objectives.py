@@ -68,9 +68,11 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
 
     Args:
         runs: their folder.
-        cells: those chosen; plain models among them are left out.
+        cells: those chosen; plain models and zero-length thoughts among them are left out.
     """
-    cells = thinking_cells(runs, cells)
+    cells = [cell for cell in thinking_cells(runs, cells) if cell.settings.get("max_reasoning_len", 1)]
+    if not cells:
+        raise Refusal(f"{runs}: zero-length thoughts only; no objective to compare with them", 1)
     if not any(CONTROL in cell.arms for cell in cells):
         raise Refusal(f"{runs}: no {CONTROL} control to compare with; give the sweep controls=fair", 1)
     keys = telling_apart(cells, (NUMBER, *NAMING))
@@ -84,7 +86,9 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
 
 
 def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
-    """What each cell's objective is called: `objective`, and the settings in which few are like it.
+    """What each cell's objective is called: `objective`, and what few others have.
+
+    Words of the keys of NAMING stand alone, other settings as KEY=VALUE.
 
     Args:
         cells: of a sweep.
@@ -95,7 +99,9 @@ def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
     found = []
     for cell in cells:
         told = {key: spelled(cell.settings.get(key)) for key in keys if key not in (NUMBER, "objective")}
-        unusual = [f"{key}={value}" for key, value in told.items() if value != usual[key]]
+        unusual = [
+            value if key in NAMING else f"{key}={value}" for key, value in told.items() if value != usual[key]
+        ]
         found.append(" ".join([str(cell.settings.get("objective")), *unusual]))
     return found
 
@@ -154,7 +160,7 @@ def _text(lines: Sequence[Line]) -> list[str]:
             "–" if line.onset is None else str(line.onset),
             "–" if line.started is None else f"{line.started} of {len(line.nll)}",
             _plus_minus(estimate(line.snr), ".2f"),
-            f"{estimate(line.seconds).mean:.1f}",
+            f"{line.seconds.mean():.1f}" if len(line.seconds) else "–",
         ]
         rows.append([line.name, *numbers])
     first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))

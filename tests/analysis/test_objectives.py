@@ -30,14 +30,14 @@ def test_every_objective_and_k(tmp_path, call):
         cell(tmp_path, "pathwise", number, WORSE)
     code, out, err, figure, table = call(really=True)
     assert (code, err) == (0, "") and (tmp_path / "objectives.png").read_bytes().startswith(b"\x89PNG")
-    assert list(table["objective"]) == ["reinforce"] * 2 + ["pathwise"] * 2 + ["reinforce baseline=value"] * 2
+    assert list(table["objective"]) == ["reinforce"] * 2 + ["pathwise"] * 2 + ["reinforce value"] * 2
     assert list(table["K"]) == [2, 4] * 3
     first = table.iloc[0]
     assert first["gain"] == pytest.approx(1.0) and first["gain_half_width"] == pytest.approx(0.1299, abs=1e-4)
     assert first["nll"] == pytest.approx(0.25) and first["cpu_seconds"] == 2.0 and first["snr"] == 0.5
     assert table["snr"].isna().sum() == 2 and (table["started"] == 4).all()
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(table["objective"].unique())
-    assert "reinforce baseline=value" in out and "+1.000 ± 0.130" in out and "4 of 4" in out
+    assert "reinforce value" in out and "+1.000 ± 0.130" in out and "4 of 4" in out
     assert max(map(len, out.splitlines())) <= 110
 
 
@@ -60,6 +60,15 @@ def test_a_seed_that_diverged_has_no_mean(tmp_path, call):
     cell(tmp_path, "reinforce", found=THINKING | {4: None})
     code, out, _, _, table = call()
     assert code == 0 and table["gain"].isna().all() and "Diverged" in out
+
+
+def test_zero_length_thoughts_are_a_control_not_an_objective(tmp_path, call):
+    cell(tmp_path, "reinforce")
+    cell(tmp_path, "reinforce", found=ZERO, max_reasoning_len=0)
+    _, _, _, _, table = call()
+    assert len(table) == 1
+    code, _, err, _, _ = call("max_reasoning_len=0")
+    assert code == 1 and "zero-length thoughts only" in err
 
 
 def test_choices_narrow_a_folder(tmp_path, call):
