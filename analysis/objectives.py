@@ -36,7 +36,7 @@ better beyond chance. Run the objectives with controls=fair."""
 NUMBER, CONTROL = "trice_samples", "zero_length"
 NAMING = ("objective", "thoughts", "reward", "baseline", "advantage_scale", "value_sees")
 LEGEND = """\
-gain: over zero-length thoughts, paired by seed; from step: the first evaluation at which it is above 0
+gain: over zero-length thoughts, paired by seed; from step: the evaluation from which on it is above 0
 beyond chance; started: seeds whose thoughts are used at the end; SNR: signal-to-noise ratio of the
 policy's gradient, the mean of ten measures over the training; ±: half of a 95 % t-interval over seeds"""
 MOST = 40  # rows that can still be read

@@ -117,6 +117,9 @@ def test_onset_is_the_first_step_above_chance() -> None:
         {1: [1.0, 0.5, 0.7, 0.1], 2: [1.0, 1.0, 0.71, 0.2], 3: [1.0, 0.9, 0.69, 0.1]}, index=steps
     )
     assert onset(thinking, control) == 30
+    early = thinking.copy()
+    early.loc[10] = 0.99, 0.98, 0.985
+    assert onset(early, control) == 30, "what is gone at the next evaluation was no onset"
     assert onset(control, control) is None, "a gain of nothing is not above 0"
     assert onset(control, thinking) is None
     assert onset(thinking[[1]], control) is None, "one seed has no interval"

@@ -113,19 +113,26 @@ def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = 
 
 
 def onset(thinking: pd.DataFrame, control: pd.DataFrame) -> int | None:
-    """The first evaluation at which thinking is better than a control beyond chance.
+    """The evaluation from which on thinking is better than a control beyond chance.
+
+    That it stays so is part of it: in the first steps the arms differ by a hundredth of a nat that is gone
+    at the next evaluation.
 
     Args:
         thinking: held-out NLL, a row for each step and a column for each seed.
         control: likewise; the steps and seeds that both have are compared.
 
     Returns:
-        The step at which the 95 % t-interval of the paired gain first lies above 0; None: never, or
-        there are fewer than two seeds in common.
+        The first step at which, as at all later ones, the 95 % t-interval of the paired gain lies above 0;
+        None: there is none, or there are fewer than two seeds in common.
     """
     gains = (control - thinking).dropna(axis=0, how="all").dropna(axis=1, how="all")
-    steps = [step for step, row in gains.sort_index().iterrows() if interval(row).lower > 0]
-    return int(steps[0]) if steps else None
+    found = None
+    for step, row in gains.sort_index(ascending=False).iterrows():
+        if not interval(row).lower > 0:
+            break
+        found = int(step)
+    return found
 
 
 def verdict(gains: Mapping[str, pd.Series]) -> Verdict:
