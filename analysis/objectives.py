@@ -195,9 +195,14 @@ def _figure(lines: Sequence[Line], cells: Sequence[Cell]) -> Figure:
     panels[0].axvline(0, color="black", linewidth=1, zorder=1)
     panels[2].axvline(0, color="black", linewidth=1, zorder=1)
     panels[1].set_xlim(left=0)
+    panels[2].set_xscale("symlog", linthresh=1.0)
     panels[0].set_yticks(np.arange(len(rows)), [textwrap.fill(row, 36) for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    labels = ("gain over zero-length thoughts, nats", "CPU seconds a seed", "signal-to-noise of the policy")
+    labels = (
+        "gain over zero-length thoughts, nats",
+        "CPU seconds a seed",
+        "signal-to-noise of the policy\n(linear to ±1, logarithmic beyond)",
+    )
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label)
     marks = [Line2D([], [], color=colours[number], marker="o", label=f"K = {number}") for number in numbers]
