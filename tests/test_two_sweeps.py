@@ -90,7 +90,7 @@ def test_what_another_holds_is_waited_for_until_its_owner_dies(tmp_path: Path) -
             holder.kill()
             begun = time.monotonic()
             _, err = command.communicate()
-    assert waits and time.monotonic() - begun < RETRY_SECONDS + 5
+    assert waits and time.monotonic() - begun < RETRY_SECONDS + 20
     assert command.returncode == 0, err
     assert trained(tmp_path, "notes") == Counter(keys())
     assert is_complete(tmp_path / "runs", key)
