@@ -44,6 +44,7 @@ def test_while_training_and_then_the_same_command(tmp_path: Path) -> None:
     assert f"{kept} of 6 runs are complete already" in (tmp_path / "out").read_text()
 
 
+@pytest.mark.slow
 def test_an_impatient_user(tmp_path: Path) -> None:
     process = killing.started(killing.command(*LONG), tmp_path)
     assert killing.until(lambda: len([*(tmp_path / "runs").glob("*/metrics.jsonl")]) == 4, 120)

@@ -1,6 +1,6 @@
 """Every command line of the research logbook, typed in bash as it stands there, only shortened.
 
-Three of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
+Two of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
 that test_compose.py composes.
 """
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHORT = "max_steps=2 data_loader_batch_size=2 eval_sequences=2 trice_samples=2 max_reasoning_len=2"
 SHORTENED = {name: SHORT.replace("steps=2", "steps=1") for name in ("wide reasoner", "very wide")}
 # A partition, a value in quotes, a pattern of letters both with thoughts and without: no other line has more.
-BY_DEFAULT = {"capacity without thoughts", "own interpreter", "one core"}
+BY_DEFAULT = {"capacity without thoughts", "own interpreter"}
 TYPED = [
     pytest.param(line, id=line.name, marks=() if line.name in BY_DEFAULT else pytest.mark.slow)
     for line in LINES

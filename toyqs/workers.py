@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,8 +124,7 @@ class _Worker:
         try:
             return self.future.result()
         except BrokenProcessPool:
-            self.process.join()
-            why = _death(self.process.exitcode)
+            why = _death(_exit_code(self.process))
             with suppress(OSError), attempt.log_of(stack).open("a", encoding="utf-8") as log:
                 print(why, file=log)
         except Exception as error:  # such as a log that cannot be written
@@ -152,6 +152,19 @@ def _interrupted_afterwards() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
     if heard:
         raise KeyboardInterrupt
+
+
+def _exit_code(process: BaseProcess) -> int | None:
+    """Of a process that has ended; None where nobody knows it.
+
+    The pool's own thread waits for the process too, and whoever comes second sees the code a moment later.
+    """
+    process.join()
+    for _ in range(100):
+        if process.exitcode is not None:
+            break
+        time.sleep(0.01)
+    return process.exitcode
 
 
 def _death(exitcode: int | None) -> str:
