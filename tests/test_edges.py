@@ -97,7 +97,7 @@ PACKAGES: dict[str, set[str]] = {
     "numerics": {"torch"},
     "optim": {"torch"},
     "cost": {"torch"},
-    "model": {"torch"},
+    "model": {"torch", "transformers"},  # the latter: model/transformer.py, which only its users load
     "objectives": {"torch"},
     "tasks": {"numpy", "torch"},
     "config": {"hydra", "omegaconf"},

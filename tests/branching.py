@@ -1,0 +1,132 @@
+"""Plain forms of a transformer's branches: sequence by sequence, and under one diagonal mask."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from toyqs.model.transformer import TransformerBackbone
+
+WIDTH = 16
+_ROTARY = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.5,
+}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "gpt2": GPT2Config(n_embd=WIDTH, n_layer=2, n_head=4, n_positions=32, initializer_range=0.5),
+    "llama": LlamaConfig(**_ROTARY),
+    "mistral": MistralConfig(**_ROTARY, sliding_window=None),
+    "qwen2": Qwen2Config(**_ROTARY),
+    "qwen3": Qwen3Config(**_ROTARY),
+}
+
+
+def backbone(family: str, *, exact: bool = True) -> TransformerBackbone:
+    """A small backbone in float64, its biases and norms away from where they start.
+
+    Args:
+        family: of `CONFIGS`.
+        exact: norms in float64 too, where the library's compute in float32.
+    """
+    found = TransformerBackbone(CONFIGS[family])
+    found.initialise(0, "backbone")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    if exact:
+        exact_norms(found.model)
+    return found.double()
+
+
+def exact_norms(model: nn.Module) -> None:
+    """Puts torch's norm, which keeps the precision of its input, in place of the library's."""
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm).__name__.endswith("RMSNorm") and not isinstance(norm, nn.RMSNorm):
+                new = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
+                new.weight = norm.weight
+                setattr(parent, name, new)
+
+
+def plain_model(of: TransformerBackbone) -> nn.Module:
+    """The library's model as it comes, with the same parameters (and norms) as a backbone's."""
+    config = CONFIGS[of.model.config.model_type]
+    model = AutoModel.from_config(config, attn_implementation="sdpa").eval()
+    if any(isinstance(norm, nn.RMSNorm) for norm in of.model.modules()):
+        exact_norms(model)
+    model.set_input_embeddings(None)
+    model.double().load_state_dict(of.model.state_dict())
+    for (_, ours), (name, _) in zip(of.model.named_parameters(), list(model.named_parameters()), strict=True):
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, ours)
+    return model
+
+
+def whole(model: nn.Module, sequence: Tensor) -> Tensor:
+    """Outputs (B, n, D) of a sequence of embeddings (B, n, D)."""
+    return model(inputs_embeds=sequence, use_cache=False).last_hidden_state
+
+
+def one_by_one(model: nn.Module, context: Tensor, symbols: Tensor) -> Tensor:
+    """Every thought read as one sequence with the context before it.
+
+    Args:
+        model: the library's.
+        context: (B, T, D).
+        symbols: (B, T, K, L, D).
+
+    Returns:
+        Outputs (B, T, K, L, D) at the symbols.
+    """
+    _, num_places, num_thoughts, length, _ = symbols.shape
+    rows = []
+    for t in range(num_places):
+        for k in range(num_thoughts):
+            rows.append(whole(model, torch.cat([context[:, : t + 1], symbols[:, t, k]], 1))[:, -length:])
+    return torch.stack(rows, 1).unflatten(1, (num_places, num_thoughts))
+
+
+def diagonal(model: nn.Module, context: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
+    """All thoughts in one sequence with the context, told apart by a mask of T(1 + K L) squared.
+
+    Arguments and the second result as in `one_by_one`; the first are the context's own outputs (B, T, D).
+
+    Source: Zelikman et al. 2024, "Quiet-STaR" (parallel generation).
+    """
+    num_batch, num_places, num_thoughts, length, width = symbols.shape
+    place, thought, order = (
+        axis.flatten()
+        for axis in torch.meshgrid(
+            torch.arange(num_places), torch.arange(num_thoughts), torch.arange(length), indexing="ij"
+        )
+    )
+    read = torch.arange(num_places)
+    place, none = torch.cat([read, place]), torch.full((num_places,), -1)
+    thought, order = torch.cat([none, thought]), torch.cat([none, order])
+    of_context = (order < 0) & (place <= place[:, None])
+    of_thought = (place == place[:, None]) & (thought == thought[:, None]) & (order >= 0)
+    seen = of_context | (of_thought & (order <= order[:, None]))
+    mask = torch.zeros(seen.shape, dtype=context.dtype).masked_fill(~seen, float("-inf"))
+    out = model(
+        inputs_embeds=torch.cat([context, symbols.reshape(num_batch, -1, width)], 1),
+        attention_mask=mask[None, None],
+        position_ids=(place + 1 + order)[None],
+        use_cache=False,
+    ).last_hidden_state
+    return out[:, :num_places], out[:, num_places:].view(symbols.shape)

@@ -1,0 +1,226 @@
+"""The transformer backbone: the library's numbers, and the backbone's law against plain forms."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("transformers")
+
+from tests.branching import CONFIGS, WIDTH, backbone, diagonal, one_by_one, plain_model, whole
+from toyqs.model.transformer import Branches, TransformerBackbone
+
+BATCH, TIME, THOUGHTS, LENGTH = 2, 4, 2, 3
+BOTH = pytest.mark.parametrize("family", ["gpt2", "llama"])  # learned positions; rotary, with shared keys
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def context_and_symbols() -> tuple[Tensor, Tensor]:
+    return random(1, BATCH, TIME, WIDTH), random(1, BATCH, TIME, THOUGHTS, LENGTH, WIDTH, seed=1)
+
+
+def think(of: TransformerBackbone, symbols: Tensor, state: Branches) -> tuple[Tensor, Branches]:
+    """Steps all symbols (1, B, T, K, L, D): outputs in that shape, and the last state."""
+    outputs = []
+    for symbol in symbols.unbind(4):
+        output, state = of.step(symbol, state)
+        outputs.append(output)
+    return torch.stack(outputs, 4), state
+
+
+def close(ours: Tensor, theirs: Tensor, atol: float = 1e-12) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("exact", [True, False], ids=["norms in float64", "the library's norms"])
+def test_reading_then_stepping_equals_reading_it_all(family: str, exact: bool) -> None:
+    ours, (context, symbols) = backbone(family, exact=exact), context_and_symbols()
+    plain, atol = plain_model(ours), 1e-12 if exact or family == "gpt2" else 1e-5
+    outputs, state = ours.read(ours.inlet(context))
+    close(outputs[0], whole(plain, context[0]), atol)
+    thoughts, _ = think(ours, symbols, state)
+    close(thoughts[0], one_by_one(plain, context[0], symbols[0]), atol)
+
+
+@BOTH
+@pytest.mark.parametrize("change", ["sees the next position", "position stands still"])
+def test_the_law_can_fail(family: str, change: str) -> None:
+    ours, (context, symbols) = backbone(family), context_and_symbols()
+    _, state = ours.read(context)
+    if change == "sees the next position":
+        wrong = think(ours, symbols, state._replace(visible=state.visible + 1))[0]
+    else:
+        _, next_state = ours.step(symbols[..., 0, :], state)
+        stuck = next_state._replace(position=state.position)
+        wrong = think(ours, symbols[..., 1:, :], stuck)[0]
+    wanted = one_by_one(plain_model(ours), context[0], symbols[0])
+    assert (wrong[0] - wanted[..., -wrong.shape[4] :, :]).abs().max() > 1e-3
+
+
+@BOTH
+def test_the_law_holds_for_gradients_too(family: str) -> None:
+    ours, (context, symbols) = backbone(family), context_and_symbols()
+    context.requires_grad_()
+    symbols.requires_grad_()
+    pull = random(*symbols.shape, seed=2)
+    inputs = [*ours.parameters(), context, symbols]
+    stepped = think(ours, symbols, ours.read(context)[1])[0]
+    wanted = one_by_one(plain_model(ours), context[0], symbols[0]).unsqueeze(0)
+    for mine, theirs in zip(
+        torch.autograd.grad((stepped * pull).sum(), inputs),
+        torch.autograd.grad((wanted * pull).sum(), inputs),
+        strict=True,
+    ):
+        assert mine.any()
+        close(mine, theirs, 1e-12 * max(1.0, float(theirs.abs().max())))
+
+
+@BOTH
+def test_branches_equal_the_diagonal_mask(family: str) -> None:
+    ours, (context, symbols) = backbone(family), context_and_symbols()
+    outputs, state = ours.read(context)
+    read, thought = diagonal(plain_model(ours), context[0], symbols[0])
+    close(outputs[0], read)
+    close(think(ours, symbols, state)[0][0], thought)
+
+
+@BOTH
+def test_thoughts_see_neither_later_positions_nor_each_other(family: str) -> None:
+    ours, (context, symbols) = backbone(family), context_and_symbols()
+    context.requires_grad_()
+    symbols.requires_grad_()
+    outputs, state = ours.read(context)
+    thoughts = think(ours, symbols, state)[0]
+    loss = thoughts[0, 1, 2, 1, 1].square().sum()
+    at_context, at_symbols = torch.autograd.grad(loss, (context, symbols), retain_graph=True)
+    assert at_context[0, 1, :3].all() and not at_context[0, 1, 3:].any() and not at_context[0, 0].any()
+    assert at_symbols[0, 1, 2, 1, :2].all()
+    at_symbols[0, 1, 2, 1, :2] = 0.0
+    assert not at_symbols.any()
+    (at_context,) = torch.autograd.grad(outputs[0, 1, 2].square().sum(), context)
+    assert at_context[0, 1, :3].all() and not at_context[0, 1, 3:].any()
+
+
+@BOTH
+def test_one_marker_serves_all_branches_and_thoughts_split_later(family: str) -> None:
+    """Axes broadcast from 1: the start marker is one row, and one state serves K thoughts until they draw."""
+    ours, (context, symbols) = backbone(family), context_and_symbols()
+    marker = random(1, 1, 1, 1, WIDTH, seed=3)
+    output, state = ours.step(marker, ours.read(context)[1])
+    assert output.shape == (1, BATCH, TIME, 1, WIDTH)
+    thoughts = think(ours, symbols, state)[0]
+    start = marker.unsqueeze(4).expand(*symbols.shape[:4], 1, WIDTH)
+    wanted = one_by_one(plain_model(ours), context[0], torch.cat([start, symbols], 4)[0])
+    close(output[0], wanted[:, :, :1, 0])
+    close(thoughts[0], wanted[..., 1:, :])
+
+
+@BOTH
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_gather_takes_the_branches_asked_for(family: str, before: int) -> None:
+    """After any number of symbols, positions in any order and more than once."""
+    ours, (context, symbols) = backbone(family), context_and_symbols()
+    index = torch.tensor([[[3, 0, 3], [1, 2, 0]]])
+    wanted, _ = think(ours, symbols, ours.read(context)[1])
+    early, state = symbols[..., :before, :], ours.read(context)[1]
+    if before:
+        _, state = think(ours, early, state)
+    places = torch.arange(BATCH)[:, None], index[0]
+    taken, _ = think(ours, symbols[0][places][None][..., before:, :], ours.gather(state, index))
+    close(taken[0], wanted[0][places][..., before:, :])
+
+
+@BOTH
+def test_a_symbol_that_a_branch_does_not_consume_leaves_no_trace(family: str) -> None:
+    """One branch consumes the second symbol, one does not; the third comes right after what was consumed."""
+    ours, (context, symbols) = backbone(family), context_and_symbols()
+    symbols.requires_grad_()
+    live = torch.zeros(1, BATCH, TIME, THOUGHTS, dtype=torch.bool)
+    live[..., 0] = True
+    live[:, 1, 2] = torch.tensor([False, True])
+    _, old = ours.step(symbols[..., 0, :], ours.read(context)[1])
+    _, new = ours.step(symbols[..., 1, :], old)
+    index = torch.arange(TIME).expand(1, BATCH, -1)  # a gather keeps who consumed what
+    output, _ = ours.step(symbols[..., 2, :], ours.gather(ours.hold(new, old, live), index))
+    plain = plain_model(ours)
+    full = one_by_one(plain, context[0], symbols[0])[..., -1, :]
+    short = one_by_one(plain, context[0], symbols[0][..., [0, 2], :])[..., -1, :]
+    close(output[0], torch.where(live[0].unsqueeze(-1), full, short))
+    (grad,) = torch.autograd.grad(output.square().sum(), symbols)
+    assert grad[..., 1, :][live].all() and not grad[..., 1, :][~live].any()
+
+
+@BOTH
+def test_from_an_empty_memory_a_thought_is_the_whole_sequence(family: str) -> None:
+    """Also where its beginnings are shared: every first symbol once, each followed by its second ones."""
+    ours = backbone(family)
+    plain, marker, first = plain_model(ours), random(1, 1, 1, 1, WIDTH), random(1, 1, 3, 1, WIDTH, seed=1)
+    second = random(1, 1, 6, 1, WIDTH, seed=2)
+    _, state = ours.step(marker, ours.empty())
+    _, state = ours.step(first, state)
+    parents = torch.tensor([[[0, 0, 1, 1, 2, 2]]])
+    output, _ = ours.step(second, ours.gather(state, parents))
+    rows = [marker.expand(1, 1, 6, 1, WIDTH), first[:, :, parents[0, 0]], second]
+    wanted = whole(plain, torch.stack([x[0, 0, :, 0] for x in rows], 1))
+    close(output[0, 0, :, 0], wanted[:, -1])
+    each = random(1, BATCH, TIME, THOUGHTS, WIDTH, seed=3)
+    output, _ = ours.step(each, ours.step(marker, ours.empty())[1])
+    wanted = whole(plain, torch.stack([marker.expand_as(each), each], 4).flatten(0, 3))[:, -1]
+    close(output, wanted.view_as(output))
+
+
+@BOTH
+def test_weights_depend_on_seed_and_name_alone(family: str) -> None:
+    deeper = copy.deepcopy(CONFIGS[family])
+    deeper.num_hidden_layers = 3
+    before = torch.get_rng_state()
+    one, same, other, deep = (TransformerBackbone(c) for c in [CONFIGS[family]] * 3 + [deeper])
+    for model, seed in ((one, 0), (same, 0), (other, 1), (deep, 0)):
+        model.initialise(seed, "backbone")
+    assert torch.equal(torch.get_rng_state(), before)
+    weights, others, deeps = one.state_dict(), other.state_dict(), deep.state_dict()
+    assert all(map(torch.equal, weights.values(), same.state_dict().values()))
+    scaled = {"attn.c_proj.weight", "mlp.c_proj.weight"} if family == "gpt2" else set()  # by 1 / √layers
+    for name, weight in weights.items():
+        assert torch.equal(weight, deeps[name]) != any(name.endswith(end) for end in scaled)
+        if weight.dim() > 1:
+            assert not torch.equal(weight, others[name])
+
+
+def test_no_parameter_is_left_over() -> None:
+    """Tokens come as embeddings: the library's token table is gone."""
+    for family in CONFIGS:
+        ours, (context, symbols) = backbone(family), context_and_symbols()
+        think(ours, symbols, ours.read(context)[1])[0].square().sum().backward()
+        assert all(p.grad is not None and p.grad.any() for p in ours.parameters())
+
+
+def test_dropout_is_off() -> None:
+    config = copy.deepcopy(CONFIGS["gpt2"])
+    assert config.attn_pdrop > 0.0
+    ours = TransformerBackbone(config).train()
+    x = random(1, BATCH, TIME, WIDTH).float()
+    assert torch.equal(ours.read(x)[0], ours.read(x)[0])
+    assert config.attn_pdrop > 0.0  # the caller's own
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "said"),
+    [
+        ("gpt2", {"model_type": "bert"}, "model_type=bert: not supported; give one of gpt2, llama"),
+        ("mistral", {"sliding_window": 8}, "sliding_window=8: not supported; give None"),
+    ],
+)
+def test_refusals(family: str, change: dict[str, object], said: str) -> None:
+    config = copy.deepcopy(CONFIGS[family])
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(ValueError, match=said):
+        TransformerBackbone(config)

@@ -1,0 +1,230 @@
+"""The transformer backbone: a Hugging Face causal language model, branchable at every position.
+
+A sequence is read once; the keys and values of all its positions are kept, per layer, and every branch
+attends to those up to its own position. Beside them a branch has the keys and values of its own symbols.
+With q the query of the l-th symbol (from 0) of a branch at position t,
+
+    softmax over (q·k_0 … q·k_t, q·k'_0 … q·k'_l)        position of the symbol: t + 1 + l
+
+is one softmax over both parts: neither a T × T(1 + L) mask nor a copy of the prefix is made. The model's own
+code runs; only its attention is this file's, registered with the library by name.
+
+Needs the package transformers. Of the stack of seeds it takes one: S = 1.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AutoModel, PretrainedConfig
+
+from toyqs.model.backbone import Backbone
+from toyqs.streams import stream
+
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")  # those for which the backbone's law is tested
+ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
+DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+class Heard(NamedTuple):
+    """One symbol that branches have consumed. The axes b, t, k of different symbols broadcast from 1."""
+
+    layers: tuple[KeyValue, ...]  # keys and values (b, H_kv, t, k, d) of every layer
+    by: Tensor | None  # (b, t, k) bool, which branches consumed it; None: all
+
+
+class Branches(NamedTuple):
+    """The branch state. Axes b, t, k of everything in it broadcast from 1."""
+
+    prefix: tuple[KeyValue, ...]  # keys and values (b, H_kv, P, d) of every layer; empty: nothing was read
+    visible: Tensor  # (b, t) long, how many of the P positions a branch attends to
+    own: tuple[Heard, ...]  # its symbols so far
+    position: Tensor  # (b, t, k) long, that of its next symbol
+
+
+class TransformerBackbone(Backbone):
+    """A decoder of one of the `FAMILIES` without its token table; the inlet is the identity, I = D."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        """Build the model; `initialise` says where its weights come from.
+
+        Args:
+            config: the library's. Of it are not used: the vocabulary (tokens come as embeddings) and
+                dropout (there is none).
+
+        Raises:
+            ValueError: a family whose branches are not tested, or attention within a window.
+        """
+        super().__init__()
+        if config.model_type not in FAMILIES:
+            raise ValueError(
+                f"model_type={config.model_type}: not supported; give one of {', '.join(FAMILIES)}"
+            )
+        if getattr(config, "sliding_window", None) is not None:
+            raise ValueError(f"sliding_window={config.sliding_window}: not supported; give None")
+        config = copy.deepcopy(config)
+        config.vocab_size, config.pad_token_id = 1, None
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+        with torch.random.fork_rng(devices=[]):
+            self.model = AutoModel.from_config(config, attn_implementation=ATTENTION)
+        self.model.set_input_embeddings(None)
+        self.width = config.hidden_size
+
+    def initialise(self, seed: int, name: str) -> None:
+        """Draw all weights by the library's own rules, each module from a stream of its own.
+
+        Args:
+            seed: the run's.
+            name: this module's in the whole model; a layer starts alike however many others there are.
+        """
+        # Children first: GPT-2 draws the projections into the residual stream again, from their parents.
+        for part, module in reversed(list(self.model.named_modules())):
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(stream(seed, f"weights/{name}.model.{part}").get_state())
+                self.model._init_weights(module)
+
+    def inlet(self, embeddings: Tensor) -> Tensor:
+        """(1, n, D), as they are."""
+        return embeddings
+
+    def read(self, x: Tensor) -> tuple[Tensor, Branches]:
+        """(1, B, T, D) -> outputs (1, B, T, D), past the last norm, and the branch points (B, T, 1)."""
+        positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
+        outputs, layers = self._run(x.squeeze(0), positions, None)
+        visible = (positions + 1).expand(outputs.shape[:2])
+        return outputs.unsqueeze(0), Branches(layers, visible, (), visible.unsqueeze(-1))
+
+    def empty(self, device: torch.device | None = None) -> Branches:
+        """One branch point (1, 1, 1) before any symbol: what is stepped from it reads nothing else."""
+        nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
+        return Branches((), nothing.squeeze(-1), (), nothing)
+
+    def step(self, x: Tensor, state: Branches) -> tuple[Tensor, Branches]:
+        """(1, B, T, K, D) -> outputs of the branches, past the last norm, and their state."""
+        branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
+        rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
+        position = state.position.expand(-1, *branches[1:])
+        outputs, layers = self._run(rows, position.flatten(1), _Step(state, branches))
+        unflat = tuple((k.unflatten(2, branches[1:]), v.unflatten(2, branches[1:])) for k, v in layers)
+        own = (*state.own, Heard(unflat, None))
+        new = state._replace(own=own, position=(position + 1).expand(branches))
+        return outputs.view(1, *branches, -1), new
+
+    def gather(self, state: Branches, index: Tensor) -> Branches:
+        """The branch points at positions (1, B, T'); the prefix stays whole."""
+        (places,) = index
+        own = tuple(
+            Heard(
+                tuple((_pick(k, places, 2), _pick(v, places, 2)) for k, v in heard.layers),
+                None if heard.by is None else _pick(heard.by, places, 1),
+            )
+            for heard in state.own
+        )
+        visible, position = (_pick(x, places, 1) for x in (state.visible, state.position))
+        return Branches(state.prefix, visible, own, position)
+
+    def hold(self, new: Branches, old: Branches, live: Tensor) -> Branches:
+        """One step after `old`, the live branches (1, B, T, K) have consumed its symbol, no others."""
+        last = new.own[-1]._replace(by=live.squeeze(0))
+        position = torch.where(live.squeeze(0), new.position, old.position)
+        return new._replace(own=(*new.own[:-1], last), position=position)
+
+    def _run(
+        self, rows: Tensor, positions: Tensor, step: _Step | None
+    ) -> tuple[Tensor, tuple[KeyValue, ...]]:
+        """Rows (B, n, D) at positions (B or 1, n) -> outputs, and every layer's keys and values."""
+        kept: dict[int, KeyValue] = {}
+        out = self.model(
+            inputs_embeds=rows, position_ids=positions, use_cache=False, toyqs_step=step, toyqs_kept=kept
+        )
+        return out.last_hidden_state, tuple(kept[layer] for layer in range(len(kept)))
+
+
+def _pick(x: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Of the axis t the places (B, T'); where its size is 1 it is the same for all of them, and stays."""
+    if x.shape[axis] == 1:
+        return x
+    index = places.view(len(places), *(1,) * (axis - 1), -1, *(1,) * (x.dim() - axis - 1))
+    shape = (len(places), *x.shape[1:])
+    return x.expand(shape).gather(axis, index.expand(*shape[:axis], -1, *shape[axis + 1 :]))
+
+
+class _Step(NamedTuple):
+    """What the attention of a branch step is told."""
+
+    state: Branches
+    branches: tuple[int, ...]  # B, T, K
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    toyqs_step: _Step | None,
+    toyqs_kept: dict[int, KeyValue],
+    scaling: float,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """The library's attention function: queries (B, H, n, d), keys and values (B, H_kv, n, d).
+
+    Returns:
+        (B, n, H, d), and None in place of the attention's weights.
+    """
+    toyqs_kept[module.layer_idx] = key, value
+    if toyqs_step is None:
+        grouped = query.shape[1] != key.shape[1]
+        out = scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
+    else:
+        out = _attend_in_branches(query * scaling, (key, value), toyqs_step, module.layer_idx)
+    return out.transpose(1, 2), None
+
+
+def _attend_in_branches(query: Tensor, last: KeyValue, step: _Step, layer: int) -> Tensor:
+    """Scaled queries (B, H, T K, d) of the newest symbol, its own key and value -> (B, H, T K, d)."""
+    (state, (batch, time, thoughts)), num_kv = step, last[0].shape[1]
+    query = query.view(batch, num_kv, -1, time, thoughts, query.shape[-1])  # heads that share keys are G
+    newest = tuple(x.unflatten(2, (time, thoughts)) for x in last)
+    own = [*(heard.layers[layer] for heard in state.own), newest]
+    hidden = [*(None if heard.by is None else ~heard.by for heard in state.own), None]
+    scores = [_own_scores(query, key, mask) for (key, _), mask in zip(own, hidden, strict=True)]
+    size = 0
+    if state.prefix:
+        keys, values = state.prefix[layer]
+        size = keys.shape[2]
+        scores.insert(0, _prefix_scores(query, keys, state.visible))
+    weights = torch.cat(scores, -1).softmax(-1)
+    out = sum(weights[..., size + i, None] * v.unsqueeze(2) for i, (_, v) in enumerate(own))
+    if size:
+        out = out + (weights[..., :size].flatten(2, 4) @ values).view(query.shape)
+    return out.flatten(1, 2).flatten(2, 3)
+
+
+def _own_scores(query: Tensor, key: Tensor, hidden: Tensor | None) -> Tensor:
+    """Queries (B, H_kv, G, T, K, d) with one symbol's keys (b, H_kv, t, k, d) -> (B, H_kv, G, T, K, 1)."""
+    scores = (query * key.unsqueeze(2)).sum(-1)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden[:, None, None], float("-inf"))
+    return scores.unsqueeze(-1)
+
+
+def _prefix_scores(query: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+    """Queries (B, H_kv, G, T, K, d) with the prefix's keys (b, H_kv, P, d) -> (B, H_kv, G, T, K, P)."""
+    scores = (query.flatten(2, 4) @ keys.transpose(-1, -2)).view(*query.shape[:-1], -1)
+    hidden = torch.arange(keys.shape[2], device=keys.device) >= visible.unsqueeze(-1)  # (b, t, P)
+    return scores.masked_fill(hidden[:, None, None, :, None], float("-inf"))
+
+
+AttentionInterface.register(ATTENTION, _attend)
