@@ -10,6 +10,8 @@ from torch import Tensor
 
 pytest.importorskip("transformers")
 
+from transformers import AutoModel
+
 from tests.branching import CONFIGS, WIDTH, backbone, diagonal, one_by_one, plain_model, whole
 from toyqs.model.transformer import Branches, TransformerBackbone
 
@@ -224,3 +226,11 @@ def test_refusals(family: str, change: dict[str, object], said: str) -> None:
         setattr(config, name, value)
     with pytest.raises(ValueError, match=said):
         TransformerBackbone(config)
+
+
+def test_another_attention_under_it_is_noticed() -> None:
+    """Models share a config that is handed on; without the keys a branch would quietly see nothing."""
+    ours = backbone("llama")
+    AutoModel.from_config(ours.model.config, attn_implementation="eager")
+    with pytest.raises(RuntimeError, match="was its config shared"):
+        ours.read(context_and_symbols()[0])

@@ -112,7 +112,7 @@ class TransformerBackbone(Backbone):
         branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
         rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
         position = state.position.expand(-1, *branches[1:])
-        outputs, layers = self._run(rows, position.flatten(1), _Step(state, branches))
+        outputs, layers = self._run(rows, position.flatten(1), _Step(state, branches, _beyond(state)))
         unflat = tuple((k.unflatten(2, branches[1:]), v.unflatten(2, branches[1:])) for k, v in layers)
         own = (*state.own, Heard(unflat, None))
         new = state._replace(own=own, position=(position + 1).expand(branches))
@@ -145,6 +145,8 @@ class TransformerBackbone(Backbone):
         out = self.model(
             inputs_embeds=rows, position_ids=positions, use_cache=False, toyqs_step=step, toyqs_kept=kept
         )
+        if len(kept) < self.model.config.num_hidden_layers:
+            raise RuntimeError(f"the model's attention is no longer {ATTENTION}: was its config shared?")
         return out.last_hidden_state, tuple(kept[layer] for layer in range(len(kept)))
 
 
@@ -162,6 +164,17 @@ class _Step(NamedTuple):
 
     state: Branches
     branches: tuple[int, ...]  # B, T, K
+    beyond: Tensor | None  # (b, 1, 1, t, 1, P), -inf where the prefix is not visible, else 0; None: no prefix
+
+
+def _beyond(state: Branches) -> Tensor | None:
+    """What is added to the scores of the prefix, as `_Step` has it."""
+    if not state.prefix:
+        return None
+    keys, _ = state.prefix[0]
+    hidden = torch.arange(keys.shape[2], device=keys.device) >= state.visible.unsqueeze(-1)
+    added = keys.new_zeros(hidden.shape).masked_fill(hidden, float("-inf"))
+    return added[:, None, None, :, None]
 
 
 def _attend(
@@ -194,37 +207,31 @@ def _attend(
 
 def _attend_in_branches(query: Tensor, last: KeyValue, step: _Step, layer: int) -> Tensor:
     """Scaled queries (B, H, T K, d) of the newest symbol, its own key and value -> (B, H, T K, d)."""
-    (state, (batch, time, thoughts)), num_kv = step, last[0].shape[1]
+    (batch, time, thoughts), num_kv = step.branches, last[0].shape[1]
     query = query.view(batch, num_kv, -1, time, thoughts, query.shape[-1])  # heads that share keys are G
-    newest = tuple(x.unflatten(2, (time, thoughts)) for x in last)
-    own = [*(heard.layers[layer] for heard in state.own), newest]
-    hidden = [*(None if heard.by is None else ~heard.by for heard in state.own), None]
-    scores = [_own_scores(query, key, mask) for (key, _), mask in zip(own, hidden, strict=True)]
-    size = 0
-    if state.prefix:
-        keys, values = state.prefix[layer]
-        size = keys.shape[2]
-        scores.insert(0, _prefix_scores(query, keys, state.visible))
+    own = [(*heard.layers[layer], heard.by) for heard in step.state.own]
+    own.append((*(x.unflatten(2, (time, thoughts)) for x in last), None))
+    scores = [_own_scores(query, key, by) for key, _, by in own]
+    if step.beyond is not None:
+        keys, values = step.state.prefix[layer]
+        prefix = (query.flatten(2, 4) @ keys.transpose(-1, -2)).view(*query.shape[:-1], -1)
+        scores.append(prefix + step.beyond)
     weights = torch.cat(scores, -1).softmax(-1)
-    out = sum(weights[..., size + i, None] * v.unsqueeze(2) for i, (_, v) in enumerate(own))
-    if size:
-        out = out + (weights[..., :size].flatten(2, 4) @ values).view(query.shape)
+    at_own, at_prefix = weights.split((len(own), weights.shape[-1] - len(own)), -1)
+    # Taken apart by unbind: the gradient of a selection is as large as what it is taken from.
+    parts = zip(at_own.unsqueeze(-1).unbind(-2), own, strict=True)
+    out = sum(weight * value.unsqueeze(2) for weight, (_, value, _) in parts)
+    if step.beyond is not None:
+        out = out + (at_prefix.flatten(2, 4) @ values).view(query.shape)
     return out.flatten(1, 2).flatten(2, 3)
 
 
-def _own_scores(query: Tensor, key: Tensor, hidden: Tensor | None) -> Tensor:
+def _own_scores(query: Tensor, key: Tensor, by: Tensor | None) -> Tensor:
     """Queries (B, H_kv, G, T, K, d) with one symbol's keys (b, H_kv, t, k, d) -> (B, H_kv, G, T, K, 1)."""
     scores = (query * key.unsqueeze(2)).sum(-1)
-    if hidden is not None:
-        scores = scores.masked_fill(hidden[:, None, None], float("-inf"))
+    if by is not None:
+        scores = scores.masked_fill(~by[:, None, None], float("-inf"))
     return scores.unsqueeze(-1)
-
-
-def _prefix_scores(query: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
-    """Queries (B, H_kv, G, T, K, d) with the prefix's keys (b, H_kv, P, d) -> (B, H_kv, G, T, K, P)."""
-    scores = (query.flatten(2, 4) @ keys.transpose(-1, -2)).view(*query.shape[:-1], -1)
-    hidden = torch.arange(keys.shape[2], device=keys.device) >= visible.unsqueeze(-1)  # (b, t, P)
-    return scores.masked_fill(hidden[:, None, None, :, None], float("-inf"))
 
 
 AttentionInterface.register(ATTENTION, _attend)
