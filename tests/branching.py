@@ -14,6 +14,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from toyqs.model.layers import initialise
 from toyqs.model.transformer import TransformerBackbone
 
 WIDTH = 16
@@ -44,13 +45,13 @@ def backbone(family: str, *, exact: bool = True) -> TransformerBackbone:
         exact: norms in float64 too, where the library's compute in float32.
     """
     found = TransformerBackbone(CONFIGS[family])
-    found.initialise(0, "backbone")
+    initialise(found, [0])
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in found.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     if exact:
-        exact_norms(found.model)
+        exact_norms(found.decoder._code[0])
     return found.double()
 
 
@@ -65,16 +66,19 @@ def exact_norms(model: nn.Module) -> None:
 
 
 def plain_model(of: TransformerBackbone) -> nn.Module:
-    """The library's model as it comes, with the same parameters (and norms) as a backbone's."""
-    config = CONFIGS[of.model.config.model_type]
-    model = AutoModel.from_config(config, attn_implementation="sdpa").eval()
-    if any(isinstance(norm, nn.RMSNorm) for norm in of.model.modules()):
+    """The library's model as it comes, with a backbone's weights (and norms); gradients reach both."""
+    code = of.decoder._code[0]
+    model = AutoModel.from_config(CONFIGS[code.config.model_type], attn_implementation="sdpa").eval()
+    if any(isinstance(norm, nn.RMSNorm) for norm in code.modules()):
         exact_norms(model)
     model.set_input_embeddings(None)
-    model.double().load_state_dict(of.model.state_dict())
-    for (_, ours), (name, _) in zip(of.model.named_parameters(), list(model.named_parameters()), strict=True):
+    weights = dict(of.decoder.weights.named_parameters())
+    assert weights.keys() == dict(model.named_parameters()).keys()
+    for name, weight in weights.items():
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, ours)
+        module = model.get_submodule(parent)
+        delattr(module, last)
+        setattr(module, last, weight[0])
     return model
 
 

@@ -14,20 +14,17 @@ Needs the package transformers. Of the stack of seeds it takes one: S = 1.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AutoModel, PretrainedConfig
+from transformers import AttentionInterface, PretrainedConfig
 
 from toyqs.model.backbone import Backbone
-from toyqs.streams import stream
+from toyqs.model.decoder import Decoder
 
-FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")  # those for which the backbone's law is tested
 ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
-DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -49,47 +46,13 @@ class Branches(NamedTuple):
 
 
 class TransformerBackbone(Backbone):
-    """A decoder of one of the `FAMILIES` without its token table; the inlet is the identity, I = D."""
+    """A decoder of the library's; the inlet is the identity, I = D."""
 
     def __init__(self, config: PretrainedConfig) -> None:
-        """Build the model; `initialise` says where its weights come from.
-
-        Args:
-            config: the library's. Of it are not used: the vocabulary (tokens come as embeddings) and
-                dropout (there is none).
-
-        Raises:
-            ValueError: a family whose branches are not tested, or attention within a window.
-        """
+        """Build the decoder; `config` and what it may be are as in `Decoder`."""
         super().__init__()
-        if config.model_type not in FAMILIES:
-            raise ValueError(
-                f"model_type={config.model_type}: not supported; give one of {', '.join(FAMILIES)}"
-            )
-        if getattr(config, "sliding_window", None) is not None:
-            raise ValueError(f"sliding_window={config.sliding_window}: not supported; give None")
-        config = copy.deepcopy(config)
-        config.vocab_size, config.pad_token_id = 1, None
-        for name in DROPOUTS:
-            if hasattr(config, name):
-                setattr(config, name, 0.0)
-        with torch.random.fork_rng(devices=[]):
-            self.model = AutoModel.from_config(config, attn_implementation=ATTENTION)
-        self.model.set_input_embeddings(None)
-        self.width = config.hidden_size
-
-    def initialise(self, seed: int, name: str) -> None:
-        """Draw all weights by the library's own rules, each module from a stream of its own.
-
-        Args:
-            seed: the run's.
-            name: this module's in the whole model; a layer starts alike however many others there are.
-        """
-        # Children first: GPT-2 draws the projections into the residual stream again, from their parents.
-        for part, module in reversed(list(self.model.named_modules())):
-            with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(stream(seed, f"weights/{name}.model.{part}").get_state())
-                self.model._init_weights(module)
+        self.decoder = Decoder(config, ATTENTION)
+        self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
 
     def inlet(self, embeddings: Tensor) -> Tensor:
         """(1, n, D), as they are."""
@@ -142,12 +105,10 @@ class TransformerBackbone(Backbone):
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
         """Rows (B, n, D) at positions (B or 1, n) -> outputs, and every layer's keys and values."""
         kept: dict[int, KeyValue] = {}
-        out = self.model(
-            inputs_embeds=rows, position_ids=positions, use_cache=False, toyqs_step=step, toyqs_kept=kept
-        )
-        if len(kept) < self.model.config.num_hidden_layers:
-            raise RuntimeError(f"the model's attention is no longer {ATTENTION}: was its config shared?")
-        return out.last_hidden_state, tuple(kept[layer] for layer in range(len(kept)))
+        outputs = self.decoder(rows, positions, toyqs_step=step, toyqs_kept=kept)
+        if len(kept) < self.num_layers:
+            raise RuntimeError(f"the decoder's attention is no longer {ATTENTION}: was its config shared?")
+        return outputs, tuple(kept[layer] for layer in range(self.num_layers))
 
 
 def _pick(x: Tensor, places: Tensor, axis: int) -> Tensor:

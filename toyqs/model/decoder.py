@@ -1,0 +1,98 @@
+"""A Hugging Face decoder whose weights are declared as all others here are: seeds first.
+
+The library's modules are its code alone; the weights are in `Decoder.weights`, under the library's names, and
+are lent to that code in every call. So clipping, optimiser, weight files and initial values need not know of
+it. Needs the package transformers. Of the stack of seeds it takes one: S = 1.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import AutoModel, PretrainedConfig
+
+from toyqs.model.layers import Rule, Stacked
+
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")  # those for which the backbone's law is tested
+DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
+
+
+class Decoder(nn.Module):
+    """A model of one of the `FAMILIES` up to its last norm, without token table, LM head and dropout."""
+
+    def __init__(self, config: PretrainedConfig, attention: str) -> None:
+        """Declare the weights; their initial values are drawn by the library's own rules.
+
+        Args:
+            config: the library's; vocabulary and dropout are not used.
+            attention: the name of a registered attention function.
+
+        Raises:
+            ValueError: a family whose branches are not tested, or attention within a window.
+        """
+        super().__init__()
+        _refuse(config)
+        config = copy.deepcopy(config)
+        config.vocab_size, config.pad_token_id = 1, None
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+        with torch.random.fork_rng(devices=[]):
+            code = AutoModel.from_config(config, attn_implementation=attention)
+        code.set_input_embeddings(None)
+        self.weights = _declare(code, "", code)
+        for module in code.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(weight.to("meta")))
+        self._code = (code,)  # in a tuple it is no part of this module
+
+    def forward(self, embeddings: Tensor, positions: Tensor, **told: Any) -> Tensor:
+        """Outputs (B, n, D) past the last norm.
+
+        Args:
+            embeddings: (B, n, D).
+            positions: (B or 1, n) long.
+            told: goes to the attention function as it is.
+        """
+        weights = {name: weight.squeeze(0) for name, weight in self.weights.named_parameters()}
+        inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
+        return functional_call(self._code[0], weights, kwargs=inputs).last_hidden_state
+
+
+def _refuse(config: PretrainedConfig) -> None:
+    """A family or a kind of attention that branches do not know: one line."""
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"model_type={config.model_type}: not supported; give one of {', '.join(FAMILIES)}")
+    if getattr(config, "sliding_window", None) is not None:
+        raise ValueError(f"sliding_window={config.sliding_window}: not supported; give None")
+
+
+def _declare(module: nn.Module, path: str, code: nn.Module) -> Stacked:
+    """The weights of a module and all inside it, (1, ...) each, in a tree of the same names."""
+    tree = Stacked()
+    for name, weight in module.named_parameters(recurse=False):
+        tree.declare(name, (1, *weight.shape), _library_rule(code, path, name))
+    for name, child in module.named_children():
+        if next(child.parameters(), None) is not None:
+            tree.add_module(name, _declare(child, f"{path}.{name}".lstrip("."), code))
+    return tree
+
+
+def _library_rule(code: Any, path: str, name: str) -> Rule:
+    """How the library draws one weight, given the numbers to draw from."""
+
+    def rule(values: Tensor, generator: torch.Generator) -> Tensor:
+        above, _, last = path.rpartition(".")
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator.get_state())
+            outer = copy.deepcopy(code.get_submodule(above or path)).to_empty(device="cpu")
+            module = outer.get_submodule(last) if above else outer
+            code._init_weights(module)
+            code._init_weights(outer)  # GPT-2 draws the projections into the residual stream from there
+        return values.copy_(module.get_parameter(name).detach())
+
+    return rule
