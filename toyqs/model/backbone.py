@@ -48,6 +48,10 @@ class Backbone(nn.Module, ABC):
             Outputs (S, B, T, K, D) and the new state.
         """
 
+    def empty(self) -> BranchState | None:
+        """A branch point (1, 1, 1, 1) of a memory that has read nothing; None: such a start is learned."""
+        return None
+
     @abstractmethod
     def gather(self, state: BranchState, index: Tensor) -> BranchState:
         """The branch points at the given positions.

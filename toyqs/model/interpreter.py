@@ -7,17 +7,21 @@ from torch import Tensor, nn
 
 from toyqs.model.core import END, FIRST_SYMBOL, START, Core, advance, marker, where_live
 from toyqs.model.layers import Stacked, normal, pick_rows
-from toyqs.types import Thoughts
+from toyqs.types import BranchState, Thoughts
 
 
 class Afresh(Stacked):
-    """Reads [start, symbols, end] from a learned start state: it knows nothing but the symbols."""
+    """Reads [start, symbols, end] from an empty memory, or from a learned start state where none is empty.
+
+    It knows nothing but the symbols.
+    """
 
     def __init__(self, num_seeds: int, core: Core) -> None:
         super().__init__()
         self.core = core
+        learned = core.backbone.empty() is None
         shape = (num_seeds, 1, 1, 1, core.backbone.width)
-        self.start_state = self.declare("start_state", shape, normal(0.1))
+        self.start_state = self.declare("start_state", shape, normal(0.1)) if learned else None
 
     def forward(self, thoughts: Thoughts) -> Tensor:
         """Readings (S, B, T, K, D).
@@ -29,7 +33,7 @@ class Afresh(Stacked):
         symbols = thoughts.symbols.flatten(1, -2)  # (S, number of thoughts, L)
         vocab = rows.shape[1] - FIRST_SYMBOL
         depth = _shared_depth(vocab, *symbols.shape[1:])
-        _, state = backbone.step(marker(rows, START), self.start_state)
+        state = self._started(rows)
         for level in range(depth):
             before = torch.arange(vocab**level, device=rows.device).repeat_interleave(vocab)
             state = backbone.gather(state, before.expand(len(rows), 1, -1))
@@ -48,6 +52,12 @@ class Afresh(Stacked):
             hidden, _ = backbone.step(marker(rows, END), state)
         return hidden.view(*thoughts.symbols.shape[:-1], -1)
 
+    def _started(self, rows: Tensor) -> BranchState:
+        """The state after the start marker."""
+        backbone = self.core.backbone
+        start = backbone.empty() if self.start_state is None else self.start_state
+        return backbone.step(marker(rows, START), start)[1]
+
 
 class AfreshEach(Afresh):
     """`Afresh` with every thought in a row of its own: continuous symbols, or thoughts that end apart.
@@ -58,7 +68,7 @@ class AfreshEach(Afresh):
     def forward(self, thoughts: Thoughts) -> Tensor:
         """Readings (S, B, T, K, D)."""
         backbone, rows = self.core.backbone, self.core.thought_rows()
-        _, state = backbone.step(marker(rows, START), self.start_state)
+        state = self._started(rows)
         for place, symbol in enumerate(thoughts.symbols.unbind(4)):
             live = thoughts.live(place)
             heard = symbol if live is None else where_live(live, symbol, 0)

@@ -65,9 +65,9 @@ class TransformerBackbone(Backbone):
         visible = (positions + 1).expand(outputs.shape[:2])
         return outputs.unsqueeze(0), Branches(layers, visible, (), visible.unsqueeze(-1))
 
-    def empty(self, device: torch.device | None = None) -> Branches:
-        """One branch point (1, 1, 1) before any symbol: what is stepped from it reads nothing else."""
-        nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
+    def empty(self) -> Branches:
+        """One branch point (1, 1, 1) before any symbol: what is stepped from it sees nothing else."""
+        nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=next(self.parameters()).device)
         return Branches((), nothing.squeeze(-1), (), nothing)
 
     def step(self, x: Tensor, state: Branches) -> tuple[Tensor, Branches]:
