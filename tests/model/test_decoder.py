@@ -86,6 +86,7 @@ def test_dropout_is_off() -> None:
     [
         ("gpt2", {"model_type": "bert"}, "model_type=bert: not supported; give one of gpt2, llama"),
         ("mistral", {"sliding_window": 8}, "sliding_window=8: not supported; give None"),
+        ("llama", {"head_dim": 3}, "head_dim=3: rotary positions turn pairs of numbers; give an even one"),
     ],
 )
 def test_refusals(family: str, change: dict[str, object], said: str) -> None:

@@ -137,6 +137,14 @@ def test_gather_takes_the_branches_asked_for(family: str, before: int) -> None:
     close(taken[0], wanted[0][places][..., before:, :])
 
 
+def test_one_branch_point_taken_three_times_is_three() -> None:
+    ours = backbone("gpt2")
+    marker = random(1, 1, 1, 1, WIDTH)
+    _, state = ours.step(marker, ours.empty())
+    output, _ = ours.step(marker, ours.gather(state, torch.zeros(1, BATCH, 3, dtype=torch.long)))
+    assert output.shape == (1, BATCH, 3, 1, WIDTH)
+
+
 @BOTH
 def test_a_symbol_that_a_branch_does_not_consume_leaves_no_trace(family: str) -> None:
     """One branch consumes the second symbol, one does not; the third comes right after what was consumed."""

@@ -32,7 +32,8 @@ class Decoder(nn.Module):
             attention: the name of a registered attention function.
 
         Raises:
-            ValueError: a family whose branches are not tested, or attention within a window.
+            ValueError: a family whose branches are not tested, attention within a window, rotary positions
+                in heads of odd width.
         """
         super().__init__()
         _refuse(config)
@@ -69,6 +70,9 @@ def _refuse(config: PretrainedConfig) -> None:
         raise ValueError(f"model_type={config.model_type}: not supported; give one of {', '.join(FAMILIES)}")
     if getattr(config, "sliding_window", None) is not None:
         raise ValueError(f"sliding_window={config.sliding_window}: not supported; give None")
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if config.model_type != "gpt2" and head_dim % 2:
+        raise ValueError(f"head_dim={head_dim}: rotary positions turn pairs of numbers; give an even one")
 
 
 def _declare(module: nn.Module, path: str, code: nn.Module) -> Stacked:

@@ -37,12 +37,12 @@ class Heard(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """The branch state. Axes b, t, k of everything in it broadcast from 1."""
+    """The branch state. The axes b, t, k of all in it but `position` broadcast from 1."""
 
     prefix: tuple[KeyValue, ...]  # keys and values (b, H_kv, P, d) of every layer; empty: nothing was read
     visible: Tensor  # (b, t) long, how many of the P positions a branch attends to
     own: tuple[Heard, ...]  # its symbols so far
-    position: Tensor  # (b, t, k) long, that of its next symbol
+    position: Tensor  # (B, T, K) long, that of its next symbol; the size of the state
 
 
 class TransformerBackbone(Backbone):
@@ -92,7 +92,7 @@ class TransformerBackbone(Backbone):
             for heard in state.own
         )
         visible, position = (_pick(x, places, 1) for x in (state.visible, state.position))
-        return Branches(state.prefix, visible, own, position)
+        return Branches(state.prefix, visible, own, position.expand(*places.shape, -1))
 
     def hold(self, new: Branches, old: Branches, live: Tensor) -> Branches:
         """One step after `old`, the live branches (1, B, T, K) have consumed its symbol, no others."""
