@@ -18,6 +18,10 @@ from toyqs.tasks.rev_prog import RevProg
 BASE = replace(RunConfig(), max_steps=100)
 # Another value of every key, on top of settings in which each of them matters.
 OTHER: dict[str, Any] = {
+    "backbone": "gpt2",
+    "model_n_layer": 3,
+    "model_n_head": 4,
+    "model_n_kv_head": 1,
     "base_lm_hidden_dim": 9,
     "reasoner_hidden_dim": 33,
     "interpreter_hidden_dim": 31,
@@ -126,6 +130,7 @@ def test_every_key_has_another_value_here() -> None:
 
 # What makes a key matter that else would not.
 BESIDE: dict[str, dict[str, Any]] = {
+    **{name: {"backbone": "llama"} for name in ("model_n_layer", "model_n_head", "model_n_kv_head")},
     "epochs": {"max_steps": -1},
     "seq_len": {"task": Text()},
     "reward_beta": {"reward": "kl_reverse"},
@@ -213,12 +218,12 @@ IDLE_WITHOUT_REASONER = [
         "max_reasoning_len",
     ),
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
-    *("entropy_schedule", "train_nll_num", *ADDED),
+    *("entropy_schedule", "train_nll_num", *(set(ADDED) - {"backbone"})),
 ]
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
     *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
-    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode"}),
+    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "backbone"}),
 ]
 
 

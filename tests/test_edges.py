@@ -39,8 +39,10 @@ EDGES: dict[str, set[str]] = {
     "reference_checks": {
         "build_kept", "config", "config_key", "finished", "objectives", "refusal", "streams", "traits",
     },
+    "backbone_checks": {"config", "refusal", "traits"},
     "config_checks": {
-        "config", "config_key", "model.roles", "objectives", "reference_checks", "refusal", "thinking_checks",
+        "backbone_checks", "config", "config_key", "model.backbone", "model.roles", "objectives",
+        "reference_checks", "refusal", "thinking_checks",
         "traits",
     },
     "presets": set(),
@@ -53,9 +55,10 @@ EDGES: dict[str, set[str]] = {
     "train": {"types", "streams", "objectives", "optim", "drawn", "hard", "references", "signal"},
     "evaluate": {"types", "streams", "objectives", "hard"},
     "build_beside": {"config", "model", "traits"},
+    "build_backbone": {"config", "model", "traits"},
     "build": {
-        "types", "streams", "build_beside", "config", "traits", "model", "objectives", "tasks", "train",
-        "evaluate",
+        "types", "streams", "build_backbone", "build_beside", "config", "traits", "model", "objectives",
+        "tasks", "train", "evaluate",
     },
     "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
     "counting": {"config", "build", "build_kept", "cost", "drawn", "train"},
@@ -110,6 +113,7 @@ PACKAGES: dict[str, set[str]] = {
     "thinking_checks": set(),
     "reference_checks": set(),
     "finished": set(),
+    "backbone_checks": set(),
     "config_checks": {"torch"},  # whether the device asked for is there
     "signal": {"torch"},
     "presets": {"omegaconf"},
@@ -121,6 +125,7 @@ PACKAGES: dict[str, set[str]] = {
     "evaluate": {"torch"},
     "build_beside": set(),
     "build": {"torch"},
+    "build_backbone": {"transformers"},
     "build_kept": {"safetensors", "torch"},
     "counting": {"torch"},
     "references": {"torch"},

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from toyqs.build_backbone import build_backbone
 from toyqs.build_beside import build_beside
 from toyqs.config import RunConfig
 from toyqs.model.core import Core
-from toyqs.model.gru import GRU
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_core import EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
@@ -136,7 +136,7 @@ def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Co
     speed = (config.meta_token_mode, config.meta_token_scale)
     return CORES[kind](
         num_seeds,
-        GRU(num_seeds, width),
+        build_backbone(config, num_seeds, width),
         num_tokens=config.task.vocab_size if reads_tokens else 0,
         num_thought_symbols=own_symbols,
         markers=Markers(num_seeds, width, *speed) if thinks else None,

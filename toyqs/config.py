@@ -22,6 +22,12 @@ class RunConfig:
     """The keys at the root, their defaults those of the default job; None is written null."""
 
     # the model
+    backbone: str = (
+        "gru"  # the memory of every core: gru, or a transformer: gpt2, llama, mistral, qwen2, qwen3
+    )
+    model_n_layer: int = 2  # layers of a transformer
+    model_n_head: int = 2  # its attention heads; they divide every width
+    model_n_kv_head: int | None = None  # heads of keys and values, but in gpt2; None: as many
     base_lm_hidden_dim: int = 12  # width of base_lm, which reads the context for the prediction
     reasoner_hidden_dim: int = 24  # width of base_reasoner and reasoner
     interpreter_hidden_dim: int | None = None  # width of the interpreter; None: the reasoner's

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from toyqs.backbone_checks import check_backbone
 from toyqs.config import RunConfig
 from toyqs.config_key import DEBUG_VARIANTS, resolved
+from toyqs.model.backbone import FAMILIES
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.family import family
 from toyqs.reference_checks import REFERENCES, check_reference
@@ -26,6 +28,7 @@ BASELINES = (
 
 MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "thought")  # see model/mixing.py
 CHOICES = {
+    "backbone": ("gru", *FAMILIES),
     "mixing": ("auto", *MIXERS),
     "interpreter_start": ("afresh", "onward"),
     "think_at": ("marked", "all", "hard"),
@@ -57,6 +60,7 @@ AT_LEAST = {
         ("epochs", "data_loader_batch_size", "grad_acc", "seq_len", "eval_sequences", "processes"), 1
     ),
     **dict.fromkeys(("max_reasoning_len", "nll_loss_beta", "entropy_encouragement_coef", "reward_beta"), 0),
+    **dict.fromkeys(("model_n_layer", "model_n_head", "model_n_kv_head"), 1),
     **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0, "gate_floor": 0},
     **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0, "min_reasoning_len": 1},
     **{"length_penalty": 0, "punish_unfinished": 0},
@@ -101,6 +105,7 @@ def check(config: RunConfig) -> list[str]:
         _check_other_losses(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise Refusal("device=cuda: torch finds no CUDA device here; give device=cpu")
+    check_backbone(config)
     check_reference(config)
     _check_runs_dir(config.runs_dir)
     return notes

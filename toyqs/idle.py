@@ -16,6 +16,8 @@ from toyqs.traits import (
     thoughts_of,
 )
 
+OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head")
+
 OF_REFERENCE = ("reference", "reference_decay", "reference_run")
 
 OF_REWARD = ("reward", "reward_beta", *OF_REFERENCE)
@@ -105,6 +107,10 @@ def _idle_of_reference(config: RunConfig) -> list[str]:
 
 def _idle_of_model(config: RunConfig) -> list[str]:
     idle = ["simple_lm_head"]
+    if config.backbone == "gru":
+        idle += OF_TRANSFORMER
+    elif config.backbone == "gpt2":
+        idle.append("model_n_kv_head")
     if config.meta_token_mode == "none":
         idle.append("meta_token_scale")
     if config.think_at != "hard":

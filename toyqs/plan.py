@@ -129,6 +129,7 @@ def stacks_of(
                 continue
             counted = cost(config)
             size = next(size for flops, size in STACK_SIZES if counted.flops_per_step <= flops)
+            size = size if config.backbone == "gru" else 1  # a transformer's seeds are trained one by one
             spans = [seeds[start : start + size] for start in range(0, len(seeds), size)]
             stacks += [Stack(arm, words(difference), config, span, counted) for span in spans]
     return sorted(stacks, key=lambda stack: -stack.work)

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from toyqs.types import BranchState
 
+# Of transformers (model/decoder.py): those for which the law below is tested.
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+
 
 class Backbone(nn.Module, ABC):
     """A causal memory with a resumable branch point after every position.

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoModel, PretrainedConfig
 
+from toyqs.model.backbone import FAMILIES
 from toyqs.model.layers import Rule, Stacked
 
-FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")  # those for which the backbone's law is tested
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
 

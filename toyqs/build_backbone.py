@@ -1,0 +1,51 @@
+"""RunConfig -> the memory of a core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toyqs.config import RunConfig
+from toyqs.model.backbone import Backbone
+from toyqs.model.gru import GRU
+from toyqs.traits import tokens_ahead
+
+MARKERS = 2  # that a thought adds to its symbols
+
+
+def build_backbone(config: RunConfig, num_seeds: int, width: int) -> Backbone:
+    """A memory of one width, its weights zero.
+
+    Args:
+        config: resolved.
+        num_seeds: S; 1 for a transformer.
+        width: D.
+    """
+    if config.backbone == "gru":
+        return GRU(num_seeds, width)
+    assert num_seeds == 1, "a transformer takes one seed at a time"
+    # Loaded only where it is wanted: the library takes seconds, and the extra may not be installed.
+    from transformers import AutoConfig
+
+    from toyqs.model.transformer import TransformerBackbone
+
+    return TransformerBackbone(AutoConfig.for_model(config.backbone, **_sizes(config, width)))
+
+
+def _sizes(config: RunConfig, width: int) -> dict[str, Any]:
+    """A decoder's sizes under the library's names."""
+    longest = config.task.length(config.seq_len) + config.max_reasoning_len + MARKERS + tokens_ahead(config)
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": config.model_n_layer,
+        "num_attention_heads": config.model_n_head,
+        "max_position_embeddings": longest,
+    }
+    if config.backbone == "gpt2":
+        return sizes
+    return sizes | {
+        # Three matrices make up this layer, where GPT-2 has two of four times the width: as many parameters.
+        "intermediate_size": 8 * width // 3,
+        "num_key_value_heads": config.model_n_kv_head or config.model_n_head,
+        "head_dim": width // config.model_n_head,
+        "sliding_window": None,
+    }
