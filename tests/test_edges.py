@@ -54,7 +54,7 @@ EDGES: dict[str, set[str]] = {
     "references": {"types", "numerics"},
     "train": {"types", "streams", "objectives", "optim", "drawn", "hard", "references", "signal"},
     "evaluate": {"types", "streams", "objectives", "hard"},
-    "build_beside": {"config", "model", "traits"},
+    "build_beside": {"config", "model", "objectives", "traits"},
     "build_backbone": {"config", "model", "traits"},
     "build": {
         "types", "streams", "build_backbone", "build_beside", "config", "traits", "model", "objectives",

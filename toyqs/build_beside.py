@@ -9,7 +9,8 @@ from toyqs.model.latent_reasoner import Beside
 from toyqs.model.reward_model import RewardModel, RewardOfPrediction
 from toyqs.model.samplers import Likeliest, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
-from toyqs.traits import ends_apart, has_critic, roles_in_use, thoughts_of, widths
+from toyqs.objectives.family import reads
+from toyqs.traits import asks_reference, ends_apart, has_critic, roles_in_use, thoughts_of, widths
 
 
 def build_beside(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Beside:
@@ -21,9 +22,10 @@ def build_beside(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Besi
         policy: draws the symbols.
     """
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
-    asked = {config.baseline, critic.sees if critic else ""}
+    asked = {config.baseline if "baseline" in reads(config) else "", critic.sees if critic else ""}
+    compared = config.reference == "no_thought" and asks_reference(config)
     wanted = {
-        "base": config.reference == "no_thought" or bool(asked & {"null_thought", "base_prediction"}),
+        "base": compared or bool(asked & {"null_thought", "base_prediction"}),
         "average": "average_thought" in asked or isinstance(reward_model, RewardOfPrediction),
     }
     tells = frozenset(name for name, needed in wanted.items() if needed)

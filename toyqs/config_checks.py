@@ -16,15 +16,15 @@ from toyqs.config_key import DEBUG_VARIANTS, resolved
 from toyqs.model.backbone import FAMILIES
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.family import family
+from toyqs.objectives.objective import REWARDS
+from toyqs.objectives.policy import ADVANTAGE_SCALES
+from toyqs.objectives.reinforce import GROUP_BASELINES, OF_PREDICTIONS
 from toyqs.reference_checks import REFERENCES, check_reference
 from toyqs.refusal import Refusal, refusing
 from toyqs.thinking_checks import SAMPLERS, THOUGHTS, check_thinking
 from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
-BASELINES = (
-    *("none", "group_mean", "trice", "leave_one_out", "ema", "value", "null_thought", "average_thought"),
-    "greedy_thought",
-)  # objectives/baselines.py, objectives/reinforce.py; trice is group_mean
+BASELINES = ("none", *GROUP_BASELINES, "ema", "value", *OF_PREDICTIONS)
 
 MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "thought")  # see model/mixing.py
 CHOICES = {
@@ -36,14 +36,14 @@ CHOICES = {
     "thoughts": THOUGHTS,
     "meta_token_mode": ("none", "reparameterise", "lr_multiplier", "grad_scale"),
     "objective": tuple(family()),
-    "reward": ("likelihood", "accuracy", "log_ratio", "kl_forward", "kl_reverse"),
+    "reward": tuple(REWARDS),
     "reference": (None, *REFERENCES),
     "sampler": ("policy", *SAMPLERS),
     "ahead": ("persist", "continue"),
     "baseline": BASELINES,
     "reward_sees": ("thought", "prediction"),
     "value_sees": ("context", "target", "base_prediction", "average_thought", "greedy_thought"),
-    "advantage_scale": ("none", "batch_std", "group_std", "positive_only"),
+    "advantage_scale": tuple(ADVANTAGE_SCALES),
     "temperature_scale": ("absolute", "spread"),
     "entropy_schedule": ("constant", "linear"),
     "schedule": ("linear", "cosine"),

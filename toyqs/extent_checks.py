@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from toyqs.config import RunConfig
 from toyqs.objectives.family import member
+from toyqs.objectives.objective import OWN_LOSS
 from toyqs.refusal import Refusal
-from toyqs.traits import LOSS_OF_REWARD, has_critic, off_policy, speaks_alone
+from toyqs.traits import has_critic, off_policy, speaks_alone
 
 
 def check_extent(config: RunConfig) -> None:
@@ -60,7 +61,7 @@ def _check_hard(config: RunConfig) -> None:
             f"think_at=hard: the positions that do not think predict one token, and n_tokens_ahead="
             f"{config.n_tokens_ahead}; give n_tokens_ahead=1 or think_at=marked"
         )
-    if config.reward in LOSS_OF_REWARD:
+    if config.reward in OWN_LOSS:
         raise Refusal(
             f"think_at=hard: the positions that do not think climb the likelihood, not reward="
             f"{config.reward}; give reward=likelihood or think_at=marked"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toyqs.config import RunConfig
 from toyqs.objectives.family import member, reads, some_read
+from toyqs.objectives.objective import OWN_LOSS
 from toyqs.traits import (
-    LOSS_OF_REWARD,
     WEIGHED,
     base_matters,
     charges_divergence,
@@ -51,7 +51,7 @@ OF_THOUGHTS = (
 
 def idle_keys(config: RunConfig) -> list[str]:
     """The keys that cannot change this run."""
-    kept = set(OF_REWARD) if config.reward in LOSS_OF_REWARD else set()
+    kept = set(OF_REWARD) if config.reward in OWN_LOSS else set()
     if speaks(config):
         # these shape the predictor's training too
         kept |= {"objective"} if member(config).own_prediction else set()
@@ -100,7 +100,7 @@ def _idle_of_reference(config: RunConfig) -> list[str]:
     idle = [] if config.reference == "ema" else ["reference_decay"]
     if config.reference != "checkpoint":
         idle.append("reference_run")
-    if config.reward not in ("log_ratio", *LOSS_OF_REWARD) and not charges_divergence(config):
+    if config.reward not in ("log_ratio", *OWN_LOSS) and not charges_divergence(config):
         idle += OF_REFERENCE
     return idle
 

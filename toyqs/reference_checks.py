@@ -7,11 +7,11 @@ from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.finished import settings_of
 from toyqs.objectives.family import member
+from toyqs.objectives.objective import OWN_LOSS
 from toyqs.refusal import Refusal, refusing
 from toyqs.streams import stream
 from toyqs.traits import (
     KEPT,
-    LOSS_OF_REWARD,
     asks_reference,
     charges_divergence,
     speaks,
@@ -34,7 +34,7 @@ def check_reference(config: RunConfig) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
-    if config.reward in ("log_ratio", *LOSS_OF_REWARD):
+    if config.reward in ("log_ratio", *OWN_LOSS):
         _check_needed(config)
     if config.thought_kl_beta and speaks(config):
         _check_thought_kl(config)
@@ -55,7 +55,7 @@ def _check_needed(config: RunConfig) -> None:
             "give reference=no_thought or another task"
         )
     if reference in ("no_thought", "ema", "initial"):
-        if reward in LOSS_OF_REWARD:
+        if reward in OWN_LOSS:
             raise Refusal(
                 f"reference={reference}: reward={reward} trains the predictor towards its reference, "
                 "here itself; give reference=oracle or checkpoint"

@@ -10,9 +10,9 @@ from toyqs.idle import idle_keys
 from toyqs.learned_reward_checks import check_learned_reward
 from toyqs.model.roles import WeightGroups, check_widths
 from toyqs.objectives.family import family, member, reads
+from toyqs.objectives.reinforce import GROUP_BASELINES
 from toyqs.refusal import Refusal, refusing
 from toyqs.traits import (
-    GROUP_BASELINES,
     has_critic,
     has_policy_loss,
     marker_symbol,

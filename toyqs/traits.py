@@ -5,12 +5,9 @@ from __future__ import annotations
 from toyqs.config import RunConfig
 from toyqs.model.roles import ROLES, WeightGroups
 from toyqs.objectives.family import member, with_settings
+from toyqs.objectives.objective import OWN_LOSS
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
-
-GROUP_BASELINES = ("group_mean", "trice", "leave_one_out")  # they compare the K thoughts of a position
-
-LOSS_OF_REWARD = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs in place of the likelihood
 
 KEPT = ("ema", "initial", "checkpoint")  # references that are a model kept beside the one that trains
 
@@ -46,7 +43,7 @@ def off_policy(config: RunConfig) -> bool:
 
 def asks_reference(config: RunConfig) -> bool:
     """Whether a reward of this run reads a reference's prediction, be it only to report it."""
-    return config.reward in LOSS_OF_REWARD or (config.reward == "log_ratio" and speaks(config))
+    return config.reward in OWN_LOSS or (config.reward == "log_ratio" and speaks(config))
 
 
 def charges_divergence(config: RunConfig) -> bool:

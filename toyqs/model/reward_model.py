@@ -67,9 +67,7 @@ class RewardModel(Stacked):
         if self.symbols is None:
             assert self.vectors is not None
             rows = symbols.flatten(4)
-            missing = (
-                self.vectors.weight.shape[1] - rows.shape[-1]
-            )  # where thoughts are shorter than L by now
+            missing = self.vectors.weight.shape[1] - rows.shape[-1]  # of thoughts shorter than L by now
             return self.vectors(nn.functional.pad(rows, (0, missing)))
         places = torch.arange(symbols.shape[-1], device=symbols.device) * self.size
         return pick_rows(self.symbols.weight, symbols + places).sum(-2)
@@ -106,8 +104,6 @@ class RewardOfPrediction(Stacked):
         """
         assert trace.average_logits is not None
         read = self.inner(torch.cat([feature.detach() for feature in features], -1))
-        corrected = trace.average_logits[:, :, :, 0].detach().log_softmax(-1) + self.outer(
-            nn.functional.relu(read)
-        )
-        known = corrected.softmax(-1).unsqueeze(3)
+        started = trace.average_logits[:, :, :, 0].detach().log_softmax(-1)
+        known = (started + self.outer(nn.functional.relu(read))).softmax(-1).unsqueeze(3)
         return (known * trace.logits[..., 0, :].detach().log_softmax(-1)).sum(-1)

@@ -144,7 +144,7 @@ class Thinking(Objective):
     Each part is a mean over the positions of its own half; nll, entropy and prior are over all.
 
     Entropy and prior are myopic: they leave out that an early symbol changes the distributions of the
-    later ones (`tempered.maxent` does not).
+    later ones (`maxent` does not).
     """
 
     train_nll_num: int | None = None  # the first so many of the K carry the NLL; None: all

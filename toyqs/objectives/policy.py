@@ -27,9 +27,8 @@ def batch_std(advantages: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (S, B, T, K).
     """
-    share = (weights / weights.sum((1, 2), keepdim=True).clamp(min=1e-12)).unsqueeze(-1) / advantages.shape[
-        -1
-    ]
+    share = weights / weights.sum((1, 2), keepdim=True).clamp(min=1e-12)
+    share = share.unsqueeze(-1) / advantages.shape[-1]
     mean = (advantages * share).sum((1, 2, 3), keepdim=True)
     variance = ((advantages - mean).square() * share).sum((1, 2, 3), keepdim=True)
     return advantages / (variance.sqrt() + STD_FLOOR)

@@ -66,11 +66,10 @@ class Reinforce(Thinking):
                 return baselines.ema(reward, trace.running_reward)
             case "value":
                 return _value(trace).detach().unsqueeze(-1).expand_as(reward)
-            case "null_thought" | "average_thought" | "greedy_thought":
-                logits = getattr(trace, OF_PREDICTIONS[self.baseline])
-                return self._of_prediction(logits, trace, batch)
-            case _:
-                return GROUP_BASELINES[self.baseline](reward)
+            case name if name in OF_PREDICTIONS:
+                return self._of_prediction(getattr(trace, OF_PREDICTIONS[name]), trace, batch)
+            case name:
+                return GROUP_BASELINES[name](reward)
 
     @property
     def has_critic(self) -> bool:

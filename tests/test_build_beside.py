@@ -1,0 +1,54 @@
+"""What stands beside the thoughts: only what the run reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.tiny import config
+from toyqs.build import assemble
+from toyqs.config_key import run_key
+from toyqs.counting import count_cost
+
+TEMPERED = {"objective": "listwise"}
+
+
+def tells(**changes: Any) -> set[str]:
+    return set(assemble(config(**changes), 1).tells)
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        TEMPERED | {"baseline": "null_thought"},
+        TEMPERED | {"baseline": "average_thought"},
+        {"reference": "no_thought"},
+        {"reference": "no_thought", **TEMPERED},
+    ],
+)
+def test_what_nothing_reads_is_not_computed(idle: dict[str, Any]) -> None:
+    """So that two spellings of one run also cost the same."""
+    plain = config(**{key: value for key, value in idle.items() if key == "objective"})
+    assert run_key(config(**idle), 0) == run_key(plain, 0)
+    assert not tells(**idle)
+    assert count_cost(config(**idle)) == count_cost(plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"baseline": "null_thought"}, {"base"}),
+        ({"baseline": "average_thought"}, {"average"}),
+        ({"baseline": "value", "value_sees": "base_prediction"}, {"base"}),
+        ({"reward": "log_ratio", "reference": "no_thought"}, {"base"}),
+        ({"reward": "log_ratio", "reference": "no_thought", **TEMPERED}, {"base"}),
+    ],
+)
+def test_what_something_reads_is(changes: dict[str, Any], told: set[str]) -> None:
+    assert tells(**changes) == told
+
+
+def test_greedy_thoughts_are_decoded_for_the_baseline_that_reads_them_alone() -> None:
+    assert assemble(config(baseline="greedy_thought"), 1).likeliest is not None
+    assert assemble(config(baseline="greedy_thought", **TEMPERED), 1).likeliest is None
