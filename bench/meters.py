@@ -1,6 +1,6 @@
 """What the meters of a training step cost: the same training with and without them, in turns.
 
-`python bench/meters.py` prints milliseconds a step and the share that the meters add.
+`python bench/meters.py` prints CPU milliseconds a step and the share that the meters add.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def trainer(config: RunConfig, *, meters: bool) -> Callable[[], float]:
-    """A function that trains a new model and returns the seconds of a step."""
+    """A function that trains a new model and returns the CPU seconds of a step."""
     config = resolved(config)
 
     def run() -> float:
@@ -49,9 +49,9 @@ def trainer(config: RunConfig, *, meters: bool) -> Callable[[], float]:
             if not meters:
                 patches.enter_context(patch.object(train, "measured_at", lambda steps: set()))
                 patches.enter_context(patch.object(member(config), "meters", lambda *_: {}))
-            clock = time.perf_counter()
+            clock = time.process_time()
             train.train(model, build_objective(config), data, settings, lambda step, values: None)
-            return (time.perf_counter() - clock) / settings.steps
+            return (time.process_time() - clock) / settings.steps
 
     return run
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=450, help="steps of a training (450)")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"Milliseconds a step of 4 seeds, 1 thread of {processor()}, torch {torch.__version__}")
+    print(f"CPU milliseconds a step of 4 seeds, 1 thread of {processor()}, torch {torch.__version__}")
     print(f"medians of {given.rounds} trainings of {given.steps} steps each, in turns")
     print(f"{'':32}{'without':>9}{'with':>9}{'added':>9}")
     for name, changes in RUNS.items():

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ WORDS = (
     *("max_steps=30", "data_loader_batch_size=4", "eval_sequences=16"),
     *("trice_samples=2", "max_reasoning_len=1", "hydra.launcher.processes=2"),
 )
+FEW = tuple(word.replace("seed=1,2,3", "seed=1").replace("=4,6", "=4") for word in WORDS)
 TIMES = ("cpu_seconds", "wall_seconds")
 SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors")
 START_UP = 0.35  # share of the kills before any row is written
@@ -51,7 +52,7 @@ class Whole(NamedTuple):
 
 def command(*words: str) -> list[str]:
     """The sweep's."""
-    return [sys.executable, str(ROOT / "run.py"), *(words or WORDS)]
+    return [sys.executable, str(ROOT / "run.py"), *words]
 
 
 def started(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -96,10 +97,10 @@ def tree(folder: Path) -> Iterator[Path]:
     return (path for path in sorted((folder / "runs").rglob("*")) if path.is_file() and path.name != ".lock")
 
 
-def whole(folder: Path) -> Whole:
+def whole(folder: Path, words: Sequence[str]) -> Whole:
     """What a sweep leaves that runs undisturbed."""
     begun = time.monotonic()
-    process = started(command(), folder)
+    process = started(command(*words), folder)
     until(lambda: process.poll() is not None or num_rows(folder), 300)
     start_up = time.monotonic() - begun
     if process.wait():
@@ -143,9 +144,9 @@ def moments(number: int, rows: int, start_up: float, seed: int) -> list[Moment]:
     return found
 
 
-def killed(folder: Path, moment: Moment) -> str:
+def killed(folder: Path, moment: Moment, words: Sequence[str]) -> str:
     """Start the sweep and kill it; what it had come to, in words."""
-    process = started(command(), folder)
+    process = started(command(*words), folder)
     until(lambda: process.poll() is not None or num_rows(folder) >= moment.rows, 300)
     time.sleep(moment.seconds)
     finished = process.poll() is not None
@@ -171,10 +172,10 @@ def differences(found: Whole, wanted: Whole) -> list[str]:
     return said
 
 
-def trial(folder: Path, moment: Moment, wanted: Whole) -> tuple[str, list[str]]:
+def trial(folder: Path, moment: Moment, wanted: Whole, words: Sequence[str]) -> tuple[str, list[str]]:
     """Kill a sweep, give its command again: what happened, and what is wrong with the end."""
-    said = killed(folder, moment)
-    process = started(command(), folder)
+    said = killed(folder, moment, words)
+    process = started(command(*words), folder)
     code = process.wait()
     faults = differences(found_in(folder), wanted)
     if code:
@@ -184,12 +185,14 @@ def trial(folder: Path, moment: Moment, wanted: Whole) -> tuple[str, list[str]]:
     return f"{said} ({moment.seconds:.2f} s after row {moment.rows})", faults
 
 
-def trials(number: int, seed: int, folder: Path) -> Iterator[tuple[str, list[str]]]:
+def trials(
+    number: int, seed: int, folder: Path, words: Sequence[str] = WORDS
+) -> Iterator[tuple[str, list[str]]]:
     """So many kills, each of a sweep of its own; their order is that of the sweep's course."""
-    wanted = whole(folder / "whole")
+    wanted = whole(folder / "whole", words)
     chosen = moments(number, len(wanted.rows), wanted.start_up, seed)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(lambda at: trial(folder / str(at[0]), at[1], wanted), enumerate(chosen))
+        yield from pool.map(lambda at: trial(folder / str(at[0]), at[1], wanted, words), enumerate(chosen))
 
 
 def main(number: int, seed: int) -> int:
