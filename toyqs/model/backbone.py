@@ -23,6 +23,7 @@ class Backbone(nn.Module, ABC):
     """
 
     width: int
+    longest: int | None = None  # positions that it tells apart; None: any number
 
     @abstractmethod
     def inlet(self, embeddings: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class TransformerBackbone(Backbone):
         super().__init__()
         self.decoder = Decoder(config, ATTENTION)
         self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
+        self.longest = config.max_position_embeddings
 
     def inlet(self, embeddings: Tensor) -> Tensor:
         """(1, n, D), as they are."""

@@ -166,6 +166,21 @@ class CharText:
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
         return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
 
+    def encode(self, text: str) -> Tensor:
+        """The ids (n,) long of a text's characters.
+
+        Raises:
+            ValueError: a character that the file does not have.
+        """
+        rank = {character: place for place, character in enumerate(self.alphabet)}
+        if unknown := sorted(set(text) - rank.keys()):
+            raise ValueError(f"{self._given}: has no character {unknown[0]!r}, which was asked for")
+        return torch.tensor([rank[character] for character in text], dtype=torch.long)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids."""
+        return "".join(self.alphabet[i] for i in ids)
+
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """The characters of token ids; those that cannot be printed as Python escapes them."""
         return [repr(self.alphabet[i])[1:-1] for i in ids]

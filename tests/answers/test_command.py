@@ -1,0 +1,69 @@
+"""`python -m toyqs.answers`: a finished run is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.answers import asked
+from tests.run_folders import written
+from toyqs.answers.__main__ import main
+from toyqs.tasks.s5 import S5
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    settings = asked.config(asked.corpus(tmp_path))
+    return written(tmp_path / "runs" / "a", settings, asked.model(settings)[0])
+
+
+def test_exact_match(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = asked.lines(tmp_path / "sums.jsonl", asked.SUMS), tmp_path / "out.json"
+    assert main(["exact", run, path, "--most", "8", "--first", "2", "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"without thoughts +\d of 2 \(.* %\) +\d\.\d{3}", printed)
+    assert re.search(r"with thoughts +\d of 2", printed)
+    found = json.loads(out.read_text())["with thoughts"]
+    assert len(found["questions"]) == 2 and len(found["questions"][0]["texts"][0]) <= 8
+    assert not [*tmp_path.glob("*.part")]
+
+
+def test_majority_with_a_chain_of_thought(run: str, tmp_path: Path) -> None:
+    path = asked.lines(tmp_path / "sums.jsonl", asked.SUMS)
+    more = ["--steps", "--texts", "3", "--temperature", "0.8", "--most", "4", "--first", "1"]
+    out = tmp_path / "out.json"
+    assert main(["exact", run, path, *more, "-o", str(out)]) == 0
+    assert len(json.loads(out.read_text())["with thoughts"]["questions"][0]["texts"]) == 3
+
+
+def test_choices(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["choose", run, asked.lines(tmp_path / "choices.jsonl", asked.CHOICES)]) == 0
+    assert len(re.findall(r"\d of 2 ", capsys.readouterr().out)) == 4
+
+
+def test_tokens_and_latency(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokens", run, "--count", "60"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 12 and printed[-1].split()[0] == "all"
+    assert sum(int(line.split()[1]) for line in printed[1:11]) == int(printed[-1].split()[1]) == 69
+    assert main(["latency", run, "--tokens", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = written(tmp_path / "runs" / "b", tiny.config(task=S5()))
+    unknown = asked.lines(tmp_path / "unknown.jsonl", [{"question": "@", "answer": "1"}])
+    for words, said in [
+        (["tokens", str(tmp_path / "none")], "there is no such folder"),
+        (["tokens", other], "its task is s5, and only a run on a text can be asked"),
+        (["exact", run, str(tmp_path / "none.jsonl")], "cannot be read"),
+        (["exact", run, unknown], "has no character '@'"),
+        (["latency", run, "-o", str(tmp_path / "no" / "x.json")], "there is no folder"),
+    ]:
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1 and "reference_run" not in err

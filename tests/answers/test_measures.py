@@ -1,0 +1,112 @@
+"""Exact match, majority, choices, deciles, latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from toyqs.answers.measures import answer_number, by_decile, latency, pick, prompt
+from toyqs.answers.questions import Choice, Sum
+from toyqs.answers.speaker import Scored
+
+ASKED = Sum("What is 9+9?", "9+9=18\n#### 18", "18")
+
+
+class Letters:
+    """A text whose tokens are code points."""
+
+    def encode(self, text: str) -> Tensor:
+        return torch.tensor([ord(x) for x in text])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+class Says:
+    """Writes the given texts and scores choices by their length and a table."""
+
+    def __init__(self, *texts: str, **scores: float) -> None:
+        self.texts, self.scores, self.asked = texts, scores, ""
+
+    def generate(self, before: Tensor, most: int, *, texts: int = 1, stop: Any, **_: Any) -> list[list[int]]:
+        self.asked = Letters().decode(before.tolist())
+        assert texts == len(self.texts)
+        found = []
+        for text in self.texts:
+            ids = []
+            for letter in text[:most]:
+                ids.append(ord(letter))
+                if stop(ids):
+                    break
+            found.append(ids)
+        return found
+
+    def score(self, before: Tensor, given: Tensor) -> Scored:
+        text = Letters().decode(given.tolist()).strip()
+        return Scored(torch.full((len(given),), self.scores[text] / len(given)), given > 0)
+
+
+def attempt(*texts: str, **more: Any) -> tuple[str | None, bool, list[str]]:
+    found = answer_number(Says(*texts), Letters(), ASKED, 99, texts=len(texts), **more)
+    return found.number, found.right, found.texts
+
+
+def test_the_number_that_is_stated() -> None:
+    assert attempt(" 9+9=18\n#### 18") == ("18", True, [" 9+9=18\n#### 18"])
+    assert attempt(" it is 17 or 18.")[:2] == ("18", True)
+    assert attempt(" 18\n#### 17")[:2] == ("17", False)
+    assert attempt(" I do not know")[:2] == (None, False)
+
+
+def test_an_answer_ends_before_the_next_question() -> None:
+    assert attempt(" 18\nQuestion: What is 2+2?\nAnswer: 4") == ("18", True, [" 18"])
+    assert attempt("\n\n 18\n\n17")[:2] == ("18", True)
+
+
+def test_the_majority_counts_and_the_first_of_equals() -> None:
+    assert attempt(" 18", " 17", " 17")[:2] == ("17", False)
+    assert attempt(" 18", " 17", " none")[:2] == ("18", True)
+
+
+def test_a_chain_of_thought_is_asked_for() -> None:
+    assert prompt("Why?") == "Question: Why?\nAnswer:"
+    speaker = Says(" 18")
+    answer_number(speaker, Letters(), ASKED, 9, steps=True)
+    assert speaker.asked == "Question: What is 9+9?\nAnswer: Let's think step by step."
+
+
+def test_choices_by_the_sum_and_by_the_mean() -> None:
+    """A long choice has the lower sum and the higher mean."""
+    asked = Choice("?", ["ab", "abcdefgh"], 1)
+    found = pick(Says(ab=-3.0, abcdefgh=-4.0), Letters(), asked)
+    assert found.log_probs == [pytest.approx(-3.0), pytest.approx(-4.0)]
+    assert (found.by_sum, found.by_mean) == (False, True)
+
+
+def test_deciles_rise_and_hold_every_token_once() -> None:
+    without = torch.arange(25.0).flip(0)
+    having = without - torch.where(without > 20, 3.0, -1.0)
+    deciles = by_decile(without, having)
+    assert [x.tokens for x in deciles] == [3] * 5 + [2] * 5
+    assert [x.without for x in deciles] == sorted(x.without for x in deciles)
+    assert deciles[-1].gain == 3.0 and deciles[0].gain == -1.0
+    assert sum(x.tokens * x.gain for x in deciles) == pytest.approx(float((without - having).sum()))
+    assert len(by_decile(without[:4], having[:4])) == 4
+
+
+class Slow:
+    """Takes known times."""
+
+    def generate(self, before: Tensor, most: int, *, seconds: list[float]) -> None:
+        assert most == 24
+        seconds += [100.0] * 3 + [0.01] * 19 + [0.5]
+
+
+def test_latency_leaves_the_first_tokens_out() -> None:
+    found = latency(Slow(), torch.zeros(1), 20)
+    assert found.median == pytest.approx(0.01)
+    assert found.p95 == pytest.approx(0.01 + 0.05 * 0.49)  # between the last but one and the last of 20

@@ -1,0 +1,73 @@
+"""Files of questions, and numbers in one spelling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.answers import asked
+from toyqs.answers.questions import Choice, Sum, choices, plain_number, stated_number, sums
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so 3 and then 1,234", "1234"),
+        ("$1,234.50", "1234.5"),
+        ("-$5.00 or -5", "-5"),
+        ("it is 007.", "7"),
+        ("0.50", "0.5"),
+        (".5", "0.5"),
+        ("-0", "0"),
+        ("12%", "12"),
+        ("none", None),
+        ("16-3", "-3"),
+    ],
+)
+def test_a_number_has_one_spelling(text: str, number: str | None) -> None:
+    assert plain_number(text) == number
+
+
+def test_what_an_answer_states_comes_after_the_marks() -> None:
+    assert stated_number("5 and 6\n#### 1,1 ") == "11"
+    assert stated_number("5 and 6") == "6"
+
+
+def test_sums_as_gsm8k_has_them(tmp_path: Path) -> None:
+    found = sums(asked.lines(tmp_path / "sums.jsonl", asked.SUMS))
+    assert found[2] == Sum("What is 9+9?", "9+9=18\n#### 18", "18") and len(found) == 3
+
+
+def test_choices_in_both_forms(tmp_path: Path) -> None:
+    found = choices(asked.lines(tmp_path / "choices.jsonl", asked.CHOICES))
+    assert found == [Choice("Which is 3?", ["1+2", "9"], 0), Choice("Which is 7?", ["1", "2", "3+4"], 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no questions"),
+        ('{"question": "a", "answer": "no number"}', "line 1 is not of this format .*no number"),
+        ('\n{"question": "a"}', "line 2 is not of this format .*answer"),
+        ("not JSON", "line 1 is not of this format"),
+        ("[1]", "line 1 is not of this format"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said) as caught:
+        sums(str(path))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.jsonl: cannot be read"):
+        choices(str(tmp_path / "nowhere.jsonl"))
+
+
+def test_an_answer_key_that_is_no_choice(tmp_path: Path) -> None:
+    row = {"question": "?", "choices": {"label": ["A"], "text": ["x"]}, "answerKey": "B"}
+    with pytest.raises(ValueError, match="line 1"):
+        choices(asked.lines(tmp_path / "one.jsonl", [row]))

@@ -1,0 +1,150 @@
+"""Answers token by token, against the model run on whole sequences."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.answers import asked
+from toyqs.answers import memory
+from toyqs.answers.speaker import Speaker
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.streams import stream, thought_noise
+
+NEEDS = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra transformer")
+KINDS: dict[str, dict[str, Any]] = {
+    "apart": {},
+    "one GRU onward": {"weight_groups": list("AAAA"), "interpreter_start": "onward", "mixing": "thought"},
+    "gaussian": {"thoughts": "gaussian", "entropy_encouragement_coef": 0.0},
+    "variable": {"variable_len": True},
+    "several ahead": {"n_tokens_ahead": 3},
+    "no thoughts": {"use_reasoner": False},
+    "zero length": {"max_reasoning_len": 0},
+    "without the base": {"use_base_lm": False},
+}
+MODELS = [pytest.param("gru", kind, id=kind) for kind in KINDS] + [
+    pytest.param(backbone, kind, id=f"{backbone} {kind}", marks=NEEDS)
+    for backbone, kind in [("gpt2", "apart"), ("gpt2", "one GRU onward"), ("llama", "gaussian")]
+]
+
+
+def speaker(backbone: str, kind: str, folder: Path, **more: Any) -> Speaker:
+    settings = asked.config(asked.corpus(folder), backbone=backbone, **KINDS[kind])
+    return Speaker(*asked.model(settings), **more)
+
+
+def tokens(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(30, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def whole(of: Speaker, sequence: Tensor, noise: torch.Generator) -> Tensor:
+    """Log-probabilities (V,) of the token after a sequence, from one reading of all of it."""
+    model = of.model
+    inputs, last = sequence.view(1, 1, -1), torch.tensor([[[len(sequence) - 1]]])
+    drawn = thought_noise([noise], torch.ones(1, 1, 1, dtype=torch.bool), of.sizes).double()
+    trace = model(inputs, last, drawn)
+    log_q = trace.logits[0, 0, 0, :, 0].log_softmax(-1)
+    return log_q.logsumexp(0) - math.log(len(log_q))
+
+
+@pytest.mark.parametrize(("backbone", "kind"), MODELS)
+def test_writing_on_is_reading_it_all_again(backbone: str, kind: str, tmp_path: Path) -> None:
+    before = tokens(5)
+    (written,) = speaker(backbone, kind, tmp_path).generate(before, 6)
+    plain, noise = speaker(backbone, kind, tmp_path), stream(0, "answers/thoughts")
+    sequence = before
+    for token in written:
+        found = whole(plain, sequence, noise)
+        assert int(found.argmax()) == token
+        sequence = torch.cat([sequence, torch.tensor([token])])
+    assert len(written) == 6
+
+
+@pytest.mark.parametrize(("backbone", "kind"), MODELS)
+def test_a_memory_goes_on(backbone: str, kind: str, tmp_path: Path) -> None:
+    """Outputs after one token and another are those of a text with both."""
+    model: LatentReasoner = speaker(backbone, kind, tmp_path).model
+    sequence = tokens(7).view(1, 1, -1)
+    known = memory.read(model, sequence[..., :4])
+    for token in sequence[0, 0, 4:]:
+        known = memory.read_on(model, known, token.view(1, 1))
+    at_once = memory.read(model, sequence)
+    tolerance = 1e-5 if backbone == "llama" else 1e-12
+    for letter, output in at_once.outputs.items():
+        torch.testing.assert_close(known.outputs[letter], output, rtol=0, atol=tolerance)
+
+
+def test_given_tokens_are_scored_as_they_would_be_written(tmp_path: Path) -> None:
+    of = speaker("gru", "zero length", tmp_path)
+    before, given = tokens(4), tokens(5, seed=1)
+    scored = of.score(before, given)
+    for place, token in enumerate(given):
+        found = whole(of, torch.cat([before, given[:place]]), stream(0, "answers/thoughts"))
+        assert float(scored.log_probs[place]) == pytest.approx(float(found[token]), abs=1e-12)
+        assert bool(scored.greedy[place]) == (int(found.argmax()) == int(token))
+
+
+def test_thoughts_are_mixed_not_averaged_in_the_logarithm(tmp_path: Path) -> None:
+    of, before, given = speaker("gru", "apart", tmp_path), tokens(4), tokens(3, seed=1)
+    scored = of.score(before, given).log_probs
+    inputs = torch.cat([before, given])[:-1].view(1, 1, -1)
+    noise = thought_noise([stream(0, "answers/thoughts")], torch.ones(1, 1, 3, dtype=torch.bool), of.sizes)
+    trace = of.model(inputs, torch.tensor([[[3, 4, 5]]]), noise.double())
+    each = trace.logits[0, 0, :, :, 0].softmax(-1).gather(-1, given.view(3, 1, 1).expand(3, 3, 1))
+    torch.testing.assert_close(scored, each.squeeze(-1).mean(-1).log())
+    assert not torch.allclose(scored, each.squeeze(-1).log().mean(-1), atol=1e-6)
+
+
+def test_silence_is_the_prediction_without_a_thought(tmp_path: Path) -> None:
+    of = speaker("gru", "apart", tmp_path, thinking=False)
+    before, given = tokens(4), tokens(1, seed=1)
+    context = of.model.read(before.view(1, 1, -1), torch.tensor([[[3]]]))
+    wanted = of.model.talk(context, None).logits[0, 0, 0, 0, 0].log_softmax(-1)[given]
+    torch.testing.assert_close(of.score(before, given).log_probs, wanted)
+    with pytest.raises(ValueError, match="no prediction without a thought"):
+        speaker("gru", "without the base", tmp_path, thinking=False)
+
+
+def test_texts_side_by_side_stop_each_by_itself(tmp_path: Path) -> None:
+    of, ends = speaker("gru", "apart", tmp_path), iter([True, *[False] * 100])
+    written = of.generate(tokens(4), 5, texts=3, temperature=1.0, stop=lambda ids: next(ends))
+    assert sorted(map(len, written)) == [1, 5, 5]
+    assert len({tuple(x[:1]) for x in of.generate(tokens(4), 1, texts=40, temperature=1.0)}) > 5
+    again = [
+        speaker("gru", "apart", tmp_path, seed=s).generate(tokens(4), 9, temperature=1.0) for s in (1, 1, 2)
+    ]
+    assert again[0] == again[1] != again[2]
+
+
+def test_sampled_tokens_have_the_models_frequencies(tmp_path: Path) -> None:
+    of, before = speaker("gru", "no thoughts", tmp_path), tokens(4)
+    drawn = torch.tensor(of.generate(before, 1, texts=20_000, temperature=0.7)).flatten()
+    log_q = whole(of, before, stream(0, "answers/thoughts"))
+    wanted = (log_q / 0.7).softmax(-1)
+    found = torch.bincount(drawn, minlength=len(wanted)) / len(drawn)
+    assert float((found - wanted).abs().max()) < 0.015
+    assert float((found - log_q.exp()).abs().max()) > 0.03
+
+
+@NEEDS
+def test_a_text_longer_than_a_transformer_can_read_loses_its_beginning(tmp_path: Path) -> None:
+    of, long = speaker("gpt2", "apart", tmp_path), tokens(60)
+    room = 24 + 2 + 2 + 1  # as it was trained: the sequence, a thought with its markers, the token
+    assert of.longest == room
+    kept = long[-(room - 4 - 6) :]
+    assert of.generate(long, 6) == speaker("gpt2", "apart", tmp_path).generate(kept, 6)
+    given = tokens(5, seed=1)
+    scored = [
+        speaker("gpt2", "apart", tmp_path).score(x, given).log_probs for x in (long, long[-(room - 4 - 5) :])
+    ]
+    torch.testing.assert_close(*scored, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="60 tokens are more than"):
+        of.score(given, long)
+    assert speaker("gru", "apart", tmp_path).longest is None

@@ -1,0 +1,65 @@
+"""What a model remembers of some texts, one token further at a time, whatever its backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+
+from torch import Tensor
+
+from toyqs.model.core import Core
+from toyqs.model.latent_reasoner import READERS, LatentReasoner
+from toyqs.model.layers import pick_rows
+from toyqs.types import BranchState, Context
+
+
+class Memory(NamedTuple):
+    """At the last token read, of every letter of weights that reads."""
+
+    outputs: Mapping[str, Tensor]  # letter -> (1, B, 1, D)
+    states: Mapping[str, BranchState]  # letter -> branch point (1, B, 1, 1)
+
+
+def read(model: LatentReasoner, tokens: Tensor) -> Memory:
+    """The memory after whole texts.
+
+    Args:
+        model: S = 1.
+        tokens: (1, B, T) long, T ≥ 1.
+    """
+    last = tokens.new_full((*tokens.shape[:2], 1), tokens.shape[2] - 1)
+    outputs, states = {}, {}
+    for letter, core in _cores(model).items():
+        out, state = core.backbone.read(pick_rows(core.token_rows(), tokens))
+        outputs[letter], states[letter] = out[:, :, -1:], core.backbone.gather(state, last)
+    return Memory(outputs, states)
+
+
+def read_on(model: LatentReasoner, memory: Memory, tokens: Tensor) -> Memory:
+    """The memory after one more token of each text.
+
+    Args:
+        model: S = 1.
+        memory: of B texts, or of one, with which B go on.
+        tokens: (1, B) long.
+    """
+    outputs, states = {}, {}
+    for letter, core in _cores(model).items():
+        rows = pick_rows(core.token_rows(), tokens)[:, :, None, None]
+        out, states[letter] = core.backbone.step(rows, memory.states[letter])
+        outputs[letter] = out[:, :, :, 0]
+    return Memory(outputs, states)
+
+
+def context_of(model: LatentReasoner, memory: Memory) -> Context:
+    """What the model thinks and talks from, at the last token: T = 1."""
+    base, reasoner = (model.letters.get(role) for role in READERS)
+    return Context(
+        None if base is None else memory.outputs[base], None if reasoner is None else memory.states[reasoner]
+    )
+
+
+def _cores(model: LatentReasoner) -> dict[str, Core]:
+    """The cores that read tokens, each once."""
+    letters = dict.fromkeys(model.letters[role] for role in READERS if role in model.letters)
+    return {letter: cast(Core, model.cores[letter]) for letter in letters}
