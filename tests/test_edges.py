@@ -128,7 +128,12 @@ PACKAGES: dict[str, set[str]] = {
     "build": {"torch"},
     "build_backbone": {"transformers"},
     "build_kept": {"safetensors", "torch"},
-    "answers": {"numpy", "scipy", "torch"},
+    "answers": {
+        "lm_eval",
+        "numpy",
+        "scipy",
+        "torch",
+    },  # the first: answers/harness.py, which only its users load
     "counting": {"torch"},
     "references": {"torch"},
     "results": {"pandas"},
