@@ -61,7 +61,9 @@ EDGES: dict[str, set[str]] = {
         "tasks", "train", "evaluate",
     },
     "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
-    "answers": {"types", "streams", "build", "build_kept", "config", "config_key", "finished", "model"},
+    "answers": {
+        "types", "streams", "build", "build_kept", "config", "config_key", "finished", "model", "refusal",
+    },
     "counting": {"config", "build", "build_kept", "cost", "drawn", "train"},
     "results": set(),
     "evidence": set(),

@@ -16,6 +16,7 @@ from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.finished import settings_of
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.refusal import Refusal
 
 
 class Answering(NamedTuple):
@@ -59,18 +60,18 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> Answering:
         seed: of thoughts and sampled tokens.
 
     Raises:
-        ValueError: one line: no such run, damaged, its task is no text, its thoughts' lengths are the task's.
+        Refusal: one line: no such run, damaged, its task is no text, its thoughts' lengths are the task's.
     """
     try:
         config = resolved(settings_of(folder))
         model = finished_model(folder, 1)
     except ValueError as error:
-        raise ValueError(str(error).removeprefix("reference_run=")) from error
+        raise Refusal(str(error).removeprefix("reference_run=")) from error
     if not hasattr(config.task, "encode"):
-        raise ValueError(
+        raise Refusal(
             f"{folder}: its task is {config.task.name}, and only a run on a text can be asked; give one of "
             "task=char_text"
         )
     if config.use_reasoner and config.adaptive_len:
-        raise ValueError(f"{folder}: the lengths of its thoughts are its task's (adaptive_len=true)")
+        raise Refusal(f"{folder}: the lengths of its thoughts are its task's (adaptive_len=true)")
     return Answering(config, model.to(device), config.task, seed)

@@ -7,11 +7,12 @@
 
 or from the command line, the module loaded first so that the harness knows the name:
 
-    python -m toyqs.answers.harness --model toyqs --model_args run=runs/KEY,thinking=true --tasks arc_easy
+    python -m toyqs.answers.harness run --model toyqs --model_args run=runs/KEY,thinking=true --tasks arc_easy
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from lm_eval.api.registry import register_model
 from torch import Tensor
 
 from toyqs.answers.finished_speaker import load
+from toyqs.refusal import Refusal
 
 MOST = 256  # tokens of an answer where the request names no number
 
@@ -36,14 +38,14 @@ class HarnessModel(LM):
         Args:
             run: its folder, runs/KEY.
             thinking: False: it predicts without a thought.
-            device: cpu or cuda.
+            device: the harness asks for cuda where nothing is said; the CPU where there is none.
             seed: of thoughts and of sampled tokens.
 
         Raises:
-            ValueError: as in `load` and `Speaker`.
+            Refusal, ValueError: as in `load` and `Speaker`.
         """
         super().__init__()
-        answering = load(run, device, int(seed))
+        answering = load(run, device if torch.cuda.is_available() else "cpu", int(seed))
         self.text, self.speaker = answering.text, answering.speaker(thinking=_true(thinking))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -101,4 +103,7 @@ def _true(given: bool | str) -> bool:
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except Refusal as refusal:
+        sys.exit(f"toyqs: {refusal}")
