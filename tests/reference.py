@@ -52,7 +52,8 @@ class Weights:
 
     def mark(self, role: str, which: int, h: Tensor) -> Tensor:
         """The state after the start (0) or end (1) marker."""
-        return self.gru(role, self.of(role, "markers.weight")[which] * self.marker_scale, h)
+        rows = self.of(role, "markers.weight")  # one where start and end are the same
+        return self.gru(role, rows[min(which, len(rows) - 1)] * self.marker_scale, h)
 
     def hear(self, role: str, symbols: Tensor, h: Tensor) -> Tensor:
         """The states after one thought symbol each."""
@@ -131,6 +132,8 @@ def alike(
         entropies.append(-(log_p.exp() * log_p).sum(-1))
     silence = [state.new_zeros(len(thoughts))] * (longest - len(log_probs))
     reading = weights.mark("interpreter", 1, state)
+    if settings.add_last_context_token:
+        reading = weights.gru("interpreter", weights.of("interpreter", "tokens.weight")[tokens[-1]], reading)
     if settings.ahead == "continue":
         for token in following:
             reading = weights.gru("interpreter", weights.of("interpreter", "tokens.weight")[token], reading)
@@ -140,6 +143,8 @@ def alike(
 
 def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
     """Logits (M, V)."""
+    if mixing_of(settings) == "sum":
+        return weights.head(base) + weights.head(reading)
     if mixing_of(settings) != "logits":
         return weights.head(mix(weights, settings, base, reading))
     base = base.expand(len(reading), -1)

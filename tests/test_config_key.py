@@ -34,6 +34,10 @@ OTHER: dict[str, Any] = {
     "linear_lm_head": False,
     "share_lm_head": True,
     "interpreter_start": "onward",
+    "use_residual": True,
+    "different_eot": False,
+    "add_last_context_token": True,
+    "increment_pos_id_for_last_context_token": True,
     "thought_vocab": 7,
     "think_at": "all",
     "trice_samples": 5,
@@ -131,6 +135,7 @@ def test_every_key_has_another_value_here() -> None:
 # What makes a key matter that else would not.
 BESIDE: dict[str, dict[str, Any]] = {
     **{name: {"backbone": "llama"} for name in ("model_n_layer", "model_n_head", "model_n_kv_head")},
+    "increment_pos_id_for_last_context_token": {"backbone": "llama", "add_last_context_token": True},
     "epochs": {"max_steps": -1},
     "seq_len": {"task": Text()},
     "reward_beta": {"reward": "kl_reverse"},
@@ -220,10 +225,12 @@ IDLE_WITHOUT_REASONER = [
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
     *("entropy_schedule", "train_nll_num", *(set(ADDED) - {"backbone"})),
 ]
+# Start and end are heard where no symbol is between them, and so may be the token after them.
+OF_EMPTY_THOUGHTS = {"different_eot", "add_last_context_token"}
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
     *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
-    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "backbone"}),
+    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "backbone", "use_residual"} - OF_EMPTY_THOUGHTS),
 ]
 
 

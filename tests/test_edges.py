@@ -32,9 +32,10 @@ EDGES: dict[str, set[str]] = {
     "refusal": set(),
     "extent_checks": {"config", "objectives", "refusal", "traits"},
     "learned_reward_checks": {"config", "objectives", "refusal"},
+    "reading_checks": {"config", "refusal", "traits"},
     "thinking_checks": {
-        "config", "extent_checks", "idle", "learned_reward_checks", "model.roles", "objectives", "refusal",
-        "traits",
+        "config", "extent_checks", "idle", "learned_reward_checks", "model.roles", "objectives",
+        "reading_checks", "refusal", "traits",
     },
     "reference_checks": {
         "build_kept", "config", "config_key", "finished", "objectives", "refusal", "streams", "traits",
@@ -113,6 +114,7 @@ PACKAGES: dict[str, set[str]] = {
     "refusal": set(),
     "extent_checks": set(),
     "learned_reward_checks": set(),
+    "reading_checks": set(),
     "thinking_checks": set(),
     "reference_checks": set(),
     "finished": set(),

@@ -16,7 +16,7 @@ from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHe
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
 from toyqs.model.layers import Head, initialise
 from toyqs.model.markers import Markers
-from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, ThoughtOnly
+from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, Sum, ThoughtOnly
 from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.family import member, with_settings
@@ -93,12 +93,17 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
             shares = thoughts_of(config) == "token" and not ends_apart(config)
             interpreter = (Afresh if shares else AfreshEach)(num_seeds, core)
         else:
-            interpreter = Onward(core, cores[letters["reasoner"]])
+            interpreter = Onward(core, cores[letters["reasoner"]], last_token=_last_token(config))
     parts = (letters, cores, head, mixer, thought_head, interpreter)
     horizon = Horizon(tokens_ahead(config), goes_on(config))
     if thought_head is None:
         return LatentReasoner(*parts, horizon=horizon)
     return LatentReasoner(*parts, beside=build_beside(config, num_seeds, thought_head), horizon=horizon)
+
+
+def _last_token(config: RunConfig) -> int | None:
+    """How many positions after its own the context's last token is fed again; None: it is not."""
+    return int(config.increment_pos_id_for_last_context_token) if config.add_last_context_token else None
 
 
 def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> ThoughtHead:
@@ -132,14 +137,14 @@ def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Co
     own_symbols = rows.get(kind, config.thought_vocab or 0) if reads_symbols else 0
     hears_tokens = reads_symbols and kind not in rows and not own_symbols
     reads_tokens = "base_lm" in roles or "base_reasoner" in roles or hears_tokens
-    reads_tokens |= "interpreter" in roles and goes_on(config)
+    reads_tokens |= "interpreter" in roles and (goes_on(config) or config.add_last_context_token)
     speed = (config.meta_token_mode, config.meta_token_scale)
     return CORES[kind](
         num_seeds,
         build_backbone(config, num_seeds, width),
         num_tokens=config.task.vocab_size if reads_tokens else 0,
         num_thought_symbols=own_symbols,
-        markers=Markers(num_seeds, width, *speed) if thinks else None,
+        markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
     )
 
 
@@ -162,6 +167,8 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
         return Concat(base, reading)
     if how == "thought":
         return ThoughtOnly(base if base_matters(config) else None, reading)
+    if how == "sum":
+        return Sum(base)
     return WITH_WEIGHTS[how](num_seeds, base, reading)
 
 

@@ -37,10 +37,14 @@ class RunConfig:
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     simple_lm_head: bool = False  # true: mixing auto adds the projected reading instead of concatenating it
     mixing: str = "auto"  # how base state and reading meet: auto, or one of config_checks.MIXERS
+    use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
     gate_floor: float = 0.0  # least weight of a thought at first, for gate, hidden, logits; 0 a quarter later
     linear_lm_head: bool = True  # false: an MLP with two hidden layers
     share_lm_head: bool = False  # true: thought symbols come from the LM head
     interpreter_start: str = "afresh"  # afresh: reads the symbols alone; onward: goes on from the reasoner
+    different_eot: bool = True  # false: one marker both starts and ends a thought
+    add_last_context_token: bool = False  # true: after the end marker x_t is fed again, and read there
+    increment_pos_id_for_last_context_token: bool = False  # true: one position after its own (transformers)
     thought_vocab: int | None = 6  # thought symbols with a table of their own; None: the task's tokens
     meta_token_init: Any = None  # markers start as this thought symbol's embedding: an id, or a token's name
     meta_token_mode: str = "none"  # makes them learn faster: none, reparameterise, lr_multiplier, grad_scale

@@ -26,7 +26,7 @@ from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
 BASELINES = ("none", *GROUP_BASELINES, "ema", "value", *OF_PREDICTIONS)
 
-MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "thought")  # see model/mixing.py
+MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "sum", "thought")  # see model/mixing.py
 CHOICES = {
     "backbone": ("gru", *FAMILIES),
     "mixing": ("auto", *MIXERS),

@@ -46,6 +46,7 @@ OF_THOUGHTS = (
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
     *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),
+    *("different_eot", "add_last_context_token", "increment_pos_id_for_last_context_token"),
 )
 
 
@@ -106,11 +107,13 @@ def _idle_of_reference(config: RunConfig) -> list[str]:
 
 
 def _idle_of_model(config: RunConfig) -> list[str]:
-    idle = ["simple_lm_head"]
+    idle = ["simple_lm_head", "use_residual"]  # mixing says both
     if config.backbone == "gru":
-        idle += OF_TRANSFORMER
+        idle += [*OF_TRANSFORMER, "increment_pos_id_for_last_context_token"]
     elif config.backbone == "gpt2":
         idle.append("model_n_kv_head")
+    if not config.add_last_context_token:
+        idle.append("increment_pos_id_for_last_context_token")
     if config.meta_token_mode == "none":
         idle.append("meta_token_scale")
     if config.think_at != "hard":

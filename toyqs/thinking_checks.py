@@ -11,6 +11,7 @@ from toyqs.learned_reward_checks import check_learned_reward
 from toyqs.model.roles import WeightGroups, check_widths
 from toyqs.objectives.family import family, member, reads
 from toyqs.objectives.reinforce import GROUP_BASELINES
+from toyqs.reading_checks import check_reading
 from toyqs.refusal import Refusal, refusing
 from toyqs.traits import (
     has_critic,
@@ -63,6 +64,7 @@ def check_thinking(config: RunConfig) -> None:
         raise Refusal(
             f"gate_floor={config.gate_floor}: is the least weight of a thought, at most 1; give 0 to 1"
         )
+    check_reading(config)
     check_extent(config)
     if config.n_tokens_ahead > 1:
         _check_ahead(config)

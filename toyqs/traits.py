@@ -60,6 +60,8 @@ def mixing_of(config: RunConfig) -> str:
     """How base state and reading meet, `auto` settled."""
     if not config.use_base_lm:
         return "thought"
+    if config.use_residual:
+        return "sum"
     if config.mixing == "auto":
         return "add" if config.simple_lm_head else "concat"
     return config.mixing

@@ -58,6 +58,7 @@ class Context(NamedTuple):
     following: Tensor | None = (
         None  # (S, B, T, N − 1) long, the tokens after t, where readings go on over them
     )
+    last: Tensor | None = None  # (S, B, T) long, the token at t, where the interpreter hears it again
 
 
 class Thoughts(NamedTuple):

@@ -56,6 +56,17 @@ class Backbone(nn.Module, ABC):
         """A branch point (1, 1, 1, 1) of a memory that has read nothing; None: such a start is learned."""
         return None
 
+    def back_at_context(self, state: BranchState, later: int) -> BranchState:
+        """The same memory, the next symbol's position that of the context's last one.
+
+        Where a memory knows no positions it is as it was.
+
+        Args:
+            state: of branches that go on from a context.
+            later: how many positions after that one, 0 or 1.
+        """
+        return state
+
     @abstractmethod
     def gather(self, state: BranchState, index: Tensor) -> BranchState:
         """The branch points at the given positions.

@@ -89,17 +89,41 @@ class Onward(nn.Module):
     """Continues the reasoner's state: the reasoner consumes the last symbol, this core the end marker.
 
     The state has read the context too, so the reading may leak it past the symbols.
+
+        reading = output at the end of [x_≤t, start, symbols, end], or of [x_≤t, start, symbols, end, x_t]
+
+    In the second form the prediction is read where a model without thoughts has it, at the context's last
+    token. To a memory that knows positions that token stands once more at its own one, t, or one later, where
+    the start marker was; all else in the memory stays where it is.
     """
 
-    def __init__(self, core: Core, reasoner: Core) -> None:
+    def __init__(self, core: Core, reasoner: Core, *, last_token: int | None = None) -> None:
+        """Put both together.
+
+        Args:
+            core: the interpreter's; hears the end marker, and x_t where it is fed again.
+            reasoner: whose state it goes on from.
+            last_token: how many positions after its own x_t is fed again, 0 or 1; None: it is not.
+        """
         super().__init__()
         self.core, self.reasoner = core, reasoner
+        self.last_token = last_token
 
-    def forward(self, thoughts: Thoughts) -> Tensor:
-        """Readings (S, B, T, K, D). Gradients of the prediction reach the reasoner through them."""
+    def forward(self, thoughts: Thoughts, token: Tensor | None = None) -> Tensor:
+        """Readings (S, B, T, K, D). Gradients of the prediction reach the reasoner through them.
+
+        Args:
+            thoughts: with the branches that they were drawn in.
+            token: (S, B, T) long, x_t; only where it is fed again.
+        """
         core, reasoner = self.core, self.reasoner
         state, last = thoughts.branches, thoughts.symbols.shape[4] - 1
         if last >= 0:
             symbols, rows = thoughts.symbols.select(4, last), reasoner.thought_rows()
             _, state = advance(reasoner, symbols, rows, state, thoughts.live(last))
-        return core.backbone.step(marker(core.thought_rows(), END), state)[0]
+        reading, state = core.backbone.step(marker(core.thought_rows(), END), state)
+        if self.last_token is None:
+            return reading
+        assert token is not None
+        state = core.backbone.back_at_context(state, self.last_token)
+        return core.backbone.step(pick_rows(core.token_rows(), token).unsqueeze(3), state)[0]

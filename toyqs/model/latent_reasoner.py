@@ -78,6 +78,7 @@ class LatentReasoner(nn.Module):
         self.tells, self.likeliest, self.critic, self.sampler, self.reward_model = beside or Beside()
         self.num_ahead, self.goes_on = horizon
         self.speaks_alone = mixer.speaks_alone
+        self.hears_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
         """Read the context once.
@@ -96,7 +97,12 @@ class LatentReasoner(nn.Module):
         branches = read[letters["base_reasoner"]][1] if "base_reasoner" in letters else None
         judged = self.critic is not None or self.reward_model is not None
         heard = judged and "base_reasoner" in letters
-        context = Context(base, branches, read[letters["base_reasoner"]][0] if heard else None)
+        context = Context(
+            base,
+            branches,
+            read[letters["base_reasoner"]][0] if heard else None,
+            last=inputs if self.hears_last else None,
+        )
         there = context if positions is None else self.at(context, positions)
         if self.num_ahead == 1:
             return there
@@ -172,8 +178,7 @@ class LatentReasoner(nn.Module):
         """
         base, reading, one_token = context.base, None, context.ahead is None and context.following is None
         if thoughts is not None:
-            assert self.interpreter is not None
-            reading = self.interpreter(thoughts)
+            reading = self._interpret(context, thoughts)
         if not one_token:
             base, reading = context.ahead, self._go_on(reading, context.following)
         logits, opening = self.mixer.predict(self.head, base, reading, floor)
@@ -196,16 +201,21 @@ class LatentReasoner(nn.Module):
     @torch.no_grad()
     def _greedy(self, context: Context, thoughts: Thoughts, floor: float) -> Tensor:
         """Logits (S, B, T, N, V) with the one thought of likeliest symbols, no longer than the given ones."""
-        assert self.interpreter is not None
         *places, _, length = thoughts.symbols.shape[:5]
         silent = torch.empty(*places, 1, length, device=thoughts.symbols.device)
         lengths = None if thoughts.given_length is None else thoughts.given_length[..., :1]
         core = self._core("reasoner")
         likeliest = think(core, self.likeliest, context.branches, silent, lengths=lengths)
-        reading, one_token = self.interpreter(likeliest), context.ahead is None and context.following is None
+        reading = self._interpret(context, likeliest)
+        one_token = context.ahead is None and context.following is None
         if one_token:
             return self._one_thought(context.base, reading, floor, one_token)
         return self._one_thought(context.ahead, self._go_on(reading, context.following), floor, one_token)
+
+    def _interpret(self, context: Context, thoughts: Thoughts) -> Tensor:
+        """Readings (S, B, T, K, E)."""
+        assert self.interpreter is not None
+        return self.interpreter(thoughts, context.last) if self.hears_last else self.interpreter(thoughts)
 
     def _one_thought(
         self, base: Tensor | None, reading: Tensor | None, floor: float, one_token: bool

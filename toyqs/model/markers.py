@@ -23,21 +23,35 @@ class Markers(Stacked):
     The first two are the same under Adam without clipping. The third does nothing there, for Adam divides a
     constant scale out again; it only takes the others' share of the clipped norm, as the first does too.
 
+    Start and end may also be the same one marker, as where a single new token is written on both sides of a
+    thought. Which side it stands on is then told by what was heard before it alone.
+
     Source: Zelikman et al. 2024, "Quiet-STaR" (start and end tokens; grad_scale).
     """
 
-    def __init__(self, num_seeds: int, width: int, mode: str = "none", scale: float = 1.0) -> None:
-        """Declare the rows; they start alike in every mode."""
+    def __init__(
+        self, num_seeds: int, width: int, mode: str = "none", scale: float = 1.0, *, one: bool = False
+    ) -> None:
+        """Declare the rows; they start alike in every mode.
+
+        Args:
+            num_seeds: S.
+            width: D.
+            mode: of learning: none, reparameterise, lr_multiplier, grad_scale.
+            scale: s.
+            one: start and end are one learned row.
+        """
         super().__init__()
         self.scale = scale if mode == "reparameterise" else 1.0
         self.grad_scale = scale if mode == "grad_scale" else 1.0
-        self.weight = self.declare("weight", (num_seeds, 2, width), normal(0.1 / self.scale))
+        self.weight = self.declare("weight", (num_seeds, 1 if one else 2, width), normal(0.1 / self.scale))
 
     def rows(self) -> Tensor:
         """The embeddings, (S, 2, D)."""
+        weight = self.weight if self.weight.shape[1] == 2 else self.weight.expand(-1, 2, -1)
         if self.grad_scale != 1.0:
-            return _ScaledGradient.apply(self.weight, self.grad_scale)
-        return self.weight if self.scale == 1.0 else self.weight * self.scale
+            return _ScaledGradient.apply(weight, self.grad_scale)
+        return weight if self.scale == 1.0 else weight * self.scale
 
     @torch.no_grad()
     def start_at(self, row: Tensor) -> None:

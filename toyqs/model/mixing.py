@@ -189,6 +189,26 @@ class ThoughtOnly(Mixer):
         return [base.unsqueeze(3)], None
 
 
+class Sum(ThoughtOnly):
+    """Logits of the base state + logits of the reading, both of one head; no thought: the base state's.
+
+    With a linear head that is Concat with the same rows for both features (and the bias twice); with an MLP
+    none of the others is it. Logits weighs the same two to a mean.
+
+    Source: Zelikman et al. 2024, "Quiet-STaR" (residual logits of its code).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+
+    def predict(
+        self, head: Head, base: Tensor | None, reading: Tensor | None, floor: float = 0.0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (S, B, T, K, V), and no openness."""
+        alone, opening = super().predict(head, base, None, floor)
+        return alone if reading is None else alone + head([reading]), opening
+
+
 class Weigher(nn.Module):
     """Three layers with ReLU between them, as wide as the base state: [base, reading] -> one number."""
 

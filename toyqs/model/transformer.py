@@ -82,6 +82,11 @@ class TransformerBackbone(Backbone):
         new = state._replace(own=own, position=(position + 1).expand(branches))
         return outputs.view(1, *branches, -1), new
 
+    def back_at_context(self, state: Branches, later: int) -> Branches:
+        """The next symbol stands at the last visible position of the prefix, or so many after it."""
+        last = (state.visible - 1 + later).unsqueeze(-1)
+        return state._replace(position=last.expand_as(state.position))
+
     def gather(self, state: Branches, index: Tensor) -> Branches:
         """The branch points at positions (1, B, T'); the prefix stays whole."""
         (places,) = index
