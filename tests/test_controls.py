@@ -82,6 +82,14 @@ def test_matched_width_is_the_nearest(target):
     assert width == best
 
 
+@pytest.mark.parametrize(("backbone", "unit"), [("gpt2", 4), ("llama", 8)])
+def test_matched_width_is_one_that_the_heads_divide(backbone, unit):
+    plain = thinking(backbone=backbone, model_n_head=4)
+    for target in (0, 999, 10**6):
+        width = matched_width(plain, target, lambda config: 6 * config.base_lm_hidden_dim**2)
+        assert width == min(range(unit, 1000, unit), key=lambda w: abs(6 * w * w - target))
+
+
 def test_without_a_base_the_plain_controls_have_one():
     config = thinking(use_base_lm=False)
     controls = unmatched_controls(config) | matched_controls(config, count_cost, count_parameters)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
 from toyqs.config import RunConfig
 from toyqs.cost import Cost
 from toyqs.objectives.family import member
+from toyqs.traits import width_unit
 
 
 def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
@@ -36,7 +38,7 @@ def matched_controls(
     """The controls that tell thinking from more training and from more parameters.
 
     compute_matched  the base LM alone, its steps multiplied by the ratio of counted FLOPs per step
-    param_matched    a plain GRU as wide as gives it the nearest number of parameters
+    param_matched    a plain model of the same backbone, as wide as gives it the nearest number of parameters
 
     Args:
         config: a thinking run, max_steps resolved.
@@ -60,16 +62,18 @@ def _plain(config: RunConfig) -> RunConfig:
 
 
 def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig], int]) -> int:
-    """The width at which a plain GRU has nearest to `target` parameters.
+    """The width at which a plain model has nearest to `target` parameters, of those that its heads divide.
 
     Args:
         plain: a run without thoughts; its parameters rise with its width.
         target: number of parameters.
         parameters: counts a run's parameters.
     """
+    unit = width_unit(plain)
 
-    def at(width: int) -> int:
-        return parameters(replace(plain, base_lm_hidden_dim=width))
+    @functools.cache
+    def at(units: int) -> int:
+        return parameters(replace(plain, base_lm_hidden_dim=unit * units))
 
     high = 1
     while at(high) < target:
@@ -78,4 +82,4 @@ def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if at(middle) < target else (low, middle)
-    return min((low, high), key=lambda width: abs(at(width) - target))
+    return unit * min((low, high), key=lambda units: abs(at(units) - target))

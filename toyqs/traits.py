@@ -123,6 +123,11 @@ def widths(config: RunConfig) -> dict[str, int]:
     }
 
 
+def width_unit(config: RunConfig) -> int:
+    """What every width is a multiple of: a head of a transformer takes its share, an even one if rotary."""
+    return {"gru": 1, "gpt2": config.model_n_head}.get(config.backbone, 2 * config.model_n_head)
+
+
 def roles_in_use(config: RunConfig) -> list[str]:
     """The roles that compute something in this run, in the order of ROLES."""
     if not config.use_reasoner:
