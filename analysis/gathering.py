@@ -56,7 +56,7 @@ def run_script(
             raise Refusal("no folder of runs; give RUNS, the runs_dir of a sweep; --help says more")
         _check_output(options.output)
         with plotting.style():
-            product = make(options.runs, choose(_load(options.runs), options.choices))
+            product = make(options.runs, choose(read_cells(options.runs), options.choices))
             written = _write(product, options.output)
         if warning := origins(found.cell for found in product.findings):
             print(f"{parser.prog}: {warning}", file=sys.stderr)
@@ -72,15 +72,18 @@ def run_script(
         return 0
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Refuses a wrong command line in one line."""
+
     def error(self, message: str) -> NoReturn:
+        """Raises `Refusal`."""
         raise Refusal(f"{message}; --help says more")
 
 
-def _parser(description: str, output: str) -> _Parser:
+def _parser(description: str, output: str) -> Parser:
     form = argparse.RawDescriptionHelpFormatter
     usage = "%(prog)s RUNS [KEY=VALUE ...] [-o FILE]"
-    parser = _Parser(usage=usage, description=description, epilog=MORE, formatter_class=form)
+    parser = Parser(usage=usage, description=description, epilog=MORE, formatter_class=form)
     # not required of argparse, which would then name KEY=VALUE as required too
     parser.add_argument("runs", metavar="RUNS", type=Path, nargs="?", help="a sweep's runs_dir")
     parser.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
@@ -96,7 +99,12 @@ def _check_output(path: Path) -> None:
         raise Refusal(f"-o {path}: there is no folder {path.parent}; make it first")
 
 
-def _load(runs: Path) -> list[Cell]:
+def read_cells(runs: Path) -> list[Cell]:
+    """The cells of a folder of runs.
+
+    Raises:
+        Refusal: there is no such folder, nothing was begun in it, or a file is damaged.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of several commits; `origins` looks at the rows shown only

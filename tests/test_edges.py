@@ -90,7 +90,10 @@ EDGES: dict[str, set[str]] = {
     },
     "hydra_plugins": {"packing"},
     "run": {"compose", "sweep"},
-    "analysis": {"results", "evidence", "cells", "plotting", "report"},
+    "analysis": {
+        "results", "evidence", "cells", "plotting", "report",
+        "config", "config_checks", "config_key", "refusal", "traits",  # of scale_up, which types commands
+    },
     "bench": {
         "types", "streams", "config", "config_key", "build", "counting", "model", "objectives", "tasks",
         "traits", "train", "results",
