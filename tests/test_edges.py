@@ -75,7 +75,7 @@ EDGES: dict[str, set[str]] = {
     "experiment": {
         "types", "streams", "config", "config_key", "config_checks", "build", "build_kept", "cost", "drawn",
         "train",
-        "evaluate", "results", "tracking",
+        "evaluate", "numerics", "results", "tracking",
     },
     "packing": set(),
     "locks": {"results"},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.numerics import SMALL_VOCAB, log_prob_of, log_softmax, row_sums
+from toyqs.numerics import SMALL_VOCAB, log_prob_of, log_softmax, mean_of_steps, row_sums
 
 VOCABS = [1, 2, 6, SMALL_VOCAB, SMALL_VOCAB + 1, 65]
 SHAPES = [(7,), (64,), (2, 3, 5), (1, 1, 1, 1), (2, 32, 2)]
@@ -73,3 +73,12 @@ def test_a_row_is_the_same_alone_and_in_company(
         out.square().sum().backward()
         assert torch.equal(out[0], together[s])
         assert torch.equal(alone.grad[0], x.grad[s])
+
+
+@pytest.mark.parametrize("count", [3, 7, 10])
+def test_a_mean_of_steps_is_the_same_alone_and_in_company(count):
+    many = torch.randn(count, 16, generator=torch.Generator().manual_seed(count))
+    found = mean_of_steps(list(many))
+    torch.testing.assert_close(found, many.mean(0))
+    for size in range(1, 16):
+        assert torch.equal(mean_of_steps(list(many[:, :size])), found[:size])

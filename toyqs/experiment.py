@@ -20,6 +20,7 @@ from toyqs.config import RunConfig
 from toyqs.cost import Cost
 from toyqs.drawn import stack
 from toyqs.evaluate import evaluate
+from toyqs.numerics import mean_of_steps
 from toyqs.results import write_json
 from toyqs.streams import stream
 from toyqs.tracking import RunLog, environment
@@ -65,7 +66,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
             record.log.close()
         raise
     if curve.snr:
-        final |= {"policy_snr": torch.stack(curve.snr).mean(0)}
+        final |= {"policy_snr": mean_of_steps(curve.snr)}
     common = {
         "results_version": config_key.RESULTS_VERSION,
         "bayes_floor": config.task.floor(),

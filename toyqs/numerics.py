@@ -7,6 +7,9 @@ differently: rows are filled up so that it leaves nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 SMALL_VOCAB = 16
@@ -55,6 +58,19 @@ def row_sums(x: Tensor) -> Tensor:
     if x.shape[-1] > SMALL_VOCAB or x.is_cuda:
         return x.sum(-1)
     return _columns(x).sum(0)[: x.shape[:-1].numel()].view(x.shape[:-1])
+
+
+def mean_of_steps(values: Sequence[Tensor]) -> Tensor:
+    """The mean of what each of several steps gave.
+
+    Args:
+        values: (S,) each.
+
+    Returns:
+        (S,).
+    """
+    (count,) = values[0].shape
+    return nn.functional.pad(torch.stack(list(values)), (0, -count % LANES)).mean(0)[:count]
 
 
 def _columns(x: Tensor) -> Tensor:
