@@ -27,7 +27,7 @@ WORDS = (
     *("trice_samples=2", "max_reasoning_len=1", "hydra.launcher.processes=2"),
 )
 FEW = tuple(word.replace("seed=1,2,3", "seed=1").replace("=4,6", "=4") for word in WORDS)
-TIMES = ("cpu_seconds", "wall_seconds")
+TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
 SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors")
 START_UP = 0.35  # share of the kills before any row is written
 GONE_SECONDS = 5.0

@@ -20,7 +20,7 @@ from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
 
 COST = Cost(1, 2, 3.0, 4.0)
-TIMES = ("cpu_seconds", "wall_seconds")
+TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
 
 
 def config(folder: Path, **changes: object) -> RunConfig:

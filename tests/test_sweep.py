@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.killing import TIMES
 from toyqs import attempt, sweep
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
@@ -49,7 +50,7 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert sweep.main([settings]) == 0
     assert "23 of 24 runs are complete already" in capsys.readouterr().out
     again = json.loads(gone.read_text())
-    for name in ("cpu_seconds", "wall_seconds"):
+    for name in TIMES:
         del row[name], again[name]
     assert again == row
     changed = {path for path, time in summaries.items() if path.stat().st_mtime_ns != time}
@@ -101,8 +102,7 @@ def test_worker_processes_give_the_rows_of_one(no_figure, tmp_path):
     ]
     for each in settings:
         assert sweep.main([each]) == 0
-    times = ["cpu_seconds", "wall_seconds"]
-    one, two = (load_rows(each.runs_dir).drop(columns=times) for each in settings)
+    one, two = (load_rows(each.runs_dir).drop(columns=list(TIMES)) for each in settings)
     assert len(one) == 12
     assert one.equals(two)
 

@@ -18,8 +18,9 @@ from toyqs.drawn import prepared
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.settings import Settings, Weight, learning_rate
 from toyqs.streams import ThoughtSizes
-from toyqs.train import Settings, Weight, accumulate, draws, learning_rate, train
+from toyqs.train import accumulate, draws, train
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 

@@ -18,6 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from toyqs import checkpoint
 from toyqs.config_key import run_key
 from toyqs.experiment import run_stack
 from toyqs.locks import claim, is_held
@@ -76,8 +77,10 @@ def attempt(stack: Stack, tell: Callable[[float, float | None], None]) -> Outcom
                     continue
                 claims.enter_context(held)
                 (complete if not config.force and is_complete(config.runs_dir, key) else done).append(seed)
-            if done:
-                run_stack(config, done, stack.cost, progress)
+            for seed in complete:  # a kill may have come between the row and the end
+                checkpoint.remove(Path(config.runs_dir) / run_key(config, seed))
+            for seeds in checkpoint.by_progress(config, done):
+                run_stack(config, seeds, stack.cost, progress)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit too: it would end more than this stack

@@ -21,8 +21,9 @@ from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.family import member, with_settings
 from toyqs.objectives.objective import Predicting
+from toyqs.settings import Settings, Weight
 from toyqs.streams import ThoughtSizes
-from toyqs.train import Objective, Settings, Weight
+from toyqs.train import Objective
 from toyqs.traits import (
     WEIGHED,
     base_matters,

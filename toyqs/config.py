@@ -114,6 +114,7 @@ class RunConfig:
     device: str = "cpu"  # cpu or cuda
     dtype: str = "float32"  # float32 or float64
     runs_dir: str = "runs"  # where run folders, tables and figures go
+    checkpoint_every: int = 0  # steps between checkpoints, from which a killed training goes on; 0: none
     eval_every: int = 0  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = 4096  # held-out sequences of the last evaluation
     processes: int | None = None  # worker processes for the arms; None: one per core, or one on a GPU

@@ -63,7 +63,7 @@ AT_LEAST = {
     **dict.fromkeys(("model_n_layer", "model_n_head", "model_n_kv_head"), 1),
     **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0, "gate_floor": 0},
     **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0, "min_reasoning_len": 1},
-    **{"length_penalty": 0, "punish_unfinished": 0},
+    **{"length_penalty": 0, "punish_unfinished": 0, "checkpoint_every": 0},
     **dict.fromkeys(("clip_gradients", "eval_every", "reference_decay", "thought_kl_beta"), 0),
 }
 

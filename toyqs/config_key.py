@@ -29,7 +29,7 @@ DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
-OUTSIDE_KEY = ("force", "controls", "wandb_mode", "runs_dir", "processes")
+OUTSIDE_KEY = ("force", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every")
 
 # Settings newer than runs that are kept, with the value that says what was done before: at it they stay out
 # of the hash, so that a new setting does not give old runs another name.

@@ -12,7 +12,8 @@ from toyqs.build_kept import build_kept
 from toyqs.config import RunConfig
 from toyqs.cost import Cost, mean, measure
 from toyqs.drawn import shortened
-from toyqs.train import Settings, accumulate, draws, with_thoughts
+from toyqs.settings import Settings
+from toyqs.train import accumulate, draws, with_thoughts
 
 
 def count_cost(config: RunConfig) -> Cost:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from toyqs import config_key
+from toyqs import checkpoint, config_key
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.build_kept import build_kept
+from toyqs.clock import Clock
 from toyqs.config import RunConfig
 from toyqs.cost import Cost
 from toyqs.drawn import stack
 from toyqs.evaluate import evaluate
 from toyqs.numerics import mean_of_steps
 from toyqs.results import write_json
+from toyqs.settings import Settings
+from toyqs.state import State
 from toyqs.streams import stream
 from toyqs.tracking import RunLog, environment
-from toyqs.train import Settings, draws, train
+from toyqs.train import draws, train
 from toyqs.types import Batch, Model, rows
 
 NUM_EVALUATIONS = 20  # while training, where eval_every leaves it open
@@ -41,25 +43,31 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
 
     The row, summary.json, is written last and whole: a folder without it is an unfinished run.
 
+    Where the seeds' folders hold checkpoints, the training goes on from there.
+
     Args:
         config: resolved, max_steps given.
-        seeds: S of them; their folders are overwritten.
+        seeds: S of them, all at the same step; their folders are overwritten.
         cost: of a training step, columns of the row.
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
     """
     torch.set_num_threads(1)
-    clock, cpu_clock = time.perf_counter(), time.process_time()
+    clock = Clock(config.device)
     model, settings = build_model(config, seeds), build_settings(config)
     like = next(model.parameters())
     held_out = draw_held_out(config, len(seeds), like)
     records = [_Records(config, seed) for seed in seeds]
-    for record in records:
-        record.begin(len(seeds))
-    curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress)
+    left = [checkpoint.read(record.folder) for record in records]
+    for record, state in zip(records, left, strict=True):
+        record.begin(len(seeds), state["log_size"] if state else 0)
+    curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress, clock)
+    checkpoints = _Checkpoints(config.checkpoint_every, records, curve, left)
     try:
         data, kept = draws(config.task, seeds, settings, like), build_kept(config, model)
-        train(model, build_objective(config), data, settings, curve, kept)
+        train(model, build_objective(config), data, settings, curve, kept, checkpoints)
+        tokens = (settings.steps - checkpoints.first) * held_out.inputs.shape[2] * settings.batch_size
+        speed = clock.speed(tokens * len(seeds))
         final = evaluate(model, held_out, seeds, settings.sizes_at(settings.steps - 1), full=True)
     except BaseException:
         for record in records:
@@ -67,6 +75,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         raise
     if curve.snr:
         final |= {"policy_snr": mean_of_steps(curve.snr)}
+    wall_seconds, cpu_seconds = clock.seconds
     common = {
         "results_version": config_key.RESULTS_VERSION,
         "bayes_floor": config.task.floor(),
@@ -74,8 +83,10 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         "train_steps": settings.steps,
         "final_reasoning_len": settings.length_at(settings.steps - 1),
         "sequences_seen": settings.steps * settings.batch_size,
-        "cpu_seconds": (time.process_time() - cpu_clock) / len(seeds),
-        "wall_seconds": time.perf_counter() - clock,
+        "cpu_seconds": cpu_seconds / len(seeds),
+        "wall_seconds": wall_seconds,
+        "tokens_per_second": speed,
+        "peak_memory_bytes": clock.peak_memory(),
     }
     for index, record in enumerate(records):
         metrics = {name: float(value[index]) for name, value in final.items()}
@@ -105,6 +116,7 @@ class _Curve:
         every: int,
         records: Sequence[_Records],
         progress: Progress,
+        clock: Clock,
     ) -> None:
         positions = int(held_out.think[0, 0].sum())
         size = held_out.inputs.shape[1]
@@ -112,7 +124,7 @@ class _Curve:
         stride = max(1, min(size // 2, size * positions // CURVE_POSITIONS))
         self.held_out = rows(held_out, slice(0, size // stride * stride, stride))
         self.model, self.seeds, self.settings = model, seeds, settings
-        self.records, self.progress = records, progress
+        self.records, self.progress, self.clock = records, progress, clock
         steps = settings.steps
         due = range(every, steps + 1, every) if every else range(1, NUM_EVALUATIONS + 1)
         self.due = {*due, steps} if every else {math.ceil(i * steps / NUM_EVALUATIONS) for i in due}
@@ -130,14 +142,60 @@ class _Curve:
         if step not in self.due:
             self.progress(step, None)
             return
-        sizes = self.settings.sizes_at(step - 1)
-        measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False)
+        with self.clock.aside():
+            sizes = self.settings.sizes_at(step - 1)
+            measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False)
         means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, record in enumerate(self.records):
             for kind, metrics in (("train", means), ("held_out", measured)):
                 record.log.write(step, kind, {name: float(value[index]) for name, value in metrics.items()})
         self.sums, self.counts = {}, {}
         self.progress(step, float(measured["nll"].mean()))
+
+    def of_seed(self, index: int) -> dict[str, Any]:
+        """What was taken since the last evaluation, of one seed."""
+        sums = {name: value[index].clone() for name, value in self.sums.items()}
+        return {"sums": sums, "counts": dict(self.counts), "snr": [snr[index].clone() for snr in self.snr]}
+
+    def restore(self, parts: Sequence[dict[str, Any]]) -> None:
+        """Go on from what `of_seed` gave, one part per seed."""
+        device, self.counts = self.held_out.inputs.device, dict(parts[0]["counts"])
+        names = parts[0]["sums"]
+        self.sums = {name: torch.stack([part["sums"][name] for part in parts]).to(device) for name in names}
+        snr = zip(*(part["snr"] for part in parts), strict=True)
+        self.snr = [torch.stack(each).to(device) for each in snr]
+
+
+class _Checkpoints:
+    """Keeps a stack's training in its runs' folders, a file per seed."""
+
+    def __init__(
+        self, every: int, records: Sequence[_Records], curve: _Curve, left: Sequence[checkpoint.State | None]
+    ) -> None:
+        self.every, self.records, self.curve = every, records, curve
+        self.left = [state for state in left if state is not None]
+        self.first = 0
+
+    def resume(self, state: State) -> None:
+        """Put the training back to where an earlier process left it, if one did."""
+        clock = self.curve.clock
+        if self.left:
+            state.restore([left["training"] for left in self.left])
+            self.curve.restore([left["curve"] for left in self.left])
+            clock.go_on(self.left[0]["seconds"])
+        self.first, self.left = state.step, []
+        clock.start_training()
+
+    def keep(self, state: State) -> None:
+        """Write a checkpoint after every so many steps but the last."""
+        if not self.every or state.step % self.every or state.step == self.curve.settings.steps:
+            return
+        clock = self.curve.clock
+        with clock.aside():
+            for index, record in enumerate(self.records):
+                parts = {"training": state.of_seed(index), "curve": self.curve.of_seed(index)}
+                kept = {"step": state.step, "log_size": record.log.size, "seconds": clock.seconds}
+                checkpoint.write(record.folder, parts | kept)
 
 
 class _Records:
@@ -149,8 +207,11 @@ class _Records:
         self.folder = Path(config.runs_dir) / self.key
         self.wandb_mode = config.wandb_mode
 
-    def begin(self, stack_size: int) -> None:
-        """Write config.json and env.json, open metrics.jsonl; an older row goes, and what a kill left."""
+    def begin(self, stack_size: int, log_size: int) -> None:
+        """Write config.json and env.json, open metrics.jsonl; an older row goes, and what a kill left.
+
+        Of an older metrics.jsonl the first `log_size` bytes stay.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in (".*.*", ".tmp*", "summary.json"):  # safetensors begins with a .tmp of its own
             for file in self.folder.glob(name):
@@ -158,7 +219,7 @@ class _Records:
         self.environment = _environment() | {"stack_size": stack_size}
         write_json(self.folder / "config.json", self.settings)
         write_json(self.folder / "env.json", self.environment)
-        self.log = RunLog(self.folder, self.settings, self.wandb_mode)
+        self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)
 
     def end(self, model: nn.Module, index: int, values: dict[str, Any]) -> None:
         """Write one seed's weights, then the row."""
@@ -170,6 +231,7 @@ class _Records:
         temporary.replace(self.folder / "model.safetensors")
         row = {"key": self.key, "commit": self.environment["commit"], **self.settings, **values}
         write_json(self.folder / "summary.json", row)
+        checkpoint.remove(self.folder)
         self.log.close(row)
 
 

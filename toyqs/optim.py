@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,9 @@ class Optimiser:
         """
         names, parameters = zip(*model.named_parameters(), strict=True)
         first = parameters[0].detach()
-        size = sum(p.numel() for p in parameters)
-        size += -size % LANES  # the fused kernel's vector loop leaves nothing over: see numerics
+        self.used = sum(p.numel() for p in parameters)
+        # filled up, so that the fused kernel's vector loop leaves nothing over: see numerics
+        size = self.used + -self.used % LANES
         self.values, self.grads, self.means, self.squares = (first.new_zeros(size) for _ in range(4))
         self.count = torch.zeros((), device=first.device)
         self.seed_of = torch.zeros(size, dtype=torch.long, device=first.device)
@@ -51,6 +52,25 @@ class Optimiser:
             for ending, factor in (lr_multipliers or {}).items()
             if name.endswith(ending)
         ]
+
+    def of_seed(self, index: int) -> dict[str, Tensor]:
+        """A seed's parameters and moments, flat, and the number of steps behind them, copied."""
+        mine = self.seed_of[: self.used] == index
+        return {name: each[: self.used][mine] for name, each in self._buffers()} | {
+            "count": self.count.clone()
+        }
+
+    def restore(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from what `of_seed` gave, one part per seed."""
+        self.count.copy_(parts[0]["count"])
+        for index, part in enumerate(parts):
+            mine = self.seed_of[: self.used] == index
+            for name, each in self._buffers():
+                each[: self.used][mine] = part[name].to(each.device)
+
+    def _buffers(self) -> list[tuple[str, Tensor]]:
+        """What a step changes."""
+        return [("values", self.values), ("means", self.means), ("squares", self.squares)]
 
     def zero(self) -> None:
         """Forget the gradients."""

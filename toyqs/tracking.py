@@ -33,13 +33,26 @@ class RunLog:
         folder: the run's, named by its key; it exists. An older metrics.jsonl there is replaced.
         config: what wandb shows as the run's settings.
         wandb_mode: "disabled", "offline" or "online".
+        keep: bytes of the older file that stay, whole lines; wandb is sent them again.
     """
 
-    def __init__(self, folder: Path | str, config: Mapping[str, Any], wandb_mode: str = "disabled") -> None:
+    def __init__(
+        self, folder: Path | str, config: Mapping[str, Any], wandb_mode: str = "disabled", *, keep: int = 0
+    ) -> None:
         folder = Path(folder)
-        self._file = (folder / "metrics.jsonl").open("w", encoding="utf-8")
+        path = folder / "metrics.jsonl"
+        self._file = path.open("a", encoding="utf-8")
+        self._file.truncate(keep)
         wanted = wandb_mode != "disabled" and not _wandb_given_up.is_set()
         self._mirror = _WandbMirror(folder, dict(config), wandb_mode) if wanted else None
+        for line in path.read_text(encoding="utf-8").splitlines():
+            values = json.loads(line)
+            self._send(values.pop("step"), values.pop("kind"), values)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return os.fstat(self._file.fileno()).st_size
 
     def write(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
         """Append one line and flush it; a number that is not finite becomes null, as JSON has none.
@@ -52,6 +65,9 @@ class RunLog:
         numbers = {name: value if _is_finite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, "kind": kind, **numbers}, allow_nan=False) + "\n")
         self._file.flush()
+        self._send(step, kind, values)
+
+    def _send(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
         if self._mirror:
             self._mirror.send({"step": step, **{f"{kind}/{name}": value for name, value in values.items()}})
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,74 +15,17 @@ from toyqs.drawn import Drawn, prepared, shares, shortened, split, stack
 from toyqs.hard import Chosen, choose, joined
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import COSTS, penalty
-from toyqs.optim import Optimiser
 from toyqs.references import Kept, with_reference
+from toyqs.settings import Settings, learning_rate
 from toyqs.signal import measured_at, policy_snr
-from toyqs.streams import ThoughtSizes, stream, thought_noise
+from toyqs.state import State
+from toyqs.streams import stream, thought_noise
 from toyqs.types import Batch, Model, Trace, thinking_positions
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
-WARM_UP = 0.1  # share of the steps over which the learning rate rises
-COSINE_END = 0.05  # share of the peak at which the cosine ends
-STAGED = 0.75  # share of the steps over which the stages of a length schedule are equally long
-GATE_WARM_UP = 0.25  # share of the training over which the floor of a gate falls to 0
-REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
 
 Objective = Callable[[Trace, Batch], Loss]
 Report = Callable[[int, dict[str, Tensor]], None]
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A loss weight or a cost: constant, falling linearly to 0 over the training, or rising from 0."""
-
-    value: float
-    linear: bool = False
-    rises: bool = False
-
-    def at(self, progress: float) -> float:
-        """The weight when `progress` of the training, from 0 to 1, is done."""
-        if self.rises:
-            return self.value * progress
-        return self.value * (1.0 - progress) if self.linear else self.value
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Plain numbers that the loop needs."""
-
-    steps: int
-    batch_size: int  # B
-    seq_len: int
-    thoughts: ThoughtSizes
-    lr: float  # peak learning rate
-    schedule: str = "constant"  # constant, linear, cosine
-    max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
-    grad_acc: int = 1
-    think_everywhere: bool = False
-    reference: str | None = None  # of trace.reference_log_probs: oracle, no_thought; a kept model has its own
-    inner_steps: int = 0  # steps on thoughts drawn before, with their log-density; 0: one, on its own draw
-    num_ahead: int = 1  # N, tokens that each thinking position predicts
-    stages: tuple[int, ...] = ()  # lengths of the thoughts in turn; none: thoughts.length all along
-    gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
-    lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
-    weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
-    adaptive_len: bool = False  # the task says how long each thought is
-
-    def length_at(self, step: int) -> int:
-        """How many symbols a thought has in a step, from 0; the last stage goes on to the end."""
-        if not self.stages:
-            return self.thoughts.length
-        passed = int(len(self.stages) * step / (STAGED * self.steps))
-        return self.stages[min(passed, len(self.stages) - 1)]
-
-    def sizes_at(self, step: int) -> ThoughtSizes:
-        """The thoughts of a step, from 0, which may be shorter than the noise that is drawn for them."""
-        return self.thoughts._replace(length=self.length_at(step))
-
-    def floor_at(self, progress: float) -> float:
-        """The least weight of a thought when `progress` of the training, from 0 to 1, is done."""
-        return self.gate_floor * max(0.0, 1.0 - progress / GATE_WARM_UP)
 
 
 class Sampler(Protocol):
@@ -93,6 +35,18 @@ class Sampler(Protocol):
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
         """Sequences of the split "train" or "held_out" when a share of the training is done, with S = 1."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Where a training's states are kept."""
+
+    def resume(self, state: State) -> None:
+        """Put the state back to where an earlier process left it, if one did."""
+        ...
+
+    def keep(self, state: State) -> None:
+        """Keep the state after a step, if it is due."""
         ...
 
 
@@ -130,19 +84,6 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
             yield part._replace(noise=drawn.to(like))
 
 
-def learning_rate(step: int, settings: Settings) -> float:
-    """The rate of a step: a linear warm-up, then constant, linear to 0 or a cosine to a twentieth."""
-    warm_up = max(1, round(WARM_UP * settings.steps))
-    if settings.schedule == "constant":
-        return settings.lr
-    if step < warm_up:
-        return settings.lr * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, settings.steps - warm_up)
-    if settings.schedule == "linear":
-        return settings.lr * (1.0 - progress)
-    return settings.lr * (COSINE_END + (1.0 - COSINE_END) * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
 def train(
     model: Model,
     objective: Objective,
@@ -150,6 +91,7 @@ def train(
     settings: Settings,
     report: Report,
     kept: Kept | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train in place.
 
@@ -161,17 +103,20 @@ def train(
         report: called after every step with its number, from 1, and the values (S,) of that step; ten times
             in a training they hold `policy_snr` (signal.py).
         kept: a model beside it that rewards or thoughts are compared with; follows after every step.
+        checkpoints: where it may go on from, and what hears of every step.
     """
     assert isinstance(model, nn.Module)
-    optimiser = Optimiser(model, settings.lr_multipliers)
+    state = State(model, settings.lr_multipliers, kept)
+    optimiser = state.optimiser
+    if checkpoints is not None:
+        checkpoints.resume(state)
+        for _ in range(state.step):  # what was drawn before is drawn again: no stream has a place to keep
+            next(data)
     measured = measured_at(settings.steps) if settings.batch_size > 1 else set()
-    alone = {name: 0.0 for name in settings.weights if name not in COSTS} | {"policy": 1.0}
-    in_halves = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
-    reward, decay = torch.zeros(optimiser.num_seeds, device=optimiser.grads.device), 1.0
-    for step in range(settings.steps):
+    for step in range(state.step, settings.steps):
         drawn, progress = shortened(next(data), settings.length_at(step)), step / settings.steps
         weights = {name: w.at(progress) for name, w in settings.weights.items()}
-        running = reward / (1.0 - decay) if decay < 1.0 else reward
+        running = state.running_reward
         if settings.inner_steps:
             drawn = with_thoughts(model, drawn)
         for _ in range(max(1, settings.inner_steps)):
@@ -181,24 +126,35 @@ def train(
             optimiser.clip(settings.max_norm)
             optimiser.step(learning_rate(step, settings))
         if step + 1 in measured and weights.get("policy") and "policy" in values:
-            again = partial(
-                accumulate,
-                model,
-                objective,
-                weights=weights | alone,
-                settings=in_halves,
-                running_reward=running,
-                floor=floor,
-                kept=kept,
-            )
-            halves = split(drawn, settings.batch_size // 2)
-            values["policy_snr"] = policy_snr(optimiser, halves, again)
-        if kept is not None:
-            kept.follow(model)
-        if "reward" in values:
-            reward = REWARD_DECAY * reward + (1.0 - REWARD_DECAY) * values["reward"]
-            decay *= REWARD_DECAY
+            values["policy_snr"] = _signal(state, objective, drawn, weights, settings, floor)
+        state.follow(values.get("reward"))
         report(step + 1, values)
+        if checkpoints is not None:
+            checkpoints.keep(state)
+
+
+def _signal(
+    state: State,
+    objective: Objective,
+    drawn: Drawn,
+    weights: dict[str, float],
+    settings: Settings,
+    floor: float,
+) -> Tensor:
+    """The `policy_snr` (S,) of a batch; it overwrites the gradients."""
+    alone = {name: 0.0 for name in settings.weights if name not in COSTS} | {"policy": 1.0}
+    in_halves = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
+    again = partial(
+        accumulate,
+        cast(Model, state.model),
+        objective,
+        weights=weights | alone,
+        settings=in_halves,
+        running_reward=state.running_reward,
+        floor=floor,
+        kept=state.kept,
+    )
+    return policy_snr(state.optimiser, split(drawn, settings.batch_size // 2), again)
 
 
 def accumulate(

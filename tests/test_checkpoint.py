@@ -1,0 +1,204 @@
+"""A training that was stopped goes on from its last checkpoint, and nothing tells that it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import killing
+from toyqs import attempt, checkpoint
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved, run_key
+from toyqs.cost import Cost
+from toyqs.experiment import run_stack
+from toyqs.plan import Stack
+
+COST = Cost(1, 2, 3.0, 4.0)
+SMALL: dict[str, Any] = {
+    **{"base_lm_hidden_dim": 3, "reasoner_hidden_dim": 4, "trice_samples": 2, "max_reasoning_len": 2},
+    **{
+        "max_steps": 40,
+        "eval_every": 8,
+        "data_loader_batch_size": 4,
+        "eval_sequences": 16,
+        "checkpoint_every": 10,
+    },
+}
+WORDS = (
+    *(
+        "base_lm_hidden_dim=4",
+        "reasoner_hidden_dim=4",
+        "seed=[1,2]",
+        "controls=none",
+        "max_steps=400",
+        "eval_every=100",
+    ),
+    *("data_loader_batch_size=4", "eval_sequences=16", "trice_samples=2", "max_reasoning_len=1"),
+)
+
+
+class Stopped(Exception):
+    pass
+
+
+def configured(folder: Path, **changes: Any) -> RunConfig:
+    return resolved(replace(RunConfig(), **SMALL | changes, runs_dir=str(folder / "runs")))
+
+
+def stop_at(last: int) -> Any:
+    def progress(step: int, loss: float | None) -> None:
+        if step == last:
+            raise Stopped
+
+    return progress
+
+
+def folder_of(config: RunConfig, seed: int) -> Path:
+    return Path(config.runs_dir) / run_key(config, seed)
+
+
+def attempted(config: RunConfig, seeds: list[int]) -> attempt.Outcome:
+    return attempt.attempt(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
+
+
+def differences(folder: Path) -> list[str]:
+    """From what an undisturbed training left in the folder beside it."""
+    return killing.differences(killing.found_in(folder), killing.found_in(folder.parent / "whole"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "float64", "baseline": "ema", "reference": "ema", "thought_kl_beta": 0.1},
+        {"length_schedule": "short_to_long", "reference": "initial", "reward": "log_ratio", "grad_acc": 2},
+        {"use_reasoner": False},
+    ],
+)
+def test_a_stopped_training_gives_the_row_and_the_curve_of_one_that_was_not(tmp_path, changes):
+    whole, stopped = (configured(tmp_path / name, **changes) for name in ("whole", "stopped"))
+    run_stack(whole, [1, 2], COST, lambda step, loss: None)
+    for last in (35, 36):  # the second stop comes before anything new is kept
+        with pytest.raises(Stopped):
+            run_stack(stopped, [1, 2], COST, stop_at(last))
+        kept = checkpoint.read(folder_of(stopped, 2))
+        assert kept is not None and kept["step"] == last // 10 * 10
+    assert attempted(stopped, [1, 2]).done == [1, 2]
+    assert differences(tmp_path / "stopped") == []
+
+
+def test_no_more_is_done_than_was_left(tmp_path):
+    config, steps = configured(tmp_path), []
+    with pytest.raises(Stopped):
+        run_stack(config, [1], COST, stop_at(39))
+    run_stack(replace(config, checkpoint_every=0), [1], COST, lambda step, loss: steps.append(step))
+    assert steps == list(range(31, 41))
+
+
+def test_seeds_that_were_left_at_different_steps_go_on_apart(tmp_path):
+    whole, torn = configured(tmp_path / "whole"), configured(tmp_path / "torn")
+    run_stack(whole, [1, 2], COST, lambda step, loss: None)
+    for seeds, last in (([1], 35), ([2], 22)):
+        with pytest.raises(Stopped):
+            run_stack(torn, seeds, COST, stop_at(last))
+    assert checkpoint.by_progress(torn, [1, 2]) == [[1], [2]]
+    assert attempted(torn, [1, 2]).done == [1, 2]
+    assert differences(tmp_path / "torn") == []
+
+
+def test_a_checkpoint_without_the_weights_would_be_seen(tmp_path):
+    whole, stopped = configured(tmp_path / "whole"), configured(tmp_path / "stopped")
+    run_stack(whole, [1], COST, lambda step, loss: None)
+    with pytest.raises(Stopped):
+        run_stack(stopped, [1], COST, stop_at(35))
+    folder = folder_of(stopped, 1)
+    kept = checkpoint.read(folder)
+    assert kept is not None
+    kept["training"]["optimiser"]["means"] *= 0.9
+    checkpoint.write(folder, kept)
+    run_stack(stopped, [1], COST, lambda step, loss: None)
+    wrong = differences(tmp_path / "stopped")
+    assert any("model.safetensors" in line for line in wrong)
+
+
+@pytest.mark.parametrize("damage", ["torn", "foreign", "curve"])
+def test_what_cannot_be_gone_on_from_begins_anew(tmp_path, capsys, damage):
+    config, steps = configured(tmp_path), []
+    with pytest.raises(Stopped):
+        run_stack(config, [1], COST, stop_at(35))
+    path = folder_of(config, 1) / checkpoint.NAME
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "foreign":
+        torch.save([1, 2], path)
+    else:
+        (path.parent / "metrics.jsonl").write_text("")
+    run_stack(config, [1], COST, lambda step, loss: steps.append(step))
+    assert steps[0] == 1 and not path.exists()
+    said = capsys.readouterr().err
+    assert said.count("\n") == (damage != "curve") and ("cannot be read" in said) == (damage != "curve")
+
+
+def test_a_kill_after_the_row_leaves_a_checkpoint_that_the_next_command_removes(tmp_path):
+    config = configured(tmp_path)
+    assert attempted(config, [1]).done == [1]
+    path = folder_of(config, 1) / checkpoint.NAME
+    assert not path.exists()
+    path.write_bytes(b"x")
+    assert attempted(config, [1]).complete == [1]
+    assert not path.exists()
+
+
+def test_a_model_with_other_parameters_is_refused_in_a_line(tmp_path):
+    config, wider = configured(tmp_path), configured(tmp_path, base_lm_hidden_dim=5)
+    with pytest.raises(Stopped):
+        run_stack(config, [1], COST, stop_at(35))
+    folder_of(wider, 1).mkdir()
+    for name in (checkpoint.NAME, "metrics.jsonl"):
+        (folder_of(config, 1) / name).rename(folder_of(wider, 1) / name)
+    failure = attempted(wider, [1]).failure
+    assert failure is not None and "remove it" in failure
+
+
+def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path):
+    whole, killed = configured(tmp_path / "whole"), configured(tmp_path / "killed")
+    run_stack(whole, [1, 2], COST, lambda step, loss: None)
+
+    def die(step: int, loss: float | None) -> None:
+        if step == 35:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = os.fork()
+    if not process:
+        with suppress(BaseException):
+            run_stack(killed, [1, 2], COST, die)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    assert not (folder_of(killed, 1) / "summary.json").exists()
+    assert checkpoint.by_progress(killed, [1, 2, 3]) == [[1, 2], [3]]
+    assert attempted(killed, [1, 2]).done == [1, 2]
+    assert differences(tmp_path / "killed") == []
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_where_it_was(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    words = killing.command(*WORDS, "checkpoint_every=20")
+    assert killing.started(killing.command(*WORDS), whole).wait() == 0
+    process = killing.started(words, killed)
+    assert killing.until(lambda: [*(killed / "runs").glob(f"*/{checkpoint.NAME}")], 120)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not [*(killed / "runs").glob("*/summary.json")]
+    assert killing.started(words, killed).wait() == 0
+    assert differences(killed) == []
+
+
+def test_it_names_no_run(tmp_path):
+    assert run_key(configured(tmp_path), 1) == run_key(configured(tmp_path, checkpoint_every=0), 1)

@@ -1,0 +1,77 @@
+"""All that a training is between two of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.optim import Optimiser
+from toyqs.references import Kept
+
+REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
+
+
+class State:
+    """Weights, moments and moving means; what is drawn next follows from the number of steps done.
+
+    Args:
+        model: its parameters have shape (S, ...).
+        lr_multipliers: see `Optimiser`.
+        kept: a model beside it, which may follow after every step.
+    """
+
+    def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float], kept: Kept | None) -> None:
+        self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
+        self.optimiser = Optimiser(model, lr_multipliers)
+        self.model, self.kept = model, kept
+        self.step = 0
+        self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
+        self.decay = 1.0  # what a moving mean of the rewards lacks to be one
+
+    @property
+    def running_reward(self) -> Tensor:
+        """(S,), the moving mean of rewards."""
+        return self.reward / (1.0 - self.decay) if self.decay < 1.0 else self.reward
+
+    def follow(self, reward: Tensor | None) -> None:
+        """Count a step: the means follow, of the weights and of a reward (S,) where there was one."""
+        self.step += 1
+        if self.kept is not None:
+            self.kept.follow(self.model)
+        if reward is not None:
+            self.reward = REWARD_DECAY * self.reward + (1.0 - REWARD_DECAY) * reward
+            self.decay *= REWARD_DECAY
+
+    def of_seed(self, index: int) -> dict[str, Any]:
+        """The part of one seed, copied: what `restore` takes."""
+        kept = self.kept.parameters if self.kept is not None and self.kept.decay < 1.0 else []
+        return {
+            "step": self.step,
+            "shapes": self.shapes,
+            "optimiser": self.optimiser.of_seed(index),
+            "kept": [parameter[index].clone() for parameter in kept],
+            "reward": self.reward[index].clone(),
+            "decay": self.decay,
+        }
+
+    @torch.no_grad()
+    def restore(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from what `of_seed` gave, seed by seed, all of one step.
+
+        Raises:
+            ValueError: it was another model's.
+        """
+        if any(part["shapes"] != self.shapes for part in parts):
+            raise ValueError(
+                "checkpoint.pt is of a model with other parameters; remove it from the run's folder"
+            )
+        self.step, self.decay = parts[0]["step"], parts[0]["decay"]
+        self.optimiser.restore([part["optimiser"] for part in parts])
+        self.reward = torch.stack([part["reward"] for part in parts]).to(self.reward.device)
+        for index, part in enumerate(parts):
+            following = self.kept.parameters if self.kept is not None and part["kept"] else []
+            for parameter, value in zip(following, part["kept"], strict=True):
+                parameter[index] = value
