@@ -8,6 +8,8 @@ from toyqs.config import RunConfig
 from toyqs.refusal import Refusal
 from toyqs.traits import goes_on, roles_in_use, thoughts_of, widths
 
+OF_LARGE = ("autocast", "gradient_checkpointing")
+
 
 def check_backbone(config: RunConfig) -> None:
     """Refuse what a transformer cannot do, or cannot do here.
@@ -19,10 +21,21 @@ def check_backbone(config: RunConfig) -> None:
         Refusal: one line with the key, the value and the remedy.
     """
     if config.backbone == "gru":
+        for name in OF_LARGE:
+            if getattr(config, name):
+                raise Refusal(
+                    f"{name}=true: is for a transformer's layers; give {name}=false, or for example "
+                    "backbone=gpt2"
+                )
         return
     given = f"backbone={config.backbone}"
     if find_spec("transformers") is None:
         raise Refusal(f"{given}: the package transformers is not installed; pip install -e '.[transformer]'")
+    if config.autocast and config.dtype == "float64":
+        raise Refusal(
+            "autocast=true: takes products in bfloat16, against which dtype=float64 is in vain; give "
+            "dtype=float32 or autocast=false"
+        )
     for width in {widths(config)[role]: None for role in roles_in_use(config)}:
         _check_heads(config, width)
     if thoughts_of(config) == "state":

@@ -83,7 +83,7 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     cores = tie(groups, width, used, lambda size, roles: _core(config, num_seeds, size, roles))
     letters = {role: groups.letter(role) for role in used}
     mixer = _mixer(config, num_seeds)
-    head = Head(num_seeds, mixer.widths, vocab_size, config.linear_lm_head)
+    head = Head(num_seeds, mixer.widths, vocab_size, config.linear_lm_head, autocast=config.autocast)
     thought_head: ThoughtHead | None = None
     interpreter: Afresh | Onward | None = None
     if "reasoner" in used and config.max_reasoning_len:

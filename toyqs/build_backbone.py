@@ -28,7 +28,8 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int) -> Backbone:
 
     from toyqs.model.transformer import TransformerBackbone
 
-    return TransformerBackbone(AutoConfig.for_model(config.backbone, **_sizes(config, width)))
+    sizes = AutoConfig.for_model(config.backbone, **_sizes(config, width))
+    return TransformerBackbone(sizes, autocast=config.autocast, recompute=config.gradient_checkpointing)
 
 
 def _sizes(config: RunConfig, width: int) -> dict[str, Any]:

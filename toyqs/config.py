@@ -113,6 +113,8 @@ class RunConfig:
     wandb_mode: str = "disabled"  # a mirror of the metrics: disabled, offline, online
     device: str = "cpu"  # cpu or cuda
     dtype: str = "float32"  # float32 or float64
+    autocast: bool = False  # true: a transformer's matrix products in bfloat16; weights and softmaxes are not
+    gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
     runs_dir: str = "runs"  # where run folders, tables and figures go
     checkpoint_every: int = 0  # steps between checkpoints, from which a killed training goes on; 0: none
     eval_every: int = 0  # steps between evaluations while training; 0: twenty in all

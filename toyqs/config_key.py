@@ -29,7 +29,15 @@ DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
-OUTSIDE_KEY = ("force", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every")
+OUTSIDE_KEY = (
+    "force",
+    "controls",
+    "wandb_mode",
+    "runs_dir",
+    "processes",
+    "checkpoint_every",
+    "gradient_checkpointing",
+)
 
 # Settings newer than runs that are kept, with the value that says what was done before: at it they stay out
 # of the hash, so that a new setting does not give old runs another name.
@@ -41,6 +49,7 @@ ADDED: dict[str, Any] = {
     "model_n_layer": 2,
     "model_n_head": 2,
     "model_n_kv_head": None,
+    "autocast": False,
     "temperature": 0.1,
     "temperature_scale": "absolute",
     "clip_ratio": 0.2,

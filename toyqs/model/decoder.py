@@ -17,6 +17,7 @@ from transformers import AutoModel, PretrainedConfig
 
 from toyqs.model.backbone import FAMILIES
 from toyqs.model.layers import Rule, Stacked
+from toyqs.model.recomputed import recompute_layers
 
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
@@ -24,12 +25,16 @@ DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 class Decoder(nn.Module):
     """A model of one of the `FAMILIES` up to its last norm, without token table, LM head and dropout."""
 
-    def __init__(self, config: PretrainedConfig, attention: str) -> None:
+    def __init__(
+        self, config: PretrainedConfig, attention: str, *, autocast: bool = False, recompute: bool = False
+    ) -> None:
         """Declare the weights; their initial values are drawn by the library's own rules.
 
         Args:
             config: the library's; vocabulary and dropout are not used.
             attention: the name of a registered attention function.
+            autocast: whether matrix products are taken in bfloat16; the weights stay as they are.
+            recompute: whether layers are run again in the backward pass, which saves memory.
 
         Raises:
             ValueError: a family whose branches are not tested, attention within a window, rotary positions
@@ -49,6 +54,9 @@ class Decoder(nn.Module):
         for module in code.modules():
             for name, weight in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(weight.to("meta")))
+        if recompute:
+            recompute_layers(code)
+        self.autocast = autocast
         self._code = (code,)  # in a tuple it is no part of this module
 
     def forward(self, embeddings: Tensor, positions: Tensor, **told: Any) -> Tensor:
@@ -61,7 +69,9 @@ class Decoder(nn.Module):
         """
         weights = {name: weight.squeeze(0) for name, weight in self.weights.named_parameters()}
         inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
-        return functional_call(self._code[0], weights, kwargs=inputs).last_hidden_state
+        with torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast):
+            outputs = functional_call(self._code[0], weights, kwargs=inputs).last_hidden_state
+        return outputs.to(embeddings.dtype)
 
 
 def _refuse(config: PretrainedConfig) -> None:

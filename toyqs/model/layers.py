@@ -171,8 +171,18 @@ class Head(Stacked):
     zero.
     """
 
-    def __init__(self, num_seeds: int, widths: Sequence[int], vocab_size: int, linear: bool = True) -> None:
+    def __init__(
+        self,
+        num_seeds: int,
+        widths: Sequence[int],
+        vocab_size: int,
+        linear: bool = True,
+        *,
+        autocast: bool = False,
+    ) -> None:
+        """Declare the weights; with `autocast` products, and so the logits, are rounded to bfloat16."""
         super().__init__()
+        self.autocast = autocast
         hidden = 512
         self.widths = tuple(widths)
         first = vocab_size if linear else hidden
@@ -190,6 +200,13 @@ class Head(Stacked):
 
     def forward(self, features: Sequence[Tensor | None]) -> Tensor:
         """Features (S, ..., width_i), broadcast against each other, None: left out -> (S, ..., V)."""
+        if not self.autocast:
+            return self._logits(features)
+        given = next(x for x in features if x is not None)
+        with torch.autocast(given.device.type, torch.bfloat16):
+            return self._logits(features).to(given.dtype)
+
+    def _logits(self, features: Sequence[Tensor | None]) -> Tensor:
         (first, feature), *others = ((i, x) for i, x in enumerate(features) if x is not None)
         out = affine(feature, self.get_parameter(f"weight_{first}"), self.bias)
         for index, feature in others:

@@ -48,10 +48,10 @@ class Branches(NamedTuple):
 class TransformerBackbone(Backbone):
     """A decoder of the library's; the inlet is the identity, I = D."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        """Build the decoder; `config` and what it may be are as in `Decoder`."""
+    def __init__(self, config: PretrainedConfig, *, autocast: bool = False, recompute: bool = False) -> None:
+        """Build the decoder; the arguments are as in `Decoder`."""
         super().__init__()
-        self.decoder = Decoder(config, ATTENTION)
+        self.decoder = Decoder(config, ATTENTION, autocast=autocast, recompute=recompute)
         self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
         self.longest = config.max_position_embeddings
 
@@ -183,7 +183,10 @@ def _attend_in_branches(query: Tensor, last: KeyValue, step: _Step, layer: int) 
         keys, values = step.state.prefix[layer]
         prefix = (query.flatten(2, 4) @ keys.transpose(-1, -2)).view(*query.shape[:-1], -1)
         scores.append(prefix + step.beyond)
-    weights = torch.cat(scores, -1).softmax(-1)
+    together = torch.cat(scores, -1)
+    # Also under autocast, whose softmax on a CPU is as coarse as the scores.
+    precise = torch.promote_types(together.dtype, torch.float32)
+    weights = together.softmax(-1, dtype=precise).to(query.dtype)
     at_own, at_prefix = weights.split((len(own), weights.shape[-1] - len(own)), -1)
     # Taken apart by unbind: the gradient of a selection is as large as what it is taken from.
     parts = zip(at_own.unsqueeze(-1).unbind(-2), own, strict=True)
