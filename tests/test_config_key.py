@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.run_folders import written
-from toyqs import config_key, finished
+from toyqs import config_key, finished, pretrained
 from toyqs.config import RunConfig
 from toyqs.config_key import ADDED, OUTSIDE_KEY, run_key, settings
 from toyqs.tasks.rev_prog import RevProg
@@ -19,9 +19,12 @@ BASE = replace(RunConfig(), max_steps=100)
 # Another value of every key, on top of settings in which each of them matters.
 OTHER: dict[str, Any] = {
     "backbone": "gpt2",
+    "pretrained": str(Path(__file__).parent / "checkpoint"),  # a config.json alone
+    "lora_rank": 4,
     "model_n_layer": 3,
     "model_n_head": 4,
     "model_n_kv_head": 1,
+    "autocast": True,
     "base_lm_hidden_dim": 9,
     "reasoner_hidden_dim": 33,
     "interpreter_hidden_dim": 31,
@@ -103,6 +106,12 @@ OTHER: dict[str, Any] = {
     "eval_sequences": 17,
     "task": RevProg(k=2),
 }
+
+
+@pytest.fixture(autouse=True)
+def _content_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pretrained model need not be there."""
+    monkeypatch.setattr(pretrained, "identity", lambda name: f"content of {name}")
 
 
 def key(**changed: Any) -> str:
@@ -212,6 +221,7 @@ GUMBEL = {"thoughts": "gumbel", "objective": "pathwise"}
 COCONUT = {"thoughts": "deterministic", "objective": "pathwise"}
 WITHOUT = {"use_reasoner": False}
 ZERO = {"max_reasoning_len": 0}
+OF_ALL = {"backbone", "pretrained", "lora_rank", "autocast"}  # whether a model thinks or not
 IDLE_WITHOUT_REASONER = [
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
     *(
@@ -223,14 +233,14 @@ IDLE_WITHOUT_REASONER = [
         "max_reasoning_len",
     ),
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
-    *("entropy_schedule", "train_nll_num", *(set(ADDED) - {"backbone"})),
+    *("entropy_schedule", "train_nll_num", *(set(ADDED) - OF_ALL)),
 ]
 # Start and end are heard where no symbol is between them, and so may be the token after them.
 OF_EMPTY_THOUGHTS = {"different_eot", "add_last_context_token"}
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
     *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
-    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "backbone", "use_residual"} - OF_EMPTY_THOUGHTS),
+    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "use_residual", *OF_ALL} - OF_EMPTY_THOUGHTS),
 ]
 
 

@@ -23,13 +23,19 @@ EDGES: dict[str, set[str]] = {
     "cost": set(),
     "model": {"types", "streams", "numerics"},
     "objectives": {"types", "numerics"},
-    "tasks": {"types"},
+    "cache": set(),
+    "smollm2": {"cache"},
+    "pretrained": {"smollm2"},
+    "tasks": {"types", "cache", "pretrained"},
     "config": {"tasks", "model.roles"},
     "traits": {"config", "model.roles", "objectives"},
     "finished": {"config"},
     "idle": {"config", "objectives", "traits"},
-    "config_key": {"config", "finished", "idle", "model.roles", "traits"},
+    "config_key": {
+        "config", "finished", "idle", "model.roles", "pretrained", "pretrained_checks", "traits",
+    },
     "refusal": set(),
+    "pretrained_checks": {"config", "model.backbone", "pretrained", "refusal", "traits"},
     "extent_checks": {"config", "objectives", "refusal", "traits"},
     "learned_reward_checks": {"config", "objectives", "refusal"},
     "reading_checks": {"config", "refusal", "traits"},
@@ -43,7 +49,7 @@ EDGES: dict[str, set[str]] = {
     "backbone_checks": {"config", "refusal", "traits"},
     "config_checks": {
         "backbone_checks", "config", "config_key", "model.backbone", "model.roles", "objectives",
-        "reference_checks", "refusal", "thinking_checks",
+        "pretrained_checks", "reference_checks", "refusal", "thinking_checks",
         "traits",
     },
     "presets": set(),
@@ -59,10 +65,11 @@ EDGES: dict[str, set[str]] = {
     "train": {"types", "streams", "objectives", "drawn", "hard", "references", "settings", "signal", "state"},
     "evaluate": {"types", "streams", "objectives", "hard"},
     "build_beside": {"config", "model", "objectives", "traits"},
-    "build_backbone": {"config", "model", "traits"},
+    "build_backbone": {"config", "model", "pretrained", "traits"},
+    "build_pretrained": {"config", "model", "pretrained"},
     "build": {
-        "types", "streams", "build_backbone", "build_beside", "config", "traits", "model", "objectives",
-        "settings", "tasks", "train", "evaluate",
+        "types", "streams", "build_backbone", "build_beside", "build_pretrained", "config", "traits", "model",
+        "objectives", "settings", "tasks", "train", "evaluate",
     },
     "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
     "answers": {
@@ -113,7 +120,11 @@ PACKAGES: dict[str, set[str]] = {
     "cost": {"torch"},
     "model": {"torch", "transformers"},  # the latter: model/transformer.py, which only its users load
     "objectives": {"torch"},
-    "tasks": {"numpy", "torch"},
+    "cache": set(),
+    "smollm2": {"torch", "transformers"},
+    "pretrained": {"huggingface_hub", "safetensors", "torch"},
+    "tasks": {"datasets", "numpy", "tokenizers", "torch"},  # the text of a hub, and a checkpoint's tokens
+    "pretrained_checks": set(),
     "config": {"hydra", "omegaconf"},
     "traits": set(),
     "idle": set(),
@@ -142,6 +153,7 @@ PACKAGES: dict[str, set[str]] = {
     "build_beside": set(),
     "build": {"torch"},
     "build_backbone": {"transformers"},
+    "build_pretrained": {"torch"},
     "build_kept": {"safetensors", "torch"},
     "answers": {
         "lm_eval",
@@ -172,7 +184,8 @@ PACKAGES: dict[str, set[str]] = {
     "bench": {"torch"},
 }
 
-ONLY_INSIDE_FUNCTIONS = {"wandb"}  # slow to import and asked for rarely
+# Slow to import and asked for rarely, or not installed as a rule.
+ONLY_INSIDE_FUNCTIONS = {"wandb", "huggingface_hub", "datasets", "tokenizers"}
 
 SOURCE_PARTS = ("run.py", "toyqs", "analysis", "bench", "hydra_plugins")
 

@@ -8,13 +8,14 @@ import torch
 
 from toyqs.build_backbone import build_backbone
 from toyqs.build_beside import build_beside
+from toyqs.build_pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
 from toyqs.config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_core import EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
-from toyqs.model.layers import Head, initialise
+from toyqs.model.layers import Head, LMHead, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, Sum, ThoughtOnly
 from toyqs.model.roles import WeightGroups, tie
@@ -57,7 +58,7 @@ def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
         seeds: S of them.
     """
     model = assemble(config, len(seeds))
-    initialise(model, seeds)
+    initialise(model, seeds, given_weights(config, model))
     _start_markers(model, config)
     return model.to(device=config.device, dtype=getattr(torch, config.dtype))
 
@@ -80,10 +81,17 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     width = widths(config)
     used = roles_in_use(config)
     groups = WeightGroups.parse(config.weight_groups)
-    cores = tie(groups, width, used, lambda size, roles: _core(config, num_seeds, size, roles))
+    frozen = frozen_parts(config)
+    cores = tie(groups, width, used, lambda size, roles: _core(config, num_seeds, size, roles, frozen))
     letters = {role: groups.letter(role) for role in used}
     mixer = _mixer(config, num_seeds)
-    head = Head(num_seeds, mixer.widths, vocab_size, config.linear_lm_head, autocast=config.autocast)
+    if config.pretrained is None:
+        head: LMHead = Head(
+            num_seeds, mixer.widths, vocab_size, config.linear_lm_head, autocast=config.autocast
+        )
+    else:
+        table = next(core.tokens for core in cores.values() if core.tokens is not None)
+        head = checkpoint_head(config, table, frozen)
     thought_head: ThoughtHead | None = None
     interpreter: Afresh | Onward | None = None
     if "reasoner" in used and config.max_reasoning_len:
@@ -107,7 +115,7 @@ def _last_token(config: RunConfig) -> int | None:
     return int(config.increment_pos_id_for_last_context_token) if config.add_last_context_token else None
 
 
-def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> ThoughtHead:
+def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> ThoughtHead:
     width, path = config.reasoner_hidden_dim, not member(config).scores
     num_symbols = config.thought_vocab or config.task.vocab_size
     match thoughts_of(config):
@@ -124,7 +132,9 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: Head | None) -> Tho
             return TokenHead(num_seeds, width, num_symbols, shared, ends=config.variable_len)
 
 
-def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Core:
+def _core(
+    config: RunConfig, num_seeds: int, width: int, roles: list[str], frozen: FrozenParts | None
+) -> Core:
     """The core of some roles, with just the tables that they read."""
     thinks = "reasoner" in roles or "interpreter" in roles
     onward = config.interpreter_start == "onward"
@@ -142,10 +152,11 @@ def _core(config: RunConfig, num_seeds: int, width: int, roles: list[str]) -> Co
     speed = (config.meta_token_mode, config.meta_token_scale)
     return CORES[kind](
         num_seeds,
-        build_backbone(config, num_seeds, width),
+        build_backbone(config, num_seeds, width, frozen and frozen.decoder),
         num_tokens=config.task.vocab_size if reads_tokens else 0,
         num_thought_symbols=own_symbols,
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
+        frozen_tokens=frozen and frozen.tokens,
     )
 
 

@@ -6,19 +6,20 @@ from typing import Any
 
 from toyqs.config import RunConfig
 from toyqs.model.backbone import Backbone
+from toyqs.model.frozen import Frozen
 from toyqs.model.gru import GRU
-from toyqs.traits import tokens_ahead
+from toyqs.pretrained import located
+from toyqs.traits import longest_sequence
 
-MARKERS = 2  # that a thought adds to its symbols
 
-
-def build_backbone(config: RunConfig, num_seeds: int, width: int) -> Backbone:
+def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen | None = None) -> Backbone:
     """A memory of one width, its weights zero.
 
     Args:
         config: resolved.
         num_seeds: S; 1 for a transformer.
         width: D.
+        frozen: a pretrained decoder's weights, to which adapters are added; None: it learns itself.
     """
     if config.backbone == "gru":
         return GRU(num_seeds, width)
@@ -28,18 +29,21 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int) -> Backbone:
 
     from toyqs.model.transformer import TransformerBackbone
 
-    sizes = AutoConfig.for_model(config.backbone, **_sizes(config, width))
-    return TransformerBackbone(sizes, autocast=config.autocast, recompute=config.gradient_checkpointing)
+    if config.pretrained is None:
+        found = AutoConfig.for_model(config.backbone, **_sizes(config, width))
+    else:
+        found = AutoConfig.from_pretrained(located(config.pretrained))
+    autocast, recompute = config.autocast, config.gradient_checkpointing
+    return TransformerBackbone(found, frozen, config.lora_rank, autocast=autocast, recompute=recompute)
 
 
 def _sizes(config: RunConfig, width: int) -> dict[str, Any]:
     """A decoder's sizes under the library's names."""
-    longest = config.task.length(config.seq_len) + config.max_reasoning_len + MARKERS + tokens_ahead(config)
     sizes = {
         "hidden_size": width,
         "num_hidden_layers": config.model_n_layer,
         "num_attention_heads": config.model_n_head,
-        "max_position_embeddings": longest,
+        "max_position_embeddings": longest_sequence(config),
     }
     if config.backbone == "gpt2":
         return sizes

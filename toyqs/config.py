@@ -25,6 +25,8 @@ class RunConfig:
     backbone: str = (
         "gru"  # the memory of every core: gru, or a transformer: gpt2, llama, mistral, qwen2, qwen3
     )
+    pretrained: str | None = None  # a checkpoint's folder or hub name; it says what backbone and widths are
+    lora_rank: int = 0  # R of the adapters that learn beside its frozen weights; 0: all weights learn
     model_n_layer: int = 2  # layers of a transformer
     model_n_head: int = 2  # its attention heads; they divide every width
     model_n_kv_head: int | None = None  # heads of keys and values, but in gpt2; None: as many

@@ -19,6 +19,7 @@ from toyqs.objectives.family import family
 from toyqs.objectives.objective import REWARDS
 from toyqs.objectives.policy import ADVANTAGE_SCALES
 from toyqs.objectives.reinforce import GROUP_BASELINES, OF_PREDICTIONS
+from toyqs.pretrained_checks import check_pretrained
 from toyqs.reference_checks import REFERENCES, check_reference
 from toyqs.refusal import Refusal, refusing
 from toyqs.thinking_checks import SAMPLERS, THOUGHTS, check_thinking
@@ -63,7 +64,7 @@ AT_LEAST = {
     **dict.fromkeys(("model_n_layer", "model_n_head", "model_n_kv_head"), 1),
     **{"critic_loss_beta": 0, "inner_steps": 1, "n_tokens_ahead": 1, "ahead_decay": 0, "gate_floor": 0},
     **{"teacher_forcing_weight": 0, "latent_dim": 1, "prior_beta": 0, "min_reasoning_len": 1},
-    **{"length_penalty": 0, "punish_unfinished": 0, "checkpoint_every": 0},
+    **{"length_penalty": 0, "punish_unfinished": 0, "checkpoint_every": 0, "lora_rank": 0},
     **dict.fromkeys(("clip_gradients", "eval_every", "reference_decay", "thought_kl_beta"), 0),
 }
 
@@ -86,6 +87,7 @@ def check(config: RunConfig) -> list[str]:
     _check_seed(config.seed)
     _check_one_width(config)
     _check_groups(config)
+    check_pretrained(config)
     notes = _notes(config)
     config = resolved(config)
     if config.data_loader_batch_size % config.grad_acc:

@@ -7,10 +7,11 @@ import json
 from dataclasses import fields, replace
 from typing import Any
 
-from toyqs import finished
+from toyqs import finished, pretrained
 from toyqs.config import RunConfig
 from toyqs.idle import idle_keys
 from toyqs.model.roles import WeightGroups
+from toyqs.pretrained_checks import with_checkpoint
 from toyqs.traits import (
     WIDTHS,
     has_policy_loss,
@@ -46,6 +47,8 @@ ADDED: dict[str, Any] = {
     "reward_beta": 1.0,
     "reference": None,
     "backbone": "gru",
+    "pretrained": None,
+    "lora_rank": 0,
     "model_n_layer": 2,
     "model_n_head": 2,
     "model_n_kv_head": None,
@@ -94,6 +97,8 @@ ADDED: dict[str, Any] = {
 def resolved(config: RunConfig) -> RunConfig:
     """The settings with everything filled in that follows from others: variants, widths, forced choices."""
     config = replace(config, **DEBUG_VARIANTS.get(config.debug_cfg or "", {}), debug_cfg=None)
+    if config.pretrained is not None:
+        config = with_checkpoint(config, config.pretrained)
     if config.model_hidden_dim is not None:
         widths: dict[str, Any] = dict.fromkeys(WIDTHS, config.model_hidden_dim)
         config = replace(config, **widths, model_hidden_dim=None)
@@ -156,7 +161,7 @@ def run_key(config: RunConfig, seed: int) -> str:
     Returns:
         16 hex digits of the hash of all settings that can matter and of RESULTS_VERSION. A task with an
         `identity()`, such as the content of its file, is hashed by that instead of by its knobs, and a
-        run that is referred to by its files' content.
+        checkpoint or a run that is referred to by its files' content.
     """
     columns = settings(config, seed)
     del columns["info"]
@@ -164,6 +169,8 @@ def run_key(config: RunConfig, seed: int) -> str:
     if hasattr(config.task, "identity"):
         columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
         columns["task.identity"] = config.task.identity()
+    if name := columns.get("pretrained"):
+        columns["pretrained"] = pretrained.identity(name)
     if run := columns.get("reference_run"):
         columns["reference_run"] = finished.identity(run)
     text = json.dumps(columns | {"results_version": RESULTS_VERSION}, sort_keys=True)

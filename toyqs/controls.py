@@ -38,7 +38,8 @@ def matched_controls(
     """The controls that tell thinking from more training and from more parameters.
 
     compute_matched  the base LM alone, its steps multiplied by the ratio of counted FLOPs per step
-    param_matched    a plain model of the same backbone, as wide as gives it the nearest number of parameters
+    param_matched    a plain model of the same backbone, as wide as gives it the nearest number of parameters;
+                     not with a checkpoint, whose width is what it is
 
     Args:
         config: a thinking run, max_steps resolved.
@@ -50,11 +51,11 @@ def matched_controls(
     """
     plain = _plain(config)
     ratio = max(1, round(cost(config).flops_per_step / cost(plain).flops_per_step))
+    controls = {"compute_matched": replace(plain, max_steps=ratio * config.max_steps)}
+    if config.pretrained is not None:
+        return controls
     width = matched_width(plain, parameters(config), parameters)
-    return {
-        "compute_matched": replace(plain, max_steps=ratio * config.max_steps),
-        "param_matched": replace(plain, base_lm_hidden_dim=width),
-    }
+    return controls | {"param_matched": replace(plain, base_lm_hidden_dim=width)}
 
 
 def _plain(config: RunConfig) -> RunConfig:

@@ -11,6 +11,8 @@ WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 
 KEPT = ("ema", "initial", "checkpoint")  # references that are a model kept beside the one that trains
 
+MARKERS = 2  # that a thought adds to its symbols
+
 EM_DASH = "\N{EM DASH}"
 
 WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
@@ -63,7 +65,8 @@ def mixing_of(config: RunConfig) -> str:
     if config.use_residual:
         return "sum"
     if config.mixing == "auto":
-        return "add" if config.simple_lm_head else "concat"
+        together = "concat" if config.pretrained is None else "logits"
+        return "add" if config.simple_lm_head else together
     return config.mixing
 
 
@@ -84,6 +87,11 @@ def speaks_alone(config: RunConfig) -> bool:
 def tokens_ahead(config: RunConfig) -> int:
     """N: how many tokens each position predicts; a model without thoughts is a plain language model."""
     return config.n_tokens_ahead if config.use_reasoner else 1
+
+
+def longest_sequence(config: RunConfig) -> int:
+    """Positions that a transformer needs for a sequence, its longest thought and the tokens ahead."""
+    return config.task.length(config.seq_len) + config.max_reasoning_len + MARKERS + tokens_ahead(config)
 
 
 def goes_on(config: RunConfig) -> bool:

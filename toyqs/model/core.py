@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.backbone import Backbone
+from toyqs.model.frozen import FrozenTable
 from toyqs.model.layers import Table, pick_rows
 from toyqs.model.markers import Markers
 from toyqs.types import BranchState
@@ -26,6 +27,7 @@ class Core(nn.Module):
         num_tokens: int,
         num_thought_symbols: int,
         markers: Markers | None,
+        frozen_tokens: FrozenTable | None = None,
     ) -> None:
         """Build the tables.
 
@@ -36,10 +38,13 @@ class Core(nn.Module):
             num_thought_symbols: rows of a thought table of its own; 0: thought symbols, if any, are
                 tokens and share their table.
             markers: None: no role thinks or reads thoughts.
+            frozen_tokens: a token table that does not learn, in place of one that does.
         """
         super().__init__()
         self.backbone = backbone
-        self.tokens = Table(num_seeds, num_tokens, backbone.width) if num_tokens else None
+        self.tokens: Table | FrozenTable | None = None
+        if num_tokens:
+            self.tokens = frozen_tokens or Table(num_seeds, num_tokens, backbone.width)
         self.thoughts = Table(num_seeds, num_thought_symbols, backbone.width) if num_thought_symbols else None
         self.markers = markers
 
@@ -56,7 +61,7 @@ class Core(nn.Module):
         tables = (markers,) if symbols is None else (markers, symbols.weight)
         return self.backbone.inlet(torch.cat(tables, dim=1))
 
-    def symbol_table(self) -> Table | None:
+    def symbol_table(self) -> Table | FrozenTable | None:
         """Where `thought_rows` has the thought symbols from; None: they are no rows."""
         return self.thoughts or self.tokens
 

@@ -2,7 +2,8 @@
 
 The library's modules are its code alone; the weights are in `Decoder.weights`, under the library's names, and
 are lent to that code in every call. So clipping, optimiser, weight files and initial values need not know of
-it. Needs the package transformers. Of the stack of seeds it takes one: S = 1.
+it. A frozen decoder's are lent in the same way and are no weights of this module; its adapters are. Needs the
+package transformers. Of the stack of seeds it takes one: S = 1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch.func import functional_call
 from transformers import AutoModel, PretrainedConfig
 
 from toyqs.model.backbone import FAMILIES
+from toyqs.model.frozen import Frozen
 from toyqs.model.layers import Rule, Stacked
+from toyqs.model.lora import adapted
 from toyqs.model.recomputed import recompute_layers
 
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
@@ -26,13 +29,23 @@ class Decoder(nn.Module):
     """A model of one of the `FAMILIES` up to its last norm, without token table, LM head and dropout."""
 
     def __init__(
-        self, config: PretrainedConfig, attention: str, *, autocast: bool = False, recompute: bool = False
+        self,
+        config: PretrainedConfig,
+        attention: str,
+        frozen: Frozen | None = None,
+        rank: int = 0,
+        *,
+        autocast: bool = False,
+        recompute: bool = False,
     ) -> None:
         """Declare the weights; their initial values are drawn by the library's own rules.
 
         Args:
             config: the library's; vocabulary and dropout are not used.
             attention: the name of a registered attention function.
+            frozen: the weights under the library's names, which adapters are trained beside; None: the
+                weights are trained themselves.
+            rank: of the adapters.
             autocast: whether matrix products are taken in bfloat16; the weights stay as they are.
             recompute: whether layers are run again in the backward pass, which saves memory.
 
@@ -50,7 +63,8 @@ class Decoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             code = AutoModel.from_config(config, attn_implementation=attention)
         code.set_input_embeddings(None)
-        self.weights = _declare(code, "", code)
+        self.frozen = frozen
+        self.weights = _declare(code, "", code) if frozen is None else adapted(code, rank)
         for module in code.modules():
             for name, weight in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(weight.to("meta")))
@@ -67,7 +81,10 @@ class Decoder(nn.Module):
             positions: (B or 1, n) long.
             told: goes to the attention function as it is.
         """
-        weights = {name: weight.squeeze(0) for name, weight in self.weights.named_parameters()}
+        if self.frozen is None:
+            weights = {name: weight.squeeze(0) for name, weight in self.weights.named_parameters()}
+        else:
+            weights = self.frozen.tensors()
         inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
         with torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast):
             outputs = functional_call(self._code[0], weights, kwargs=inputs).last_hidden_state

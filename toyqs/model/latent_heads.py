@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Head, Linear, Stacked, normal
+from toyqs.model.layers import Linear, LMHead, Stacked, normal
 from toyqs.model.thoughts import Symbols, ThoughtHead, TokenHead
 from toyqs.numerics import log_softmax, row_sums
 
@@ -169,7 +169,7 @@ class GumbelHead(TokenHead):
         num_seeds: int,
         width: int,
         num_symbols: int,
-        shared: Head | None = None,
+        shared: LMHead | None = None,
         *,
         temperature: float,
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toyqs.model.core import Core
 from toyqs.model.critic import ValueHead
 from toyqs.model.interpreter import Afresh, Onward
-from toyqs.model.layers import Head, pick_rows
+from toyqs.model.layers import LMHead, pick_rows
 from toyqs.model.mixing import Mixer
 from toyqs.model.reward_model import RewardModel, RewardOfPrediction
 from toyqs.model.thoughts import ThoughtHead, think
@@ -47,7 +47,7 @@ class LatentReasoner(nn.Module):
         self,
         letters: Mapping[str, str],
         cores: Mapping[str, Core],
-        head: Head,
+        head: LMHead,
         mixer: Mixer,
         thought_head: ThoughtHead | None = None,
         interpreter: Afresh | Onward | None = None,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from toyqs.model.frozen import FrozenTable
 from toyqs.numerics import LANES
 from toyqs.streams import stream
 
@@ -44,7 +45,7 @@ class Stacked(nn.Module):
         return parameter
 
 
-def initialise(model: nn.Module, seeds: Sequence[int]) -> None:
+def initialise(model: nn.Module, seeds: Sequence[int], given: Mapping[str, Tensor] | None = None) -> None:
     """Fill every parameter from streams keyed by seed and parameter name.
 
     A parameter of one name starts alike in every model that has it, whatever else the model holds.
@@ -52,6 +53,7 @@ def initialise(model: nn.Module, seeds: Sequence[int]) -> None:
     Args:
         model: built of Stacked modules for len(seeds) seeds.
         seeds: one per entry of the leading axis.
+        given: parameter name -> values of its shape but the seed axis, which take the place of the stream.
     """
     for module_name, module in model.named_modules():
         if not isinstance(module, Stacked):
@@ -60,6 +62,9 @@ def initialise(model: nn.Module, seeds: Sequence[int]) -> None:
             parameter = getattr(module, name)
             full_name = f"{module_name}.{name}" if module_name else name
             with torch.no_grad():
+                if given and full_name in given:
+                    parameter.copy_(given[full_name])
+                    continue
                 for index, seed in enumerate(seeds):
                     # Drawn in float64 so that both precisions start from the same numbers.
                     values = torch.empty(parameter.shape[1:], dtype=torch.float64)
@@ -212,3 +217,27 @@ class Head(Stacked):
         for index, feature in others:
             out = out + affine(feature, self.get_parameter(f"weight_{index}"))
         return out if self.rest is None else self.rest(out)
+
+
+class TableHead(nn.Module):
+    """The LM head of a checkpoint: every feature meets the same rows, logits = Σ_i x_i Eᵀ.
+
+    Where the checkpoint ties them, E is the token table itself.
+    """
+
+    def __init__(self, table: Table | FrozenTable, *, autocast: bool = False) -> None:
+        """Take a table; with `autocast` products, and so the logits, are rounded to bfloat16."""
+        super().__init__()
+        self.table = table
+        self.autocast = autocast
+        self.widths = (table.weight.shape[-1],)
+
+    def forward(self, features: Sequence[Tensor | None]) -> Tensor:
+        """Features (S, ..., D), broadcast against each other, None: left out -> (S, ..., V)."""
+        given = [x for x in features if x is not None]
+        with torch.autocast(given[0].device.type, torch.bfloat16, enabled=self.autocast):
+            out, *others = (affine(x, self.table.weight.transpose(1, 2)) for x in given)
+        return sum(others, out).to(given[0].dtype)
+
+
+LMHead = Head | TableHead

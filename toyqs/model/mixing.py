@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import Head, Linear, Stacked, normal
+from toyqs.model.layers import Head, Linear, LMHead, Stacked, normal
 from toyqs.numerics import row_sums
 
 Mixed = tuple[list[Tensor], Tensor | None]
@@ -35,7 +35,7 @@ class Mixer(Stacked):
         """Features of the head, and the openness."""
 
     def predict(
-        self, head: Head, base: Tensor | None, reading: Tensor | None, floor: float = 0.0
+        self, head: LMHead, base: Tensor | None, reading: Tensor | None, floor: float = 0.0
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (S, B, T, K, V), and the openness."""
         features, opening = self(base, reading, floor)
@@ -162,7 +162,7 @@ class Logits(Mixer):
         return [base, reading], _openness(self.opening(base, reading), floor).squeeze(-1)
 
     def predict(
-        self, head: Head, base: Tensor | None, reading: Tensor | None, floor: float = 0.0
+        self, head: LMHead, base: Tensor | None, reading: Tensor | None, floor: float = 0.0
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (S, B, T, K, V), and the openness."""
         features, opening = self(base, reading, floor)
@@ -202,7 +202,7 @@ class Sum(ThoughtOnly):
         super().__init__(width, width)
 
     def predict(
-        self, head: Head, base: Tensor | None, reading: Tensor | None, floor: float = 0.0
+        self, head: LMHead, base: Tensor | None, reading: Tensor | None, floor: float = 0.0
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (S, B, T, K, V), and no openness."""
         alone, opening = super().predict(head, base, None, floor)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.core import START, Core, advance, marker, where_live
-from toyqs.model.layers import Head, Linear
+from toyqs.model.layers import Linear, LMHead
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts
 
@@ -99,7 +99,13 @@ class TokenHead(ThoughtHead):
     """
 
     def __init__(
-        self, num_seeds: int, width: int, num_symbols: int, shared: Head | None = None, *, ends: bool = False
+        self,
+        num_seeds: int,
+        width: int,
+        num_symbols: int,
+        shared: LMHead | None = None,
+        *,
+        ends: bool = False,
     ) -> None:
         super().__init__()
         self.shared = shared

@@ -23,6 +23,7 @@ from transformers import AttentionInterface, PretrainedConfig
 
 from toyqs.model.backbone import Backbone
 from toyqs.model.decoder import Decoder
+from toyqs.model.frozen import Frozen
 
 ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
 
@@ -48,10 +49,18 @@ class Branches(NamedTuple):
 class TransformerBackbone(Backbone):
     """A decoder of the library's; the inlet is the identity, I = D."""
 
-    def __init__(self, config: PretrainedConfig, *, autocast: bool = False, recompute: bool = False) -> None:
-        """Build the decoder; the arguments are as in `Decoder`."""
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        frozen: Frozen | None = None,
+        rank: int = 0,
+        *,
+        autocast: bool = False,
+        recompute: bool = False,
+    ) -> None:
+        """Build the decoder; what the arguments may be is said in `Decoder`."""
         super().__init__()
-        self.decoder = Decoder(config, ATTENTION, autocast=autocast, recompute=recompute)
+        self.decoder = Decoder(config, ATTENTION, frozen, rank, autocast=autocast, recompute=recompute)
         self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
         self.longest = config.max_position_embeddings
 

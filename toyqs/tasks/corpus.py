@@ -9,6 +9,8 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+from toyqs.cache import cache_folder
+
 TIMEOUT_SECONDS = 20
 
 # name: (address, sha256)
@@ -70,11 +72,6 @@ def dataset_text(name: str) -> str:
             )
         _keep(name, cached, data)
     return data.decode("utf-8")
-
-
-def cache_folder() -> Path:
-    """TOYQS_CACHE, or ~/.cache/toyqs."""
-    return Path(os.environ.get("TOYQS_CACHE") or "~/.cache/toyqs").expanduser()
 
 
 def _download(name: str, address: str) -> bytes:

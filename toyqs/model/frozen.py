@@ -1,0 +1,42 @@
+"""Weights that are read and never trained.
+
+They are no parameters: optimiser, clipping, weight files and counts know nothing of them. Copies of a model
+share them, and so do all cores that are given the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Frozen(nn.Module):
+    """Named tensors without a seed axis."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name.replace(".", "/"), tensor, persistent=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name -> tensor."""
+        return {name.replace("/", "."): tensor for name, tensor in self.named_buffers()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
+        return self
+
+
+class FrozenTable(nn.Module):
+    """Rows such as token embeddings, (1, n, D) as a `Table` of one seed has them."""
+
+    weight: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        """Hold rows (n, D)."""
+        super().__init__()
+        self.register_buffer("weight", rows.unsqueeze(0), persistent=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTable:
+        return self

@@ -1,0 +1,58 @@
+"""Low-rank adapters: what a core learns over a decoder that is frozen."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from toyqs.model.layers import Stacked, uniform
+
+SCALE = 2.0  # α / R: peft's lora_alpha is twice the rank
+ADAPTED = ("Linear", "Conv1D")  # the library's affine maps; Conv1D is GPT-2's name for one
+
+
+class Adapter(Stacked):
+    """output + α / R · B A input, beside one affine map: A (1, R, in), B (1, out, R) and 0 at first.
+
+    Source: Hu et al. 2021, "LoRA: Low-rank adaptation of large language models".
+    """
+
+    def __init__(self, width: int, out: int, rank: int) -> None:
+        super().__init__()
+        self.down = self.declare("A", (1, rank, width), uniform(1.0 / math.sqrt(width)))
+        self.up = self.declare("B", (1, out, rank), lambda values, _: values.zero_())
+
+    def hook(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        """To be registered as the map's forward hook."""
+        inner = inputs[0] @ self.down[0].t()
+        return output + SCALE * (inner @ self.up[0].t())
+
+
+def adapted(module: nn.Module, rank: int) -> nn.Module:
+    """Put an adapter beside every affine map of the library's modules.
+
+    Args:
+        module: of the library; hooks are registered in it.
+        rank: R.
+
+    Returns:
+        The adapters, in a tree of the modules' names.
+    """
+    if type(module).__name__ in ADAPTED:
+        out, width = _sizes(module)
+        adapter = Adapter(width, out, rank)
+        module.register_forward_hook(adapter.hook)
+        return adapter
+    tree = nn.Module()
+    for name, child in module.named_children():
+        inner = adapted(child, rank)
+        if next(inner.parameters(), None) is not None:
+            tree.add_module(name, inner)
+    return tree
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    """Outputs and inputs of an affine map; a Conv1D's matrix lies the other way round."""
+    first, second = module.weight.shape  # type: ignore[misc]
+    return (first, second) if type(module).__name__ == "Linear" else (second, first)
