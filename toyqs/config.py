@@ -13,8 +13,11 @@ from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.s5 import S5
+from toyqs.tasks.token_text import TokenText
 
-TASKS: dict[str, type] = {kind.name: kind for kind in (RevProg, Iterate, S5, HiddenMarkov, CharText)}
+TASKS: dict[str, type] = {
+    kind.name: kind for kind in (RevProg, Iterate, S5, HiddenMarkov, CharText, TokenText)
+}
 
 
 @dataclass
@@ -22,9 +25,7 @@ class RunConfig:
     """The keys at the root, their defaults those of the default job; None is written null."""
 
     # the model
-    backbone: str = (
-        "gru"  # the memory of every core: gru, or a transformer: gpt2, llama, mistral, qwen2, qwen3
-    )
+    backbone: str = "gru"  # the memory of every core: gru, or a transformer such as gpt2 or llama
     pretrained: str | None = None  # a checkpoint's folder or hub name; it says what backbone and widths are
     lora_rank: int = 0  # R of the adapters that learn beside its frozen weights; 0: all weights learn
     model_n_layer: int = 2  # layers of a transformer

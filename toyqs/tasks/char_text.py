@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.corpus import DATASETS, dataset_text, read_text
-from toyqs.tasks.task import check_split
-from toyqs.types import Batch
+from toyqs.tasks.windows import Windows
 
 
 @dataclass
-class CharText:
+class CharText(Windows):
     """Predict each next character of a text file; every position counts and thinks.
 
     The vocabulary is the sorted set of the whole file's characters, and an id is a rank in it.
@@ -29,13 +28,12 @@ class CharText:
     inputs     h e l l    3 2 4 4
     targets    e l l o    2 4 4 5
 
-    Splits: the last held_out_fraction of the text is held out, the rest is for training, and no window, its
-    last target included, crosses the border. Training windows start anywhere, uniformly. Held-out windows are
-    spread evenly over the held-out text, in its order and without the generator, so they are the same for
-    every run; they overlap only where that text is shorter than batch_size · seq_len + 1 characters.
+    Splits: the last held_out_fraction of the text is held out, the rest is for training; windows are as
+    `Windows` says.
     """
 
     name: ClassVar[str] = "char_text"
+    unit: ClassVar[str] = "characters"
 
     path: str | None = None  # a UTF-8 text file
     dataset: str | None = None  # a known text, downloaded once; "shake" is tiny Shakespeare
@@ -50,27 +48,17 @@ class CharText:
         Raises:
             ValueError: one line that names the key as typed and the remedy.
         """
-        if not 0 < self.held_out_fraction < 1:
-            raise ValueError(
-                f"task.held_out_fraction={self.held_out_fraction}: is a fraction of the text; "
-                "give more than 0 and less than 1"
-            )
+        self.check_fraction()
         if len(self.alphabet) < 2:
             raise ValueError(
-                f"{self._given}: the text has {len(self.alphabet)} different characters, and at least 2 "
+                f"{self.given}: the text has {len(self.alphabet)} different characters, and at least 2 "
                 "are needed; give another text"
             )
-        for split in ("train", "held_out"):
-            length = len(self._part(split))
-            if length < seq_len + 1:
-                raise ValueError(
-                    f"{self._given}: its {len(self.ids)} characters leave {length} for the {split} split, "
-                    f"and seq_len={seq_len} needs {seq_len + 1}; give a longer text, a smaller seq_len or "
-                    "another task.held_out_fraction"
-                )
+        self.check_lengths(seq_len)
 
     @property
-    def _given(self) -> str:
+    def given(self) -> str:
+        """As in `Windows`."""
         return f"task.dataset={self.dataset}" if self.path is None else f"task.path={self.path}"
 
     @cached_property
@@ -107,64 +95,15 @@ class CharText:
         """(number of characters,) int32: the whole text."""
         return self._encoded[1]
 
-    def _part(self, split: str) -> Tensor:
-        border = len(self.ids) - round(self.held_out_fraction * len(self.ids))
-        return self.ids[:border] if split == "train" else self.ids[border:]
-
     @property
     def vocab_size(self) -> int:
         """V, the number of different characters."""
         return len(self.alphabet)
 
-    def length(self, seq_len: int) -> int:
-        """T = seq_len."""
-        return seq_len
-
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """Training steps that draw as many characters as `epochs` passes through the training text."""
-        return epochs * max(1, len(self._part("train")) // (batch_size * seq_len))
-
-    def held_out_size(self, seq_len: int) -> int:
-        """Number of windows that the held-out text holds side by side."""
-        return max(1, (len(self._part("held_out")) - 1) // seq_len)
-
     def identity(self) -> dict[str, str | float]:
         """What the data depend on: the text itself, wherever it lies, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes() + self.alphabet.encode()).hexdigest()
         return {"sha256": digest, "held_out_fraction": self.held_out_fraction}
-
-    def floor(self) -> float | None:
-        """Unknown for a text."""
-        return None
-
-    def sample(
-        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
-    ) -> Batch:
-        """Windows of the text.
-
-        Args:
-            generator: decides where training windows start; held-out windows do not use it.
-            batch_size: B.
-            seq_len: T.
-            split: "train" or "held_out".
-            progress: ignored.
-
-        Returns:
-            Batch with S = 1, all weights 1, thinking everywhere.
-
-        Raises:
-            ValueError: an unknown split.
-        """
-        check_split(split)
-        part = self._part(split)
-        last = len(part) - seq_len - 1
-        if split == "train":
-            starts = torch.randint(last + 1, (batch_size,), generator=generator)
-        else:
-            starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
-        windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
-        inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
-        return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
 
     def encode(self, text: str) -> Tensor:
         """The ids (n,) long of a text's characters.
@@ -174,7 +113,7 @@ class CharText:
         """
         rank = {character: place for place, character in enumerate(self.alphabet)}
         if unknown := sorted(set(text) - rank.keys()):
-            raise ValueError(f"{self._given}: has no character {unknown[0]!r}, which was asked for")
+            raise ValueError(f"{self.given}: has no character {unknown[0]!r}, which was asked for")
         return torch.tensor([rank[character] for character in text], dtype=torch.long)
 
     def decode(self, ids: Iterable[int]) -> str:

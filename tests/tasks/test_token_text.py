@@ -1,0 +1,139 @@
+"""Text through a checkpoint's tokeniser: what is cut where, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.test_config_checks import accepted, refused
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved, run_key
+from toyqs.tasks.task import Task
+from toyqs.tasks.token_text import TokenText
+from toyqs.traits import EM_DASH, marker_symbol
+
+WORDS = ("<end>", "a", "b", "c", EM_DASH)
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> str:
+    """A checkpoint of words, <end> between documents, and two more tokens in the model than in the text."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({x: i for i, x in enumerate(WORDS)}, unk_token="<end>")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.save(str(folder / "tokenizer.json"))
+    says = {"model_type": "gpt2", "n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 99}
+    (folder / "config.json").write_text(json.dumps(says | {"vocab_size": 7, "eos_token_id": 0}))
+    return str(folder)
+
+
+def written(path: Path, lines: list[Any]) -> str:
+    path.write_text("\n".join(json.dumps(x) for x in lines) + "\n")
+    return str(path)
+
+
+def text_of(tmp_path: Path, text: str, **knobs: Any) -> TokenText:
+    (tmp_path / "text.txt").write_text(text)
+    return TokenText(path=str(tmp_path / "text.txt"), **knobs)
+
+
+def test_worked_example(tmp_path: Path, cut: str) -> None:
+    task: Task = text_of(tmp_path, "a b c a b c a b", tokenizer=cut, think_every=2, held_out_fraction=0.4)
+    assert task.ids.tolist() == [1, 2, 3, 1, 2, 3, 1, 2, 0] and task.border == 5  # type: ignore[attr-defined]
+    task.check(3)
+    batch = task.sample(torch.Generator().manual_seed(0), 8, 3, "train")
+    windows = {tuple(x) for x in torch.cat([batch.inputs, batch.targets[..., -1:]], -1)[0].tolist()}
+    assert windows == {(1, 2, 3, 1), (2, 3, 1, 2)}
+    assert batch.think[0].tolist() == [[False, True, False]] * 8 and bool(batch.weights.all())
+    assert task.sample(torch.Generator(), 2, 3, "held_out").inputs.tolist() == [[[3, 1, 2], [3, 1, 2]]]
+    assert task.encode("b a").tolist() == [2, 1] and task.decode([2, 1]) == "b a"  # type: ignore[attr-defined]
+    assert task.vocab_size == 7 and task.symbols([1, 4, 6]) == ["a", EM_DASH, ""]
+
+
+def test_documents_are_split_whole(tmp_path: Path, cut: str) -> None:
+    lines = [{"question": "a b", "answer": "c"}, {"text": "b b b b b"}, {"text": "c"}]
+    task = TokenText(path=written(tmp_path / "x.jsonl", lines), tokenizer=cut, held_out_fraction=0.5)
+    assert task.ids.tolist() == [1, 2, 3, 0, 2, 2, 2, 2, 2, 0, 3, 0]
+    assert task.border == 10, "not 6, in the middle of the second"
+
+
+def test_a_pretrained_run_s_task_takes_its_tokens(
+    tmp_path: Path, cut: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("backbone_checks", "pretrained_checks"):
+        monkeypatch.setattr(f"toyqs.{module}.find_spec", lambda name: name)
+    task = text_of(tmp_path, "a b c " * 40)
+    config = RunConfig(pretrained=cut, task=task, seq_len=5, thought_vocab=None, meta_token_init=EM_DASH)
+    assert (
+        accepted(**{x: getattr(config, x) for x in ("pretrained", "task", "seq_len", "thought_vocab")}) == []
+    )
+    assert resolved(config).task.tokenizer == cut and marker_symbol(resolved(config)) == 4
+    refused("task=token_text: .*give pretrained=FOLDER", task=task, seq_len=5)
+
+
+def test_a_corpus_is_known_by_its_tokens(tmp_path: Path, cut: str) -> None:
+    def key(task: TokenText) -> str:
+        return run_key(replace(RunConfig(), task=task, max_steps=3), 0)
+
+    one = text_of(tmp_path, "a b c " * 40, tokenizer=cut)
+    copy = tmp_path / "copy.txt"
+    copy.write_text("a  b c " * 40)
+    assert key(one) == key(replace(one, path=str(copy)))
+    others = [replace(one, think_every=2), replace(one, held_out_fraction=0.2)]
+    assert len({key(x) for x in (one, *others)}) == 3
+    copy.write_text("a b b " * 40)
+    assert key(one) != key(replace(one, path=str(copy)))
+
+
+def test_refusals(tmp_path: Path, cut: str) -> None:
+    task = text_of(tmp_path, "a b c " * 40, tokenizer=cut)
+
+    def say(fault: str, **knobs: Any) -> None:
+        with pytest.raises(ValueError, match=fault):
+            replace(task, **knobs).check(5)
+
+    task.check(5)
+    say("task.think_every=6: leaves no position of seq_len=5", think_every=6)
+    say("task.held_out_fraction=1.0: is a fraction", held_out_fraction=1.0)
+    say("leave 1 for the held_out split", held_out_fraction=0.01)
+    say("needs one corpus", dataset="a/b")
+    say("needs one corpus", path=None)
+    say("task.path=.*: cannot be read", path=str(tmp_path / "none.jsonl"))
+    say("task.tokenizer=none: there is no such folder", tokenizer="none")
+    bad = written(tmp_path / "bad.jsonl", [{"question": "a"}])
+    say("task.path=.*: has a line without question and answer, or text", path=bad)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    say("holds no tokenizer.json", tokenizer=str(tmp_path / "bare"))
+
+
+def test_a_hub_s_data_set(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(*names: str | None, split: str) -> list[dict[str, str]]:
+        asked.append((*names, split))
+        if names[0] == "gone/away":
+            raise ConnectionError("offline\nand more")
+        return [{"question": "a", "answer": "b"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert TokenText(dataset="openai/gsm8k:main", tokenizer=cut).ids.tolist() == [1, 2, 0]
+    assert asked == [("openai/gsm8k", "main", "train")]
+    with pytest.raises(
+        ValueError, match=r"task.dataset=gone/away: cannot be loaded \(offline\); give task.path"
+    ):
+        _ = TokenText(dataset="gone/away", tokenizer=cut).ids
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"task.dataset=x/y: the package datasets is not installed"):
+        _ = TokenText(dataset="x/y", tokenizer=cut).ids

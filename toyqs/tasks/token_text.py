@@ -1,0 +1,177 @@
+"""TokenText: the next token of a text, as a pretrained model's tokeniser cuts it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from toyqs.pretrained import located
+from toyqs.tasks.documents import hub_documents, read_documents
+from toyqs.tasks.windows import Windows
+from toyqs.types import Batch
+
+
+class Encoded(NamedTuple):
+    """A corpus as ids: its documents one after another, each with the end-of-text token after it."""
+
+    ids: Tensor  # (number of tokens,) int32
+    starts: Tensor  # (number of documents,) long, where each begins
+
+
+@dataclass
+class TokenText(Windows):
+    """Predict each next token of a corpus; every think_every-th position thinks.
+
+    With think_every=4 and seq_len=8 the positions 3 and 7 think. NLL is trained and measured at the positions
+    that think alone; n_tokens_ahead=N lets each of them predict N tokens.
+
+    Splits: the last held_out_fraction of the tokens is held out, from the beginning of a document on where
+    there are several, and windows are as `Windows` says. A window may hold several documents.
+    """
+
+    name: ClassVar[str] = "token_text"
+
+    path: str | None = None  # a UTF-8 text file; or a .jsonl of questions and answers, or of texts
+    dataset: str | None = None  # of the Hugging Face hub, owner/name or owner/name:part, where there is a net
+    tokenizer: str | None = None  # the checkpoint whose tokens they are; None: that of pretrained
+    held_out_fraction: float = 0.1  # the part of the corpus, its end, that is never trained on
+    think_every: int = 1  # at how many positions one thinks
+
+    def check(self, seq_len: int) -> None:
+        """Refuse knobs that cannot work; reads the corpus, and may download it.
+
+        Args:
+            seq_len: T, tokens per sequence.
+
+        Raises:
+            ValueError: one line that names the key as typed and the remedy.
+        """
+        self.check_fraction()
+        if not 1 <= self.think_every <= seq_len:
+            raise ValueError(
+                f"task.think_every={self.think_every}: leaves no position of seq_len={seq_len} to think; "
+                f"give 1 to {seq_len}"
+            )
+        self.check_lengths(seq_len)
+
+    @property
+    def given(self) -> str:
+        """As in `Windows`."""
+        return f"task.dataset={self.dataset}" if self.path is None else f"task.path={self.path}"
+
+    @property
+    def _folder(self) -> Path:
+        if self.tokenizer is None:
+            raise ValueError(
+                "task=token_text: cuts a text as a checkpoint does, and none is given; give pretrained=FOLDER"
+                " or task.tokenizer=FOLDER"
+            )
+        return located(self.tokenizer, "task.tokenizer")
+
+    @property
+    def _corpus(self) -> Encoded:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError(
+                "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
+            )
+        seen = None if self.path is None else _seen(self.path)
+        return _encoded(self.path, self.dataset, self._folder, seen)
+
+    @property
+    def ids(self) -> Tensor:
+        """As in `Windows`."""
+        return self._corpus.ids
+
+    @property
+    def border(self) -> int:
+        """As in `Windows`."""
+        ids, starts = self._corpus
+        least = len(ids) - round(self.held_out_fraction * len(ids))
+        later = starts[starts >= least]
+        return int(later[0]) if len(later) else least
+
+    @property
+    def vocab_size(self) -> int:
+        """V, as many as the checkpoint's model has, which may be more than the tokeniser's."""
+        return max(_tokenizer(self._folder).get_vocab_size(), _config(self._folder).get("vocab_size", 0))
+
+    def identity(self) -> dict[str, str | float]:
+        """What the data depend on: the tokens themselves, wherever the text lies, and the split."""
+        digest = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
+        knobs = {"held_out_fraction": self.held_out_fraction, "think_every": self.think_every}
+        return {"sha256": digest, "border": self.border, "vocab_size": self.vocab_size, **knobs}
+
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
+        """As in `Windows`, thinking at every think_every-th position."""
+        batch = super().sample(generator, batch_size, seq_len, split, progress)
+        places = torch.arange(1, seq_len + 1) % self.think_every == 0
+        return batch._replace(think=batch.think & places)
+
+    def encode(self, text: str) -> Tensor:
+        """The ids (n,) long of a text's tokens."""
+        found = _tokenizer(self._folder).encode(text, add_special_tokens=False)
+        return torch.tensor(found.ids, dtype=torch.long)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids."""
+        return str(_tokenizer(self._folder).decode(list(ids), skip_special_tokens=False))
+
+    def symbols(self, ids: Iterable[int]) -> list[str]:
+        """The texts of token ids; what cannot be printed as Python escapes it."""
+        names = _names(self._folder, self.vocab_size)
+        return [names[i] for i in ids]
+
+
+def _seen(path: str) -> tuple[int, int] | None:
+    """What tells a changed file from the one read before; None where there is none."""
+    try:
+        found = Path(path).expanduser().stat()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=4)
+def _encoded(path: str | None, dataset: str | None, folder: Path, seen: tuple[int, int] | None) -> Encoded:
+    documents = read_documents(path) if path is not None else hub_documents(str(dataset))
+    end = _config(folder).get("eos_token_id")
+    after = [] if end is None else [end[0] if isinstance(end, list) else end]
+    rows = [[*x.ids, *after] for x in _tokenizer(folder).encode_batch(documents, add_special_tokens=False)]
+    lengths = torch.tensor([0, *map(len, rows)])
+    ids = torch.tensor([i for row in rows for i in row], dtype=torch.int32)
+    return Encoded(ids, lengths.cumsum(0)[:-1])
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(folder: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ValueError(
+            "task=token_text: the package tokenizers is not installed; pip install -e '.[transformer]'"
+        ) from error
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise ValueError(f"task.tokenizer={folder}: holds no tokenizer.json; give another checkpoint")
+    return Tokenizer.from_file(str(file))
+
+
+@functools.lru_cache(maxsize=4)
+def _names(folder: Path, count: int) -> list[str]:
+    texts = _tokenizer(folder).decode_batch([[i] for i in range(count)], skip_special_tokens=False)
+    return [repr(text)[1:-1] for text in texts]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return found

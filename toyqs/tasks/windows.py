@@ -1,0 +1,116 @@
+"""Windows of one long row of ids: what tasks over a text share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from toyqs.tasks.task import check_split
+from toyqs.types import Batch
+
+
+class Windows(ABC):
+    """Training windows start anywhere, uniformly; no window, its last target included, crosses the border.
+
+    Held-out windows are spread evenly over the held-out text, in its order and without the generator, so they
+    are the same for every run; they overlap only where it is shorter than batch_size · seq_len + 1 ids.
+    """
+
+    held_out_fraction: float
+    unit: ClassVar[str] = "tokens"  # what an id stands for
+
+    @property
+    @abstractmethod
+    def ids(self) -> Tensor:
+        """(number of ids,) int32: the whole text."""
+
+    @property
+    def border(self) -> int:
+        """How many ids are for training; the others are held out."""
+        return len(self.ids) - round(self.held_out_fraction * len(self.ids))
+
+    @property
+    @abstractmethod
+    def given(self) -> str:
+        """The setting that names the text, as typed."""
+
+    def check_fraction(self) -> None:
+        """Refuse a part of the text that is none.
+
+        Raises:
+            ValueError: one line that names the key as typed and the remedy.
+        """
+        if not 0 < self.held_out_fraction < 1:
+            raise ValueError(
+                f"task.held_out_fraction={self.held_out_fraction}: is a fraction of the text; "
+                "give more than 0 and less than 1"
+            )
+
+    def check_lengths(self, seq_len: int) -> None:
+        """Refuse a text that has no window.
+
+        Args:
+            seq_len: T.
+
+        Raises:
+            ValueError: as in `check_fraction`.
+        """
+        for split in ("train", "held_out"):
+            length = len(self._part(split))
+            if length < seq_len + 1:
+                raise ValueError(
+                    f"{self.given}: its {len(self.ids)} {self.unit} leave {length} for the {split} split, "
+                    f"and seq_len={seq_len} needs {seq_len + 1}; give a longer text, a smaller seq_len or "
+                    "another task.held_out_fraction"
+                )
+
+    def _part(self, split: str) -> Tensor:
+        return self.ids[: self.border] if split == "train" else self.ids[self.border :]
+
+    def length(self, seq_len: int) -> int:
+        """T = seq_len."""
+        return seq_len
+
+    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
+        """Training steps that draw as many ids as `epochs` passes through the training text."""
+        return epochs * max(1, len(self._part("train")) // (batch_size * seq_len))
+
+    def held_out_size(self, seq_len: int) -> int:
+        """Number of windows that the held-out text holds side by side."""
+        return max(1, (len(self._part("held_out")) - 1) // seq_len)
+
+    def floor(self) -> float | None:
+        """Unknown for a text."""
+        return None
+
+    def sample(
+        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
+    ) -> Batch:
+        """Windows of the text.
+
+        Args:
+            generator: decides where training windows start; held-out windows do not use it.
+            batch_size: B.
+            seq_len: T.
+            split: "train" or "held_out".
+            progress: ignored.
+
+        Returns:
+            Batch with S = 1, all weights 1, thinking everywhere.
+
+        Raises:
+            ValueError: an unknown split.
+        """
+        check_split(split)
+        part = self._part(split)
+        last = len(part) - seq_len - 1
+        if split == "train":
+            starts = torch.randint(last + 1, (batch_size,), generator=generator)
+        else:
+            starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
+        windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
+        inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
+        return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
