@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
+from toyqs import optim
 from toyqs.optim import Optimiser
 from toyqs.types import thinking_positions
 
@@ -85,3 +86,17 @@ def test_a_seed_that_is_not_a_number_stays_alone() -> None:
     optimiser.step(1e-2)
     for parameter in model.parameters():
         assert bool(parameter[[0, 2]].isfinite().all()) and bool(parameter[1].isnan().all())
+
+
+def test_a_large_model_of_one_seed_is_clipped_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = []
+    for large in (2**30, 1):
+        monkeypatch.setattr(optim, "LARGE", large)
+        model = tiny.model(tiny.config(use_reasoner=False), 1)
+        optimiser = Optimiser(model)
+        assert (optimiser.seed_of is None) == (large == 1)
+        leaf_losses(list(model.parameters()), 0).sum().backward()
+        norms = optimiser.clip(2.0)
+        optimiser.step(1e-2)
+        after.append(torch.cat([norms, optimiser.values]))
+    torch.testing.assert_close(*after, rtol=1e-12, atol=0)

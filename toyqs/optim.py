@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from toyqs.numerics import LANES
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
+LARGE = (
+    2**24
+)  # parameters of one seed, from which on which seed's they are is not noted: it takes 8 bytes each
 
 
 class Optimiser:
@@ -34,14 +37,16 @@ class Optimiser:
         size = self.used + -self.used % LANES
         self.values, self.grads, self.means, self.squares = (first.new_zeros(size) for _ in range(4))
         self.count = torch.zeros((), device=first.device)
-        self.seed_of = torch.zeros(size, dtype=torch.long, device=first.device)
         self.num_seeds = first.shape[0]
+        one = self.num_seeds == 1 and size >= LARGE
+        self.seed_of = None if one else torch.zeros(size, dtype=torch.long, device=first.device)
         start, spans = 0, []
         for parameter in parameters:
             span = slice(start, start + parameter.numel())
             start = span.stop
             per_seed = parameter.numel() // self.num_seeds
-            self.seed_of[span] = torch.arange(self.num_seeds).repeat_interleave(per_seed)
+            if self.seed_of is not None:
+                self.seed_of[span] = torch.arange(self.num_seeds).repeat_interleave(per_seed)
             self.values[span] = parameter.detach().flatten()
             parameter.data = self.values[span].view(parameter.shape)
             parameter.grad = self.grads[span].view(parameter.shape)
@@ -78,6 +83,8 @@ class Optimiser:
 
     def per_seed(self, values: Tensor) -> Tensor:
         """The sums over each seed's parameters (S,) of values as long as the buffers."""
+        if self.seed_of is None:
+            return values.sum().unsqueeze(0)
         return values.new_zeros(self.num_seeds).index_add_(0, self.seed_of, values)
 
     def clip(self, max_norm: float) -> Tensor:
@@ -89,7 +96,7 @@ class Optimiser:
         norms = self.per_seed(self.grads.square()).sqrt()
         if max_norm:
             scale = (norms + 1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0)
-            self.grads.mul_(scale.index_select(0, self.seed_of))
+            self.grads.mul_(scale if self.seed_of is None else scale.index_select(0, self.seed_of))
         return norms
 
     def step(self, lr: float) -> None:
