@@ -10,6 +10,7 @@ from toyqs.build_backbone import build_backbone
 from toyqs.build_beside import build_beside
 from toyqs.build_pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
 from toyqs.config import RunConfig
+from toyqs.evaluate import LOGITS, THOUGHTS
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_core import EchoCore, LatentCore, RelaxedCore, StateCore
@@ -222,6 +223,7 @@ def build_settings(config: RunConfig) -> Settings:
         lr_multipliers=multipliers,
         weights=weights,
         adaptive_len=speaks(config) and config.adaptive_len,
+        evaluated_at_once=min(THOUGHTS, LOGITS // (config.task.vocab_size * tokens_ahead(config))),
     )
 
 

@@ -14,6 +14,7 @@ from toyqs.streams import ThoughtSizes, stream, thought_noise
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
+LOGITS = 2**26  # likewise, where a vocabulary is so large that fewer thoughts make as many
 OVERALL = ("nll", "nll_marginal", "nll_shuffled", "nll_constant", "nll_no_thought")  # of all positions
 CONTEXTS = 64  # contexts and thoughts that the information estimate compares
 
@@ -46,6 +47,7 @@ def evaluate(
     sizes: ThoughtSizes,
     *,
     full: bool,
+    at_once: int = THOUGHTS,
 ) -> dict[str, Tensor]:
     """Metrics on held-out sequences, in nats per counted position.
 
@@ -71,13 +73,14 @@ def evaluate(
         seeds: S of them; thought noise comes from each one's own stream.
         sizes: of the thoughts.
         full: all metrics, or those that need no other thoughts.
+        at_once: about how many thoughts are evaluated together, per seed.
 
     Returns:
         Name -> (S,) float64.
     """
     meter = Meter()
     generators = [stream(seed, "evaluation noise") for seed in seeds]
-    size = max(2, THOUGHTS // max(1, sizes.number * int(held_out.think[0, 0].sum())))
+    size = max(2, at_once // max(1, sizes.number * int(held_out.think[0, 0].sum())))
     fixed: Forced | None = None
     total = held_out.inputs.shape[1]
     # A last sequence alone would be shuffled with itself: it joins the ones before.

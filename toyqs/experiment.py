@@ -68,7 +68,8 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         train(model, build_objective(config), data, settings, curve, kept, checkpoints)
         tokens = (settings.steps - checkpoints.first) * held_out.inputs.shape[2] * settings.batch_size
         speed = clock.speed(tokens * len(seeds))
-        final = evaluate(model, held_out, seeds, settings.sizes_at(settings.steps - 1), full=True)
+        sizes, at_once = settings.sizes_at(settings.steps - 1), settings.evaluated_at_once
+        final = evaluate(model, held_out, seeds, sizes, full=True, at_once=at_once)
     except BaseException:
         for record in records:
             record.log.close()
@@ -143,8 +144,8 @@ class _Curve:
             self.progress(step, None)
             return
         with self.clock.aside():
-            sizes = self.settings.sizes_at(step - 1)
-            measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False)
+            sizes, at_once = self.settings.sizes_at(step - 1), self.settings.evaluated_at_once
+            measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=at_once)
         means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, record in enumerate(self.records):
             for kind, metrics in (("train", means), ("held_out", measured)):

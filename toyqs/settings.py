@@ -49,6 +49,7 @@ class Settings:
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
     adaptive_len: bool = False  # the task says how long each thought is
+    evaluated_at_once: int = 8192  # thoughts, per seed
 
     def length_at(self, step: int) -> int:
         """How many symbols a thought has in a step, from 0; the last stage goes on to the end."""
