@@ -60,18 +60,21 @@ class Optimiser:
 
     def of_seed(self, index: int) -> dict[str, Tensor]:
         """A seed's parameters and moments, flat, and the number of steps behind them, copied."""
-        mine = self.seed_of[: self.used] == index
-        return {name: each[: self.used][mine] for name, each in self._buffers()} | {
-            "count": self.count.clone()
-        }
+        mine = self._mine(index)
+        taken = {name: each[: self.used][mine].clone() for name, each in self._buffers()}
+        return taken | {"count": self.count.clone()}
 
     def restore(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from what `of_seed` gave, one part per seed."""
         self.count.copy_(parts[0]["count"])
         for index, part in enumerate(parts):
-            mine = self.seed_of[: self.used] == index
+            mine = self._mine(index)
             for name, each in self._buffers():
                 each[: self.used][mine] = part[name].to(each.device)
+
+    def _mine(self, index: int) -> Tensor | slice:
+        """Which of the used elements are a seed's."""
+        return slice(None) if self.seed_of is None else self.seed_of[: self.used] == index
 
     def _buffers(self) -> list[tuple[str, Tensor]]:
         """What a step changes."""

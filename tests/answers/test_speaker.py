@@ -21,6 +21,7 @@ NEEDS = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the 
 KINDS: dict[str, dict[str, Any]] = {
     "apart": {},
     "one GRU onward": {"weight_groups": list("AAAA"), "interpreter_start": "onward", "mixing": "thought"},
+    "last token": {"interpreter_start": "onward", "add_last_context_token": True},
     "gaussian": {"thoughts": "gaussian", "entropy_encouragement_coef": 0.0},
     "variable": {"variable_len": True},
     "several ahead": {"n_tokens_ahead": 3},
@@ -30,7 +31,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 MODELS = [pytest.param("gru", kind, id=kind) for kind in KINDS] + [
     pytest.param(backbone, kind, id=f"{backbone} {kind}", marks=NEEDS)
-    for backbone, kind in [("gpt2", "apart"), ("gpt2", "one GRU onward"), ("llama", "gaussian")]
+    for backbone, kind in [
+        ("gpt2", "apart"),
+        ("gpt2", "one GRU onward"),
+        ("gpt2", "last token"),
+        ("llama", "gaussian"),
+    ]
 ]
 
 

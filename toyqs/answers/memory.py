@@ -16,6 +16,7 @@ from toyqs.types import BranchState, Context
 class Memory(NamedTuple):
     """At the last token read, of every letter of weights that reads."""
 
+    tokens: Tensor  # (1, B, 1) long, that token
     outputs: Mapping[str, Tensor]  # letter -> (1, B, 1, D)
     states: Mapping[str, BranchState]  # letter -> branch point (1, B, 1, 1)
 
@@ -32,7 +33,7 @@ def read(model: LatentReasoner, tokens: Tensor) -> Memory:
     for letter, core in _cores(model).items():
         out, state = core.backbone.read(pick_rows(core.token_rows(), tokens))
         outputs[letter], states[letter] = out[:, :, -1:], core.backbone.gather(state, last)
-    return Memory(outputs, states)
+    return Memory(tokens[..., -1:], outputs, states)
 
 
 def read_on(model: LatentReasoner, memory: Memory, tokens: Tensor) -> Memory:
@@ -48,14 +49,16 @@ def read_on(model: LatentReasoner, memory: Memory, tokens: Tensor) -> Memory:
         rows = pick_rows(core.token_rows(), tokens)[:, :, None, None]
         out, states[letter] = core.backbone.step(rows, memory.states[letter])
         outputs[letter] = out[:, :, :, 0]
-    return Memory(outputs, states)
+    return Memory(tokens.unsqueeze(-1), outputs, states)
 
 
 def context_of(model: LatentReasoner, memory: Memory) -> Context:
     """What the model thinks and talks from, at the last token: T = 1."""
     base, reasoner = (model.letters.get(role) for role in READERS)
     return Context(
-        None if base is None else memory.outputs[base], None if reasoner is None else memory.states[reasoner]
+        None if base is None else memory.outputs[base],
+        None if reasoner is None else memory.states[reasoner],
+        last=memory.tokens if model.hears_last else None,
     )
 
 
