@@ -68,3 +68,10 @@ def _convert(folder: Path) -> None:
     )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    try:
+        print(converted())
+    except ValueError as error:
+        sys.exit(f"toyqs: {error}")
