@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toyqs import checkpoint
+from toyqs import checkpoint, parallel
 from toyqs.config_key import run_key
 from toyqs.experiment import run_stack
 from toyqs.locks import claim, is_held
@@ -80,10 +80,14 @@ def attempt(stack: Stack, tell: Callable[[float, float | None], None]) -> Outcom
             for seed in complete:  # a kill may have come between the row and the end
                 checkpoint.remove(Path(config.runs_dir) / run_key(config, seed))
             for seeds in checkpoint.by_progress(config, done):
+                parallel.announce(config.device, config, seeds)
                 run_stack(config, seeds, stack.cost, progress)
     except KeyboardInterrupt:
+        parallel.is_first_to_fail()  # others that train along are not waited for
         raise
     except BaseException as error:  # sys.exit too: it would end more than this stack
+        if not parallel.is_first_to_fail():
+            os._exit(1)  # another process has said why
         return Outcome([], complete, elsewhere, _in_a_line(error))
     return Outcome(done, complete, elsewhere)
 

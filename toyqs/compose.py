@@ -15,6 +15,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from toyqs import parallel
 from toyqs.config import TASKS, RunConfig, register
 from toyqs.config_checks import check
 from toyqs.config_key import resolved
@@ -40,7 +41,7 @@ REWORDED = {
 
 
 def prepare(words: list[str]) -> None:
-    """Make Hydra ready for a command line.
+    """Make Hydra ready for a command line. Of torchrun's processes only the first returns from here.
 
     Args:
         words: what was typed after the program's name.
@@ -48,6 +49,11 @@ def prepare(words: list[str]) -> None:
     Raises:
         Refusal: a setting is written as --key=value, which Hydra would answer with a page of usage.
     """
+    if parallel.rank():
+        from toyqs.follow import follow
+
+        sys.exit(follow())
+    parallel.lead()
     for word in words:
         setting = word.lstrip("-")
         if setting != word and setting.partition("=")[0] in _all_keys():

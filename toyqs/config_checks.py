@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from toyqs import parallel
 from toyqs.backbone_checks import check_backbone
 from toyqs.config import RunConfig
 from toyqs.config_key import DEBUG_VARIANTS, resolved
@@ -19,6 +20,7 @@ from toyqs.objectives.family import family
 from toyqs.objectives.objective import REWARDS
 from toyqs.objectives.policy import ADVANTAGE_SCALES
 from toyqs.objectives.reinforce import GROUP_BASELINES, OF_PREDICTIONS
+from toyqs.parallel_checks import check_parallel
 from toyqs.pretrained_checks import check_pretrained
 from toyqs.reference_checks import REFERENCES, check_reference
 from toyqs.refusal import Refusal, refusing
@@ -108,6 +110,7 @@ def check(config: RunConfig) -> list[str]:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise Refusal("device=cuda: torch finds no CUDA device here; give device=cpu")
     check_backbone(config)
+    check_parallel(config, parallel.ranks())
     check_reference(config)
     _check_runs_dir(config.runs_dir)
     return notes

@@ -63,12 +63,35 @@ def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Bat
     return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere, oracle)
 
 
-def shares(drawn: Drawn, count: int) -> Iterator[tuple[Drawn, Tensor | float]]:
-    """Parts of equally many sequences, and the share (S,) of the whole's weights that each has."""
+def shares(drawn: Drawn, count: int, rank: int = 0, ranks: int = 1) -> Iterator[tuple[Drawn, Tensor | float]]:
+    """Parts of equally many sequences, and the share (S,) of the whole's weights that each has.
+
+    Args:
+        drawn: B sequences.
+        count: of the parts.
+        rank: which portion of each part is wanted,
+        ranks: of so many.
+    """
     weights = drawn.counted.weights
-    if count == 1:
+    if count == ranks == 1:
         yield drawn, 1.0
         return
     total = weights.sum((1, 2))
     for part in split(drawn, weights.shape[1] // count):
-        yield part, part.counted.weights.sum((1, 2)) / total
+        mine = portion(part, rank, ranks)
+        yield mine, mine.counted.weights.sum((1, 2)) / total
+
+
+def portion(drawn: Drawn, rank: int, ranks: int) -> Drawn:
+    """One of so many portions of the sequences, of about equally many each."""
+    if ranks == 1:
+        return drawn
+    size = drawn.inputs.shape[1]
+    span = slice(size * rank // ranks, size * (rank + 1) // ranks)
+
+    def cut(field: Any) -> Any:
+        if isinstance(field, tuple):
+            return type(field)(*map(cut, field))
+        return None if field is None else field[:, span].contiguous()
+
+    return cut(drawn)

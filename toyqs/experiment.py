@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from toyqs import checkpoint, config_key
+from toyqs import checkpoint, config_key, parallel
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.build_kept import build_kept
 from toyqs.clock import Clock
@@ -54,7 +55,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     """
     torch.set_num_threads(1)
     clock = Clock(config.device)
-    model, settings = build_model(config, seeds), build_settings(config)
+    model, settings = build_model(config, seeds), _settings(config)
     like = next(model.parameters())
     held_out = draw_held_out(config, len(seeds), like)
     records = [_Records(config, seed) for seed in seeds]
@@ -92,6 +93,22 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     for index, record in enumerate(records):
         metrics = {name: float(value[index]) for name, value in final.items()}
         record.end(model, index, common | metrics | {"started": _started(metrics)})
+
+
+def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
+    """What `run_stack` trains, beside the process that does all the rest."""
+    torch.set_num_threads(1)
+    model, settings = build_model(config, seeds), _settings(config)
+    folders = [Path(config.runs_dir) / config_key.run_key(config, seed) for seed in seeds]
+    data = draws(config.task, seeds, settings, next(model.parameters()))
+    objective, kept = build_objective(config), build_kept(config, model)
+    left = _Left([checkpoint.read(folder) for folder in folders])
+    train(model, objective, data, settings, lambda step, values: None, kept, left)
+
+
+def _settings(config: RunConfig) -> Settings:
+    """Of the loop in this process."""
+    return replace(build_settings(config), rank=parallel.rank(), ranks=parallel.ranks())
 
 
 def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
@@ -167,21 +184,36 @@ class _Curve:
         self.snr = [torch.stack(each).to(device) for each in snr]
 
 
-class _Checkpoints:
+class _Left:
+    """What earlier processes left of a training; it keeps nothing."""
+
+    def __init__(self, left: Sequence[checkpoint.State | None]) -> None:
+        self.left = [state for state in left if state is not None]
+
+    def resume(self, state: State) -> None:
+        """Put the training back to where an earlier process left it, if one did."""
+        if self.left:
+            state.restore([left["training"] for left in self.left])
+
+    def keep(self, state: State) -> None:
+        """Nothing."""
+
+
+class _Checkpoints(_Left):
     """Keeps a stack's training in its runs' folders, a file per seed."""
 
     def __init__(
         self, every: int, records: Sequence[_Records], curve: _Curve, left: Sequence[checkpoint.State | None]
     ) -> None:
+        super().__init__(left)
         self.every, self.records, self.curve = every, records, curve
-        self.left = [state for state in left if state is not None]
         self.first = 0
 
     def resume(self, state: State) -> None:
-        """Put the training back to where an earlier process left it, if one did."""
+        """Put the training, its curve and its clock back."""
+        super().resume(state)
         clock = self.curve.clock
         if self.left:
-            state.restore([left["training"] for left in self.left])
             self.curve.restore([left["curve"] for left in self.left])
             clock.go_on(self.left[0]["seconds"])
         self.first, self.left = state.step, []

@@ -50,6 +50,8 @@ class Settings:
     weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
     adaptive_len: bool = False  # the task says how long each thought is
     evaluated_at_once: int = 8192  # thoughts, per seed
+    rank: int = 0  # of the processes that train together, which one this is
+    ranks: int = 1  # how many there are; each takes its share of every batch
 
     def length_at(self, step: int) -> int:
         """How many symbols a thought has in a step, from 0; the last stage goes on to the end."""

@@ -11,7 +11,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from toyqs.drawn import Drawn, prepared, shares, shortened, split, stack
+from toyqs import parallel
+from toyqs.drawn import Drawn, portion, prepared, shares, shortened, split, stack
 from toyqs.hard import Chosen, choose, joined
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import COSTS, penalty
@@ -110,6 +111,8 @@ def train(
     optimiser = state.optimiser
     if checkpoints is not None:
         checkpoints.resume(state)
+        if settings.ranks > 1:
+            parallel.require_same(state.step)
         for _ in range(state.step):  # what was drawn before is drawn again: no stream has a place to keep
             next(data)
     measured = measured_at(settings.steps) if settings.batch_size > 1 else set()
@@ -118,11 +121,13 @@ def train(
         weights = {name: w.at(progress) for name, w in settings.weights.items()}
         running = state.running_reward
         if settings.inner_steps:
-            drawn = with_thoughts(model, drawn)
+            drawn = with_thoughts(model, drawn, settings.rank, settings.ranks)
         for _ in range(max(1, settings.inner_steps)):
             optimiser.zero()
             floor = settings.floor_at(progress)
             values = accumulate(model, objective, drawn, weights, settings, running, floor, kept)
+            if settings.ranks > 1:
+                parallel.add_up_(optimiser.grads)
             optimiser.clip(settings.max_norm)
             optimiser.step(learning_rate(step, settings))
         if step + 1 in measured and weights.get("policy") and "policy" in values:
@@ -154,7 +159,13 @@ def _signal(
         floor=floor,
         kept=state.kept,
     )
-    return policy_snr(state.optimiser, split(drawn, settings.batch_size // 2), again)
+
+    def of_half(half: Drawn) -> None:
+        again(drawn=half)
+        if settings.ranks > 1:
+            parallel.add_up_(state.optimiser.grads)
+
+    return policy_snr(state.optimiser, split(drawn, settings.batch_size // 2), of_half)
 
 
 def accumulate(
@@ -168,6 +179,8 @@ def accumulate(
     kept: Kept | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
+
+    Of several processes each adds those of its portion of every part; their sum is the whole gradient.
 
     Each part counts by its share of the counted positions' weights, so that the gradient is the whole
     batch's (batch statistics such as advantage_scale=batch_std, and a learned reward's halves, are then
@@ -188,7 +201,8 @@ def accumulate(
         Name -> (S,), the loss's parts, meters and the reward over the batch.
     """
     values: dict[str, Tensor] = {}
-    for part, share in shares(drawn, settings.grad_acc):
+    total = parallel.total if settings.ranks > 1 else None
+    for part, share in shares(drawn, settings.grad_acc, settings.rank, settings.ranks):
         trace, batch, chosen = _traced(model, part, settings, floor)
         trace = with_reference(trace, batch, settings.reference)
         trace = trace._replace(
@@ -198,7 +212,7 @@ def accumulate(
         )
         if kept is not None:
             trace = kept.beside(trace, part.inputs, _thinking(part, chosen))
-        loss = objective(trace, batch)
+        loss = objective(trace, batch if total is None else batch._replace(total=total))
         loss = loss if chosen is None else joined(loss, chosen)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         sum(terms[1:], terms[0]).sum().backward()
@@ -208,16 +222,23 @@ def accumulate(
         for name, value in seen.items():
             counted = share * value.detach()
             values[name] = values[name] + counted if name in values else counted
-    return values
+    return values if total is None else {name: total(value) for name, value in values.items()}
 
 
-def with_thoughts(model: Model, drawn: Drawn) -> Drawn:
-    """Thoughts drawn now at a batch, by the model's sampler where it has one, and their log-density."""
+def with_thoughts(model: Model, drawn: Drawn, rank: int = 0, ranks: int = 1) -> Drawn:
+    """Thoughts drawn now at a batch, by the model's sampler where it has one, and their log-density.
+
+    Of several processes each draws those of its portion, and all get all of them.
+    """
+    mine = portion(drawn, rank, ranks)
     with torch.no_grad():
-        context = model.read(drawn.inputs, drawn.positions)
-        thoughts = model.think(context, drawn.noise, None, drawn.counted.lengths, off_policy=True)
+        context = model.read(mine.inputs, mine.positions)
+        thoughts = model.think(context, mine.noise, None, mine.counted.lengths, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
-    return drawn._replace(forced=thoughts.symbols, sampler_log_prob=thoughts.log_prob.sum(-1))
+    symbols, density = thoughts.symbols, thoughts.log_prob.sum(-1)
+    if ranks > 1:
+        symbols, density = parallel.joined(symbols), parallel.joined(density)
+    return drawn._replace(forced=symbols, sampler_log_prob=density)
 
 
 def _traced(

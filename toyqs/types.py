@@ -15,6 +15,7 @@ The axis order is always (S, B, T, K, L, D); a size-1 axis broadcasts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     oracle: Tensor | None = None  # (S, B, T, V) true log p(target | prefix), where the task knows it
     ahead: Ahead | None = None  # filled by `focus` where N > 1
     thought_length: Tensor | None = None  # (S, B, T) long, symbols per thought where the task gives them
+    total: Callable[[Tensor], Tensor] | None = None  # sums over processes with a share each; None: one
 
     @property
     def lengths(self) -> Tensor | None:
@@ -215,7 +217,7 @@ def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
 
 def rows(batch: Batch, span: slice) -> Batch:
     """Some of a batch's sequences, before `focus`: a span of the axis B."""
-    inputs, targets, weights, think, oracle, _, length = batch
+    inputs, targets, weights, think, oracle, _, length, _ = batch
     oracle, length = (None if x is None else x[:, span] for x in (oracle, length))
     inputs, targets, weights, think = (x[:, span] for x in (inputs, targets, weights, think))
     return Batch(inputs, targets, weights, think, oracle, None, length)

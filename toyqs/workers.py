@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toyqs import attempt
+from toyqs import attempt, parallel
 from toyqs.attempt import Outcome
 from toyqs.config_key import run_key
 from toyqs.locks import owner_of
@@ -45,10 +45,14 @@ def run_all(stacks: list[Stack], processes: int, progress: Progress, *, isolate:
         stacks: in the order in which they start.
         processes: at most so many at once.
         progress: told of everything that happens.
-        isolate: a process of its own also where one at a time suffices.
+        isolate: a process of its own also where one at a time suffices. Under torchrun all processes do one
+            stack at a time, and a failure is the end: those that wait for each other cannot go on.
     """
     board = _Board(stacks, progress)
-    if processes > 1 or isolate:
+    if parallel.ranks() > 1:
+        while not board.failures and (entry := board.take(wait_for_it=True)):
+            board.settle(*entry, attempt.attempt(entry[1], partial(progress.update, entry[0])))
+    elif processes > 1 or isolate:
         _in_processes(board, min(processes, len(stacks)))
     else:
         while entry := board.take(wait_for_it=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +14,15 @@ EQUAL = 1e-6  # a group whose spread is so small a share of its values differs b
 STD_FLOOR = 1e-3  # added to the standard deviation: equal rewards give advantages near 0, not NaN
 
 
-def batch_std(advantages: Tensor, weights: Tensor) -> Tensor:
+Total = Callable[[Tensor], Tensor]
+
+
+def here(values: Tensor) -> Tensor:
+    """The sum over the only process there is: the values."""
+    return values
+
+
+def batch_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
     """Advantages divided by their standard deviation over the counted thoughts, seed by seed.
 
         A ← A / (std(A) + 10⁻³)
@@ -23,18 +32,19 @@ def batch_std(advantages: Tensor, weights: Tensor) -> Tensor:
     Args:
         advantages: (S, B, T, K).
         weights: (S, B, T), 0 where a position does not count.
+        total: sums up over processes, where several have a share of the batch each.
 
     Returns:
         (S, B, T, K).
     """
-    share = weights / weights.sum((1, 2), keepdim=True).clamp(min=1e-12)
+    share = weights / total(weights.sum((1, 2), keepdim=True)).clamp(min=1e-12)
     share = share.unsqueeze(-1) / advantages.shape[-1]
-    mean = (advantages * share).sum((1, 2, 3), keepdim=True)
-    variance = ((advantages - mean).square() * share).sum((1, 2, 3), keepdim=True)
+    mean = total((advantages * share).sum((1, 2, 3), keepdim=True))
+    variance = total(((advantages - mean).square() * share).sum((1, 2, 3), keepdim=True))
     return advantages / (variance.sqrt() + STD_FLOOR)
 
 
-def group_std(advantages: Tensor, weights: Tensor) -> Tensor:
+def group_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
     """Advantages divided by their standard deviation over the K thoughts of a position (O2c).
 
         A ← A / std_k(A),    0 where the K are equal
@@ -45,6 +55,7 @@ def group_std(advantages: Tensor, weights: Tensor) -> Tensor:
     Args:
         advantages: (S, B, T, K), K ≥ 2.
         weights: (S, B, T), not read.
+        total: not read.
 
     Returns:
         (S, B, T, K).
@@ -56,12 +67,13 @@ def group_std(advantages: Tensor, weights: Tensor) -> Tensor:
     return torch.where(equal, 0.0, advantages / spread.masked_fill(equal, 1.0))
 
 
-def positive_only(advantages: Tensor, weights: Tensor) -> Tensor:
+def positive_only(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
     """What is worse than the baseline is not discouraged (O2b): A ← max(A, 0). Biased.
 
     Args:
         advantages: (S, B, T, K).
         weights: (S, B, T), not read.
+        total: not read.
 
     Returns:
         (S, B, T, K).
@@ -118,12 +130,13 @@ def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
     return -(advantages.detach() * thought_log_prob).mean(-1)
 
 
-def position_mean(values: Tensor, weights: Tensor) -> Tensor:
+def position_mean(values: Tensor, weights: Tensor, total: Total = here) -> Tensor:
     """Weighted mean over a seed's positions: the one place where losses are normalised.
 
     Args:
         values: (S, B, T).
         weights: (S, B, T).
+        total: as in `batch_std`.
 
     Returns:
         (S,), 0 where no position counts.
@@ -132,10 +145,10 @@ def position_mean(values: Tensor, weights: Tensor) -> Tensor:
         ValueError: the shapes disagree.
     """
     require_shape("values", values, weights.shape)
-    return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1e-12)
+    return total((values * weights).sum((1, 2))) / total(weights.sum((1, 2))).clamp(min=1e-12)
 
 
-def no_scale(advantages: Tensor, weights: Tensor) -> Tensor:
+def no_scale(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
     """Advantages as they are, (S, B, T, K)."""
     return advantages
 

@@ -54,7 +54,8 @@ class Reinforce(Thinking):
             ValueError: a group baseline meets K = 1, or the trace lacks what the baseline needs.
         """
         scale = policy.ADVANTAGE_SCALES[self.advantage_scale]
-        return scale(reward - self._baseline(reward, trace, batch), batch.weights)
+        above = reward - self._baseline(reward, trace, batch)
+        return scale(above, batch.weights, batch.total or policy.here)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         match self.baseline:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from toyqs.objectives.objective import Thinking
-from toyqs.objectives.policy import position_mean
+from toyqs.objectives.policy import here, position_mean
 from toyqs.types import Batch, Trace
 
 Temperature = float | Tensor  # a number, or one per seed, (S, 1, 1, 1)
@@ -36,7 +36,7 @@ class Tempered(Thinking):
         """The temperature of a batch."""
         if self.temperature_scale == "absolute":
             return self.temperature
-        spread = position_mean(reward.std(-1), batch.weights)
+        spread = position_mean(reward.std(-1), batch.weights, batch.total or here)
         return (self.temperature * spread + TINY).view(-1, 1, 1, 1)
 
     @abstractmethod
