@@ -190,7 +190,7 @@ PACKAGES: dict[str, set[str]] = {
     "hydra_plugins": {"hydra", "omegaconf"},
     "run": {"hydra", "omegaconf"},
     "analysis": {"matplotlib", "numpy", "pandas", "scipy"},
-    "bench": {"torch"},
+    "bench": {"torch", "transformers"},  # the latter: bench/transformer.py
 }
 
 # Slow to import and asked for rarely, or not installed as a rule.

@@ -1,0 +1,39 @@
+"""The benchmark of a transformer's branches: what it compares is the same, and it says when not."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from bench import transformer
+from bench.transformer import Size
+
+SMALL = Size(16, 6, 3, 2, 2)
+
+
+@pytest.mark.parametrize("family", transformer.TOLERANCES)
+def test_all_ways_are_the_same(family: str) -> None:
+    assert transformer.difference(family, SMALL) <= transformer.TOLERANCES[family]
+
+
+def test_another_way_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    right = transformer.diagonal
+    monkeypatch.setattr(transformer, "diagonal", lambda *given: right(*given) * 1.001)
+    assert transformer.difference("gpt2", SMALL) > 1e-5
+    monkeypatch.setattr(sys, "argv", ["transformer.py", "--positions", "3", "--length", "2"])
+    assert transformer.main() == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["transformer.py", "--positions", "4", "--length", "2", "--rounds", "2"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert transformer.main() == 0
+    out = capsys.readouterr().out
+    assert "equal, in float64" in out
+    rows = out.splitlines()[6:]
+    assert len(rows) == 7 and all(len(re.findall(r"[\d.]+", row)) == 4 for row in rows)
