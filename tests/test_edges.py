@@ -117,14 +117,17 @@ EDGES: dict[str, set[str]] = {
     },
 }  # fmt: skip
 
-# Which packages beyond the standard library each may import.
+# Which packages beyond the standard library each may import; a file of a folder may have a line of its own.
 PACKAGES: dict[str, set[str]] = {
     "types": {"torch"},
     "streams": {"torch"},
     "numerics": {"torch"},
     "optim": {"torch"},
     "cost": {"torch"},
-    "model": {"torch", "transformers"},  # the latter: model/transformer.py, which only its users load
+    "model": {"torch"},
+    "model.decoder": {"torch", "transformers"},
+    "model.recomputed": {"torch", "transformers"},
+    "model.transformer": {"torch", "transformers"},
     "objectives": {"torch"},
     "cache": set(),
     "smollm2": {"torch", "transformers"},
@@ -193,8 +196,19 @@ PACKAGES: dict[str, set[str]] = {
     "bench": {"torch", "transformers"},  # the latter: bench/transformer.py
 }
 
-# Slow to import and asked for rarely, or not installed as a rule.
-ONLY_INSIDE_FUNCTIONS = {"wandb", "huggingface_hub", "datasets", "tokenizers"}
+# Slow to import and asked for rarely, or not installed as a rule -> the files that load them at once.
+ONLY_INSIDE_FUNCTIONS = {
+    "transformers": {"model.decoder", "model.recomputed", "model.transformer", "bench.transformer"},
+    "lm_eval": {"answers.harness"},
+    **{name: set() for name in ("datasets", "huggingface_hub", "tokenizers", "wandb")},
+}
+# These files of the house are themselves imported inside functions alone, but by one another.
+LAZY_MODULES = {
+    "toyqs.model.recomputed": {"toyqs.model.decoder"},
+    "toyqs.model.decoder": {"toyqs.model.transformer"},
+    "toyqs.model.transformer": {"bench.transformer"},
+    "toyqs.answers.harness": set(),
+}
 
 SOURCE_PARTS = ("run.py", "toyqs", "analysis", "bench", "hydra_plugins")
 
@@ -210,6 +224,19 @@ def unit(module: str) -> str:
     """The name under which a module stands in the tables: toyqs.model.gru -> model."""
     parts = module.split(".")
     return parts[1] if parts[0] == "toyqs" and len(parts) > 1 else parts[0]
+
+
+def packages(module: str) -> set[str]:
+    """What a module may import beyond the standard library."""
+    return PACKAGES.get(module.removeprefix("toyqs."), PACKAGES.get(unit(module), set()))
+
+
+def early(target: str, source: str) -> bool:
+    """Whether a module that must be loaded inside functions is, by its importer's line, not."""
+    top, inner = target.partition(".")[0], source.removeprefix("toyqs.")
+    if top in ONLY_INSIDE_FUNCTIONS:
+        return inner not in ONLY_INSIDE_FUNCTIONS[top]
+    return any(target == name and source not in users for name, users in LAZY_MODULES.items())
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -266,8 +293,8 @@ def bad_edges(root: Path) -> list[str]:
             if top in {"toyqs", "run", "analysis", "bench", "tests"}:
                 good = source != "toyqs" and allowed(target, source)
             else:
-                good = top in PACKAGES.get(unit(source), set()) and (lazy or top not in ONLY_INSIDE_FUNCTIONS)
-            if not good:
+                good = top in packages(source)
+            if not good or (early(target, source) and not lazy):
                 found.append(f"{source} -> {target}")
     return found
 
@@ -277,7 +304,12 @@ def test_every_import_is_in_the_tables() -> None:
 
 
 def test_the_tables_name_the_same_parts_and_have_no_cycle() -> None:
-    assert set(EDGES) == set(PACKAGES)
+    assert set(EDGES) == {name for name in PACKAGES if "." not in name}
+    assert all(
+        (ROOT / "toyqs" / name.replace(".", "/")).with_suffix(".py").is_file()
+        for name in PACKAGES
+        if "." in name
+    )
     graph = {part: {edge.split(".")[0] for edge in edges} for part, edges in EDGES.items()}
     assert set().union(*graph.values()) <= set(graph)
     graphlib.TopologicalSorter(graph).prepare()
@@ -293,6 +325,14 @@ def test_the_tables_name_the_same_parts_and_have_no_cycle() -> None:
         ("toyqs/config.py", "import toyqs.model", "toyqs.config -> toyqs.model"),
         ("toyqs/results.py", "import torch", "toyqs.results -> torch"),
         ("toyqs/tracking.py", "import wandb", "toyqs.tracking -> wandb"),
+        ("toyqs/model/gru.py", "def f():\n    import transformers", "toyqs.model.gru -> transformers"),
+        ("toyqs/build_backbone.py", "import transformers", "toyqs.build_backbone -> transformers"),
+        (
+            "toyqs/build_backbone.py",
+            "from toyqs.model.transformer import TransformerBackbone",
+            "toyqs.build_backbone -> toyqs.model.transformer",
+        ),
+        ("toyqs/model/core.py", "from toyqs.model import decoder", "toyqs.model.core -> toyqs.model.decoder"),
         ("toyqs/__init__.py", "from toyqs import train", "toyqs -> toyqs.train"),
         ("analysis/curve.py", "from torch import Tensor", "analysis.curve -> torch"),
         ("analysis/curve.py", "from toyqs import model", "analysis.curve -> toyqs.model"),
@@ -311,6 +351,9 @@ def test_a_planted_bad_import_is_found(tmp_path: Path, path: str, line: str, edg
         ("toyqs/model/gru.py", "import math, torch\nfrom .layers import Linear\nfrom toyqs import types"),
         ("toyqs/config.py", "from toyqs.model import roles\nfrom toyqs.model.roles import ROLES"),
         ("toyqs/tracking.py", "def f():\n    import wandb"),
+        ("toyqs/build_backbone.py", "def f():\n    import transformers, toyqs.model.transformer"),
+        ("toyqs/model/decoder.py", "import torch, transformers"),
+        ("toyqs/model/transformer.py", "import transformers\nfrom toyqs.model import decoder"),
         ("analysis/curve.py", "import pandas as pd\nfrom toyqs import plotting, results"),
     ],
 )  # fmt: skip
@@ -325,6 +368,8 @@ def plant(root: Path, path: str, text: str) -> None:
     outline += [
         "toyqs/model/layers.py",
         "toyqs/model/roles.py",
+        "toyqs/model/decoder.py",
+        "toyqs/model/transformer.py",
         "toyqs/objectives/policy.py",
         "toyqs/tasks/task.py",
     ]
@@ -332,6 +377,11 @@ def plant(root: Path, path: str, text: str) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / path).write_text(text, encoding="utf-8")
+
+
+def test_a_run_of_a_gru_never_loads_transformers() -> None:
+    code = "import sys, run, toyqs.sweep, toyqs.workers; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_reading_rows_and_drawing_them_never_loads_torch() -> None:
