@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -68,7 +70,8 @@ def exact_norms(model: nn.Module) -> None:
 def plain_model(of: TransformerBackbone) -> nn.Module:
     """The library's model as it comes, with a backbone's weights (and norms); gradients reach both."""
     code = of.decoder._code[0]
-    model = AutoModel.from_config(CONFIGS[code.config.model_type], attn_implementation="sdpa").eval()
+    config = copy.deepcopy(code.config)  # a model writes its attention into the config that it is given
+    model = AutoModel.from_config(config, attn_implementation="sdpa").eval()
     if any(isinstance(norm, nn.RMSNorm) for norm in code.modules()):
         exact_norms(model)
     model.set_input_embeddings(None)

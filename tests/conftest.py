@@ -1,9 +1,17 @@
-"""One thread for every test: small tensors gain nothing from two, and sums keep their order."""
+"""One thread for every test: small tensors gain nothing from two, and sums keep their order.
+
+And the backbones that a table runs on: `@pytest.mark.usefixtures("backbone")` makes of every item one on the
+GRU and one on each of the transformers; of these the default run takes a few, the others are slow.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+
+from tests import backbones, tiny
 
 torch.set_num_threads(1)
 
@@ -16,7 +24,55 @@ LONGEST = (
 )
 
 
+# Of the items on transformers those that run by default: of these tables, one item for each line.
+QUICK_TABLES = {
+    "test_enumeration.py": ("test_leave_one_out_is_unbiased",),
+    "test_family.py": ("test_reward_and_entropy_of_whole_thoughts", "test_multi_sample_climbs_the_bound"),
+    "test_latents.py": ("test_leave_one_out_is_unbiased", "test_the_trace_equals_the_plain_reference"),
+    "test_thoughts.py": ("test_the_trace_equals_the_plain_reference",),
+    "test_structure.py": (
+        *(
+            "test_each_part_of_the_loss_reaches_just_its_parameters",
+            "test_nothing_before_a_token_knows_of_it",
+        ),
+        "test_a_thought_stands_alone",
+    ),
+    "test_samplers.py": ("test_a_ratio_to_the_density_leaves_the_gradient_exact",),
+    "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),
+}
+QUICK: list[dict[str, Any]] = [
+    {"backbone": "gpt2", "groups": "AAAA", "start": "onward"},
+    {"backbone": "llama", "groups": "ABCD", "start": "afresh"},
+]
+
+
+@pytest.fixture(params=backbones.BACKBONES)
+def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The memory of the models that tiny.py makes in this test."""
+    if request.param != "gru":
+        pytest.importorskip("transformers")
+        from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+        monkeypatch.setattr(LlamaRMSNorm, "forward", backbones.norm_in_float64)
+    monkeypatch.setattr(tiny, "BACKBONE", request.param)
+    return request.param
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others stay in their order."""
+    """Put the longest files first; the others stay in their order. Mark what is slow."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    for item in items:
+        given = getattr(item, "callspec", None)
+        if given is None or given.params.get("backbone", "gru") == "gru":
+            continue
+        name = item.nodeid.partition("[")[0]
+        tables = QUICK_TABLES.get(item.path.name, ())
+        left = waiting.setdefault(name, list(QUICK) if name.rpartition("::")[2] in tables else [])
+        fits = [row for row in left if row.items() <= (row | given.params).items()]
+        if fits:
+            left.remove(fits[0])
+        else:
+            item.add_marker("slow")

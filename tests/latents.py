@@ -21,11 +21,13 @@ from toyqs.types import focus, thinking_positions
 
 NODES = 16
 SIGMA, SCALE = 0.1, 1.5  # of the law and the weights: the larger, the more nodes a sum needs
+NARROW = 0.02  # the law of a transformer, whose first norm is all but a step where a symbol is near 0
 
 
 def config(kind: str, objective: str = "reinforce", **changes: Any) -> RunConfig:
     """Settings of a tiny run whose thoughts are of some kind; by default one symbol of one number."""
-    plain: dict[str, Any] = {"max_reasoning_len": 1, "latent_dim": 1, "sigma": SIGMA, "trice_samples": 1}
+    sigma = SIGMA if tiny.BACKBONE == "gru" else NARROW
+    plain: dict[str, Any] = {"max_reasoning_len": 1, "latent_dim": 1, "sigma": sigma, "trice_samples": 1}
     return tiny.config(thoughts=kind, objective=objective, **(plain | changes))
 
 
@@ -73,18 +75,17 @@ class Plain:
 
     def _predict(self, points: Tensor) -> Tensor:
         w, settings = self.weights, self.settings
-        state = w.mark("reasoner", 0, w.read("base_reasoner", self.tokens))
-        state = state.expand(len(points), -1)
+        state = w.mark("reasoner", 0, w.after("base_reasoner", self.tokens))
         symbols = []
         for place in range(settings.max_reasoning_len):
-            symbols.append(self._symbol(state, points[:, place]))
+            symbols.append(self._symbol(w.output(state).expand(len(points), -1), points[:, place]))
             if settings.interpreter_start == "onward" or place + 1 < settings.max_reasoning_len:
                 state = self._consume(symbols[-1], state)
         if settings.interpreter_start == "afresh":
-            state = w.mark("interpreter", 0, w.values["interpreter.start_state"].view(1, -1))
+            state = w.afresh()
             for symbol in symbols:
-                state = w.gru("interpreter", self._embed("interpreter", symbol), state)
-        reading = w.mark("interpreter", 1, state)
+                state = w.take_in("interpreter", self._embed("interpreter", symbol), state)
+        reading = w.output(w.mark("interpreter", 1, state))
         base = None if mixing_of(settings) == "thought" else w.read("base_lm", self.tokens)
         return torch.log_softmax(w.head(mix(w, settings, base, reading)), -1)
 
@@ -107,10 +108,10 @@ class Plain:
             return symbol
         return symbol @ self.weights.of(role, "thoughts.weight")
 
-    def _consume(self, symbol: Tensor, state: Tensor) -> Tensor:
+    def _consume(self, symbol: Tensor, state: Any) -> Any:
         if self.settings.thoughts == "state":
             return self.weights.mark("reasoner", 0, symbol)
-        return self.weights.gru("reasoner", self._embed("reasoner", symbol), state)
+        return self.weights.take_in("reasoner", self._embed("reasoner", symbol), state)
 
 
 class Integral:

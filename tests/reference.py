@@ -1,15 +1,16 @@
 """The model again, spelled out from its parameters one sequence and position at a time.
 
-Nothing of toyqs.model runs here, so that a mistake there cannot also be here.
+Nothing of toyqs.model runs here or in memories.py, so that a mistake there cannot also be here.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from tests.memories import GRUMemory, WholeSequences
 from toyqs.config import RunConfig
 from toyqs.traits import mixing_of
 
@@ -31,35 +32,45 @@ class Weights:
         self.marker_scale = settings.meta_token_scale if scaled else 1.0
         roles = ("base_lm", "base_reasoner", "reasoner", "interpreter")
         self.letter = dict(zip(roles, settings.weight_groups, strict=True))
+        gru = settings.backbone == "gru"
+        self.memory: Any = GRUMemory(self.values) if gru else WholeSequences(model.cores)
 
     def of(self, role: str, name: str) -> Tensor:
         return self.values[f"cores.{self.letter[role]}.{name}"]
 
-    def gru(self, role: str, x: Tensor, h: Tensor) -> Tensor:
-        i = x @ self.of(role, "backbone.weight_ih") + self.of(role, "backbone.bias_ih")[0]
-        g = h @ self.of(role, "backbone.weight_hh") + self.of(role, "backbone.bias_hh")[0]
-        (i_r, i_z, i_n), (g_r, g_z, g_n) = i.chunk(3, -1), g.chunk(3, -1)
-        reset, update = torch.sigmoid(i_r + g_r), torch.sigmoid(i_z + g_z)
-        return (1 - update) * torch.tanh(i_n + reset * g_n) + update * h
+    def take_in(self, role: str, x: Tensor, state: Any) -> Any:
+        """What the memory has after one more row (1 or M, D)."""
+        return self.memory.take_in(self.letter[role], x, state)
+
+    def output(self, state: Any) -> Tensor:
+        """(1 or M, D)."""
+        return self.memory.output(state)
+
+    def after(self, role: str, tokens: Tensor) -> Any:
+        """What the memory has after a sequence of tokens."""
+        state = self.memory.empty(self.letter[role])
+        for token in tokens:
+            state = self.take_in(role, self.of(role, "tokens.weight")[token], state)
+        return state
 
     def read(self, role: str, tokens: Tensor) -> Tensor:
-        """The state after a sequence of tokens, (1, D)."""
-        table = self.of(role, "tokens.weight")
-        h = table.new_zeros(1, table.shape[1])
-        for token in tokens:
-            h = self.gru(role, table[token], h)
-        return h
+        """The output after a sequence of tokens, (1, D)."""
+        return self.output(self.after(role, tokens))
 
-    def mark(self, role: str, which: int, h: Tensor) -> Tensor:
-        """The state after the start (0) or end (1) marker."""
+    def mark(self, role: str, which: int, state: Any) -> Any:
+        """What the memory has after the start (0) or end (1) marker."""
         rows = self.of(role, "markers.weight")  # one where start and end are the same
-        return self.gru(role, rows[min(which, len(rows) - 1)] * self.marker_scale, h)
+        return self.take_in(role, rows[min(which, len(rows) - 1)] * self.marker_scale, state)
 
-    def hear(self, role: str, symbols: Tensor, h: Tensor) -> Tensor:
-        """The states after one thought symbol each."""
+    def afresh(self) -> Any:
+        """What an interpreter has that starts afresh, after the start marker."""
+        return self.mark("interpreter", 0, self.memory.afresh(self.letter["interpreter"]))
+
+    def hear(self, role: str, symbols: Tensor, state: Any) -> Any:
+        """What the memory has after one thought symbol each."""
         own = f"cores.{self.letter[role]}.thoughts.weight"
         table = self.values[own] if own in self.values else self.of(role, "tokens.weight")
-        return self.gru(role, table[symbols], h)
+        return self.take_in(role, table[symbols], state)
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         return x @ self.values[f"{name}.weight"] + self.values[f"{name}.bias"][0]
@@ -74,9 +85,9 @@ class Weights:
         return out
 
 
-def policy(weights: Weights, settings: RunConfig, state: Tensor) -> Tensor:
+def policy(weights: Weights, settings: RunConfig, memory: Any) -> Tensor:
     """log π of the next thought symbol, and of the end where it is one of them, (M, symbols)."""
-    logits = state
+    logits = state = weights.output(memory)
     if "thought_head.projection.weight" in weights.values:
         logits = weights.linear("thought_head.projection", logits)
     if settings.share_lm_head:
@@ -111,7 +122,7 @@ def alike(
     base = None
     if mixing_of(settings) != "thought":
         base = weights.read("base_lm", torch.cat([tokens, following]))
-    state = weights.mark("reasoner", 0, weights.read("base_reasoner", tokens))
+    state = weights.mark("reasoner", 0, weights.after("base_reasoner", tokens))
     log_probs, entropies = [], []
     onward = settings.interpreter_start == "onward"
     longest = settings.max_reasoning_len
@@ -123,20 +134,21 @@ def alike(
             state = weights.hear("reasoner", symbols, state)
     decided = state
     if not onward:
-        state = weights.mark("interpreter", 0, weights.values["interpreter.start_state"].view(1, -1))
+        state = weights.afresh()
         for symbols in thoughts.T:
             state = weights.hear("interpreter", symbols, state)
     if settings.variable_len and thoughts.shape[1] < longest:
         log_p = policy(weights, settings, decided)
         log_probs.append(log_p[:, -1])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
-    silence = [state.new_zeros(len(thoughts))] * (longest - len(log_probs))
-    reading = weights.mark("interpreter", 1, state)
-    if settings.add_last_context_token:
-        reading = weights.gru("interpreter", weights.of("interpreter", "tokens.weight")[tokens[-1]], reading)
+    state = weights.mark("interpreter", 1, state)
+    if settings.add_last_context_token:  # as a memory without positions hears it
+        state = weights.take_in("interpreter", weights.of("interpreter", "tokens.weight")[tokens[-1]], state)
     if settings.ahead == "continue":
         for token in following:
-            reading = weights.gru("interpreter", weights.of("interpreter", "tokens.weight")[token], reading)
+            state = weights.take_in("interpreter", weights.of("interpreter", "tokens.weight")[token], state)
+    reading = weights.output(state)
+    silence = [reading.new_zeros(len(thoughts))] * (longest - len(log_probs))
     log_q = torch.log_softmax(answer(weights, settings, base, reading), -1)
     return Prediction(torch.stack(log_probs + silence, -1), torch.stack(entropies + silence, -1), log_q)
 

@@ -91,7 +91,10 @@ def tokens_ahead(config: RunConfig) -> int:
 
 def longest_sequence(config: RunConfig) -> int:
     """Positions that a transformer needs for a sequence, its longest thought and the tokens ahead."""
-    return config.task.length(config.seq_len) + config.max_reasoning_len + MARKERS + tokens_ahead(config)
+    length = config.task.length(config.seq_len)
+    if not config.use_reasoner:  # a plain model's weights must not hang on settings that are idle in it
+        return length
+    return length + config.max_reasoning_len + MARKERS + tokens_ahead(config)
 
 
 def goes_on(config: RunConfig) -> bool:

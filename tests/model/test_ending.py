@@ -14,6 +14,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Thoughts, Trace, focus, thinking_positions
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 SYMBOLS = 2
 KINDS: dict[str, dict[str, Any]] = {
     "token": {},
@@ -58,6 +59,7 @@ def check_lengths(model: LatentReasoner, batch: Batch, noise: Tensor) -> None:
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_a_thought_ends_where_the_end_is_drawn(start: str) -> None:
     _, model, batch, _ = variable(interpreter_start=start)
     check_lengths(model, batch, tiny.noise((1, 3, 2, 40, 3)))
@@ -79,6 +81,7 @@ def test_unfinished_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_the_trace_equals_the_plain_reference(groups: str, start: str, share: bool) -> None:
     own = {"thought_vocab": None, "share_lm_head": True} if share else {}
     settings, model, batch, noise = variable(weight_groups=groups, interpreter_start=start, **own)
@@ -99,6 +102,7 @@ def test_the_trace_equals_the_plain_reference(groups: str, start: str, share: bo
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_scoring_forced_thoughts_equals_sampling_them(start: str) -> None:
     _, model, batch, noise = variable(interpreter_start=start)
     positions = thinking_positions(batch)
@@ -122,6 +126,7 @@ def alike(one: Trace, other: Trace) -> None:
 @pytest.mark.parametrize("extra", [{}, {"share_lm_head": True}, {"thought_vocab": SYMBOLS}])
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_an_end_that_is_never_drawn_is_fixed_length(groups: str, start: str, extra: dict[str, Any]) -> None:
     """The end's logit at minus infinity: logits, log-probabilities, gradients as of L symbols each."""
     fixed = tiny.config(weight_groups=groups, interpreter_start=start, **extra)
@@ -142,6 +147,7 @@ def test_an_end_that_is_never_drawn_is_fixed_length(groups: str, start: str, ext
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_the_likeliest_thought_ends_where_the_end_is_likeliest(start: str) -> None:
     """At once, never, and where the symbols of a given length end."""
     for bias, symbol in ((1e3, SYMBOLS), (-1e3, None)):
@@ -152,7 +158,7 @@ def test_the_likeliest_thought_ends_where_the_end_is_likeliest(start: str) -> No
         trace = model(batch.inputs, positions, noise)
         if symbol is None:
             fixed = tiny.model(tiny.config(**vars(settings) | {"variable_len": False}))
-            fixed.load_state_dict(model.state_dict(), strict=False)
+            tiny.lend(model, fixed)
             wanted = fixed(batch.inputs, positions, noise).greedy_logits
         else:
             wanted = model(batch.inputs, positions, noise, torch.full(noise.shape, symbol)).logits[:, :, :, 0]
@@ -181,6 +187,7 @@ def given(kind: str, length: int, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("kind", KINDS)
+@BACKBONES
 def test_a_given_length_is_a_model_of_that_length(kind: str, start: str) -> None:
     """Positions with thoughts of l symbols as in a model whose thoughts all have l, from 0 to L."""
     settings = given(kind, 3, adaptive_len=True, interpreter_start=start)
@@ -191,7 +198,7 @@ def test_a_given_length_is_a_model_of_that_length(kind: str, start: str) -> None
     assert trace.unfinished is None and bool((trace.length == lengths.clamp(max=3)).all())
     for length in range(4):
         alone = tiny.model(given(kind, length, interpreter_start=start))
-        alone.load_state_dict(model.state_dict(), strict=False)
+        tiny.lend(model, alone)
         silence = torch.empty(1, 4, 2, 1, 0).double()
         wanted = alone(batch.inputs, positions, noise[:, :, :, :, :length] if length else silence)
         here = lengths.clamp(max=3)[..., 0] == length
@@ -207,6 +214,7 @@ def test_a_given_length_is_a_model_of_that_length(kind: str, start: str) -> None
 
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("kind", KINDS)
+@BACKBONES
 def test_all_symbols_given_is_fixed_length(kind: str, start: str) -> None:
     """Gradients too; the path that leads through the symbols among them."""
     found = []
@@ -222,6 +230,7 @@ def test_all_symbols_given_is_fixed_length(kind: str, start: str) -> None:
 
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("kind", KINDS)
+@BACKBONES
 def test_scoring_with_given_lengths_equals_sampling(kind: str, start: str) -> None:
     model, batch, noise = tiny.sampled(given(kind, 3, adaptive_len=True, interpreter_start=start))
     context = model.read(batch.inputs, thinking_positions(batch))
@@ -235,6 +244,7 @@ def test_scoring_with_given_lengths_equals_sampling(kind: str, start: str) -> No
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_the_expected_gradient_with_a_given_length(start: str) -> None:
     """One symbol at the counted position, two elsewhere: E[∇] = ∇ Σ_h π(h) log q(y | h), three thoughts."""
     settings, one = given("token", 2, adaptive_len=True, interpreter_start=start), tiny.one_position()

@@ -20,6 +20,7 @@ from toyqs.objectives.objective import REWARDS, Predicting
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 from toyqs.types import Ahead, Batch, Trace, focus
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 MODES = ("persist", "continue")
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 STARTS = pytest.mark.parametrize("start", tiny.STARTS)
@@ -32,6 +33,7 @@ def config(num: int = 2, **changes: Any) -> RunConfig:
 @pytest.mark.parametrize("ahead", MODES)
 @STARTS
 @PATTERNS
+@BACKBONES
 def test_the_expected_gradient_of_two_tokens(groups: str, start: str, ahead: str) -> None:
     settings = config(weight_groups=groups, interpreter_start=start, ahead=ahead)
     tiny.check_expected_gradient(settings, Reinforce(), 2)
@@ -45,6 +47,7 @@ def test_the_same_where_the_reading_goes_on_and_symbols_have_a_table(groups: str
 
 
 @pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
+@BACKBONES
 def test_decay_weighs_reward_and_nll_and_teacher_forcing_the_nll_alone(groups: str) -> None:
     settings = config(weight_groups=groups, ahead_decay=0.8, teacher_forcing_weight=0.5)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
@@ -56,6 +59,7 @@ def test_decay_weighs_reward_and_nll_and_teacher_forcing_the_nll_alone(groups: s
     tiny.close(every.expected(parts["policy"] + parts["nll"]), wanted)
 
 
+@BACKBONES
 def test_the_bound_of_several_samples_over_two_tokens() -> None:
     settings = config(weight_groups="ABCD")
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
@@ -117,6 +121,7 @@ def check_sums(settings: RunConfig) -> None:
 @pytest.mark.parametrize("num", [1, 2, 3, 4])
 @pytest.mark.parametrize("ahead", MODES)
 @STARTS
+@BACKBONES
 def test_rewards_are_sums_of_separate_log_probabilities(start: str, ahead: str, num: int) -> None:
     check_sums(config(num, interpreter_start=start, ahead=ahead, mixing="gate"))
 

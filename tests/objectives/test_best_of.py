@@ -14,6 +14,7 @@ from tests.objectives.worlds import LOGITS, REWARDS, expected_gradient, gradient
 from toyqs.objectives.best_of import BestOf
 from toyqs.types import Batch, Trace
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -41,6 +42,7 @@ def test_it_imitates_the_law_of_the_best_of_k(count: int) -> None:
 
 
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_it_does_so_in_whole_models(groups: str) -> None:
     settings = tiny.config(weight_groups=groups)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)

@@ -11,13 +11,13 @@ from torch import Tensor
 from tests import tiny
 from toyqs.model import interpreter, latent_reasoner, thoughts
 from toyqs.model.core import advance
-from toyqs.model.gru import GRU
 from toyqs.model.thoughts import Symbols
 from toyqs.objectives.maxent import MaxEnt, maxent
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.objectives.rewards import penalty
 from toyqs.types import Thoughts, Trace
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 EXTRAS: list[dict[str, Any]] = [
     {},
     {"share_lm_head": True, "mixing": "add"},
@@ -48,6 +48,7 @@ def test_the_thoughts_are_all_there_are_each_once() -> None:
 @pytest.mark.parametrize("extra", EXTRAS)
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_reinforce_is_unbiased(groups: str, start: str, extra: dict[str, Any]) -> None:
     check(weight_groups=groups, interpreter_start=start, **extra)
 
@@ -59,6 +60,7 @@ COSTS = {"length_penalty": 0.3, "punish_unfinished": 0.8}
 
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", ["AAAA", "ABBA", "ABCD"])
+@BACKBONES
 def test_maxent_climbs_reward_less_costs_and_entropy(groups: str, start: str) -> None:
     settings, all_thoughts = world(weight_groups=groups, interpreter_start=start, thought_vocab=2)
     every, truth = tiny.enumerate_tuples(settings, 2, all_thoughts), tiny.exact(settings, all_thoughts)
@@ -108,9 +110,11 @@ def caught(start: str) -> None:
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_a_state_that_is_not_held(monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     """After the end the reasoner goes on (onward), the interpreter reads on (afresh)."""
-    monkeypatch.setattr(GRU, "hold", lambda self, new, old, live: new)
+    memory = type(tiny.model(tiny.config()).cores["A"].backbone)
+    monkeypatch.setattr(memory, "hold", lambda self, new, old, live: new)
     caught(start)
 
 
@@ -119,6 +123,7 @@ def on_padding(core: Any, symbols: Tensor, rows: Tensor, state: Any, live: Tenso
 
 
 @pytest.mark.parametrize("where", [interpreter, thoughts], ids=["interpreter", "reasoner"])
+@BACKBONES
 def test_padding_that_is_consumed(monkeypatch: pytest.MonkeyPatch, where: Any) -> None:
     def careless(core: Any, symbols: Tensor, rows: Tensor, state: Any, live: Tensor | None) -> Any:
         return (advance if live is None else on_padding)(core, symbols, rows, state, live)
@@ -128,6 +133,7 @@ def test_padding_that_is_consumed(monkeypatch: pytest.MonkeyPatch, where: Any) -
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_padding_that_counts(monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     right = thoughts._draw
 
@@ -144,6 +150,7 @@ def test_padding_that_counts(monkeypatch: pytest.MonkeyPatch, start: str) -> Non
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_a_forced_end_that_counts(monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     right = latent_reasoner.think
 

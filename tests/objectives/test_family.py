@@ -19,6 +19,7 @@ from toyqs.objectives.reinforce import OF_PREDICTIONS, ClippedReinforce, MultiSa
 from toyqs.objectives.tempered import Tempered
 from toyqs.types import Trace
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 BETA = 0.4
 FAMILY = family()
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
@@ -48,6 +49,7 @@ def soft_loss(truth: tiny.Exact) -> Tensor:
 @STARTS
 @PATTERNS
 @pytest.mark.parametrize("method", ["maxent", "vargrad", "logz_learned"])
+@BACKBONES
 def test_reward_and_entropy_of_whole_thoughts(method: str, groups: str, start: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
@@ -56,6 +58,7 @@ def test_reward_and_entropy_of_whole_thoughts(method: str, groups: str, start: s
     tiny.close(got, truth.gradient(soft_loss(truth)))
 
 
+@BACKBONES
 def test_reward_and_entropy_by_the_estimated_log_z() -> None:
     """With three thoughts the estimate rests on two, which count as two only if they weigh alike."""
     settings = tiny.config(weight_groups="ABCD", max_reasoning_len=1)
@@ -94,6 +97,7 @@ TABLES = {
 @STARTS
 @PATTERNS
 @pytest.mark.parametrize("method", TABLES)
+@BACKBONES
 def test_what_is_fitted_within_a_group(method: str, groups: str, start: str) -> None:
     """The trace's log-probabilities and rewards are the plain model's; worlds.py proves the loss itself."""
     settings = tiny.config(weight_groups=groups, interpreter_start=start)
@@ -113,6 +117,7 @@ def bound(truth: tiny.Exact, count: int) -> Tensor:
 @STARTS
 @PATTERNS
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+@BACKBONES
 def test_multi_sample_climbs_the_bound(baseline: str, groups: str, start: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
@@ -144,6 +149,7 @@ def test_the_bounds_gradient_by_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
+@BACKBONES
 def test_multi_sample_of_one_is_reinforce_without_a_baseline(groups: str) -> None:
     every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 1)
     got = expected(every, MultiSample(baseline="none"), "policy", "nll")
@@ -172,6 +178,7 @@ def reference(trace: Trace, seed: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
+@BACKBONES
 def test_log_ratio_is_the_likelihood_under_a_group_baseline(groups: str) -> None:
     every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
     more = {"reference_log_probs": reference(every.trace)}
@@ -197,6 +204,7 @@ def divergence(every: tiny.Enumeration, reward: str, beta: float = 1.0) -> Tenso
 
 @pytest.mark.parametrize(("reward", "beta"), [("kl_forward", 1.0), ("kl_reverse", 1.0), ("kl_reverse", 0.5)])
 @pytest.mark.parametrize("groups", ["AAAA", "ABBA", "ABCD"])
+@BACKBONES
 def test_divergences_reach_reasoner_and_predictor(groups: str, reward: str, beta: float) -> None:
     """E[∇(policy + nll)] = −∇ Σ_h π(h) r(h), the expectation and the thoughts' own path together."""
     every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
@@ -224,6 +232,7 @@ def test_what_a_reference_holds_impossible_adds_nothing_to_the_forward_divergenc
 
 
 @pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
+@BACKBONES
 def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) -> None:
     every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
     log_prob = every.trace.log_prob.sum(-1).detach()
@@ -243,6 +252,7 @@ def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) 
 @pytest.mark.parametrize("baseline", OF_PREDICTIONS)
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
+@BACKBONES
 def test_another_predictions_reward_is_an_unbiased_baseline(groups: str, start: str, baseline: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start, baseline=baseline)
     every, truth = tiny.enumerate_tuples(settings, 1), tiny.exact(settings)
@@ -260,6 +270,7 @@ def test_another_predictions_reward_is_an_unbiased_baseline(groups: str, start: 
     "sees", ["context", "target", "base_prediction", "average_thought", "greedy_thought"]
 )
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
+@BACKBONES
 def test_a_value_is_an_unbiased_baseline(groups: str, sees: str) -> None:
     """It knows the context and the target, never the thought."""
     settings = tiny.config(weight_groups=groups, baseline="value", value_sees=sees)

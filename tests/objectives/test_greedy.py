@@ -9,6 +9,7 @@ from tests import latents, reference, tiny
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import thinking_positions
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 STARTS = pytest.mark.parametrize("start", tiny.STARTS)
 BASELINE = {"baseline": "greedy_thought"}
@@ -16,12 +17,14 @@ BASELINE = {"baseline": "greedy_thought"}
 
 @STARTS
 @PATTERNS
+@BACKBONES
 def test_the_expected_gradient_is_exact(groups: str, start: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start, **BASELINE)
     tiny.check_expected_gradient(settings, Reinforce(**BASELINE), 1)
 
 
 @STARTS
+@BACKBONES
 def test_the_expected_gradient_is_exact_where_thoughts_end(start: str) -> None:
     settings = tiny.config(interpreter_start=start, variable_len=True, **BASELINE)
     every = tiny.ending(tiny.SYMBOLS, settings.max_reasoning_len)
@@ -29,6 +32,7 @@ def test_the_expected_gradient_is_exact_where_thoughts_end(start: str) -> None:
 
 
 @STARTS
+@BACKBONES
 def test_it_is_the_plain_models_best_thought(start: str) -> None:
     """Symbol by symbol: the first of the likeliest thought need not begin the likeliest pair."""
     settings = tiny.config(interpreter_start=start, **BASELINE)
@@ -47,6 +51,7 @@ def test_it_is_the_plain_models_best_thought(start: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "state"])
+@BACKBONES
 def test_of_continuous_symbols_it_is_the_mean(kind: str) -> None:
     """Noise of one half everywhere draws the mean of every symbol."""
     settings = latents.config(kind, "reinforce", max_reasoning_len=2, latent_dim=2, **BASELINE)
@@ -58,6 +63,7 @@ def test_of_continuous_symbols_it_is_the_mean(kind: str) -> None:
     torch.testing.assert_close(trace.greedy_logits, wanted, rtol=0, atol=1e-12)
 
 
+@BACKBONES
 def test_a_mutant_that_compares_with_the_thought_itself_is_biased() -> None:
     """Were the greedy prediction the sampled thought's own, every advantage would be 0."""
     settings = tiny.config(**BASELINE)

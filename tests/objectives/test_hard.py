@@ -19,6 +19,7 @@ from toyqs.train import accumulate
 from toyqs.traits import mixing_of
 from toyqs.types import Batch
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 COUNT = 2  # thoughts per position
 WEIGHTS = {"nll": 1.0, "policy": 1.0, "entropy": 0.0}
 
@@ -37,13 +38,22 @@ def one_sequence() -> Batch:
 def enumerated(settings: RunConfig) -> tuple[tiny.Gradients, Tensor]:
     """Gradients (S, ...) that the loop adds up for every tuple of thoughts, and the tuples (S, K)."""
     index = torch.cartesian_prod(*[torch.arange(len(tiny.THOUGHTS))] * COUNT).view(-1, COUNT)
-    built, batch = tiny.model(settings, len(index)), tiny.repeated(one_sequence(), len(index))
+    if settings.backbone == "gru":
+        return of_loop(tiny.model(settings, len(index)), settings, index), index
+    built = tiny.model(settings)  # takes one seed: tuple by tuple
+    each = [of_loop(built, settings, one[None]) for one in index]
+    return {name: torch.cat([grads[name] for grads in each]) for name in each[0]}, index
+
+
+def of_loop(built: Any, settings: RunConfig, tuples: Tensor) -> tiny.Gradients:
+    """Gradients that the loop adds up for tuples (S, K), one for each copy of the model."""
+    batch, running = tiny.repeated(one_sequence(), len(tuples)), torch.zeros(len(tuples)).double()
     drawn: Drawn = prepared(batch, torch.empty(0))
-    drawn = drawn._replace(forced=tiny.THOUGHTS[index][:, None, None])
+    drawn = drawn._replace(forced=tiny.THOUGHTS[tuples][:, None, None])
+    built.zero_grad()
     objective = Reinforce(baseline="leave_one_out")
-    running = torch.zeros(len(index)).double()
     accumulate(built, objective, drawn, WEIGHTS, build_settings(settings), running)
-    return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in built.named_parameters()}, index
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in built.named_parameters()}
 
 
 def alone(built: Any, settings: RunConfig, tokens: Tensor) -> Tensor:
@@ -80,11 +90,13 @@ def check(settings: RunConfig) -> None:
 
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_the_expected_gradient_is_that_of_thinking_and_other_positions(groups: str, start: str) -> None:
     check(hard(weight_groups=groups, interpreter_start=start))
 
 
 @pytest.mark.parametrize("mixing", ["add", "concat", "gate", "hidden", "residual"])
+@BACKBONES
 def test_the_same_with_other_mixers(mixing: str) -> None:
     check(hard(weight_groups="ABBC", mixing=mixing))
 
@@ -104,6 +116,7 @@ def no_others(loss: Loss, chosen: Any) -> Loss:
 
 
 @pytest.mark.parametrize("broken", [own_mean, no_others])
+@BACKBONES
 def test_a_broken_sum_is_found(broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "joined", broken)
     with pytest.raises(AssertionError, match="off by"):
@@ -115,6 +128,7 @@ def easiest(entropy: Tensor, count: int) -> Tensor:
     return entropy.argsort(dim=-1, stable=True)[..., :count].sort(-1).values
 
 
+@BACKBONES
 def test_a_wrong_choice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toyqs.hard.hardest", easiest)
     with pytest.raises(AssertionError, match="off by"):

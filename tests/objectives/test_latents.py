@@ -22,6 +22,7 @@ from toyqs.objectives.objective import Thinking
 from toyqs.objectives.pathwise import Pathwise
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 NONE, LEAVE_ONE_OUT, PATH = Reinforce(baseline="none"), Reinforce(), Pathwise()
 BETA = 0.4
 FAMILY = family()
@@ -44,7 +45,7 @@ def check(settings: RunConfig, objective: Thinking | Pathwise) -> None:
     truth = latents.Integral(settings)
     wanted = truth.gradient(-truth.log_q)
     drawn_from = max(float(wanted[name].abs().max()) for name in wanted if "thought_head" in name)
-    assert drawn_from > 1e-5, "nothing to compare"
+    assert drawn_from > 100 * NEAR, "nothing to compare"
     tiny.close(expected(settings, objective), wanted, NEAR)
 
 
@@ -84,6 +85,7 @@ def test_normal_numbers_from_uniform_ones(dtype: torch.dtype) -> None:
 
 @STARTS
 @PATTERNS
+@BACKBONES
 def test_leave_one_out_is_unbiased(groups: str, start: str) -> None:
     settings = latents.config("gaussian", weight_groups=groups, interpreter_start=start, trice_samples=2)
     check(settings, LEAVE_ONE_OUT)
@@ -91,6 +93,7 @@ def test_leave_one_out_is_unbiased(groups: str, start: str) -> None:
 
 @STARTS
 @PATTERNS
+@BACKBONES
 def test_the_path_has_the_same_expected_gradient(groups: str, start: str) -> None:
     check(latents.config("gaussian", "pathwise", weight_groups=groups, interpreter_start=start), PATH)
 
@@ -105,6 +108,7 @@ SHAPES = {
 
 @STARTS
 @pytest.mark.parametrize("shape", SHAPES)
+@BACKBONES
 def test_the_same_for_other_shapes(shape: str, start: str) -> None:
     kind, changes = SHAPES[shape]
     alike = changes.get("reasoner_hidden_dim", 3) != 1
@@ -134,6 +138,7 @@ def test_the_path_has_far_lower_variance(kind: str) -> None:
 
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
 @pytest.mark.parametrize("method", ["maxent", "vargrad"])
+@BACKBONES
 def test_reward_and_entropy_together(method: str, groups: str) -> None:
     settings = latents.config("gaussian", weight_groups=groups, trice_samples=2)
     truth = latents.Integral(settings)
@@ -141,6 +146,7 @@ def test_reward_and_entropy_together(method: str, groups: str) -> None:
     tiny.close(expected(settings, FAMILY[method](temperature=BETA)), wanted, NEAR)
 
 
+@BACKBONES
 def test_the_bound_of_several_samples() -> None:
     settings = latents.config("gaussian", weight_groups="AABC", trice_samples=2)
     truth = latents.Integral(settings)
@@ -153,6 +159,7 @@ def test_the_bound_of_several_samples() -> None:
 
 @pytest.mark.parametrize("length", [1, 2])
 @pytest.mark.parametrize("name", ["entropy", "prior"])
+@BACKBONES
 def test_entropy_and_prior_are_exact_on_the_path_and_myopic_beside_a_score(name: str, length: int) -> None:
     settings = latents.config("gaussian", "pathwise", weight_groups="AABC", max_reasoning_len=length)
     truth = latents.Integral(settings)

@@ -19,6 +19,7 @@ from toyqs.objectives import baselines, objective, policy, reinforce, rewards
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Thoughts, Trace
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 GROUPS = ["AAAA", "AABB", "ABCD"]
 
 
@@ -105,6 +106,7 @@ def test_an_onward_interpreter_that_skips_the_last_symbol(monkeypatch: pytest.Mo
     caught("onward")
 
 
+@BACKBONES
 def test_an_interpreter_that_hears_the_last_symbol_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     def stuttering(self: Onward, given: Thoughts) -> Tensor:
         last = pick_rows(self.reasoner.thought_rows(), given.symbols[..., -1] + FIRST_SYMBOL)
@@ -117,6 +119,7 @@ def test_an_interpreter_that_hears_the_last_symbol_twice(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_thinking_that_forgets_to_advance_its_state(monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     """Every symbol is scored from the state before the start marker and its own predecessor alone."""
     right = latent_reasoner.think
@@ -214,6 +217,7 @@ def test_a_draw_whose_gradient_forgets_the_normalisation(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("row", [END, FIRST_SYMBOL + 1])
+@BACKBONES
 def test_a_thought_that_starts_with_another_row(monkeypatch: pytest.MonkeyPatch, row: int) -> None:
     """The start marker is neither the end marker nor a symbol."""
     monkeypatch.setattr(thoughts, "START", row)

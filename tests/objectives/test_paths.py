@@ -14,6 +14,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.pathwise import Pathwise
 from toyqs.types import Batch, focus, thinking_positions
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 PATH = Pathwise()
 STARTS = pytest.mark.parametrize("start", tiny.STARTS)
 
@@ -36,6 +37,7 @@ def nll(model: LatentReasoner, batch: Batch, noise: Tensor) -> Tensor:
 
 @STARTS
 @pytest.mark.parametrize("kind", ["deterministic", "gaussian", "gumbel", "state"])
+@BACKBONES
 def test_zero_length_is_the_control_whatever_the_kind(kind: str, start: str) -> None:
     changes = {"max_reasoning_len": 0, "interpreter_start": start}
     model, batch, noise = tiny.sampled(tiny.config(thoughts=kind, objective="pathwise", **changes))
@@ -49,13 +51,14 @@ def test_zero_length_is_the_control_whatever_the_kind(kind: str, start: str) -> 
 
 @STARTS
 @pytest.mark.parametrize("groups", ["AAAA", "ABBC", "ABCD"])
+@BACKBONES
 def test_finite_differences(groups: str, start: str) -> None:
     """Along a random direction of all parameters."""
     settings = coconut(weight_groups=groups, interpreter_start=start)
     model, batch, noise = tiny.sampled(settings)
     grads, generator = tiny.gradients(nll(model, batch, noise), model), torch.Generator().manual_seed(3)
     way = {name: torch.randn(g.shape, generator=generator, dtype=g.dtype) for name, g in grads.items()}
-    slope, step, values = sum(float((grads[name] * way[name]).sum()) for name in way), 1e-5, []
+    slope, step, values = sum(float((grads[name] * way[name]).sum()) for name in way), 1e-6, []
     for sign in (1, -1):
         moved, _, _ = tiny.sampled(settings)
         with torch.no_grad():
@@ -92,6 +95,7 @@ def test_gaussian_thoughts_without_noise_that_feed_the_mean_back(groups: str, st
 
 @STARTS
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_forward_is_sampling_at_every_temperature(groups: str, start: str) -> None:
     """One-hot symbols, the same for all τ; their prediction and entropy are those of the ids."""
     shared = {"weight_groups": groups, "interpreter_start": start, "trice_samples": 3}

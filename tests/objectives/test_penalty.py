@@ -8,6 +8,8 @@ import torch
 from tests import tiny
 from toyqs.objectives.reinforce import Reinforce
 
+BACKBONES = pytest.mark.usefixtures("backbone")
+
 
 def costs(every: tiny.Enumeration, cost: torch.Tensor) -> torch.Tensor:
     """Each thought's cost (9,), where the tuples have that thought, (S, B, T, K)."""
@@ -17,6 +19,7 @@ def costs(every: tiny.Enumeration, cost: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+@BACKBONES
 def test_the_policy_climbs_reward_less_penalty(groups: str, baseline: str) -> None:
     settings = tiny.config(weight_groups=groups)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)

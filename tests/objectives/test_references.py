@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import latents, reference, tiny
+from tests import backbones, latents, reference, tiny
 from tests.run_folders import written
 from toyqs import config as config_module
 from toyqs.build_kept import build_kept
@@ -21,6 +21,7 @@ from toyqs.objectives.reinforce import Reinforce
 from toyqs.references import Kept
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 BETA = 0.3
 
@@ -49,6 +50,7 @@ def beside(kept: Kept, every: tiny.Enumeration, num_ahead: int = 1) -> Trace:
 
 @PATTERNS
 @pytest.mark.parametrize("kind", ["ema", "initial", "checkpoint"])
+@BACKBONES
 def test_log_ratio_is_the_likelihood_under_a_group_baseline(groups: str, kind: str, plain: Any) -> None:
     run = plain[0] if kind == "checkpoint" else None
     settings = tiny.config(weight_groups=groups, reward="log_ratio", reference=kind, reference_run=run)
@@ -64,6 +66,7 @@ def test_log_ratio_is_the_likelihood_under_a_group_baseline(groups: str, kind: s
 
 
 @pytest.mark.parametrize("mixing", [mixing for mixing in tiny.MIXERS if mixing != "thought"])
+@BACKBONES
 def test_an_average_that_has_not_moved_says_what_the_model_says_without_a_thought(mixing: str) -> None:
     settings = tiny.config(mixing=mixing, reward="log_ratio", reference="ema", baseline="null_thought")
     every = tiny.enumerate_tuples(settings, 1)
@@ -86,19 +89,21 @@ def spelled_out(settings: RunConfig, model: LatentReasoner, batch: Batch, num_ah
 
 
 @pytest.mark.parametrize("num_ahead", [1, 2])
+@BACKBONES
 def test_a_checkpoint_is_the_language_model_that_was_trained(num_ahead: int, plain: Any) -> None:
     """kl_forward is −KL(LM ‖ q) with the LM of the folder, spelled out from its parameters."""
     folder, plain_settings, model = plain
     settings = tiny.config(
         reward="kl_forward", reference="checkpoint", reference_run=folder, n_tokens_ahead=num_ahead
     )
-    thinker, batch, noise = tiny.sampled(settings, copies=2)
+    seeds = 2 if settings.backbone == "gru" else 1
+    thinker, batch, noise = tiny.sampled(settings, copies=seeds)
     positions = thinking_positions(batch)
     trace = thinker(batch.inputs, positions, noise)
     trace = build_kept(settings, thinker).beside(trace, batch.inputs, positions)
     there = focus(batch, positions, num_ahead)
     reward = rewards.kl_forward(torch.zeros(0), trace, there)
-    for s in range(2):
+    for s in range(seeds):
         one = Batch(*(x[s : s + 1] for x in batch[:4]))
         log_lm = spelled_out(plain_settings, model, one, num_ahead)
         log_q = trace.logits[s].log_softmax(-1)  # (B, T, K, N, V)
@@ -107,6 +112,7 @@ def test_a_checkpoint_is_the_language_model_that_was_trained(num_ahead: int, pla
         torch.testing.assert_close(reward[s], (wanted * counts).sum(-1), rtol=0, atol=1e-12)
 
 
+@BACKBONES
 def test_a_plain_model_learns_from_a_checkpoint_too(plain: Any) -> None:
     folder, _, model = plain
     settings = tiny.config(
@@ -144,6 +150,7 @@ def stays_near(groups: str, start: str = "afresh") -> RunConfig:
 
 @PATTERNS
 @pytest.mark.parametrize("start", tiny.STARTS)
+@BACKBONES
 def test_reward_less_divergence_of_the_thoughts(groups: str, start: str) -> None:
     settings = stays_near(groups, start)
     every = tiny.enumerate_tuples(settings, 2)
@@ -202,6 +209,7 @@ def test_the_penalty_is_added_to_what_is_there() -> None:
 
 @pytest.mark.parametrize("kind", ["token", "gaussian", "state"])
 @pytest.mark.parametrize("which", ["ema", "initial"])
+@BACKBONES
 def test_no_divergence_from_the_model_itself(kind: str, which: str) -> None:
     settings = latents.config(kind, thought_kl_beta=BETA, reference=which, trice_samples=2)
     model, batch, noise = tiny.sampled(settings, copies=2)
@@ -218,6 +226,7 @@ def test_no_divergence_from_the_model_itself(kind: str, which: str) -> None:
     torch.testing.assert_close(later, wanted.detach(), rtol=0, atol=1e-12)
 
 
+@BACKBONES
 def test_a_checkpoint_that_thinks_scores_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(config_module.TASKS, "toy", tiny.Toy)
     past = tiny.config(weight_groups="AAAA")
@@ -226,7 +235,10 @@ def test_a_checkpoint_that_thinks_scores_thoughts(tmp_path: Path, monkeypatch: p
     run = written(tmp_path / "run", past, other)
     settings = tiny.config(thought_kl_beta=BETA, reference="checkpoint", reference_run=run)
     every = tiny.enumerate_tuples(settings, 1)
-    trace = beside(build_kept(settings, every.built), every)
+    kept = build_kept(settings, every.built)
+    if settings.backbone != "gru":
+        backbones.folded(kept.model, len(every.probability))
+    trace = beside(kept, every)
     ours, theirs = tiny.exact(settings), tiny.exact_of(other, past)
     wanted = BETA * (ours.log_prob - theirs.log_prob).sum(-1)
     at = trace.penalty[:, tiny.AT[0], tiny.AT[1], 0]

@@ -20,6 +20,7 @@ from toyqs.objectives.reinforce import Reinforce
 from toyqs.train import accumulate, prepared
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 LEARNED = Reinforce(learned_reward=True)
 SEES = ("thought", "prediction")
 KINDS = ("token", "gaussian", "state")
@@ -82,6 +83,7 @@ def settings_of(kind: str, **changes: Any) -> RunConfig:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sees", SEES)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_it_trains_itself_alone(groups: str, kind: str, sees: str) -> None:
     model, loss = traced(settings_of(kind, weight_groups=groups, reward_sees=sees))
     own = {name for name, _ in model.named_parameters() if name.startswith("reward_model.")}
@@ -107,6 +109,7 @@ def plain_rewards(settings: RunConfig, truth: tiny.Exact) -> Tensor:
 
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+@BACKBONES
 def test_the_policy_climbs_it_exactly(groups: str, baseline: str) -> None:
     settings = tiny.config(weight_groups=groups, baseline=baseline, learned_reward=True)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
@@ -148,6 +151,7 @@ HALVED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", HALVED)
+@BACKBONES
 def test_each_half_has_its_own_learner(changes: dict[str, Any]) -> None:
     check_halves(tiny.config(learned_reward=True, **changes))
 

@@ -13,6 +13,8 @@ from toyqs.build import build_objective
 from toyqs.objectives import reward_model
 from toyqs.types import focus, thinking_positions
 
+BACKBONES = pytest.mark.usefixtures("backbone")
+
 
 def test_a_law_of_targets_fitted_on_differences_is_the_datas() -> None:
     """D_ψ = D is where the expected gradient is 0, all pairs of thoughts summed; elsewhere it is not."""
@@ -36,6 +38,7 @@ def test_a_law_of_targets_fitted_on_differences_is_the_datas() -> None:
 
 
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
+@BACKBONES
 def test_the_policy_climbs_the_expected_likelihood(groups: str) -> None:
     """r_ψ from log q of the plain reference, and the D_ψ that the parameters say."""
     settings = tiny.config(weight_groups=groups, learned_reward=True, reward_sees="prediction")

@@ -27,6 +27,7 @@ from toyqs.objectives.reinforce import ClippedReinforce
 from toyqs.train import accumulate, prepared, with_thoughts
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
+BACKBONES = pytest.mark.usefixtures("backbone")
 BETA, TEMPERATURE = 0.4, 1.7
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 FEW = pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
@@ -78,6 +79,7 @@ def expected(every: tiny.Enumeration, objective: Thinking) -> tiny.Gradients:
 
 @SAMPLERS
 @PATTERNS
+@BACKBONES
 def test_the_density_is_that_of_the_law(sampler: str, groups: str) -> None:
     every, _, known = drawn_by(config(sampler, groups), 2)
     got = every.trace.sampler_log_prob[:, tiny.AT[0], tiny.AT[1]]
@@ -98,6 +100,7 @@ def policy_gradient(truth: tiny.Exact) -> tiny.Gradients:
 @SAMPLERS
 @PATTERNS
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+@BACKBONES
 def test_a_ratio_to_the_density_leaves_the_gradient_exact(baseline: str, sampler: str, groups: str) -> None:
     every, truth, _ = drawn_by(config(sampler, groups), 2)
     objective = ClippedReinforce(baseline=baseline, clip_ratio=CLIP_NEVER)
@@ -111,6 +114,7 @@ def own_density(every: tiny.Enumeration) -> tiny.Enumeration:
 
 
 @SAMPLERS
+@BACKBONES
 def test_log_pi_in_place_of_the_density_is_caught(sampler: str) -> None:
     objective = ClippedReinforce(baseline="none", clip_ratio=CLIP_NEVER)
     for groups in ("AAAA", "ABCD"):
@@ -133,6 +137,7 @@ PLAIN: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @SAMPLERS
 @FEW
 @pytest.mark.parametrize("method", PLAIN)
+@BACKBONES
 def test_every_method_meets_rewards_policy_and_density(method: str, sampler: str, groups: str) -> None:
     every, truth, known = drawn_by(config(sampler, groups), 2)
     log_z = torch.full(every.trace.log_prob.shape[:3], 0.3 * BETA, dtype=torch.float64)
@@ -172,6 +177,7 @@ def size(gradients: tiny.Gradients) -> float:
 
 @PATTERNS
 @pytest.mark.parametrize("kind", [VarGrad, Listwise])
+@BACKBONES
 def test_the_optimum_is_the_best_policy_whatever_law_draws(kind: type[Thinking], groups: str) -> None:
     every, *_ = drawn_by(config("uniform", groups), 2)
     objective = kind(temperature=BETA)
@@ -196,6 +202,7 @@ def whole_space(sampler: str, groups: str) -> tiny.Enumeration:
 
 
 @PATTERNS
+@BACKBONES
 def test_weighted_mle_of_the_whole_space_is_exact(groups: str) -> None:
     """Drawn uniformly, each thought once: the gradient is that of −Σ π* log π, zero where π is π*."""
     every = whole_space("uniform", groups)
@@ -249,6 +256,7 @@ def check_loop(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
+@BACKBONES
 def test_the_loop_trains_on_what_the_sampler_drew(name: str) -> None:
     check_loop(name)
 
