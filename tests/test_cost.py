@@ -33,6 +33,24 @@ def test_flops_of_a_plain_gru(width: int, batch_size: int) -> None:
     assert cost.parameters == V * width + 6 * width * width + 6 * width + width * V + V
 
 
+@pytest.mark.parametrize("shared", [None, 1])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_flops_of_a_plain_transformer(
+    family: str, shared: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer's matrices, 3 times for forward and backward; two products of attention, and five backward."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(tiny, "BACKBONE", family)
+    settings = tiny.config(use_reasoner=False, base_lm_hidden_dim=8, model_n_kv_head=shared)
+    width, batch_size, inner = 8, 4, 4 * 8 if family == "gpt2" else 8 * 8 // 3
+    heads = 1.0 if shared is None or family == "gpt2" else 0.5  # keys and values of one head in place of two
+    matrices = 2 * (1 + heads) * width**2 + (2 if family == "gpt2" else 3) * width * inner
+    attention = 2 * T * width * (2 + 5)
+    layers = 2 * batch_size * T * (3 * 2 * matrices + attention)
+    wanted = layers + 3 * 2 * batch_size * THINKING * width * V
+    assert count_cost(settings).flops_per_step == pytest.approx(wanted, rel=0.02)
+
+
 @pytest.mark.parametrize("length", [0, 1, 3, 6])
 @pytest.mark.parametrize("start", tiny.STARTS)
 def test_recurrent_steps(start: str, length: int) -> None:

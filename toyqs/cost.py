@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -51,6 +52,16 @@ def measure(models: Sequence[nn.Module], step: Callable[[], object], tokens: int
     return Cost(parameters, flops, flops / tokens, sum(updates) / tokens)
 
 
+_aten = torch.ops.aten
+# torch's table has the attention kernels of GPUs; those of a CPU take the same arguments and count alike.
+_COUNTED_AS = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _aten._scaled_dot_product_flash_attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        _aten._scaled_dot_product_flash_attention_backward
+    ),
+}
+
+
 class _Counter(TorchDispatchMode):
     """Counts FLOPs by torch's own table, as its FlopCounterMode does, but without importing the compiler."""
 
@@ -62,7 +73,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func._overloadpacket):
+        kernel = func._overloadpacket
+        if count := flop_registry.get(_COUNTED_AS.get(kernel, kernel)):
             self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
 
