@@ -150,10 +150,11 @@ def _core(
     hears_tokens = reads_symbols and kind not in rows and not own_symbols
     reads_tokens = "base_lm" in roles or "base_reasoner" in roles or hears_tokens
     reads_tokens |= "interpreter" in roles and (goes_on(config) or config.add_last_context_token)
-    speed = (config.meta_token_mode, config.meta_token_scale)
+    backbone = build_backbone(config, num_seeds, width, frozen and frozen.decoder)
+    speed = (config.meta_token_mode, config.meta_token_scale, min(0.1, backbone.embedding_std))
     return CORES[kind](
         num_seeds,
-        build_backbone(config, num_seeds, width, frozen and frozen.decoder),
+        backbone,
         num_tokens=config.task.vocab_size if reads_tokens else 0,
         num_thought_symbols=own_symbols,
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,

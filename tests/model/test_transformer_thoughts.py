@@ -131,3 +131,10 @@ def test_a_latent_reasoner_of_transformers_reads_thinks_and_talks(family: str) -
     idle = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     tables = {"cores.A.thoughts.weight", "cores.A.markers.weight", "cores.C.tokens.weight"}
     assert idle == tables  # a run builds the tables that its roles read, no others
+
+
+@BOTH
+def test_tables_start_as_small_as_the_librarys_own(family: str) -> None:
+    of = Core(1, TransformerBackbone(CONFIGS[family]), num_tokens=500, num_thought_symbols=0, markers=None)
+    initialise(of, [0])
+    assert abs(float(of.tokens.weight.detach().std()) / CONFIGS[family].initializer_range - 1) < 0.05

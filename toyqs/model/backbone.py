@@ -24,6 +24,7 @@ class Backbone(nn.Module, ABC):
 
     width: int
     longest: int | None = None  # positions that it tells apart; None: any number
+    embedding_std = 1.0  # of the initial values of what it reads
 
     @abstractmethod
     def inlet(self, embeddings: Tensor) -> Tensor:

@@ -42,10 +42,11 @@ class Core(nn.Module):
         """
         super().__init__()
         self.backbone = backbone
+        width, std = backbone.width, backbone.embedding_std
         self.tokens: Table | FrozenTable | None = None
         if num_tokens:
-            self.tokens = frozen_tokens or Table(num_seeds, num_tokens, backbone.width)
-        self.thoughts = Table(num_seeds, num_thought_symbols, backbone.width) if num_thought_symbols else None
+            self.tokens = frozen_tokens or Table(num_seeds, num_tokens, width, std)
+        self.thoughts = Table(num_seeds, num_thought_symbols, width, std) if num_thought_symbols else None
         self.markers = markers
 
     def token_rows(self) -> Tensor:

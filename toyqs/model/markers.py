@@ -30,21 +30,29 @@ class Markers(Stacked):
     """
 
     def __init__(
-        self, num_seeds: int, width: int, mode: str = "none", scale: float = 1.0, *, one: bool = False
+        self,
+        num_seeds: int,
+        width: int,
+        mode: str = "none",
+        scale: float = 1.0,
+        std: float = 0.1,
+        *,
+        one: bool = False,
     ) -> None:
-        """Declare the rows; they start alike in every mode.
+        """Declare the rows; they start alike in every mode, from N(0, std²).
 
         Args:
             num_seeds: S.
             width: D.
             mode: of learning: none, reparameterise, lr_multiplier, grad_scale.
             scale: s.
+            std: of the rows at first.
             one: start and end are one learned row.
         """
         super().__init__()
         self.scale = scale if mode == "reparameterise" else 1.0
         self.grad_scale = scale if mode == "grad_scale" else 1.0
-        self.weight = self.declare("weight", (num_seeds, 1 if one else 2, width), normal(0.1 / self.scale))
+        self.weight = self.declare("weight", (num_seeds, 1 if one else 2, width), normal(std / self.scale))
 
     def rows(self) -> Tensor:
         """The embeddings, (S, 2, D)."""

@@ -63,6 +63,8 @@ class TransformerBackbone(Backbone):
         self.decoder = Decoder(config, ATTENTION, frozen, rank, autocast=autocast, recompute=recompute)
         self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
         self.longest = config.max_position_embeddings
+        # As the library's own table: beside rows of 1 GPT-2's positions, of 0.02 too, are hardly heard.
+        self.embedding_std = config.initializer_range
 
     def inlet(self, embeddings: Tensor) -> Tensor:
         """(1, n, D), as they are."""
