@@ -233,14 +233,14 @@ IDLE_WITHOUT_REASONER = [
         "max_reasoning_len",
     ),
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
-    *("entropy_schedule", "train_nll_num", *(set(ADDED) - OF_ALL)),
+    *("entropy_schedule", "train_nll_num", *sorted(set(ADDED) - OF_ALL)),
 ]
 # Start and end are heard where no symbol is between them, and so may be the token after them.
 OF_EMPTY_THOUGHTS = {"different_eot", "add_last_context_token"}
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
     *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
-    *(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "use_residual", *OF_ALL} - OF_EMPTY_THOUGHTS),
+    *sorted(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "use_residual", *OF_ALL} - OF_EMPTY_THOUGHTS),
 ]
 
 
