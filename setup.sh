@@ -17,7 +17,7 @@ usage: bash setup.sh [dev]
 Makes .venv in this folder and installs toyqs and what it needs into it; nothing outside .venv changes,
 but for Debian's venv package where Python lacks it and you are root.
   bash setup.sh        to run:  .venv/bin/python run.py
-  bash setup.sh dev    to work on it (adds pytest, ruff, mypy):  .venv/bin/python -m pytest -q
+  bash setup.sh dev    to work on it (adds pytest, ruff, mypy, transformers):  .venv/bin/python -m pytest -q
 About a minute the first time, a second when all is in place; after an interruption, call it again.
 
 torch: a torch that .venv already has and that fits is kept. Else, where an NVIDIA GPU answers (nvidia-smi),
@@ -50,7 +50,7 @@ in_place() {
   "$venv/bin/python" - "$mode" <<'PY' 2>/dev/null
 import importlib.util, sys
 names = "torch hydra numpy pandas matplotlib scipy safetensors tqdm wandb toyqs".split()
-names += ["pytest", "xdist", "ruff", "mypy"] if sys.argv[1] == "dev" else []
+names += ["pytest", "xdist", "ruff", "mypy", "transformers"] if sys.argv[1] == "dev" else []
 sys.exit(not all(importlib.util.find_spec(name) for name in names))
 PY
 }
@@ -146,7 +146,7 @@ install_all() {
     install_cpu_torch
   fi
   say "installing toyqs and what it needs"
-  if [ "$mode" = dev ]; then pip_install -e '.[dev]' || give_up; else pip_install -e . || give_up; fi
+  if [ "$mode" = dev ]; then pip_install -e '.[dev,transformer]' || give_up; else pip_install -e . || give_up; fi
   compile_all
 }
 
