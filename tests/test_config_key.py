@@ -143,7 +143,10 @@ def test_every_key_has_another_value_here() -> None:
 
 # What makes a key matter that else would not.
 BESIDE: dict[str, dict[str, Any]] = {
-    **{name: {"backbone": "llama"} for name in ("model_n_layer", "model_n_head", "model_n_kv_head")},
+    **{
+        name: {"backbone": "llama"}
+        for name in ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast")
+    },
     "increment_pos_id_for_last_context_token": {"backbone": "llama", "add_last_context_token": True},
     "epochs": {"max_steps": -1},
     "seq_len": {"task": Text()},
@@ -221,7 +224,7 @@ GUMBEL = {"thoughts": "gumbel", "objective": "pathwise"}
 COCONUT = {"thoughts": "deterministic", "objective": "pathwise"}
 WITHOUT = {"use_reasoner": False}
 ZERO = {"max_reasoning_len": 0}
-OF_ALL = {"backbone", "pretrained", "lora_rank", "autocast"}  # whether a model thinks or not
+OF_ALL = {"backbone", "pretrained", "lora_rank"}  # whether a model thinks or not
 IDLE_WITHOUT_REASONER = [
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
     *(

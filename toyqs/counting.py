@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import cast
 
 from torch import nn
@@ -24,7 +23,6 @@ def count_cost(config: RunConfig) -> Cost:
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training.
     """
-    config = replace(config, gradient_checkpointing=False)
     settings = build_settings(config)
     if not settings.stages:
         return _cost_at(config, settings, settings.thoughts.length)

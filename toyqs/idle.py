@@ -16,7 +16,7 @@ from toyqs.traits import (
     thoughts_of,
 )
 
-OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head")
+OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast")
 
 OF_REFERENCE = ("reference", "reference_decay", "reference_run")
 
