@@ -25,7 +25,7 @@ class RunConfig:
     """The keys at the root, their defaults those of the default job; None is written null."""
 
     # the model
-    backbone: str = "gru"  # the memory of every core: gru, or a transformer such as gpt2 or llama
+    backbone: str = "gru"  # the memory of a core: gru, or a transformer: gpt2, llama, mistral, qwen2, qwen3
     pretrained: str | None = None  # a checkpoint's folder or hub name; it says what backbone and widths are
     lora_rank: int = 0  # R of the adapters that learn beside its frozen weights; 0: all weights learn
     model_n_layer: int = 2  # layers of a transformer
