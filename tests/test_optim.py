@@ -100,3 +100,19 @@ def test_a_large_model_of_one_seed_is_clipped_alike(monkeypatch: pytest.MonkeyPa
         optimiser.step(1e-2)
         after.append(torch.cat([norms, optimiser.values]))
     torch.testing.assert_close(*after, rtol=1e-12, atol=0)
+
+
+def test_the_norm_of_a_large_model_does_not_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summed one by one in float32, 1 + 2⁻²⁴ + 2⁻²⁴ + … stays 1."""
+    norms = {}
+    for large in (2**22, 2**10):
+        monkeypatch.setattr(optim, "LARGE", large)
+        model = nn.Module()
+        model.first = nn.Parameter(torch.zeros(2, 1))
+        model.rest = nn.Parameter(torch.zeros(2, 2**14))
+        optimiser = Optimiser(model)
+        model.first.grad.fill_(1.0)
+        model.rest.grad.fill_(2.0**-12)
+        norms[large] = optimiser.clip(0.0)
+    assert torch.equal(norms[2**22], torch.ones(2))
+    torch.testing.assert_close(norms[2**10], torch.full((2,), (1 + 2.0**-10) ** 0.5))

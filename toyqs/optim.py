@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from toyqs.numerics import LANES
 
+LARGE = 2**22  # parameters of a seed, from which on sums over them, and notes whose they are, are dear
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
-LARGE = (
-    2**24
-)  # parameters of one seed, from which on which seed's they are is not noted: it takes 8 bytes each
 
 
 class Optimiser:
@@ -51,6 +49,7 @@ class Optimiser:
             parameter.data = self.values[span].view(parameter.shape)
             parameter.grad = self.grads[span].view(parameter.shape)
             spans.append(span)
+        self.spans = spans
         self.faster = [
             (span, factor)
             for name, span in zip(names, spans, strict=True)
@@ -85,9 +84,15 @@ class Optimiser:
         self.grads.zero_()
 
     def per_seed(self, values: Tensor) -> Tensor:
-        """The sums over each seed's parameters (S,) of values as long as the buffers."""
+        """The sums over each seed's parameters (S,) of values as long as the buffers.
+
+        One float32 sum over many million small numbers would stand still: it is taken tensor by tensor then.
+        """
         if self.seed_of is None:
             return values.sum().unsqueeze(0)
+        if self.used > LARGE * self.num_seeds:
+            parts = [values[span].view(self.num_seeds, -1).sum(1) for span in self.spans]
+            return torch.stack(parts).sum(0)
         return values.new_zeros(self.num_seeds).index_add_(0, self.seed_of, values)
 
     def clip(self, max_norm: float) -> Tensor:
