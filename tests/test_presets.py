@@ -20,14 +20,28 @@ PRESETS = sorted(
 SMALL = ("max_steps=3", "data_loader_batch_size=4", "eval_sequences=4", "seed=[3,4]", "controls=none")
 
 
+FEWER = ("max_reasoning_len=2", "trice_samples=2")  # of a transformer, whose steps take longer
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer = "backbone:" in (ROOT / "conf" / "run_modifier" / f"{name}.yaml").read_text()
+    if transformer:
+        pytest.importorskip("transformers")
+    trains([f"+run_modifier={name}", *(FEWER if transformer else ())], tmp_path, monkeypatch)
+
+
+def test_coconut_trains_on_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    trains(["+run_modifier=CoconutRunConfig", "backbone=gpt2", "max_reasoning_len=2"], tmp_path, monkeypatch)
+
+
+def trains(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "comparison_figure", lambda *_: None)  # takes longer than the training
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        words = [f"+run_modifier={name}", *SMALL, f"runs_dir={tmp_path}", "processes=1"]
-        config, _ = compose_checked(compose("config", words))
+        config, _ = compose_checked(compose("config", [*words, *SMALL, f"runs_dir={folder}", "processes=1"]))
     assert sweep.main([config]) == 0
-    rows = load_rows(tmp_path)
+    rows = load_rows(folder)
     assert sorted(rows["seed"]) == [3, 4] and bool((rows["nll"] > 0).all())
     assert set(rows["train_steps"]) == {3}
