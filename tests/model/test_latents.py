@@ -38,11 +38,11 @@ def config(kind: str, groups: str = "ABCD", start: str = "afresh", **changes: ob
     return tiny.config(**(given | {"latent_dim": 2, "trice_samples": 3} | changes))
 
 
-def thinking(settings: RunConfig) -> set[str]:
+def thinking(settings: RunConfig, told: bool = True) -> set[str]:
     """What the symbols' distributions hang on beside the head; a drawn state is no symbol to the reasoner."""
     rows = [] if settings.thoughts == "state" else ROWS[settings.thoughts]
     read = core(settings, "base_reasoner", "tokens", told=False)
-    return read | core(settings, "reasoner", "markers", *rows)
+    return read | core(settings, "reasoner", "markers", *rows, told=told)
 
 
 def reading(settings: RunConfig) -> set[str]:
@@ -54,7 +54,9 @@ def reading(settings: RunConfig) -> set[str]:
     found |= core(settings, "interpreter", "markers")
     # A drawn state cuts what lies before it off.
     return found | (
-        core(settings, "reasoner", "markers") if settings.thoughts == "state" else thinking(settings)
+        core(settings, "reasoner", "markers")
+        if settings.thoughts == "state"
+        else thinking(settings, told=False)
     )
 
 

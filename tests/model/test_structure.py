@@ -78,10 +78,10 @@ def core(settings: RunConfig, role: str, *tables: str, told: bool = True) -> set
     return {f"cores.{letter}.{name}" for name in names}
 
 
-def thinking(settings: RunConfig) -> set[str]:
-    """What a thought's log-probability hangs on."""
+def thinking(settings: RunConfig, told: bool = True) -> set[str]:
+    """What a thought's log-probability hangs on; not told: what one who goes on from the thought does."""
     read = core(settings, "base_reasoner", "tokens", told=False)
-    return read | core(settings, "reasoner", "markers", said(settings))
+    return read | core(settings, "reasoner", "markers", said(settings), told=told)
 
 
 def said(settings: RunConfig) -> str:
@@ -118,7 +118,7 @@ def expected(settings: RunConfig) -> dict[str, set[str]]:
     if settings.interpreter_start == "afresh":
         nll |= core(settings, "interpreter", "markers", said(settings)) | start_state(settings)
     else:
-        nll |= thinking(settings) | core(settings, "interpreter", "markers")
+        nll |= thinking(settings, told=False) | core(settings, "interpreter", "markers")
     return {"policy": policy, "entropy": policy, "nll": nll}
 
 

@@ -45,6 +45,8 @@ def moved(model: LatentReasoner, seed: int = 6) -> None:
 def beside(kept: Kept, every: tiny.Enumeration, num_ahead: int = 1) -> Trace:
     """The enumeration's trace with what a kept model says of the same sequences."""
     copies = tiny.repeated(tiny.one_position(num_ahead), len(every.probability))
+    if isinstance(every.built, backbones.Folded):
+        backbones.folded(kept.model, len(every.probability))
     return kept.beside(every.trace, copies.inputs, thinking_positions(copies))
 
 
@@ -235,10 +237,7 @@ def test_a_checkpoint_that_thinks_scores_thoughts(tmp_path: Path, monkeypatch: p
     run = written(tmp_path / "run", past, other)
     settings = tiny.config(thought_kl_beta=BETA, reference="checkpoint", reference_run=run)
     every = tiny.enumerate_tuples(settings, 1)
-    kept = build_kept(settings, every.built)
-    if settings.backbone != "gru":
-        backbones.folded(kept.model, len(every.probability))
-    trace = beside(kept, every)
+    trace = beside(build_kept(settings, every.built), every)
     ours, theirs = tiny.exact(settings), tiny.exact_of(other, past)
     wanted = BETA * (ours.log_prob - theirs.log_prob).sum(-1)
     at = trace.penalty[:, tiny.AT[0], tiny.AT[1], 0]
