@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.test_config_checks import accepted, refused
+from tests.checking import accepted, refused
 from toyqs import backbone_checks
 from toyqs.build import count_parameters
 from toyqs.config import RunConfig

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
+from tests.checking import accepted, refused
 from tests.objectives.test_hard import alone
-from tests.test_config_checks import accepted, refused
 from tests.test_train import quick, same, trained
 from toyqs.build import build_objective, build_settings, thought_sizes
 from toyqs.config import RunConfig

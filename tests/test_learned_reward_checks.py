@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_config_checks import accepted, refused
+from tests.checking import accepted, refused
 from tests.test_config_key import same
 
 LEARNED = {"learned_reward": True}

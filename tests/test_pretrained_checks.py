@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_config_checks import accepted, refused
+from tests.checking import accepted, refused
 from toyqs import smollm2
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.checking import accepted, refused
 from tests.run_folders import written
-from tests.test_config_checks import accepted, refused
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.tasks.char_text import CharText

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.test_config_checks import NO_REASONER, accepted, refused
+from tests.checking import NO_REASONER, accepted, refused
 from toyqs.objectives.family import family
 from toyqs.thinking_checks import SAMPLERS, THOUGHTS
 

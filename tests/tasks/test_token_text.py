@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_config_checks import accepted, refused
+from tests.checking import accepted, refused
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
 from toyqs.tasks.task import Task

@@ -1,0 +1,139 @@
+"""Settings that cannot change a run, because of its others, leave its name alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.keys import OTHER, same
+from toyqs import pretrained
+from toyqs.config_key import ADDED
+from toyqs.tasks.rev_prog import RevProg
+
+
+@pytest.fixture(autouse=True)
+def _content_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pretrained model need not be there."""
+    monkeypatch.setattr(pretrained, "identity", lambda name: f"content of {name}")
+
+
+GUMBEL = {"thoughts": "gumbel", "objective": "pathwise"}
+COCONUT = {"thoughts": "deterministic", "objective": "pathwise"}
+WITHOUT = {"use_reasoner": False}
+ZERO = {"max_reasoning_len": 0}
+
+
+OF_ALL = {"backbone", "pretrained", "lora_rank"}  # whether a model thinks or not
+IDLE_WITHOUT_REASONER = [
+    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
+    *(
+        "share_lm_head",
+        "interpreter_start",
+        "thought_vocab",
+        "think_at",
+        "trice_samples",
+        "max_reasoning_len",
+    ),
+    *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
+    *("entropy_schedule", "train_nll_num", *sorted(set(ADDED) - OF_ALL)),
+]
+
+
+# Start and end are heard where no symbol is between them, and so may be the token after them.
+OF_EMPTY_THOUGHTS = {"different_eot", "add_last_context_token"}
+IDLE_AT_ZERO_LENGTH = [
+    *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
+    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
+    *sorted(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "use_residual", *OF_ALL} - OF_EMPTY_THOUGHTS),
+]
+
+
+@pytest.mark.parametrize("name", IDLE_WITHOUT_REASONER)
+def test_idle_without_a_reasoner(name: str) -> None:
+    assert same(WITHOUT, WITHOUT | {name: OTHER[name]})
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHER) - set(IDLE_WITHOUT_REASONER)))
+def test_not_idle_without_a_reasoner(name: str) -> None:
+    if name in ("epochs", "seq_len", "use_base_lm", "use_reasoner", "debug_cfg"):
+        return  # idle for other reasons, refused, or the reasoner's alone
+    assert not same(WITHOUT, WITHOUT | {name: OTHER[name]})
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHER) - {"epochs", "seq_len", "max_reasoning_len"}))
+def test_idle_at_zero_length(name: str) -> None:
+    assert same(ZERO, ZERO | {name: OTHER[name]}) == (name in IDLE_AT_ZERO_LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ({"policy_loss_beta": 0.0}, "baseline"),
+        ({"policy_loss_beta": 0.0}, "advantage_scale"),
+        ({"policy_loss_beta": 0.0}, "reward"),
+        ({"policy_loss_beta": 0.0}, "objective"),
+        ({"objective": "maxent"}, "baseline"),
+        ({"objective": "maxent"}, "advantage_scale"),
+        ({"objective": "multi_sample"}, "advantage_scale"),
+        ({"objective": "plackett_luce"}, "temperature"),
+        ({"entropy_encouragement_coef": 0.0}, "entropy_schedule"),
+        ({"use_scheduler": False}, "schedule"),
+        ({"max_steps": 100}, "epochs"),
+        ({"variable_len": True}, "schedule_punfinished"),
+        ({"variable_len": True, "policy_loss_beta": 0.0}, "length_penalty"),
+        ({"variable_len": True, "policy_loss_beta": 0.0}, "punish_unfinished"),
+        ({"task": RevProg()}, "seq_len"),
+        ({"thoughts": "gaussian"}, "thought_vocab"),
+        ({"thoughts": "gaussian"}, "gumbel_temperature"),
+        ({"thoughts": "state"}, "latent_dim"),
+        (GUMBEL, "sigma"),
+        (GUMBEL, "prior_beta"),
+        (GUMBEL, "policy_loss_beta"),
+        (GUMBEL, "baseline"),
+        (GUMBEL, "reward"),
+        (COCONUT, "thought_vocab"),
+        (COCONUT, "trice_samples"),
+        (COCONUT, "train_nll_num"),
+        (COCONUT, "entropy_encouragement_coef"),
+        (COCONUT, "entropy_schedule"),
+        ({"use_base_lm": False}, "base_lm_hidden_dim"),
+        ({"use_base_lm": False}, "interpreter_start"),
+    ],
+)
+def test_idle_beside_another_setting(base: dict[str, Any], name: str) -> None:
+    assert same(base, base | {name: OTHER[name]})
+
+
+KL = {"reward": "kl_forward", "reference": "oracle"}
+
+
+@pytest.mark.parametrize("beside", [WITHOUT, ZERO, {"policy_loss_beta": 0.0}])
+def test_what_the_predictor_learns_from_matters_without_a_policy(beside: dict[str, Any]) -> None:
+    assert not same(beside, beside | KL)
+    assert same(beside | KL, beside | KL | {"baseline": "ema"})
+
+
+def test_a_bound_and_inner_steps_matter_with_the_policy_off() -> None:
+    off = {"policy_loss_beta": 0.0}
+    assert not same(off, off | {"objective": "multi_sample"})
+    assert same(off, off | {"objective": "ppo_clip"})
+    assert not same(off, off | {"objective": "ppo_clip", "inner_steps": 2})
+
+
+@pytest.mark.parametrize("policy", [1.0, 0.0])
+def test_a_path_matters_whatever_the_weight_of_a_policy(policy: float) -> None:
+    gaussian = {"thoughts": "gaussian", "policy_loss_beta": policy}
+    assert not same(gaussian, gaussian | {"objective": "pathwise"})
+    path = GUMBEL | {"policy_loss_beta": policy}
+    assert not same(path, path | {"thoughts": "state"})
+    assert not same(path, path | KL)
+
+
+def test_a_reference_matters_where_something_is_compared_with_it() -> None:
+    near, average = {"thought_kl_beta": 0.1, "reference": "initial"}, {"reference": "ema"}
+    assert not same(near, near | average)
+    assert not same(near | average, near | average | {"reference_decay": 0.5})
+    assert same(near, near | {"reference_decay": 0.5})
+    for beside in ({}, {"policy_loss_beta": 0.0} | near, ZERO | near, WITHOUT | near):
+        assert same(beside, beside | average)
