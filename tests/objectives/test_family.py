@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,34 +9,16 @@ import torch
 from torch import Tensor
 
 from tests import tiny
+from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected, log_q_of, of_tuples
 from toyqs.objectives.family import family
 from toyqs.objectives.logz import log_z_of_others, logz
 from toyqs.objectives.objective import Thinking
-from toyqs.objectives.policy import log_mean_exp
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
-from toyqs.objectives.reinforce import OF_PREDICTIONS, ClippedReinforce, MultiSample, Reinforce
+from toyqs.objectives.reinforce import OF_PREDICTIONS, ClippedReinforce, Reinforce
 from toyqs.objectives.tempered import Tempered
-from toyqs.types import Trace
 
-BACKBONES = pytest.mark.usefixtures("backbone")
 BETA = 0.4
 FAMILY = family()
-PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
-STARTS = pytest.mark.parametrize("start", tiny.STARTS)
-
-
-def expected(every: tiny.Enumeration, objective: Thinking, *names: str, **more: Tensor) -> tiny.Gradients:
-    """E[∇ of some parts] over the tuples."""
-    parts = objective(every.trace._replace(**more), every.batch).parts
-    return every.expected(sum(parts[name] for name in names))
-
-
-def of_tuples(truth: tiny.Exact, count: int, value: Callable[[Tensor, Tensor], Tensor]) -> tiny.Gradients:
-    """∇ Σ_tuples sg P(tuple) · value(log q, log π), each (tuples, 1, 1, K)."""
-    index = torch.cartesian_prod(*[torch.arange(len(tiny.THOUGHTS))] * count).view(-1, count)
-    log_prob = truth.log_prob.sum(-1)
-    each = value(truth.log_q[index][:, None, None], log_prob[index][:, None, None]).flatten()
-    return truth.gradient((log_prob.detach().exp()[index].prod(-1) * each).sum())
 
 
 def soft_loss(truth: tiny.Exact) -> Tensor:
@@ -81,12 +62,6 @@ def test_reward_and_entropy_by_the_estimated_log_z() -> None:
     )
 
 
-def log_q_of(every: tiny.Enumeration) -> Tensor:
-    log_p = every.trace.logits[..., 0, :].log_softmax(-1)
-    targets = every.batch.targets[..., None, None].expand(*log_p.shape[:-1], 1)
-    return log_p.gather(-1, targets).squeeze(-1)
-
-
 TABLES = {
     "listwise": partial(listwise, beta=BETA),
     "plackett_luce": plackett_luce,
@@ -105,130 +80,6 @@ def test_what_is_fitted_within_a_group(method: str, groups: str, start: str) -> 
     objective = FAMILY[method]() if method == "plackett_luce" else FAMILY[method](temperature=BETA)
     got = expected(every, objective, "policy")
     tiny.close(got, of_tuples(truth, 2, lambda log_q, log_pi: TABLES[method](log_q.detach(), log_pi)))
-
-
-def bound(truth: tiny.Exact, count: int) -> Tensor:
-    """Σ_tuples P(tuple) log mean q, differentiable in everything."""
-    index = torch.cartesian_prod(*[torch.arange(len(tiny.THOUGHTS))] * count).view(-1, count)
-    probability = truth.log_prob.sum(-1)[index].sum(-1).exp()
-    return (probability * log_mean_exp(truth.log_q[index])).sum()
-
-
-@STARTS
-@PATTERNS
-@pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
-@BACKBONES
-def test_multi_sample_climbs_the_bound(baseline: str, groups: str, start: str) -> None:
-    settings = tiny.config(weight_groups=groups, interpreter_start=start)
-    every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
-    got = expected(every, MultiSample(baseline=baseline), "policy", "nll")
-    tiny.close(got, truth.gradient(-bound(truth, 2)))
-
-
-def test_the_bound_rises_with_k_to_the_log_marginal() -> None:
-    truth = tiny.exact(tiny.config(interpreter_start="onward"))
-    bounds = [float(bound(truth, count).detach()) for count in (1, 2, 3, 4)]
-    marginal = float((truth.probability * truth.log_q.exp()).sum().log().detach())
-    assert bounds == sorted(bounds) and bounds[0] < bounds[-1] - 1e-4 < marginal
-    assert abs(bounds[0] - float((truth.probability * truth.log_q).sum().detach())) < 1e-12
-
-
-def test_the_bounds_gradient_by_finite_differences() -> None:
-    settings = tiny.config(weight_groups="ABCD")
-    got = expected(tiny.enumerate_tuples(settings, 2), MultiSample(), "policy", "nll")
-    for name in ("thought_head.projection.weight", "head.weight_0", "cores.D.markers.weight"):
-        flat = got[name].flatten()
-        place = int(flat.abs().argmax())
-        values = []
-        for step in (1e-5, -1e-5):
-            model = tiny.model(settings)
-            model.get_parameter(name).data.view(-1)[place] += step
-            values.append(float(bound(tiny.exact_of(model, settings), 2).detach()))
-        slope = -(values[0] - values[1]) / 2e-5
-        assert abs(slope - float(flat[place])) < 1e-8, name
-
-
-@pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
-@BACKBONES
-def test_multi_sample_of_one_is_reinforce_without_a_baseline(groups: str) -> None:
-    every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 1)
-    got = expected(every, MultiSample(baseline="none"), "policy", "nll")
-    tiny.close(got, expected(every, Reinforce(baseline="none"), "policy", "nll"), tolerance=1e-13)
-
-
-def averaged(every: tiny.Enumeration) -> tiny.Gradients:
-    """A multi-sample loss whose score part averages over the thoughts, as Reinforce rightly does."""
-    parts = MultiSample(baseline="none")(every.trace, every.batch).parts
-    return every.expected(parts["policy"] / 2 + parts["nll"])
-
-
-def test_a_bound_whose_score_part_averages_is_caught() -> None:
-    settings = tiny.config(weight_groups="ABCD")
-    every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
-    with pytest.raises(AssertionError, match="off by"):
-        tiny.close(averaged(every), truth.gradient(-bound(truth, 2)))
-
-
-def reference(trace: Trace, seed: int = 4) -> Tensor:
-    """Log-probabilities (S, B, T, 1, V) of some other model."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (*trace.logits.shape[1:3], *trace.logits.shape[4:])
-    logits = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return logits.log_softmax(-1).expand(len(trace.logits), *shape)
-
-
-@pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
-@BACKBONES
-def test_log_ratio_is_the_likelihood_under_a_group_baseline(groups: str) -> None:
-    every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
-    more = {"reference_log_probs": reference(every.trace)}
-    got = expected(every, Reinforce(reward="log_ratio"), "policy", "nll", **more)
-    tiny.close(got, expected(every, Reinforce(), "policy", "nll"), tolerance=1e-12)
-    loss = Reinforce(reward="log_ratio")(every.trace._replace(**more), every.batch)
-    assert not torch.allclose(loss.reward, Reinforce()(every.trace, every.batch).reward)
-
-
-def divergence(every: tiny.Enumeration, reward: str, beta: float = 1.0) -> Tensor:
-    """The reward of every thought at the counted position, by torch's own kl_div where β = 1."""
-    log_lm = reference(every.trace)[:, :, :, 0].unsqueeze(3)
-    log_p = every.trace.logits[..., 0, :].log_softmax(-1)
-    if reward == "kl_forward":
-        return -torch.nn.functional.kl_div(log_p, log_lm, log_target=True, reduction="none").sum(-1)
-    if beta == 1.0:
-        return -torch.nn.functional.kl_div(
-            log_lm.expand_as(log_p), log_p, log_target=True, reduction="none"
-        ).sum(-1)
-    entropy = torch.distributions.Categorical(logits=log_p).entropy()
-    return (log_p.exp() * log_lm).sum(-1) + beta * entropy
-
-
-@pytest.mark.parametrize(("reward", "beta"), [("kl_forward", 1.0), ("kl_reverse", 1.0), ("kl_reverse", 0.5)])
-@pytest.mark.parametrize("groups", ["AAAA", "ABBA", "ABCD"])
-@BACKBONES
-def test_divergences_reach_reasoner_and_predictor(groups: str, reward: str, beta: float) -> None:
-    """E[∇(policy + nll)] = −∇ Σ_h π(h) r(h), the expectation and the thoughts' own path together."""
-    every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
-    more = {"reference_log_probs": reference(every.trace)}
-    got = expected(every, Reinforce(reward=reward, reward_beta=beta), "policy", "nll", **more)
-    one = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 1)
-    value = divergence(one, reward, beta)[:, tiny.AT[0], tiny.AT[1], 0]
-    log_prob = one.trace.log_prob[:, tiny.AT[0], tiny.AT[1], 0].sum(-1)
-    # Copy by copy of the enumeration: d(π r) = r dπ + π dr, summed over the nine thoughts.
-    grads = tiny.gradients(-(log_prob.exp() * value).sum(), one.built)
-    tiny.close(got, {name: g.sum(0) for name, g in grads.items()})
-
-
-def test_what_a_reference_holds_impossible_adds_nothing_to_the_forward_divergence() -> None:
-    every = tiny.enumerate_tuples(tiny.config(), 1)
-    certain = torch.full_like(reference(every.trace), -torch.inf)
-    certain[..., 1] = 0.0
-    trace = every.trace._replace(reference_log_probs=certain)
-    loss = Reinforce(reward="kl_forward", baseline="none")(trace, every.batch)
-    ones = every.batch._replace(targets=torch.ones_like(every.batch.targets))
-    plain = Reinforce(baseline="none")(every.trace, ones)
-    torch.testing.assert_close(loss.parts["nll"], plain.parts["nll"], rtol=0, atol=1e-12)
-    grads = tiny.gradients(loss.parts["nll"].sum(), every.built)
-    assert all(bool(g.isfinite().all()) for g in grads.values())
 
 
 @pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
