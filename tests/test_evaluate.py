@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
-from toyqs import evaluate as module
 from toyqs.build import build_model, thought_sizes
 from toyqs.config import RunConfig
 from toyqs.evaluate import evaluate, information
@@ -35,9 +34,9 @@ def ready(**changes: Any) -> tuple[RunConfig, LatentReasoner, Batch]:
 
 
 def measured(
-    settings: RunConfig, model: LatentReasoner, held_out: Batch, full: bool = True
+    settings: RunConfig, model: LatentReasoner, held_out: Batch, full: bool = True, **more: int
 ) -> dict[str, Tensor]:
-    return evaluate(model, held_out, SEEDS, thought_sizes(settings), full=full)
+    return evaluate(model, held_out, SEEDS, thought_sizes(settings), full=full, **more)
 
 
 def thoughts_of(model: LatentReasoner, batch: Batch, start: int = 0, stop: int = SIZE) -> Tensor:
@@ -209,7 +208,6 @@ def test_the_thoughts_of_a_symbols_only_model_matter() -> None:
 def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Nor does a chunk ever leave a sequence to be shuffled with itself."""
     settings, model, batch = ready(mixing="gate")
-    monkeypatch.setattr(module, "THOUGHTS", size * THOUGHTS * 2)
     right, pairs = LatentReasoner.think, []
 
     def watching(
@@ -220,7 +218,7 @@ def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, 
         return thoughts
 
     monkeypatch.setattr(LatentReasoner, "think", watching)
-    got = measured(settings, model, batch)
+    got = measured(settings, model, batch, at_once=size * THOUGHTS * 2)
     # the information estimate thinks once more, one thought a position
     sizes = [shape[1] for shape, forced in pairs if not forced and shape[3] == THOUGHTS]
     assert sum(sizes) == SIZE and min(sizes) >= 2 and len(sizes) == {2: 2, 3: 2, 4: 1}[size]

@@ -132,9 +132,11 @@ def test_a_run_is_measured_at_the_length_it_has_reached(
 
     right, seen = experiment.evaluate, []
 
-    def watching(model: Any, held_out: Any, seeds: Any, sizes: Any, *, full: bool) -> dict[str, Tensor]:
+    def watching(
+        model: Any, held_out: Any, seeds: Any, sizes: Any, *, full: bool, **more: Any
+    ) -> dict[str, Tensor]:
         seen.append((sizes.length, full))
-        return right(model, held_out, seeds, sizes, full=full)
+        return right(model, held_out, seeds, sizes, full=full, **more)
 
     monkeypatch.setattr(experiment, "evaluate", watching)
     small = {"eval_every": 2, "eval_sequences": 8, "runs_dir": str(tmp_path), "wandb_mode": "disabled"}

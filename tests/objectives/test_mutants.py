@@ -91,7 +91,7 @@ def test_a_detached_onward_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
             thought_rows=self.reasoner.thought_rows,
             consume=lambda symbols, rows, state: consume(symbols, rows.detach(), state),
         )
-        return right(SimpleNamespace(core=self.core, reasoner=reasoner), given)
+        return right(SimpleNamespace(core=self.core, reasoner=reasoner, last_token=None), given)
 
     monkeypatch.setattr(Onward, "forward", cut)
     caught("onward")

@@ -86,7 +86,9 @@ def test_only_a_curriculum_asks_how_far_the_training_is(kind: Any) -> None:
 
 
 def test_all_tasks_but_texts_are_here() -> None:
-    assert {kind.__name__ for kind in GENERATED} | {"CharText"} == {x.__name__ for x in TASKS.values()}
+    assert {kind.__name__ for kind in GENERATED} | {"CharText", "TokenText"} == {
+        x.__name__ for x in TASKS.values()
+    }
 
 
 def test_scattered_numbers_are_as_by_chance() -> None:
