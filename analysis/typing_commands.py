@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
+from toyqs.checks.settings import check
 from toyqs.config import TASKS, RunConfig
-from toyqs.config_checks import check
 from toyqs.config_key import OUTSIDE_KEY, canonical
 from toyqs.refusal import Refusal
 from toyqs.traits import WIDTHS, width_unit

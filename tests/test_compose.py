@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.logbook import LINES, Line, jobs
-from toyqs import backbone_checks
+from toyqs.checks import backbone
 from toyqs.compose import compose_checked, compose_jobs, prepare, refusal_of
 from toyqs.config import RunConfig, register
 from toyqs.config_key import resolved
@@ -76,7 +76,7 @@ def test_the_line_in_a_preset_composes(
     assert file.stem in line
     sweep = line.startswith("-m ")
     for words in pack(jobs(line.removeprefix("-m "))):
-        monkeypatch.setattr(backbone_checks, "find_spec", lambda name: name)  # as where it is installed
+        monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as where it is installed
         # -1: the task's own number, which is CPU-sized where the preset keeps the default job's widths
         assert composed(*words).max_steps in ((20,) if sweep else (200, 40, -1))
 
@@ -85,7 +85,7 @@ def test_the_line_in_a_preset_composes(
 def test_presets_are_short_and_yield_to_what_is_typed(
     file: Path, composed: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbone_checks, "find_spec", lambda name: name)  # as where it is installed
+    monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as where it is installed
     lines = [x for x in file.read_text().splitlines() if x and not x.startswith("#")]
     assert len(lines) <= 12
     config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
-from tests.checking import accepted, refused
+from tests.checks.checking import accepted, refused
 from tests.objectives.test_hard import alone
 from tests.test_train import quick, same, trained
 from toyqs.build import build_objective, build_settings, thought_sizes

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from tests.checking import accepted, refused
+from tests.checks.checking import accepted, refused
 from tests.test_train import quick, same, trained
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.config import RunConfig

@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 
 from tests import killing
 from toyqs import attempt, experiment, follow, parallel
+from toyqs.checks.parallel import check_parallel
+from toyqs.checks.settings import check
 from toyqs.config import RunConfig
-from toyqs.config_checks import check
 from toyqs.config_key import resolved, run_key
 from toyqs.cost import Cost
 from toyqs.drawn import portion, prepared
 from toyqs.experiment import run_stack
 from toyqs.objectives import policy
-from toyqs.parallel_checks import check_parallel
 from toyqs.plan import Stack
 from toyqs.refusal import Refusal
 from toyqs.types import Batch

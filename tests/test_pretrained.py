@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 from tests.run_folders import written
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.build_kept import finished_model
+from toyqs.checks.settings import check
 from toyqs.config import RunConfig
-from toyqs.config_checks import check
 from toyqs.config_key import resolved, run_key
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.lora import Adapter

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from toyqs import parallel
+from toyqs.checks.settings import check
 from toyqs.config import TASKS, RunConfig, register
-from toyqs.config_checks import check
 from toyqs.config_key import resolved
 from toyqs.presets import register_list
 from toyqs.refusal import Refusal

@@ -39,7 +39,7 @@ class RunConfig:
     use_base_lm: bool = True  # false: the context reaches the prediction through the thought's symbols only
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     simple_lm_head: bool = False  # true: mixing auto adds the projected reading instead of concatenating it
-    mixing: str = "auto"  # how base state and reading meet: auto, or one of config_checks.MIXERS
+    mixing: str = "auto"  # how base state and reading meet: auto, or one of checks/settings.py
     use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
     gate_floor: float = 0.0  # least weight of a thought at first, for gate, hidden, logits; 0 a quarter later
     linear_lm_head: bool = True  # false: an MLP with two hidden layers
@@ -70,13 +70,13 @@ class RunConfig:
     objective: str = "reinforce"  # how rewards move the policy; a name in toyqs/objectives/
     reward: str = "likelihood"  # of a thought: likelihood, accuracy, log_ratio, kl_forward, kl_reverse
     reward_beta: float = 1.0  # of kl_reverse: weight of the prediction's entropy
-    reference: str | None = None  # of rewards and thoughts; reference_checks.REFERENCES lists all
+    reference: str | None = None  # of rewards and thoughts; checks/reference.py lists all
     reference_decay: float = 0.99  # of reference=ema: what is left of the average at each step
     reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
     thought_kl_beta: float = 0.0  # reward lost per nat that a thought is likelier than under the reference
     learned_reward: bool = False  # true: a model learns to expect that reward, and pays the policy instead
     reward_sees: str = "thought"  # how it tells a thought: thought, its symbols; prediction, what it predicts
-    baseline: str = "leave_one_out"  # what a reward is compared with; config_checks.BASELINES lists all
+    baseline: str = "leave_one_out"  # what a reward is compared with; checks/settings.py lists all
     value_sees: str = "average_thought"  # what a critic reads; model/critic.py says more
     critic_loss_beta: float = 1.0  # weight of the critic's own loss, and of the reward model's
     advantage_scale: str = "batch_std"  # none, batch_std, group_std (GRPO), positive_only

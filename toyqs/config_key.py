@@ -9,9 +9,9 @@ from typing import Any
 
 from toyqs import finished, pretrained
 from toyqs.config import RunConfig
+from toyqs.from_checkpoint import with_checkpoint
 from toyqs.idle import idle_keys
 from toyqs.model.roles import WeightGroups
-from toyqs.pretrained_checks import with_checkpoint
 from toyqs.traits import (
     WIDTHS,
     has_policy_loss,

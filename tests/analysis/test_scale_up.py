@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from analysis import scale_up, typing_commands
 from tests.analysis.synthetic import write
-from toyqs import backbone_checks
+from toyqs.checks import backbone
 from toyqs.compose import compose_checked
 from toyqs.config import RunConfig, register
 from toyqs.config_key import canonical, settings
@@ -50,7 +50,7 @@ RUNS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is typed does not hang on the library being here."""
-    monkeypatch.setattr(backbone_checks, "find_spec", lambda name: object())
+    monkeypatch.setattr(backbone, "find_spec", lambda name: object())
 
 
 def columns(**changes: Any) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, capsys: Any, monkeyp
     assert code == 0 and len(commands(out)) == 1 and "# No command: thoughts=state" in out
     code, out, err = call(capsys, str(tmp_path), "--backbone", "bert")
     assert (code, out) == (1, "") and "backbone=bert: is not a choice" in err
-    monkeypatch.setattr(backbone_checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: None)
     code, out, err = call(capsys, str(tmp_path))
     assert (code, out) == (1, "") and "transformers is not installed" in err
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.checking import accepted, refused
+from tests.checks.checking import accepted, refused
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
 from toyqs.tasks.task import Task
@@ -71,8 +71,8 @@ def test_documents_are_split_whole(tmp_path: Path, cut: str) -> None:
 def test_a_pretrained_run_s_task_takes_its_tokens(
     tmp_path: Path, cut: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("backbone_checks", "pretrained_checks"):
-        monkeypatch.setattr(f"toyqs.{module}.find_spec", lambda name: name)
+    for module in ("backbone", "pretrained"):
+        monkeypatch.setattr(f"toyqs.checks.{module}.find_spec", lambda name: name)
     task = text_of(tmp_path, "a b c " * 40)
     config = RunConfig(pretrained=cut, task=task, seq_len=5, thought_vocab=None, meta_token_init=EM_DASH)
     assert (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.checking import accepted, refused
+from tests.checks.checking import accepted, refused
 from toyqs import smollm2
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
@@ -23,8 +23,8 @@ SAYS |= {"hidden_size": 24, "vocab_size": RevProg().vocab_size, "max_position_em
 @pytest.fixture(autouse=True)
 def _transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the package were there; nothing here loads it."""
-    for module in ("backbone_checks", "pretrained_checks"):
-        monkeypatch.setattr(f"toyqs.{module}.find_spec", lambda name: name)
+    for module in ("backbone", "pretrained"):
+        monkeypatch.setattr(f"toyqs.checks.{module}.find_spec", lambda name: name)
 
 
 def folder(path: Path, **says: Any) -> str:
@@ -116,7 +116,7 @@ def test_adapters_need_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toyqs.pretrained_checks.find_spec", lambda name: None)
+    monkeypatch.setattr("toyqs.checks.pretrained.find_spec", lambda name: None)
     refused(r"pretrained=.*: the package transformers is not installed", pretrained=folder(tmp_path))
 
 

@@ -11,7 +11,11 @@ from typing import Any
 import torch
 
 from toyqs import parallel
-from toyqs.backbone_checks import check_backbone
+from toyqs.checks.backbone import check_backbone
+from toyqs.checks.parallel import check_parallel
+from toyqs.checks.pretrained import check_pretrained
+from toyqs.checks.reference import REFERENCES, check_reference
+from toyqs.checks.thinking import SAMPLERS, THOUGHTS, check_thinking
 from toyqs.config import RunConfig
 from toyqs.config_key import DEBUG_VARIANTS, resolved
 from toyqs.model.backbone import FAMILIES
@@ -20,11 +24,7 @@ from toyqs.objectives.family import family
 from toyqs.objectives.objective import REWARDS
 from toyqs.objectives.policy import ADVANTAGE_SCALES
 from toyqs.objectives.reinforce import GROUP_BASELINES, OF_PREDICTIONS
-from toyqs.parallel_checks import check_parallel
-from toyqs.pretrained_checks import check_pretrained
-from toyqs.reference_checks import REFERENCES, check_reference
 from toyqs.refusal import Refusal, refusing
-from toyqs.thinking_checks import SAMPLERS, THOUGHTS, check_thinking
 from toyqs.traits import WIDTHS, has_policy_loss, speaks, thoughts_of
 
 BASELINES = ("none", *GROUP_BASELINES, "ema", "value", *OF_PREDICTIONS)

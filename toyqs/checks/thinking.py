@@ -1,17 +1,17 @@
-"""Which settings of a thinking model and its objective go together; see config_checks.py."""
+"""Which settings of a thinking model and its objective go together; see settings.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from toyqs.checks.extent import check_extent
+from toyqs.checks.learned_reward import check_learned_reward
+from toyqs.checks.reading import check_reading
 from toyqs.config import RunConfig
-from toyqs.extent_checks import check_extent
 from toyqs.idle import idle_keys
-from toyqs.learned_reward_checks import check_learned_reward
 from toyqs.model.roles import WeightGroups, check_widths
 from toyqs.objectives.family import family, member, reads
 from toyqs.objectives.reinforce import GROUP_BASELINES
-from toyqs.reading_checks import check_reading
 from toyqs.refusal import Refusal, refusing
 from toyqs.traits import (
     has_critic,

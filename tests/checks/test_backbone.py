@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.checking import accepted, refused
-from toyqs import backbone_checks
+from tests.checks.checking import accepted, refused
 from toyqs.build import count_parameters
+from toyqs.checks import backbone
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.controls import matched_width
@@ -19,11 +19,11 @@ from toyqs.model.backbone import FAMILIES
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the package transformers were there: the refusals come before it is loaded."""
-    monkeypatch.setattr(backbone_checks, "find_spec", lambda name: name)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: name)
 
 
 def test_the_package_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone_checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: None)
     refused(r"backbone=gpt2: the package transformers is not installed; pip install", backbone="gpt2")
     assert accepted(backbone="gru") == []
 
@@ -62,7 +62,7 @@ def test_what_it_cannot_do_is_one_line(said: str, settings: dict[str, Any]) -> N
 )
 def test_what_cannot_matter_is_let_through(settings: dict[str, Any]) -> None:
     check = {"backbone": "llama"} | settings
-    backbone_checks.check_backbone(resolved(RunConfig(**check)))
+    backbone.check_backbone(resolved(RunConfig(**check)))
 
 
 @pytest.mark.parametrize(("family", "heads", "unit"), [("gru", 2, 1), ("gpt2", 3, 3), ("llama", 3, 6)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.checking import accepted, refused
+from tests.checks.checking import accepted, refused
 from tests.test_config_key import same
 
 LEARNED = {"learned_reward": True}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from toyqs import backbone_checks
-from toyqs.backbone_checks import check_backbone
+from toyqs.checks import backbone
+from toyqs.checks.backbone import check_backbone
+from toyqs.checks.settings import check
 from toyqs.config import RunConfig
-from toyqs.config_checks import check
 from toyqs.config_key import resolved
 from toyqs.refusal import Refusal
 
@@ -23,7 +23,7 @@ def test_a_gru_has_no_layers(changes: dict[str, Any]) -> None:
 
 
 def test_coarse_products_of_fine_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone_checks, "find_spec", lambda name: name)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: name)
     large = resolved(replace(RunConfig(), backbone="gpt2", autocast=True, gradient_checkpointing=True))
     check_backbone(large)
     with pytest.raises(Refusal, match=r"autocast=true: .* dtype=float64 is in vain; give dtype=float32"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checking import NO_REASONER, accepted, refused
+from tests.checks.checking import NO_REASONER, accepted, refused
 from toyqs.config import RunConfig
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg

@@ -1,43 +1,15 @@
-"""What a checkpoint decides of a configuration, and which settings go with it; see config_checks.py."""
+"""Which settings go with a checkpoint."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
 
 from toyqs.config import RunConfig
+from toyqs.from_checkpoint import sizes_of, with_checkpoint
 from toyqs.model.backbone import FAMILIES
 from toyqs.pretrained import Architecture, architecture
 from toyqs.refusal import Refusal, refusing
-from toyqs.traits import WIDTHS, longest_sequence, mixing_of
-
-
-def with_checkpoint(config: RunConfig, name: str) -> RunConfig:
-    """The settings with the backbone, layers, heads and widths of a checkpoint, and its tokeniser.
-
-    Args:
-        config: its widths may be anything.
-        name: of the checkpoint.
-
-    Raises:
-        ValueError: one line; see `checkpoint.architecture`.
-    """
-    if getattr(config.task, "tokenizer", name) is None:
-        config = replace(config, task=replace(config.task, tokenizer=name))
-    sizes: dict[str, Any] = _sizes(architecture(name))
-    return replace(config, **sizes, model_hidden_dim=None)
-
-
-def _sizes(found: Architecture) -> dict[str, str | int | None]:
-    """Key -> what a checkpoint says."""
-    return {
-        "backbone": found.family,
-        "model_n_layer": found.layers,
-        "model_n_head": found.heads,
-        "model_n_kv_head": found.kv_heads,
-        **dict.fromkeys(WIDTHS, found.width),
-    }
+from toyqs.traits import longest_sequence, mixing_of
 
 
 def check_pretrained(config: RunConfig) -> None:
@@ -77,7 +49,7 @@ def check_pretrained(config: RunConfig) -> None:
 
 def _check_typed(config: RunConfig, found: Architecture) -> None:
     """Sizes typed beside a checkpoint."""
-    sizes = _sizes(found) | {"model_hidden_dim": found.width}
+    sizes = sizes_of(found) | {"model_hidden_dim": found.width}
     for key, size in sizes.items():
         given = getattr(config, key)
         if given not in (getattr(RunConfig, key), size):

@@ -1,4 +1,4 @@
-"""Which reference serves which run; see config_checks.py."""
+"""Which reference serves which run; see settings.py."""
 
 from __future__ import annotations
 

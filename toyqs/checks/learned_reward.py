@@ -1,4 +1,4 @@
-"""Which settings a learned reward goes with; see thinking_checks.py."""
+"""Which settings a learned reward goes with; see thinking.py."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from tests.checking import accepted, refused
+from tests.checks.checking import accepted, refused
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.build_kept import build_kept
 from toyqs.config import RunConfig

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from toyqs.checks.settings import check
 from toyqs.config import RunConfig
-from toyqs.config_checks import check
 from toyqs.refusal import Refusal
 
 ONE_GRU = {"weight_groups": ["A"] * 4, "base_lm_hidden_dim": 16, "reasoner_hidden_dim": 16}

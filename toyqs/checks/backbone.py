@@ -1,4 +1,4 @@
-"""Which settings go with a transformer in place of a GRU; see config_checks.py."""
+"""Which settings go with a transformer in place of a GRU; see settings.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a run may think, at which positions and for how long; see config_checks.py."""
+"""How much a run may think, at which positions and for how long; see settings.py."""
 
 from __future__ import annotations
 

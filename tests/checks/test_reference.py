@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.checking import accepted, refused
+from tests.checks.checking import accepted, refused
 from tests.run_folders import written
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved

@@ -1,4 +1,4 @@
-"""How a thought is read and what its prediction is added to; see config_checks.py."""
+"""How a thought is read and what its prediction is added to; see settings.py."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checking import NO_REASONER, accepted, refused
+from tests.checks.checking import NO_REASONER, accepted, refused
+from toyqs.checks.thinking import SAMPLERS, THOUGHTS
 from toyqs.objectives.family import family
-from toyqs.thinking_checks import SAMPLERS, THOUGHTS
 
 OFF_POLICY = {
     *("listwise", "plackett_luce", "weighted_mle", "vargrad", "logz_mse", "logz_learned", "ppo_clip"),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.checking import NO_REASONER, ONE_GRU, accepted, refused
+from tests.checks.checking import NO_REASONER, ONE_GRU, accepted, refused
+from toyqs.checks.settings import ABOVE_ZERO, AT_LEAST, CHOICES, MIXERS
 from toyqs.config import RunConfig
-from toyqs.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, MIXERS
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg

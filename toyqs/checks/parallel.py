@@ -1,4 +1,4 @@
-"""Which settings several processes can train together with the result of one; see config_checks.py."""
+"""Which settings several processes can train together with the result of one; see settings.py."""
 
 from __future__ import annotations
 

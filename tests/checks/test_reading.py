@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.checking import NO_REASONER, ONE_GRU, accepted, refused
+from tests.checks.checking import NO_REASONER, ONE_GRU, accepted, refused
 from toyqs.build import build_model
 from toyqs.config import RunConfig
 from toyqs.config_key import ADDED, canonical, run_key
