@@ -12,6 +12,7 @@ from tests import tiny
 from tests.answers import asked
 from tests.run_folders import written
 from toyqs.answers.__main__ import main
+from toyqs.answers.finished_speaker import load
 from toyqs.tasks.s5 import S5
 
 
@@ -67,3 +68,37 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
         assert main(words) == 2
         err = capsys.readouterr().err
         assert said in err and err.count("\n") == 1 and "reference_run" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tokens", "--count", "0"], "0 is less than 1"),
+        (["latency", "--tokens", "-5"], "-5 is less than 1"),
+        (["exact", "FILE", "--first", "0"], "0 is less than 1"),
+        (["exact", "FILE", "--texts", "0"], "0 is less than 1"),
+        (["exact", "FILE", "--temperature", "-1"], "-1 is no temperature"),
+        (["choose", "FILE", "--threads", "-1"], "-1 is less than 1"),
+    ],
+)
+def test_numbers_that_mean_nothing(
+    run: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([words[0], run, *words[1:]])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_run_without_thoughts_has_no_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = asked.config(asked.corpus(tmp_path), use_reasoner=False)
+    plain = written(tmp_path / "plain", settings, asked.model(settings)[0])
+    assert main(["tokens", plain, "--count", "30"]) == 2
+    assert "has no thoughts whose gain could be measured" in capsys.readouterr().err
+    assert main(["latency", plain, "--tokens", "2"]) == 0
+    assert "with thoughts" not in capsys.readouterr().out
+
+
+def test_thoughts_are_as_long_as_the_last_of_the_training(tmp_path: Path) -> None:
+    settings = asked.config(asked.corpus(tmp_path), length_schedule="long_to_short", max_reasoning_len=3)
+    done = load(written(tmp_path / "falling", settings, asked.model(settings)[0]))
+    assert done.speaker(thinking=True).sizes.length == 1

@@ -39,6 +39,13 @@ def test_sums_as_gsm8k_has_them(tmp_path: Path) -> None:
     assert found[2] == Sum("What is 9+9?", "9+9=18\n#### 18", "18") and len(found) == 3
 
 
+def test_a_line_ends_where_json_lines_do(tmp_path: Path) -> None:
+    """A line separator of Unicode's may stand in a string as it is."""
+    path = tmp_path / "sums.jsonl"
+    path.write_text('{"question": "a\u2028b", "answer": "1"}\r\n', encoding="utf-8")
+    assert sums(str(path)) == [Sum("a\u2028b", "1", "1")]
+
+
 def test_choices_in_both_forms(tmp_path: Path) -> None:
     found = choices(asked.lines(tmp_path / "choices.jsonl", asked.CHOICES))
     assert found == [Choice("Which is 3?", ["1+2", "9"], 0), Choice("Which is 7?", ["1", "2", "3+4"], 2)]

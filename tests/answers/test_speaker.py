@@ -22,6 +22,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "apart": {},
     "one GRU onward": {"weight_groups": list("AAAA"), "interpreter_start": "onward", "mixing": "thought"},
     "last token": {"interpreter_start": "onward", "add_last_context_token": True},
+    "last token later": {
+        **{"interpreter_start": "onward", "add_last_context_token": True},
+        "increment_pos_id_for_last_context_token": True,
+    },
     "gaussian": {"thoughts": "gaussian", "entropy_encouragement_coef": 0.0},
     "variable": {"variable_len": True},
     "several ahead": {"n_tokens_ahead": 3},
@@ -75,8 +79,9 @@ def test_writing_on_is_reading_it_all_again(backbone: str, kind: str, tmp_path: 
 
 @pytest.mark.parametrize(("backbone", "kind"), MODELS)
 def test_a_memory_goes_on(backbone: str, kind: str, tmp_path: Path) -> None:
-    """Outputs after one token and another are those of a text with both."""
-    model: LatentReasoner = speaker(backbone, kind, tmp_path).model
+    """Outputs and predictions after one token and another are those of a text with both."""
+    of = speaker(backbone, kind, tmp_path)
+    model: LatentReasoner = of.model
     sequence = tokens(7).view(1, 1, -1)
     known = memory.read(model, sequence[..., :4])
     for token in sequence[0, 0, 4:]:
@@ -85,6 +90,12 @@ def test_a_memory_goes_on(backbone: str, kind: str, tmp_path: Path) -> None:
     tolerance = 1e-5 if backbone == "llama" else 1e-12
     for letter, output in at_once.outputs.items():
         torch.testing.assert_close(known.outputs[letter], output, rtol=0, atol=tolerance)
+    one = torch.ones(1, 1, 1, dtype=torch.bool)
+    noise = thought_noise([stream(0, "test")], one, of.sizes).double()
+    context = memory.context_of(model, known)
+    said = model.talk(context, model.think(context, noise)).logits
+    wanted = model(sequence, torch.tensor([[[6]]]), noise).logits[..., :1, :]
+    torch.testing.assert_close(said, wanted, rtol=0, atol=10 * tolerance)
 
 
 def test_given_tokens_are_scored_as_they_would_be_written(tmp_path: Path) -> None:

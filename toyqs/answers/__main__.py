@@ -32,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
     torch.set_num_threads(given.threads or torch.get_num_threads())
     try:
+        _check_folder(given.output)
         answering = load(given.run, given.device, given.seed)
         _write(given.output, given.measure(given, answering))
     except ValueError as error:
@@ -50,14 +51,16 @@ def _parser() -> argparse.ArgumentParser:
     parts = parser.add_subparsers(required=True, metavar="MEASURE")
     exact = parts.add_parser("exact", help="share of questions whose number is right (GSM8K's format)")
     exact.add_argument("--steps", action="store_true", help="ask for a chain of thought")
-    exact.add_argument("--texts", type=int, default=1, help="answers to a question; the majority counts")
-    exact.add_argument("--temperature", type=float, default=0.0, help="of the tokens; 0: the likeliest")
-    exact.add_argument("--most", type=int, default=256, help="tokens of an answer (256)")
+    exact.add_argument("--texts", type=_count, default=1, help="answers to a question; the majority counts")
+    exact.add_argument(
+        "--temperature", type=_temperature, default=0.0, help="of the tokens; 0: the likeliest"
+    )
+    exact.add_argument("--most", type=_count, default=256, help="tokens of an answer (256)")
     choose = parts.add_parser("choose", help="share of questions whose likeliest choice is right")
     tokens = parts.add_parser("tokens", help="NLL by deciles of the NLL without thoughts")
-    tokens.add_argument("--count", type=int, default=10_000, help="tokens of held-out text (10,000)")
+    tokens.add_argument("--count", type=_count, default=10_000, help="tokens of held-out text (10,000)")
     latency = parts.add_parser("latency", help="seconds per token, median and 95th percentile")
-    latency.add_argument("--tokens", type=int, default=50, help="tokens that are timed (50)")
+    latency.add_argument("--tokens", type=_count, default=50, help="tokens that are timed (50)")
     kinds: list[tuple[argparse.ArgumentParser, Callable[..., Any], bool]] = [
         *((exact, _exact, True), (choose, _choose, True), (tokens, _tokens, False)),
         (latency, _latency, False),
@@ -66,11 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("run", metavar="RUN", help="the folder of a finished run, runs/KEY")
         if asks:
             part.add_argument("file", metavar="FILE", help="questions, one JSON object a line")
-            part.add_argument("--first", type=int, help="so many questions alone")
+            part.add_argument("--first", type=_count, help="so many questions alone")
         part.add_argument("-o", "--output", metavar="FILE", help="write all of it as JSON too")
         part.add_argument("--seed", type=int, default=0, help="of thoughts and sampled tokens (0)")
         part.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-        part.add_argument("--threads", type=int, help="of the CPU; all")
+        part.add_argument("--threads", type=_count, help="of the CPU; all")
         part.set_defaults(measure=measure)
     return parser
 
@@ -104,6 +107,8 @@ def _choose(given: argparse.Namespace, answering: Answering) -> Any:
 
 
 def _tokens(given: argparse.Namespace, answering: Answering) -> Any:
+    if not answering.thinks:
+        raise ValueError(f"{given.run}: this run has no thoughts whose gain could be measured")
     if not answering.speaks_alone:
         raise ValueError(f"{given.run}: this run has no prediction without a thought to compare with")
     without, having = (
@@ -149,13 +154,30 @@ def _share(right: int, of: int) -> str:
     return f"{right} of {of} ({100 * low:.1f}-{100 * high:.1f} %)"
 
 
+def _count(word: str) -> int:
+    """At least 1."""
+    if (number := int(word)) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is less than 1")
+    return number
+
+
+def _temperature(word: str) -> float:
+    """At least 0."""
+    if not 0 <= (number := float(word)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{word} is no temperature; give 0 or more")
+    return number
+
+
+def _check_folder(path: str | None) -> None:
+    if path is not None and not (folder := Path(path).absolute().parent).is_dir():
+        raise ValueError(f"{path}: there is no folder {folder}; give a file in a folder that is there")
+
+
 def _write(path: str | None, found: Any) -> None:
     """Whole or not at all."""
     if path is None:
         return
     folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"{path}: there is no folder {folder}; give a file in a folder that is there")
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(found, file, indent=1)

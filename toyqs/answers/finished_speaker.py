@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toyqs.answers.measures import Text
 from toyqs.answers.speaker import Speaker
-from toyqs.build import thought_sizes
+from toyqs.build import build_settings
 from toyqs.build_kept import finished_model
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
@@ -39,15 +39,16 @@ class Answering(NamedTuple):
 
     def speaker(self, *, thinking: bool) -> Speaker:
         """With thoughts or without."""
-        return Speaker(self.model, thought_sizes(self.config), thinking=thinking, seed=self.seed)
+        settings = build_settings(self.config)
+        sizes = settings.sizes_at(settings.steps - 1)  # as long as the last thoughts of its training
+        return Speaker(self.model, sizes, thinking=thinking, seed=self.seed)
 
     def held_out(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Held-out windows, the first token and those after it, `count` of the latter or a few more."""
         task, length = self.config.task, self.config.task.length(self.config.seq_len)
         windows = min(max(1, -(-count // (length - 1))), task.held_out_size(self.config.seq_len))
         batch = task.sample(torch.Generator(), windows, self.config.seq_len, "held_out")
-        device = next(self.model.parameters()).device
-        for tokens in batch.inputs[0].to(device):
+        for tokens in batch.inputs[0]:
             yield tokens[:1], tokens[1:]
 
 
@@ -70,8 +71,11 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> Answering:
     if not hasattr(config.task, "encode"):
         raise Refusal(
             f"{folder}: its task is {config.task.name}, and only a run on a text can be asked; give one of "
-            "task=char_text"
+            "task=char_text or token_text"
         )
     if config.use_reasoner and config.adaptive_len:
         raise Refusal(f"{folder}: the lengths of its thoughts are its task's (adaptive_len=true)")
-    return Answering(config, model.to(device), config.task, seed)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
+    model = model.to(device=device, dtype=getattr(torch, config.dtype))
+    return Answering(config, model, config.task, seed)

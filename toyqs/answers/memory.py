@@ -47,7 +47,8 @@ def read_on(model: LatentReasoner, memory: Memory, tokens: Tensor) -> Memory:
     outputs, states = {}, {}
     for letter, core in _cores(model).items():
         rows = pick_rows(core.token_rows(), tokens)[:, :, None, None]
-        out, states[letter] = core.backbone.step(rows, memory.states[letter])
+        out, state = core.backbone.step(rows, memory.states[letter])
+        states[letter] = core.backbone.as_context(state)
         outputs[letter] = out[:, :, :, 0]
     return Memory(tokens.unsqueeze(-1), outputs, states)
 

@@ -49,6 +49,7 @@ class Speaker:
         self.model = model.eval()
         limits = [cast(Core, core).backbone.longest for core in model.cores.values()]
         self.longest = min((x for x in limits if x is not None), default=None)
+        self._like = next(model.parameters())
         self.thinking = thinking and model.interpreter is not None
         self.sizes = sizes._replace(hard_quantile=None)  # what is hardest is not known token by token
         self._noise, self._choice = stream(seed, "answers/thoughts"), stream(seed, "answers/tokens")
@@ -64,8 +65,12 @@ class Speaker:
         Raises:
             ValueError: more tokens than the model can read.
         """
+        given = given.to(self._like.device)
         whole = torch.cat([self._fitting(before, len(given)), given])
-        inputs, places = whole[:-1].view(1, 1, -1), torch.arange(len(whole) - len(given) - 1, len(whole) - 1)
+        inputs, places = (
+            whole[:-1].view(1, 1, -1),
+            torch.arange(len(whole) - len(given) - 1, len(whole) - 1, device=whole.device),
+        )
         log_probs, greedy = [], []
         for some in places.split(max(1, AT_ONCE // self.sizes.number)):
             context = self.model.read(inputs, some.view(1, 1, -1))
@@ -73,7 +78,7 @@ class Speaker:
             targets = whole[some + 1]
             log_probs.append(found.gather(-1, targets.unsqueeze(-1)).squeeze(-1))
             greedy.append(found.argmax(-1) == targets)
-        return Scored(torch.cat(log_probs), torch.cat(greedy))
+        return Scored(torch.cat(log_probs).cpu(), torch.cat(greedy).cpu())
 
     @torch.no_grad()
     def generate(
@@ -116,6 +121,7 @@ class Speaker:
 
     def _fitting(self, before: Tensor, more: int) -> Tensor:
         """The end of a text, so long that as many more tokens and a thought after them can be read too."""
+        before = before.to(self._like.device)
         if self.longest is None:
             return before
         room = self.longest - (self.sizes.length + MARKERS if self.thinking else 0) - more
@@ -131,7 +137,7 @@ class Speaker:
         thoughts = None
         if self.thinking:
             there = torch.ones(1, texts, places, dtype=torch.bool)
-            noise = thought_noise([self._noise], there, self.sizes).to(next(self.model.parameters()))
+            noise = thought_noise([self._noise], there, self.sizes).to(self._like)
             thoughts = self.model.think(context, noise)
         log_q = self.model.talk(context, thoughts).logits[..., 0, :].log_softmax(-1)
         return log_q.logsumexp(3) - math.log(log_q.shape[3])

@@ -68,6 +68,13 @@ class Backbone(nn.Module, ABC):
         """
         return state
 
+    def as_context(self, state: BranchState) -> BranchState:
+        """The same memory of one branch at each position, its last symbol a token of the context.
+
+        Where a memory knows no positions it is as it was.
+        """
+        return state
+
     @abstractmethod
     def gather(self, state: BranchState, index: Tensor) -> BranchState:
         """The branch points at the given positions.

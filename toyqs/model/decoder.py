@@ -65,6 +65,9 @@ class Decoder(nn.Module):
         code.set_input_embeddings(None)
         self.frozen = frozen
         self.weights = _declare(code, "", code) if frozen is None else adapted(code, rank)
+        # Names of weights that the frozen ones should hold and do not.
+        held = None if frozen is None else frozen.tensors().keys()
+        self.lacking = [name for name, _ in code.named_parameters() if held is not None and name not in held]
         for module in code.modules():
             for name, weight in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(weight.to("meta")))

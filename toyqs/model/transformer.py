@@ -44,6 +44,7 @@ class Branches(NamedTuple):
     visible: Tensor  # (b, t) long, how many of the P positions a branch attends to
     own: tuple[Heard, ...]  # its symbols so far
     position: Tensor  # (B, T, K) long, that of its next symbol; the size of the state
+    context: Tensor  # (b, t) long, the position of the context's last token
 
 
 class TransformerBackbone(Backbone):
@@ -75,12 +76,12 @@ class TransformerBackbone(Backbone):
         positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
         outputs, layers = self._run(x.squeeze(0), positions, None)
         visible = (positions + 1).expand(outputs.shape[:2])
-        return outputs.unsqueeze(0), Branches(layers, visible, (), visible.unsqueeze(-1))
+        return outputs.unsqueeze(0), Branches(layers, visible, (), visible.unsqueeze(-1), visible - 1)
 
     def empty(self) -> Branches:
         """One branch point (1, 1, 1) before any symbol: what is stepped from it sees nothing else."""
         nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=next(self.parameters()).device)
-        return Branches((), nothing.squeeze(-1), (), nothing)
+        return Branches((), nothing.squeeze(-1), (), nothing, nothing.squeeze(-1))
 
     def step(self, x: Tensor, state: Branches) -> tuple[Tensor, Branches]:
         """(1, B, T, K, D) -> outputs of the branches, past the last norm, and their state."""
@@ -94,9 +95,13 @@ class TransformerBackbone(Backbone):
         return outputs.view(1, *branches, -1), new
 
     def back_at_context(self, state: Branches, later: int) -> Branches:
-        """The next symbol stands at the last visible position of the prefix, or so many after it."""
-        last = (state.visible - 1 + later).unsqueeze(-1)
+        """The next symbol stands at the position of the context's last token, or so many after it."""
+        last = (state.context + later).unsqueeze(-1)
         return state._replace(position=last.expand_as(state.position))
+
+    def as_context(self, state: Branches) -> Branches:
+        """The symbol that was consumed last is the context's last token now."""
+        return state._replace(context=state.position[..., 0] - 1)
 
     def gather(self, state: Branches, index: Tensor) -> Branches:
         """The branch points at positions (1, B, T'); the prefix stays whole."""
@@ -108,8 +113,10 @@ class TransformerBackbone(Backbone):
             )
             for heard in state.own
         )
-        visible, position = (_pick(x, places, 1) for x in (state.visible, state.position))
-        return Branches(state.prefix, visible, own, position.expand(*places.shape, -1))
+        visible, position, context = (
+            _pick(x, places, 1) for x in (state.visible, state.position, state.context)
+        )
+        return Branches(state.prefix, visible, own, position.expand(*places.shape, -1), context)
 
     def hold(self, new: Branches, old: Branches, live: Tensor) -> Branches:
         """One step after `old`, the live branches (1, B, T, K) have consumed its symbol, no others."""
