@@ -35,8 +35,8 @@ EDGES: dict[str, set[str]] = {
     "refusal": set(),
     "from_checkpoint": {"config", "pretrained", "traits"},
     "checks": {
-        "build_kept", "config", "config_key", "finished", "from_checkpoint", "idle", "model.backbone",
-        "model.roles", "objectives", "parallel", "pretrained", "refusal", "streams", "traits",
+        "build_kept", "config", "config_key", "finished", "from_checkpoint", "idle", "model",
+        "objectives", "parallel", "pretrained", "refusal", "streams", "traits",
     },
     "presets": set(),
     "compose": {"config", "config_key", "checks", "follow", "parallel", "presets", "refusal"},
@@ -87,8 +87,8 @@ EDGES: dict[str, set[str]] = {
     "workers": {"attempt", "config_key", "locks", "parallel", "plan", "progress", "results"},
     "overview": {"evidence", "report", "results"},
     "sweep": {
-        "attempt", "config", "config_key", "cells", "cost", "plan", "progress", "workers", "results",
-        "report", "overview",
+        "attempt", "build", "config", "config_key", "cells", "cost", "plan", "pretrained", "progress",
+        "workers", "results", "report", "overview",
     },
     "hydra_plugins": {"packing"},
     "run": {"compose", "sweep"},

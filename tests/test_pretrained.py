@@ -18,6 +18,7 @@ pytest.importorskip("transformers")
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 
 from tests.run_folders import written
+from toyqs import sweep
 from toyqs.build import build_model, build_objective, build_settings
 from toyqs.build_kept import finished_model
 from toyqs.checks.settings import check
@@ -239,3 +240,28 @@ def test_markers_may_begin_as_a_token_of_the_checkpoint(saved: Path) -> None:
         core = build_model(config, [0]).cores["A"]
         rows = load_file(saved / "llama-True" / "model.safetensors")["model.embed_tokens.weight"]
         assert torch.equal(core.markers.rows()[0], rows[3].double().expand(2, -1))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("harm", ["none there", "one missing", "torn"])
+def test_a_damaged_checkpoint_is_one_line(
+    saved: Path, tmp_path: Path, harm: str, rank: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(saved / "llama-True", folder)
+    file = folder / "model.safetensors"
+    if harm == "none there":
+        file.unlink()
+    elif harm == "torn":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        held = load_file(file)
+        del held["model.layers.1.mlp.up_proj.weight"]
+        save_file(held, file, metadata={"format": "pt"})
+    given = {"pretrained": str(folder), "lora_rank": rank, "seed": 0, "controls": "none"}
+    config = resolved(RunConfig(**given, max_steps=1, use_reasoner=False, runs_dir=str(tmp_path / "runs")))
+    assert sweep.main([config]) == 1
+    said = {"none there": "holds no *.safetensors", "one missing": "lacks layers.1.mlp.up_proj.weight"}
+    err = capsys.readouterr().err
+    assert f"toyqs: pretrained={folder}: {said.get(harm, 'its safetensors are damaged')}" in err
+    assert err.count("\n") == 1

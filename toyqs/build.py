@@ -255,6 +255,12 @@ def thought_sizes(config: RunConfig) -> ThoughtSizes:
 
 
 def count_parameters(config: RunConfig) -> int:
-    """Parameters of one seed, without allocating them."""
+    """Parameters of one seed, without allocating them.
+
+    Raises:
+        Damaged: a checkpoint lacks one of them.
+    """
     with torch.device("meta"):
-        return sum(p.numel() for p in assemble(config, 1).parameters())
+        model = assemble(config, 1)
+        given_weights(config, model)
+        return sum(p.numel() for p in model.parameters())

@@ -8,7 +8,7 @@ from toyqs.config import RunConfig
 from toyqs.model.backbone import Backbone
 from toyqs.model.frozen import Frozen
 from toyqs.model.gru import GRU
-from toyqs.pretrained import located
+from toyqs.pretrained import Damaged, located
 from toyqs.traits import longest_sequence
 
 
@@ -20,6 +20,9 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
         num_seeds: S; 1 for a transformer.
         width: D.
         frozen: a pretrained decoder's weights, to which adapters are added; None: it learns itself.
+
+    Raises:
+        Damaged: the frozen weights are not all that the decoder has.
     """
     if config.backbone == "gru":
         return GRU(num_seeds, width)
@@ -34,7 +37,10 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
     else:
         found = AutoConfig.from_pretrained(located(config.pretrained))
     autocast, recompute = config.autocast, config.gradient_checkpointing
-    return TransformerBackbone(found, frozen, config.lora_rank, autocast=autocast, recompute=recompute)
+    backbone = TransformerBackbone(found, frozen, config.lora_rank, autocast=autocast, recompute=recompute)
+    if lacking := backbone.decoder.lacking:
+        raise Damaged(f"pretrained={config.pretrained}: lacks {lacking[0]}; give another checkpoint")
+    return backbone
 
 
 def _sizes(config: RunConfig, width: int) -> dict[str, Any]:

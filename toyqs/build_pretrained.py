@@ -11,7 +11,7 @@ from toyqs.model.core import Core
 from toyqs.model.frozen import Frozen, FrozenTable
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import Table, TableHead
-from toyqs.pretrained import is_tied, weights
+from toyqs.pretrained import Damaged, is_tied, weights
 
 
 class FrozenParts(NamedTuple):
@@ -58,7 +58,7 @@ def given_weights(config: RunConfig, model: LatentReasoner) -> dict[str, Tensor]
         model: of this configuration.
 
     Raises:
-        ValueError: the checkpoint lacks a weight of the decoder.
+        Damaged: the checkpoint lacks a weight of the decoder.
     """
     if config.pretrained is None or config.lora_rank:
         return {}
@@ -71,7 +71,7 @@ def given_weights(config: RunConfig, model: LatentReasoner) -> dict[str, Tensor]
         for name in needed:
             bare = name.removeprefix(path)
             if bare not in decoder:
-                raise ValueError(f"pretrained={config.pretrained}: lacks {bare}; give another checkpoint")
+                raise Damaged(f"pretrained={config.pretrained}: lacks {bare}; give another checkpoint")
             given[name] = decoder[bare]
         given[f"cores.{letter}.tokens.weight"] = tokens
     if head is not None:

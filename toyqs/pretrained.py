@@ -27,6 +27,10 @@ TOKEN_TABLES = ("embed_tokens.weight", "wte.weight")
 LM_HEAD = "lm_head.weight"
 
 
+class Damaged(ValueError):
+    """Weights are missing, damaged or another model's: one line with the key and the remedy."""
+
+
 class Architecture(NamedTuple):
     """What a config.json says of a decoder."""
 
@@ -130,7 +134,8 @@ def weights(name: str) -> Weights:
     """What a checkpoint holds, mapped from its files: nothing is read before it is used.
 
     Raises:
-        ValueError: as in `located`, or its files are damaged or lack the token table.
+        ValueError: as in `located`.
+        Damaged: its files are missing or damaged, or lack the token table.
     """
     from safetensors.torch import load_file
 
@@ -139,14 +144,12 @@ def weights(name: str) -> Weights:
         for file in _files(name):
             held |= load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"pretrained={name}: its safetensors are damaged; give another checkpoint"
-        ) from error
+        raise _damaged(name) from error
     head = held.pop(LM_HEAD, None)
     decoder = {_bare(key): value for key, value in held.items()}
     table = next((key for key in TOKEN_TABLES if key in decoder), None)
     if table is None:
-        raise ValueError(f"pretrained={name}: holds no token table; give a decoder's checkpoint")
+        raise Damaged(f"pretrained={name}: holds no token table; give a decoder's checkpoint")
     tokens = decoder.pop(table)
     return Weights(decoder, tokens, None if _read_config(name).get("tie_word_embeddings") else head)
 
@@ -155,11 +158,18 @@ def is_tied(name: str) -> bool:
     """Whether the LM head is the token table: the config says so, or there is no other; reads no weight."""
     if _read_config(name).get("tie_word_embeddings"):
         return True
-    for file in _files(name):
-        with safe_open(file, framework="pt") as held:
-            if LM_HEAD in held.keys():  # noqa: SIM118, it is no dictionary
-                return False
+    try:
+        for file in _files(name):
+            with safe_open(file, framework="pt") as held:
+                if LM_HEAD in held.keys():  # noqa: SIM118, it is no dictionary
+                    return False
+    except (OSError, SafetensorError) as error:
+        raise _damaged(name) from error
     return True
+
+
+def _damaged(name: str) -> Damaged:
+    return Damaged(f"pretrained={name}: its safetensors are damaged; give another checkpoint")
 
 
 def _bare(name: str) -> str:
@@ -169,7 +179,7 @@ def _bare(name: str) -> str:
 def _files(name: str) -> list[Path]:
     files = sorted(located(name).glob("*.safetensors"))
     if not files:
-        raise ValueError(f"pretrained={name}: holds no *.safetensors; give a checkpoint in that format")
+        raise Damaged(f"pretrained={name}: holds no *.safetensors; give a checkpoint in that format")
     return files
 
 
@@ -178,6 +188,7 @@ def identity(name: str) -> str:
 
     Raises:
         ValueError: as in `architecture`.
+        Damaged: it has no weights.
     """
     config = {k: v for k, v in _read_config(name).items() if k not in OUTSIDE_IDENTITY}
     whole = hashlib.sha256(json.dumps(config, sort_keys=True).encode())

@@ -10,12 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from toyqs.attempt import is_settled
+from toyqs.build import count_parameters
 from toyqs.cells import name_of, write_cell
 from toyqs.config import RunConfig
 from toyqs.config_key import settings
 from toyqs.cost import Cost
 from toyqs.overview import sweep_csv, sweep_table
 from toyqs.plan import PlannedCell, Stack, counted_once, differences, plan_cell, stacks_of
+from toyqs.pretrained import Damaged
 from toyqs.progress import Progress
 from toyqs.report import comparison_csv, comparison_figure, comparison_table
 from toyqs.results import load_curve, load_rows
@@ -69,10 +71,16 @@ def _planned(
     failed = 0
     for config in configs:
         try:
+            if config.pretrained is not None:
+                count_parameters(config)  # builds the model: a damaged checkpoint is found before any work
             cell = plan_cell(config, cost)
         except (RuntimeError, MemoryError) as error:  # torch says so where a tensor is too large
             failed += 1
             print(f"toyqs: the model cannot be built: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
+        except Damaged as error:
+            failed += 1
+            print(f"toyqs: {error}", file=sys.stderr)
             continue
         # Two spellings can be one cell, such as the patterns BAAA and ABBB.
         cells.setdefault(name_of(key for arm in cell.arms for key in cell.keys[arm].values()), cell)
