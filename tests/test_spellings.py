@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.test_config_key import BASE, OTHER, WITHOUT, ZERO, Text, key, same
+from tests.keys import BASE, OTHER, Text, key, same
+from tests.test_idle import WITHOUT, ZERO
 from toyqs.config import RunConfig
 from toyqs.config_key import OUTSIDE_KEY, canonical, resolved, settings
 from toyqs.tasks.char_text import CharText

@@ -52,7 +52,7 @@ class RunConfig:
     meta_token_init: Any = None  # markers start as this thought symbol's embedding: an id, or a token's name
     meta_token_mode: str = "none"  # makes them learn faster: none, reparameterise, lr_multiplier, grad_scale
     meta_token_scale: float = 10.0  # by so much
-    think_at: str = "marked"  # marked: where the task says so (everywhere in a text); all: everywhere; hard
+    think_at: str = "marked"  # marked: where the task says, in texts everywhere or at times; all; hard
     hard_quantile: float = 0.75  # of hard: of the marked positions, those of higher entropy think
     trice_samples: int = 4  # K, thoughts per position
     max_reasoning_len: int = 3  # L, symbols per thought
@@ -106,7 +106,7 @@ class RunConfig:
     epochs: int = 50  # passes through a corpus where max_steps is -1
     data_loader_batch_size: int = 64  # B, sequences per training step
     grad_acc: int = 1  # parts of a batch whose gradients are added up before the step
-    seq_len: int = 128  # characters per sequence of a text; generated tasks have a length of their own
+    seq_len: int = 128  # of a text, in characters or tokens; generated tasks have a length of their own
     seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
     # the run
     debug_cfg: str | None = None  # a named variant of the settings (config_key.DEBUG_VARIANTS)

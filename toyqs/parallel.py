@@ -137,7 +137,7 @@ def _join(device: str) -> None:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = "nccl" if device == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"  # also sums of what stays on the CPU
     dist.init_process_group(
         backend, store=dist.PrefixStore("group", _store()), rank=rank(), world_size=ranks(), timeout=PATIENCE
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,17 @@ def test_a_checkpoint_scores_thoughts_of_its_own_kind(tmp_path: Path) -> None:
         refused(
             "has no thoughts to stay near", **checkpoint(run(tmp_path / name, **quiet), "likelihood", **near)
         )
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra transformer")
+def test_a_transformer_that_read_shorter_sequences(tmp_path: Path) -> None:
+    """Its table of positions ends where its own run's sequences did."""
+    text = tmp_path / "text.txt"
+    text.write_text("abcde" * 200)
+    small = {"backbone": "gpt2", "task": CharText(path=str(text)), "model_hidden_dim": 4}
+    past = written(
+        tmp_path / "past", resolved(RunConfig(**small, use_reasoner=False, seq_len=16, max_steps=2))
+    )
+    near = small | {"reward": "log_ratio", "reference": "checkpoint", "reference_run": past, "max_steps": 2}
+    assert accepted(**near, seq_len=16) == []
+    refused("reference_run=.*: its model knows 16 positions, and 17 are needed", **near, seq_len=17)

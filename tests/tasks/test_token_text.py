@@ -137,3 +137,13 @@ def test_a_hub_s_data_set(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"task.dataset=x/y: the package datasets is not installed"):
         _ = TokenText(dataset="x/y", tokenizer=cut).ids
+
+
+def test_all_positions_and_some_of_them(tmp_path: Path, cut: str) -> None:
+    task = text_of(tmp_path, "a b c " * 40, tokenizer=cut, think_every=2)
+    for reasons in (True, False):
+        refused(
+            r"think_at=all: task\.think_every=2 .* give think_at=marked",
+            **{"task": task, "seq_len": 8, "think_at": "all", "use_reasoner": reasons, "controls": "none"},
+        )
+    assert accepted(task=task, seq_len=8) == []

@@ -78,5 +78,5 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
     if config.use_reasoner and mixing_of(config) == "concat":
         raise Refusal(
             f"mixing=concat: the LM head of {given} has no rows for a reading beside the base state; give "
-            "mixing=logits, hidden, gate, residual, add or thought"
+            "mixing=logits, sum, hidden, gate, residual, add or thought"
         )

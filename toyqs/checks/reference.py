@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from toyqs.build_kept import finished_model
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved
 from toyqs.finished import settings_of
+from toyqs.model.core import Core
+from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.family import member
 from toyqs.objectives.objective import OWN_LOSS
 from toyqs.refusal import Refusal, refusing
@@ -14,6 +18,7 @@ from toyqs.traits import (
     KEPT,
     asks_reference,
     charges_divergence,
+    longest_sequence,
     speaks,
     speaks_alone,
     thoughts_of,
@@ -101,7 +106,7 @@ def _check_checkpoint(config: RunConfig) -> None:
     refusing(lambda: settings_of(str(config.reference_run)))
     past = resolved(settings_of(str(config.reference_run)))
     refusing(lambda: _check_task(given, past, config))
-    refusing(lambda: finished_model(str(config.reference_run), 1))
+    refusing(lambda: _check_length(given, finished_model(str(config.reference_run), 1), config))
     if asks_reference(config) and past.use_reasoner and not speaks_alone(past):
         raise Refusal(
             f"{given}: that run's model has no prediction without a thought; give a run with "
@@ -117,6 +122,18 @@ def _check_checkpoint(config: RunConfig) -> None:
                 f"{given}: cannot score the thoughts of this run, {name} was {then} there and is {now} here; "
                 "give the same"
             )
+
+
+def _check_length(given: str, past: LatentReasoner, config: RunConfig) -> None:
+    """A transformer knows as many positions as its own run needed."""
+    needed = longest_sequence(config) if charges_divergence(config) else config.task.length(config.seq_len)
+    known = [cast(Core, core).backbone.longest for core in past.cores.values()]
+    least = min((x for x in known if x is not None), default=needed)
+    if least < needed:
+        raise ValueError(
+            f"{given}: its model knows {least} positions, and {needed} are needed here; give a run of longer "
+            "sequences"
+        )
 
 
 def _check_task(given: str, past: RunConfig, config: RunConfig) -> None:

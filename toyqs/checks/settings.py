@@ -98,6 +98,11 @@ def check(config: RunConfig) -> list[str]:
             f"{config.data_loader_batch_size}; give a divisor of it"
         )
     refusing(lambda: config.task.check(config.seq_len))
+    if config.think_at == "all" and getattr(config.task, "think_every", 1) > 1:
+        raise Refusal(
+            f"think_at=all: task.think_every={config.task.think_every} lets fewer positions think; give "
+            "think_at=marked or task.think_every=1"
+        )
     if config.use_reasoner:
         check_thinking(config)
     elif not config.use_base_lm:

@@ -21,7 +21,7 @@ def read_documents(path: str) -> list[str]:
     if not path.endswith(".jsonl"):
         return [text]
     try:
-        return [_document(json.loads(line)) for line in text.splitlines() if line.strip()]
+        return [_document(json.loads(line)) for line in text.split("\n") if line.strip()]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"task.path={path}: has a line without question and answer, or text ({error}); give JSON lines "
