@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import killing
 from toyqs import attempt, workers
 from toyqs.attempt import Outcome
 from toyqs.config import RunConfig
@@ -116,7 +117,9 @@ def test_a_stack_reaches_its_worker_without_a_server_of_tensors(tmp_path, monkey
     assert workers.run_all([one], 1, Progress([one], 0), isolate=True) == []
 
 
-def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch, seen):
+    """Whether we see its death, or the pool's own thread has taken note of it before us."""
     one, other = stack(tmp_path, [0]), stack(tmp_path, [5])
     progress = Progress([one, other], 0)
     real, killed = workers._settled, []
@@ -127,6 +130,9 @@ def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch):
             killed.append(free.process.pid)
             os.kill(free.process.pid, signal.SIGKILL)
             free.process.join()
+            if not seen:
+                assert killing.until(lambda: free.pool._broken, 10)
+                monkeypatch.setattr(free.process, "is_alive", lambda: True)
         return real(board, free) if free is not None else None
 
     monkeypatch.setattr(workers, "_settled", settled)

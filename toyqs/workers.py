@@ -104,7 +104,8 @@ class _Worker:
     """One process in a pool of its own, so that its death breaks no other's pool."""
 
     def __init__(self, context: Any, told: Any) -> None:
-        self.pool = ProcessPoolExecutor(1, context, initializer=attempt.connect, initargs=(told,))
+        self._pool = lambda: ProcessPoolExecutor(1, context, initializer=attempt.connect, initargs=(told,))
+        self.pool = self._pool()
         self.process: Any = None  # from the first stack on
         self.entry: tuple[int, Stack] | None = None
         self.future: Future[Outcome] = Future()
@@ -114,7 +115,12 @@ class _Worker:
         with _interrupted_afterwards():
             # Pickled here: in a pool's own hands a task's tensors would travel through shared memory,
             # whose server thread prints a traceback when a worker dies or Ctrl-C comes.
-            self.future = self.pool.submit(attempt.work_on, entry[0], pickle.dumps(entry[1]))
+            number, stack = entry[0], pickle.dumps(entry[1])
+            try:
+                self.future = self.pool.submit(attempt.work_on, number, stack)
+            except BrokenProcessPool:  # its process died idle, and the pool's own thread was first to see it
+                self.pool = self._pool()
+                self.future = self.pool.submit(attempt.work_on, number, stack)
             (self.process,) = self.pool._processes.values()
 
     def told(self, told: Any) -> tuple[int, float, float]:
