@@ -65,6 +65,7 @@ EDGES: dict[str, set[str]] = {
     "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
     "answers": {
         "types", "streams", "build", "build_kept", "config", "config_key", "finished", "model", "refusal",
+        "results", "traits",
     },
     "counting": {"config", "build", "build_kept", "cost", "drawn", "settings", "train"},
     "results": set(),
@@ -145,12 +146,8 @@ PACKAGES: dict[str, set[str]] = {
     "build_backbone": {"transformers"},
     "build_pretrained": {"torch"},
     "build_kept": {"safetensors", "torch"},
-    "answers": {
-        "lm_eval",
-        "numpy",
-        "scipy",
-        "torch",
-    },  # the first: answers/harness.py, which only its users load
+    "answers": {"numpy", "scipy", "torch"},
+    "answers.harness": {"lm_eval", "torch"},
     "counting": {"torch"},
     "references": {"torch"},
     "results": {"pandas"},

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from scipy.stats import binomtest
 from toyqs.answers import measures, questions
 from toyqs.answers.finished_speaker import Answering, load
 from toyqs.answers.speaker import Speaker
+from toyqs.results import write_json
 
 EXAMPLES = """\
 python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl          answers whose number is right
@@ -34,7 +32,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         _check_folder(given.output)
         answering = load(given.run, given.device, given.seed)
-        _write(given.output, given.measure(given, answering))
+        found = given.measure(given, answering)
+        if given.output is not None:
+            write_json(given.output, found)
     except ValueError as error:
         print(f"toyqs: {error}", file=sys.stderr)
         return 2
@@ -171,17 +171,6 @@ def _temperature(word: str) -> float:
 def _check_folder(path: str | None) -> None:
     if path is not None and not (folder := Path(path).absolute().parent).is_dir():
         raise ValueError(f"{path}: there is no folder {folder}; give a file in a folder that is there")
-
-
-def _write(path: str | None, found: Any) -> None:
-    """Whole or not at all."""
-    if path is None:
-        return
-    folder = Path(path).absolute().parent
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(found, file, indent=1)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

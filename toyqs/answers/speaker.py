@@ -14,9 +14,9 @@ from toyqs.answers import memory
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.streams import ThoughtSizes, stream, thought_noise
+from toyqs.traits import MARKERS
 from toyqs.types import Context
 
-MARKERS = 2  # around the symbols of a thought
 AT_ONCE = 512  # thoughts and their predictions at once: bounds the memory
 
 
