@@ -1,6 +1,7 @@
-"""What the meters of a training step cost: the same training with and without them, in turns.
+"""What the meters of a training step cost: they are on a clock of their own while the training runs.
 
-`python bench/meters.py` prints CPU milliseconds a step and the share that the meters add.
+`python bench/meters.py` prints the CPU time of a step and the shares of it that the meters add. (The
+difference of two whole trainings, with and without, is noise of several percent on a shared machine.)
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,42 +38,64 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def trainer(config: RunConfig, *, meters: bool) -> Callable[[], float]:
-    """A function that trains a new model and returns the CPU seconds of a step."""
+class Spent:
+    """CPU seconds that calls of a function took."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def clocked(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, on the clock."""
+
+        def call(*given: Any, **named: Any) -> Any:
+            begun = time.process_time()
+            found = function(*given, **named)
+            self.seconds += time.process_time() - begun
+            return found
+
+        return call
+
+
+def shares(config: RunConfig) -> tuple[float, float, float]:
+    """Train a new model once.
+
+    Returns:
+        CPU seconds of a step without its meters; what the meters added, as shares of that: those of every
+        step, and the ten measures of the policy's signal.
+    """
     config = resolved(config)
-
-    def run() -> float:
-        model, settings = build_model(config, SEEDS), build_settings(config)
-        data = train.draws(config.task, SEEDS, settings, next(model.parameters()))
-        with ExitStack() as patches:
-            if not meters:
-                patches.enter_context(patch.object(train, "measured_at", lambda steps: set()))
-                patches.enter_context(patch.object(member(config), "meters", lambda *_: {}))
-            clock = time.process_time()
-            train.train(model, build_objective(config), data, settings, lambda step, values: None)
-            return (time.process_time() - clock) / settings.steps
-
-    return run
+    model, settings = build_model(config, SEEDS), build_settings(config)
+    data = train.draws(config.task, SEEDS, settings, next(model.parameters()))
+    often, seldom, kind = Spent(), Spent(), member(config)
+    with (
+        patch.object(kind, "meters", often.clocked(kind.meters)),
+        patch.object(train, "_signal", seldom.clocked(train._signal)),
+    ):
+        begun = time.process_time()
+        train.train(model, build_objective(config), data, settings, lambda step, values: None)
+        whole = time.process_time() - begun
+    bare = whole - often.seconds - seldom.seconds  # a signal's own meters count twice: never too cheap
+    return bare / settings.steps, often.seconds / bare, seldom.seconds / bare
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="trainings of each kind (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="trainings of each run (5)")
     parser.add_argument("--steps", type=int, default=450, help="steps of a training (450)")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"CPU milliseconds a step of 4 seeds, 1 thread of {processor()}, torch {torch.__version__}")
-    print(f"medians of {given.rounds} trainings of {given.steps} steps each, in turns")
-    print(f"{'':32}{'without':>9}{'with':>9}{'added':>9}")
+    print(f"CPU time of 4 seeds, 1 thread of {processor()}, torch {torch.__version__}")
+    print(f"medians of {given.rounds} trainings of {given.steps} steps each, and the range of what is added")
+    print(f"{'':32}{'a step':>9}{'its meters':>12}{'the signal':>12}{'together':>10}{'range':>16}")
     for name, changes in RUNS.items():
         config = replace(RunConfig(max_steps=given.steps), **changes)
-        pair = [trainer(config, meters=meters) for meters in (False, True)]
-        pair[0]()
-        rounds = [[run() for run in pair] for _ in range(given.rounds)]
-        without, having = (1000 * statistics.median(column) for column in zip(*rounds, strict=True))
-        added = 100 * (statistics.median(b / a for a, b in rounds) - 1)
-        print(f"{name:32}{without:9.2f}{having:9.2f}{added:8.1f}%", flush=True)
+        rounds = [shares(config) for _ in range(given.rounds)]
+        step, often, seldom = (statistics.median(column) for column in zip(*rounds, strict=True))
+        added = sorted(often + seldom for _, often, seldom in rounds)
+        together, ends = statistics.median(added), f"{added[0]:.1%} to {added[-1]:.1%}"
+        parts = f"{1000 * step:6.2f} ms{often:12.1%}{seldom:12.1%}"
+        print(f"{name:32}{parts}{together:10.1%}{ends:>16}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
-"""The benchmark of the meters: it trains with and without them, and its table can be read."""
+"""The benchmark of the meters: what it clocks is spent on meters, and its table can be read."""
 
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import replace
 
 import pytest
 
 from bench import meters
+from toyqs.config import RunConfig
+from toyqs.objectives.family import member
+
+SMALL = {"data_loader_batch_size": 2, "max_steps": 30}
 
 
 def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,20 +22,22 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     meters.main()
     lines = capsys.readouterr().out.splitlines()[3:]
     assert [line[:32].strip() for line in lines] == list(runs)
-    assert all(len(re.findall(r"-?[\d.]+", line[32:])) == 3 for line in lines)
+    assert all(len(re.findall(r"[\d.]+%", line[32:])) == 5 for line in lines)
 
 
-def test_without_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[set[str]] = []
-    given = meters.train.train
+def test_what_meters_spend_is_clocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig(objective="listwise", **SMALL)
+    kind = member(config)
+    plain, _, signal = meters.shares(config)
 
-    def watched(model, objective, data, settings, report):
-        given(model, objective, data, settings, lambda step, values: seen.append(set(values)))
+    def slow(*given, unchanged=kind.meters):
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
+            pass
+        return unchanged(*given)
 
-    monkeypatch.setattr(meters.train, "train", watched)
-    changes = {"objective": "listwise", "data_loader_batch_size": 2, "max_steps": 30}
-    for wanted in (False, True):
-        seen.clear()
-        meters.trainer(meters.RunConfig(**changes), meters=wanted)()
-        assert ("effective_samples" in seen[0]) == wanted
-        assert ("policy_snr" in seen[29]) == wanted
+    monkeypatch.setattr(kind, "meters", slow)
+    step, often, _ = meters.shares(config)
+    assert often * step > 0.02 and step < 3 * plain
+    none = meters.shares(replace(config, max_steps=29))
+    assert signal > 0.0 == none[2]

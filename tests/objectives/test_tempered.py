@@ -24,7 +24,7 @@ from tests.objectives.worlds import (
     soft_value,
 )
 from toyqs.objectives.baselines import leave_one_out
-from toyqs.objectives.logz import log_z_of_others, logz
+from toyqs.objectives.logz import effective_others, log_z_of_others, logz
 from toyqs.objectives.maxent import maxent, vargrad
 from toyqs.objectives.policy import score_function_loss
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
@@ -211,6 +211,13 @@ def test_log_z_of_others_against_a_loop_and_biased_low() -> None:
     assert float(mean) < float(BEST.logsumexp(0)) - 0.05
     near((probability * log_z[:, 0, 0, 0].exp()).sum(), BEST.exp().sum())
     assert float(samples.min()) >= 1 - 1e-12 and float(samples.max()) <= 2 + 1e-12
+
+
+def test_effective_others_however_far_below_the_one_left_out() -> None:
+    for gap, wanted in ((0.0, 2.0), (100.0, 2.0), (360.0, 2.0), (1000.0, 1.0)):
+        found = effective_others(torch.tensor([gap, 0.0, 0.0]).view(1, 1, 1, 3)).squeeze()
+        assert float(found[0]) == pytest.approx(wanted), gap
+        assert float(found[1]) == pytest.approx(2.0 if gap == 0 else 1.0), gap
 
 
 def test_a_learned_log_z_arrives_at_the_right_one() -> None:

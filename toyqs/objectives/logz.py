@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from toyqs.objectives.policy import log_mean_exp_of_others
@@ -32,8 +33,21 @@ def log_z_of_others(rewards: Tensor, beta: Temperature, sampler_log_prob: Tensor
     if rewards.shape[-1] < 3:
         raise ValueError("log Z from the other thoughts needs at least 3 thoughts per position")
     log_w = (rewards / beta - sampler_log_prob).detach()
-    mean, of_squares = log_mean_exp_of_others(log_w), log_mean_exp_of_others(2 * log_w)
-    return mean, (rewards.shape[-1] - 1) * (2 * mean - of_squares).exp()
+    return log_mean_exp_of_others(log_w), effective_others(log_w)
+
+
+def effective_others(log_w: Tensor) -> Tensor:
+    """How many of the other thoughts count, (Σ w)² / Σ w² over those.
+
+    Args:
+        log_w: (S, B, T, K) log-weights, whatever their sum.
+
+    Returns:
+        (S, B, T, K), computed in float64; 1 where the others are hundreds of nats below the one left out.
+    """
+    weights = log_w.double().softmax(-1)
+    others = 1 - torch.eye(log_w.shape[-1], dtype=weights.dtype, device=weights.device)
+    return ((weights @ others).square() / (weights.square() @ others)).nan_to_num(nan=1.0).to(log_w)
 
 
 def logz(rewards: Tensor, log_prob: Tensor, beta: Temperature, log_z: Tensor) -> Tensor:
@@ -76,7 +90,7 @@ class LogZ(Tempered):
         """How many samples are behind an estimate of log Z, and the share of thoughts masked for too few."""
         assert trace.log_prob is not None
         density = sampling_density(trace.log_prob.sum(-1), trace)
-        _, samples = log_z_of_others(reward, self.beta(reward, batch), density)
+        samples = effective_others((reward / self.beta(reward, batch) - density).detach())
         return {"effective_samples": samples.mean(-1), "masked": 1.0 - _enough(samples).to(reward).mean(-1)}
 
 
