@@ -12,7 +12,7 @@ import pytest
 from tests.keys import BASE, OTHER, Text, key, same
 from tests.run_folders import written
 from toyqs import config_key, finished, pretrained
-from toyqs.config import RunConfig
+from toyqs.config import TASKS, RunConfig
 from toyqs.config_key import ADDED, OUTSIDE_KEY, run_key, settings
 
 
@@ -70,12 +70,15 @@ def test_what_matters_changes_the_key(name: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ADDED)
 def test_a_setting_added_later_leaves_old_names_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert getattr(RunConfig(), name) == ADDED[name], "a default changes only with RESULTS_VERSION"
-    before = key()
+    of_task = name.removeprefix("task.")
+    task = next(x for x in (kind() for kind in TASKS.values()) if of_task == name or hasattr(x, of_task))
+    found = settings(replace(BASE, task=task), 0)[name]
+    assert found == ADDED[name], "a default changes only with RESULTS_VERSION"
+    before = key(task=task)
     monkeypatch.setattr(
         config_key, "settings", lambda *a: {k: v for k, v in settings(*a).items() if k != name}
     )
-    assert key() == before
+    assert key(task=task) == before
 
 
 @pytest.mark.parametrize(

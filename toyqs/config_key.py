@@ -43,6 +43,7 @@ OUTSIDE_KEY = (
 # Settings newer than runs that are kept, with the value that says what was done before: at it they stay out
 # of the hash, so that a new setting does not give old runs another name.
 ADDED: dict[str, Any] = {
+    "task.drawn_from": "all",
     "objective": "reinforce",
     "reward_beta": 1.0,
     "reference": None,

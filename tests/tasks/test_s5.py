@@ -49,6 +49,22 @@ def test_group(group, order, involutions):
     assert int((table.diagonal() == 0).sum()) == involutions, "elements whose square is the identity"
 
 
+def test_swaps_move_two_points_and_generate_the_group():
+    for group, points, order in (("s3", 3, 6), ("s5", 5, 120)):
+        task = S5(group=group, drawn_from="swaps", positions=8)
+        task.check(0)
+        elements = list(itertools.permutations(range(points)))
+        swaps = [i for i, e in enumerate(elements) if sum(e[p] != p for p in range(points)) == 2]
+        assert task.letters.tolist() == swaps and len(swaps) == math.comb(points, 2)
+        train, held_out = (draw(task, 3000, split) for split in ("train", "held_out"))
+        assert set(train.inputs.unique().tolist()) == set(swaps) == set(held_out.inputs.unique().tolist())
+        assert torch.equal(train.targets, task.products(train.inputs))
+        assert len(train.targets.unique()) == order
+    pair = S5(group="s3", drawn_from="swaps", positions=2)
+    seen = {s: set(map(tuple, draw(pair, 2000, s).inputs[0].tolist())) for s in ("train", "held_out")}
+    assert len(seen["train"]) == 6 and len(seen["held_out"]) == 3 and not seen["train"] & seen["held_out"]
+
+
 @pytest.mark.parametrize("group", ["s3", "s5"])
 @pytest.mark.parametrize("asked", ["every", "end"])
 @pytest.mark.parametrize("split", ["train", "held_out"])
@@ -101,6 +117,7 @@ def test_splits_of_the_whole_group_are_disjoint():
     [
         ({"group": "s4"}, "task.group=s4", "s3, s5"),
         ({"asked": "always"}, "task.asked=always", "every, end"),
+        ({"drawn_from": "cycles"}, "task.drawn_from=cycles", "all, swaps"),
         ({"positions": 1}, "task.positions=1", "task.positions=2"),
     ],
 )

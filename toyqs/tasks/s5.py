@@ -16,6 +16,7 @@ from toyqs.types import Batch
 
 GROUPS = {"s3": 3, "s5": 5}  # name -> number of points that are permuted
 ASKED = ("every", "end")
+DRAWN_FROM = ("all", "swaps")
 
 
 @dataclass
@@ -27,7 +28,9 @@ class S5:
     The group is S_5, with 120 elements, or S_3, with 6. An element is one token, read as well as answered:
     ids count the permutations in lexicographic order, 0 is the identity, V is the group's order. A sequence
     is T = positions elements. asked=every: every position counts and thinks. asked=end: only the last does,
-    and the targets before it are a filler 0.
+    and the targets before it are a filler 0. drawn_from=swaps: only elements that exchange two points are
+    read, 10 of S_5's and 3 of S_3's. They generate the group, and one step is then soon learnt, so that what
+    is hard is how many follow each other.
 
     Worked examples, in S_3, whose element i takes 0, 1, 2 to
 
@@ -53,6 +56,7 @@ class S5:
     group: str = "s5"  # s5 (120 elements) or s3 (6)
     positions: int = 4  # elements per sequence
     asked: str = "every"  # where the product so far is asked: every (position) or end
+    drawn_from: str = "all"  # what is read: all (elements) or swaps (of two points)
 
     def check(self, seq_len: int) -> None:
         """Refuse knobs that cannot work.
@@ -63,7 +67,8 @@ class S5:
         Raises:
             ValueError: one line that names the key as typed and the remedy.
         """
-        for key, choices in (("group", tuple(GROUPS)), ("asked", ASKED)):
+        choices_of = {"group": tuple(GROUPS), "asked": ASKED, "drawn_from": DRAWN_FROM}
+        for key, choices in choices_of.items():
             value = getattr(self, key)
             if value not in choices:
                 raise ValueError(f"task.{key}={value}: is not a choice; give one of {', '.join(choices)}")
@@ -97,6 +102,14 @@ class S5:
     def elements(self) -> Tensor:
         """(V, number of points) long: what each element makes of each point, in lexicographic order."""
         return torch.tensor(list(itertools.permutations(range(GROUPS[self.group]))))
+
+    @cached_property
+    def letters(self) -> Tensor:
+        """(A,) long: the ids that sequences are drawn from."""
+        if self.drawn_from == "all":
+            return torch.arange(self.vocab_size)
+        moved = (self.elements != torch.arange(GROUPS[self.group])).sum(-1)
+        return (moved == 2).nonzero().squeeze(-1)
 
     @cached_property
     def table(self) -> Tensor:
@@ -139,14 +152,15 @@ class S5:
             ValueError: an unknown split.
         """
         check_split(split)
-        order = self.vocab_size
-        inputs = torch.randint(order, (1, batch_size, self.positions), generator=generator)
+        letters, count = self.letters, len(self.letters)
+        inputs = torch.randint(count, (1, batch_size, self.positions), generator=generator)
         # a 0 takes the last place, where a digit would be mixed in less than the others
         beginning = torch.cat([inputs[0, :, :-1], torch.zeros(batch_size, 1, dtype=torch.long)], dim=1)
-        last = scatter(beginning.unbind(1), 0) % order
+        last = scatter(beginning.unbind(1), 0) % count
         if split == "train":
-            last = (last + torch.randint(1, order, (batch_size,), generator=generator)) % order
+            last = (last + torch.randint(1, count, (batch_size,), generator=generator)) % count
         inputs[0, :, -1] = last
+        inputs = letters[inputs]
         think = torch.zeros(inputs.shape, dtype=torch.bool)
         think[..., 0 if self.asked == "every" else -1 :] = True
         return Batch(inputs, self.products(inputs) * think, think.float(), think)
