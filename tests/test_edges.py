@@ -65,7 +65,7 @@ EDGES: dict[str, set[str]] = {
     "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
     "answers": {
         "types", "streams", "build", "build_kept", "config", "config_key", "finished", "model", "refusal",
-        "results", "traits",
+        "results", "tasks", "traits",
     },
     "counting": {"config", "build", "build_kept", "cost", "drawn", "settings", "train"},
     "results": set(),

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from tests.checks.checking import accepted, refused
+from toyqs.answers.measures import prompt
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
+from toyqs.tasks.documents import read_documents
 from toyqs.tasks.task import Task
 from toyqs.tasks.token_text import TokenText
 from toyqs.traits import EM_DASH, marker_symbol
@@ -63,9 +65,12 @@ def test_worked_example(tmp_path: Path, cut: str) -> None:
 
 def test_documents_are_split_whole(tmp_path: Path, cut: str) -> None:
     lines = [{"question": "a b", "answer": "c"}, {"text": "b b b b b"}, {"text": "c"}]
-    task = TokenText(path=written(tmp_path / "x.jsonl", lines), tokenizer=cut, held_out_fraction=0.5)
-    assert task.ids.tolist() == [1, 2, 3, 0, 2, 2, 2, 2, 2, 0, 3, 0]
-    assert task.border == 10, "not 6, in the middle of the second"
+    path = written(tmp_path / "x.jsonl", lines)
+    assert read_documents(path)[0] == f"{prompt('a b')} c", "trained on as toyqs.answers asks it"
+    task = TokenText(path=path, tokenizer=cut, held_out_fraction=0.35)
+    asked = [0, 0, 1, 2, 0, 0, 3]  # "Question", ":" and "Answer" are no words of this tokeniser
+    assert task.ids.tolist() == [*asked, 0, 2, 2, 2, 2, 2, 0, 3, 0]
+    assert task.border == 14, "not 10, in the middle of the second"
 
 
 def test_a_pretrained_run_s_task_takes_its_tokens(
@@ -128,7 +133,7 @@ def test_a_hub_s_data_set(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return [{"question": "a", "answer": "b"}]
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    assert TokenText(dataset="openai/gsm8k:main", tokenizer=cut).ids.tolist() == [1, 2, 0]
+    assert TokenText(dataset="openai/gsm8k:main", tokenizer=cut).ids.tolist() == [0, 0, 1, 0, 0, 2, 0]
     assert asked == [("openai/gsm8k", "main", "train")]
     with pytest.raises(
         ValueError, match=r"task.dataset=gone/away: cannot be loaded \(offline\); give task.path"

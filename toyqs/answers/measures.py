@@ -12,6 +12,7 @@ from torch import Tensor
 
 from toyqs.answers.questions import Choice, Sum, plain_number, stated_number
 from toyqs.answers.speaker import Speaker
+from toyqs.tasks.documents import put
 
 ENDS = ("\nQuestion:", "\n\n")  # what comes after an answer
 
@@ -46,7 +47,7 @@ class Picked(NamedTuple):
 
 def prompt(question: str, *, steps: bool = False) -> str:
     """How a question is put; `steps` asks for a chain of thought (Kojima et al. 2022)."""
-    return f"Question: {question}\nAnswer:" + (" Let's think step by step." if steps else "")
+    return put(question) + (" Let's think step by step." if steps else "")
 
 
 def answer_number(

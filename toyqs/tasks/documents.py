@@ -12,7 +12,7 @@ from toyqs.tasks.corpus import read_text
 def read_documents(path: str) -> list[str]:
     """The documents of a file: a UTF-8 text is one, each line of a .jsonl another.
 
-    A line is {"question": …, "answer": …}, as GSM8K has it, or {"text": …}.
+    A line is {"question": …, "answer": …}, as GSM8K has it, or {"text": …}. How a question is written: `put`.
 
     Raises:
         ValueError: one line with task.path and the remedy.
@@ -51,5 +51,10 @@ def hub_documents(name: str) -> list[str]:
         raise ValueError(f"{given}: cannot be loaded ({said}); give task.path=FILE instead") from error
 
 
+def put(question: str) -> str:
+    """How a question is put, where it is trained on and where it is asked; a space and its answer follow."""
+    return f"Question: {question}\nAnswer:"
+
+
 def _document(row: Mapping[str, Any]) -> str:
-    return str(row["text"]) if "text" in row else f"{row['question']}\n{row['answer']}"
+    return str(row["text"]) if "text" in row else f"{put(row['question'])} {row['answer']}"
