@@ -46,6 +46,36 @@ def test_equals_adamw_seed_by_seed(max_norm: float) -> None:
     assert bool((norms > 1).any()) and bool((norms < 1).any()), "the case needs both"
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_parts_of_the_moments_make_up_the_step_of_all(ranks: int) -> None:
+    """Each process steps its part; what they fetch from each other is here put together by hand."""
+    models = [tiny.model(tiny.config(), SEEDS) for _ in range(ranks + 1)]
+    faster = {[name for name, _ in models[0].named_parameters()][1]: 10.0}
+    whole, *parts = [
+        Optimiser(model, faster, *place)
+        for model, place in zip(models, [(0, 1), *((rank, ranks) for rank in range(ranks))], strict=True)
+    ]
+    for step in range(3):
+        for optimiser, model in zip((whole, *parts), models, strict=True):
+            optimiser.zero()
+            leaf_losses(list(model.parameters()), step).sum().backward()
+            optimiser.step(1e-2)
+        fetched = torch.cat([part.stepped for part in parts])
+        for part in parts:
+            part.values.copy_(fetched)
+            assert torch.equal(part.values[: part.used], whole.values[: whole.used])
+    assert whole.faster and [part.means.numel() * ranks for part in parts] == [len(parts[0].values)] * ranks
+    kept = [part.of_seed(1, lambda one: torch.cat(moments_like(one, parts))) for part in parts]
+    for name, value in whole.of_seed(1).items():
+        assert all(torch.equal(each[name], value) for each in kept), name
+
+
+def moments_like(one: Tensor, parts: list[Optimiser]) -> list[Tensor]:
+    """All processes' parts of the moment that one of them gives."""
+    name = "means" if any(one is part.means for part in parts) else "squares"
+    return [getattr(part, name) for part in parts]
+
+
 def test_clipping_is_each_seeds_own() -> None:
     model = tiny.model(tiny.config(use_reasoner=False), SEEDS)
     optimiser = Optimiser(model)

@@ -113,6 +113,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
     [
         {"max_steps": 30, "grad_acc": 2, "baseline": "ema"},
         {"objective": "ppo_clip", "inner_steps": 2, "checkpoint_every": 2, "variable_len": True},
+        {"shard_optimiser": True, "meta_token_mode": "lr_multiplier", "baseline": "ema"},
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
         {"use_reasoner": False, "data_loader_batch_size": 4},
     ],
@@ -127,9 +128,11 @@ def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, An
     assert names == {str(path.relative_to(tmp_path / "two")) for path in killing.tree(tmp_path / "two")}
 
 
-def test_two_processes_train_a_transformer_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_train_a_transformer_as_one(tmp_path: Path, sharded: bool) -> None:
     pytest.importorskip("transformers")
     changes = {"backbone": "gpt2", "model_hidden_dim": 4, "gradient_checkpointing": True}
+    changes["shard_optimiser"] = sharded
     one, two = (configured(tmp_path / name, **changes) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
     assert together(two, [1], tmp_path / "err") == [0, 0]
@@ -145,8 +148,10 @@ def test_statistics_of_a_share_would_be_seen(tmp_path: Path, monkeypatch: pytest
     assert furthest(one, two, [1]) > 1e-6
 
 
-def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(tmp_path: Path) -> None:
-    one, two = (configured(tmp_path / name, checkpoint_every=2) for name in ("one", "two"))
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(tmp_path: Path, sharded: bool) -> None:
+    changes = {"checkpoint_every": 2, "shard_optimiser": sharded}
+    one, two = (configured(tmp_path / name, **changes) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
 
     def stop(step: int, loss: float | None) -> None:

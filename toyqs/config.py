@@ -119,6 +119,7 @@ class RunConfig:
     autocast: bool = False  # true: a transformer's matrix products in bfloat16; weights and softmaxes are not
     gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
     runs_dir: str = "runs"  # where run folders, tables and figures go
+    shard_optimiser: bool = False  # true: of torchrun's processes each keeps a part of the moments alone
     checkpoint_every: int = 0  # steps between checkpoints, from which a killed training goes on; 0: none
     eval_every: int = 0  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = 4096  # held-out sequences of the last evaluation

@@ -38,6 +38,7 @@ OUTSIDE_KEY = (
     "processes",
     "checkpoint_every",
     "gradient_checkpointing",
+    "shard_optimiser",
 )
 
 # Settings newer than runs that are kept, with the value that says what was done before: at it they stay out

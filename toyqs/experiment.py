@@ -63,7 +63,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     for record, state in zip(records, left, strict=True):
         record.begin(len(seeds), state["log_size"] if state else 0)
     curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress, clock)
-    checkpoints = _Checkpoints(config.checkpoint_every, records, curve, left)
+    checkpoints = _Checkpoints(config, records, curve, left)
     try:
         data, kept = draws(config.task, seeds, settings, like), build_kept(config, model)
         train(model, build_objective(config), data, settings, curve, kept, checkpoints)
@@ -102,13 +102,15 @@ def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
     folders = [Path(config.runs_dir) / config_key.run_key(config, seed) for seed in seeds]
     data = draws(config.task, seeds, settings, next(model.parameters()))
     objective, kept = build_objective(config), build_kept(config, model)
-    left = _Left([checkpoint.read(folder) for folder in folders])
+    left = _Left(config, [checkpoint.read(folder) for folder in folders])
     train(model, objective, data, settings, lambda step, values: None, kept, left)
 
 
 def _settings(config: RunConfig) -> Settings:
     """Of the loop in this process."""
-    return replace(build_settings(config), rank=parallel.rank(), ranks=parallel.ranks())
+    sharded = config.shard_optimiser and parallel.ranks() > 1
+    settings = build_settings(config)
+    return replace(settings, rank=parallel.rank(), ranks=parallel.ranks(), shard_optimiser=sharded)
 
 
 def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
@@ -185,9 +187,10 @@ class _Curve:
 
 
 class _Left:
-    """What earlier processes left of a training; it keeps nothing."""
+    """What earlier processes left of a training; another process keeps what this one leaves."""
 
-    def __init__(self, left: Sequence[checkpoint.State | None]) -> None:
+    def __init__(self, config: RunConfig, left: Sequence[checkpoint.State | None]) -> None:
+        self.every, self.steps, self.seeds = config.checkpoint_every, config.max_steps, range(len(left))
         self.left = [state for state in left if state is not None]
 
     def resume(self, state: State) -> None:
@@ -196,17 +199,28 @@ class _Left:
             state.restore([left["training"] for left in self.left])
 
     def keep(self, state: State) -> None:
-        """Nothing."""
+        """Give the other its part of the moments, if need be."""
+        if state.sharing and self.is_due(state):
+            for index in self.seeds:
+                state.of_seed(index)
+
+    def is_due(self, state: State) -> bool:
+        """After every so many steps but the last."""
+        return bool(self.every) and state.step % self.every == 0 and state.step != self.steps
 
 
 class _Checkpoints(_Left):
     """Keeps a stack's training in its runs' folders, a file per seed."""
 
     def __init__(
-        self, every: int, records: Sequence[_Records], curve: _Curve, left: Sequence[checkpoint.State | None]
+        self,
+        config: RunConfig,
+        records: Sequence[_Records],
+        curve: _Curve,
+        left: Sequence[checkpoint.State | None],
     ) -> None:
-        super().__init__(left)
-        self.every, self.records, self.curve = every, records, curve
+        super().__init__(config, left)
+        self.records, self.curve = records, curve
         self.first = 0
 
     def resume(self, state: State) -> None:
@@ -220,8 +234,8 @@ class _Checkpoints(_Left):
         clock.start_training()
 
     def keep(self, state: State) -> None:
-        """Write a checkpoint after every so many steps but the last."""
-        if not self.every or state.step % self.every or state.step == self.curve.settings.steps:
+        """Write a checkpoint, if one is due."""
+        if not self.is_due(state):
             return
         clock = self.curve.clock
         with clock.aside():

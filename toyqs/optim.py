@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +21,31 @@ class Optimiser:
     class around it, which takes longer than the kernel on models of this size.
     """
 
-    def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        lr_multipliers: Mapping[str, float] | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         """Move the model's parameters, each of shape (S, ...), into one buffer.
 
         Args:
             model: keeps its parameters, as views of the buffer.
             lr_multipliers: how a parameter's name ends -> factor of its learning rate.
+            rank: of the processes that share the moments, which one this is.
+            ranks: how many they are. Each keeps and steps one of as many equal parts; the others' new values
+                are fetched by whoever calls `step` (ZeRO-1: Rajbhandari et al. 2020).
         """
         names, parameters = zip(*model.named_parameters(), strict=True)
         first = parameters[0].detach()
         self.used = sum(p.numel() for p in parameters)
         # filled up, so that the fused kernel's vector loop leaves nothing over: see numerics
-        size = self.used + -self.used % LANES
-        self.values, self.grads, self.means, self.squares = (first.new_zeros(size) for _ in range(4))
+        size = self.used + -self.used % (LANES * ranks)
+        self.values, self.grads = first.new_zeros(size), first.new_zeros(size)
+        self.part = slice(rank * size // ranks, (rank + 1) * size // ranks)
+        self.stepped, self.slopes = self.values[self.part], self.grads[self.part]
+        self.means, self.squares = torch.zeros_like(self.stepped), torch.zeros_like(self.stepped)
         self.count = torch.zeros((), device=first.device)
         self.num_seeds = first.shape[0]
         one = self.num_seeds == 1 and size >= LARGE
@@ -57,27 +69,35 @@ class Optimiser:
             if name.endswith(ending)
         ]
 
-    def of_seed(self, index: int) -> dict[str, Tensor]:
-        """A seed's parameters and moments, flat, and the number of steps behind them, copied."""
+    def of_seed(self, index: int, whole: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
+        """A seed's parameters and moments, flat, and the number of steps behind them, copied.
+
+        Args:
+            index: of the seed.
+            whole: makes of each process's part all of it, where they share the moments.
+        """
         mine = self._mine(index)
-        taken = {name: each[: self.used][mine].clone() for name, each in self._buffers()}
+        buffers = {"values": self.values} | {
+            name: each if whole is None else whole(each) for name, each in self._moments()
+        }
+        taken = {name: each[: self.used][mine].clone() for name, each in buffers.items()}
         return taken | {"count": self.count.clone()}
 
     def restore(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from what `of_seed` gave, one part per seed."""
         self.count.copy_(parts[0]["count"])
-        for index, part in enumerate(parts):
-            mine = self._mine(index)
-            for name, each in self._buffers():
-                each[: self.used][mine] = part[name].to(each.device)
+        for name, each in (("values", self.values), *self._moments()):
+            whole = torch.zeros_like(self.values)
+            for index, part in enumerate(parts):
+                whole[: self.used][self._mine(index)] = part[name].to(each.device)
+            each.copy_(whole if each is self.values else whole[self.part])
 
     def _mine(self, index: int) -> Tensor | slice:
         """Which of the used elements are a seed's."""
         return slice(None) if self.seed_of is None else self.seed_of[: self.used] == index
 
-    def _buffers(self) -> list[tuple[str, Tensor]]:
-        """What a step changes."""
-        return [("values", self.values), ("means", self.means), ("squares", self.squares)]
+    def _moments(self) -> list[tuple[str, Tensor]]:
+        return [("means", self.means), ("squares", self.squares)]
 
     def zero(self) -> None:
         """Forget the gradients."""
@@ -108,12 +128,12 @@ class Optimiser:
         return norms
 
     def step(self, lr: float) -> None:
-        """Update the parameters with this learning rate."""
+        """Update this process's part of the parameters with this learning rate."""
         self.count += 1
         before = [self.values[span].clone() for span, _ in self.faster]
         torch._fused_adamw_(
-            [self.values],
-            [self.grads],
+            [self.stepped],
+            [self.slopes],
             [self.means],
             [self.squares],
             [],

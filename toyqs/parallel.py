@@ -90,6 +90,13 @@ def add_up_(values: Tensor) -> None:
     dist.all_reduce(values)
 
 
+def whole(part: Tensor) -> Tensor:
+    """The processes' equally large parts (n,) as one (ranks · n,), in the order of their ranks."""
+    parts = [torch.empty_like(part) for _ in range(ranks())]
+    dist.all_gather(parts, part)
+    return torch.cat(parts)
+
+
 def require_same(step: int) -> None:
     """All processes must have found the same checkpoint.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toyqs import parallel
 from toyqs.optim import Optimiser
 from toyqs.references import Kept
 
@@ -21,11 +22,19 @@ class State:
         model: its parameters have shape (S, ...).
         lr_multipliers: see `Optimiser`.
         kept: a model beside it, which may follow after every step.
+        sharing: rank and number of the processes that keep a part of the moments each; None: all are here.
     """
 
-    def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float], kept: Kept | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        lr_multipliers: Mapping[str, float],
+        kept: Kept | None,
+        sharing: tuple[int, int] | None = None,
+    ) -> None:
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
-        self.optimiser = Optimiser(model, lr_multipliers)
+        self.optimiser = Optimiser(model, lr_multipliers, *(sharing or ()))
+        self.sharing = sharing
         self.model, self.kept = model, kept
         self.step = 0
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
@@ -46,12 +55,12 @@ class State:
             self.decay *= REWARD_DECAY
 
     def of_seed(self, index: int) -> dict[str, Any]:
-        """The part of one seed, copied: what `restore` takes."""
+        """The part of one seed, copied, for `restore`; processes that share the moments call it together."""
         kept = self.kept.parameters if self.kept is not None and self.kept.decay < 1.0 else []
         return {
             "step": self.step,
             "shapes": self.shapes,
-            "optimiser": self.optimiser.of_seed(index),
+            "optimiser": self.optimiser.of_seed(index, parallel.whole if self.sharing else None),
             "kept": [parameter[index].clone() for parameter in kept],
             "reward": self.reward[index].clone(),
             "decay": self.decay,

@@ -16,6 +16,7 @@ from toyqs.drawn import Drawn, portion, prepared, shares, shortened, split, stac
 from toyqs.hard import Chosen, choose, joined
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import COSTS, penalty
+from toyqs.optim import Optimiser
 from toyqs.references import Kept, with_reference
 from toyqs.settings import Settings, learning_rate
 from toyqs.signal import measured_at, policy_snr
@@ -107,7 +108,8 @@ def train(
         checkpoints: where it may go on from, and what hears of every step.
     """
     assert isinstance(model, nn.Module)
-    state = State(model, settings.lr_multipliers, kept)
+    sharing = (settings.rank, settings.ranks) if settings.shard_optimiser else None
+    state = State(model, settings.lr_multipliers, kept, sharing)
     optimiser = state.optimiser
     if checkpoints is not None:
         checkpoints.resume(state)
@@ -126,16 +128,23 @@ def train(
             optimiser.zero()
             floor = settings.floor_at(progress)
             values = accumulate(model, objective, drawn, weights, settings, running, floor, kept)
-            if settings.ranks > 1:
-                parallel.add_up_(optimiser.grads)
-            optimiser.clip(settings.max_norm)
-            optimiser.step(learning_rate(step, settings))
+            _descend(optimiser, settings, step)
         if step + 1 in measured and weights.get("policy") and "policy" in values:
             values["policy_snr"] = _signal(state, objective, drawn, weights, settings, floor)
         state.follow(values.get("reward"))
         report(step + 1, values)
         if checkpoints is not None:
             checkpoints.keep(state)
+
+
+def _descend(optimiser: Optimiser, settings: Settings, step: int) -> None:
+    """A step along the gradient, summed over all processes."""
+    if settings.ranks > 1:
+        parallel.add_up_(optimiser.grads)
+    optimiser.clip(settings.max_norm)
+    optimiser.step(learning_rate(step, settings))
+    if settings.shard_optimiser:
+        optimiser.values.copy_(parallel.whole(optimiser.stepped))
 
 
 def _signal(
