@@ -1,8 +1,10 @@
 """Thoughts at every position of a transformer: branches of a shared prefix beside the ways of the library.
 
 `python bench/transformer.py` checks that all give the same outputs, then lets them run in turns. All thoughts
-are of given symbols, one at each position. The others are
+are of given symbols, one at each position. The ways are
 
+    shared      branches of a shared prefix, as a run has them, dense or by FlexAttention: compiled on a GPU;
+                on a CPU torch's plain form of it, there to compare outputs and no fair match in time
     diagonal    all thoughts in one call per symbol, T queries against T (1 + l) keys in the library's own
                 cache, told apart by a mask; in the library's eager and in its fused attention
     one by one  position after position, symbol after symbol, as `generate` goes; the context is read once,
@@ -16,21 +18,27 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.nn.attention import flex_attention
 from transformers import AutoConfig, AutoModel, DynamicCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.step import processor
+from toyqs.model import flex
 from toyqs.model.layers import initialise
 from toyqs.model.transformer import TransformerBackbone
 
 TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5}  # of outputs, in float64; Llama's norms compute in float32
+COARSE = 1e-4  # of outputs on a GPU, in float32: FlexAttention's kernels add up in nothing finer
+DENSE, FLEX = "shared, dense", "shared, flex"
 
 
 class Size(NamedTuple):
@@ -41,6 +49,20 @@ class Size(NamedTuple):
     length: int = 16  # L
     layers: int = 2
     heads: int = 4
+
+
+@contextmanager
+def flex_on_a_cpu() -> Iterator[None]:
+    """FlexAttention also on a CPU, in torch's plain form: float64, gradients, all scores kept.
+
+    Torch keeps gradients from it there, though they are right (tests/model/test_flex.py).
+    """
+    with (
+        mock.patch.object(flex, "DEVICES", ("cpu", "cuda")),
+        mock.patch.object(flex_attention, "_validate_device", lambda *_: None),
+        mock.patch.object(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True),
+    ):
+        yield
 
 
 def backbone(family: str, size: Size) -> TransformerBackbone:
@@ -80,7 +102,7 @@ def shared(of: TransformerBackbone, context: Tensor, symbols: Tensor) -> Tensor:
 def diagonal(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
     """As `shared`: all positions at once under a mask."""
     num = len(context)
-    cache, positions = DynamicCache(config=model.config), torch.arange(num)
+    cache, positions = DynamicCache(config=model.config), torch.arange(num, device=context.device)
     model(inputs_embeds=context[None], use_cache=True, past_key_values=cache)
     own = context.new_full((num, num), float("-inf")).fill_diagonal_(0.0)
     mask, outputs = context.new_full((num, num), float("-inf")).triu(1), []
@@ -112,44 +134,54 @@ def one_by_one(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
 Way = Callable[[Tensor, Tensor], Tensor]
 
 
-def ways(family: str, size: Size, dtype: torch.dtype) -> dict[str, Way]:
+def ways(family: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, Way]:
     """By name, ours first; all with the same weights."""
-    ours = backbone(family, size).to(dtype)
-    eager, fused = (library(ours, attention).to(dtype) for attention in ("eager", "sdpa"))
+    ours = backbone(family, size).to(device, dtype)
+    by_blocks = copy.deepcopy(ours)
+    by_blocks.flex = True
+    eager, fused = (library(ours, attention).to(device, dtype) for attention in ("eager", "sdpa"))
     return {
-        "shared prefix": lambda context, symbols: shared(ours, context, symbols),
+        DENSE: lambda context, symbols: shared(ours, context, symbols),
+        FLEX: lambda context, symbols: shared(by_blocks, context, symbols),
         "diagonal, eager": lambda context, symbols: diagonal(eager, context, symbols),
         "diagonal, fused": lambda context, symbols: diagonal(fused, context, symbols),
         "one by one": lambda context, symbols: one_by_one(fused, context, symbols),
     }
 
 
-def drawn(size: Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def drawn(size: Size, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """A context (T, D) and symbols (T, L, D)."""
     generator = torch.Generator().manual_seed(0)
     shape = (size.positions, 1 + size.length, size.width)
-    values = torch.randn(*shape, generator=generator, dtype=dtype)
+    values = torch.randn(*shape, generator=generator, dtype=dtype).to(device)
     return values[:, 0], values[:, 1:]
 
 
-def difference(family: str, size: Size) -> float:
-    """The largest between ours and any other, in float64."""
-    given = drawn(size, torch.float64)
-    with torch.no_grad():
-        first, *others = (way(*given) for way in ways(family, size, torch.float64).values())
+def difference(family: str, size: Size, device: str = "cpu") -> float:
+    """The largest between ours and any other, in float64, on a GPU in float32."""
+    dtype = torch.float64 if device == "cpu" else torch.float32
+    given = drawn(size, device, dtype)
+    with torch.no_grad(), flex_on_a_cpu():
+        first, *others = (way(*given) for way in ways(family, size, device, dtype).values())
     return max(float((first - other).abs().max()) for other in others)
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """CPU seconds of a call."""
-    start = time.process_time()
+def seconds(run: Callable[[], object], device: str) -> float:
+    """CPU seconds of a call; on a GPU those until it is done."""
+    if device == "cpu":
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
     run()
-    return time.process_time() - start
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
-def measure(family: str, size: Size, rounds: int) -> list[str]:
+def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[str]:
     """The table: milliseconds of both directions and their ratios to ours, medians of the rounds."""
-    found, given = ways(family, size, torch.float32), drawn(size, torch.float32)
+    found, given = ways(family, size, device, torch.float32), drawn(size, device, torch.float32)
 
     def forward(way: Way) -> Callable[[], object]:
         return torch.no_grad()(lambda: way(*given))
@@ -160,15 +192,16 @@ def measure(family: str, size: Size, rounds: int) -> list[str]:
     runs = {(name, "forward"): forward(way) for name, way in found.items()}
     trained = [name for name in found if name != "one by one"]
     runs |= {(name, "and backward"): both(found[name]) for name in trained}
-    for run in runs.values():
-        run()
     times = {key: [] for key in runs}
-    for _ in range(rounds):
-        for key, run in runs.items():
-            times[key].append(seconds(run))
+    with flex_on_a_cpu():
+        for run in runs.values():  # compiles too
+            run()
+        for _ in range(rounds):
+            for key, run in runs.items():
+                times[key].append(seconds(run, device))
     lines = []
     for (name, what), taken in times.items():
-        ratio = [each / ours for each, ours in zip(taken, times["shared prefix", what], strict=True)]
+        ratio = [each / ours for each, ours in zip(taken, times[DENSE, what], strict=True)]
         middle = statistics.median(taken) * 1e3
         spread = f"({min(ratio):.2f} to {max(ratio):.2f})"
         lines.append(f"  {name:<18}{what:<14}{middle:>9.1f} ms{statistics.median(ratio):>9.2f}  {spread}")
@@ -177,30 +210,45 @@ def measure(family: str, size: Size, rounds: int) -> list[str]:
 
 def main() -> int:
     """Print the comparison; 1 when outputs differ."""
+    given = asked()
+    torch.set_num_threads(1)
+    size = Size(given.width, given.positions, given.length, given.layers, given.heads)
+    gpu, clock, precision = None, "CPU time ", "float64"
+    if given.device == "cuda":
+        gpu, clock, precision = torch.cuda.get_device_name(), "GPU time ", "float32"
+    print(f"Thoughts at every position of {given.family}: branches of a shared prefix beside other ways.")
+    print(f"Machine    {gpu or processor()}, 1 thread, torch {torch.__version__}, float32")
+    print(f"Model      {size.width} wide, {size.layers} layers, {size.heads} heads")
+    print(f"Thoughts   {size.length} symbols at each of {size.positions} positions of one sequence")
+    found = difference(given.family, size, given.device)
+    equal = found <= (TOLERANCES[given.family] if precision == "float64" else COARSE)
+    print(
+        f"Outputs    {'equal' if equal else 'DIFFERENT'}, in {precision}: they differ by at most {found:.1e}"
+    )
+    if not equal:
+        return 1
+    print(f"{clock}  medians of {given.rounds} rounds in turns, ratio to the first (of single rounds)")
+    print("\n".join(measure(given.family, size, given.rounds, given.device)))
+    return 0
+
+
+def asked() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--family", choices=TOLERANCES, default="gpt2", help="gpt2 if not given")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu if not given")
+    for name in ("width", "layers", "heads"):
+        default = getattr(Size(), name)
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"of the model ({default})")
     parser.add_argument("--positions", type=int, default=Size().positions, help="T (256)")
     parser.add_argument("--length", type=int, default=Size().length, help="L, symbols of a thought (16)")
     parser.add_argument("--rounds", type=int, default=5, help="how often all run in turns (5)")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    size = Size(positions=given.positions, length=given.length)
-    print(f"Thoughts at every position of {given.family}: branches of a shared prefix beside other ways.")
-    print(f"Machine    {processor()}, 1 thread, torch {torch.__version__}, float32")
-    print(f"Model      {size.width} wide, {size.layers} layers, {size.heads} heads")
-    print(f"Thoughts   {size.length} symbols at each of {size.positions} positions of one sequence")
-    found = difference(given.family, size)
-    equal = found <= TOLERANCES[given.family]
-    print(f"Outputs    {'equal' if equal else 'DIFFERENT'}, in float64: they differ by at most {found:.1e}")
-    if not equal:
-        return 1
-    print(
-        f"CPU time   medians of {given.rounds} rounds in turns, ratio to the shared prefix (of single rounds)"
-    )
-    print("\n".join(measure(given.family, size, given.rounds)))
-    return 0
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here; give --device cpu")
+    return given
 
 
 if __name__ == "__main__":

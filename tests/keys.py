@@ -22,6 +22,7 @@ OTHER: dict[str, Any] = {
     "model_n_head": 4,
     "model_n_kv_head": 1,
     "autocast": True,
+    "branch_attention": "flex",
     "base_lm_hidden_dim": 9,
     "reasoner_hidden_dim": 33,
     "interpreter_hidden_dim": 31,

@@ -30,7 +30,7 @@ def test_every_key_has_another_value_here() -> None:
 BESIDE: dict[str, dict[str, Any]] = {
     **{
         name: {"backbone": "llama"}
-        for name in ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast")
+        for name in ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
     },
     "increment_pos_id_for_last_context_token": {"backbone": "llama", "add_last_context_token": True},
     "epochs": {"max_steps": -1},

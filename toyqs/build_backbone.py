@@ -36,8 +36,14 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
         found = AutoConfig.for_model(config.backbone, **_sizes(config, width))
     else:
         found = AutoConfig.from_pretrained(located(config.pretrained))
-    autocast, recompute = config.autocast, config.gradient_checkpointing
-    backbone = TransformerBackbone(found, frozen, config.lora_rank, autocast=autocast, recompute=recompute)
+    backbone = TransformerBackbone(
+        found,
+        frozen,
+        config.lora_rank,
+        autocast=config.autocast,
+        recompute=config.gradient_checkpointing,
+        branch_attention=config.branch_attention,
+    )
     if lacking := backbone.decoder.lacking:
         raise Damaged(f"pretrained={config.pretrained}: lacks {lacking[0]}; give another checkpoint")
     return backbone

@@ -117,6 +117,7 @@ class RunConfig:
     device: str = "cpu"  # cpu or cuda
     dtype: str = "float32"  # float32 or float64
     autocast: bool = False  # true: a transformer's matrix products in bfloat16; weights and softmaxes are not
+    branch_attention: str = "dense"  # of a transformer's thoughts to their context: dense, or flex, on a GPU
     gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
     runs_dir: str = "runs"  # where run folders, tables and figures go
     shard_optimiser: bool = False  # true: of torchrun's processes each keeps a part of the moments alone

@@ -55,6 +55,7 @@ ADDED: dict[str, Any] = {
     "model_n_head": 2,
     "model_n_kv_head": None,
     "autocast": False,
+    "branch_attention": "dense",
     "temperature": 0.1,
     "temperature_scale": "absolute",
     "clip_ratio": 0.2,

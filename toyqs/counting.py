@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import cast
 
 from torch import nn
@@ -19,10 +20,11 @@ from toyqs.train import accumulate, draws, with_thoughts
 def count_cost(config: RunConfig) -> Cost:
     """Parameters, FLOPs and recurrent steps of a run's training step, for one seed.
 
-    Products that gradient checkpointing takes a second time do not count.
+    Products that gradient checkpointing takes a second time do not count, and branches' are counted dense.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training.
     """
+    config = replace(config, branch_attention="dense")
     settings = build_settings(config)
     if not settings.stages:
         return _cost_at(config, settings, settings.thoughts.length)

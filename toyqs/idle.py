@@ -16,7 +16,7 @@ from toyqs.traits import (
     thoughts_of,
 )
 
-OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast")
+OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
 
 OF_REFERENCE = ("reference", "reference_decay", "reference_run")
 
@@ -46,6 +46,7 @@ OF_THOUGHTS = (
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
     *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),
+    "branch_attention",
     *("different_eot", "add_last_context_token", "increment_pos_id_for_last_context_token"),
 )
 

@@ -8,7 +8,13 @@ from toyqs.config import RunConfig
 from toyqs.refusal import Refusal
 from toyqs.traits import goes_on, roles_in_use, thoughts_of, widths
 
-OF_LARGE = ("autocast", "gradient_checkpointing")
+# What a GRU has no use for: key -> its value that is refused there, and the one to give.
+OF_LAYERS = {
+    "autocast": ("true", "false"),
+    "gradient_checkpointing": ("true", "false"),
+    "branch_attention": ("flex", "dense"),
+}
+LEAST_HEAD = 16  # of FlexAttention's kernels
 
 
 def check_backbone(config: RunConfig) -> None:
@@ -21,10 +27,10 @@ def check_backbone(config: RunConfig) -> None:
         Refusal: one line with the key, the value and the remedy.
     """
     if config.backbone == "gru":
-        for name in OF_LARGE:
-            if getattr(config, name):
+        for name, (given, other) in OF_LAYERS.items():
+            if getattr(config, name) != getattr(RunConfig, name):
                 raise Refusal(
-                    f"{name}=true: is for a transformer's layers; give {name}=false, or for example "
+                    f"{name}={given}: is for a transformer's layers; give {name}={other}, or for example "
                     "backbone=gpt2"
                 )
         return
@@ -38,6 +44,8 @@ def check_backbone(config: RunConfig) -> None:
         )
     for width in {widths(config)[role]: None for role in roles_in_use(config)}:
         _check_heads(config, width)
+    if config.branch_attention == "flex" and config.use_reasoner:
+        _check_flex(config)
     if thoughts_of(config) == "state":
         raise Refusal(
             f"thoughts=state: are drawn states of a GRU, and {given} has no such state; give "
@@ -47,6 +55,27 @@ def check_backbone(config: RunConfig) -> None:
         raise Refusal(
             f"ahead=continue: goes on from a reading as a GRU does, and {given} cannot; give ahead=persist "
             "or backbone=gru"
+        )
+
+
+def _check_flex(config: RunConfig) -> None:
+    """Torch's kernels: they have a gradient on a GPU only, sums in float32, heads of 16 or wider."""
+    given = "branch_attention=flex: "
+    if config.device != "cuda":
+        raise Refusal(
+            f"{given}torch's FlexAttention has no gradient on device={config.device}; give device=cuda or "
+            "branch_attention=dense"
+        )
+    if config.dtype == "float64":
+        raise Refusal(
+            f"{given}adds up in float32, against which dtype=float64 is in vain; give dtype=float32 or "
+            "branch_attention=dense"
+        )
+    width = widths(config)["reasoner"] // config.model_n_head
+    if width < LEAST_HEAD:
+        raise Refusal(
+            f"{given}takes heads {LEAST_HEAD} wide or wider, and model_n_head={config.model_n_head} makes "
+            f"them {width}; give fewer heads, greater widths or branch_attention=dense"
         )
 
 

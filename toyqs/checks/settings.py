@@ -54,6 +54,7 @@ CHOICES = {
     "wandb_mode": ("disabled", "offline", "online"),
     "device": ("cpu", "cuda"),
     "dtype": ("float32", "float64"),
+    "branch_attention": ("dense", "flex"),
     "debug_cfg": (None, *DEBUG_VARIANTS),
 }
 

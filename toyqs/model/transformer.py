@@ -7,7 +7,8 @@ With q the query of the l-th symbol (from 0) of a branch at position t,
     softmax over (q·k_0 … q·k_t, q·k'_0 … q·k'_l)        position of the symbol: t + 1 + l
 
 is one softmax over both parts: neither a T × T(1 + L) mask nor a copy of the prefix is made. The model's own
-code runs; only its attention is this file's, registered with the library by name.
+code runs; only its attention is this file's, registered with the library by name. Its products are dense, or
+on a GPU, where that is asked for, those with the prefix are FlexAttention's (flex.py).
 
 Needs the package transformers. Of the stack of seeds it takes one: S = 1.
 """
@@ -18,9 +19,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig
 
+from toyqs.model import flex
 from toyqs.model.backbone import Backbone
 from toyqs.model.decoder import Decoder
 from toyqs.model.frozen import Frozen
@@ -58,11 +61,17 @@ class TransformerBackbone(Backbone):
         *,
         autocast: bool = False,
         recompute: bool = False,
+        branch_attention: str = "dense",
     ) -> None:
-        """Build the decoder; what the arguments may be is said in `Decoder`."""
+        """Build the decoder; what the other arguments may be is said in `Decoder`.
+
+        Args:
+            branch_attention: how branches attend to the prefix on a GPU, dense or flex.
+        """
         super().__init__()
         self.decoder = Decoder(config, ATTENTION, frozen, rank, autocast=autocast, recompute=recompute)
         self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
+        self.flex = branch_attention == "flex"
         self.longest = config.max_position_embeddings
         # As the library's own table: beside rows of 1 GPT-2's positions, of 0.02 too, are hardly heard.
         self.embedding_std = config.initializer_range
@@ -88,7 +97,9 @@ class TransformerBackbone(Backbone):
         branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
         rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
         position = state.position.expand(-1, *branches[1:])
-        outputs, layers = self._run(rows, position.flatten(1), _Step(state, branches, _beyond(state)))
+        by_blocks = self.flex and x.device.type in flex.DEVICES
+        told = _Step(state, branches, (_blocks if by_blocks else _beyond)(state, branches))
+        outputs, layers = self._run(rows, position.flatten(1), told)
         unflat = tuple((k.unflatten(2, branches[1:]), v.unflatten(2, branches[1:])) for k, v in layers)
         own = (*state.own, Heard(unflat, None))
         new = state._replace(own=own, position=(position + 1).expand(branches))
@@ -149,14 +160,23 @@ class _Step(NamedTuple):
 
     state: Branches
     branches: tuple[int, ...]  # B, T, K
-    beyond: Tensor | None  # (b, 1, 1, t, 1, P), -inf where the prefix is not visible, else 0; None: no prefix
+    # What of the prefix is not visible: (b, 1, 1, t, 1, P), -inf there and else 0, or by blocks of what is;
+    # None: no prefix.
+    beyond: Tensor | BlockMask | None
 
 
-def _beyond(state: Branches) -> Tensor | None:
+def _blocks(state: Branches, branches: tuple[int, ...]) -> BlockMask | None:
+    """The blocks of the prefix that are looked at, as `_Step` has them."""
+    if not state.prefix:
+        return None
+    return flex.visible_blocks(state.visible, branches, state.prefix[0][0].shape[2])
+
+
+def _beyond(state: Branches, _: tuple[int, ...]) -> Tensor | None:
     """What is added to the scores of the prefix, as `_Step` has it."""
     if not state.prefix:
         return None
-    keys, _ = state.prefix[0]
+    keys = state.prefix[0][0]
     hidden = torch.arange(keys.shape[2], device=keys.device) >= state.visible.unsqueeze(-1)
     added = keys.new_zeros(hidden.shape).masked_fill(hidden, float("-inf"))
     return added[:, None, None, :, None]
@@ -190,27 +210,32 @@ def _attend(
     return out.transpose(1, 2), None
 
 
-def _attend_in_branches(query: Tensor, last: KeyValue, step: _Step, layer: int) -> Tensor:
+def _attend_in_branches(rows: Tensor, last: KeyValue, step: _Step, layer: int) -> Tensor:
     """Scaled queries (B, H, T K, d) of the newest symbol, its own key and value -> (B, H, T K, d)."""
     (batch, time, thoughts), num_kv = step.branches, last[0].shape[1]
-    query = query.view(batch, num_kv, -1, time, thoughts, query.shape[-1])  # heads that share keys are G
+    query = rows.view(batch, num_kv, -1, time, thoughts, rows.shape[-1])  # heads that share keys are G
     own = [(*heard.layers[layer], heard.by) for heard in step.state.own]
     own.append((*(x.unflatten(2, (time, thoughts)) for x in last), None))
     scores = [_own_scores(query, key, by) for key, _, by in own]
-    if step.beyond is not None:
-        keys, values = step.state.prefix[layer]
+    values = [value.unsqueeze(2) for _, value, _ in own]
+    if isinstance(step.beyond, BlockMask):
+        seen, total = flex.attend(rows, *step.state.prefix[layer], step.beyond)
+        scores.append(total.reshape(*query.shape[:-1], 1))
+        values.append(seen.reshape(query.shape))
+    elif step.beyond is not None:
+        keys, at_keys = step.state.prefix[layer]
         prefix = (query.flatten(2, 4) @ keys.transpose(-1, -2)).view(*query.shape[:-1], -1)
         scores.append(prefix + step.beyond)
     together = torch.cat(scores, -1)
     # Also under autocast, whose softmax on a CPU is as coarse as the scores.
     precise = torch.promote_types(together.dtype, torch.float32)
     weights = together.softmax(-1, dtype=precise).to(query.dtype)
-    at_own, at_prefix = weights.split((len(own), weights.shape[-1] - len(own)), -1)
+    at_own, at_prefix = weights.split((len(values), weights.shape[-1] - len(values)), -1)
     # Taken apart by unbind: the gradient of a selection is as large as what it is taken from.
-    parts = zip(at_own.unsqueeze(-1).unbind(-2), own, strict=True)
-    out = sum(weight * value.unsqueeze(2) for weight, (_, value, _) in parts)
-    if step.beyond is not None:
-        out = out + (at_prefix.flatten(2, 4) @ values).view(query.shape)
+    parts = zip(at_own.unsqueeze(-1).unbind(-2), values, strict=True)
+    out = sum(weight * value for weight, value in parts)
+    if isinstance(step.beyond, Tensor):
+        out = out + (at_prefix.flatten(2, 4) @ at_keys).view(query.shape)
     return out.flatten(1, 2).flatten(2, 3)
 
 
