@@ -24,7 +24,7 @@ WITHOUT = {"use_reasoner": False}
 ZERO = {"max_reasoning_len": 0}
 
 
-OF_ALL = {"backbone", "pretrained", "lora_rank"}  # whether a model thinks or not
+OF_ALL = {"backbone", "pretrained", "lora_rank", "task.drawn_from"}  # whether a model thinks or not
 IDLE_WITHOUT_REASONER = [
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
     *(
