@@ -26,7 +26,6 @@ WORDS = (
     *("max_steps=30", "data_loader_batch_size=4", "eval_sequences=16"),
     *("trice_samples=2", "max_reasoning_len=1", "hydra.launcher.processes=2"),
 )
-FEW = tuple(word.replace("seed=1,2,3", "seed=1").replace("=4,6", "=4") for word in WORDS)
 TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
 SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors")
 START_UP = 0.35  # share of the kills before any row is written
@@ -97,10 +96,10 @@ def tree(folder: Path) -> Iterator[Path]:
     return (path for path in sorted((folder / "runs").rglob("*")) if path.is_file() and path.name != ".lock")
 
 
-def whole(folder: Path, words: Sequence[str]) -> Whole:
+def whole(folder: Path) -> Whole:
     """What a sweep leaves that runs undisturbed."""
     begun = time.monotonic()
-    process = started(command(*words), folder)
+    process = started(command(*WORDS), folder)
     until(lambda: process.poll() is not None or num_rows(folder), 300)
     start_up = time.monotonic() - begun
     if process.wait():
@@ -172,10 +171,10 @@ def differences(found: Whole, wanted: Whole) -> list[str]:
     return said
 
 
-def trial(folder: Path, moment: Moment, wanted: Whole, words: Sequence[str]) -> tuple[str, list[str]]:
+def trial(folder: Path, moment: Moment, wanted: Whole) -> tuple[str, list[str]]:
     """Kill a sweep, give its command again: what happened, and what is wrong with the end."""
-    said = killed(folder, moment, words)
-    process = started(command(*words), folder)
+    said = killed(folder, moment, WORDS)
+    process = started(command(*WORDS), folder)
     code = process.wait()
     faults = differences(found_in(folder), wanted)
     if code:
@@ -185,14 +184,12 @@ def trial(folder: Path, moment: Moment, wanted: Whole, words: Sequence[str]) -> 
     return f"{said} ({moment.seconds:.2f} s after row {moment.rows})", faults
 
 
-def trials(
-    number: int, seed: int, folder: Path, words: Sequence[str] = WORDS
-) -> Iterator[tuple[str, list[str]]]:
+def trials(number: int, seed: int, folder: Path) -> Iterator[tuple[str, list[str]]]:
     """So many kills, each of a sweep of its own; their order is that of the sweep's course."""
-    wanted = whole(folder / "whole", words)
+    wanted = whole(folder / "whole")
     chosen = moments(number, len(wanted.rows), wanted.start_up, seed)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(lambda at: trial(folder / str(at[0]), at[1], wanted, words), enumerate(chosen))
+        yield from pool.map(lambda at: trial(folder / str(at[0]), at[1], wanted), enumerate(chosen))
 
 
 def main(number: int, seed: int) -> int:

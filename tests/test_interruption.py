@@ -1,22 +1,37 @@
-"""Ctrl-C at any moment, as a terminal sends it: to every process of the command."""
+"""Ctrl-C at any moment, as a terminal sends it: to every process of the command. And one kill after it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import killing
+from toyqs import sweep
+from toyqs.attempt import is_settled
+from toyqs.config import RunConfig
+from toyqs.config_key import resolved
 
-WORDS = (
-    *("-m", "base_lm_hidden_dim=4,5,6", "reasoner_hidden_dim=4", "seed=1,2", "controls=none"),
-    *("data_loader_batch_size=4", "eval_sequences=8", "trice_samples=2", "max_reasoning_len=1"),
-    *("hydra.launcher.processes=2",),
+WIDTHS, SEEDS = (4, 5, 6, 7, 8), [1, 2]
+SMALL: dict[str, Any] = {
+    "reasoner_hidden_dim": 4,
+    "controls": "none",
+    "max_steps": 40,
+    "data_loader_batch_size": 4,
+    "eval_sequences": 8,
+    "trice_samples": 2,
+    "max_reasoning_len": 1,
+}
+SHORT = (
+    *("-m", "base_lm_hidden_dim=4,5,6,7,8", "seed=1,2", "hydra.launcher.processes=2"),
+    *(f"{name}={value}" for name, value in SMALL.items()),
 )
-LONG, SHORT = (*WORDS, "max_steps=20000"), (*WORDS, "max_steps=300")
+LONG = (*SHORT, "max_steps=20000")
 LINE = "toyqs: stopped; complete runs are kept, the same command does the others"
 STOP_SECONDS = 5.0
 
@@ -32,16 +47,30 @@ def interrupted(session: int, times: int = 1) -> float:
     return time.monotonic() - begun
 
 
-def test_while_training_and_then_the_same_command(tmp_path: Path) -> None:
+def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
+    """Ctrl-C while training, the same command, a kill amid its rows, the same command again."""
     process = killing.started(killing.command(*SHORT), tmp_path)
-    assert killing.until(lambda: killing.num_rows(tmp_path) >= 2, 120)
+    assert killing.until(lambda: settled(tmp_path), 120)
     assert interrupted(process.pid) < STOP_SECONDS
     assert process.wait() == 130
     assert killing.said(tmp_path) == [LINE]
-    kept = killing.num_rows(tmp_path)
+    first = settled(tmp_path)
+    said = killing.killed(tmp_path, killing.Moment(killing.num_rows(tmp_path) + 1, 0.0), SHORT)
+    assert said.startswith("killed"), said
+    second = settled(tmp_path)
     assert killing.started(killing.command(*SHORT), tmp_path).wait() == 0
-    assert killing.num_rows(tmp_path) == 6
-    assert f"{kept} of 6 runs are complete already" in (tmp_path / "out").read_text()
+    assert killing.said(tmp_path) == [LINE]
+    told = [line for line in (tmp_path / "out").read_text().splitlines() if "complete already" in line]
+    assert told == [f"{count} of 10 runs are complete already" for count in (first, second)]
+    configs = [replace(RunConfig(), **SMALL, base_lm_hidden_dim=width, seed=SEEDS) for width in WIDTHS]
+    whole = tmp_path / "whole"
+    assert sweep.main([resolved(replace(x, runs_dir=str(whole / "runs"), processes=1)) for x in configs]) == 0
+    assert killing.differences(killing.found_in(tmp_path), killing.found_in(whole)) == []
+
+
+def settled(folder: Path) -> int:
+    """How many runs the next command finds complete: a row is there before its worker has tidied up."""
+    return sum(is_settled(folder / "runs", path.parent.name) for path in folder.glob("runs/*/config.json"))
 
 
 @pytest.mark.slow
