@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import faulty, killing
 from toyqs import sweep
 from toyqs.config import RunConfig
@@ -53,12 +55,11 @@ def keys(width: int) -> list[str]:
     return [run_key(configured(width, Path("runs")), seed) for seed in SEEDS]
 
 
-def typed(folder: Path, faults: dict[int, str]) -> tuple[subprocess.CompletedProcess[str], Counter[str]]:
-    """Give the sweep's command; what came of it, and how often each run was trained."""
+def typed(folder: Path) -> tuple[subprocess.CompletedProcess[str], Counter[str]]:
+    """Give the sweep's command, with all faults; what came of it, and how often each run was trained."""
     values = {**SMALL, "seed": "1,2", "base_lm_hidden_dim": ",".join(map(str, WIDTHS))}
     words = [f"{name}={value}" for name, value in values.items()]
-    notes = folder / "trained"
-    notes.write_text("")
+    notes, faults = folder / "trained", {width: end for width, (end, _, _) in FAULTS.items()}
     done = subprocess.run(
         [sys.executable, faulty.__file__, "-m", *words, "hydra.launcher.processes=2"],
         cwd=folder,
@@ -70,11 +71,13 @@ def typed(folder: Path, faults: dict[int, str]) -> tuple[subprocess.CompletedPro
     return done, Counter(notes.read_text().split())
 
 
-def test_jobs_that_fail_in_every_way(tmp_path: Path) -> None:
+def test_jobs_that_fail_in_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
     (runs / keys(BLOCKED)[0]).touch()
-    done, trained = typed(tmp_path, {width: end for width, (end, _, _) in FAULTS.items()})
+    done, trained = typed(tmp_path)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("toyqs: failed: ")]
@@ -92,10 +95,13 @@ def test_jobs_that_fail_in_every_way(tmp_path: Path) -> None:
     assert set(trained.values()) == {1}
 
     (runs / keys(BLOCKED)[0]).unlink()
-    done, trained = typed(tmp_path, {})
-    assert done.returncode == 0, done.stderr
-    assert trained == Counter(key for width in (*FAULTS, BLOCKED) for key in keys(width))
-    assert "4 of 16 runs are complete already" in done.stdout
+    notes = tmp_path / "trained again"
+    monkeypatch.setenv("TRAINED", str(notes))
+    capsys.readouterr()
+    assert sweep.main([configured(width, runs) for width in WIDTHS]) == 0
+    again = Counter(notes.read_text().split())
+    assert again == Counter(key for width in (*FAULTS, BLOCKED) for key in keys(width))
+    assert "4 of 16 runs are complete already" in capsys.readouterr().out
     logs = {f"{keys(width)[0]}/log.txt" for width in FAULTS}  # the story of the first time stays
     said = [f"left behind {name}" for name in sorted(logs)]
     found = killing.found_in(tmp_path)
