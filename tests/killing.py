@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,9 +143,8 @@ def moments(number: int, rows: int, start_up: float, seed: int) -> list[Moment]:
     return found
 
 
-def killed(folder: Path, moment: Moment, words: Sequence[str]) -> str:
-    """Start the sweep and kill it; what it had come to, in words."""
-    process = started(command(*words), folder)
+def killed(process: Any, folder: Path, moment: Moment) -> str:
+    """Kill a sweep; what it had come to, in words."""
     until(lambda: process.poll() is not None or num_rows(folder) >= moment.rows, 300)
     time.sleep(moment.seconds)
     finished = process.poll() is not None
@@ -173,7 +172,7 @@ def differences(found: Whole, wanted: Whole) -> list[str]:
 
 def trial(folder: Path, moment: Moment, wanted: Whole) -> tuple[str, list[str]]:
     """Kill a sweep, give its command again: what happened, and what is wrong with the end."""
-    said = killed(folder, moment, WORDS)
+    said = killed(started(command(*WORDS), folder), folder, moment)
     process = started(command(*WORDS), folder)
     code = process.wait()
     faults = differences(found_in(folder), wanted)

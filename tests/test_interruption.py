@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import killing
+from tests import killing, warm
 from toyqs import sweep
 from toyqs.attempt import is_settled
 from toyqs.config import RunConfig
@@ -49,16 +49,18 @@ def interrupted(session: int, times: int = 1) -> float:
 
 def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
     """Ctrl-C while training, the same command, a kill amid its rows, the same command again."""
-    process = killing.started(killing.command(*SHORT), tmp_path)
+    words = [str(killing.ROOT / "run.py"), *SHORT]
+    process = warm.started(words, tmp_path)
     assert killing.until(lambda: settled(tmp_path), 120)
     assert interrupted(process.pid) < STOP_SECONDS
     assert process.wait() == 130
     assert killing.said(tmp_path) == [LINE]
     first = settled(tmp_path)
-    said = killing.killed(tmp_path, killing.Moment(killing.num_rows(tmp_path) + 1, 0.0), SHORT)
+    moment = killing.Moment(killing.num_rows(tmp_path) + 1, 0.0)
+    said = killing.killed(warm.started(words, tmp_path), tmp_path, moment)
     assert said.startswith("killed"), said
     second = settled(tmp_path)
-    assert killing.started(killing.command(*SHORT), tmp_path).wait() == 0
+    assert warm.started(words, tmp_path).wait() == 0
     assert killing.said(tmp_path) == [LINE]
     told = [line for line in (tmp_path / "out").read_text().splitlines() if "complete already" in line]
     assert told == [f"{count} of 10 runs are complete already" for count in (first, second)]

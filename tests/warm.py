@@ -1,0 +1,117 @@
+"""Programs started without the seconds that importing torch takes: forked from a process that has done it.
+
+`started` is for tests of what a program does, not of how it starts. One process with a single thread has
+imported what run.py imports; for each program it forks a child that becomes a session of its own, goes to the
+folder, takes the environment and runs the file as `python FILE WORDS` would. Its workers start as ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Started:
+    """A program at work, or its end: as much of subprocess.Popen as tests use."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, or minus the signal that ended it; None while it is at work."""
+        if self.returncode is None:
+            self.returncode = _server().ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self) -> int:
+        """The same, once it has ended."""
+        while (code := self.poll()) is None:
+            time.sleep(0.005)
+        return code
+
+
+def started(words: Sequence[str], folder: Path, **environment: str) -> Started:
+    """Start a Python program in a session of its own; what it prints goes to two files in the folder.
+
+    Args:
+        words: its file and what is typed after it.
+        folder: where it is typed.
+        environment: beside this process's own.
+    """
+    folder.mkdir(exist_ok=True)
+    return Started(
+        _server().ask({"words": words, "folder": str(folder), "environment": os.environ | environment})
+    )
+
+
+class _Server:
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            env=os.environ | ONE_THREAD,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lock = threading.Lock()
+        atexit.register(self.process.__exit__, None, None, None)  # it ends with its input; wait for it
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with self.lock:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            return json.loads(self.process.stdout.readline())
+
+
+_server = cache(_Server)
+
+
+def serve() -> None:
+    """Fork a child for every line that asks for one, until there are no more lines."""
+    sys.path[0] = str(ROOT)
+    import hydra  # noqa: F401
+
+    import toyqs.compose
+    import toyqs.sweep  # noqa: F401
+
+    assert len(os.listdir("/proc/self/task")) == 1, "a process with several threads cannot be forked"
+    while line := sys.stdin.readline():
+        given = json.loads(line)
+        if "poll" in given:
+            pid, status = os.waitpid(given["poll"], os.WNOHANG)
+            print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+        elif not os.fork():
+            return become(**given)
+
+
+def become(words: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Be the program, to its end."""
+    os.setsid()
+    print(os.getpid(), flush=True)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), stream)
+    sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
+    runpy.run_path(words[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    serve()
