@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import faulty, killing
+from tests import faulty, killing, warm
 from toyqs import sweep
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
@@ -55,20 +52,14 @@ def keys(width: int) -> list[str]:
     return [run_key(configured(width, Path("runs")), seed) for seed in SEEDS]
 
 
-def typed(folder: Path) -> tuple[subprocess.CompletedProcess[str], Counter[str]]:
-    """Give the sweep's command, with all faults; what came of it, and how often each run was trained."""
+def typed(folder: Path) -> tuple[int, list[str], Counter[str]]:
+    """Give the sweep's command, with all faults: exit code, stderr, how often each run was trained."""
     values = {**SMALL, "seed": "1,2", "base_lm_hidden_dim": ",".join(map(str, WIDTHS))}
     words = [f"{name}={value}" for name, value in values.items()]
     notes, faults = folder / "trained", {width: end for width, (end, _, _) in FAULTS.items()}
-    done = subprocess.run(
-        [sys.executable, faulty.__file__, "-m", *words, "hydra.launcher.processes=2"],
-        cwd=folder,
-        env=os.environ | {"FAULTS": json.dumps(faults), "TRAINED": str(notes)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done, Counter(notes.read_text().split())
+    command = [faulty.__file__, "-m", *words, "hydra.launcher.processes=2"]
+    code = warm.started(command, folder, FAULTS=json.dumps(faults), TRAINED=str(notes)).wait()
+    return code, (folder / "err").read_text().splitlines(), Counter(notes.read_text().split())
 
 
 def test_jobs_that_fail_in_every_way(
@@ -77,10 +68,10 @@ def test_jobs_that_fail_in_every_way(
     runs = tmp_path / "runs"
     runs.mkdir()
     (runs / keys(BLOCKED)[0]).touch()
-    done, trained = typed(tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("toyqs: failed: ")]
+    code, err, trained = typed(tmp_path)
+    assert code == 1, err
+    assert not [line for line in err if "Traceback" in line]
+    lines = [line for line in err if line.startswith("toyqs: failed: ")]
     assert len(lines) == len(FAULTS) + 1
     for width, (_, said, story) in FAULTS.items():
         one, two = keys(width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests import faulty, killing
+from tests import faulty, killing, warm
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
 from toyqs.results import is_complete
@@ -43,18 +42,11 @@ def keys() -> list[str]:
     return [run_key(config, seed) for config in configs for seed in SEEDS]
 
 
-def given(folder: Path, name: str, **environment: str) -> subprocess.Popen[str]:
+def given(folder: Path, name: str, **environment: str) -> warm.Started:
     """The sweep's command, which notes in a file of the folder what it trains."""
     words = [f"{key}={value}" for key, value in SMALL.items()]
     words += ["base_lm_hidden_dim=3,4,5", "seed=1,2", "hydra.launcher.processes=1"]
-    return subprocess.Popen(
-        [sys.executable, faulty.__file__, "-m", *words],
-        cwd=folder,
-        env=os.environ | {"TRAINED": str(folder / name)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return warm.started([faulty.__file__, "-m", *words], folder, TRAINED=str(folder / name), **environment)
 
 
 def trained(folder: Path, *names: str) -> Counter[str]:
@@ -67,9 +59,9 @@ def test_both_end_and_share_the_work(tmp_path: Path) -> None:
     one = given(tmp_path, "one", WAIT_FOR=str(tmp_path / "two"))
     two = given(tmp_path, "two", WAIT_FOR=str(tmp_path / "one"))
     for command in (one, two):
-        out, err = command.communicate()
-        assert command.returncode == 0, err
-        assert "not finished" not in out.lower() and "Traceback" not in err
+        assert command.wait() == 0, (tmp_path / "err").read_text()
+    assert "not finished" not in (tmp_path / "out").read_text().lower()
+    assert "Traceback" not in (tmp_path / "err").read_text()
     assert trained(tmp_path, "one", "two") == Counter(keys())
     assert all(is_complete(tmp_path / "runs", key) for key in keys())
     left = {path.name for path in killing.tree(tmp_path) if path.parent.name in keys()}
@@ -83,14 +75,14 @@ def test_what_another_holds_is_waited_for_until_its_owner_dies(tmp_path: Path) -
         words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with given(tmp_path, "notes") as command:
-            assert killing.until(lambda: killing.num_rows(tmp_path) == len(others), 120)
-            time.sleep(RETRY_SECONDS + 0.5)
-            waits = command.poll() is None and trained(tmp_path, "notes") == Counter(others)
-            holder.kill()
-            begun = time.monotonic()
-            _, err = command.communicate()
+        command = given(tmp_path, "notes")
+        assert killing.until(lambda: killing.num_rows(tmp_path) == len(others), 120)
+        time.sleep(RETRY_SECONDS + 0.5)
+        waits = command.poll() is None and trained(tmp_path, "notes") == Counter(others)
+        holder.kill()
+        begun = time.monotonic()
+        code = command.wait()
     assert waits and time.monotonic() - begun < RETRY_SECONDS + 20
-    assert command.returncode == 0, err
+    assert code == 0, (tmp_path / "err").read_text()
     assert trained(tmp_path, "notes") == Counter(keys())
     assert is_complete(tmp_path / "runs", key)

@@ -30,11 +30,12 @@ class Started:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self.cpu_seconds = 0.0  # of it and its workers, once it has ended
 
     def poll(self) -> int | None:
         """The exit code, or minus the signal that ended it; None while it is at work."""
         if self.returncode is None:
-            self.returncode = _server().ask({"poll": self.pid})
+            self.returncode, self.cpu_seconds = _server().ask({"poll": self.pid})
         return self.returncode
 
     def wait(self) -> int:
@@ -93,8 +94,9 @@ def serve() -> None:
     while line := sys.stdin.readline():
         given = json.loads(line)
         if "poll" in given:
-            pid, status = os.waitpid(given["poll"], os.WNOHANG)
-            print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+            pid, status, used = os.wait4(given["poll"], os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status) if pid else None
+            print(json.dumps([code, used.ru_utime + used.ru_stime]), flush=True)
         elif not os.fork():
             return become(**given)
 
