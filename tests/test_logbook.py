@@ -1,6 +1,6 @@
 """Every command line of the research logbook, typed in bash as it stands there, only shortened.
 
-Two of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
+One of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
 that test_compose.py composes.
 """
 
@@ -25,10 +25,9 @@ from toyqs.results import load_rows
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = "max_steps=2 data_loader_batch_size=2 eval_sequences=2 trice_samples=2 max_reasoning_len=2"
 SHORTENED = {name: SHORT.replace("steps=2", "steps=1") for name in ("wide reasoner", "very wide")}
-# A partition, a value in quotes, a pattern of letters both with thoughts and without: no other line has more.
-BY_DEFAULT = {"capacity without thoughts", "own interpreter"}
+BY_DEFAULT = "own interpreter"  # values in quotes; the partition of others is in test_command_line.py
 TYPED = [
-    pytest.param(line, id=line.name, marks=() if line.name in BY_DEFAULT else pytest.mark.slow)
+    pytest.param(line, id=line.name, marks=() if line.name == BY_DEFAULT else pytest.mark.slow)
     for line in LINES
 ]
 
