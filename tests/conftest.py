@@ -6,12 +6,15 @@ GRU and one on each of the transformers; of these the default run takes a few, t
 
 from __future__ import annotations
 
+import multiprocessing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from tests import backbones, tiny
+from toyqs import workers
 
 torch.set_num_threads(1)
 
@@ -56,6 +59,15 @@ def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(LlamaRMSNorm, "forward", backbones.norm_in_float64)
     monkeypatch.setattr(tiny, "BACKBONE", request.param)
     return request.param
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes forked from one that has imported what they need, where no test is of their start."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # a process with more threads is better not forked
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toyqs.attempt"])
+    monkeypatch.setattr(workers, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,6 +24,8 @@ from toyqs.plan import Stack
 from toyqs.progress import Progress
 from toyqs.results import is_complete
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def stack(folder: Path, seeds: list[int], **changes: object) -> Stack:
     small = {"max_steps": 2, "data_loader_batch_size": 2, "eval_sequences": 4, "runs_dir": str(folder)}
