@@ -21,8 +21,8 @@ torch.set_num_threads(1)
 # Files that start whole programs, the longest first. The workers take files in this order, so that short ones
 # come last and both end together.
 LONGEST = (
-    *("test_quick", "test_killing", "test_interruption", "test_logbook", "test_faults", "test_two_sweeps"),
-    *("test_sweep", "test_setup", "test_workers", "test_command_line", "test_many_runs", "test_compose"),
+    *("test_quick", "test_interruption", "test_faults", "test_two_sweeps", "test_killing", "test_sweep"),
+    *("test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_workers", "test_compose"),
     *("test_presets", "test_family", "test_enumeration", "test_train"),
 )
 

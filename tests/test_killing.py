@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests import deaths, killing
+from tests import deaths, killing, warm
 from toyqs import sweep
 from toyqs.locks import claim
 
@@ -55,10 +53,10 @@ def test_what_is_not_whole_is_seen() -> None:
 
 def test_a_death_at_any_touch_of_a_file(tmp_path: Path) -> None:
     died, whole = tmp_path / "died", tmp_path / "whole"
-    command = [sys.executable, deaths.__file__, str(died / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    touches = [line for line in done.stderr.splitlines() if line.startswith(("open ", "os."))]
+    code = warm.started([deaths.__file__, str(died / "runs")], tmp_path).wait()
+    err = (tmp_path / "err").read_text()
+    assert code == 0, err
+    touches = [line for line in err.splitlines() if line.startswith(("open ", "os."))]
     for name in ("metrics", "owner", "config", "model", "summary", "cells/", "reports/"):
         assert any(name in touch for touch in touches), name
     assert len(touches) == len(set(touches)) >= 20
@@ -67,7 +65,7 @@ def test_a_death_at_any_touch_of_a_file(tmp_path: Path) -> None:
 
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
-    process = killing.started(killing.command(*LONG), tmp_path)
+    process = warm.started([str(killing.ROOT / "run.py"), *LONG], tmp_path)
     runs = tmp_path / "runs"
     assert killing.until(lambda: len([*runs.glob("*/metrics.jsonl")]) == 4, 120)
     assert len(killing.alive(process.pid)) >= 3
