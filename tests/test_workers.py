@@ -54,6 +54,29 @@ def test_runs_that_are_complete_or_in_other_hands_are_left_alone(tmp_path):
     assert attempt.attempt(forced, silent) == Outcome([0, 1, 2], [], [])
 
 
+def test_a_run_is_settled_when_its_worker_has_left_nothing_to_tidy_up(tmp_path, monkeypatch):
+    one = stack(tmp_path, [0])
+    attempt.attempt(one, silent)
+    key, log = run_key(one.config, 0), attempt.log_of(one)
+    assert attempt.is_settled(tmp_path, key)
+    log.touch()
+    assert not attempt.is_settled(tmp_path, key)
+    real = Path.stat
+
+    def looked_at(path, **how):  # its worker removes it right after a look
+        found = real(path, **how)
+        if path == log:
+            log.unlink()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", looked_at)
+        assert not attempt.is_settled(tmp_path, key)
+    assert attempt.is_settled(tmp_path, key)
+    log.write_text("a story")
+    assert attempt.is_settled(tmp_path, key)
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), MemoryError("no room"), RuntimeError("a\nfault")])
 def test_what_ends_a_stack_is_told_in_a_line_and_its_claims_are_given_up(
     tmp_path, monkeypatch, capsys, error

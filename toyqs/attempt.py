@@ -40,10 +40,14 @@ class Outcome(NamedTuple):
 def is_settled(runs_dir: Path | str, key: str) -> bool:
     """Whether a run is complete, and whoever wrote it did not die before it had tidied up."""
     folder = Path(runs_dir) / key
-    log = folder / LOG
-    return (
-        is_complete(runs_dir, key) and not is_held(folder) and not (log.exists() and not log.stat().st_size)
-    )
+    return is_complete(runs_dir, key) and not is_held(folder) and not _is_empty(folder / LOG)
+
+
+def _is_empty(log: Path) -> bool:
+    """Whether a log is there with nothing in it; its worker may remove it at any moment."""
+    with suppress(FileNotFoundError):
+        return not log.stat().st_size
+    return False
 
 
 def log_of(stack: Stack) -> Path:
