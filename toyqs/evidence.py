@@ -19,7 +19,7 @@ CONTROLS = {
     "zero_length": "the same model with zero-length thoughts",
     "policy_off": "the same model with thoughts that are never rewarded",
     "compute_matched": "the base model without thoughts given as much training compute",
-    "param_matched": "a plain GRU with as many parameters",
+    "param_matched": "a plain model with as many parameters",
 }
 EXPLANATIONS = {"compute_matched": "training compute", "param_matched": "capacity"}
 
