@@ -21,7 +21,7 @@ from toyqs.types import focus, thinking_positions
 
 NODES = 16
 SIGMA, SCALE = 0.1, 1.5  # of the law and the weights: the larger, the more nodes a sum needs
-NARROW = 0.02  # the law of a transformer, whose first norm is all but a step where a symbol is near 0
+NARROW = 0.01  # the law of a transformer, whose first norm is all but a step where a symbol is near 0
 
 
 def config(kind: str, objective: str = "reinforce", **changes: Any) -> RunConfig:
