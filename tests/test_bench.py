@@ -90,6 +90,7 @@ def test_unequal_gradients_end_with_exit_code_1(
     assert "DIFFERENT" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_it_runs_from_anywhere(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "bench" / "step.py"), "--quick"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

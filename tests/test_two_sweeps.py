@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import faulty, killing, warm
 from toyqs.config import RunConfig
 from toyqs.config_key import resolved, run_key
@@ -68,6 +70,7 @@ def test_both_end_and_share_the_work(tmp_path: Path) -> None:
     assert left == {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
 
 
+@pytest.mark.slow  # by default test_workers.py waits for what another holds
 def test_what_another_holds_is_waited_for_until_its_owner_dies(tmp_path: Path) -> None:
     key, *others = keys()
     words = [sys.executable, "-c", HOLD, str(tmp_path / "runs" / key)]
