@@ -19,8 +19,9 @@ from transformers import AutoModel, PretrainedConfig
 from toyqs.model.backbone import FAMILIES
 from toyqs.model.frozen import Frozen
 from toyqs.model.layers import Rule, Stacked
+from toyqs.model.lent_layers import lent_layers
 from toyqs.model.lora import adapted
-from toyqs.model.recomputed import recompute_layers
+from toyqs.model.sharding import Last, Owned, Place, Shards, shard
 
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
@@ -71,10 +72,12 @@ class Decoder(nn.Module):
         for module in code.modules():
             for name, weight in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(weight.to("meta")))
-        if recompute:
-            recompute_layers(code)
         self.autocast = autocast
         self._code = (code,)  # in a tuple it is no part of this module
+        self._layers = lent_layers(code)
+        for layer in self._layers.values():
+            layer.recompute = recompute
+        self._gathered: frozenset[str] = frozenset()  # names of the weights that layers gather themselves
 
     def forward(self, embeddings: Tensor, positions: Tensor, **told: Any) -> Tensor:
         """Outputs (B, n, D) past the last norm.
@@ -88,10 +91,33 @@ class Decoder(nn.Module):
             weights = {name: weight.squeeze(0) for name, weight in self.weights.named_parameters()}
         else:
             weights = self.frozen.tensors()
+        weights = {name: weight for name, weight in weights.items() if name not in self._gathered}
         inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
         with torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast):
             outputs = functional_call(self._code[0], weights, kwargs=inputs).last_hidden_state
         return outputs.to(embeddings.dtype)
+
+    def shard(self, place: Place) -> None:
+        """Keep of every layer's weights this process's part alone; adapters stay whole."""
+        last, gathered = Last(), []
+        for path, layer in self._layers.items():
+            shapes = {name: weight.shape for name, weight in layer.named_parameters()}
+            owned = {name: self._owned(f"{path}.{name}") for name in shapes}
+            if self.frozen is None or not self.frozen.sharded:
+                for one in owned.values():
+                    shard(one, place)
+            layer.shards = Shards(owned, shapes, place.gather, last, self.autocast)
+            gathered += [f"{path}.{name}" for name in shapes]
+        self._gathered = frozenset(gathered)
+        if self.frozen is not None:
+            self.frozen.sharded = True
+
+    def _owned(self, name: str) -> Owned:
+        """Where a weight stands that the library has under this name."""
+        if self.frozen is not None:
+            return Owned(self.frozen, self.frozen.attribute(name))
+        path, _, last = name.rpartition(".")
+        return Owned(self.weights.get_submodule(path), last)
 
 
 def _refuse(config: PretrainedConfig) -> None:
