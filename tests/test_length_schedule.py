@@ -128,7 +128,7 @@ def test_the_cost_is_the_mean_over_the_steps() -> None:
 def test_a_run_is_measured_at_the_length_it_has_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toyqs import experiment
+    from toyqs import curve, experiment
 
     right, seen = experiment.evaluate, []
 
@@ -138,7 +138,8 @@ def test_a_run_is_measured_at_the_length_it_has_reached(
         seen.append((sizes.length, full))
         return right(model, held_out, seeds, sizes, full=full, **more)
 
-    monkeypatch.setattr(experiment, "evaluate", watching)
+    for module in (curve, experiment):
+        monkeypatch.setattr(module, "evaluate", watching)
     small = {"eval_every": 2, "eval_sequences": 8, "runs_dir": str(tmp_path), "wandb_mode": "disabled"}
     settings = quick(**DOWN, **small, max_reasoning_len=3, max_steps=8)
     run_stack(settings, [7], count_cost(settings), lambda step, nll: None)

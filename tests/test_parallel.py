@@ -128,11 +128,25 @@ def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, An
     assert names == {str(path.relative_to(tmp_path / "two")) for path in killing.tree(tmp_path / "two")}
 
 
-@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_two_processes_train_a_transformer_as_one(tmp_path: Path, sharded: bool) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gradient_checkpointing": True},
+        {"fsdp": True, "reference": "ema", "thought_kl_beta": 0.1, "checkpoint_every": 2, "grad_acc": 2},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"gradient_checkpointing": True, "shard_optimiser": True},
+                {"gradient_checkpointing": True, "fsdp": True, "weight_groups": ["A", "B", "C", "D"]},
+                {"fsdp": True, "objective": "ppo_clip", "inner_steps": 2, "max_steps": 30, "baseline": "ema"},
+                {"fsdp": True, "thoughts": "gaussian", "baseline": "value", "value_sees": "context"},
+            )
+        ),
+    ],
+)
+def test_two_processes_train_a_transformer_as_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     pytest.importorskip("transformers")
-    changes = {"backbone": "gpt2", "model_hidden_dim": 4, "gradient_checkpointing": True}
-    changes["shard_optimiser"] = sharded
+    changes = {"backbone": "gpt2", "model_hidden_dim": 4, **changes}
     one, two = (configured(tmp_path / name, **changes) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
     assert together(two, [1], tmp_path / "err") == [0, 0]
@@ -148,9 +162,21 @@ def test_statistics_of_a_share_would_be_seen(tmp_path: Path, monkeypatch: pytest
     assert furthest(one, two, [1]) > 1e-6
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(tmp_path: Path, sharded: bool) -> None:
-    changes = {"checkpoint_every": 2, "shard_optimiser": sharded}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"shard_optimiser": True},
+        pytest.param(
+            {"fsdp": True, "backbone": "gpt2", "model_hidden_dim": 4, "reference": "ema"},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(tmp_path: Path, changes: dict[str, Any]) -> None:
+    if "backbone" in changes:
+        pytest.importorskip("transformers")
+    changes = {"checkpoint_every": 2, **changes}
     one, two = (configured(tmp_path / name, **changes) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
 

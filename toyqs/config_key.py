@@ -39,6 +39,7 @@ OUTSIDE_KEY = (
     "checkpoint_every",
     "gradient_checkpointing",
     "shard_optimiser",
+    "fsdp",
 )
 
 # Settings newer than runs that are kept, with the value that says what was done before: at it they stay out

@@ -21,10 +21,11 @@ def count_cost(config: RunConfig) -> Cost:
     """Parameters, FLOPs and recurrent steps of a run's training step, for one seed.
 
     Products that gradient checkpointing takes a second time do not count, and branches' are counted dense.
+    What is shared out for want of memory is counted on the CPU.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training.
     """
-    config = replace(config, branch_attention="dense")
+    config = replace(config, branch_attention="dense", device="cpu" if config.fsdp else config.device)
     settings = build_settings(config)
     if not settings.stages:
         return _cost_at(config, settings, settings.thoughts.length)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from toyqs import checkpoint, config_key, parallel
 from toyqs.build import build_model, build_objective, build_settings
@@ -19,22 +18,21 @@ from toyqs.build_kept import build_kept
 from toyqs.clock import Clock
 from toyqs.config import RunConfig
 from toyqs.cost import Cost
+from toyqs.curve import Curve, Progress
 from toyqs.drawn import stack
 from toyqs.evaluate import evaluate
+from toyqs.model.backbone import Backbone
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.model.sharding import Place, whole_parameters
 from toyqs.numerics import mean_of_steps
 from toyqs.results import write_json
-from toyqs.settings import Settings
 from toyqs.state import State
 from toyqs.streams import stream
 from toyqs.tracking import RunLog, environment
-from toyqs.train import draws, train
-from toyqs.types import Batch, Model, rows
+from toyqs.train import Checkpoints, Report, draws, train
+from toyqs.types import Batch
 
-NUM_EVALUATIONS = 20  # while training, where eval_every leaves it open
-CURVE_POSITIONS = 1024  # about so many thinking positions are evaluated while training
 STARTED = 0.01  # nats that another sequence's thoughts must cost before a seed counts as thinking
-
-Progress = Callable[[int, float | None], None]
 
 _environment = functools.cache(environment)  # it asks git, and this process goes on with the source it has
 
@@ -53,24 +51,20 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
     """
-    torch.set_num_threads(1)
     clock = Clock(config.device)
-    model, settings = build_model(config, seeds), _settings(config)
-    like = next(model.parameters())
-    held_out = draw_held_out(config, len(seeds), like)
+    training = _Training(config, seeds)
+    settings, held_out = training.settings, training.held_out
     records = [_Records(config, seed) for seed in seeds]
     left = [checkpoint.read(record.folder) for record in records]
     for record, state in zip(records, left, strict=True):
         record.begin(len(seeds), state["log_size"] if state else 0)
-    curve = _Curve(model, held_out, seeds, settings, config.eval_every, records, progress, clock)
+    curve = training.curve([record.log for record in records], progress, clock)
     checkpoints = _Checkpoints(config, records, curve, left)
     try:
-        data, kept = draws(config.task, seeds, settings, like), build_kept(config, model)
-        train(model, build_objective(config), data, settings, curve, kept, checkpoints)
+        training.run(curve, checkpoints)
         tokens = (settings.steps - checkpoints.first) * held_out.inputs.shape[2] * settings.batch_size
         speed = clock.speed(tokens * len(seeds))
-        sizes, at_once = settings.sizes_at(settings.steps - 1), settings.evaluated_at_once
-        final = evaluate(model, held_out, seeds, sizes, full=True, at_once=at_once)
+        final, weights = training.evaluated(), training.weights()
     except BaseException:
         for record in records:
             record.log.close()
@@ -92,25 +86,76 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     }
     for index, record in enumerate(records):
         metrics = {name: float(value[index]) for name, value in final.items()}
-        record.end(model, index, common | metrics | {"started": _started(metrics)})
+        record.end(weights, index, common | metrics | {"started": _started(metrics)})
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
-    """What `run_stack` trains, beside the process that does all the rest."""
-    torch.set_num_threads(1)
-    model, settings = build_model(config, seeds), _settings(config)
+    """What `run_stack` trains, beside the process that does all the rest.
+
+    With fsdp that one can neither evaluate nor write the weights alone.
+    """
+    training = _Training(config, seeds)
     folders = [Path(config.runs_dir) / config_key.run_key(config, seed) for seed in seeds]
-    data = draws(config.task, seeds, settings, next(model.parameters()))
-    objective, kept = build_objective(config), build_kept(config, model)
     left = _Left(config, [checkpoint.read(folder) for folder in folders])
-    train(model, objective, data, settings, lambda step, values: None, kept, left)
+    if not config.fsdp:
+        training.run(lambda step, values: None, left)
+        return
+    training.run(training.curve([], lambda step, loss: None, Clock(config.device)), left)
+    training.evaluated()
+    training.weights()
 
 
-def _settings(config: RunConfig) -> Settings:
-    """Of the loop in this process."""
-    sharded = config.shard_optimiser and parallel.ranks() > 1
-    settings = build_settings(config)
-    return replace(settings, rank=parallel.rank(), ranks=parallel.ranks(), shard_optimiser=sharded)
+class _Training:
+    """A stack's model and what trains it in this process."""
+
+    def __init__(self, config: RunConfig, seeds: Sequence[int]) -> None:
+        torch.set_num_threads(1)
+        self.config, self.seeds = config, seeds
+        shares = (config.shard_optimiser or config.fsdp) and parallel.ranks() > 1
+        self.settings = replace(
+            build_settings(config), rank=parallel.rank(), ranks=parallel.ranks(), shares_moments=shares
+        )
+        self.model = _sharded(config, seeds) if config.fsdp and shares else build_model(config, seeds)
+        self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
+
+    def curve(self, logs: Sequence[RunLog], progress: Progress, clock: Clock) -> Curve:
+        """What measures the model while it trains."""
+        return Curve(
+            self.model,
+            self.held_out,
+            self.seeds,
+            self.settings,
+            self.config.eval_every,
+            logs,
+            progress,
+            clock,
+        )
+
+    def run(self, report: Report, checkpoints: Checkpoints) -> None:
+        """Train to the end."""
+        config, model = self.config, self.model
+        data = draws(config.task, self.seeds, self.settings, next(model.parameters()))
+        kept = build_kept(config, model)
+        train(model, build_objective(config), data, self.settings, report, kept, checkpoints)
+
+    def evaluated(self) -> dict[str, Tensor]:
+        """What is measured at the end, (S,) each."""
+        sizes, at_once = self.settings.sizes_at(self.settings.steps - 1), self.settings.evaluated_at_once
+        return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=at_once)
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights (S, ...) by name, whole."""
+        return {name: weight.cpu() for name, weight in whole_parameters(self.model, parallel.whole)}
+
+
+def _sharded(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
+    """A run's model, cut to this process's part before it is on a GPU."""
+    model = build_model(replace(config, device="cpu"), seeds)
+    place = Place(parallel.rank(), parallel.ranks(), parallel.whole)
+    for module in list(model.modules()):
+        if isinstance(module, Backbone):
+            module.shard(place)
+    return model.to(config.device)
 
 
 def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
@@ -122,68 +167,6 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
     if not build_settings(config).adaptive_len:
         return held_out
     return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
-
-
-class _Curve:
-    """Measures held-out NLL now and then while training, and says how far it is."""
-
-    def __init__(
-        self,
-        model: Model,
-        held_out: Batch,
-        seeds: Sequence[int],
-        settings: Settings,
-        every: int,
-        records: Sequence[_Records],
-        progress: Progress,
-        clock: Clock,
-    ) -> None:
-        positions = int(held_out.think[0, 0].sum())
-        size = held_out.inputs.shape[1]
-        # Spread over the held-out sequences: those of a text stand in its order.
-        stride = max(1, min(size // 2, size * positions // CURVE_POSITIONS))
-        self.held_out = rows(held_out, slice(0, size // stride * stride, stride))
-        self.model, self.seeds, self.settings = model, seeds, settings
-        self.records, self.progress, self.clock = records, progress, clock
-        steps = settings.steps
-        due = range(every, steps + 1, every) if every else range(1, NUM_EVALUATIONS + 1)
-        self.due = {*due, steps} if every else {math.ceil(i * steps / NUM_EVALUATIONS) for i in due}
-        self.sums: dict[str, Tensor] = {}  # since the last evaluation
-        self.counts: dict[str, int] = {}  # of the values in them
-        self.snr: list[Tensor] = []  # of the policy, (S,) each
-
-    def __call__(self, step: int, values: dict[str, Tensor]) -> None:
-        """Take the values (S,) of a training step."""
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-        if "policy_snr" in values:
-            self.snr.append(values["policy_snr"])
-        if step not in self.due:
-            self.progress(step, None)
-            return
-        with self.clock.aside():
-            sizes, at_once = self.settings.sizes_at(step - 1), self.settings.evaluated_at_once
-            measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=at_once)
-        means = {name: value / self.counts[name] for name, value in self.sums.items()}
-        for index, record in enumerate(self.records):
-            for kind, metrics in (("train", means), ("held_out", measured)):
-                record.log.write(step, kind, {name: float(value[index]) for name, value in metrics.items()})
-        self.sums, self.counts = {}, {}
-        self.progress(step, float(measured["nll"].mean()))
-
-    def of_seed(self, index: int) -> dict[str, Any]:
-        """What was taken since the last evaluation, of one seed."""
-        sums = {name: value[index].clone() for name, value in self.sums.items()}
-        return {"sums": sums, "counts": dict(self.counts), "snr": [snr[index].clone() for snr in self.snr]}
-
-    def restore(self, parts: Sequence[dict[str, Any]]) -> None:
-        """Go on from what `of_seed` gave, one part per seed."""
-        device, self.counts = self.held_out.inputs.device, dict(parts[0]["counts"])
-        names = parts[0]["sums"]
-        self.sums = {name: torch.stack([part["sums"][name] for part in parts]).to(device) for name in names}
-        snr = zip(*(part["snr"] for part in parts), strict=True)
-        self.snr = [torch.stack(each).to(device) for each in snr]
 
 
 class _Left:
@@ -199,8 +182,8 @@ class _Left:
             state.restore([left["training"] for left in self.left])
 
     def keep(self, state: State) -> None:
-        """Give the other its part of the moments, if need be."""
-        if state.sharing and self.is_due(state):
+        """Give the other its part, if need be."""
+        if state.optimiser.layout.sharing and self.is_due(state):
             for index in self.seeds:
                 state.of_seed(index)
 
@@ -216,7 +199,7 @@ class _Checkpoints(_Left):
         self,
         config: RunConfig,
         records: Sequence[_Records],
-        curve: _Curve,
+        curve: Curve,
         left: Sequence[checkpoint.State | None],
     ) -> None:
         super().__init__(config, left)
@@ -268,11 +251,9 @@ class _Records:
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)
 
-    def end(self, model: nn.Module, index: int, values: dict[str, Any]) -> None:
-        """Write one seed's weights, then the row."""
-        weights = {
-            name: p.detach()[index : index + 1].contiguous().cpu() for name, p in model.named_parameters()
-        }
+    def end(self, weights: dict[str, Tensor], index: int, values: dict[str, Any]) -> None:
+        """Write one seed's of the weights (S, ...), then the row."""
+        weights = {name: weight[index : index + 1].contiguous() for name, weight in weights.items()}
         temporary = self.folder / ".model.safetensors"
         save_file(weights, temporary)
         temporary.replace(self.folder / "model.safetensors")

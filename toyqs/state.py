@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toyqs import parallel
+from toyqs.layout import Sharing
 from toyqs.optim import Optimiser
 from toyqs.references import Kept
 
@@ -22,7 +22,7 @@ class State:
         model: its parameters have shape (S, ...).
         lr_multipliers: see `Optimiser`.
         kept: a model beside it, which may follow after every step.
-        sharing: rank and number of the processes that keep a part of the moments each; None: all are here.
+        sharing: of moments with other processes; None: all are here.
     """
 
     def __init__(
@@ -30,11 +30,12 @@ class State:
         model: nn.Module,
         lr_multipliers: Mapping[str, float],
         kept: Kept | None,
-        sharing: tuple[int, int] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
-        self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
-        self.optimiser = Optimiser(model, lr_multipliers, *(sharing or ()))
-        self.sharing = sharing
+        self.optimiser = Optimiser(model, lr_multipliers, sharing)
+        shapes = {name: p.shape for name, p in model.named_parameters()}
+        shapes.update(self.optimiser.layout.sharded)
+        self.shapes = [f"{name} {tuple(shape[1:])}" for name, shape in shapes.items()]
         self.model, self.kept = model, kept
         self.step = 0
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
@@ -56,12 +57,14 @@ class State:
 
     def of_seed(self, index: int) -> dict[str, Any]:
         """The part of one seed, copied, for `restore`; processes that share the moments call it together."""
-        kept = self.kept.parameters if self.kept is not None and self.kept.decay < 1.0 else []
+        layout = self.optimiser.layout
+        following = self.kept.parameters if self.kept is not None and self.kept.decay < 1.0 else []
+        kept = zip(layout.names if following else [], following, strict=True)
         return {
             "step": self.step,
             "shapes": self.shapes,
-            "optimiser": self.optimiser.of_seed(index, parallel.whole if self.sharing else None),
-            "kept": [parameter[index].clone() for parameter in kept],
+            "optimiser": self.optimiser.of_seed(index),
+            "kept": [layout.whole(name, parameter)[index].clone() for name, parameter in kept],
             "reward": self.reward[index].clone(),
             "decay": self.decay,
         }
@@ -80,7 +83,10 @@ class State:
         self.step, self.decay = parts[0]["step"], parts[0]["decay"]
         self.optimiser.restore([part["optimiser"] for part in parts])
         self.reward = torch.stack([part["reward"] for part in parts]).to(self.reward.device)
+        if self.kept is None:
+            return
+        layout = self.optimiser.layout
         for index, part in enumerate(parts):
-            following = self.kept.parameters if self.kept is not None and part["kept"] else []
-            for parameter, value in zip(following, part["kept"], strict=True):
-                parameter[index] = value
+            following = zip(layout.names, self.kept.parameters, strict=True) if part["kept"] else []
+            for (name, parameter), value in zip(following, part["kept"], strict=True):
+                parameter[index] = layout.part(name, value)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from toyqs import parallel
 from toyqs.drawn import Drawn, portion, prepared, shares, shortened, split, stack
 from toyqs.hard import Chosen, choose, joined
+from toyqs.layout import Sharing
+from toyqs.model.sharding import sharded
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import COSTS, penalty
 from toyqs.optim import Optimiser
@@ -108,8 +110,7 @@ def train(
         checkpoints: where it may go on from, and what hears of every step.
     """
     assert isinstance(model, nn.Module)
-    sharing = (settings.rank, settings.ranks) if settings.shard_optimiser else None
-    state = State(model, settings.lr_multipliers, kept, sharing)
+    state = State(model, settings.lr_multipliers, kept, _sharing(model, settings))
     optimiser = state.optimiser
     if checkpoints is not None:
         checkpoints.resume(state)
@@ -137,14 +138,19 @@ def train(
             checkpoints.keep(state)
 
 
+def _sharing(model: nn.Module, settings: Settings) -> Sharing | None:
+    """What this process shares with others."""
+    if not settings.shares_moments:
+        return None
+    return Sharing(settings.rank, settings.ranks, parallel.whole, parallel.total, sharded(model))
+
+
 def _descend(optimiser: Optimiser, settings: Settings, step: int) -> None:
     """A step along the gradient, summed over all processes."""
     if settings.ranks > 1:
-        parallel.add_up_(optimiser.grads)
+        parallel.add_up_(optimiser.common_grads)
     optimiser.clip(settings.max_norm)
     optimiser.step(learning_rate(step, settings))
-    if settings.shard_optimiser:
-        optimiser.values.copy_(parallel.whole(optimiser.stepped))
 
 
 def _signal(
@@ -172,7 +178,7 @@ def _signal(
     def of_half(half: Drawn) -> None:
         again(drawn=half)
         if settings.ranks > 1:
-            parallel.add_up_(state.optimiser.grads)
+            parallel.add_up_(state.optimiser.common_grads)
 
     return policy_snr(state.optimiser, split(drawn, settings.batch_size // 2), of_half)
 
