@@ -101,7 +101,7 @@ EDGES: dict[str, set[str]] = {
     },
     "bench": {
         "types", "streams", "config", "config_key", "build", "counting", "model", "objectives", "tasks",
-        "traits", "train", "results",
+        "traits", "train", "results", "experiment", "parallel", "state",
     },
 }  # fmt: skip
 

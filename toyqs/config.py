@@ -121,7 +121,7 @@ class RunConfig:
     gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
     runs_dir: str = "runs"  # where run folders, tables and figures go
     shard_optimiser: bool = False  # true: of torchrun's processes each keeps a part of the moments alone
-    fsdp: bool = False  # true: and a part of the weights of a transformer's layers, gathered while each runs
+    fsdp: bool = False  # true: and of a transformer's layers a part of the weights, gathered in use
     checkpoint_every: int = 0  # steps between checkpoints, from which a killed training goes on; 0: none
     eval_every: int = 0  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = 4096  # held-out sequences of the last evaluation

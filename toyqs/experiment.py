@@ -52,7 +52,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
             NLL where it was just measured.
     """
     clock = Clock(config.device)
-    training = _Training(config, seeds)
+    training = Training(config, seeds)
     settings, held_out = training.settings, training.held_out
     records = [_Records(config, seed) for seed in seeds]
     left = [checkpoint.read(record.folder) for record in records]
@@ -94,7 +94,7 @@ def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
 
     With fsdp that one can neither evaluate nor write the weights alone.
     """
-    training = _Training(config, seeds)
+    training = Training(config, seeds)
     folders = [Path(config.runs_dir) / config_key.run_key(config, seed) for seed in seeds]
     left = _Left(config, [checkpoint.read(folder) for folder in folders])
     if not config.fsdp:
@@ -105,7 +105,7 @@ def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
     training.weights()
 
 
-class _Training:
+class Training:
     """A stack's model and what trains it in this process."""
 
     def __init__(self, config: RunConfig, seeds: Sequence[int]) -> None:
