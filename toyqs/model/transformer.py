@@ -7,14 +7,15 @@ With q the query of the l-th symbol (from 0) of a branch at position t,
     softmax over (q·k_0 … q·k_t, q·k'_0 … q·k'_l)        position of the symbol: t + 1 + l
 
 is one softmax over both parts: neither a T × T(1 + L) mask nor a copy of the prefix is made. The model's own
-code runs; only its attention is this file's, registered with the library by name. Its products are dense, or
-on a GPU, where that is asked for, those with the prefix are FlexAttention's (flex.py).
+code runs; only its attention is this file's, registered with the library by name. The products are in
+branch_attention.py; on a GPU, where that is asked for, those with the prefix are FlexAttention's (flex.py).
 
 Needs the package transformers. Of the stack of seeds it takes one: S = 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from transformers import AttentionInterface, PretrainedConfig
 
 from toyqs.model import flex
 from toyqs.model.backbone import Backbone
+from toyqs.model.branch_attention import Block, to_all, to_prefix, visible_blocks
 from toyqs.model.decoder import Decoder
 from toyqs.model.frozen import Frozen
 from toyqs.model.sharding import Place
@@ -37,7 +39,7 @@ KeyValue = tuple[Tensor, Tensor]
 class Heard(NamedTuple):
     """One symbol that branches have consumed. The axes b, t, k of different symbols broadcast from 1."""
 
-    layers: tuple[KeyValue, ...]  # keys and values (b, H_kv, t, k, d) of every layer
+    layers: tuple[KeyValue, ...]  # keys and values (b, H_kv, 1, t, k, d) of every layer
     by: Tensor | None  # (b, t, k) bool, which branches consumed it; None: all
 
 
@@ -49,6 +51,9 @@ class Branches(NamedTuple):
     own: tuple[Heard, ...]  # its symbols so far
     position: Tensor  # (B, T, K) long, that of its next symbol; the size of the state
     context: Tensor  # (b, t) long, the position of the context's last token
+    # What these branches see of the prefix, by blocks of positions or, by FlexAttention, of branches; None:
+    # not looked up yet, or nothing was read.
+    seen: Sequence[Block] | BlockMask | None = None
 
 
 class TransformerBackbone(Backbone):
@@ -102,11 +107,11 @@ class TransformerBackbone(Backbone):
         branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
         rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
         position = state.position.expand(-1, *branches[1:])
-        by_blocks = self.flex and x.device.type in flex.DEVICES
-        told = _Step(state, branches, (_blocks if by_blocks else _beyond)(state, branches))
+        if state.prefix and (state.seen is None or state.position.shape != branches):
+            state = state._replace(seen=self._seen(state, branches))
+        told = _Step(state, branches)
         outputs, layers = self._run(rows, position.flatten(1), told)
-        unflat = tuple((k.unflatten(2, branches[1:]), v.unflatten(2, branches[1:])) for k, v in layers)
-        own = (*state.own, Heard(unflat, None))
+        own = (*state.own, Heard(layers, None))
         new = state._replace(own=own, position=(position + 1).expand(branches))
         return outputs.view(1, *branches, -1), new
 
@@ -124,7 +129,7 @@ class TransformerBackbone(Backbone):
         (places,) = index
         own = tuple(
             Heard(
-                tuple((_pick(k, places, 2), _pick(v, places, 2)) for k, v in heard.layers),
+                tuple((_pick(k, places, 3), _pick(v, places, 3)) for k, v in heard.layers),
                 None if heard.by is None else _pick(heard.by, places, 1),
             )
             for heard in state.own
@@ -139,6 +144,13 @@ class TransformerBackbone(Backbone):
         last = new.own[-1]._replace(by=live.squeeze(0))
         position = torch.where(live.squeeze(0), new.position, old.position)
         return new._replace(own=(*new.own[:-1], last), position=position)
+
+    def _seen(self, state: Branches, branches: tuple[int, ...]) -> Sequence[Block] | BlockMask:
+        """As `Branches` has it; B, T, K."""
+        keys = state.prefix[0][0]
+        if self.flex and keys.device.type in flex.DEVICES:
+            return flex.visible_blocks(state.visible, branches, keys.shape[2])
+        return visible_blocks(state.visible, branches[1], keys.shape[2], keys.dtype)
 
     def _run(
         self, rows: Tensor, positions: Tensor, step: _Step | None
@@ -165,26 +177,6 @@ class _Step(NamedTuple):
 
     state: Branches
     branches: tuple[int, ...]  # B, T, K
-    # What of the prefix is not visible: (b, 1, 1, t, 1, P), -inf there and else 0, or by blocks of what is;
-    # None: no prefix.
-    beyond: Tensor | BlockMask | None
-
-
-def _blocks(state: Branches, branches: tuple[int, ...]) -> BlockMask | None:
-    """The blocks of the prefix that are looked at, as `_Step` has them."""
-    if not state.prefix:
-        return None
-    return flex.visible_blocks(state.visible, branches, state.prefix[0][0].shape[2])
-
-
-def _beyond(state: Branches, _: tuple[int, ...]) -> Tensor | None:
-    """What is added to the scores of the prefix, as `_Step` has it."""
-    if not state.prefix:
-        return None
-    keys = state.prefix[0][0]
-    hidden = torch.arange(keys.shape[2], device=keys.device) >= state.visible.unsqueeze(-1)
-    added = keys.new_zeros(hidden.shape).masked_fill(hidden, float("-inf"))
-    return added[:, None, None, :, None]
 
 
 def _attend(
@@ -204,14 +196,19 @@ def _attend(
     Returns:
         (B, n, H, d), and None in place of the attention's weights.
     """
-    toyqs_kept[module.layer_idx] = key, value
     if toyqs_step is None:
+        toyqs_kept[module.layer_idx] = key, value
         grouped = query.shape[1] != key.shape[1]
         out = scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
         )
     else:
-        out = _attend_in_branches(query * scaling, (key, value), toyqs_step, module.layer_idx)
+        branches = toyqs_step.branches[1:]
+        # Rotary positions leave queries and keys in float32 under autocast.
+        query, key = (query * scaling).to(value.dtype), key.to(value.dtype)
+        key, value = (x.contiguous().unflatten(2, branches).unsqueeze(2) for x in (key, value))
+        toyqs_kept[module.layer_idx] = key, value
+        out = _attend_in_branches(query.contiguous(), (key, value), toyqs_step, module.layer_idx)
     return out.transpose(1, 2), None
 
 
@@ -219,37 +216,17 @@ def _attend_in_branches(rows: Tensor, last: KeyValue, step: _Step, layer: int) -
     """Scaled queries (B, H, T K, d) of the newest symbol, its own key and value -> (B, H, T K, d)."""
     (batch, time, thoughts), num_kv = step.branches, last[0].shape[1]
     query = rows.view(batch, num_kv, -1, time, thoughts, rows.shape[-1])  # heads that share keys are G
-    own = [(*heard.layers[layer], heard.by) for heard in step.state.own]
-    own.append((*(x.unflatten(2, (time, thoughts)) for x in last), None))
-    scores = [_own_scores(query, key, by) for key, _, by in own]
-    values = [value.unsqueeze(2) for _, value, _ in own]
-    if isinstance(step.beyond, BlockMask):
-        seen, total = flex.attend(rows, *step.state.prefix[layer], step.beyond)
-        scores.append(total.reshape(*query.shape[:-1], 1))
-        values.append(seen.reshape(query.shape))
-    elif step.beyond is not None:
-        keys, at_keys = step.state.prefix[layer]
-        prefix = (query.flatten(2, 4) @ keys.transpose(-1, -2)).view(*query.shape[:-1], -1)
-        scores.append(prefix + step.beyond)
-    together = torch.cat(scores, -1)
-    # Also under autocast, whose softmax on a CPU is as coarse as the scores.
-    precise = torch.promote_types(together.dtype, torch.float32)
-    weights = together.softmax(-1, dtype=precise).to(query.dtype)
-    at_own, at_prefix = weights.split((len(values), weights.shape[-1] - len(values)), -1)
-    # Taken apart by unbind: the gradient of a selection is as large as what it is taken from.
-    parts = zip(at_own.unsqueeze(-1).unbind(-2), values, strict=True)
-    out = sum(weight * value for weight, value in parts)
-    if isinstance(step.beyond, Tensor):
-        out = out + (at_prefix.flatten(2, 4) @ at_keys).view(query.shape)
+    symbols = [*(heard.layers[layer] for heard in step.state.own), last]
+    consumed = [*(heard.by for heard in step.state.own), None]
+    prefix = None
+    if isinstance(step.state.seen, BlockMask):
+        seen, total = flex.attend(rows, *step.state.prefix[layer], step.state.seen)
+        prefix = seen.view(query.shape), total.view(*query.shape[:-1], 1)
+    elif step.state.seen is not None:
+        keys, values = step.state.prefix[layer]
+        prefix = to_prefix(query, keys.to(values.dtype), values, step.state.seen)
+    out = to_all(query, symbols, consumed, prefix)
     return out.flatten(1, 2).flatten(2, 3)
-
-
-def _own_scores(query: Tensor, key: Tensor, by: Tensor | None) -> Tensor:
-    """Queries (B, H_kv, G, T, K, d) with one symbol's keys (b, H_kv, t, k, d) -> (B, H_kv, G, T, K, 1)."""
-    scores = (query * key.unsqueeze(2)).sum(-1)
-    if by is not None:
-        scores = scores.masked_fill(~by[:, None, None], float("-inf"))
-    return scores.unsqueeze(-1)
 
 
 AttentionInterface.register(ATTENTION, _attend)
