@@ -194,10 +194,9 @@ def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[s
     runs |= {(name, "and backward"): both(found[name]) for name in trained}
     times = {key: [] for key in runs}
     with flex_on_a_cpu():
-        for run in runs.values():  # compiles too
-            run()
         for _ in range(rounds):
             for key, run in runs.items():
+                run()  # as in a training, where a step follows its like, not another way's
                 times[key].append(seconds(run, device))
     lines = []
     for (name, what), taken in times.items():
