@@ -56,12 +56,21 @@ def test_zero_length_is_one_run_for_every_kind_of_thought():
     assert len({count_cost(control) for control in controls}) == 1
 
 
-def test_compute_matched_spends_the_compute_of_thinking():
-    config = thinking()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"base_lm_hidden_dim": 64},
+        {"base_lm_hidden_dim": 64, "trice_samples": 2, "train_nll_num": 1, "max_reasoning_len": 1},
+        {"base_lm_hidden_dim": 2, "reasoner_hidden_dim": 40},
+    ],
+)
+def test_compute_matched_spends_the_compute_of_thinking(changes):
+    config = thinking(**changes)
     matched = matched_controls(config, count_cost, count_parameters)["compute_matched"]
     spent, given = (count_cost(x).flops_per_step * x.max_steps for x in (config, matched))
-    plain = count_cost(matched).flops_per_step
-    assert abs(spent - given) <= plain * config.max_steps / 2
+    assert given == pytest.approx(spent, rel=0.05)
+    assert matched.max_steps > config.max_steps
 
 
 @pytest.mark.parametrize("reasoner", [40, 64, 100])

@@ -50,12 +50,17 @@ def matched_controls(
         Name -> settings, in the order of display.
     """
     plain = _plain(config)
-    ratio = max(1, round(cost(config).flops_per_step / cost(plain).flops_per_step))
-    controls = {"compute_matched": replace(plain, max_steps=ratio * config.max_steps)}
+    ratio = _rounded(cost(config).flops_per_step / cost(plain).flops_per_step)
+    controls = {"compute_matched": replace(plain, max_steps=round(ratio * config.max_steps))}
     if config.pretrained is not None:
         return controls
     width = matched_width(plain, parameters(config), parameters)
     return controls | {"param_matched": replace(plain, base_lm_hidden_dim=width)}
+
+
+def _rounded(ratio: float) -> float:
+    """To tenths, from ten on to ones: within a twentieth, and runs of about the same cost share a control."""
+    return max(1.0, round(ratio, 0 if ratio >= 10 else 1))
 
 
 def _plain(config: RunConfig) -> RunConfig:
