@@ -22,10 +22,9 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
         return
     size, parts = config.data_loader_batch_size, config.grad_acc * ranks
     if size % parts or size < 2 * ranks:
-        least = parts if parts >= 2 * ranks else 2 * ranks
         raise Refusal(
             f"data_loader_batch_size={size}: does not go evenly, two sequences or more, to {ranks} processes "
-            f"with grad_acc={config.grad_acc}; give a multiple of {least}"
+            f"with grad_acc={config.grad_acc}; give a multiple of {parts}, {max(parts, 2 * ranks)} or more"
         )
     if config.learned_reward:
         raise Refusal(
