@@ -73,6 +73,29 @@ def test_the_optimiser_moves_the_weights_that_the_library_s_code_uses() -> None:
     assert ours(x, positions).square().sum() < before
 
 
+def test_weights_that_were_lent_before_are_followed_where_they_go() -> None:
+    """Into an optimiser's buffer, to another precision, into a copy; and every backward pass counts."""
+    ours = decoder(CONFIGS["gpt2"])
+    x, positions = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(0)), torch.arange(4)[None]
+    with torch.no_grad():
+        first = ours(x, positions)
+    twin = copy.deepcopy(ours)
+    optimiser = Optimiser(ours)
+    gradients = []
+    for _ in range(2):
+        optimiser.zero()
+        ours(x, positions).square().sum().backward()
+        gradients.append(optimiser.grads.clone())
+    assert bool(gradients[0].any()) and torch.equal(*gradients)
+    optimiser.step(1e-2)
+    assert not torch.equal(ours(x, positions), first)
+    assert torch.equal(twin(x, positions), first)
+    torch.testing.assert_close(twin.double()(x.double(), positions).float(), first)
+    assert twin(x.double(), positions).requires_grad
+    twin.requires_grad_(False)
+    assert not twin(x.double(), positions).requires_grad
+
+
 def test_dropout_is_off() -> None:
     assert CONFIGS["gpt2"].attn_pdrop > 0.0
     ours = decoder(CONFIGS["gpt2"]).train()

@@ -27,6 +27,30 @@ from toyqs.model.sharding import Last, Owned, Place, Shards, shard
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
 
+class _Bare:
+    """A module's parameters without the seed axis, made once for as long as they stand where they stood.
+
+    That they are views is all that their graph notes, so gradients pass it in every step anew.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.named = module, dict(module.named_parameters())
+        self.places: list[tuple[int, bool]] = []
+        self.bare: dict[str, Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Bare:
+        return _Bare(copy.deepcopy(self.module, memo))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name -> tensor."""
+        places = [(weight.data_ptr(), weight.requires_grad) for weight in self.named.values()]
+        if places != self.places:
+            with torch.enable_grad():
+                self.bare = {name: weight.squeeze(0) for name, weight in self.named.items()}
+            self.places = places
+        return self.bare
+
+
 class Decoder(nn.Module):
     """A model of one of the `FAMILIES` up to its last norm, without token table, LM head and dropout."""
 
@@ -78,6 +102,7 @@ class Decoder(nn.Module):
         self._layers = lent_layers(code)
         for layer in self._layers.values():
             layer.recompute = recompute
+        self._bare = _Bare(self.weights)
         self._places: dict[str, tuple[dict[str, Any], str]] = {}  # name -> where its module keeps it
         self._gathered: frozenset[str] = frozenset()  # names of the weights that layers gather themselves
 
@@ -89,11 +114,9 @@ class Decoder(nn.Module):
             positions: (B or 1, n) long.
             told: goes to the attention function as it is.
         """
-        if self.frozen is None:
-            weights = {name: weight.squeeze(0) for name, weight in self.weights.named_parameters()}
-        else:
-            weights = self.frozen.tensors()
-        weights = {name: weight for name, weight in weights.items() if name not in self._gathered}
+        weights = self._bare.tensors() if self.frozen is None else self.frozen.tensors()
+        if self._gathered:
+            weights = {name: weight for name, weight in weights.items() if name not in self._gathered}
         inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
         coarse = torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast)
         with self._lending(weights), coarse:
@@ -134,7 +157,7 @@ class Decoder(nn.Module):
                     shard(one, place)
             layer.shards = Shards(owned, shapes, place.gather, last, self.autocast)
             gathered += [f"{path}.{name}" for name in shapes]
-        self._gathered = frozenset(gathered)
+        self._gathered, self._bare = frozenset(gathered), _Bare(self.weights)
         if self.frozen is not None:
             self.frozen.sharded = True
 
