@@ -20,7 +20,8 @@ from toyqs.train import accumulate, draws, with_thoughts
 def count_cost(config: RunConfig) -> Cost:
     """Parameters, FLOPs and recurrent steps of a run's training step, for one seed.
 
-    Products that gradient checkpointing takes a second time do not count, and branches' are counted dense.
+    Products that gradient checkpointing takes a second time do not count, and FlexAttention's are counted as
+    those of `branch_attention=dense`.
     What is shared out for want of memory is counted on the CPU.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training.

@@ -152,7 +152,7 @@ def _sharded(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
     """A run's model, cut to this process's part before it is on a GPU."""
     model = build_model(replace(config, device="cpu"), seeds)
     place = Place(parallel.rank(), parallel.ranks(), parallel.whole)
-    for module in list(model.modules()):
+    for module in model.modules():
         if isinstance(module, Backbone):
             module.shard(place)
     return model.to(config.device)

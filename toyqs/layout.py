@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from toyqs.numerics import LANES, part_of
+from toyqs.numerics import LANES, from_parts, part_of
 
 LARGE = 2**22  # parameters of a seed, from which on sums over them, and notes whose they are, are dear
 
@@ -25,9 +25,8 @@ class Sharing:
     ranks: int
     whole: Callable[[Tensor], Tensor]  # the processes' equal parts (n,) -> (ranks n,)
     total: Callable[[Tensor], Tensor]  # the sum over the processes
-    sharded: Mapping[str, torch.Size] = field(
-        default_factory=dict
-    )  # parameter here in part -> shape of the whole
+    # Parameters of which a part is here -> shape of the whole.
+    sharded: Mapping[str, torch.Size] = field(default_factory=dict)
 
 
 class Layout:
@@ -119,7 +118,7 @@ class Layout:
         shape = self.sharded.get(name)
         if self.sharing is None or shape is None:
             return part
-        return self.sharing.whole(part.flatten())[: shape.numel()].view(shape)
+        return from_parts(self.sharing.whole(part.flatten()), shape)
 
     def part(self, name: str, whole: Tensor) -> Tensor:
         """The other way round: the part (1, n) that is here, or all."""

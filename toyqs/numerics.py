@@ -87,3 +87,8 @@ def part_of(whole: Tensor, rank: int, ranks: int) -> Tensor:
     mine = flat[rank * len(part) : (rank + 1) * len(part)]
     part[: len(mine)] = mine
     return part
+
+
+def from_parts(parts: Tensor, shape: torch.Size) -> Tensor:
+    """The tensor of this shape whose parts, each of `part_of`, stand one after another (N n,)."""
+    return parts[: shape.numel()].view(shape)

@@ -36,9 +36,7 @@ class Optimiser:
         self.layout = layout = Layout(model, sharing)
         first = next(model.parameters()).detach()
         self.values, self.grads = first.new_zeros(layout.size), first.new_zeros(layout.size)
-        self.common_grads = self.grads[
-            layout.common
-        ]  # those that processes add up; parts' gradients are sums
+        self.common_grads = self.grads[layout.common]  # to be added up; those of parts are sums already
         self.stepped = [self.values[part] for part in layout.stepped]
         self.slopes = [self.grads[part] for part in layout.stepped]
         self.means = [torch.zeros_like(part) for part in self.stepped]

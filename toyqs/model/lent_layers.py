@@ -70,13 +70,9 @@ def _recomputed(
 
 def lent_layers(code: nn.Module) -> dict[str, Any]:
     """The layers of a model of the library's by their names, each now a `_Lent` one."""
-    layers = {name: module for name, module in code.named_modules() if _is_layer(module)}
+    modules = code.named_modules()
+    layers = {name: module for name, module in modules if isinstance(module, GradientCheckpointingLayer)}
     for module in layers.values():
         kind = type(module)
-        if not issubclass(kind, _Lent):
-            module.__class__ = type(kind.__name__, (_Lent, kind), {})
+        module.__class__ = type(kind.__name__, (_Lent, kind), {})
     return layers
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, GradientCheckpointingLayer)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from toyqs.model.layers import Stacked
-from toyqs.numerics import part_of
+from toyqs.numerics import from_parts, part_of
 
 Gather = Callable[[Tensor], Tensor]  # the processes' equal parts (n,) -> (N n,); its gradient is that of all
 
@@ -96,7 +96,7 @@ class Shards:
         columns = rows.split([part.numel() for part in parts], 1)
         wholes = {}
         for (name, shape), column in zip(self.shapes.items(), columns, strict=True):
-            whole = column.flatten()[: shape.numel()].view(shape)
+            whole = from_parts(column.flatten(), shape)
             wholes[name] = whole.bfloat16() if self.coarse and len(shape) > 1 else whole
         return wholes
 
@@ -157,5 +157,5 @@ def whole_parameters(model: nn.Module, gather: Gather) -> Iterator[tuple[str, Te
     for name, parameter in model.named_parameters():
         values = parameter.detach()
         if shape := shapes.get(name):
-            values = gather(values.flatten())[: shape.numel()].view(shape)
+            values = from_parts(gather(values.flatten()), shape)
         yield name, values
