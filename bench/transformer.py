@@ -31,6 +31,7 @@ from transformers import AutoConfig, AutoModel, DynamicCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.library import cache_name
 from bench.step import processor
 from toyqs.model import flex
 from toyqs.model.layers import initialise
@@ -99,25 +100,31 @@ def shared(of: TransformerBackbone, context: Tensor, symbols: Tensor) -> Tensor:
     return torch.stack(outputs, 1)
 
 
+def fresh_cache(model: Any) -> dict[str, DynamicCache]:
+    """Return an empty cache of the library's under the name that the model's call takes."""
+    return {cache_name(model): DynamicCache(config=model.config)}
+
+
 def diagonal(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
     """As `shared`: all positions at once under a mask."""
     num = len(context)
-    cache, positions = DynamicCache(config=model.config), torch.arange(num, device=context.device)
-    model(inputs_embeds=context[None], use_cache=True, past_key_values=cache)
+    cached, positions = fresh_cache(model), torch.arange(num, device=context.device)
+    model(inputs_embeds=context[None], use_cache=True, **cached)
     own = context.new_full((num, num), float("-inf")).fill_diagonal_(0.0)
     mask, outputs = context.new_full((num, num), float("-inf")).triu(1), []
     for place, symbol in enumerate(symbols.unbind(1)):
         mask = torch.cat([mask, own], 1)
         told = {"attention_mask": mask[None, None], "position_ids": (positions + 1 + place)[None]}
-        out = model(inputs_embeds=symbol[None], use_cache=True, past_key_values=cache, **told)
+        out = model(inputs_embeds=symbol[None], use_cache=True, **cached, **told)
         outputs.append(out.last_hidden_state[0])
     return torch.stack(outputs, 1)
 
 
 def one_by_one(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
     """As `shared`: the last position first, so that one cache serves all."""
-    cache = DynamicCache(config=model.config)
-    model(inputs_embeds=context[None], use_cache=True, past_key_values=cache)
+    cached = fresh_cache(model)
+    (cache,) = cached.values()
+    model(inputs_embeds=context[None], use_cache=True, **cached)
     outputs = torch.empty_like(symbols)
     beyond = 0  # what the cache holds after the position
     for position in reversed(range(len(context))):
@@ -126,7 +133,7 @@ def one_by_one(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
         beyond = symbols.shape[1] + 1
         for place in range(symbols.shape[1]):
             embedding = symbols[None, position, place, None]
-            out = model(inputs_embeds=embedding, use_cache=True, past_key_values=cache)
+            out = model(inputs_embeds=embedding, use_cache=True, **cached)
             outputs[position, place] = out.last_hidden_state[0, 0]
     return outputs
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.library import cache_name
+
 
 class GRUMemory:
     """One state (M, D) for M thoughts; it is its own output."""
@@ -75,7 +77,7 @@ class WholeSequences:
         parts = [list(part) for _, part in itertools.groupby(sequence, key=lambda row: row[0])]
         for part in parts:
             rows = torch.stack([x.expand(count, -1) for _, x in part], 1)
-            before = None if found is None else found.past_key_values
             read = self.model(part[0][0])
-            found = read(inputs_embeds=rows, past_key_values=before, use_cache=len(parts) > 1)
+            before = {} if found is None else {cache_name(read): found[cache_name(read)]}
+            found = read(inputs_embeds=rows, use_cache=len(parts) > 1, **before)
         return found.last_hidden_state[:, -1]
