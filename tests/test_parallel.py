@@ -204,7 +204,7 @@ def test_a_failing_process_ends_both_with_one_line(
     monkeypatch.setattr(experiment, "train", failing_train)
     monkeypatch.setattr(attempt.traceback, "print_exc", lambda: None)  # in a worker it goes to the log
     assert together(configured(tmp_path), [1], tmp_path / "err") == [1, 1]
-    (line,) = [x for x in (tmp_path / "err").read_text().splitlines() if "toyqs" in x]
+    (line,) = [x for x in (tmp_path / "err").read_text().splitlines() if x.startswith("toyqs: ")]
     assert "ValueError: no more (test_parallel.py:" in line
     assert ("rank 1 failed" in line) == (failing == 1)
 
