@@ -1,4 +1,4 @@
-"""setup.sh without a network: what it refuses, and that it never takes CUDA unasked."""
+"""setup.sh without a network: what it refuses, which versions it takes; it never takes CUDA unasked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pathlib import Path
 import pip
 import pytest
 
+from tests import locked
+
 ROOT = Path(__file__).resolve().parents[1]
+LOCKED = {name: next(iter(one.specifier)).version for name, one in locked.pins().items()}
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def home(tmp_path: Path) -> Path:
     """A fresh copy of what set-up reads; a space in its folder's name, and beside it stand-in programs."""
     folder = tmp_path / "a folder"
     folder.mkdir()
-    for name in ("setup.sh", "pyproject.toml"):
+    for name in ("setup.sh", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
     (tmp_path / "bin").mkdir()
     return folder
@@ -65,12 +68,12 @@ def empty_venv(home: Path) -> None:
     (site_packages / "pip").symlink_to(Path(pip.__file__).parent)
 
 
-def wheel(folder: Path, name: str, requires: str = "") -> None:
+def wheel(folder: Path, name: str, requires: str = "", version: str = "2.10.0") -> None:
     """A package with nothing in it."""
-    info = f"{name}-2.10.0.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.10.0\n"
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     metadata += f"Requires-Dist: {requires}\n" if requires else ""
-    with zipfile.ZipFile(folder / f"{name}-2.10.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
@@ -82,7 +85,7 @@ def test_help_says_how_and_does_nothing(home: Path) -> None:
     assert not (home / ".venv").exists()
 
 
-@pytest.mark.parametrize("arguments", [["prod"], ["dev", "now"], [""]])
+@pytest.mark.parametrize("arguments", [["prod"], ["dev", "now"], [""], ["newest", "dev"], ["dev newest"]])
 def test_unknown_arguments_are_refused(home: Path, arguments: list[str]) -> None:
     done = setup(home, *arguments)
     assert done.returncode == 2 and "unknown argument" in done.stderr
@@ -164,14 +167,59 @@ def test_a_gpu_gets_the_index_own_build_and_a_second_call_keeps_it(home: Path) -
     assert "keeping the torch that .venv has" in again.stdout
 
 
+@pytest.mark.parametrize(
+    ("versions", "torch", "numpy"),
+    [([], LOCKED["torch"], LOCKED["numpy"]), (["lowest"], "2.9", "1.26"), (["newest"], "2.13.9", None)],
+)
+def test_the_versions_are_those_that_were_asked_for(
+    home: Path, versions: list[str], torch: str, numpy: str | None
+) -> None:
+    """Of torch here; of what comes after it, in what pip is held to."""
+    for version in ("2.8", "2.9", "2.10.0", LOCKED["torch"], "2.13.9", "2.14"):
+        wheel(home.parent, "torch", version=version)
+    empty_venv(home)
+    stand_in(home, "nvidia-smi", "exit 9")
+    done = setup(home, *versions, PIP_FIND_LINKS=str(home.parent))
+    assert f"installing a CPU build, torch=={torch}\n" in done.stdout
+    held = (home / ".venv" / "toyqs-constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"torch==={torch}" in held and not [line for line in held if line.startswith("nvidia")]
+    pins = [line.partition(" ;")[0] for line in held if line.startswith("numpy==")]
+    assert (f"numpy=={numpy}" in pins) if numpy else held == [f"torch==={torch}"]
+
+
+def test_a_torch_in_range_is_kept_and_newest_asks_for_a_newer_one(home: Path) -> None:
+    wheel(home.parent, "torch")
+    empty_venv(home)
+    stand_in(home, "nvidia-smi", "exit 9")
+    assert "no torch==2.9 to be had: looking" in setup(home, "lowest", PIP_FIND_LINKS=str(home.parent)).stdout
+    wheel(home.parent, "torch", version="2.11.0")
+    kept = setup(home, PIP_FIND_LINKS=str(home.parent)).stdout
+    assert "keeping the torch that .venv has" in kept and "installing a CPU build" not in kept
+    newer = setup(home, "newest", PIP_FIND_LINKS=str(home.parent)).stdout
+    assert "installing a CPU build, torch==2.11.0\n" in newer
+    again = setup(home, "newest", PIP_FIND_LINKS=str(home.parent)).stdout
+    assert "keeping the torch that .venv has" in again
+
+
 @pytest.mark.skipif(
-    Path(sys.prefix) != ROOT / ".venv", reason="this Python is not the one that setup.sh made"
+    Path(sys.prefix) != ROOT / ".venv" or (ROOT / ".venv").is_symlink(),
+    reason="this Python is not the one that setup.sh made here",
 )
 def test_all_in_place_is_seen_at_once() -> None:
     stamp = ROOT / ".venv" / "toyqs-setup"
     before = stamp.stat().st_mtime_ns
-    for arguments in ([], ["dev"]):
-        command = ["bash", str(ROOT / "setup.sh"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        assert "all is in place" in done.stdout
+    _, _, versions = stamp.read_text(encoding="utf-8").split()
+    if versions == "newest":
+        pytest.skip("what is newest, only the package index knows")
+    for mode in ([], ["dev"]):
+        words = [*mode, *([] if versions == "locked" else [versions])]
+        done = subprocess.run(
+            ["bash", str(ROOT / "setup.sh"), *words],
+            env=os.environ | {"PYTHON": "none"},  # so that it stops where it would install
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert "all is in place" in done.stdout, done.stderr
     assert stamp.stat().st_mtime_ns == before
