@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import backbones, tiny
+from tests import backbones, locked, tiny
 from toyqs import workers
 
 torch.set_num_threads(1)
@@ -68,6 +68,20 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["toyqs.attempt"])
     monkeypatch.setattr(workers, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make no warning an error, whatever pyproject.toml says, where the versions are not the locked ones."""
+    if locked.departures():
+        config.addinivalue_line("filterwarnings", "default")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say so."""
+    if found := locked.departures():
+        terminalreporter.write_line(
+            f"Not the locked versions, so no warning was an error: {'; '.join(found)}"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
