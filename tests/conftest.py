@@ -7,13 +7,19 @@ GRU and one on each of the transformers; of these the default run takes a few, t
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from tests import backbones, locked, tiny
+from tests import locked
+
+if locked.departures():  # as pytest_configure below, already for what is imported here
+    warnings.simplefilter("default")
+
+from tests import backbones, tiny
 from toyqs import workers
 
 torch.set_num_threads(1)
