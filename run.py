@@ -11,7 +11,7 @@ if __name__ == "__main__":  # importing takes seconds, in which Ctrl-C comes as 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from toyqs.compose import compose_jobs, prepare, refuse  # noqa: E402
+from toyqs.sweep import compose, torchrun  # noqa: E402
 
 exit_codes: list[int] = []  # of the calls below, which are several where a launcher does job by job
 
@@ -20,9 +20,9 @@ exit_codes: list[int] = []  # of the calls below, which are several where a laun
 def job(given: DictConfig | list[DictConfig | Exception]) -> None:
     """One run with its controls, or with the local launcher all of a sweep's."""
     exit_codes.append(1)
-    configs, exit_codes[-1] = compose_jobs(given if isinstance(given, list) else [given])
+    configs, exit_codes[-1] = compose.compose_jobs(given if isinstance(given, list) else [given])
     if configs:
-        from toyqs.sweep import main  # noqa: PLC0415, slow: a refusal need not wait for it
+        from toyqs.sweep.main import main  # noqa: PLC0415, slow: a refusal need not wait for it
 
         exit_codes[-1] = max(exit_codes[-1], main(configs, sweep=isinstance(given, list)))
 
@@ -30,7 +30,7 @@ def job(given: DictConfig | list[DictConfig | Exception]) -> None:
 if __name__ == "__main__":
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        prepare(sys.argv[1:])
+        torchrun.prepare(sys.argv[1:])
         job()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would only meet Python's end
@@ -41,5 +41,5 @@ if __name__ == "__main__":
     except Exception as error:
         if exit_codes:  # a job's own failure, not a way of typing
             raise
-        exit_codes.append(refuse(error))
+        exit_codes.append(compose.refuse(error))
     sys.exit(max(exit_codes, default=0))

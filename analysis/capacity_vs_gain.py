@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import drawing
-from analysis.choosing import BASE, one_per_place, setting_line, thinking_cells
-from analysis.findings import (
+from toyqs.evidence import marks, style
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.findings import (
     GAIN_HEADING,
     LINE,
     NLL_HEADING,
@@ -28,9 +28,8 @@ from analysis.findings import (
     gain_lines,
     loss_lines,
 )
-from analysis.gathering import Product, run_script
-from toyqs import plotting
-from toyqs.cells import Cell
+from toyqs.evidence.script import Product, run_script
+from toyqs.evidence.selection import BASE, one_per_place, setting_line, thinking_cells
 
 DESCRIPTION = """\
 Draw base width (logarithmic) against the held-out NLL of every arm, and against what thinking gains
@@ -59,13 +58,13 @@ def capacity(runs: Path, cells: Sequence[Cell]) -> Product:
 
 def _figure(findings: Sequence[Finding]) -> Figure:
     cells = [found.cell for found in findings]
-    figure = plotting.new_figure(12, 5.6)
+    figure = style.new_figure(12, 5.6)
     left, right = figure.subplots(1, 2)
     arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
     loss = _draw(left, arms, cells, [found.losses for found in findings])
     gain = _draw(right, arms, cells, [found.gains for found in findings])
-    drawing.fit_losses([left], loss, floor)
-    added = drawing.fit_gains([right], "y", gain)
+    marks.fit_losses([left], loss, floor)
+    added = marks.fit_gains([right], "y", gain)
     if floor is not None:
         left.axhline(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
     right.axhline(0, color="black", linewidth=1, zorder=1)
@@ -78,7 +77,7 @@ def _figure(findings: Sequence[Finding]) -> Figure:
     right.set(
         ylabel=f"gain, nats{added}", title="Gain of thinking over each control (above 0: thinking is better)"
     )
-    drawing.legend(figure, loss, floor is not None)
+    marks.legend(figure, loss, floor is not None)
     figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
     return figure
 
@@ -90,11 +89,11 @@ def _draw(
     widths = np.array([cell.settings[BASE] for cell in cells], dtype=float)
     apart = np.diff(np.log2(widths)).min() if len(cells) > 1 else 1.0
     shown = {}
-    for arm, shift in zip(arms, drawing.offsets(len(arms), 0.66 * min(apart, 1.0)), strict=True):
+    for arm, shift in zip(arms, marks.offsets(len(arms), 0.66 * min(apart, 1.0)), strict=True):
         having = [(width, found[arm]) for width, found in zip(widths, values, strict=True) if arm in found]
         if having:
             shown[arm] = [seeds for _, seeds in having]
-            drawing.draw_arm(axes, arm, [width * 2**shift for width, _ in having], shown[arm])
+            marks.draw_arm(axes, arm, [width * 2**shift for width, _ in having], shown[arm])
     axes.set_xscale("log", base=2)
     axes.set_xticks(widths, [f"{width:g}" for width in widths])
     axes.set_xticks([], minor=True)

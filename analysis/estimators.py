@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs import plotting
+from toyqs.evidence import style
 
 DESCRIPTION = """\
 Draw the table of `python bench/estimators.py -o estimators.csv`: for each estimator and number of thoughts K
@@ -39,8 +39,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if Path(given.o).suffix not in {".png", ".svg", ".pdf"}:
             raise ValueError(f"-o {given.o}: the ending chooses the format; give .png, .svg or .pdf")
         table = read(given.table)
-        with plotting.style():
-            plotting.save(figure(table), given.o)
+        with style.style():
+            style.save(figure(table), given.o)
     except (OSError, ValueError) as error:
         print(f"estimators.py: {error}", file=sys.stderr)
         return 2
@@ -71,7 +71,7 @@ def figure(table: pd.DataFrame) -> Figure:
     Args:
         table: from `read`.
     """
-    drawn = plotting.new_figure(13.5, 5.5)
+    drawn = style.new_figure(13.5, 5.5)
     panels = drawn.subplots(1, 3)
     for place, (name, rows) in enumerate(table.groupby("estimator", sort=False)):
         look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}

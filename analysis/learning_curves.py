@@ -15,8 +15,13 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import drawing
-from analysis.choosing import (
+from toyqs.evidence import marks, style
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.findings import LINE, NLL_HEADING, arm_names, find, floor_of, loss_lines
+from toyqs.evidence.gain import interval
+from toyqs.evidence.rows import held_out
+from toyqs.evidence.script import Product, run_script
+from toyqs.evidence.selection import (
     BASE,
     Refusal,
     differing,
@@ -26,12 +31,6 @@ from analysis.choosing import (
     telling_apart,
     thinking_cells,
 )
-from analysis.curves import held_out
-from analysis.findings import LINE, NLL_HEADING, arm_names, find, floor_of, loss_lines
-from analysis.gathering import Product, run_script
-from toyqs import plotting
-from toyqs.cells import Cell
-from toyqs.evidence import interval
 
 DESCRIPTION = """\
 Draw the held-out NLL of every arm against the training step (logarithmic), a panel for each cell: thin
@@ -103,7 +102,7 @@ def _means(cell: Cell, keys: Sequence[str], curves: Curves) -> pd.DataFrame:
 def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]) -> Figure:
     across = len(cells) if len(cells) <= 3 else 2 if len(cells) == 4 else 3 if len(cells) <= 9 else 4
     down = math.ceil(len(cells) / across)
-    figure = plotting.new_figure(12, 1.2 + (3.0 if down > 1 else 4.4) * down)
+    figure = style.new_figure(12, 1.2 + (3.0 if down > 1 else 4.4) * down)
     panels = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
     arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
     for axes, cell, found in zip(panels, cells, curves, strict=False):
@@ -121,13 +120,13 @@ def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]
     for axes in panels[: len(cells)][-across:]:
         axes.set_xlabel("training steps (log scale)")
     figure.supylabel("held-out NLL, nats per counted position", fontsize=11)
-    drawing.legend(figure, [arm for arm in arms if any(arm in found for found in curves)], floor is not None)
+    marks.legend(figure, [arm for arm in arms if any(arm in found for found in curves)], floor is not None)
     figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
     return figure
 
 
 def _draw(axes: Axes, arm: str, curves: Mapping[int, pd.Series]) -> None:
-    colour = plotting.arm_colour(arm)
+    colour = style.arm_colour(arm)
     # one line with gaps instead of many lines: a sweep has hundreds of seeds
     gaps = pd.concat([pd.concat([curve, pd.Series({math.nan: math.nan})]) for curve in curves.values()])
     axes.plot(gaps.index, gaps, color=colour, linewidth=0.7, alpha=0.45)

@@ -18,14 +18,15 @@ from matplotlib.lines import Line2D
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import drawing
-from analysis.choosing import Refusal, setting_line, spelled, telling_apart, thinking_cells
-from analysis.curves import by_step
-from analysis.findings import LINE, Finding, estimate, find
-from analysis.gathering import Product, run_script
-from toyqs import plotting
-from toyqs.cells import Cell
-from toyqs.evidence import Interval, onset
+from toyqs.evidence import marks as drawing
+from toyqs.evidence import style
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.findings import LINE, Finding, estimate, find
+from toyqs.evidence.gain import Interval, onset
+from toyqs.evidence.rows import by_step
+from toyqs.evidence.script import Product, run_script
+from toyqs.evidence.selection import Refusal, setting_line, telling_apart, thinking_cells
+from toyqs.evidence.text import spelled
 
 DESCRIPTION = """\
 Draw for every objective in a folder, and every number of thoughts K, what thinking gains over zero-length
@@ -181,7 +182,7 @@ def _plus_minus(found: Interval, form: str) -> str:
 def _figure(lines: Sequence[Line], cells: Sequence[Cell]) -> Figure:
     rows = list(dict.fromkeys(line.name for line in lines))
     numbers = sorted({line.number for line in lines})
-    figure = plotting.new_figure(13, 1.8 + (0.25 + 0.12 * len(numbers)) * len(rows))
+    figure = style.new_figure(13, 1.8 + (0.25 + 0.12 * len(numbers)) * len(rows))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
     shift = dict(zip(numbers, drawing.offsets(len(numbers), BAND), strict=True))
     colours = {number: SHADES[min(place, len(SHADES) - 1)] for place, number in enumerate(numbers)}

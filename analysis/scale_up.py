@@ -12,13 +12,22 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.choosing import BASE, Refusal, choose, place_of, setting_line, telling_apart, thinking_cells
-from analysis.findings import GAIN_HEADING, LINE, Finding, estimate, find, gain_lines
-from analysis.gathering import Parser, read_cells
-from analysis.typing_commands import Size, command
-from toyqs.cells import Cell
-from toyqs.evidence import MATCHED, verdict
-from toyqs.refusal import Refusal as SettingRefusal
+from toyqs.config.errors import Refusal as SettingRefusal
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.decision import verdict
+from toyqs.evidence.findings import GAIN_HEADING, LINE, Finding, estimate, find, gain_lines
+from toyqs.evidence.gain import MATCHED
+from toyqs.evidence.script import Parser, read_cells
+from toyqs.evidence.selection import (
+    BASE,
+    Refusal,
+    choose,
+    place_of,
+    setting_line,
+    telling_apart,
+    thinking_cells,
+)
+from toyqs.sweep.spelling import Size, command
 
 DESCRIPTION = """\
 Print the cells of a GRU sweep in which thinking gained most over its controls, paired by seed, and for each

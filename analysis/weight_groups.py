@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import drawing
-from analysis.choosing import BASE, Refusal, one_per_place, place_of, setting_line, spelled, thinking_cells
-from analysis.findings import GAIN_HEADING, LINE, Finding, arm_names, arm_table, find, gain_lines
-from analysis.gathering import Product, run_script
-from toyqs import plotting
-from toyqs.cells import Cell
+from toyqs.evidence import marks, style
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.findings import GAIN_HEADING, LINE, Finding, arm_names, arm_table, find, gain_lines
+from toyqs.evidence.script import Product, run_script
+from toyqs.evidence.selection import BASE, Refusal, one_per_place, place_of, setting_line, thinking_cells
+from toyqs.evidence.text import spelled
 
 DESCRIPTION = """\
 Draw what thinking gains over each control (every seed's point, means and 95 % t-intervals) under each
@@ -92,7 +92,7 @@ def _figure(findings: Sequence[Finding]) -> Figure:
     cells, labels, facets = [found.cell for found in findings], _labels(findings), _facets(findings)
     widths, betas = (sorted({cell.settings[key] for cell in cells}) for key in FACET)
     arms = arm_names(arm for found in findings for arm in found.gains)
-    figure = plotting.new_figure(12, 1.4 + (0.6 + 0.5 * len(labels)) * len(widths))
+    figure = style.new_figure(12, 1.4 + (0.6 + 0.5 * len(labels)) * len(widths))
     grid = figure.subplots(len(widths), len(betas), squeeze=False, sharey=True, sharex=True)
     shown: dict[str, list[pd.Series]] = {}
     for row, width in zip(grid, widths, strict=True):
@@ -100,10 +100,10 @@ def _figure(findings: Sequence[Finding]) -> Figure:
             _draw(axes, facets.get((width, beta), []), labels, arms, shown)
             axes.set_title(f"base width {spelled(width)}, {BETA} {spelled(beta)}")
         row[0].set_ylabel(GROUPS)
-    added = drawing.fit_gains(grid.flat, "x", shown)
+    added = marks.fit_gains(grid.flat, "x", shown)
     for axes in grid[-1]:
         axes.set_xlabel(f"gain of thinking, nats{added}")
-    drawing.legend(figure, arms)
+    marks.legend(figure, arms)
     figure.suptitle(f"{textwrap.fill(setting_line(cells), 140)}\n{LETTERS}", fontsize=12)
     return figure
 
@@ -117,10 +117,10 @@ def _draw(
 ) -> None:
     """Draw one panel, and add what it has of each arm to `shown`."""
     rows = {labels.index(found.cell.settings[GROUPS]): found for found in facet}
-    for arm, shift in zip(arms, drawing.offsets(len(arms), BAND), strict=True):
+    for arm, shift in zip(arms, marks.offsets(len(arms), BAND), strict=True):
         having = [row for row, found in rows.items() if arm in found.gains]
         values = [rows[row].gains[arm] for row in having]
-        drawing.draw_arm(axes, arm, [row + shift for row in having], values, sideways=True)
+        marks.draw_arm(axes, arm, [row + shift for row in having], values, sideways=True)
         shown.setdefault(arm, []).extend(values)
     for row, label in enumerate(labels):
         word = rows[row].verdict if row in rows else "not run"

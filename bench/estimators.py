@@ -20,10 +20,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs.objectives.family import family
+from toyqs.files import write_text
 from toyqs.objectives.objective import Thinking
+from toyqs.objectives.registry import family
 from toyqs.objectives.reinforce import MultiSample, Reinforce
-from toyqs.results import write_text
 from toyqs.types import Batch, Trace
 
 THOUGHTS = 6

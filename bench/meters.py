@@ -18,14 +18,17 @@ from unittest.mock import patch
 
 import torch
 
+from toyqs.training import batches
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.step import processor
-from toyqs import train
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.objectives.family import member
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.objectives.registry import member
+from toyqs.training import loop
 
 SEEDS = [0, 1, 2, 3]
 TEMPERED: dict[str, Any] = {"temperature_scale": "spread", "entropy_encouragement_coef": 0.0}
@@ -65,14 +68,14 @@ def shares(config: RunConfig) -> tuple[float, float, float]:
     """
     config = resolved(config)
     model, settings = build_model(config, SEEDS), build_settings(config)
-    data = train.draws(config.task, SEEDS, settings, next(model.parameters()))
+    data = batches.draws(config.task, SEEDS, settings, next(model.parameters()))
     often, seldom, kind = Spent(), Spent(), member(config)
     with (
         patch.object(kind, "meters", often.clocked(kind.meters)),
-        patch.object(train, "_signal", seldom.clocked(train._signal)),
+        patch.object(loop, "_signal", seldom.clocked(loop._signal)),
     ):
         begun = time.process_time()
-        train.train(model, build_objective(config), data, settings, lambda step, values: None)
+        loop.train(model, build_objective(config), data, settings, lambda step, values: None)
         whole = time.process_time() - begun
     bare = whole - often.seconds - seldom.seconds  # a signal's own meters count twice: never too cheap
     return bare / settings.steps, often.seconds / bare, seldom.seconds / bare

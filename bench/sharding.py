@@ -24,11 +24,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.step import processor
-from toyqs import parallel
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.experiment import Training
-from toyqs.state import State
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.experiment.stack import Training
+from toyqs.training import distributed
+from toyqs.training.state import State
 
 WAYS: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -69,11 +69,11 @@ def megabytes(what: str) -> float:
 
 def work(way: str, width: int, layers: int) -> None:
     """One of the processes: train, and let the last of them say what it took."""
-    if parallel.rank():
-        next(parallel.jobs())
+    if distributed.rank():
+        next(distributed.jobs())
     else:
-        parallel.announce("cpu", way)
-    parallel.whole(torch.zeros(1))  # loads what shares tensors
+        distributed.announce("cpu", way)
+    distributed.whole(torch.zeros(1))  # loads what shares tensors
     before = megabytes("VmRSS")
     training = Training(configured(way, width, layers), [0])
     begun = 0.0
@@ -83,7 +83,7 @@ def work(way: str, width: int, layers: int) -> None:
         if step == 1:
             begun = time.perf_counter()
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        if step == STEPS and parallel.rank() == parallel.ranks() - 1:
+        if step == STEPS and distributed.rank() == distributed.ranks() - 1:
             seconds = (time.perf_counter() - begun) / (STEPS - 1)
             held, most = megabytes("VmRSS") - before, megabytes("VmHWM") - before
             print(f"{way:<30}{held:>10.0f} MB{most:>10.0f} MB{seconds:>9.2f} s", flush=True)

@@ -1,6 +1,6 @@
 """What a training step costs per seed, by the number of seeds trained side by side on one core.
 
-`python bench/stacks.py` prints the figures behind STACK_SIZES in toyqs/plan.py.
+`python bench/stacks.py` prints the figures behind STACK_SIZES in toyqs/sweep/plan.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.step import processor
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.counting import count_cost
-from toyqs.train import draws, train
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.training.batches import draws
+from toyqs.training.loop import train
 
 SIZES = (1, 2, 4, 8, 16)
 

@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import reference
 from bench.reference import Recipe, Reference
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.config import RunConfig
-from toyqs.train import accumulate, draws, train
-from toyqs.traits import widths
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.run_config import RunConfig, widths
+from toyqs.training.batches import draws
+from toyqs.training.loop import accumulate, train
 from toyqs.types import Batch
 
 TOLERANCE = 1e-10  # of a gradient, in float64

@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.library import cache_name
 from bench.step import processor
-from toyqs.model import flex
+from toyqs.model.backbones import flex_attention as flex
+from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.layers import initialise
-from toyqs.model.transformer import TransformerBackbone
 
 TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5}  # of outputs, in float64; Llama's norms compute in float32
 COARSE = 1e-4  # of outputs on a GPU, in float32: FlexAttention's kernels add up in nothing finer

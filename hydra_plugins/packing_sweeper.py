@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
-from toyqs.packing import pack
+from toyqs.sweep.packing import pack
 
 
 class PackingSweeper(BasicSweeper):
-    """All combinations of the values typed, packed by `toyqs.packing.pack`."""
+    """All combinations of the values typed, packed by `toyqs.sweep.packing.pack`."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:

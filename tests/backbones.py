@@ -15,7 +15,7 @@ from torch import Tensor
 
 from toyqs.model import latent_reasoner
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.streams import stream
+from toyqs.rng import stream
 from toyqs.types import Context, Thoughts, Trace
 
 TRANSFORMERS = ("gpt2", "llama")

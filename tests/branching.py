@@ -16,8 +16,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.layers import initialise
-from toyqs.model.transformer import TransformerBackbone
 
 WIDTH = 16
 _ROTARY = {

@@ -20,7 +20,7 @@ if locked.departures():  # as pytest_configure below, already for what is import
     warnings.simplefilter("default")
 
 from tests import backbones, tiny
-from toyqs import workers
+from toyqs.sweep import scheduler
 
 torch.set_num_threads(1)
 
@@ -72,8 +72,8 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes forked from one that has imported what they need, where no test is of their start."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # a process with more threads is better not forked
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toyqs.attempt"])
-    monkeypatch.setattr(workers, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+    context.set_forkserver_preload(["toyqs.sweep.worker"])
+    monkeypatch.setattr(scheduler, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
 
 
 def pytest_configure(config: pytest.Config) -> None:

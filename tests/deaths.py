@@ -20,11 +20,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from toyqs import sweep  # noqa: E402
-from toyqs.cells import load_cells  # noqa: E402
-from toyqs.config import RunConfig  # noqa: E402
-from toyqs.config_key import resolved  # noqa: E402
-from toyqs.counting import count_cost  # noqa: E402
+from toyqs.config.builders.cost import count_cost  # noqa: E402
+from toyqs.config.resolve import resolved  # noqa: E402
+from toyqs.config.run_config import RunConfig  # noqa: E402
+from toyqs.evidence.cells import load_cells  # noqa: E402
+from toyqs.sweep import main  # noqa: E402
 
 SMALL: dict[str, Any] = {
     "base_lm_hidden_dim": 2,
@@ -74,7 +74,7 @@ def deaths(folder: str) -> list[str]:
         process = os.fork()
         if not process:
             die_somewhere_new(folder, set(found), tell)
-            os._exit(sweep.main([config]))
+            os._exit(main.main([config]))
         os.close(tell)
         _, status = os.waitpid(process, 0)
         with os.fdopen(hear) as pipe:

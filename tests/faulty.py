@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from toyqs import attempt  # noqa: E402
-from toyqs.config import RunConfig  # noqa: E402
-from toyqs.config_key import run_key  # noqa: E402
-from toyqs.cost import Cost  # noqa: E402
+from toyqs.config.identity import run_key  # noqa: E402
+from toyqs.config.run_config import RunConfig  # noqa: E402
+from toyqs.sweep import worker  # noqa: E402
+from toyqs.training.flops import Cost  # noqa: E402
 
 
 def _raise(error: BaseException) -> None:
@@ -37,7 +37,7 @@ ENDS: dict[str, Callable[[], None]] = {
     "memory": lambda: _raise(MemoryError()),
 }
 
-train = attempt.run_stack
+train = worker.run_stack
 
 
 def faulty(
@@ -60,7 +60,7 @@ def faulty(
     train(config, seeds, cost, report)
 
 
-attempt.run_stack = faulty  # worker processes import this file too, as their main module
+worker.run_stack = faulty  # worker processes import this file too, as their main module
 
 if __name__ == "__main__":
     run = ROOT / "run.py"

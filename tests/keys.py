@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from toyqs.config import RunConfig
-from toyqs.config_key import run_key
+from toyqs.config.identity import run_key
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.rev_prog import RevProg
 
 BASE = replace(RunConfig(), max_steps=100)

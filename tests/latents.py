@@ -14,9 +14,8 @@ from torch import Tensor
 
 from tests import tiny
 from tests.reference import Weights, mix
-from toyqs.config import RunConfig
+from toyqs.config.run_config import RunConfig, mixing_of
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.traits import mixing_of
 from toyqs.types import focus, thinking_positions
 
 NODES = 16

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.memories import GRUMemory, WholeSequences
-from toyqs.config import RunConfig
-from toyqs.traits import mixing_of
+from toyqs.config.run_config import RunConfig, mixing_of
 
 
 class Prediction(NamedTuple):

@@ -7,10 +7,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
 
-from toyqs.build import build_model
-from toyqs.config import RunConfig
-from toyqs.config_key import settings
-from toyqs.results import write_json
+from toyqs.config.builders.model import build_model
+from toyqs.config.identity import settings
+from toyqs.config.run_config import RunConfig
+from toyqs.files import write_json
 
 
 def written(folder: Path, config: RunConfig, model: nn.Module | None = None) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bench import reference, step
 from bench.reference import Prediction, Recipe, Reference
-from toyqs.build import build_model
-from toyqs.config import RunConfig
+from toyqs.config.builders.model import build_model
+from toyqs.config.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 

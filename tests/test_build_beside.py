@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.tiny import config
-from toyqs.build import assemble
-from toyqs.config_key import run_key
-from toyqs.counting import count_cost
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.builders.model import assemble
+from toyqs.config.identity import run_key
 
 TEMPERED = {"objective": "listwise"}
 

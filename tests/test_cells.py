@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from toyqs.cells import Cell, load_cells, name_of, write_cell
-from toyqs.results import write_json
+from toyqs.evidence.cells import Cell, load_cells, name_of, write_cell
+from toyqs.files import write_json
 
 SETTINGS = {"task": "rev_prog", "task.k": 3, "base_lm_hidden_dim": 4, "policy_loss_beta": 1.0, "info": ""}
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from tests import killing
-from toyqs import attempt, checkpoint
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.cost import Cost
-from toyqs.experiment import run_stack
-from toyqs.plan import Stack
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.experiment import checkpoint
+from toyqs.experiment.stack import run_stack
+from toyqs.sweep import worker
+from toyqs.sweep.plan import Stack
+from toyqs.training.flops import Cost
 
 COST = Cost(1, 2, 3.0, 4.0)
 SMALL: dict[str, Any] = {
@@ -64,8 +66,8 @@ def folder_of(config: RunConfig, seed: int) -> Path:
     return Path(config.runs_dir) / run_key(config, seed)
 
 
-def attempted(config: RunConfig, seeds: list[int]) -> attempt.Outcome:
-    return attempt.attempt(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
+def attempted(config: RunConfig, seeds: list[int]) -> worker.Outcome:
+    return worker.attempt(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
 
 
 def differences(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from toyqs.config import TASKS, RunConfig
+from toyqs.config.run_config import TASKS, RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 Experiment = Callable[[RunConfig], int]
@@ -24,9 +24,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., obje
     """Runs run.py in this process, in an empty folder, with another experiment; returns the exit code."""
 
     def type_words(*words: str, experiment: Experiment = lambda config: 0) -> object:
-        stub = ModuleType("toyqs.sweep")
+        stub = ModuleType("toyqs.sweep.main")
         stub.main = lambda configs, sweep: max(map(experiment, configs))  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "toyqs.sweep", stub)
+        monkeypatch.setitem(sys.modules, "toyqs.sweep.main", stub)
         monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
         for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):
             monkeypatch.setenv(name, "")

@@ -12,13 +12,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.logbook import LINES, Line, jobs
-from toyqs.checks import backbone
-from toyqs.compose import compose_checked, compose_jobs, prepare, refusal_of
-from toyqs.config import RunConfig, register
-from toyqs.config_key import resolved
+from toyqs.config.checks import backbone
+from toyqs.config.errors import Refusal
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig, register
 from toyqs.model.roles import WeightGroups, all_weight_groups
-from toyqs.packing import pack
-from toyqs.refusal import Refusal
+from toyqs.sweep.compose import compose_checked, compose_jobs
+from toyqs.sweep.hydra_errors import refusal_of
+from toyqs.sweep.packing import pack
+from toyqs.sweep.torchrun import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 # What begins from a pretrained model needs one: tests/test_pretrained_preset.py.

@@ -11,9 +11,10 @@ import pytest
 
 from tests.keys import BASE, OTHER, Text, key, same
 from tests.run_folders import written
-from toyqs import config_key, finished, pretrained
-from toyqs.config import TASKS, RunConfig
-from toyqs.config_key import ADDED, OUTSIDE_KEY, run_key, settings
+from toyqs.assets import pretrained
+from toyqs.config import finished_run, identity
+from toyqs.config.identity import ADDED, run_key, settings
+from toyqs.config.run_config import OUTSIDE_KEY, TASKS, RunConfig
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OTHER)
 def test_what_matters_changes_the_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finished, "identity", lambda folder: f"content of {folder}")
+    monkeypatch.setattr(finished_run, "identity", lambda folder: f"content of {folder}")
     base = BESIDE.get(name, {})
     assert not same(base, base | {name: OTHER[name]})
 
@@ -75,9 +76,7 @@ def test_a_setting_added_later_leaves_old_names_alone(name: str, monkeypatch: py
     found = settings(replace(BASE, task=task), 0)[name]
     assert found == ADDED[name], "a default changes only with RESULTS_VERSION"
     before = key(task=task)
-    monkeypatch.setattr(
-        config_key, "settings", lambda *a: {k: v for k, v in settings(*a).items() if k != name}
-    )
+    monkeypatch.setattr(identity, "settings", lambda *a: {k: v for k, v in settings(*a).items() if k != name})
     assert key(task=task) == before
 
 
@@ -104,7 +103,7 @@ def test_seeds_differ() -> None:
 def test_key_is_sixteen_hex_digits_and_the_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key()
     assert re.fullmatch("[0-9a-f]{16}", before)
-    monkeypatch.setattr(config_key, "RESULTS_VERSION", config_key.RESULTS_VERSION + 1)
+    monkeypatch.setattr(identity, "RESULTS_VERSION", identity.RESULTS_VERSION + 1)
     assert key() != before
 
 

@@ -6,11 +6,12 @@ from dataclasses import fields, replace
 
 import pytest
 
-from toyqs.build import count_parameters
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.controls import matched_controls, matched_width, unmatched_controls
-from toyqs.counting import count_cost
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.builders.model import count_parameters
+from toyqs.config.controls import matched_controls, matched_width, unmatched_controls
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
 
 
 def thinking(**changes: object) -> RunConfig:

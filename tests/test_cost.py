@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.build import build_objective, build_settings, count_parameters
-from toyqs.config import RunConfig
-from toyqs.counting import count_cost
-from toyqs.train import accumulate, draws
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.builders.model import count_parameters
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.run_config import RunConfig
+from toyqs.training.batches import draws
+from toyqs.training.loop import accumulate
 
 V, T, THINKING = tiny.SYMBOLS, 4, 2
 

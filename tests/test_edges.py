@@ -1,4 +1,4 @@
-"""The house: who may import whom."""
+"""The plan of the tree: which room may import which, and which packages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,182 +14,81 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Who may import what of the project. A name stands for its files: `model` for all of toyqs/model/,
-# `model.roles` for that file alone; files of one folder may import one another.
+# A room is a file or a folder directly below toyqs/, or one of the folders and scripts beside it.
+# Each room may import the rooms of its line, and nothing else of the project.
 EDGES: dict[str, set[str]] = {
     "types": set(),
-    "streams": set(),
     "numerics": set(),
-    "layout": {"numerics"},
-    "optim": {"layout"},
-    "cost": set(),
-    "model": {"types", "streams", "numerics"},
-    "objectives": {"types", "numerics"},
-    "cache": set(),
-    "smollm2": {"cache"},
-    "pretrained": {"smollm2"},
-    "tasks": {"types", "cache", "pretrained"},
-    "config": {"tasks", "model.roles"},
-    "traits": {"config", "model.roles", "objectives"},
-    "finished": {"config"},
-    "idle": {"config", "objectives", "traits"},
-    "config_key": {"config", "finished", "from_checkpoint", "idle", "model.roles", "pretrained", "traits"},
-    "refusal": set(),
-    "from_checkpoint": {"config", "pretrained", "traits"},
-    "checks": {
-        "build_kept", "config", "config_key", "finished", "from_checkpoint", "idle", "model",
-        "objectives", "parallel", "pretrained", "refusal", "streams", "traits",
-    },
-    "presets": set(),
-    "compose": {"config", "config_key", "checks", "follow", "parallel", "presets", "refusal"},
-    "controls": {"config", "cost", "objectives", "traits"},
-    "signal": {"optim"},
-    "drawn": {"types"},
-    "hard": {"types", "numerics", "objectives"},
-    "references": {"types", "numerics"},
-    "settings": {"streams"},
-    "parallel": set(),
-    "follow": {"experiment", "parallel"},
-    "state": {"layout", "optim", "references"},
-    "clock": set(),
-    "train": {
-        "layout", "model.sharding", "optim", "parallel", "types", "streams", "objectives", "drawn", "hard",
-        "references", "settings", "signal", "state",
-    },
-    "evaluate": {"types", "streams", "objectives", "hard"},
-    "build_beside": {"config", "model", "objectives", "traits"},
-    "build_backbone": {"config", "model", "pretrained", "traits"},
-    "build_pretrained": {"config", "model", "pretrained"},
-    "build": {
-        "types", "streams", "build_backbone", "build_beside", "build_pretrained", "config", "traits", "model",
-        "objectives", "settings", "tasks", "train", "evaluate",
-    },
-    "build_kept": {"build", "config", "config_key", "finished", "model", "references", "traits"},
-    "answers": {
-        "types", "streams", "build", "build_kept", "config", "config_key", "finished", "model", "refusal",
-        "results", "tasks", "traits",
-    },
-    "counting": {"config", "build", "build_kept", "cost", "drawn", "settings", "train"},
-    "results": set(),
-    "checkpoint": {"config", "config_key", "results"},
-    "evidence": set(),
-    "cells": {"results"},
-    "plotting": {"results"},
-    "tracking": set(),
-    "report": {"results", "evidence", "plotting"},
-    "experiment": {
-        "types", "streams", "config", "config_key", "build", "build_kept", "cost", "curve", "drawn", "model",
-        "train",
-        "evaluate", "results", "tracking", "checkpoint", "clock", "numerics", "parallel", "state",
-    },
-    "curve": {"clock", "evaluate", "settings", "tracking", "types"},
-    "packing": set(),
-    "locks": {"results"},
-    "plan": {"config", "config_key", "checks", "controls", "build", "cost", "counting"},
-    "progress": {"plan"},
-    "attempt": {"checkpoint", "config_key", "experiment", "locks", "parallel", "plan", "results"},
-    "workers": {"attempt", "config_key", "locks", "parallel", "plan", "progress", "results"},
-    "overview": {"evidence", "report", "results"},
-    "sweep": {
-        "attempt", "build", "config", "config_key", "cells", "cost", "plan", "pretrained", "progress",
-        "workers", "results", "report", "overview",
-    },
-    "hydra_plugins": {"packing"},
-    "run": {"compose", "sweep"},
-    "analysis": {
-        "results", "evidence", "cells", "plotting", "report",
-        "config", "checks", "config_key", "refusal", "traits",  # of scale_up, which types commands
-    },
-    "bench": {
-        "types", "streams", "config", "config_key", "build", "counting", "model", "objectives", "tasks",
-        "traits", "train", "results", "experiment", "parallel", "state",
-    },
-}  # fmt: skip
-
-# Which packages beyond the standard library each may import; a file of a folder may have a line of its own.
-PACKAGES: dict[str, set[str]] = {
-    "types": {"torch"},
-    "streams": {"torch"},
-    "numerics": {"torch"},
-    "layout": {"torch"},
-    "optim": {"torch"},
-    "cost": {"torch"},
-    "model": {"torch"},
-    "model.decoder": {"torch", "transformers"},
-    "model.lent_layers": {"torch", "transformers"},
-    "model.transformer": {"torch", "transformers"},
-    "objectives": {"torch"},
-    "cache": set(),
-    "smollm2": {"torch", "transformers"},
-    "pretrained": {"huggingface_hub", "safetensors", "torch"},
-    "tasks": {"datasets", "numpy", "tokenizers", "torch"},  # the text of a hub, and a checkpoint's tokens
-    "config": {"hydra", "omegaconf"},
-    "traits": set(),
-    "idle": set(),
-    "config_key": set(),
-    "refusal": set(),
-    "from_checkpoint": set(),
-    "finished": set(),
-    "checks": {"torch"},  # whether the device asked for is there
-    "signal": {"torch"},
-    "presets": {"omegaconf"},
-    "compose": {"hydra", "omegaconf"},
-    "controls": set(),
-    "drawn": {"torch"},
-    "hard": {"torch"},
-    "train": {"torch"},
-    "settings": set(),
-    "parallel": {"torch"},
-    "follow": set(),
-    "state": {"torch"},
-    "clock": {"torch"},
-    "checkpoint": {"torch"},
-    "evaluate": {"torch"},
-    "build_beside": set(),
-    "build": {"torch"},
-    "build_backbone": {"transformers"},
-    "build_pretrained": {"torch"},
-    "build_kept": {"safetensors", "torch"},
-    "answers": {"numpy", "scipy", "torch"},
-    "answers.harness": {"lm_eval", "torch"},
-    "counting": {"torch"},
-    "references": {"torch"},
-    "results": {"pandas"},
-    "evidence": {"numpy", "pandas", "scipy"},
-    "cells": {"pandas"},
-    "plotting": {"matplotlib", "numpy"},
-    "tracking": {"wandb"},
-    "report": {"matplotlib", "numpy", "pandas"},
-    "curve": {"torch"},
-    "experiment": {"safetensors", "torch"},
-    "packing": set(),
-    "locks": {"filelock"},
-    "plan": set(),
-    "progress": {"tqdm"},
-    "attempt": set(),
-    "workers": set(),
-    "overview": {"pandas"},
-    "sweep": {"pandas"},
-    "hydra_plugins": {"hydra", "omegaconf"},
-    "run": {"hydra", "omegaconf"},
-    "analysis": {"matplotlib", "numpy", "pandas", "scipy"},
-    "bench": {"torch", "transformers"},  # the latter: bench/transformer.py
+    "rng": set(),
+    "files": set(),
+    "assets": set(),
+    "tasks": {"assets", "types"},
+    "objectives": {"numerics", "types"},
+    "model": {"numerics", "rng", "types"},
+    "training": {"model", "numerics", "objectives", "rng", "types"},
+    "config": {"assets", "model", "objectives", "rng", "tasks", "training"},
+    "evidence": {"files"},
+    "experiment": {"config", "files", "model", "numerics", "rng", "training", "types"},
+    "answers": {"assets", "config", "files", "model", "rng", "types"},
+    "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
+    "run": {"sweep"},
+    "hydra_plugins": {"sweep"},
+    "analysis": {"config", "evidence", "sweep"},  # the first and the last: scale_up.py, which types commands
+    "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 
-# Slow to import and asked for rarely, or not installed as a rule -> the files that load them at once.
+# Inside config/: each part may import the parts of the lines above its own.
+CONFIG_ORDER = (
+    {"errors", "run_config"},
+    {"resolve", "inactive", "finished_run", "controls"},
+    {"identity", "builders"},
+    {"checks"},
+)
+
+# What each room may import beyond the standard library; some files have a line of their own.
+PACKAGES: dict[str, set[str]] = {
+    "types": {"torch"},
+    "numerics": {"torch"},
+    "rng": {"torch"},
+    "files": set(),
+    "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
+    "tasks": {"numpy", "tokenizers", "torch"},
+    "objectives": {"torch"},
+    "model": {"torch"},
+    "model.backbones": {"torch", "transformers"},
+    "training": {"torch"},
+    "config": {"hydra", "omegaconf"},
+    "config.builders": {"safetensors", "torch", "transformers"},
+    "config.checks": {"torch"},  # whether the device asked for is there
+    "evidence": {"matplotlib", "numpy", "pandas", "scipy"},
+    "experiment": {"safetensors", "torch", "wandb"},
+    "answers": {"numpy", "scipy", "torch"},
+    "answers.harness": {"lm_eval", "torch"},
+    "sweep": {"filelock", "hydra", "omegaconf", "pandas", "tqdm"},
+    "run": {"hydra", "omegaconf"},
+    "hydra_plugins": {"hydra", "omegaconf"},
+    "analysis": {"matplotlib", "numpy", "pandas", "scipy"},
+    "bench": {"torch", "transformers"},
+}
+
+# Slow to import and asked for rarely, or not installed as a rule -> the files that import them at their head.
 ONLY_INSIDE_FUNCTIONS = {
-    "transformers": {"model.decoder", "model.lent_layers", "model.transformer", "bench.transformer"},
+    "transformers": {
+        *(f"model.backbones.{name}" for name in ("decoder", "functional_layers", "transformer")),
+        "bench.transformer",
+    },
     "lm_eval": {"answers.harness"},
     **{name: set() for name in ("datasets", "huggingface_hub", "tokenizers", "wandb")},
 }
-# These files of the house are themselves imported inside functions alone, but by one another.
+# These files of the project are themselves imported inside functions alone, but by one another.
 LAZY_MODULES = {
-    "toyqs.model.lent_layers": {"toyqs.model.decoder"},
-    "toyqs.model.decoder": {"toyqs.model.transformer"},
-    "toyqs.model.transformer": {"bench.transformer"},
+    "toyqs.model.backbones.functional_layers": {"toyqs.model.backbones.decoder"},
+    "toyqs.model.backbones.decoder": {"toyqs.model.backbones.transformer"},
+    "toyqs.model.backbones.transformer": {"bench.transformer"},
     "toyqs.answers.harness": set(),
 }
 
+MOST_LEVELS = 7
 SOURCE_PARTS = ("run.py", "toyqs", "analysis", "bench", "hydra_plugins")
 
 
@@ -199,19 +99,21 @@ def sources(root: Path) -> list[Path]:
     return sorted(f for f in files if f.is_file())
 
 
-def unit(module: str) -> str:
-    """The name under which a module stands in the tables: toyqs.model.gru -> model."""
+def room(module: str) -> str:
+    """The room that a module stands in: toyqs.model.core -> model."""
     parts = module.split(".")
     return parts[1] if parts[0] == "toyqs" and len(parts) > 1 else parts[0]
 
 
 def packages(module: str) -> set[str]:
-    """What a module may import beyond the standard library."""
-    return PACKAGES.get(module.removeprefix("toyqs."), PACKAGES.get(unit(module), set()))
+    """What a module may import beyond the standard library: the longest line of PACKAGES that names it."""
+    parts = module.removeprefix("toyqs.").split(".")
+    lines = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((PACKAGES[line] for line in lines if line in PACKAGES), set())
 
 
 def early(target: str, source: str) -> bool:
-    """Whether a module that must be loaded inside functions is, by its importer's line, not."""
+    """Whether a module that has to be imported inside functions is not, by the line it stands in."""
     top, inner = target.partition(".")[0], source.removeprefix("toyqs.")
     if top in ONLY_INSIDE_FUNCTIONS:
         return inner not in ONLY_INSIDE_FUNCTIONS[top]
@@ -219,7 +121,7 @@ def early(target: str, source: str) -> bool:
 
 
 def module_name(path: Path, root: Path) -> str:
-    """toyqs/model/gru.py -> toyqs.model.gru; a package's __init__ stands for the package."""
+    """toyqs/model/core.py -> toyqs.model.core; a package's __init__ stands for the package."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -249,12 +151,18 @@ def is_module(name: str, root: Path) -> bool:
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
-def allowed(target: str, source: str) -> bool:
+def config_level(module: str) -> int:
+    """The line of CONFIG_ORDER that a module of config/ stands in."""
+    part = module.split(".")[2] if module.count(".") > 1 else ""
+    return next((level for level, parts in enumerate(CONFIG_ORDER) if part in parts), -1)
+
+
+def allowed(source: str, target: str) -> bool:
     """Whether one module of the project may import another."""
-    if unit(target) == unit(source):
-        return True
-    inner = target.removeprefix("toyqs.")
-    return any(inner == edge or inner.startswith(f"{edge}.") for edge in EDGES[unit(source)])
+    if room(source) == room(target) == "config":
+        part = [module.split(".")[2:3] for module in (source, target)]
+        return part[0] == part[1] or config_level(source) > config_level(target) >= 0
+    return room(source) == room(target) or room(target) in EDGES[room(source)]
 
 
 def bad_edges(root: Path) -> list[str]:
@@ -262,7 +170,7 @@ def bad_edges(root: Path) -> list[str]:
     found = []
     for path in sources(root):
         source = module_name(path, root)
-        if source != "toyqs" and unit(source) not in EDGES:
+        if source != "toyqs" and room(source) not in EDGES:
             found.append(f"{source}: has no line in the tables of tests/test_edges.py")
             continue
         for target, lazy in imported(path, root):
@@ -270,7 +178,7 @@ def bad_edges(root: Path) -> list[str]:
             if top in sys.stdlib_module_names:
                 continue
             if top in {"toyqs", "run", "analysis", "bench", "tests"}:
-                good = source != "toyqs" and allowed(target, source)
+                good = source != "toyqs" and allowed(source, target)
             else:
                 good = top in packages(source)
             if not good or (early(target, source) and not lazy):
@@ -278,44 +186,75 @@ def bad_edges(root: Path) -> list[str]:
     return found
 
 
+def arrows(root: Path) -> dict[str, set[str]]:
+    """Room -> the rooms that it really imports."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in sources(root):
+        source = module_name(path, root)
+        targets = (target for target, _ in imported(path, root) if target.partition(".")[0] == "toyqs")
+        found[room(source)] |= {room(target) for target in targets} - {room(source)}
+    return found
+
+
+def levels(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The rooms from those that import nothing up; each imports rooms of lower levels only."""
+    sorter = graphlib.TopologicalSorter(graph)
+    sorter.prepare()
+    found = []
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        found.append(sorted(ready))
+        sorter.done(*ready)
+    return found
+
+
 def test_every_import_is_in_the_tables() -> None:
     assert bad_edges(ROOT) == []
 
 
-def test_the_tables_name_the_same_parts_and_have_no_cycle() -> None:
-    assert set(EDGES) == {name for name in PACKAGES if "." not in name}
-    assert all(
-        (ROOT / "toyqs" / name.replace(".", "/")).with_suffix(".py").is_file()
-        for name in PACKAGES
-        if "." in name
-    )
-    graph = {part: {edge.split(".")[0] for edge in edges} for part, edges in EDGES.items()}
-    assert set().union(*graph.values()) <= set(graph)
-    graphlib.TopologicalSorter(graph).prepare()
+def test_the_plan_has_no_circle_and_no_line_that_nothing_uses() -> None:
+    """`pytest -rP tests/test_edges.py` prints the plan."""
+    assert set(EDGES) == {name.partition(".")[0] for name in PACKAGES}
+    graph = arrows(ROOT)
+    found = levels(graph)
+    for number, names in enumerate(found):
+        for name in names:
+            print(f"{number}  {name} -> {', '.join(sorted(graph[name])) or 'nothing'}")
+    print(f"{sum(map(len, graph.values()))} arrows between {len(EDGES)} rooms on {len(found)} levels")
+    assert {name: graph[name] for name in EDGES} == EDGES
+    assert len(found) <= MOST_LEVELS
 
 
 @pytest.mark.parametrize(
     ("path", "line", "edge"),
     [
-        ("toyqs/model/a.py", "import toyqs.objectives.policy", "toyqs.model.a -> toyqs.objectives.policy"),
-        ("toyqs/model/gru.py", "from ..tasks.task import Task", "toyqs.model.gru -> toyqs.tasks.task"),
-        ("toyqs/model/gru.py", "def f():\n    import toyqs.train", "toyqs.model.gru -> toyqs.train"),
-        ("toyqs/config.py", "from toyqs.model import layers", "toyqs.config -> toyqs.model.layers"),
-        ("toyqs/config.py", "import toyqs.model", "toyqs.config -> toyqs.model"),
-        ("toyqs/results.py", "import torch", "toyqs.results -> torch"),
-        ("toyqs/tracking.py", "import wandb", "toyqs.tracking -> wandb"),
-        ("toyqs/model/gru.py", "def f():\n    import transformers", "toyqs.model.gru -> transformers"),
-        ("toyqs/build_backbone.py", "import transformers", "toyqs.build_backbone -> transformers"),
+        ("toyqs/model/a.py", "import toyqs.objectives.losses", "toyqs.model.a -> toyqs.objectives.losses"),
+        ("toyqs/model/a.py", "from ..tasks.task import Task", "toyqs.model.a -> toyqs.tasks.task"),
+        ("toyqs/model/a.py", "def f():\n    import toyqs.training", "toyqs.model.a -> toyqs.training"),
+        ("toyqs/model/a.py", "def f():\n    import transformers", "toyqs.model.a -> transformers"),
         (
-            "toyqs/build_backbone.py",
-            "from toyqs.model.transformer import TransformerBackbone",
-            "toyqs.build_backbone -> toyqs.model.transformer",
+            "toyqs/model/a.py",
+            "from toyqs.model.backbones import decoder",
+            "toyqs.model.a -> toyqs.model.backbones.decoder",
         ),
-        ("toyqs/model/core.py", "from toyqs.model import decoder", "toyqs.model.core -> toyqs.model.decoder"),
-        ("toyqs/__init__.py", "from toyqs import train", "toyqs -> toyqs.train"),
+        ("toyqs/tasks/a.py", "from toyqs.model import layers", "toyqs.tasks.a -> toyqs.model.layers"),
+        ("toyqs/tasks/a.py", "import toyqs.model", "toyqs.tasks.a -> toyqs.model"),
+        ("toyqs/training/a.py", "from toyqs.config import errors", "toyqs.training.a -> toyqs.config.errors"),
+        ("toyqs/config/resolve.py", "from . import checks", "toyqs.config.resolve -> toyqs.config.checks"),
+        ("toyqs/config/errors.py", "from . import identity", "toyqs.config.errors -> toyqs.config.identity"),
+        ("toyqs/config/builders/a.py", "import transformers", "toyqs.config.builders.a -> transformers"),
+        ("toyqs/config/checks/a.py", "import transformers", "toyqs.config.checks.a -> transformers"),
+        (
+            "toyqs/config/builders/a.py",
+            "from toyqs.model.backbones.transformer import TransformerBackbone",
+            "toyqs.config.builders.a -> toyqs.model.backbones.transformer",
+        ),
+        ("toyqs/evidence/rows.py", "import torch", "toyqs.evidence.rows -> torch"),
+        ("toyqs/experiment/a.py", "import wandb", "toyqs.experiment.a -> wandb"),
+        ("toyqs/__init__.py", "from toyqs.training import loop", "toyqs -> toyqs.training.loop"),
         ("analysis/curve.py", "from torch import Tensor", "analysis.curve -> torch"),
         ("analysis/curve.py", "from toyqs import model", "analysis.curve -> toyqs.model"),
-        ("run.py", "import toyqs.train as t", "run -> toyqs.train"),
+        ("run.py", "import toyqs.training.loop as t", "run -> toyqs.training.loop"),
         ("toyqs/novel.py", "x = 1", "toyqs.novel: has no line in the tables of tests/test_edges.py"),
     ],
 )  # fmt: skip
@@ -327,13 +266,14 @@ def test_a_planted_bad_import_is_found(tmp_path: Path, path: str, line: str, edg
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("toyqs/model/gru.py", "import math, torch\nfrom .layers import Linear\nfrom toyqs import types"),
-        ("toyqs/config.py", "from toyqs.model import roles\nfrom toyqs.model.roles import ROLES"),
-        ("toyqs/tracking.py", "def f():\n    import wandb"),
-        ("toyqs/build_backbone.py", "def f():\n    import transformers, toyqs.model.transformer"),
-        ("toyqs/model/decoder.py", "import torch, transformers"),
-        ("toyqs/model/transformer.py", "import transformers\nfrom toyqs.model import decoder"),
-        ("analysis/curve.py", "import pandas as pd\nfrom toyqs import plotting, results"),
+        ("toyqs/model/a.py", "import math, torch\nfrom .layers import Linear\nfrom toyqs import types"),
+        ("toyqs/config/resolve.py", "from toyqs.model import roles\nfrom .errors import Refusal"),
+        ("toyqs/config/checks/a.py", "from toyqs.config import identity, resolve"),
+        ("toyqs/experiment/a.py", "def f():\n    import wandb"),
+        ("toyqs/config/builders/a.py", "def f():\n    import transformers, toyqs.model.backbones.decoder"),
+        ("toyqs/model/backbones/decoder.py", "import torch, transformers"),
+        ("toyqs/model/backbones/transformer.py", "import transformers\nfrom . import decoder"),
+        ("analysis/curve.py", "import pandas as pd\nfrom toyqs.evidence import rows, style"),
     ],
 )  # fmt: skip
 def test_a_good_import_is_let_through(tmp_path: Path, path: str, line: str) -> None:
@@ -342,27 +282,38 @@ def test_a_good_import_is_let_through(tmp_path: Path, path: str, line: str) -> N
 
 
 def plant(root: Path, path: str, text: str) -> None:
-    """A small copy of the house's outline with one file written into it."""
-    outline = ["toyqs/types.py", "toyqs/train.py", "toyqs/results.py", "toyqs/plotting.py"]
-    outline += [
-        "toyqs/model/layers.py",
-        "toyqs/model/roles.py",
-        "toyqs/model/decoder.py",
-        "toyqs/model/transformer.py",
-        "toyqs/objectives/policy.py",
-        "toyqs/tasks/task.py",
+    """A small copy of the tree's outline with one file written into it."""
+    outline = {
+        "config": ("checks/a", "errors", "identity", "resolve"),
+        "evidence": ("rows", "style"),
+        "model": ("layers", "roles", "backbones/decoder", "backbones/transformer"),
+        "objectives": ("losses",),
+        "tasks": ("task",),
+        "training": ("loop",),
+    }
+    names = [
+        "toyqs/types.py",
+        *(f"toyqs/{folder}/{name}.py" for folder in outline for name in outline[folder]),
     ]
-    for name in [*outline, path]:
+    for name in [*names, path]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / path).write_text(text, encoding="utf-8")
 
 
+def test_a_circle_between_rooms_is_found() -> None:
+    with pytest.raises(graphlib.CycleError):
+        levels({"model": {"tasks"}, "tasks": {"assets"}, "assets": {"model"}})
+
+
 def test_a_run_of_a_gru_never_loads_transformers() -> None:
-    code = "import sys, run, toyqs.sweep, toyqs.workers; sys.exit('transformers' in sys.modules)"
+    code = "import sys, run, toyqs.sweep.main, toyqs.sweep.scheduler; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_reading_rows_and_drawing_them_never_loads_torch() -> None:
-    code = "import sys, toyqs.cells, toyqs.report; sys.exit(not {'torch', 'wandb'}.isdisjoint(sys.modules))"
+    code = (
+        "import sys, toyqs.evidence.cells, toyqs.evidence.comparison;"
+        "sys.exit(not {'torch', 'wandb'}.isdisjoint(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

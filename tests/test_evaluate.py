@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
-from toyqs.build import build_model, thought_sizes
-from toyqs.config import RunConfig
-from toyqs.evaluate import evaluate, information
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import thought_sizes
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.streams import ThoughtSizes, stream, thought_noise
+from toyqs.rng import ThoughtSizes, stream, thought_noise
+from toyqs.training.evaluation import evaluate, information
 from toyqs.types import Batch, focus, thinking_positions
 
 SIZE, THOUGHTS = 5, 3

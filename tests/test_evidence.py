@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from toyqs.evidence import interval, onset, reasoning_gain, verdict
+from toyqs.evidence.decision import verdict
+from toyqs.evidence.gain import interval, onset, reasoning_gain
 
 
 def arm(values, seeds=None):

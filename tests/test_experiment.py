@@ -10,14 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from toyqs.build import build_model, build_settings
-from toyqs.config import RunConfig
-from toyqs.config_key import RESULTS_VERSION, resolved, run_key
-from toyqs.cost import Cost
-from toyqs.evaluate import evaluate
-from toyqs.experiment import draw_held_out, run_stack
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import build_settings
+from toyqs.config.identity import RESULTS_VERSION, run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.experiment.stack import draw_held_out, run_stack
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
+from toyqs.training.evaluation import evaluate
+from toyqs.training.flops import Cost
 
 COST = Cost(1, 2, 3.0, 4.0)
 TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests import faulty, killing, warm
-from toyqs import sweep
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.sweep import main
 
 SEEDS = [1, 2]
 SMALL: dict[str, Any] = {
@@ -89,7 +90,7 @@ def test_jobs_that_fail_in_every_way(
     notes = tmp_path / "trained again"
     monkeypatch.setenv("TRAINED", str(notes))
     capsys.readouterr()
-    assert sweep.main([configured(width, runs) for width in WIDTHS]) == 0
+    assert main.main([configured(width, runs) for width in WIDTHS]) == 0
     again = Counter(notes.read_text().split())
     assert again == Counter(key for width in (*FAULTS, BLOCKED) for key in keys(width))
     assert "4 of 16 runs are complete already" in capsys.readouterr().out
@@ -106,6 +107,6 @@ def rows(folder: Path) -> dict[str, dict[str, Any]]:
 
 def undisturbed(folder: Path) -> killing.Whole:
     """The same runs, trained in this process."""
-    assert sweep.main([configured(width, folder / "runs") for width in WIDTHS]) == 0
+    assert main.main([configured(width, folder / "runs") for width in WIDTHS]) == 0
     found = killing.found_in(folder)
     return found._replace(files={name for name in found.files if not name.startswith(("cells", "reports"))})

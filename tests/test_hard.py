@@ -13,16 +13,17 @@ from tests import reference, tiny
 from tests.checks.checking import accepted, refused
 from tests.objectives.test_hard import alone
 from tests.test_train import quick, same, trained
-from toyqs.build import build_objective, build_settings, thought_sizes
-from toyqs.config import RunConfig
-from toyqs.config_key import run_key
-from toyqs.controls import unmatched_controls
-from toyqs.evaluate import evaluate
-from toyqs.hard import choose, entropy_of, hardest
+from toyqs.config.builders.training import build_objective, build_settings, thought_sizes
+from toyqs.config.controls import unmatched_controls
+from toyqs.config.identity import run_key
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.streams import ThoughtSizes, stream, thought_noise
+from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.tasks.hidden_markov import HiddenMarkov
-from toyqs.train import accumulate, draws
+from toyqs.training.batches import draws
+from toyqs.training.evaluation import evaluate
+from toyqs.training.hard_positions import choose, entropy_of, hardest
+from toyqs.training.loop import accumulate
 from toyqs.types import Batch
 
 HARD = {"think_at": "hard"}

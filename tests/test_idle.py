@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.keys import OTHER, same
-from toyqs import pretrained
-from toyqs.config_key import ADDED
+from toyqs.assets import pretrained
+from toyqs.config.identity import ADDED
 from toyqs.tasks.rev_prog import RevProg
 
 

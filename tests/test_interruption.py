@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests import killing, warm
-from toyqs import sweep
-from toyqs.attempt import is_settled
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.sweep import main
+from toyqs.sweep.worker import is_settled
 
 WIDTHS, SEEDS = (4, 5, 6, 7), [1, 2]
 SMALL: dict[str, Any] = {
@@ -67,7 +67,7 @@ def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
     assert told == [f"{count} of 8 runs are complete already" for count in (first, second)]
     configs = [replace(RunConfig(), **SMALL, base_lm_hidden_dim=width, seed=SEEDS) for width in WIDTHS]
     whole = tmp_path / "whole"
-    assert sweep.main([resolved(replace(x, runs_dir=str(whole / "runs"), processes=1)) for x in configs]) == 0
+    assert main.main([resolved(replace(x, runs_dir=str(whole / "runs"), processes=1)) for x in configs]) == 0
     assert killing.differences(killing.found_in(tmp_path), killing.found_in(whole)) == []
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import deaths, killing, warm
-from toyqs import sweep
-from toyqs.locks import claim
+from toyqs.sweep import main
+from toyqs.sweep.locks import claim
 
 SEED = 3
 LONG = (
@@ -60,7 +60,7 @@ def test_a_death_at_any_touch_of_a_file(tmp_path: Path) -> None:
     for name in ("metrics", "owner", "config", "model", "summary", "cells/", "reports/"):
         assert any(name in touch for touch in touches), name
     assert len(touches) == len(set(touches)) >= 20
-    assert sweep.main([deaths.configured(str(whole / "runs"))]) == 0
+    assert main.main([deaths.configured(str(whole / "runs"))]) == 0
     assert killing.differences(killing.found_in(died), killing.found_in(whole)) == []
 
 

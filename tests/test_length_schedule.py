@@ -15,13 +15,14 @@ from torch import Tensor
 from tests import tiny
 from tests.checks.checking import accepted, refused
 from tests.test_train import quick, same, trained
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.config import RunConfig
-from toyqs.config_key import run_key
-from toyqs.counting import count_cost
-from toyqs.drawn import shortened
-from toyqs.experiment import run_stack
-from toyqs.train import accumulate, draws, train
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.identity import run_key
+from toyqs.config.run_config import RunConfig
+from toyqs.experiment.stack import run_stack
+from toyqs.training.batches import draws, shortened
+from toyqs.training.loop import accumulate, train
 
 UP, DOWN = {"length_schedule": "short_to_long"}, {"length_schedule": "long_to_short"}
 KINDS = ("token", "gaussian", "state", "gumbel", "deterministic")
@@ -128,9 +129,9 @@ def test_the_cost_is_the_mean_over_the_steps() -> None:
 def test_a_run_is_measured_at_the_length_it_has_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toyqs import curve, experiment
+    from toyqs.experiment import learning_curve, stack
 
-    right, seen = experiment.evaluate, []
+    right, seen = stack.evaluate, []
 
     def watching(
         model: Any, held_out: Any, seeds: Any, sizes: Any, *, full: bool, **more: Any
@@ -138,7 +139,7 @@ def test_a_run_is_measured_at_the_length_it_has_reached(
         seen.append((sizes.length, full))
         return right(model, held_out, seeds, sizes, full=full, **more)
 
-    for module in (curve, experiment):
+    for module in (learning_curve, stack):
         monkeypatch.setattr(module, "evaluate", watching)
     small = {"eval_every": 2, "eval_sequences": 8, "runs_dir": str(tmp_path), "wandb_mode": "disabled"}
     settings = quick(**DOWN, **small, max_reasoning_len=3, max_steps=8)

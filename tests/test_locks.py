@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 
-from toyqs.locks import claim, owner_of
+from toyqs.sweep.locks import claim, owner_of
 
 
 def hold(folder):
     """Another process that claims a run and keeps it."""
     code = (
-        "import sys, time; from pathlib import Path; from toyqs.locks import claim;"
+        "import sys, time; from pathlib import Path; from toyqs.sweep.locks import claim;"
         "held = claim(Path(sys.argv[1])); print(held is not None, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)

@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 
 from tests.logbook import LINES, PATTERNS, Line, jobs
+from toyqs.evidence.rows import load_rows
 from toyqs.model.roles import WeightGroups
-from toyqs.results import load_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = "max_steps=2 data_loader_batch_size=2 eval_sequences=2 trice_samples=2 max_reasoning_len=2"

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests import warm
-from toyqs import sweep
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key, settings
-from toyqs.plan import counted_once, plan_cell
-from toyqs.results import load_rows
+from toyqs.config.identity import run_key, settings
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import load_rows
+from toyqs.sweep import main
+from toyqs.sweep.plan import counted_once, plan_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = [1, 2, 3, 4, 5]
@@ -38,8 +39,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("example")
     config = configured(4, controls="none", seed=7, runs_dir=str(folder), processes=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "comparison_figure", lambda *_: None)
-        assert sweep.main([config]) == 0
+        patch.setattr(main, "comparison_figure", lambda *_: None)
+        assert main.main([config]) == 0
     names = ("config.json", "env.json", "metrics.jsonl", "summary.json")
     return {name: (folder / run_key(config, 7) / name).read_text(encoding="utf-8") for name in names}
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from bench import meters
-from toyqs.config import RunConfig
-from toyqs.objectives.family import member
+from toyqs.config.run_config import RunConfig
+from toyqs.objectives.registry import member
 
 SMALL = {"data_loader_batch_size": 2, "max_steps": 30}
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from tests import tiny
 from tests.side_by_side import Exchange, side_by_side
-from toyqs import layout
-from toyqs.layout import Sharing
-from toyqs.numerics import part_of
-from toyqs.optim import Optimiser
+from toyqs.model.backbones.sharding import part_of
+from toyqs.training import flat_buffer
+from toyqs.training.flat_buffer import Sharing
+from toyqs.training.optimizer import Optimiser
 from toyqs.types import thinking_positions
 
 SEEDS = 3
@@ -175,7 +175,7 @@ def test_a_seed_that_is_not_a_number_stays_alone() -> None:
 def test_a_large_model_of_one_seed_is_clipped_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     after = []
     for large in (2**30, 1):
-        monkeypatch.setattr(layout, "LARGE", large)
+        monkeypatch.setattr(flat_buffer, "LARGE", large)
         model = tiny.model(tiny.config(use_reasoner=False), 1)
         optimiser = Optimiser(model)
         assert (optimiser.layout.seed_of is None) == (large == 1)
@@ -190,7 +190,7 @@ def test_the_norm_of_a_large_model_does_not_stand_still(monkeypatch: pytest.Monk
     """Summed one by one in float32, 1 + 2⁻²⁴ + 2⁻²⁴ + … stays 1."""
     norms = {}
     for large in (2**22, 2**10):
-        monkeypatch.setattr(layout, "LARGE", large)
+        monkeypatch.setattr(flat_buffer, "LARGE", large)
         model = nn.Module()
         model.first = nn.Parameter(torch.zeros(2, 1))
         model.rest = nn.Parameter(torch.zeros(2, 2**14))

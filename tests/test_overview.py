@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from toyqs.overview import sweep_csv, sweep_table
+from toyqs.evidence.overview import sweep_csv, sweep_table
 
 
 def arm(values, started=None, floor=0.25):

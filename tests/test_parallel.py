@@ -20,17 +20,21 @@ import torch
 from safetensors.torch import load_file
 
 from tests import killing
-from toyqs import attempt, experiment, follow, parallel
-from toyqs.checks.parallel import check_parallel
-from toyqs.checks.settings import check
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.cost import Cost
-from toyqs.drawn import portion, prepared
-from toyqs.experiment import run_stack
-from toyqs.objectives import policy
-from toyqs.plan import Stack
-from toyqs.refusal import Refusal
+from toyqs.config.checks.distributed import check_parallel
+from toyqs.config.checks.values import check
+from toyqs.config.errors import Refusal
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.experiment import stack
+from toyqs.experiment.stack import run_stack
+from toyqs.objectives import advantages as objectives_advantages
+from toyqs.sweep import torchrun as follow
+from toyqs.sweep import worker
+from toyqs.sweep.plan import Stack
+from toyqs.training import distributed
+from toyqs.training.batches import portion, prepared
+from toyqs.training.flops import Cost
 from toyqs.types import Batch
 
 COST = Cost(1, 2, 3.0, 4.0)
@@ -67,11 +71,11 @@ def together(config: RunConfig, seeds: list[int], errors: Path) -> list[int | No
     """Train with two processes; their exit codes, None where one had to be ended."""
 
     def lead() -> int:
-        outcome = attempt.attempt(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
+        outcome = worker.attempt(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
         if outcome.failure:
             print(f"toyqs: {outcome.failure}", file=sys.stderr)
             return 1
-        parallel.dismiss()  # os._exit skips what is done at a process's end
+        distributed.dismiss()  # os._exit skips what is done at a process's end
         return 0
 
     with socket.socket() as free:
@@ -156,8 +160,8 @@ def test_two_processes_train_a_transformer_as_one(tmp_path: Path, changes: dict[
 def test_statistics_of_a_share_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (configured(tmp_path / name) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
-    of_share = lambda advantages, weights, total: policy.batch_std(advantages, weights)  # noqa: E731
-    monkeypatch.setitem(policy.ADVANTAGE_SCALES, "batch_std", of_share)
+    of_share = lambda advantages, weights, total: objectives_advantages.batch_std(advantages, weights)  # noqa: E731
+    monkeypatch.setitem(objectives_advantages.ADVANTAGE_SCALES, "batch_std", of_share)
     assert together(two, [1], tmp_path / "err") == [0, 0]
     assert furthest(one, two, [1]) > 1e-6
 
@@ -194,15 +198,15 @@ def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(tmp_path: Path, chan
 def test_a_failing_process_ends_both_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    train = experiment.train
+    train = stack.train
 
     def failing_train(*args: Any) -> None:
         if int(os.environ["RANK"]) != failing:
             train(*args)
         raise ValueError("no\nmore")
 
-    monkeypatch.setattr(experiment, "train", failing_train)
-    monkeypatch.setattr(attempt.traceback, "print_exc", lambda: None)  # in a worker it goes to the log
+    monkeypatch.setattr(stack, "train", failing_train)
+    monkeypatch.setattr(worker.traceback, "print_exc", lambda: None)  # in a worker it goes to the log
     assert together(configured(tmp_path), [1], tmp_path / "err") == [1, 1]
     (line,) = [x for x in (tmp_path / "err").read_text().splitlines() if x.startswith("toyqs: ")]
     assert "ValueError: no more (test_parallel.py:" in line

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from toyqs import plan
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.cost import Cost
-from toyqs.plan import differences, plan_cell, stacks_of, words
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.sweep import plan
+from toyqs.sweep.plan import differences, plan_cell, stacks_of, words
+from toyqs.training.flops import Cost
 
 CHEAP = Cost(1, 100, 1.0, 1.0)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from toyqs import plotting
+from toyqs.evidence import style
 
 # Viénot, Brettel and Mollon 1999: what is left of linear RGB without red or without green cones
 DICHROMATS = {
@@ -21,27 +21,27 @@ DICHROMATS = {
 
 @pytest.mark.parametrize("eye", DICHROMATS)
 def test_the_colours_of_any_two_arms_are_told_apart(eye):
-    colours = [*plotting.ARM_COLOURS.values(), plotting.OTHER_COLOUR]
+    colours = [*style.ARM_COLOURS.values(), style.OTHER_COLOUR]
     seen = [np.array(DICHROMATS[eye]) @ np.array(to_rgb(colour)) ** 2.2 for colour in colours]
     nearest = min(np.linalg.norm(np.sqrt(a.clip(0)) - np.sqrt(b.clip(0))) for a, b in combinations(seen, 2))
     assert nearest > 0.1
 
 
 def test_every_coloured_arm_has_a_label():
-    assert plotting.ARM_LABELS.keys() == plotting.ARM_COLOURS.keys()
+    assert style.ARM_LABELS.keys() == style.ARM_COLOURS.keys()
 
 
 def test_the_style_ends_with_its_block():
     before = mpl.rcParams["legend.frameon"]
-    with plotting.style():
+    with style.style():
         assert mpl.rcParams["legend.frameon"] is False
     assert mpl.rcParams["legend.frameon"] == before is True
 
 
 def test_saving_replaces_the_older_file_or_leaves_it_whole(tmp_path, monkeypatch):
     path = tmp_path / "figure.svg"
-    figure = plotting.new_figure(2, 1)
-    plotting.save(figure, path)
+    figure = style.new_figure(2, 1)
+    style.save(figure, path)
     whole = path.read_bytes()
     assert whole.startswith(b"<?xml")
 
@@ -51,6 +51,6 @@ def test_saving_replaces_the_older_file_or_leaves_it_whole(tmp_path, monkeypatch
 
     monkeypatch.setattr(figure, "savefig", fail)
     with pytest.raises(KeyboardInterrupt):
-        plotting.save(figure, path)
+        style.save(figure, path)
     assert path.read_bytes() == whole
     assert [file.name for file in tmp_path.iterdir()] == ["figure.svg"]

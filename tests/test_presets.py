@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from toyqs import sweep
-from toyqs.compose import compose_checked
-from toyqs.config import register
-from toyqs.results import load_rows
+from toyqs.config.run_config import register
+from toyqs.evidence.rows import load_rows
+from toyqs.sweep import main
+from toyqs.sweep.compose import compose_checked
 
 ROOT = Path(__file__).resolve().parents[1]
 # What begins from a pretrained model needs one: tests/test_pretrained_preset.py.
@@ -37,11 +37,11 @@ def test_coconut_trains_on_a_transformer(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def trains(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "comparison_figure", lambda *_: None)  # takes longer than the training
+    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)  # takes longer than the training
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config, _ = compose_checked(compose("config", [*words, *SMALL, f"runs_dir={folder}", "processes=1"]))
-    assert sweep.main([config]) == 0
+    assert main.main([config]) == 0
     rows = load_rows(folder)
     assert sorted(rows["seed"]) == [3, 4] and bool((rows["nll"] > 0).all())
     assert set(rows["train_steps"]) == {3}

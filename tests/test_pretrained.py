@@ -18,17 +18,20 @@ pytest.importorskip("transformers")
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 
 from tests.run_folders import written
-from toyqs import sweep
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.build_kept import finished_model
-from toyqs.checks.settings import check
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.reference_model import finished_model
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.checks.values import check
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones.lora import Adapter
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.model.lora import Adapter
-from toyqs.streams import stream
+from toyqs.rng import stream
+from toyqs.sweep import main
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.train import draws, train
+from toyqs.training.batches import draws
+from toyqs.training.loop import train
 
 TASK = RevProg()
 SIZES: dict[str, PretrainedConfig] = {
@@ -260,7 +263,7 @@ def test_a_damaged_checkpoint_is_one_line(
         save_file(held, file, metadata={"format": "pt"})
     given = {"pretrained": str(folder), "lora_rank": rank, "seed": 0, "controls": "none"}
     config = resolved(RunConfig(**given, max_steps=1, use_reasoner=False, runs_dir=str(tmp_path / "runs")))
-    assert sweep.main([config]) == 1
+    assert main.main([config]) == 1
     said = {"none there": "holds no *.safetensors", "one missing": "lacks layers.1.mlp.up_proj.weight"}
     err = capsys.readouterr().err
     assert f"toyqs: pretrained={folder}: {said.get(harm, 'its safetensors are damaged')}" in err

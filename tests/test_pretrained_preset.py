@@ -11,18 +11,22 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from toyqs.config.builders import training
+
 pytest.importorskip("transformers")
 
 import transformers
 
 from tests.test_presets import ROOT
-from toyqs import build, checkpoint, smollm2, sweep
-from toyqs.compose import compose_checked
-from toyqs.config import RunConfig, register
-from toyqs.config_key import resolved
-from toyqs.results import load_rows
+from toyqs.assets import smollm2
+from toyqs.config.builders import model as build
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import EM_DASH, RunConfig, register
+from toyqs.evidence.rows import load_rows
+from toyqs.experiment import checkpoint
+from toyqs.sweep import main
+from toyqs.sweep.compose import compose_checked
 from toyqs.tasks.token_text import TokenText
-from toyqs.traits import EM_DASH
 
 PRESET = "QuietSTaRPretrainedRunConfig"
 TEXT = f"what is two and three ? two and three is five {EM_DASH} so five it is . "
@@ -71,9 +75,9 @@ def composed(tmp_path: Path) -> Callable[..., RunConfig]:
 def test_it_trains(
     small: str, composed: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "comparison_figure", lambda *_: None)
+    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
     config = composed(f"pretrained={small}", "max_steps=3", "eval_every=3", "processes=1")
-    assert sweep.main([config]) == 0
+    assert main.main([config]) == 0
     (row,) = load_rows(tmp_path / "runs").to_dict("records")
     assert row["train_steps"] == 3 and row["lora_rank"] == 8 and row["backbone"] == "llama"
     assert all(0 < row[x] < 20 for x in ("nll", "nll_ahead", "nll_no_thought", "nll_shuffled", "gate"))
@@ -83,14 +87,14 @@ def test_a_large_vocabulary_is_evaluated_in_smaller_parts(
     small: str, composed: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = composed(f"pretrained={small}")
-    assert build.build_settings(config).evaluated_at_once == build.THOUGHTS
+    assert training.build_settings(config).evaluated_at_once == training.THOUGHTS
     monkeypatch.setattr(TokenText, "vocab_size", 2**16)
-    assert build.build_settings(config).evaluated_at_once == 2**26 // (2**16 * 4)
+    assert training.build_settings(config).evaluated_at_once == 2**26 // (2**16 * 4)
 
 
 @pytest.mark.skipif(
     not (smollm2.cache_folder() / smollm2.NAME).is_dir(),
-    reason="SmolLM2-135M is not converted: python -m toyqs.smollm2",
+    reason="SmolLM2-135M is not converted: python -m toyqs.assets.smollm2",
 )
 @pytest.mark.slow
 def test_smollm2_predicts_english(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from toyqs import progress as module
-from toyqs.config import RunConfig
-from toyqs.cost import Cost
-from toyqs.plan import Stack
-from toyqs.progress import Progress
+from toyqs.config.run_config import RunConfig
+from toyqs.sweep import progress as module
+from toyqs.sweep.plan import Stack
+from toyqs.sweep.progress import Progress
+from toyqs.training.flops import Cost
 
 
 class Clock:

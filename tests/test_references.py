@@ -11,15 +11,17 @@ from torch import Tensor
 
 from tests import tiny
 from tests.test_train import quick
-from toyqs import sweep
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.build_kept import build_kept
-from toyqs.counting import count_cost
-from toyqs.hard import choose
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.reference_model import build_kept
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.evidence.rows import load_rows
 from toyqs.objectives.objective import Loss
-from toyqs.references import Kept
-from toyqs.results import load_rows
-from toyqs.train import accumulate, draws, train
+from toyqs.sweep import main
+from toyqs.training.batches import draws
+from toyqs.training.hard_positions import choose
+from toyqs.training.loop import accumulate, train
+from toyqs.training.reference_model import Kept
 from toyqs.types import Batch, Trace
 
 AVERAGE = {"reward": "log_ratio", "reference": "ema", "reference_decay": 0.8}
@@ -95,7 +97,7 @@ def test_a_plain_run_becomes_the_reference_of_another(
     """Trained, written, read back: what it predicts, for both seeds, is what it predicted when it ended."""
     shared = {"max_steps": 4, "eval_sequences": 16, "controls": "none", "runs_dir": str(tmp_path)}
     plain = quick(use_reasoner=False, seed=[5], **shared)
-    assert sweep.main([plain]) == 0
+    assert main.main([plain]) == 0
     (key,) = load_rows(tmp_path)["key"]
     folder = str(tmp_path / key)
     seen, right = [], Kept.beside
@@ -106,7 +108,7 @@ def test_a_plain_run_becomes_the_reference_of_another(
 
     monkeypatch.setattr(Kept, "beside", watching)
     thinking = quick(reward="kl_forward", reference="checkpoint", reference_run=folder, seed=[7, 8], **shared)
-    assert sweep.main([thinking]) == 0
+    assert main.main([thinking]) == 0
     (inputs, positions), trace = seen[-1]
     assert inputs.shape[0] == 2
     ended = build_model(replace(plain, seed=5), [5])

@@ -9,8 +9,9 @@ import warnings
 
 import pytest
 
-from toyqs import results
-from toyqs.results import load_curve, load_rows, write_json
+from toyqs import files
+from toyqs.evidence.rows import load_curve, load_rows
+from toyqs.files import write_json
 
 
 def add_run(folder, key, **values):
@@ -42,7 +43,7 @@ def test_an_interrupted_write_leaves_the_older_file_whole(tmp_path, monkeypatch)
         write_json(path, {"nll": 1.0, "longer": True})
         assert json.load(reader) == {"nll": 1.0}, "a reader keeps the file it opened"
     write_json(path, {"nll": 1.0})
-    monkeypatch.setattr(results.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(KeyboardInterrupt):
         write_json(path, {"nll": 2.0})
     assert json.loads(path.read_text()) == {"nll": 1.0}

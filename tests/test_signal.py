@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.test_train import quick, trained
-from toyqs import train
-from toyqs.objectives.family import family
-from toyqs.optim import Optimiser
-from toyqs.signal import measured_at, policy_snr
+from toyqs.objectives.registry import family
+from toyqs.training import loop
+from toyqs.training.gradient_snr import measured_at, policy_snr
+from toyqs.training.optimizer import Optimiser
 from toyqs.types import Trace
 
 
@@ -59,7 +59,7 @@ def test_measuring_changes_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     with_meter, values = trained(quick(grad_acc=3, max_steps=30), [3, 4])
     assert [step for step, seen in enumerate(values, 1) if "policy_snr" in seen] == [30]
     assert values[-1]["policy_snr"].shape == (2,)
-    monkeypatch.setattr(train, "measured_at", lambda steps: set())
+    monkeypatch.setattr(loop, "measured_at", lambda steps: set())
     without, values = trained(quick(grad_acc=3, max_steps=30), [3, 4])
     assert not any("policy_snr" in seen for seen in values)
     for name, parameter in without.items():

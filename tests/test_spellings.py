@@ -11,11 +11,11 @@ import pytest
 
 from tests.keys import BASE, OTHER, Text, key, same
 from tests.test_idle import WITHOUT, ZERO
-from toyqs.config import RunConfig
-from toyqs.config_key import OUTSIDE_KEY, canonical, resolved, settings
+from toyqs.config.identity import canonical, settings
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import OUTSIDE_KEY, RunConfig, mixing_of
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.traits import mixing_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bench import stacks
-from toyqs.plan import STACK_SIZES
+from toyqs.sweep.plan import STACK_SIZES
 
 
 def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

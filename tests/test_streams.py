@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from toyqs.streams import ThoughtSizes, stream, thought_noise
+from toyqs.rng import ThoughtSizes, stream, thought_noise
 
 
 def first(seed: int, purpose: str) -> float:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.killing import TIMES
-from toyqs import attempt, sweep
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.results import load_rows
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import load_rows
+from toyqs.sweep import main, worker
 
 
 def config(folder: Path, **changes: object) -> RunConfig:
@@ -25,12 +26,12 @@ def config(folder: Path, **changes: object) -> RunConfig:
 @pytest.fixture
 def no_figure(monkeypatch):
     """Drawing it takes longer than such short runs."""
-    monkeypatch.setattr(sweep, "comparison_figure", lambda *_: None)
+    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
 
 
 def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     settings = config(tmp_path)
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     printed = capsys.readouterr().out
     for arm in ("thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"):
         assert arm in printed
@@ -40,14 +41,14 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert len(load_rows(tmp_path)) == 24
 
     summaries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     assert "24 of 24 runs are complete already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in summaries} == summaries
 
     gone = tmp_path / run_key(settings, 2) / "summary.json"
     row = json.loads(gone.read_text())
     gone.unlink()
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     assert "23 of 24 runs are complete already" in capsys.readouterr().out
     again = json.loads(gone.read_text())
     for name in TIMES:
@@ -60,26 +61,26 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
 @pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])
 def test_a_damaged_run_is_run_again(no_figure, tmp_path, damage):
     settings = config(tmp_path, controls="none", seed=5)
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     file = tmp_path / run_key(settings, 5) / damage
     whole = file.read_bytes()
     file.write_bytes(whole[:20])
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     assert len(file.read_bytes()) > 20 and len(load_rows(tmp_path)) == 1
 
 
 def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
     settings = config(tmp_path, policy_loss_beta=0.0, seed=[0, 1])
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     assert len(load_rows(tmp_path)) == 10
     assert "policy_off" in capsys.readouterr().out
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     assert "10 of 10 runs are complete already" in capsys.readouterr().out
 
 
 def test_a_model_that_fits_nowhere_is_one_line(tmp_path, capsys):
     settings = config(tmp_path, base_lm_hidden_dim=10**9)
-    assert sweep.main([settings]) == 1
+    assert main.main([settings]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("toyqs: the model cannot be built: ") and captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -87,12 +88,12 @@ def test_a_model_that_fits_nowhere_is_one_line(tmp_path, capsys):
 
 def test_force_runs_again(no_figure, tmp_path):
     settings = config(tmp_path, controls="none", seed=5)
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     summary = tmp_path / run_key(settings, 5) / "summary.json"
     before = summary.stat().st_mtime_ns
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     assert summary.stat().st_mtime_ns == before
-    assert sweep.main([replace(settings, force=True)]) == 0
+    assert main.main([replace(settings, force=True)]) == 0
     assert summary.stat().st_mtime_ns > before
 
 
@@ -101,7 +102,7 @@ def test_worker_processes_give_the_rows_of_one(no_figure, tmp_path):
         config(tmp_path / name, seed=[0, 1], processes=number) for name, number in (("one", 1), ("two", 2))
     ]
     for each in settings:
-        assert sweep.main([each]) == 0
+        assert main.main([each]) == 0
     one, two = (load_rows(each.runs_dir).drop(columns=list(TIMES)) for each in settings)
     assert len(one) == 12
     assert one.equals(two)
@@ -109,17 +110,17 @@ def test_worker_processes_give_the_rows_of_one(no_figure, tmp_path):
 
 def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatch):
     settings = config(tmp_path)
-    real = attempt.run_stack
+    real = worker.run_stack
 
     def failing(config, seeds, cost, progress):
         if not config.max_reasoning_len:
             raise RuntimeError("out of luck")
         real(config, seeds, cost, progress)
 
-    monkeypatch.setattr(attempt, "run_stack", failing)
-    assert sweep.main([settings]) == 1
+    monkeypatch.setattr(worker, "run_stack", failing)
+    assert main.main([settings]) == 1
     captured = capsys.readouterr()
-    keys = [run_key(sweep.plan_cell(settings).arms["zero_length"], seed) for seed in range(4)]
+    keys = [run_key(main.plan_cell(settings).arms["zero_length"], seed) for seed in range(4)]
     (line,) = captured.err.splitlines()[-1:]
     assert line.startswith("toyqs: failed: zero_length, seed 0 (key ") and all(key in line for key in keys)
     assert "RuntimeError: out of luck" in line and f"log {tmp_path / keys[0] / 'log.txt'}" in line
@@ -129,13 +130,13 @@ def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatc
 
 def test_steps_come_from_the_task_where_none_are_given(tmp_path):
     settings = config(tmp_path, max_steps=-1, controls="none")
-    assert sweep.plan_cell(settings).config.max_steps == settings.task.num_steps
+    assert main.plan_cell(settings).config.max_steps == settings.task.num_steps
 
 
 @pytest.mark.parametrize("reasoner", [True, False])
 def test_a_run_without_controls_gets_its_table(tmp_path, capsys, reasoner):
     settings = config(tmp_path, controls="none", use_reasoner=reasoner)
-    assert sweep.main([settings]) == 0
+    assert main.main([settings]) == 0
     printed = capsys.readouterr().out
     assert ("thinking" if reasoner else "no_reasoner") in printed
     assert "Verdict" not in printed
@@ -143,6 +144,6 @@ def test_a_run_without_controls_gets_its_table(tmp_path, capsys, reasoner):
 
 def test_a_folder_that_cannot_be_made_is_one_line(capsys):
     """Such as a place where even the superuser makes no folder."""
-    assert sweep.main([config(Path("/proc/toyqs/runs"))]) == 2
+    assert main.main([config(Path("/proc/toyqs/runs"))]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("toyqs: runs_dir=/proc/toyqs/runs: cannot be made (")

@@ -10,13 +10,13 @@ import torch
 
 from tests import tiny
 from tests.objectives.test_ahead import MODES, STARTS, config, everywhere
-from toyqs.build import build_objective, build_settings
-from toyqs.drawn import prepared
-from toyqs.evaluate import evaluate
+from toyqs.config.builders.training import build_objective, build_settings
 from toyqs.objectives import rewards
-from toyqs.streams import ThoughtSizes
+from toyqs.rng import ThoughtSizes
 from toyqs.tasks.hidden_markov import HiddenMarkov
-from toyqs.train import accumulate, draws
+from toyqs.training.batches import draws, prepared
+from toyqs.training.evaluation import evaluate
+from toyqs.training.loop import accumulate
 from toyqs.types import Batch, Trace, thinking_positions
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from toyqs import tracking
-from toyqs.tracking import RunLog, environment
+from toyqs.experiment import tracking
+from toyqs.experiment.tracking import RunLog, environment
 
+ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(tracking.__file__)
 
 
@@ -64,9 +65,10 @@ def test_every_line_is_on_disk_at_once_and_nan_is_null(tmp_path):
 
 
 def test_wandb_is_not_imported_unless_asked_for(tmp_path):
-    code = "import sys; from toyqs.tracking import RunLog; log = RunLog(sys.argv[1], {}); log.close(); "
+    code = "import sys; from toyqs.experiment.tracking import RunLog; "
+    code += "log = RunLog(sys.argv[1], {}); log.close(); "
     code += "sys.exit('wandb' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=SOURCE.parents[1])
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT)
 
 
 def test_wandb_gets_the_same_names(tmp_path, monkeypatch):
@@ -149,12 +151,12 @@ def test_a_hanging_wandb_holds_up_nothing(tmp_path, monkeypatch, capsys, where):
 def test_a_hanging_wandb_does_not_keep_the_process(tmp_path):
     (tmp_path / "wandb.py").write_text("import time\ntime.sleep(60)\n")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from toyqs import tracking\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from toyqs.experiment import tracking\n"
         "tracking.WANDB_CLOSE_SECONDS = 0.1\n"
         "tracking.RunLog(sys.argv[1], {}, 'offline').close()\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    subprocess.run(command, cwd=SOURCE.parents[1], check=True, timeout=20, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=20, capture_output=True)
 
 
 def test_wandb_offline_really_writes(tmp_path):
@@ -162,7 +164,7 @@ def test_wandb_offline_really_writes(tmp_path):
     folder = tmp_path / "key"
     folder.mkdir()
     code = (
-        "import sys; from toyqs.tracking import RunLog\n"
+        "import sys; from toyqs.experiment.tracking import RunLog\n"
         "logs = [RunLog(sys.argv[1], {'seed': seed}, 'offline') for seed in (1, 2)]\n"
         "for log in logs: log.write(7, 'held_out', {'nll': 1.5})\n"
         "for log in logs: log.close({'thought_entropy': 0.75})\n"
@@ -170,7 +172,7 @@ def test_wandb_offline_really_writes(tmp_path):
     environ = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
-        cwd=SOURCE.parents[1], env=environ, capture_output=True, text=True, check=True, timeout=60,
+        cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert "going on without it" not in done.stderr
     written = [path.read_bytes() for path in folder.glob("wandb/offline-run-*/*.wandb")]

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.build_kept import build_kept
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.drawn import stack
-from toyqs.streams import stream
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.reference_model import build_kept
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.rng import stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.train import CHUNK, draws, train
+from toyqs.training.batches import CHUNK, draws, stack
+from toyqs.training.loop import train
 from toyqs.types import Batch
 
 Values = list[dict[str, Tensor]]

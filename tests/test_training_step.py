@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.model.test_gru import torch_gru
 from tests.test_train import Values, trained
-from toyqs.build import build_settings
-from toyqs.drawn import prepared
+from toyqs.config.builders.training import build_settings
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.settings import Settings, Weight, learning_rate
-from toyqs.streams import ThoughtSizes
-from toyqs.train import accumulate, draws, train
+from toyqs.rng import ThoughtSizes
+from toyqs.training.batches import draws, prepared
+from toyqs.training.loop import accumulate, train
+from toyqs.training.params import Settings, Weight, learning_rate
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 

@@ -14,13 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("transformers")
 
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.build_kept import build_kept
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.counting import count_cost
-from toyqs.model import transformer
-from toyqs.train import accumulate, draws, with_thoughts
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.reference_model import build_kept
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones import transformer
+from toyqs.training.batches import draws
+from toyqs.training.loop import accumulate, with_thoughts
 
 SMALL: dict[str, Any] = {
     **{"model_hidden_dim": 8, "model_n_layer": 2, "trice_samples": 2, "max_reasoning_len": 2, "max_steps": 4},

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from tests import faulty, killing, warm
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.results import is_complete
-from toyqs.workers import RETRY_SECONDS
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import is_complete
+from toyqs.sweep.scheduler import RETRY_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL: dict[str, Any] = {
@@ -31,7 +32,7 @@ SMALL: dict[str, Any] = {
 WIDTHS, SEEDS = (3, 4, 5), (1, 2)
 HOLD = """
 import pathlib, sys
-from toyqs.locks import claim
+from toyqs.sweep.locks import claim
 held = claim(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -28,7 +28,7 @@ def blamed_on_us() -> None:
 
 OURS = (
     "toyqs",
-    "toyqs.model.gru",
+    "toyqs.model.backbones.gru",
     "analysis.curve",
     "bench.step",
     "hydra_plugins.a",

@@ -14,15 +14,17 @@ import pytest
 import torch
 
 from tests import killing
-from toyqs import attempt, workers
-from toyqs.attempt import Outcome
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.cost import Cost
-from toyqs.locks import claim
-from toyqs.plan import Stack
-from toyqs.progress import Progress
-from toyqs.results import is_complete
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import is_complete
+from toyqs.sweep import scheduler
+from toyqs.sweep import worker as attempt
+from toyqs.sweep.locks import claim
+from toyqs.sweep.plan import Stack
+from toyqs.sweep.progress import Progress
+from toyqs.sweep.worker import Outcome
+from toyqs.training.flops import Cost
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -107,7 +109,7 @@ def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, capsys, isolate):
-    monkeypatch.setattr(workers, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.5)
     one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
     held = claim(folder_of(one, 1))
     progress = Progress([one, other], 0)
@@ -120,7 +122,7 @@ def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, capsy
             released.append(time.monotonic())
 
     monkeypatch.setattr(progress, "finish", finish)
-    assert workers.run_all([one, other], 1, progress, isolate=isolate) == []
+    assert scheduler.run_all([one, other], 1, progress, isolate=isolate) == []
     assert released and all(is_complete(tmp_path, run_key(one.config, seed)) for seed in (0, 1, 5))
     assert progress.line().startswith("3 done, 0 running, 0 failed, 0 skipped of 3 runs")
     said = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
@@ -139,7 +141,7 @@ def test_a_stack_reaches_its_worker_without_a_server_of_tensors(tmp_path, monkey
     one = stack(tmp_path, [0])
     assert isinstance(one.config.task.permutations, torch.Tensor)
     assert "permutations" in vars(one.config.task)
-    assert workers.run_all([one], 1, Progress([one], 0), isolate=True) == []
+    assert scheduler.run_all([one], 1, Progress([one], 0), isolate=True) == []
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -147,7 +149,7 @@ def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch, seen):
     """Whether we see its death, or the pool's own thread has taken note of it before us."""
     one, other = stack(tmp_path, [0]), stack(tmp_path, [5])
     progress = Progress([one, other], 0)
-    real, killed = workers._settled, []
+    real, killed = scheduler._settled, []
 
     def settled(board, worker):
         free = real(board, worker)
@@ -160,6 +162,6 @@ def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch, seen):
                 monkeypatch.setattr(free.process, "is_alive", lambda: True)
         return real(board, free) if free is not None else None
 
-    monkeypatch.setattr(workers, "_settled", settled)
-    assert workers.run_all([one, other], 1, progress, isolate=True) == []
+    monkeypatch.setattr(scheduler, "_settled", settled)
+    assert scheduler.run_all([one, other], 1, progress, isolate=True) == []
     assert killed and is_complete(tmp_path, run_key(other.config, 5))

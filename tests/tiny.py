@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from tests import backbones, reference
-from toyqs.build import build_model, thought_sizes
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import thought_sizes
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import all_weight_groups
 from toyqs.objectives.reinforce import Reinforce

@@ -87,8 +87,8 @@ def serve() -> None:
     sys.path[0] = str(ROOT)
     import hydra  # noqa: F401
 
-    import toyqs.compose
-    import toyqs.sweep  # noqa: F401
+    import toyqs.sweep.compose
+    import toyqs.sweep.main  # noqa: F401
 
     assert len(os.listdir("/proc/self/task")) == 1, "a process with several threads cannot be forked"
     while line := sys.stdin.readline():

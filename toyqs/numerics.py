@@ -78,17 +78,3 @@ def _columns(x: Tensor) -> Tensor:
     columns = x.flatten(0, -2).t()
     missing = -columns.shape[1] % LANES
     return nn.functional.pad(columns, (0, missing)) if missing else columns.contiguous()
-
-
-def part_of(whole: Tensor, rank: int, ranks: int) -> Tensor:
-    """One of so many equal parts (n,) of a tensor's elements, filled up with zeros; a copy."""
-    flat = whole.flatten()
-    part = flat.new_zeros(-(-len(flat) // ranks))
-    mine = flat[rank * len(part) : (rank + 1) * len(part)]
-    part[: len(mine)] = mine
-    return part
-
-
-def from_parts(parts: Tensor, shape: torch.Size) -> Tensor:
-    """The tensor of this shape whose parts, each of `part_of`, stand one after another (N n,)."""
-    return parts[: shape.numel()].view(shape)

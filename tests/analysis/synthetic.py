@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from toyqs import plotting
-from toyqs.cells import write_cell
+from toyqs.evidence import style
+from toyqs.evidence.cells import write_cell
 
 ARMS = ("thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched")
 WIDTHS = (2, 4, 8, 16, 32, 64)
@@ -145,8 +145,8 @@ class Figures:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.drawn: list[Figure] = []
         self.really = False
-        self._save = plotting.save
-        monkeypatch.setattr(plotting, "save", self)
+        self._save = style.save
+        monkeypatch.setattr(style, "save", self)
 
     def __call__(self, figure: Figure, path: Path) -> None:
         self.drawn.append(figure)

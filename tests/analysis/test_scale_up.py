@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from analysis import scale_up, typing_commands
+from analysis import scale_up
 from tests.analysis.synthetic import write
-from toyqs.checks import backbone
-from toyqs.compose import compose_checked
-from toyqs.config import RunConfig, register
-from toyqs.config_key import canonical, settings
-from toyqs.results import load_rows
+from toyqs.config.checks import backbone
+from toyqs.config.identity import canonical, settings
+from toyqs.config.run_config import RunConfig, register
+from toyqs.evidence.rows import load_rows
+from toyqs.sweep import spelling
+from toyqs.sweep.compose import compose_checked
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
 
@@ -93,7 +94,7 @@ def test_the_line_is_the_same_run_on_a_transformer(name: str, tmp_path: Path, ca
     assert (found.seed, found.controls) == ([1, 2, 3, 4], "none")
     added = {"backbone": "llama", "model_n_layer": 3, "model_n_head": 2, "base_lr": 0.002}
     assert {key: getattr(found, key) for key in added} == added
-    widths = {key: getattr(found, key) for key in typing_commands.WIDTHS}
+    widths = {key: getattr(found, key) for key in spelling.WIDTHS}
     assert max(widths.values()) == 48 and all(width % 4 == 0 for width in widths.values())
     before = replace(RunConfig(), **{"max_steps": 450, **RUNS[name]}, **added)
     wanted = canonical(replace(before, model_hidden_dim=None, **widths, seed=[1, 2, 3, 4], controls="none"))
@@ -173,7 +174,7 @@ def test_a_path_may_hold_what_shells_and_hydra_read(tmp_path: Path) -> None:
     path = tmp_path / "it's a {text}, $1 = [x].txt"
     path.write_text("to be or not to be " * 400)
     config = replace(RunConfig(), task=CharText(path=str(path)), max_steps=3)
-    line = " ".join(["python run.py", *typing_commands.words(config)])
+    line = " ".join(["python run.py", *spelling.words(config)])
     assert composed(line).task.path == str(path)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from toyqs.build import build_model, thought_sizes
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import thought_sizes
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.streams import ThoughtSizes
+from toyqs.rng import ThoughtSizes
 from toyqs.tasks.char_text import CharText
 
 SUMS = [

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.answers import asked
 from tests.run_folders import written
 from toyqs.answers.__main__ import main
-from toyqs.answers.finished_speaker import load
+from toyqs.answers.load import load
 from toyqs.tasks.s5 import S5
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.answers.measures import answer_number, by_decile, latency, pick, prompt
+from toyqs.answers.metrics import answer_number, by_decile, latency, pick, prompt
+from toyqs.answers.predictor import Scored
 from toyqs.answers.questions import Choice, Sum
-from toyqs.answers.speaker import Scored
 
 ASKED = Sum("What is 9+9?", "9+9=18\n#### 18", "18")
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tests.answers import asked
 from toyqs.answers import memory
-from toyqs.answers.speaker import Speaker
+from toyqs.answers.predictor import Speaker
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.streams import stream, thought_noise
+from toyqs.rng import stream, thought_noise
 
 NEEDS = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra transformer")
 KINDS: dict[str, dict[str, Any]] = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from toyqs.checks.settings import check
-from toyqs.config import RunConfig
-from toyqs.refusal import Refusal
+from toyqs.config.checks.values import check
+from toyqs.config.errors import Refusal
+from toyqs.config.run_config import RunConfig
 
 ONE_GRU = {"weight_groups": ["A"] * 4, "base_lm_hidden_dim": 16, "reasoner_hidden_dim": 16}
 NO_REASONER = {"use_reasoner": False, "controls": "none"}

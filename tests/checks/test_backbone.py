@@ -8,12 +8,12 @@ import pytest
 
 from tests import tiny
 from tests.checks.checking import accepted, refused
-from toyqs.build import count_parameters
-from toyqs.checks import backbone
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.controls import matched_width
-from toyqs.model.backbone import FAMILIES
+from toyqs.config.builders.model import count_parameters
+from toyqs.config.checks import backbone
+from toyqs.config.controls import matched_width
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones.backbone import FAMILIES
 
 
 @pytest.fixture

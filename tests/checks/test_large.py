@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from toyqs.checks import backbone
-from toyqs.checks.backbone import check_backbone
-from toyqs.checks.settings import check
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.refusal import Refusal
+from toyqs.config.checks import backbone
+from toyqs.config.checks.backbone import check_backbone
+from toyqs.config.checks.values import check
+from toyqs.config.errors import Refusal
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.checks.checking import accepted, refused
-from tests.test_config_key import same
+from tests.keys import same
 
 LEARNED = {"learned_reward": True}
 ON_A_PATH = {"objective": "pathwise", "thoughts": "gaussian", "latent_dim": 2}

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from tests import tiny
 from tests.checks.checking import accepted, refused
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.build_kept import build_kept
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.drawn import prepared
-from toyqs.evaluate import evaluate
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.reference_model import build_kept
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
 from toyqs.model.interpreter import Afresh, AfreshEach
 from toyqs.objectives.objective import Loss
-from toyqs.streams import ThoughtSizes
+from toyqs.rng import ThoughtSizes
 from toyqs.tasks.iterate import Iterate
-from toyqs.train import accumulate, draws, train, with_thoughts
+from toyqs.training.batches import draws, prepared
+from toyqs.training.evaluation import evaluate
+from toyqs.training.loop import accumulate, train, with_thoughts
 from toyqs.types import Batch, Trace, focus, rows, thinking_positions
 
 

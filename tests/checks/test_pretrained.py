@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from tests.checks.checking import accepted, refused
-from toyqs import smollm2
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
-from toyqs.pretrained import located
+from toyqs.assets import smollm2
+from toyqs.assets.pretrained import located
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig, mixing_of
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.traits import mixing_of
 
 SAYS = {"model_type": "llama", "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
 SAYS |= {"hidden_size": 24, "vocab_size": RevProg().vocab_size, "max_position_embeddings": 99}
@@ -24,7 +23,7 @@ SAYS |= {"hidden_size": 24, "vocab_size": RevProg().vocab_size, "max_position_em
 def _transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the package were there; nothing here loads it."""
     for module in ("backbone", "pretrained"):
-        monkeypatch.setattr(f"toyqs.checks.{module}.find_spec", lambda name: name)
+        monkeypatch.setattr(f"toyqs.config.checks.{module}.find_spec", lambda name: name)
 
 
 def folder(path: Path, **says: Any) -> str:
@@ -116,7 +115,7 @@ def test_adapters_need_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toyqs.checks.pretrained.find_spec", lambda name: None)
+    monkeypatch.setattr("toyqs.config.checks.pretrained.find_spec", lambda name: None)
     refused(r"pretrained=.*: the package transformers is not installed", pretrained=folder(tmp_path))
 
 

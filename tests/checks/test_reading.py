@@ -9,10 +9,10 @@ import pytest
 
 from tests import tiny
 from tests.checks.checking import NO_REASONER, ONE_GRU, accepted, refused
-from toyqs.build import build_model
-from toyqs.config import RunConfig
-from toyqs.config_key import ADDED, canonical, run_key
-from toyqs.idle import idle_keys
+from toyqs.config.builders.model import build_model
+from toyqs.config.identity import ADDED, canonical, run_key
+from toyqs.config.inactive import idle_keys
+from toyqs.config.run_config import RunConfig
 from toyqs.model.interpreter import Onward
 from toyqs.model.mixing import Sum
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.checks.checking import accepted, refused
 from tests.run_folders import written
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.checks.checking import NO_REASONER, accepted, refused
-from toyqs.checks.thinking import SAMPLERS, THOUGHTS
-from toyqs.objectives.family import family
+from toyqs.config.checks.thoughts import SAMPLERS, THOUGHTS
+from toyqs.objectives.registry import family
 
 OFF_POLICY = {
     *("listwise", "plackett_luce", "weighted_mle", "vargrad", "logz_mse", "logz_learned", "ppo_clip"),

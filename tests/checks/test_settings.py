@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.checks.checking import NO_REASONER, ONE_GRU, accepted, refused
-from toyqs.checks.settings import ABOVE_ZERO, AT_LEAST, CHOICES, MIXERS
-from toyqs.config import RunConfig
+from toyqs.config.checks.values import ABOVE_ZERO, AT_LEAST, CHOICES, MIXERS
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.checks.checking import NO_REASONER, accepted, refused
-from toyqs.config import RunConfig
+from toyqs.config.run_config import RunConfig, marker_symbol
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.traits import marker_symbol
 
 
 @pytest.mark.parametrize("mixing", ["concat", "gate", "thought"])

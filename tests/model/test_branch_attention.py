@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.model import branch_attention
-from toyqs.model.branch_attention import Block, to_all, to_prefix, visible_blocks
+from toyqs.model.backbones import branch_attention
+from toyqs.model.backbones.branch_attention import Block, to_all, to_prefix, visible_blocks
 
 BATCH, SHARED, GROUP, TIME, THOUGHTS, WIDTH, PREFIX = 2, 2, 2, 5, 3, 4, 7
 NUM_BRANCHES = (BATCH, TIME, THOUGHTS)

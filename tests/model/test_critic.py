@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.build import build_objective
+from toyqs.config.builders.training import build_objective
 from toyqs.model.latent_reasoner import _average_of_others
 from toyqs.types import Trace, focus, thinking_positions
 

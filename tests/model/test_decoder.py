@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 from transformers import AutoModel, PretrainedConfig
 
 from tests.branching import CONFIGS, WIDTH
-from toyqs.model.decoder import Decoder
+from toyqs.model.backbones.decoder import Decoder
 from toyqs.model.layers import initialise
-from toyqs.optim import Optimiser
+from toyqs.training.optimizer import Optimiser
 
 
 def decoder(config: PretrainedConfig, seed: int = 0) -> Decoder:

@@ -23,10 +23,10 @@ from bench.transformer import flex_on_a_cpu
 from tests.branching import WIDTH, backbone
 from tests.model.test_transformer import BOTH, LENGTH, THOUGHTS, TIME, context_and_symbols, random
 from tests.test_transformer_training import configured, gradients, step
-from toyqs.config_key import run_key
-from toyqs.counting import count_cost
-from toyqs.model import flex
-from toyqs.model.transformer import TransformerBackbone
+from toyqs.config.builders.cost import count_cost
+from toyqs.config.identity import run_key
+from toyqs.model.backbones import flex_attention as flex
+from toyqs.model.backbones.transformer import TransformerBackbone
 
 SOME = torch.tensor([[[3, 0, 3], [1, 2, 0]]])  # positions that think, in any order and more than once
 

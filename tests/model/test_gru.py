@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toyqs.model import gru_sequence
-from toyqs.model.gru import GRU, _Branch
-from toyqs.model.gru_sequence import Sequence
+from toyqs.model.backbones import gru_scan
+from toyqs.model.backbones.gru import GRU, _Branch
+from toyqs.model.backbones.gru_scan import Sequence
 from toyqs.model.layers import initialise
 
 SEEDS, BATCH, TIME, WIDTH = 2, 3, 5, 4
@@ -165,7 +165,7 @@ def test_long_sequences_are_read_like_short_ones(monkeypatch: pytest.MonkeyPatch
     gru = backbone()
     x = rows(gru, random(SEEDS, BATCH, TIME, WIDTH)).detach()
     wanted = gru.read(x)[0]
-    monkeypatch.setattr(gru_sequence, "KEPT_NUMBERS", kept)
+    monkeypatch.setattr(gru_scan, "KEPT_NUMBERS", kept)
     assert torch.equal(gru.read(x)[0], wanted)
 
 

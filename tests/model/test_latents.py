@@ -9,10 +9,10 @@ import torch
 
 from tests import latents, tiny
 from tests.model.test_structure import core, linear, silent, start_state
-from toyqs.build import build_objective, build_settings
-from toyqs.config import RunConfig
-from toyqs.drawn import prepared
-from toyqs.train import accumulate
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.run_config import RunConfig
+from toyqs.training.batches import prepared
+from toyqs.training.loop import accumulate
 from toyqs.types import Trace, focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from toyqs.build import build_model, build_objective, build_settings
-from toyqs.config import RunConfig
+from toyqs.config.builders.model import build_model
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.optim import Optimiser
-from toyqs.train import draws, train
+from toyqs.training.batches import draws
+from toyqs.training.loop import train
+from toyqs.training.optimizer import Optimiser
 from toyqs.types import thinking_positions
 
 SEEDS = [3, 8]

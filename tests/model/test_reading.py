@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.build import build_model
-from toyqs.config import RunConfig
+from toyqs.config.builders.model import build_model
+from toyqs.config.run_config import RunConfig
 from toyqs.model.layers import Head, initialise
 from toyqs.model.mixing import Sum
 from toyqs.objectives.reinforce import Reinforce

@@ -16,11 +16,10 @@ pytest.importorskip("transformers")
 
 from tests.branching import CONFIGS, WIDTH, backbone
 from tests.side_by_side import Exchange, side_by_side
-from toyqs.model.frozen import Frozen
+from toyqs.model.backbones.frozen import Frozen
+from toyqs.model.backbones.sharding import Place, Shards, part_of, sharded, whole_parameters
+from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.layers import initialise
-from toyqs.model.sharding import Place, Shards, sharded, whole_parameters
-from toyqs.model.transformer import TransformerBackbone
-from toyqs.numerics import part_of
 
 SEQUENCES = 6  # each of one, two or three processes gets as many
 

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.build import build_settings
-from toyqs.config import RunConfig
-from toyqs.drawn import prepared
+from toyqs.config.builders.training import build_settings
+from toyqs.config.run_config import RunConfig, mixing_of
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.streams import ThoughtSizes, stream, thought_noise
-from toyqs.train import accumulate
-from toyqs.traits import mixing_of
+from toyqs.rng import ThoughtSizes, stream, thought_noise
+from toyqs.training.batches import prepared
+from toyqs.training.loop import accumulate
 from toyqs.types import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")

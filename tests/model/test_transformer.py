@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 from transformers import AutoModel
 
 from tests.branching import CONFIGS, WIDTH, backbone, diagonal, one_by_one, plain_model, whole
-from toyqs.model.transformer import Branches, TransformerBackbone
+from toyqs.model.backbones.transformer import Branches, TransformerBackbone
 
 BATCH, TIME, THOUGHTS, LENGTH = 2, 4, 2, 3
 BOTH = pytest.mark.parametrize("family", ["gpt2", "llama"])  # learned positions; rotary, with shared keys

@@ -9,6 +9,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 from tests.branching import CONFIGS, WIDTH, backbone, plain_model, whole
+from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_reasoner import LatentReasoner
@@ -16,7 +17,6 @@ from toyqs.model.layers import Head, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Concat
 from toyqs.model.thoughts import TokenHead, think
-from toyqs.model.transformer import TransformerBackbone
 from toyqs.types import Thoughts
 
 BATCH, TIME, THOUGHTS, LENGTH, VOCAB, SYMBOLS = 2, 4, 2, 3, 5, 3

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tests import reference, tiny
 from toyqs import types
-from toyqs.build import build_objective
-from toyqs.config import RunConfig
+from toyqs.config.builders.training import build_objective
+from toyqs.config.run_config import RunConfig
 from toyqs.model import latent_reasoner
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards

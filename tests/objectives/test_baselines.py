@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.objectives import baselines
+from toyqs.objectives import advantages
 
 
 def rewards(thoughts: int = 3, seed: int = 0) -> Tensor:
@@ -30,41 +30,41 @@ def check_leave_one_out(rule: Callable[[Tensor], Tensor]) -> None:
 
 
 def test_leave_one_out() -> None:
-    check_leave_one_out(baselines.leave_one_out)
+    check_leave_one_out(advantages.leave_one_out)
 
 
 def test_leave_one_out_ignores_the_thought_itself() -> None:
     given, changed = rewards(), rewards()
     changed[..., 1] += 100.0
-    before, after = baselines.leave_one_out(given), baselines.leave_one_out(changed)
+    before, after = advantages.leave_one_out(given), advantages.leave_one_out(changed)
     torch.testing.assert_close(after[..., 1], before[..., 1], rtol=0, atol=1e-10)
     assert bool((after[..., 0] > before[..., 0] + 1).all())
 
 
 def test_group_mean() -> None:
     given = rewards()
-    got = baselines.group_mean(given)
+    got = advantages.group_mean(given)
     assert got.shape == given.shape
     for k in range(3):
         torch.testing.assert_close(got[..., k], sum(given[..., j] for j in range(3)) / 3, rtol=0, atol=1e-12)
 
 
 def test_ema_is_one_number_per_seed() -> None:
-    got = baselines.ema(rewards(), torch.tensor([-1.5, 2.0]).double())
+    got = advantages.ema(rewards(), torch.tensor([-1.5, 2.0]).double())
     assert got.shape == rewards().shape
     assert bool((got[0] == -1.5).all()) and bool((got[1] == 2.0).all())
 
 
 def test_none_is_zero() -> None:
-    assert torch.equal(baselines.none(rewards()), torch.zeros_like(rewards()))
+    assert torch.equal(advantages.none(rewards()), torch.zeros_like(rewards()))
 
 
-@pytest.mark.parametrize("rule", [baselines.group_mean, baselines.leave_one_out])
+@pytest.mark.parametrize("rule", [advantages.group_mean, advantages.leave_one_out])
 def test_group_baselines_refuse_a_single_thought(rule: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(ValueError, match="at least 2 thoughts"):
         rule(rewards(1))
 
 
 def test_the_others_take_a_single_thought() -> None:
-    assert baselines.none(rewards(1)).shape == (2, 3, 4, 1)
-    assert baselines.ema(rewards(1), torch.zeros(2)).shape == (2, 3, 4, 1)
+    assert advantages.none(rewards(1)).shape == (2, 3, 4, 1)
+    assert advantages.ema(rewards(1), torch.zeros(2)).shape == (2, 3, 4, 1)

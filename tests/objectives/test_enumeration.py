@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.config import RunConfig
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.reinforce import Reinforce
 
 BACKBONES = pytest.mark.usefixtures("backbone")

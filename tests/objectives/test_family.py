@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected, log_q_of, of_tuples
-from toyqs.objectives.family import family
 from toyqs.objectives.logz import log_z_of_others, logz
 from toyqs.objectives.objective import Thinking
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
+from toyqs.objectives.registry import family
 from toyqs.objectives.reinforce import OF_PREDICTIONS, ClippedReinforce, Reinforce
 from toyqs.objectives.tempered import Tempered
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
-from toyqs import train as loop
-from toyqs.build import build_settings
-from toyqs.config import RunConfig
-from toyqs.drawn import Drawn, prepared
+from toyqs.config.builders.training import build_settings
+from toyqs.config.run_config import RunConfig, mixing_of
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.train import accumulate
-from toyqs.traits import mixing_of
+from toyqs.training import loop
+from toyqs.training.batches import Drawn, prepared
+from toyqs.training.loop import accumulate
 from toyqs.types import Batch
 
 BACKBONES = pytest.mark.usefixtures("backbone")
@@ -130,6 +129,6 @@ def easiest(entropy: Tensor, count: int) -> Tensor:
 
 @BACKBONES
 def test_a_wrong_choice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toyqs.hard.hardest", easiest)
+    monkeypatch.setattr("toyqs.training.hard_positions.hardest", easiest)
     with pytest.raises(AssertionError, match="off by"):
         check(hard())

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from tests import latents, tiny
-from toyqs.config import RunConfig
+from toyqs.config.run_config import RunConfig
 from toyqs.model import latent_heads
 from toyqs.model.latent_heads import gaussian_symbols, normals
 from toyqs.model.thoughts import Symbols
-from toyqs.objectives import baselines, policy
-from toyqs.objectives.family import family
+from toyqs.objectives import advantages, losses
 from toyqs.objectives.objective import Thinking
 from toyqs.objectives.pathwise import Pathwise
+from toyqs.objectives.registry import family
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 
 BACKBONES = pytest.mark.usefixtures("backbone")
@@ -58,12 +58,12 @@ def table(count: int, baseline: Callable[[Tensor], Tensor]) -> tuple[Tensor, Ten
     drawn = gaussian_symbols(mean.expand_as(spread), spread, given, forced=False, path=False)
     s = drawn.values[..., 0]
     reward = 0.7 * s.square() - 1.3 * s + 0.4
-    loss = policy.score_function_loss(reward - baseline(reward), drawn.log_prob.unsqueeze(-1))
+    loss = losses.score_function_loss(reward - baseline(reward), drawn.log_prob.unsqueeze(-1))
     at = torch.autograd.grad((probability * loss.flatten()).sum(), (mean, log_std))
     return at[0], at[1]
 
 
-@pytest.mark.parametrize(("count", "baseline"), [(1, baselines.none), (2, baselines.leave_one_out)])
+@pytest.mark.parametrize(("count", "baseline"), [(1, advantages.none), (2, advantages.leave_one_out)])
 def test_a_quadratic_reward_in_closed_form(count: int, baseline: Callable[[Tensor], Tensor]) -> None:
     """E r = 0.7 (μ² + σ²) − 1.3 μ + 0.4, so ∂E/∂μ = 1.4 μ − 1.3 and ∂E/∂log σ = 1.4 σ²."""
     at_mean, at_log_std = table(count, baseline)
@@ -151,7 +151,7 @@ def test_the_bound_of_several_samples() -> None:
     settings = latents.config("gaussian", weight_groups="AABC", trice_samples=2)
     truth = latents.Integral(settings)
     pairs = torch.cartesian_prod(*[torch.arange(latents.NODES)] * 2)
-    bound = policy.log_mean_exp(truth.plain.log_q[pairs])
+    bound = losses.log_mean_exp(truth.plain.log_q[pairs])
     # The law itself moves too: along the path it does so in the plain model.
     value = (truth.probability[pairs].prod(-1) * bound).sum()
     tiny.close(expected(settings, MultiSample()), truth.gradient(-value), NEAR)

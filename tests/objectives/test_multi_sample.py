@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected
-from toyqs.objectives.policy import log_mean_exp
+from toyqs.objectives.losses import log_mean_exp
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 
 

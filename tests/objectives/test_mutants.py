@@ -15,7 +15,8 @@ from toyqs.model import latent_reasoner, thoughts
 from toyqs.model.core import END, FIRST_SYMBOL, Core, marker
 from toyqs.model.interpreter import Onward
 from toyqs.model.layers import pick_rows
-from toyqs.objectives import baselines, objective, policy, reinforce, rewards
+from toyqs.objectives import advantages as baselines
+from toyqs.objectives import losses, objective, reinforce, rewards
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Thoughts, Trace
 
@@ -196,7 +197,7 @@ def ascending(advantages: Tensor, log_prob: Tensor) -> Tensor:
 def test_advantages_that_meet_the_wrong_log_probabilities(
     monkeypatch: pytest.MonkeyPatch, mutant: Any
 ) -> None:
-    monkeypatch.setattr(policy, "score_function_loss", mutant)
+    monkeypatch.setattr(losses, "score_function_loss", mutant)
     caught("afresh")
 
 

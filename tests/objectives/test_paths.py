@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from toyqs.build import build_model
-from toyqs.config import RunConfig
+from toyqs.config.builders.model import build_model
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import GumbelHead
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.pathwise import Pathwise

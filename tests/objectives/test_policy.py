@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from toyqs.objectives import policy, rewards
+from toyqs.objectives import advantages as objectives_advantages
+from toyqs.objectives import losses as policy
+from toyqs.objectives import rewards
 from toyqs.objectives.objective import REWARDS, nll
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Trace, thinking_positions
@@ -170,15 +172,15 @@ def test_positions_that_do_not_count_do_not_move_the_scale() -> None:
     other[:, 1] += 50.0
     kept = [0, 2, 3]
     torch.testing.assert_close(
-        policy.batch_std(advantages, weights)[:, kept],
-        policy.batch_std(other, weights)[:, kept],
+        objectives_advantages.batch_std(advantages, weights)[:, kept],
+        objectives_advantages.batch_std(other, weights)[:, kept],
         rtol=0,
         atol=1e-12,
     )
 
 
 def test_equal_rewards_stay_finite() -> None:
-    scaled = policy.batch_std(torch.zeros(1, 2, 2, 3), torch.ones(1, 2, 2))
+    scaled = objectives_advantages.batch_std(torch.zeros(1, 2, 2, 3), torch.ones(1, 2, 2))
     assert torch.equal(scaled, torch.zeros_like(scaled))
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tests import backbones, latents, reference, tiny
 from tests.run_folders import written
-from toyqs import config as config_module
-from toyqs.build_kept import build_kept
-from toyqs.config import RunConfig
+from toyqs.config import run_config as config_module
+from toyqs.config.builders.reference_model import build_kept
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.references import Kept
+from toyqs.training.reference_model import Kept
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from tests import tiny
 from tests.reference import Weights
-from toyqs.build import build_objective, build_settings
-from toyqs.config import RunConfig
+from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives import reward_model
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.train import accumulate, prepared
+from toyqs.training.batches import prepared
+from toyqs.training.loop import accumulate
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")

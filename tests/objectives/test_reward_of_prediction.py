@@ -9,7 +9,7 @@ from torch import Tensor
 from tests import reference, tiny
 from tests.objectives.test_reward_model import DATA, LOG_Q, POLICY, settings_of
 from tests.reference import Weights
-from toyqs.build import build_objective
+from toyqs.config.builders.training import build_objective
 from toyqs.objectives import reward_model
 from toyqs.types import focus, thinking_positions
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from tests.objectives.test_family import log_q_of
-from toyqs.config import RunConfig
-from toyqs.objectives.family import family
+from tests.objectives.tables import log_q_of
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.logz import LogZ, log_z_of_others, logz
 from toyqs.objectives.maxent import VarGrad, vargrad
 from toyqs.objectives.objective import Thinking
 from toyqs.objectives.ranking import Listwise, WeightedMLE, listwise, plackett_luce, weighted_mle
+from toyqs.objectives.registry import family
 from toyqs.objectives.reinforce import ClippedReinforce
 from toyqs.types import focus, thinking_positions
 

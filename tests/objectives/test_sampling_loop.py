@@ -11,14 +11,15 @@ from torch import Tensor
 
 from tests import latents, tiny
 from tests.objectives.test_samplers import BACKBONES, SAMPLERS, config
-from toyqs import train as loop
-from toyqs.build import build_settings
-from toyqs.config import RunConfig
+from toyqs.config.builders.training import build_settings
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import normals
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.objectives.losses import position_mean
 from toyqs.objectives.objective import Loss
-from toyqs.objectives.policy import position_mean
-from toyqs.train import accumulate, prepared, with_thoughts
+from toyqs.training import loop
+from toyqs.training.batches import prepared
+from toyqs.training.loop import accumulate, with_thoughts
 from toyqs.types import Batch, Trace, thinking_positions
 
 

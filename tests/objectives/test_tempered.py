@@ -23,10 +23,10 @@ from tests.objectives.worlds import (
     numbers,
     soft_value,
 )
-from toyqs.objectives.baselines import leave_one_out
+from toyqs.objectives.advantages import leave_one_out
 from toyqs.objectives.logz import effective_others, log_z_of_others, logz
+from toyqs.objectives.losses import score_function_loss
 from toyqs.objectives.maxent import maxent, vargrad
-from toyqs.objectives.policy import score_function_loss
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
 from toyqs.objectives.tempered import Temperature
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from toyqs.tasks import corpus
+from toyqs.assets import text as corpus
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.task import Task
 

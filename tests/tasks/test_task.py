@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from toyqs.config import TASKS
+from toyqs.config.run_config import TASKS
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg

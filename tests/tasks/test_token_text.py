@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from tests.checks.checking import accepted, refused
-from toyqs.answers.measures import prompt
-from toyqs.config import RunConfig
-from toyqs.config_key import resolved, run_key
-from toyqs.tasks.documents import read_documents
+from toyqs.answers.metrics import prompt
+from toyqs.assets.documents import read_documents
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import EM_DASH, RunConfig, marker_symbol
 from toyqs.tasks.task import Task
 from toyqs.tasks.token_text import TokenText
-from toyqs.traits import EM_DASH, marker_symbol
 
 WORDS = ("<end>", "a", "b", "c", EM_DASH)
 
@@ -77,7 +77,7 @@ def test_a_pretrained_run_s_task_takes_its_tokens(
     tmp_path: Path, cut: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("backbone", "pretrained"):
-        monkeypatch.setattr(f"toyqs.checks.{module}.find_spec", lambda name: name)
+        monkeypatch.setattr(f"toyqs.config.checks.{module}.find_spec", lambda name: name)
     task = text_of(tmp_path, "a b c " * 40)
     config = RunConfig(pretrained=cut, task=task, seq_len=5, thought_vocab=None, meta_token_init=EM_DASH)
     assert (

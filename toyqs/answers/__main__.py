@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from toyqs.answers import measures, questions
-from toyqs.answers.finished_speaker import Answering, load
-from toyqs.answers.speaker import Speaker
-from toyqs.results import write_json
+from toyqs.answers import metrics, questions
+from toyqs.answers.load import Answering, load
+from toyqs.answers.predictor import Speaker
+from toyqs.files import write_json
 
 EXAMPLES = """\
 python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl          answers whose number is right
@@ -86,8 +86,8 @@ def _exact(given: argparse.Namespace, answering: Answering) -> Any:
     for name, speaker in _speakers(answering):
         attempts, nll = [], []
         for one in asked:
-            attempts.append(measures.answer_number(speaker, answering.text, one, given.most, **told))
-            nll.append(-measures.solution_log_probs(speaker, answering.text, one))
+            attempts.append(metrics.answer_number(speaker, answering.text, one, given.most, **told))
+            nll.append(-metrics.solution_log_probs(speaker, answering.text, one))
         right, mean = sum(x.right for x in attempts), float(torch.cat(nll).mean())
         print(f"{name:18}{_share(right, len(asked)):>24}{mean:38.3f}")
         found[name] = {"right": right, "nll": mean, "questions": [x._asdict() for x in attempts]}
@@ -99,7 +99,7 @@ def _choose(given: argparse.Namespace, answering: Answering) -> Any:
     found: dict[str, Any] = {}
     print(f"{'':18}{'right, by sum':>24}{'right, by mean a token':>24}")
     for name, speaker in _speakers(answering):
-        picked = [measures.pick(speaker, answering.text, one) for one in asked]
+        picked = [metrics.pick(speaker, answering.text, one) for one in asked]
         right = [sum(x.by_sum for x in picked), sum(x.by_mean for x in picked)]
         print(f"{name:18}" + "".join(f"{_share(count, len(asked)):>24}" for count in right))
         found[name] = {"by_sum": right[0], "by_mean": right[1], "questions": [x._asdict() for x in picked]}
@@ -118,15 +118,15 @@ def _tokens(given: argparse.Namespace, answering: Answering) -> Any:
         for _, speaker in _speakers(answering)
     )
     print(f"{'tenth':>5}{'tokens':>9}{'without':>10}{'with':>10}{'gain':>10}   nats a token")
-    deciles = measures.by_decile(without, having)
+    deciles = metrics.by_decile(without, having)
     for number, decile in enumerate(deciles, start=1):
         print(f"{number:5d}{_row(decile)}")
-    whole = measures.by_decile(without, having, parts=1)[0]
+    whole = metrics.by_decile(without, having, parts=1)[0]
     print(f"{'all':>5}{_row(whole)}")
     return {"all": whole._asdict(), "tenths": [x._asdict() for x in deciles]}
 
 
-def _row(part: measures.Decile) -> str:
+def _row(part: metrics.Decile) -> str:
     return f"{part.tokens:9d}{part.without:10.3f}{part.with_thoughts:10.3f}{part.gain:+10.3f}"
 
 
@@ -135,7 +135,7 @@ def _latency(given: argparse.Namespace, answering: Answering) -> Any:
     found: dict[str, Any] = {}
     print(f"{'ms a token':18}{'median':>10}{'95th percentile':>18}")
     for name, speaker in _speakers(answering):
-        taken = measures.latency(speaker, before, given.tokens)
+        taken = metrics.latency(speaker, before, given.tokens)
         print(f"{name:18}{1e3 * taken.median:10.2f}{1e3 * taken.p95:18.2f}")
         found[name] = taken._asdict()
     return found

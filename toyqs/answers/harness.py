@@ -22,8 +22,8 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from torch import Tensor
 
-from toyqs.answers.finished_speaker import load
-from toyqs.refusal import Refusal
+from toyqs.answers.load import load
+from toyqs.config.errors import Refusal
 
 MOST = 256  # tokens of an answer where the request names no number
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.core import Core
-from toyqs.model.critic import ValueHead
+from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead, pick_rows
 from toyqs.model.mixing import Mixer
-from toyqs.model.reward_model import RewardModel, RewardOfPrediction
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.frozen import FrozenTable
 from toyqs.numerics import LANES
-from toyqs.streams import stream
+from toyqs.rng import stream
 
 Rule = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -242,3 +242,17 @@ class TableHead(nn.Module):
 
 
 LMHead = Head | TableHead
+
+
+class FrozenTable(nn.Module):
+    """Rows such as token embeddings, (1, n, D) as a `Table` of one seed has them."""
+
+    weight: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        """Hold rows (n, D)."""
+        super().__init__()
+        self.register_buffer("weight", rows.unsqueeze(0), persistent=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTable:
+        return self

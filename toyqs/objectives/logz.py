@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.objectives.policy import log_mean_exp_of_others
+from toyqs.objectives.losses import log_mean_exp_of_others
 from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
 from toyqs.types import Batch, Trace
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from toyqs.objectives.baselines import leave_one_out
+from toyqs.objectives.advantages import leave_one_out
 from toyqs.objectives.tempered import Temperature, Tempered
 from toyqs.types import Trace
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from toyqs.objectives import policy, reward_model, rewards
+from toyqs.objectives import losses, reward_model, rewards
 from toyqs.types import Batch, Trace
 
 
@@ -95,7 +95,7 @@ class Predicting(Objective):
         rewards.require_shape("log q", climbed, batch.weights.unsqueeze(-1).shape)
         if self.reward in OWN_LOSS:
             climbed = rewarded(self.reward, self.reward_beta, climbed, trace, taught)
-        return Loss({"nll": policy.position_mean(-climbed.squeeze(-1), batch.weights)})
+        return Loss({"nll": losses.position_mean(-climbed.squeeze(-1), batch.weights)})
 
 
 nll = Predicting()
@@ -195,12 +195,12 @@ class Thinking(Objective):
             )
             weights["reward_model"] = fitting.weights
         parts, seen = (
-            {name: policy.position_mean(x, weights.get(name, batch.weights)) for name, x in given.items()}
+            {name: losses.position_mean(x, weights.get(name, batch.weights)) for name, x in given.items()}
             for given in (means, meters)
         )
         if self.learned_reward:
             seen["reward_fit"] = reward_model.agreement(expected, earned, paying.weights)
-        return Loss(parts, policy.position_mean(reward.mean(-1), paying.weights), seen)
+        return Loss(parts, losses.position_mean(reward.mean(-1), paying.weights), seen)
 
     def _scores(self, each: Tensor, trace: Trace, batch: Batch) -> tuple[Tensor, Tensor]:
         """The rewards and what the predictor climbs, (S, B, T, K), from log q of each token."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from toyqs.objectives import policy, rewards
+from toyqs.objectives import losses, rewards
 from toyqs.objectives.objective import OWN_LOSS, Loss, Objective, regularisers, rewarded
 from toyqs.types import Batch, Trace
 
@@ -49,5 +49,5 @@ class Pathwise(Objective):
         if self.reward in OWN_LOSS:
             predicted = rewarded(self.reward, self.reward_beta, predicted, trace, taught)
         means = {"nll": -predicted[..., : self.train_nll_num].mean(-1), **regularisers(trace)}
-        parts = {name: policy.position_mean(value, batch.weights) for name, value in means.items()}
-        return Loss(parts, policy.position_mean(reward.detach().mean(-1), batch.weights))
+        parts = {name: losses.position_mean(value, batch.weights) for name, value in means.items()}
+        return Loss(parts, losses.position_mean(reward.detach().mean(-1), batch.weights))

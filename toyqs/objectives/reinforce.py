@@ -8,7 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.objectives import baselines, policy, rewards
+from toyqs.objectives import advantages as baselines
+from toyqs.objectives import advantages as objectives_advantages
+from toyqs.objectives import losses, rewards
 from toyqs.objectives.objective import Only, Thinking, rewarded
 from toyqs.types import Batch, Trace
 
@@ -45,7 +47,7 @@ class Reinforce(Thinking):
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """The score-function loss; its value means nothing, its gradient is the estimate."""
         assert trace.log_prob is not None
-        return policy.score_function_loss(self.advantages(reward, trace, batch), trace.log_prob)
+        return losses.score_function_loss(self.advantages(reward, trace, batch), trace.log_prob)
 
     def advantages(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """(S, B, T, K) rewards above the baseline, scaled.
@@ -53,9 +55,9 @@ class Reinforce(Thinking):
         Raises:
             ValueError: a group baseline meets K = 1, or the trace lacks what the baseline needs.
         """
-        scale = policy.ADVANTAGE_SCALES[self.advantage_scale]
+        scale = objectives_advantages.ADVANTAGE_SCALES[self.advantage_scale]
         above = reward - self._baseline(reward, trace, batch)
-        return scale(above, batch.weights, batch.total or policy.here)
+        return scale(above, batch.weights, batch.total or losses.here)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         match self.baseline:
@@ -159,11 +161,11 @@ class MultiSample(Thinking):
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """The score part of the bound."""
         assert trace.log_prob is not None
-        bound = policy.log_mean_exp(reward).unsqueeze(-1).expand_as(reward)
+        bound = losses.log_mean_exp(reward).unsqueeze(-1).expand_as(reward)
         if self.baseline == "leave_one_out":
-            bound = bound - policy.log_mean_exp_of_others(reward)
+            bound = bound - losses.log_mean_exp_of_others(reward)
         return -(bound.detach() * trace.log_prob.sum(-1)).sum(-1)
 
     def predictor_loss(self, log_q: Tensor) -> Tensor:
         """Minus the bound."""
-        return -policy.log_mean_exp(log_q)
+        return -losses.log_mean_exp(log_q)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from toyqs.objectives.losses import here, position_mean
 from toyqs.objectives.objective import Thinking
-from toyqs.objectives.policy import here, position_mean
 from toyqs.types import Batch, Trace
 
 Temperature = float | Tensor  # a number, or one per seed, (S, 1, 1, 1)

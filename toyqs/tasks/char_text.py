@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toyqs.tasks.corpus import DATASETS, dataset_text, read_text
+from toyqs.assets.text import DATASETS, dataset_text, read_text
 from toyqs.tasks.windows import Windows
 
 

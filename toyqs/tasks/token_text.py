@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from toyqs.pretrained import located
-from toyqs.tasks.documents import hub_documents, read_documents
+from toyqs.assets.documents import hub_documents, read_documents
+from toyqs.assets.pretrained import located
 from toyqs.tasks.windows import Windows
 from toyqs.types import Batch
 

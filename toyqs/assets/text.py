@@ -1,0 +1,106 @@
+"""Text files: read from disk, or downloaded once into a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from toyqs.assets.cache import cache_folder
+
+TIMEOUT_SECONDS = 20
+
+# name: (address, sha256)
+DATASETS = {
+    "shake": (
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    )
+}
+
+
+def read_text(path: str) -> str:
+    """The text of a UTF-8 file, line ends as they are.
+
+    Args:
+        path: the file; "~" is the home folder.
+
+    Raises:
+        ValueError: one line, where it cannot be read or is no UTF-8 text.
+    """
+    try:
+        data = Path(path).expanduser().read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"task.path={path}: cannot be read ({reason}); give task.path=FILE, a text file"
+        ) from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"task.path={path}: is no UTF-8 text (byte {error.start}); convert the file to UTF-8"
+        ) from error
+
+
+def dataset_text(name: str) -> str:
+    """The text of a known data set, from the cache folder or downloaded into it.
+
+    A cached copy counts only if its hash is right; a download is kept only if its hash is right.
+
+    Args:
+        name: one of DATASETS.
+
+    Raises:
+        ValueError: one line, where there is neither a copy nor a download, or it cannot be kept.
+    """
+    address, sha256 = DATASETS[name]
+    cached = cache_folder() / f"{name}.txt"
+    try:
+        data = cached.read_bytes()
+    except OSError:
+        data = b""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        data = _download(name, address)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError(
+                f"task.dataset={name}: {address} sent an unknown file (wrong sha256), which was not kept; "
+                "give task.path=FILE instead"
+            )
+        _keep(name, cached, data)
+    return data.decode("utf-8")
+
+
+def _download(name: str, address: str) -> bytes:
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:
+            data: bytes = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        raise ValueError(
+            f"task.dataset={name}: no copy in {cache_folder()}, and {address} cannot be reached ({reason}); "
+            "give task.path=FILE instead of task.dataset"
+        ) from error
+    return data
+
+
+def _keep(name: str, cached: Path, data: bytes) -> None:
+    """Write whole or not at all: another run may read the same folder at any time."""
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f"{name}-", suffix=".part", dir=cached.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(temporary, cached)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ValueError(
+            f"task.dataset={name}: cannot write {cached} ({error.strerror}); set TOYQS_CACHE to a folder "
+            "that can be written"
+        ) from error

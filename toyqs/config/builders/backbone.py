@@ -1,0 +1,67 @@
+"""RunConfig -> the memory of a core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toyqs.assets.pretrained import Damaged, located
+from toyqs.config.run_config import RunConfig, longest_sequence
+from toyqs.model.backbones.backbone import Backbone
+from toyqs.model.backbones.frozen import Frozen
+from toyqs.model.backbones.gru import GRU
+
+
+def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen | None = None) -> Backbone:
+    """A memory of one width, its weights zero.
+
+    Args:
+        config: resolved.
+        num_seeds: S; 1 for a transformer.
+        width: D.
+        frozen: a pretrained decoder's weights, to which adapters are added; None: it learns itself.
+
+    Raises:
+        Damaged: the frozen weights are not all that the decoder has.
+    """
+    if config.backbone == "gru":
+        return GRU(num_seeds, width)
+    assert num_seeds == 1, "a transformer takes one seed at a time"
+    # Loaded only where it is wanted: the library takes seconds, and the extra may not be installed.
+    from transformers import AutoConfig
+
+    from toyqs.model.backbones.transformer import TransformerBackbone
+
+    if config.pretrained is None:
+        found = AutoConfig.for_model(config.backbone, **_sizes(config, width))
+    else:
+        found = AutoConfig.from_pretrained(located(config.pretrained))
+    backbone = TransformerBackbone(
+        found,
+        frozen,
+        config.lora_rank,
+        autocast=config.autocast,
+        recompute=config.gradient_checkpointing,
+        branch_attention=config.branch_attention,
+    )
+    if lacking := backbone.decoder.lacking:
+        raise Damaged(f"pretrained={config.pretrained}: lacks {lacking[0]}; give another checkpoint")
+    return backbone
+
+
+def _sizes(config: RunConfig, width: int) -> dict[str, Any]:
+    """A decoder's sizes under the library's names."""
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": config.model_n_layer,
+        "num_attention_heads": config.model_n_head,
+        "max_position_embeddings": longest_sequence(config),
+    }
+    if config.backbone == "gpt2":
+        return sizes
+    return sizes | {
+        # Three matrices make up this layer, where GPT-2 has two of four times the width: as many parameters.
+        "intermediate_size": 8 * width // 3,
+        "num_key_value_heads": config.model_n_kv_head or config.model_n_head,
+        "head_dim": width // config.model_n_head,
+        "sliding_window": None,
+    }

@@ -1,0 +1,189 @@
+"""RunConfig -> task, model, objective, settings: the only translator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from toyqs.config.builders.auxiliaries import build_beside
+from toyqs.config.builders.backbone import build_backbone
+from toyqs.config.builders.pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
+from toyqs.config.run_config import (
+    RunConfig,
+    base_matters,
+    ends_apart,
+    goes_on,
+    marker_symbol,
+    mixing_of,
+    roles_in_use,
+    thoughts_of,
+    tokens_ahead,
+    widths,
+)
+from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
+from toyqs.model.interpreter import Afresh, AfreshEach, Onward
+from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
+from toyqs.model.latent_reasoner import Horizon, LatentReasoner
+from toyqs.model.layers import Head, LMHead, initialise
+from toyqs.model.markers import Markers
+from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, Sum, ThoughtOnly
+from toyqs.model.roles import WeightGroups, tie
+from toyqs.model.thoughts import ThoughtHead, TokenHead
+from toyqs.objectives.registry import member
+
+# What a thought symbol is -> the core that hears it.
+CORES: dict[str, type[Core]] = {
+    "token": Core,
+    "gaussian": LatentCore,
+    "gumbel": RelaxedCore,
+    "deterministic": EchoCore,
+    "state": StateCore,
+}
+
+
+def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
+    """The model of a run, one copy per seed, with its initial weights.
+
+    Args:
+        config: resolved.
+        seeds: S of them.
+    """
+    model = assemble(config, len(seeds))
+    initialise(model, seeds, given_weights(config, model))
+    _start_markers(model, config)
+    return model.to(device=config.device, dtype=getattr(torch, config.dtype))
+
+
+def _start_markers(model: LatentReasoner, config: RunConfig) -> None:
+    """Let the markers begin as a thought symbol does, in every core that knows the symbols."""
+    symbol = marker_symbol(config)
+    if symbol is None:
+        return
+    for core in model.cores.values():
+        assert isinstance(core, Core)
+        table = core.thoughts if config.thought_vocab else core.tokens
+        if core.markers is not None and table is not None:
+            core.markers.start_at(table.weight[:, symbol])
+
+
+def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
+    """A run's model with all parameters zero; config resolved."""
+    vocab_size = config.task.vocab_size
+    width = widths(config)
+    used = roles_in_use(config)
+    groups = WeightGroups.parse(config.weight_groups)
+    frozen = frozen_parts(config)
+    cores = tie(groups, width, used, lambda size, roles: _core(config, num_seeds, size, roles, frozen))
+    letters = {role: groups.letter(role) for role in used}
+    mixer = _mixer(config, num_seeds)
+    if config.pretrained is None:
+        head: LMHead = Head(
+            num_seeds, mixer.widths, vocab_size, config.linear_lm_head, autocast=config.autocast
+        )
+    else:
+        table = next(core.tokens for core in cores.values() if core.tokens is not None)
+        head = checkpoint_head(config, table, frozen)
+    thought_head: ThoughtHead | None = None
+    interpreter: Afresh | Onward | None = None
+    if "reasoner" in used and config.max_reasoning_len:
+        thought_head = _thought_head(config, num_seeds, head if config.share_lm_head else None)
+    if "interpreter" in used:
+        core = cores[letters["interpreter"]]
+        if config.interpreter_start == "afresh":
+            shares = thoughts_of(config) == "token" and not ends_apart(config)
+            interpreter = (Afresh if shares else AfreshEach)(num_seeds, core)
+        else:
+            interpreter = Onward(core, cores[letters["reasoner"]], last_token=_last_token(config))
+    parts = (letters, cores, head, mixer, thought_head, interpreter)
+    horizon = Horizon(tokens_ahead(config), goes_on(config))
+    if thought_head is None:
+        return LatentReasoner(*parts, horizon=horizon)
+    return LatentReasoner(*parts, beside=build_beside(config, num_seeds, thought_head), horizon=horizon)
+
+
+def _last_token(config: RunConfig) -> int | None:
+    """How many positions after its own the context's last token is fed again; None: it is not."""
+    return int(config.increment_pos_id_for_last_context_token) if config.add_last_context_token else None
+
+
+def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> ThoughtHead:
+    width, path = config.reasoner_hidden_dim, not member(config).scores
+    num_symbols = config.thought_vocab or config.task.vocab_size
+    match thoughts_of(config):
+        case "gaussian":
+            return GaussianHead(num_seeds, width, config.latent_dim, config.sigma, path=path)
+        case "state":
+            return StateHead(num_seeds, width, config.sigma, path=path)
+        case "deterministic":
+            return EchoHead()
+        case "gumbel":
+            temperature = config.gumbel_temperature
+            return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
+        case _:
+            return TokenHead(num_seeds, width, num_symbols, shared, ends=config.variable_len)
+
+
+def _core(
+    config: RunConfig, num_seeds: int, width: int, roles: list[str], frozen: FrozenParts | None
+) -> Core:
+    """The core of some roles, with just the tables that they read."""
+    thinks = "reasoner" in roles or "interpreter" in roles
+    onward = config.interpreter_start == "onward"
+    # An afresh interpreter reads all L symbols, and then the reasoner all but the last.
+    num_read = config.max_reasoning_len - ("interpreter" not in roles and not onward)
+    reads_symbols = thinks and num_read > 0 and ("reasoner" in roles or not onward)
+    kind = thoughts_of(config)
+    if kind == "state":  # only an interpreter that starts afresh hears a drawn state as a symbol
+        reads_symbols = "interpreter" in roles and not onward
+    rows = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim, "deterministic": 0}
+    own_symbols = rows.get(kind, config.thought_vocab or 0) if reads_symbols else 0
+    hears_tokens = reads_symbols and kind not in rows and not own_symbols
+    reads_tokens = "base_lm" in roles or "base_reasoner" in roles or hears_tokens
+    reads_tokens |= "interpreter" in roles and (goes_on(config) or config.add_last_context_token)
+    backbone = build_backbone(config, num_seeds, width, frozen and frozen.decoder)
+    speed = (config.meta_token_mode, config.meta_token_scale, min(0.1, backbone.embedding_std))
+    return CORES[kind](
+        num_seeds,
+        backbone,
+        num_tokens=config.task.vocab_size if reads_tokens else 0,
+        num_thought_symbols=own_symbols,
+        markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
+        frozen_tokens=frozen and frozen.tokens,
+    )
+
+
+WITH_WEIGHTS: dict[str, Callable[[int, int, int], Mixer]] = {
+    "add": Add,
+    "gate": Gate,
+    "hidden": Hidden,
+    "logits": Logits,
+    "residual": Residual,
+}
+
+
+def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
+    width = widths(config)
+    base, reading = width["base_lm"], width["interpreter"]
+    if not config.use_reasoner:
+        return BaseOnly(base)
+    how = mixing_of(config)
+    if how == "concat":
+        return Concat(base, reading)
+    if how == "thought":
+        return ThoughtOnly(base if base_matters(config) else None, reading)
+    if how == "sum":
+        return Sum(base)
+    return WITH_WEIGHTS[how](num_seeds, base, reading)
+
+
+def count_parameters(config: RunConfig) -> int:
+    """Parameters of one seed, without allocating them.
+
+    Raises:
+        Damaged: a checkpoint lacks one of them.
+    """
+    with torch.device("meta"):
+        model = assemble(config, 1)
+        given_weights(config, model)
+        return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,72 @@
+"""RunConfig -> the model kept beside the one that trains."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from toyqs.config.builders.model import assemble
+from toyqs.config.finished_run import WEIGHTS, settings_of
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig, asks_reference, charges_divergence, keeps_model
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.training.reference_model import Kept
+
+
+def build_kept(config: RunConfig, model: LatentReasoner) -> Kept | None:
+    """The kept model of a run, before its training begins; None where nothing asks for one.
+
+    Args:
+        config: resolved and checked.
+        model: the run's own, S seeds, with its initial weights.
+    """
+    if not keeps_model(config):
+        return None
+    if config.reference == "checkpoint":
+        like = next(model.parameters())
+        kept = finished_model(str(config.reference_run), like.shape[0]).to(like)
+        kept.num_ahead, kept.goes_on = model.num_ahead, False  # a prediction without thoughts has no reading
+    else:
+        kept = copy.deepcopy(model)
+    return Kept(
+        kept,
+        decay=config.reference_decay if config.reference == "ema" else 1.0,
+        predicts=asks_reference(config),
+        thought_kl_beta=config.thought_kl_beta if charges_divergence(config) else 0.0,
+    )
+
+
+def finished_model(folder: str, num_seeds: int) -> LatentReasoner:
+    """The model of a finished run, once for each seed.
+
+    Args:
+        folder: the run's.
+        num_seeds: S.
+
+    Raises:
+        ValueError: one line with reference_run and the remedy: see `finished.settings_of`, or the weights
+            are damaged or another model's.
+    """
+    model = assemble(resolved(settings_of(folder)), num_seeds)
+    try:
+        weights = load((Path(folder) / WEIGHTS).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"reference_run={folder}: its {WEIGHTS} is damaged or missing; give the folder of a finished run"
+        ) from error
+    named = dict(model.named_parameters())
+    if {n: p.shape[1:] for n, p in named.items()} != {n: w.shape[1:] for n, w in weights.items()}:
+        raise ValueError(
+            f"reference_run={folder}: its {WEIGHTS} holds another model than its config.json describes; give "
+            "the folder of a finished run"
+        )
+    for name, parameter in named.items():
+        repeated = weights[name].expand(num_seeds, *weights[name].shape[1:])
+        parameter.data = torch.empty_like(parameter, dtype=repeated.dtype).copy_(repeated)
+    assert isinstance(model, nn.Module)
+    return model

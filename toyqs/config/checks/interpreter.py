@@ -1,0 +1,55 @@
+"""How a thought is read and what its prediction is added to; see settings.py."""
+
+from __future__ import annotations
+
+from toyqs.config.errors import Refusal
+from toyqs.config.run_config import RunConfig, mixing_of
+
+
+def check_reading(config: RunConfig) -> None:
+    """Refuse a last token without a context, and sums of logits that do not fit.
+
+    Args:
+        config: resolved, of a run with thoughts.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    if config.use_residual:
+        _check_residual(config)
+    if mixing_of(config) == "sum":
+        _check_one_head(config)
+    if config.add_last_context_token and config.interpreter_start != "onward":
+        cause = "" if config.use_base_lm else ", as use_base_lm=false has it,"
+        raise Refusal(
+            f"add_last_context_token=true: an interpreter that starts afresh{cause} reads the symbols alone, "
+            "and no context; give interpreter_start=onward or add_last_context_token=false"
+        )
+
+
+def _check_residual(config: RunConfig) -> None:
+    if not config.use_base_lm:
+        raise Refusal(
+            "use_residual=true: adds the base logits, which use_base_lm=false takes away; give "
+            "use_residual=false or use_base_lm=true"
+        )
+    if config.simple_lm_head:
+        raise Refusal(
+            "use_residual=true: adds logits, and simple_lm_head=true adds the projected reading; give only "
+            "one of them"
+        )
+    if config.mixing not in ("auto", "thought", "sum"):
+        raise Refusal(
+            f"use_residual=true: adds the base logits to those of the thought alone, and mixing="
+            f"{config.mixing} mixes them in another way; give mixing=thought or use_residual=false"
+        )
+
+
+def _check_one_head(config: RunConfig) -> None:
+    given = "use_residual=true" if config.use_residual else "mixing=sum"
+    base, interpreter = config.base_lm_hidden_dim, config.interpreter_hidden_dim
+    if base != interpreter:
+        raise Refusal(
+            f"{given}: base state and reading pass through one LM head, but are {base} and {interpreter} "
+            f"wide; give both one width, such as model_hidden_dim={base}"
+        )

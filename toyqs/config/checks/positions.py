@@ -1,0 +1,97 @@
+"""How much a run may think, at which positions and for how long; see settings.py."""
+
+from __future__ import annotations
+
+from toyqs.config.errors import Refusal
+from toyqs.config.run_config import RunConfig, has_critic, off_policy, speaks_alone
+from toyqs.objectives.objective import OWN_LOSS
+from toyqs.objectives.registry import member
+
+
+def check_extent(config: RunConfig) -> None:
+    """Refuse positions or lengths that cannot be.
+
+    Args:
+        config: resolved, of a run with thoughts.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    if config.think_at == "hard":
+        _check_hard(config)
+    if config.length_schedule != "constant":
+        _check_schedule(config)
+    if config.max_reasoning_len:
+        _check_ends(config)
+
+
+def _check_ends(config: RunConfig) -> None:
+    if config.variable_len and config.thoughts != "token":
+        raise Refusal(
+            f"variable_len=true: the end is one more token, and thoughts={config.thoughts} have none; "
+            "give thoughts=token or variable_len=false"
+        )
+    if config.adaptive_len and config.variable_len:
+        raise Refusal(
+            "adaptive_len=true: the task says when a thought ends, and variable_len=true lets the reasoner "
+            "say it; give only one of them"
+        )
+    if config.adaptive_len and not hasattr(config.task, "thought_length"):
+        raise Refusal(
+            f"adaptive_len=true: task={config.task.name} does not say how long a thought should be; "
+            "give task=iterate or adaptive_len=false"
+        )
+    for key in ("length_penalty", "punish_unfinished"):
+        if getattr(config, key) and not config.variable_len:
+            raise Refusal(
+                f"{key}={getattr(config, key)}: thoughts do not choose their length; give variable_len=true "
+                f"or {key}=0"
+            )
+
+
+def _check_hard(config: RunConfig) -> None:
+    if not speaks_alone(config):
+        raise Refusal(
+            "think_at=hard: with these settings there is no prediction without a thought; give "
+            "use_base_lm=true and mixing=auto, or think_at=marked"
+        )
+    if config.n_tokens_ahead > 1:
+        raise Refusal(
+            f"think_at=hard: the positions that do not think predict one token, and n_tokens_ahead="
+            f"{config.n_tokens_ahead}; give n_tokens_ahead=1 or think_at=marked"
+        )
+    if config.reward in OWN_LOSS:
+        raise Refusal(
+            f"think_at=hard: the positions that do not think climb the likelihood, not reward="
+            f"{config.reward}; give reward=likelihood or think_at=marked"
+        )
+    if config.max_reasoning_len and has_critic(config):
+        raise Refusal(
+            "think_at=hard: a critic reads every position; give an objective and a baseline without a "
+            "critic, or think_at=marked"
+        )
+    if off_policy(config):
+        raise Refusal(
+            f"think_at=hard: sampler={config.sampler} draws the thoughts of all positions before they are "
+            "chosen; give sampler=policy or think_at=marked"
+        )
+    if config.max_reasoning_len and member(config).repeats:
+        raise Refusal(
+            f"think_at=hard: objective={config.objective} trains again on thoughts of positions "
+            "chosen before; give objective=reinforce or think_at=marked"
+        )
+
+
+def _check_schedule(config: RunConfig) -> None:
+    least, most = config.min_reasoning_len, config.max_reasoning_len
+    if not most:
+        raise Refusal(
+            f"length_schedule={config.length_schedule}: with max_reasoning_len=0 there are no thoughts to "
+            "lengthen or shorten; give max_reasoning_len=2 or more, or length_schedule=constant"
+        )
+    if least >= most:
+        raise Refusal(
+            f"min_reasoning_len={least}: length_schedule={config.length_schedule} goes between it and "
+            f"max_reasoning_len={most}; give a larger max_reasoning_len, a smaller min_reasoning_len or "
+            "length_schedule=constant"
+        )

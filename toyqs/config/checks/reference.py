@@ -1,0 +1,160 @@
+"""Which reference serves which run; see settings.py."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from toyqs.config.builders.reference_model import finished_model
+from toyqs.config.errors import Refusal, refusing
+from toyqs.config.finished_run import settings_of
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import (
+    KEPT,
+    RunConfig,
+    asks_reference,
+    charges_divergence,
+    longest_sequence,
+    speaks,
+    speaks_alone,
+    thoughts_of,
+)
+from toyqs.model.core import Core
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.objectives.objective import OWN_LOSS
+from toyqs.objectives.registry import member
+from toyqs.rng import stream
+
+REFERENCES = ("oracle", "no_thought", *KEPT)  # build_kept.py says what those of KEPT are
+THOUGHT_KEYS = (
+    *("thoughts", "thought_vocab", "max_reasoning_len", "variable_len", "latent_dim", "reasoner_hidden_dim"),
+)
+
+
+def check_reference(config: RunConfig) -> None:
+    """Refuse a reward that lacks its reference, or a reference that is not there or cannot serve.
+
+    Args:
+        config: resolved; also of a run without thoughts, whose predictor climbs the kl rewards too.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    if config.reward in ("log_ratio", *OWN_LOSS):
+        _check_needed(config)
+    if config.thought_kl_beta and speaks(config):
+        _check_thought_kl(config)
+    if config.reference == "checkpoint" and (asks_reference(config) or charges_divergence(config)):
+        _check_checkpoint(config)
+
+
+def _check_needed(config: RunConfig) -> None:
+    """The reference of a reward."""
+    reward, reference = config.reward, config.reference
+    if reference is None:
+        raise Refusal(
+            f"reward={reward}: needs a reference; give reference=oracle or {', '.join(REFERENCES[1:])}"
+        )
+    if reference == "oracle" and not hasattr(config.task, "oracle"):
+        raise Refusal(
+            f"reference=oracle: task={config.task.name} does not know its true distribution; "
+            "give reference=no_thought or another task"
+        )
+    if reference in ("no_thought", "ema", "initial"):
+        if reward in OWN_LOSS:
+            raise Refusal(
+                f"reference={reference}: reward={reward} trains the predictor towards its reference, "
+                "here itself; give reference=oracle or checkpoint"
+            )
+        if config.use_reasoner and not speaks_alone(config):
+            raise Refusal(
+                f"reference={reference}: with these settings there is no prediction without a thought; "
+                "give use_base_lm=true and mixing=auto, or reference=oracle"
+            )
+    if reward == "kl_reverse" and reference == "oracle" and _holds_some_impossible(config):
+        raise Refusal(
+            f"reward=kl_reverse: task={config.task.name} holds some tokens impossible, which makes every "
+            "reward minus infinity; give reward=kl_forward or another task"
+        )
+
+
+def _holds_some_impossible(config: RunConfig) -> bool:
+    drawn = config.task.sample(stream(0, "a look at the oracle"), 4, config.seq_len, "held_out")
+    return bool(config.task.oracle(drawn.inputs).isneginf().any())
+
+
+def _check_thought_kl(config: RunConfig) -> None:
+    given = f"thought_kl_beta={config.thought_kl_beta}"
+    if not member(config).scores:
+        raise Refusal(
+            f"{given}: is taken from a thought's reward, and objective={config.objective} rewards none; "
+            "give thought_kl_beta=0 or another objective"
+        )
+    if charges_divergence(config) and config.reference not in KEPT:
+        raise Refusal(
+            f"{given}: needs a kept model whose thoughts to stay near, and reference="
+            f"{config.reference or 'null'} has none; give reference=ema, initial or checkpoint"
+        )
+
+
+def _check_checkpoint(config: RunConfig) -> None:
+    """A finished run as the reference: its files, its task, and that it can say what is asked."""
+    if config.reference_run is None:
+        raise Refusal(
+            "reference=checkpoint: no run is given; give reference_run=FOLDER, that of a finished run"
+        )
+    given = f"reference_run={config.reference_run}"
+    refusing(lambda: settings_of(str(config.reference_run)))
+    past = resolved(settings_of(str(config.reference_run)))
+    refusing(lambda: _check_task(given, past, config))
+    refusing(lambda: _check_length(given, finished_model(str(config.reference_run), 1), config))
+    if asks_reference(config) and past.use_reasoner and not speaks_alone(past):
+        raise Refusal(
+            f"{given}: that run's model has no prediction without a thought; give a run with "
+            "use_reasoner=false, or one whose base is predicted from"
+        )
+    if not charges_divergence(config):
+        return
+    if not speaks(past):
+        raise Refusal(f"{given}: that run has no thoughts to stay near; give one that thinks")
+    for name, now, then in zip(THOUGHT_KEYS, _thoughts(config), _thoughts(past), strict=True):
+        if now != then:
+            raise Refusal(
+                f"{given}: cannot score the thoughts of this run, {name} was {then} there and is {now} here; "
+                "give the same"
+            )
+
+
+def _check_length(given: str, past: LatentReasoner, config: RunConfig) -> None:
+    """A transformer knows as many positions as its own run needed."""
+    needed = longest_sequence(config) if charges_divergence(config) else config.task.length(config.seq_len)
+    known = [cast(Core, core).backbone.longest for core in past.cores.values()]
+    least = min((x for x in known if x is not None), default=needed)
+    if least < needed:
+        raise ValueError(
+            f"{given}: its model knows {least} positions, and {needed} are needed here; give a run of longer "
+            "sequences"
+        )
+
+
+def _check_task(given: str, past: RunConfig, config: RunConfig) -> None:
+    there, here = past.task, config.task
+    if there.name != here.name:
+        raise ValueError(f"{given}: was trained on task={there.name}; give a run of task={here.name}")
+    if there.symbols(range(there.vocab_size)) != here.symbols(range(here.vocab_size)):
+        raise ValueError(
+            f"{given}: its tokens are not those of this run's task={here.name}; give a run with the same "
+            "vocabulary"
+        )
+
+
+def _thoughts(config: RunConfig) -> tuple[object, ...]:
+    """What the symbols of two runs must agree in for one to score the other's, by THOUGHT_KEYS."""
+    kind = thoughts_of(config)
+    return (
+        kind,
+        (config.thought_vocab or config.task.vocab_size) if kind == "token" else None,
+        config.max_reasoning_len,
+        config.variable_len,
+        config.latent_dim if kind == "gaussian" else None,
+        config.reasoner_hidden_dim if kind == "state" else None,
+    )

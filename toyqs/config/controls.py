@@ -1,0 +1,90 @@
+"""A run's controls, as settings: each an ordinary run with its own key and row."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+from toyqs.config.run_config import RunConfig, width_unit
+from toyqs.objectives.registry import member
+from toyqs.training.flops import Cost
+
+
+def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
+    """The controls that tell thinking from noise and from the parts around it.
+
+    no_reasoner      the base LM alone
+    zero_length      thoughts of no symbols: the same parts, nothing to say
+    policy_off       thoughts sampled and read, never reinforced; not beside objective=pathwise, whose
+                     thoughts no policy loss trains: it would be the run itself
+
+    Args:
+        config: a thinking run.
+
+    Returns:
+        Name -> settings, in the order of display.
+    """
+    controls = {"no_reasoner": _plain(config), "zero_length": replace(config, max_reasoning_len=0)}
+    if member(config).scores:
+        controls["policy_off"] = replace(config, policy_loss_beta=0.0)
+    return controls
+
+
+def matched_controls(
+    config: RunConfig, cost: Callable[[RunConfig], Cost], parameters: Callable[[RunConfig], int]
+) -> dict[str, RunConfig]:
+    """The controls that tell thinking from more training and from more parameters.
+
+    compute_matched  the base LM alone, its steps multiplied by the ratio of counted FLOPs per step
+    param_matched    a plain model of the same backbone, as wide as gives it the nearest number of parameters;
+                     not with a checkpoint, whose width is what it is
+
+    Args:
+        config: a thinking run, max_steps resolved.
+        cost: counts a run's training step.
+        parameters: counts a run's parameters.
+
+    Returns:
+        Name -> settings, in the order of display.
+    """
+    plain = _plain(config)
+    ratio = _rounded(cost(config).flops_per_step / cost(plain).flops_per_step)
+    controls = {"compute_matched": replace(plain, max_steps=round(ratio * config.max_steps))}
+    if config.pretrained is not None:
+        return controls
+    width = matched_width(plain, parameters(config), parameters)
+    return controls | {"param_matched": replace(plain, base_lm_hidden_dim=width)}
+
+
+def _rounded(ratio: float) -> float:
+    """To tenths, from ten on to ones: within a twentieth, and runs of about the same cost share a control."""
+    return max(1.0, round(ratio, 0 if ratio >= 10 else 1))
+
+
+def _plain(config: RunConfig) -> RunConfig:
+    return replace(config, use_reasoner=False, use_base_lm=True)
+
+
+def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig], int]) -> int:
+    """The width at which a plain model has nearest to `target` parameters, of those that its heads divide.
+
+    Args:
+        plain: a run without thoughts; its parameters rise with its width.
+        target: number of parameters.
+        parameters: counts a run's parameters.
+    """
+    unit = width_unit(plain)
+
+    @functools.cache
+    def at(units: int) -> int:
+        return parameters(replace(plain, base_lm_hidden_dim=unit * units))
+
+    high = 1
+    while at(high) < target:
+        high *= 2
+    low = max(1, high // 2)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if at(middle) < target else (low, middle)
+    return unit * min((low, high), key=lambda units: abs(at(units) - target))

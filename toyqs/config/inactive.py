@@ -1,0 +1,149 @@
+"""Which settings cannot change a run, because of its other settings."""
+
+from __future__ import annotations
+
+from toyqs.config.run_config import (
+    WEIGHED,
+    RunConfig,
+    base_matters,
+    charges_divergence,
+    has_critic,
+    has_policy_loss,
+    mixing_of,
+    speaks,
+    thoughts_of,
+)
+from toyqs.objectives.objective import OWN_LOSS
+from toyqs.objectives.registry import member, reads, some_read
+
+OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
+
+OF_REFERENCE = ("reference", "reference_decay", "reference_run")
+
+OF_REWARD = ("reward", "reward_beta", *OF_REFERENCE)
+
+OF_POLICY = (
+    *OF_REWARD,
+    *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
+    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
+    *("learned_reward", "reward_sees"),
+    *("length_penalty", "punish_unfinished", "schedule_punfinished"),
+)
+
+OF_SYMBOLS = (
+    *OF_POLICY,
+    *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
+    *("thought_vocab", "share_lm_head", "meta_token_init"),
+    *("length_schedule", "min_reasoning_len"),
+    *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
+    *("sampler", "sampler_temperature"),
+)
+
+OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
+
+OF_THOUGHTS = (
+    *(*OF_SYMBOLS, "n_tokens_ahead", *OF_AHEAD),
+    *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
+    *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
+    *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),
+    "branch_attention",
+    *("different_eot", "add_last_context_token", "increment_pos_id_for_last_context_token"),
+)
+
+
+def idle_keys(config: RunConfig) -> list[str]:
+    """The keys that cannot change this run."""
+    kept = set(OF_REWARD) if config.reward in OWN_LOSS else set()
+    if speaks(config):
+        # these shape the predictor's training too
+        kept |= {"objective"} if member(config).own_prediction else set()
+        kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
+    idle = _idle_of_the_rest(config) + _idle_of_kind(config)
+    return [name for name in idle if name not in kept] + _idle_of_objective(config)
+
+
+def _idle_of_kind(config: RunConfig) -> list[str]:
+    """The keys that mean nothing to this kind of thought symbol."""
+    kind, idle = thoughts_of(config), []
+    if kind not in ("token", "gumbel"):
+        idle.append("thought_vocab")
+    if kind != "gaussian":
+        idle.append("latent_dim")
+    if kind not in ("gaussian", "state"):
+        idle += ["sigma", "prior_beta"]
+    if kind != "gumbel":
+        idle.append("gumbel_temperature")
+    if config.sampler != "tempered":
+        idle.append("sampler_temperature")
+    if kind == "deterministic":
+        idle += ["entropy_encouragement_coef", "entropy_schedule"]
+    return idle
+
+
+def _idle_of_objective(config: RunConfig) -> list[str]:
+    read = reads(config)
+    idle = sorted(some_read() - read)
+    if not member(config).scores:
+        idle.append("policy_loss_beta")
+    if config.reward != "kl_reverse":
+        idle.append("reward_beta")
+    if not config.learned_reward:
+        idle.append("reward_sees")
+    if not config.punish_unfinished:
+        idle.append("schedule_punfinished")
+    if not has_critic(config):
+        idle.append("value_sees")
+    if not (has_critic(config) and "baseline" in read) and not config.learned_reward:
+        idle.append("critic_loss_beta")
+    return idle + _idle_of_reference(config)
+
+
+def _idle_of_reference(config: RunConfig) -> list[str]:
+    idle = [] if config.reference == "ema" else ["reference_decay"]
+    if config.reference != "checkpoint":
+        idle.append("reference_run")
+    if config.reward not in ("log_ratio", *OWN_LOSS) and not charges_divergence(config):
+        idle += OF_REFERENCE
+    return idle
+
+
+def _idle_of_model(config: RunConfig) -> list[str]:
+    idle = ["simple_lm_head", "use_residual"]  # mixing says both
+    if config.backbone == "gru":
+        idle += [*OF_TRANSFORMER, "increment_pos_id_for_last_context_token"]
+    elif config.backbone == "gpt2":
+        idle.append("model_n_kv_head")
+    if not config.add_last_context_token:
+        idle.append("increment_pos_id_for_last_context_token")
+    if config.meta_token_mode == "none":
+        idle.append("meta_token_scale")
+    if config.think_at != "hard":
+        idle.append("hard_quantile")
+    if config.length_schedule == "constant":
+        idle.append("min_reasoning_len")
+    if mixing_of(config) not in WEIGHED:
+        idle.append("gate_floor")
+    if config.n_tokens_ahead == 1:
+        idle += OF_AHEAD
+    if not base_matters(config):
+        idle.append("base_lm_hidden_dim")
+    return idle
+
+
+def _idle_of_the_rest(config: RunConfig) -> list[str]:
+    idle = _idle_of_model(config)
+    if not config.use_reasoner:
+        idle += OF_THOUGHTS
+    elif not config.max_reasoning_len:
+        idle += OF_SYMBOLS
+    if not has_policy_loss(config):
+        idle += OF_POLICY
+    if not config.entropy_encouragement_coef:
+        idle.append("entropy_schedule")
+    if not config.use_scheduler:
+        idle.append("schedule")
+    if config.max_steps > 0:
+        idle.append("epochs")
+    if config.task.length(1) == config.task.length(2):
+        idle.append("seq_len")
+    return idle

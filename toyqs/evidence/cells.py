@@ -1,0 +1,113 @@
+"""Cells of a sweep: a run beside its controls over its seeds, as planned and as found on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from toyqs.evidence.rows import load_rows
+from toyqs.files import read_json, write_json
+
+FOLDER = "cells"  # below the folder of runs
+PARTS = {"settings": dict, "asked_for": list, "arms": dict}  # of a plan
+
+
+class Cell(NamedTuple):
+    """One point of a sweep: the run itself first, then its controls."""
+
+    settings: dict[str, Any]  # of the run itself, named as the columns of its rows; no seed
+    arms: dict[str, pd.DataFrame]  # one row per finished seed, ascending; the first is the run itself
+    missing: dict[
+        str, list[int]
+    ]  # arm -> the seeds asked for that have no row; arms that lack none are absent
+
+
+def name_of(keys: Iterable[str]) -> str:
+    """The name of a set of runs, whatever their order."""
+    return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:12]
+
+
+def write_cell(
+    runs_dir: Path | str,
+    settings: Mapping[str, Any],
+    arms: Mapping[str, Mapping[int, str]],
+    asked_for: Iterable[str],
+) -> None:
+    """Note what a cell consists of, before its runs begin.
+
+    Args:
+        runs_dir: the folder of runs; it is made where there is none.
+        settings: of the run itself, named as the columns of its rows; a seed among them is left out.
+        arms: arm -> seed -> key of its run, the run itself first.
+        asked_for: the arms that are to be run; of the others, rows that happen to be there count too.
+    """
+    folder = Path(runs_dir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = list(asked_for)
+    keys = [key for arm in asked for key in arms[arm].values()]
+    plan = {
+        "settings": {name: value for name, value in settings.items() if name != "seed"},
+        "asked_for": asked,
+        "arms": {arm: {str(seed): key for seed, key in by_seed.items()} for arm, by_seed in arms.items()},
+    }
+    # written anew even where nothing changed: of two plans for one cell the later command's holds
+    write_json(folder / f"{name_of(keys)}.json", plan)
+
+
+def load_cells(runs_dir: Path | str) -> list[Cell]:
+    """Every cell that was ever planned in a folder of runs, with the rows that are there.
+
+    Cells of equal settings, planned for different seeds, controls or labels (`info`), are one. Where two
+    plans name different runs for one arm and seed, as after controls were matched anew, the later holds.
+
+    Args:
+        runs_dir: the folder that the runs were written to.
+
+    Returns:
+        In the order of their settings' text; empty where nothing was planned.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file of the folder is damaged.
+    """
+    rows = load_rows(runs_dir)
+    found = {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")}
+    merged: dict[str, tuple[dict[str, Any], dict[str, dict[int, str]], set[tuple[str, int]]]] = {}
+    plans = (Path(runs_dir) / FOLDER).glob("*.json")
+    for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
+        plan = _read_plan(path)
+        text = json.dumps(plan["settings"] | {"info": None}, sort_keys=True)
+        _, arms, asked = merged.setdefault(text, (plan["settings"], {}, set()))
+        for arm, by_seed in plan["arms"].items():
+            arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
+            asked |= {(arm, int(seed)) for seed in by_seed if arm in plan["asked_for"]}
+    return [_cell(*merged[text], found) for text in sorted(merged)]
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    plan = read_json(path)
+    if not all(isinstance(plan.get(name), kind) for name, kind in PARTS.items()):
+        raise ValueError(f"{path}: not a cell of a sweep; move it away and give the command again")
+    return plan
+
+
+def _cell(
+    settings: dict[str, Any],
+    arms: dict[str, dict[int, str]],
+    asked: set[tuple[str, int]],
+    found: dict[str, dict[str, Any]],
+) -> Cell:
+    frames, missing = {}, {}
+    for place, (arm, by_seed) in enumerate(arms.items()):
+        rows = [found[key] for _, key in sorted(by_seed.items()) if key in found]
+        if rows or place == 0 or any((arm, seed) in asked for seed in by_seed):
+            frames[arm] = pd.DataFrame(rows)
+        lacking = [seed for seed, key in sorted(by_seed.items()) if (arm, seed) in asked and key not in found]
+        if lacking:
+            missing[arm] = lacking
+    return Cell(settings, frames, missing)

@@ -1,0 +1,261 @@
+"""What a comparison of arms found: a table to read, a table to load, a figure."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from toyqs.evidence import style
+from toyqs.evidence.decision import verdict
+from toyqs.evidence.gain import CONTROLS, Interval, interval, reasoning_gain
+from toyqs.evidence.text import human, listed, plus_minus
+from toyqs.files import write_text
+
+WIDTH = 110
+COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
+HEADINGS = (
+    ("", "NLL", "accuracy", "gain of thinking", "used", "recurrent", "FLOPs", "train", "CPU s"),
+    ("arm", "nats", "%", "over this arm, nats", "params", "steps/tok", "/token", "steps", "/seed"),
+)
+
+
+def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
+    """The comparison as plain text, at most 110 columns wide, with the verdict under it.
+
+    Args:
+        arms: one row per seed in each; the thinking arm first, then its controls in the order of display.
+
+    Returns:
+        Lines without a newline at the end.
+
+    Raises:
+        ValueError: the thinking arm has no rows, or an arm two rows for one seed.
+    """
+    thinking, gains = next(iter(arms.values())), _gains(arms)
+    lines = [*_title(thinking), "", *_grid(comparison_frame(arms)), ""]
+    if gains:
+        mark = (
+            "±: half of a 95 % t-interval over seeds; gain: this arm's NLL minus thinking's, paired by seed"
+        )
+        lines += [mark, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS), ""]
+    lines += _notes(arms)
+    if gains:
+        word, sentence = verdict(gains)
+        lines += ["", f"Verdict: {word}.", *textwrap.wrap(sentence, WIDTH)]
+    return "\n".join(lines).rstrip("\n")
+
+
+def comparison_frame(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The comparison as numbers, one row per arm.
+
+    Args:
+        arms: as for `comparison_table`.
+
+    Returns:
+        Indexed by arm: `seeds` (their number); `nll`, `accuracy` and `gain` (of thinking over the arm), each
+        with its `_half_width` (95 % t over seeds); the costs, each a mean over seeds.
+    """
+    gains, rows = _gains(arms), {}
+    for arm, frame in arms.items():
+        row: dict[str, float] = {"seeds": len(frame)}
+        values = {
+            "nll": _column(frame, "nll"),
+            "accuracy": _column(frame, "accuracy"),
+            "gain": gains.get(arm),
+        }
+        for name, column in values.items():
+            found = Interval(math.nan, math.nan, 0) if column is None or column.empty else interval(column)
+            row |= {name: found.mean, f"{name}_half_width": found.half_width}
+        rows[arm] = row | {name: float(_column(frame, name).mean()) for name in COSTS}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def comparison_csv(arms: Mapping[str, pd.DataFrame], path: Path | str) -> None:
+    """Write `comparison_frame` as CSV so that a reader sees the whole file or none.
+
+    Args:
+        arms: as for `comparison_table`.
+        path: its folder exists.
+    """
+    write_text(path, comparison_frame(arms).to_csv())
+
+
+def comparison_figure(
+    arms: Mapping[str, pd.DataFrame], curves: Mapping[str, Mapping[int, pd.DataFrame]], path: Path | str
+) -> None:
+    """Draw held-out learning curves of every seed (left) and every seed's final loss (right).
+
+    Args:
+        arms: as for `comparison_table`.
+        curves: arm -> seed -> columns `step`, `nll` (held out), in the order of steps.
+        path: its folder exists; written whole or not at all.
+    """
+    thinking = next(iter(arms.values()))
+    with style.style():
+        figure = style.new_figure()
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+        for place, (arm, frame) in enumerate(arms.items()):
+            _draw_curves(left, arm, curves.get(arm, {}))
+            _draw_final(right, arm, place, frame)
+        floor = _mean(thinking, "bayes_floor")
+        if floor is not None:
+            for axes in (left, right):
+                axes.axhline(floor, color="black", linestyle="--", linewidth=1.2)
+            note = {"xytext": (-3, 3), "textcoords": "offset points", "ha": "right", "fontsize": 10}
+            left.annotate("best possible (Bayes)", (1, floor), xycoords=("axes fraction", "data"), **note)
+        left.set_xscale("log")
+        if any(curves.values()):
+            left.legend(loc="best")
+        left.set(xlabel="training steps (log scale)", ylabel="held-out NLL, nats per counted position")
+        left.set_title("While training: thin lines are seeds, thick their mean")
+        right.set_title("At the end: every seed, mean and 95 % interval")
+        right.set_xticks(range(len(arms)), [style.ARM_LABELS.get(arm, arm) for arm in arms], fontsize=10)
+        right.grid(False, axis="x")
+        figure.suptitle(_setting(thinking).replace(", ", "\n", 1), fontsize=12)
+        style.save(figure, path)
+
+
+def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame]) -> None:
+    colour = style.arm_colour(arm)
+    # a logarithmic axis has no place for what was measured before the first step
+    seeds = {
+        seed: curve[curve["step"] > 0].set_index("step")["nll"].astype(float)
+        for seed, curve in curves.items()
+    }
+    for curve in seeds.values():
+        axes.plot(curve.index, curve, color=colour, linewidth=0.8, alpha=0.45)
+    if seeds:
+        mean = pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False)
+        axes.plot(mean.index, mean, color=colour, linewidth=2.6, label=style.arm_name(arm))
+
+
+def _draw_final(axes: Axes, arm: str, place: int, frame: pd.DataFrame) -> None:
+    colour = style.arm_colour(arm)
+    values = _column(frame, "nll").to_numpy()
+    spread = np.linspace(-0.22, 0.0, len(values)) if len(values) > 1 else np.zeros(len(values))
+    axes.scatter(place + spread, values, color=colour, s=26, alpha=0.6, linewidths=0)
+    if not len(values):
+        return
+    found = interval(values)
+    if math.isnan(found.mean):
+        lost = int(np.isnan(values).sum())
+        axes.annotate(
+            f"{lost} diverged", (place, 0.97), xycoords=("data", "axes fraction"), ha="center", color=colour
+        )
+        return
+    error = 0.0 if math.isnan(found.half_width) else found.half_width
+    axes.errorbar(
+        place + 0.18, found.mean, error, color=colour, fmt="_", markersize=13, capsize=4, linewidth=2
+    )
+
+
+def _gains(arms: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+    (_, thinking), *controls = arms.items()
+    if thinking.empty:
+        raise ValueError("the thinking arm has no complete run, so there is nothing to compare")
+    seeds = set(thinking["seed"])
+    shared = {arm: frame for arm, frame in controls if not frame.empty and seeds & set(frame["seed"])}
+    return {arm: reasoning_gain(thinking, frame) for arm, frame in shared.items()}
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    """The metric as floats, NaN where a row has none; empty where no row has any."""
+    if name not in frame or (name != "nll" and frame[name].isna().all()):
+        return pd.Series(dtype=float)
+    return pd.to_numeric(frame[name]).astype(float)
+
+
+def _mean(frame: pd.DataFrame, name: str) -> float | None:
+    column = _column(frame, name)
+    return None if column.empty else float(column.mean())
+
+
+def _title(frame: pd.DataFrame) -> list[str]:
+    floor = _mean(frame, "bayes_floor")
+    best = "not known" if floor is None else f"{floor:.3f} nats"
+    return [
+        *textwrap.wrap(_setting(frame), WIDTH),
+        f"Best possible NLL (Bayes), per counted position: {best}",
+    ]
+
+
+def task_words(row: pd.Series) -> str:
+    """A run's task and its knobs in words."""
+    knobs = {str(name)[5:]: value for name, value in row.items() if str(name).startswith("task.")}
+    shown = [
+        f"{name}={_plain(value)}" for name, value in knobs.items() if np.ndim(value) == 0 and pd.notna(value)
+    ]
+    return " ".join([str(row["task"]), *shown])
+
+
+def _setting(frame: pd.DataFrame) -> str:
+    row = frame.iloc[0]
+    widths = {"base width": "base_lm_hidden_dim", "reasoner width": "reasoner_hidden_dim"}
+    parts = [f"{word} {row[name]:g}" for word, name in widths.items() if pd.notna(row.get(name))]
+    return ", ".join([task_words(row), *parts, f"seeds {listed(frame['seed'])}"])
+
+
+def _plain(value: object) -> str:
+    return Path(value).name if isinstance(value, str) else f"{value:.12g}"
+
+
+def _grid(frame: pd.DataFrame) -> list[str]:
+    cells = [list(heading) for heading in HEADINGS]
+    for arm, row in frame.iterrows():
+        nll = plus_minus(row["nll"], row["nll_half_width"], ".3f", nothing="diverged")
+        accuracy = plus_minus(100 * row["accuracy"], 100 * row["accuracy_half_width"], ".1f")
+        gain = plus_minus(row["gain"], row["gain_half_width"], "+.3f")
+        costs = [f"{row[name]:,.0f}" if name == "train_steps" else human(row[name]) for name in COSTS]
+        cells.append([str(arm), nll, accuracy, gain, *costs])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join([c[0].ljust(widths[0]), *map(str.rjust, c[1:], widths[1:])]).rstrip() for c in cells]
+    return [*lines[:2], "-" * len(max(lines, key=len)), *lines[2:]]
+
+
+def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
+    (_, thinking), *_ = arms.items()
+    notes, started = [], []
+    for arm, frame in arms.items():
+        have = set() if frame.empty else set(frame["seed"])
+        if lacking := set(thinking["seed"]) - have:
+            notes.append(f"Not finished: {arm}, seed {listed(lacking)}.")
+        lost = frame.loc[_column(frame, "nll").isna(), "seed"] if have else ()
+        if len(lost):
+            notes.append(f"Diverged: {arm}, seed {listed(lost)}; no mean is given over the others alone.")
+        if "started" in frame and frame["started"].notna().any():
+            never = frame.loc[frame["started"].eq(False), "seed"]
+            names = f" (never: seed {listed(never)})" if len(never) else ""
+            started.append(f"{arm} {len(frame) - len(never)} of {len(frame)} seeds{names}")
+    if started:
+        notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.", WIDTH)
+    return notes + _thoughts(thinking)
+
+
+def _thoughts(frame: pd.DataFrame) -> list[str]:
+    """Two sentences on whether the thoughts are used, from the means over seeds of what was measured."""
+    words = {
+        "nll": "with its own thought",
+        "nll_shuffled": "with a thought from another place",
+        "nll_marginal": "averaging the predictions of all its thoughts",
+    }
+    found = {
+        name: _mean(frame, name)
+        for name in (*words, "thought_entropy", "information", "information_shuffled")
+    }
+    if found["nll_shuffled"] is None:
+        return []
+    losses = [f"{found[name]:.3f} {text}" for name, text in words.items() if found[name] is not None]
+    sentences = f"NLL of the thinking model: {', '.join(losses)}."
+    if found["thought_entropy"] is not None:
+        sentences += f" Entropy of a thought: {found['thought_entropy']:.2f} nats."
+    if found["information"] is not None:
+        sentences += f" A thought tells {found['information']:.2f} nats about what was read"
+        chance = found["information_shuffled"]
+        sentences += "." if chance is None else f"; one from another place tells {chance:.2f}."
+    return textwrap.wrap(sentences, WIDTH)

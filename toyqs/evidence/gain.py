@@ -1,0 +1,125 @@
+"""What rows say: gain paired by seed, mean and interval over seeds, verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+MATCHED = ("compute_matched", "param_matched")
+
+CONTROLS = {
+    "no_reasoner": "the base model without thoughts, trained for as many steps",
+    "zero_length": "the same model with zero-length thoughts",
+    "policy_off": "the same model with thoughts that are never rewarded",
+    "compute_matched": "the base model without thoughts given as much training compute",
+    "param_matched": "a plain model with as many parameters",
+}
+
+
+class Interval(NamedTuple):
+    """A mean over seeds and half the width of its confidence interval."""
+
+    mean: float
+    half_width: float
+    count: int  # type: ignore[assignment]  # tuple.count is of no use here
+
+    @property
+    def lower(self) -> float:
+        """The interval's lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def upper(self) -> float:
+        """The interval's upper end."""
+        return self.mean + self.half_width
+
+
+def interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
+    """Mean over seeds with Student's t-interval.
+
+        x̄ ± t((1 + confidence) / 2; n − 1) · s / √n
+
+    A value that is not finite (a diverged seed, a missing metric) makes mean and half width NaN: a mean
+    over the seeds that happened to survive would flatter the arm.
+
+    Args:
+        values: one per seed, at least one.
+        confidence: of the interval, between 0 and 1.
+
+    Returns:
+        half_width is NaN for one value and 0 for equal ones.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    numbers = np.asarray(list(values), dtype=float)
+    count = len(numbers)
+    if not count:
+        raise ValueError("interval: no values; give one per seed")
+    if not np.isfinite(numbers).all():
+        return Interval(math.nan, math.nan, count)
+    if count == 1:
+        return Interval(float(numbers[0]), math.nan, 1)
+    # measured from the first value, so that equal values have a spread of exactly 0
+    spread = float((numbers - numbers[0]).std(ddof=1))
+    quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
+    return Interval(float(numbers.mean()), quantile * spread / math.sqrt(count), count)
+
+
+def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = "nll") -> pd.Series:
+    """What thinking gains over a control, run by run.
+
+        gain(seed) = control's metric(seed) − thinking's metric(seed)
+
+    Runs of one seed saw the same data from the same initial base model, so their difference is paired.
+
+    Args:
+        thinking: one row per seed.
+        control: one row per seed.
+        metric: a column where less is better.
+
+    Returns:
+        Indexed by the seeds both arms have, ascending; nats per counted position for `nll`;
+        NaN where either run diverged.
+
+    Raises:
+        ValueError: an arm has two rows for one seed, or the arms have no seed in common.
+    """
+    columns = []
+    for frame in (thinking, control):
+        column = pd.Series() if frame.empty else pd.to_numeric(frame.set_index("seed")[metric])
+        if not column.index.is_unique:
+            raise ValueError("reasoning_gain: two rows for one seed; give one row per seed in each arm")
+        columns.append(column)
+    seeds = columns[0].index.intersection(columns[1].index).sort_values()
+    if seeds.empty:
+        raise ValueError("reasoning_gain: the two arms have no seed in common, so nothing can be paired")
+    return (columns[1].loc[seeds] - columns[0].loc[seeds]).rename("gain").rename_axis("seed")
+
+
+def onset(thinking: pd.DataFrame, control: pd.DataFrame) -> int | None:
+    """The evaluation from which on thinking is better than a control beyond chance.
+
+    That it stays so is part of it: in the first steps the arms differ by a hundredth of a nat that is gone
+    at the next evaluation.
+
+    Args:
+        thinking: held-out NLL, a row for each step and a column for each seed.
+        control: likewise; the steps and seeds that both have are compared.
+
+    Returns:
+        The first step at which, as at all later ones, the 95 % t-interval of the paired gain lies above 0;
+        None: there is none, or there are fewer than two seeds in common.
+    """
+    gains = (control - thinking).dropna(axis=0, how="all").dropna(axis=1, how="all")
+    found = None
+    for step, row in gains.sort_index(ascending=False).iterrows():
+        if not interval(row).lower > 0:
+            break
+        found = int(step)
+    return found

@@ -1,0 +1,158 @@
+"""What the figures are made of: seeds beside their mean and interval, and scales that show all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+
+from toyqs.evidence import style
+from toyqs.evidence.findings import estimate
+
+FAR = 5  # times the values of most controls: too far off to share a linear scale with them
+ROOM = 0.4  # of the points' range: an interval is shown so far beyond them
+BESIDE = 0.04  # inches from an interval to its seeds
+MARGIN = 0.04  # of what is shown
+
+Values = Mapping[str, Sequence[pd.Series]]  # arm -> one series by seed for each cell
+
+
+def offsets(count: int, width: float) -> np.ndarray:
+    """Places for several marks side by side, centred on 0 and `width` / count apart."""
+    return (np.arange(count) - (count - 1) / 2) * (width / max(count, 1))
+
+
+def draw_arm(
+    axes: Axes, arm: str, places: Sequence[float], values: Sequence[pd.Series], sideways: bool = False
+) -> None:
+    """Every seed's point, and over them the mean with its 95 % t-interval.
+
+    Args:
+        axes: where.
+        arm: chooses the colour.
+        places: one per cell, on the axis that has no values.
+        values: one per cell; where a seed diverged, the others' points are drawn, but no mean.
+        sideways: the values lie along x; else along y, and the means are joined by a line.
+    """
+    points = [(place, x) for place, seeds in zip(places, values, strict=True) for x in seeds.dropna()]
+    where, what = [place for place, _ in points], [value for _, value in points]
+    found = [estimate(seeds) for seeds in values]
+    means = [x.mean for x in found]
+    halves = [0.0 if math.isnan(x.half_width) else x.half_width for x in found]
+    colour = style.arm_colour(arm)
+    line: dict[str, Any] = {
+        "color": colour,
+        "marker": "o",
+        "markersize": 5,
+        "capsize": 2.5,
+        "elinewidth": 1.2,
+        "label": arm,
+    }
+    right, up = (0.0, BESIDE) if sideways else (-BESIDE, 0.0)
+    shifted = axes.transData + ScaledTranslation(right, up, axes.figure.dpi_scale_trans)
+    dots: dict[str, Any] = {
+        "color": colour,
+        "s": 13,
+        "alpha": 0.65,
+        "linewidths": 0,
+        "zorder": 3,
+        "transform": shifted,
+    }
+    if sideways:
+        axes.errorbar(means, np.array(places), xerr=halves, linestyle="none", **line)
+        axes.scatter(what, where, **dots)
+    else:
+        axes.errorbar(np.array(places), means, yerr=halves, linestyle="-", linewidth=1.3, **line)
+        axes.scatter(where, what, **dots)
+
+
+def legend(figure: Figure, arms: Iterable[str], floor: bool = False) -> None:
+    """One legend for all panels, below them."""
+    handles = [
+        Line2D([], [], color=style.arm_colour(arm), marker="o", label=style.arm_name(arm)) for arm in arms
+    ]
+    if floor:
+        handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=max(1, len(handles)),
+        columnspacing=1.3,
+        handlelength=1.5,
+    )
+
+
+def fit_losses(panels: Iterable[Axes], values: Values, floor: float | None) -> None:
+    """Give the panels a range along y in which every seed's loss, and the floor, is seen."""
+    for axes in panels:
+        _fit(axes, "y", values, [] if floor is None else [floor])
+
+
+def fit_gains(panels: Iterable[Axes], which: str, values: Values) -> str:
+    """Give the panels a scale along "x" or "y" on which every seed's gain, and 0, is seen.
+
+    Where a few controls are far off, the scale is linear as far as the others reach, logarithmic beyond.
+
+    Returns:
+        What the label of that axis must add.
+    """
+    limit = _limit(values)
+    for axes in panels:
+        if limit:
+            (axes.set_xscale if which == "x" else axes.set_yscale)("symlog", linthresh=limit, linscale=1.5)
+        low, high = _fit(axes, which, values, [0.0])
+        if limit:
+            axis = axes.xaxis if which == "x" else axes.yaxis
+            ticks = _ticks(limit, low, high)
+            axis.set_ticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+            axis.set_ticks([], minor=True)
+    return f"; linear to ±{limit:.2g}, logarithmic beyond" if limit else ""
+
+
+def _fit(axes: Axes, which: str, values: Values, shown: Sequence[float]) -> tuple[float, float]:
+    """Set and return the range: every point is in it, an interval much wider than the points is cut off."""
+    seeds = [series for each in values.values() for series in each if series.notna().any()]
+    points = np.concatenate([np.array(shown), *(series.dropna().to_numpy() for series in seeds)])
+    if not len(points):
+        return 0.0, 1.0
+    found = [estimate(series) for series in seeds]
+    ends = [end for x in found for end in (x.lower, x.upper) if math.isfinite(end)]
+    transform = (axes.xaxis if which == "x" else axes.yaxis).get_transform()
+    reach = transform.transform(np.array([*ends, points[0]]))
+    points = transform.transform(points)
+    room = ROOM * (np.ptp(points) or 1.0)
+    low = max(reach.min(), points.min() - room)
+    high = min(reach.max(), points.max() + room)
+    low, high = min(low, points.min()), max(high, points.max())
+    edge = MARGIN * ((high - low) or 1.0)
+    low, high = transform.inverted().transform(np.array([low - edge, high + edge]))
+    axes.set(**{f"{which}lim": (low, high)})
+    return float(low), float(high)
+
+
+def _limit(values: Values) -> float | None:
+    """As far as most controls' gains reach, where those of the others are far beyond."""
+    reach = sorted(
+        max((abs(series).max() for series in each if series.notna().any()), default=0.0)
+        for each in values.values()
+    )
+    for place in range((len(reach) + 1) // 2, len(reach)):
+        if 0 < FAR * reach[place - 1] < reach[place]:
+            return 1.1 * reach[place - 1]
+    return None
+
+
+def _ticks(limit: float, low: float, high: float) -> list[float]:
+    inner = [x for x in MaxNLocator(6).tick_values(-limit, limit) if abs(x) <= limit]
+    powers = range(math.floor(math.log10(limit)), math.ceil(math.log10(max(-low, high, limit))) + 1)
+    outer = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    outer = [sign * x for x in outer for sign in (-1, 1) if x > 1.3 * limit]
+    return sorted(x for x in [*inner, *outer] if low <= x <= high)

@@ -1,0 +1,108 @@
+"""Rows on disk: write, load."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from toyqs.files import json_object, read_json
+
+
+def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataFrame:
+    """Every complete run below a folder, one row each, in the order of their keys.
+
+    Rows made by several commits or results versions are loaded together and a warning says so.
+
+    Args:
+        folder: holds one folder per run, named by the run's key.
+        keys: only these runs; None: all.
+
+    Returns:
+        One column per name in the summaries; empty where no run is complete.
+        `frame.attrs["unfinished"]` lists the keys of runs begun but without a row.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a summary.json is not a JSON object.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of runs; give the runs_dir that a run wrote to")
+    rows, unfinished = [], []
+    for run in sorted(folder.iterdir() if keys is None else {folder / key for key in keys}):
+        try:
+            text = (run / "summary.json").read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            if (run / "config.json").is_file():
+                unfinished.append(run.name)
+            continue
+        rows.append(json_object(text, f"{run / 'summary.json'}"))
+    frame = pd.DataFrame(rows)
+    frame.attrs["unfinished"] = unfinished
+    for column, noun in (("commit", "commits"), ("results_version", "results versions")):
+        if column in frame and (count := frame[column].nunique(dropna=False)) > 1:
+            message = f"{folder}: rows from {count} {noun}; column {column!r} tells them apart"
+            warnings.warn(message, stacklevel=2)
+    return frame
+
+
+def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
+    """What one run measured while it trained, one row per line of its metrics.jsonl.
+
+    A last line that an interruption cut short is left out.
+
+    Args:
+        folder: the folder of runs.
+        key: the run's key, the name of its folder.
+
+    Returns:
+        Columns `step`, `kind` ("train" or "held_out") and the metrics, NaN where a line has none.
+
+    Raises:
+        FileNotFoundError: the run has no metrics.jsonl.
+        ValueError: a line before the last is not a JSON object.
+    """
+    rows = _read_curve(Path(folder) / key / "metrics.jsonl")
+    return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
+
+
+def _read_curve(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # a whole line ends in a newline, so what follows the last newline is empty or torn
+    return [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
+
+
+def is_complete(folder: Path | str, key: str) -> bool:
+    """Whether a run has its row and its curve, both readable; a damaged one is as good as none.
+
+    Args:
+        folder: the folder of runs.
+        key: the run's key.
+    """
+    run = Path(folder) / key
+    try:
+        return bool(read_json(run / "summary.json")) and bool(_read_curve(run / "metrics.jsonl"))
+    except (OSError, ValueError):
+        return False
+
+
+def held_out(runs: Path, key: str) -> pd.Series:
+    """A run's held-out NLL by step; empty where the file is missing or damaged."""
+    try:
+        lines = load_curve(runs, key)
+        # a logarithmic axis has no place for what was measured before the first step
+        found = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
+        return found.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
+    except (OSError, ValueError, KeyError):
+        return pd.Series(dtype=float)
+
+
+def by_step(runs: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """The curves of an arm's rows: a row for each step, a column for each seed that has one."""
+    keys = zip(rows.get("key", ()), rows.get("seed", ()), strict=True)
+    found = {seed: held_out(runs, key) for key, seed in keys}
+    return pd.DataFrame({seed: curve for seed, curve in found.items() if len(curve)})

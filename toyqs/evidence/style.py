@@ -1,0 +1,91 @@
+"""The one figure style: sizes, colours of the arms, atomic saving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from toyqs.files import temporary_of
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "svg.hashsalt": "toyqs",  # equal rows give equal files
+}
+
+# Okabe and Ito's palette: told apart with every common form of colour blindness
+ARM_COLOURS = {
+    "thinking": "#D55E00",
+    "no_reasoner": "#4D4D4D",
+    "zero_length": "#0072B2",
+    "policy_off": "#56B4E9",
+    "compute_matched": "#CC79A7",
+    "param_matched": "#009E73",
+}
+OTHER_COLOUR = "#E69F00"
+
+ARM_LABELS = {
+    "thinking": "thinking",
+    "no_reasoner": "no\nreasoner",
+    "zero_length": "zero-length\nthoughts",
+    "policy_off": "policy\noff",
+    "compute_matched": "compute-\nmatched",
+    "param_matched": "parameter-\nmatched",
+}
+
+
+def arm_name(arm: str) -> str:
+    """An arm's label in one line, for legends."""
+    return ARM_LABELS.get(arm, arm).replace("-\n", "-").replace("\n", " ")
+
+
+def arm_colour(arm: str) -> str:
+    """An arm's colour in every figure."""
+    return ARM_COLOURS.get(arm, OTHER_COLOUR)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house style, for as long as the `with` block lasts."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def new_figure(width: float = 12.0, height: float = 5.0) -> Figure:
+    """A figure that needs no display and leaves no global state; width and height in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a figure so that a reader sees the whole file or none.
+
+    Args:
+        figure: drawn within `style`.
+        path: its folder exists; its ending (.png, .svg, .pdf) chooses the format.
+    """
+    path = Path(path)
+    temporary = temporary_of(path)
+    try:
+        figure.savefig(temporary, format=path.suffix[1:])
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""When the state of a training is saved, and which runs it resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toyqs.config.run_config import RunConfig
+from toyqs.experiment import checkpoint
+from toyqs.experiment.learning_curve import Curve
+from toyqs.experiment.run_folder import RunFolder
+from toyqs.training.state import State
+
+
+class ResumeOnly:
+    """What earlier processes left of a training; another process keeps what this one leaves."""
+
+    def __init__(self, config: RunConfig, left: Sequence[checkpoint.State | None]) -> None:
+        self.every, self.steps, self.seeds = config.checkpoint_every, config.max_steps, range(len(left))
+        self.left = [state for state in left if state is not None]
+
+    def resume(self, state: State) -> None:
+        """Put the training back to where an earlier process left it, if one did."""
+        if self.left:
+            state.restore([left["training"] for left in self.left])
+
+    def keep(self, state: State) -> None:
+        """Give the other its part, if need be."""
+        if state.optimiser.layout.sharing and self.is_due(state):
+            for index in self.seeds:
+                state.of_seed(index)
+
+    def is_due(self, state: State) -> bool:
+        """After every so many steps but the last."""
+        return bool(self.every) and state.step % self.every == 0 and state.step != self.steps
+
+
+class Checkpointer(ResumeOnly):
+    """Keeps a stack's training in its runs' folders, a file per seed."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        records: Sequence[RunFolder],
+        curve: Curve,
+        left: Sequence[checkpoint.State | None],
+    ) -> None:
+        super().__init__(config, left)
+        self.records, self.curve = records, curve
+        self.first = 0
+
+    def resume(self, state: State) -> None:
+        """Put the training, its curve and its clock back."""
+        super().resume(state)
+        clock = self.curve.clock
+        if self.left:
+            self.curve.restore([left["curve"] for left in self.left])
+            clock.go_on(self.left[0]["seconds"])
+        self.first, self.left = state.step, []
+        clock.start_training()
+
+    def keep(self, state: State) -> None:
+        """Write a checkpoint, if one is due."""
+        if not self.is_due(state):
+            return
+        clock = self.curve.clock
+        with clock.aside():
+            for index, record in enumerate(self.records):
+                parts = {"training": state.of_seed(index), "curve": self.curve.of_seed(index)}
+                kept = {"step": state.step, "log_size": record.log.size, "seconds": clock.seconds}
+                checkpoint.write(record.folder, parts | kept)

@@ -1,0 +1,53 @@
+"""The files of one run."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from toyqs.config import identity
+from toyqs.config.run_config import RunConfig
+from toyqs.experiment import checkpoint
+from toyqs.experiment.tracking import RunLog, environment
+from toyqs.files import write_json
+
+_environment = functools.cache(environment)  # it asks git, and this process goes on with the source it has
+
+
+class RunFolder:
+    """The folder of one run, named by its key."""
+
+    def __init__(self, config: RunConfig, seed: int) -> None:
+        self.settings = identity.settings(config, seed)
+        self.key = identity.run_key(config, seed)
+        self.folder = Path(config.runs_dir) / self.key
+        self.wandb_mode = config.wandb_mode
+
+    def begin(self, stack_size: int, log_size: int) -> None:
+        """Write config.json and env.json, open metrics.jsonl; an older row goes, and what a kill left.
+
+        Of an older metrics.jsonl the first `log_size` bytes stay.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in (".*.*", ".tmp*", "summary.json"):  # safetensors begins with a .tmp of its own
+            for file in self.folder.glob(name):
+                file.unlink()
+        self.environment = _environment() | {"stack_size": stack_size}
+        write_json(self.folder / "config.json", self.settings)
+        write_json(self.folder / "env.json", self.environment)
+        self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)
+
+    def end(self, weights: dict[str, Tensor], index: int, values: dict[str, Any]) -> None:
+        """Write one seed's of the weights (S, ...), then the row."""
+        weights = {name: weight[index : index + 1].contiguous() for name, weight in weights.items()}
+        temporary = self.folder / ".model.safetensors"
+        save_file(weights, temporary)
+        temporary.replace(self.folder / "model.safetensors")
+        row = {"key": self.key, "commit": self.environment["commit"], **self.settings, **values}
+        write_json(self.folder / "summary.json", row)
+        checkpoint.remove(self.folder)
+        self.log.close(row)

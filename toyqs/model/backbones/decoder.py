@@ -1,0 +1,207 @@
+"""A Hugging Face decoder whose weights are declared as all others here are: seeds first.
+
+The library's modules are its code alone; the weights are in `Decoder.weights`, under the library's names, and
+are lent to that code in every call. So clipping, optimiser, weight files and initial values need not know of
+it. A frozen decoder's are lent in the same way and are no weights of this module; its adapters are. Needs the
+package transformers. Of the stack of seeds it takes one: S = 1.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig
+
+from toyqs.model.backbones.backbone import FAMILIES
+from toyqs.model.backbones.frozen import Frozen
+from toyqs.model.backbones.functional_layers import lent_layers
+from toyqs.model.backbones.lora import adapted
+from toyqs.model.backbones.sharding import Last, Owned, Place, Shards, shard
+from toyqs.model.layers import Rule, Stacked
+
+DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
+
+
+class _Bare:
+    """A module's parameters without the seed axis, made once for as long as they stand where they stood.
+
+    That they are views is all that their graph notes, so gradients pass it in every step anew.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.named = module, dict(module.named_parameters())
+        self.places: list[tuple[int, bool]] = []
+        self.bare: dict[str, Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Bare:
+        return _Bare(copy.deepcopy(self.module, memo))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name -> tensor."""
+        places = [(weight.data_ptr(), weight.requires_grad) for weight in self.named.values()]
+        if places != self.places:
+            with torch.enable_grad():
+                self.bare = {name: weight.squeeze(0) for name, weight in self.named.items()}
+            self.places = places
+        return self.bare
+
+
+class Decoder(nn.Module):
+    """A model of one of the `FAMILIES` up to its last norm, without token table, LM head and dropout."""
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        attention: str,
+        frozen: Frozen | None = None,
+        rank: int = 0,
+        *,
+        autocast: bool = False,
+        recompute: bool = False,
+    ) -> None:
+        """Declare the weights; their initial values are drawn by the library's own rules.
+
+        Args:
+            config: the library's; vocabulary and dropout are not used.
+            attention: the name of a registered attention function.
+            frozen: the weights under the library's names, which adapters are trained beside; None: the
+                weights are trained themselves.
+            rank: of the adapters.
+            autocast: whether matrix products are taken in bfloat16; the weights stay as they are.
+            recompute: whether layers are run again in the backward pass, which saves memory.
+
+        Raises:
+            ValueError: a family whose branches are not tested, attention within a window, rotary positions
+                in heads of odd width.
+        """
+        super().__init__()
+        _refuse(config)
+        config = copy.deepcopy(config)
+        config.vocab_size, config.pad_token_id = 1, None
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+        with torch.random.fork_rng(devices=[]):
+            code = AutoModel.from_config(config, attn_implementation=attention)
+        code.set_input_embeddings(None)
+        self.frozen = frozen
+        self.weights = _declare(code, "", code) if frozen is None else adapted(code, rank)
+        # Names of weights that the frozen ones should hold and do not.
+        held = None if frozen is None else frozen.tensors().keys()
+        self.lacking = [name for name, _ in code.named_parameters() if held is not None and name not in held]
+        for module in code.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(weight.to("meta")))
+        self.autocast = autocast
+        self._code = (code,)  # in a tuple it is no part of this module
+        self._layers = lent_layers(code)
+        for layer in self._layers.values():
+            layer.recompute = recompute
+        self._bare = _Bare(self.weights)
+        self._places: dict[str, tuple[dict[str, Any], str]] = {}  # name -> where its module keeps it
+        self._gathered: frozenset[str] = frozenset()  # names of the weights that layers gather themselves
+
+    def forward(self, embeddings: Tensor, positions: Tensor, **told: Any) -> Tensor:
+        """Outputs (B, n, D) past the last norm.
+
+        Args:
+            embeddings: (B, n, D).
+            positions: (B or 1, n) long.
+            told: goes to the attention function as it is.
+        """
+        weights = self._bare.tensors() if self.frozen is None else self.frozen.tensors()
+        if self._gathered:
+            weights = {name: weight for name, weight in weights.items() if name not in self._gathered}
+        inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
+        coarse = torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast)
+        with self._lending(weights), coarse:
+            outputs = self._code[0](**inputs).last_hidden_state
+        return outputs.to(embeddings.dtype)
+
+    @contextmanager
+    def _lending(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """The library's modules hold these weights meanwhile.
+
+        As torch's functional_call, which looks every name up anew: several percent of a small model's call.
+        """
+        if not self._places:
+            self._places = {
+                f"{path}.{name}".lstrip("."): (module._parameters, name)
+                for path, module in self._code[0].named_modules()
+                for name in module._parameters
+            }
+        before = []
+        for name, weight in weights.items():
+            parameters, key = self._places[name]
+            before.append((parameters, key, parameters[key]))
+            parameters[key] = weight
+        try:
+            yield
+        finally:
+            for parameters, key, parameter in before:
+                parameters[key] = parameter
+
+    def shard(self, place: Place) -> None:
+        """Keep of every layer's weights this process's part alone; adapters stay whole."""
+        last, gathered = Last(), []
+        for path, layer in self._layers.items():
+            shapes = {name: weight.shape for name, weight in layer.named_parameters()}
+            owned = {name: self._owned(f"{path}.{name}") for name in shapes}
+            if self.frozen is None or not self.frozen.sharded:
+                for one in owned.values():
+                    shard(one, place)
+            layer.shards = Shards(owned, shapes, place.gather, last, self.autocast)
+            gathered += [f"{path}.{name}" for name in shapes]
+        self._gathered, self._bare = frozenset(gathered), _Bare(self.weights)
+        if self.frozen is not None:
+            self.frozen.sharded = True
+
+    def _owned(self, name: str) -> Owned:
+        """Where a weight stands that the library has under this name."""
+        if self.frozen is not None:
+            return Owned(self.frozen, self.frozen.attribute(name))
+        path, _, last = name.rpartition(".")
+        return Owned(self.weights.get_submodule(path), last)
+
+
+def _refuse(config: PretrainedConfig) -> None:
+    """A family or a kind of attention that branches do not know: one line."""
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"model_type={config.model_type}: not supported; give one of {', '.join(FAMILIES)}")
+    if getattr(config, "sliding_window", None) is not None:
+        raise ValueError(f"sliding_window={config.sliding_window}: not supported; give None")
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if config.model_type != "gpt2" and head_dim % 2:
+        raise ValueError(f"head_dim={head_dim}: rotary positions turn pairs of numbers; give an even one")
+
+
+def _declare(module: nn.Module, path: str, code: nn.Module) -> Stacked:
+    """The weights of a module and all inside it, (1, ...) each, in a tree of the same names."""
+    tree = Stacked()
+    for name, weight in module.named_parameters(recurse=False):
+        tree.declare(name, (1, *weight.shape), _library_rule(code, path, name))
+    for name, child in module.named_children():
+        if next(child.parameters(), None) is not None:
+            tree.add_module(name, _declare(child, f"{path}.{name}".lstrip("."), code))
+    return tree
+
+
+def _library_rule(code: Any, path: str, name: str) -> Rule:
+    """How the library draws one weight, given the numbers to draw from."""
+
+    def rule(values: Tensor, generator: torch.Generator) -> Tensor:
+        above, _, last = path.rpartition(".")
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator.get_state())
+            outer = copy.deepcopy(code.get_submodule(above or path)).to_empty(device="cpu")
+            module = outer.get_submodule(last) if above else outer
+            code._init_weights(module)
+            code._init_weights(outer)  # GPT-2 draws the projections into the residual stream from there
+        return values.copy_(module.get_parameter(name).detach())
+
+    return rule

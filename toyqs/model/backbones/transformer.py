@@ -1,0 +1,232 @@
+"""The transformer backbone: a Hugging Face causal language model, branchable at every position.
+
+A sequence is read once; the keys and values of all its positions are kept, per layer, and every branch
+attends to those up to its own position. Beside them a branch has the keys and values of its own symbols.
+With q the query of the l-th symbol (from 0) of a branch at position t,
+
+    softmax over (q·k_0 … q·k_t, q·k'_0 … q·k'_l)        position of the symbol: t + 1 + l
+
+is one softmax over both parts: neither a T × T(1 + L) mask nor a copy of the prefix is made. The model's own
+code runs; only its attention is this file's, registered with the library by name. The products are in
+branch_attention.py; on a GPU, where that is asked for, those with the prefix are FlexAttention's (flex.py).
+
+Needs the package transformers. Of the stack of seeds it takes one: S = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PretrainedConfig
+
+from toyqs.model.backbones import flex_attention
+from toyqs.model.backbones.backbone import Backbone
+from toyqs.model.backbones.branch_attention import Block, to_all, to_prefix, visible_blocks
+from toyqs.model.backbones.decoder import Decoder
+from toyqs.model.backbones.frozen import Frozen
+from toyqs.model.backbones.sharding import Place
+
+ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+class Heard(NamedTuple):
+    """One symbol that branches have consumed. The axes b, t, k of different symbols broadcast from 1."""
+
+    layers: tuple[KeyValue, ...]  # keys and values (b, H_kv, 1, t, k, d) of every layer
+    by: Tensor | None  # (b, t, k) bool, which branches consumed it; None: all
+
+
+class Branches(NamedTuple):
+    """The branch state. The axes b, t, k of all in it but `position` broadcast from 1."""
+
+    prefix: tuple[KeyValue, ...]  # keys and values (b, H_kv, P, d) of every layer; empty: nothing was read
+    visible: Tensor  # (b, t) long, how many of the P positions a branch attends to
+    own: tuple[Heard, ...]  # its symbols so far
+    position: Tensor  # (B, T, K) long, that of its next symbol; the size of the state
+    context: Tensor  # (b, t) long, the position of the context's last token
+    # What these branches see of the prefix, by blocks of positions or, by FlexAttention, of branches; None:
+    # not looked up yet, or nothing was read.
+    seen: Sequence[Block] | BlockMask | None = None
+
+
+class TransformerBackbone(Backbone):
+    """A decoder of the library's; the inlet is the identity, I = D."""
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        frozen: Frozen | None = None,
+        rank: int = 0,
+        *,
+        autocast: bool = False,
+        recompute: bool = False,
+        branch_attention: str = "dense",
+    ) -> None:
+        """Build the decoder; what the other arguments may be is said in `Decoder`.
+
+        Args:
+            branch_attention: how branches attend to the prefix on a GPU, dense or flex.
+        """
+        super().__init__()
+        self.decoder = Decoder(config, ATTENTION, frozen, rank, autocast=autocast, recompute=recompute)
+        self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
+        self.flex = branch_attention == "flex"
+        self.longest = config.max_position_embeddings
+        # As the library's own table: beside rows of 1 GPT-2's positions, of 0.02 too, are hardly heard.
+        self.embedding_std = config.initializer_range
+
+    def inlet(self, embeddings: Tensor) -> Tensor:
+        """(1, n, D), as they are."""
+        return embeddings
+
+    def read(self, x: Tensor) -> tuple[Tensor, Branches]:
+        """(1, B, T, D) -> outputs (1, B, T, D), past the last norm, and the branch points (B, T, 1)."""
+        positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
+        outputs, layers = self._run(x.squeeze(0), positions, None)
+        visible = (positions + 1).expand(outputs.shape[:2])
+        return outputs.unsqueeze(0), Branches(layers, visible, (), visible.unsqueeze(-1), visible - 1)
+
+    def shard(self, place: Place) -> None:
+        """Keep this process's part of every layer's weights alone."""
+        self.decoder.shard(place)
+
+    def empty(self) -> Branches:
+        """One branch point (1, 1, 1) before any symbol: what is stepped from it sees nothing else."""
+        nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=next(self.parameters()).device)
+        return Branches((), nothing.squeeze(-1), (), nothing, nothing.squeeze(-1))
+
+    def step(self, x: Tensor, state: Branches) -> tuple[Tensor, Branches]:
+        """(1, B, T, K, D) -> outputs of the branches, past the last norm, and their state."""
+        branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
+        rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
+        position = state.position.expand(-1, *branches[1:])
+        if state.prefix and (state.seen is None or state.position.shape != branches):
+            state = state._replace(seen=self._seen(state, branches))
+        told = _Step(state, branches)
+        outputs, layers = self._run(rows, position.flatten(1), told)
+        own = (*state.own, Heard(layers, None))
+        new = state._replace(own=own, position=(position + 1).expand(branches))
+        return outputs.view(1, *branches, -1), new
+
+    def back_at_context(self, state: Branches, later: int) -> Branches:
+        """The next symbol stands at the position of the context's last token, or so many after it."""
+        last = (state.context + later).unsqueeze(-1)
+        return state._replace(position=last.expand_as(state.position))
+
+    def as_context(self, state: Branches) -> Branches:
+        """The symbol that was consumed last is the context's last token now."""
+        return state._replace(context=state.position[..., 0] - 1)
+
+    def gather(self, state: Branches, index: Tensor) -> Branches:
+        """The branch points at positions (1, B, T'); the prefix stays whole."""
+        (places,) = index
+        own = tuple(
+            Heard(
+                tuple((_pick(k, places, 3), _pick(v, places, 3)) for k, v in heard.layers),
+                None if heard.by is None else _pick(heard.by, places, 1),
+            )
+            for heard in state.own
+        )
+        visible, position, context = (
+            _pick(x, places, 1) for x in (state.visible, state.position, state.context)
+        )
+        return Branches(state.prefix, visible, own, position.expand(*places.shape, -1), context)
+
+    def hold(self, new: Branches, old: Branches, live: Tensor) -> Branches:
+        """One step after `old`, the live branches (1, B, T, K) have consumed its symbol, no others."""
+        last = new.own[-1]._replace(by=live.squeeze(0))
+        position = torch.where(live.squeeze(0), new.position, old.position)
+        return new._replace(own=(*new.own[:-1], last), position=position)
+
+    def _seen(self, state: Branches, branches: tuple[int, ...]) -> Sequence[Block] | BlockMask:
+        """As `Branches` has it; B, T, K."""
+        keys = state.prefix[0][0]
+        if self.flex and keys.device.type in flex_attention.DEVICES:
+            return flex_attention.visible_blocks(state.visible, branches, keys.shape[2])
+        return visible_blocks(state.visible, branches[1], keys.shape[2], keys.dtype)
+
+    def _run(
+        self, rows: Tensor, positions: Tensor, step: _Step | None
+    ) -> tuple[Tensor, tuple[KeyValue, ...]]:
+        """Rows (B, n, D) at positions (B or 1, n) -> outputs, and every layer's keys and values."""
+        kept: dict[int, KeyValue] = {}
+        outputs = self.decoder(rows, positions, toyqs_step=step, toyqs_kept=kept)
+        if len(kept) < self.num_layers:
+            raise RuntimeError(f"the decoder's attention is no longer {ATTENTION}: was its config shared?")
+        return outputs, tuple(kept[layer] for layer in range(self.num_layers))
+
+
+def _pick(x: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Of the axis t the places (B, T'); where its size is 1 it is the same for all of them, and stays."""
+    if x.shape[axis] == 1:
+        return x
+    index = places.view(len(places), *(1,) * (axis - 1), -1, *(1,) * (x.dim() - axis - 1))
+    shape = (len(places), *x.shape[1:])
+    return x.expand(shape).gather(axis, index.expand(*shape[:axis], -1, *shape[axis + 1 :]))
+
+
+class _Step(NamedTuple):
+    """What the attention of a branch step is told."""
+
+    state: Branches
+    branches: tuple[int, ...]  # B, T, K
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    toyqs_step: _Step | None,
+    toyqs_kept: dict[int, KeyValue],
+    scaling: float,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """The library's attention function: queries (B, H, n, d), keys and values (B, H_kv, n, d).
+
+    Returns:
+        (B, n, H, d), and None in place of the attention's weights.
+    """
+    if toyqs_step is None:
+        toyqs_kept[module.layer_idx] = key, value
+        grouped = query.shape[1] != key.shape[1]
+        out = scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
+    else:
+        branches = toyqs_step.branches[1:]
+        # Rotary positions leave queries and keys in float32 under autocast.
+        query, key = (query * scaling).to(value.dtype), key.to(value.dtype)
+        key, value = (x.contiguous().unflatten(2, branches).unsqueeze(2) for x in (key, value))
+        toyqs_kept[module.layer_idx] = key, value
+        out = _attend_in_branches(query.contiguous(), (key, value), toyqs_step, module.layer_idx)
+    return out.transpose(1, 2), None
+
+
+def _attend_in_branches(rows: Tensor, last: KeyValue, step: _Step, layer: int) -> Tensor:
+    """Scaled queries (B, H, T K, d) of the newest symbol, its own key and value -> (B, H, T K, d)."""
+    (batch, time, thoughts), num_kv = step.branches, last[0].shape[1]
+    query = rows.view(batch, num_kv, -1, time, thoughts, rows.shape[-1])  # heads that share keys are G
+    symbols = [*(heard.layers[layer] for heard in step.state.own), last]
+    consumed = [*(heard.by for heard in step.state.own), None]
+    prefix = None
+    if isinstance(step.state.seen, BlockMask):
+        seen, total = flex_attention.attend(rows, *step.state.prefix[layer], step.state.seen)
+        prefix = seen.view(query.shape), total.view(*query.shape[:-1], 1)
+    elif step.state.seen is not None:
+        keys, values = step.state.prefix[layer]
+        prefix = to_prefix(query, keys.to(values.dtype), values, step.state.seen)
+    out = to_all(query, symbols, consumed, prefix)
+    return out.flatten(1, 2).flatten(2, 3)
+
+
+AttentionInterface.register(ATTENTION, _attend)

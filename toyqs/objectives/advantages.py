@@ -1,0 +1,162 @@
+"""Baselines of a thought's reward, and how advantages are scaled."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toyqs.objectives.losses import Total, here
+
+EQUAL = 1e-6  # a group whose spread is so small a share of its values differs by rounding alone
+STD_FLOOR = 1e-3  # added to the standard deviation: equal rewards give advantages near 0, not NaN
+
+
+def none(rewards: Tensor) -> Tensor:
+    """No baseline: b = 0. Unbiased, with the highest variance.
+
+    Args:
+        rewards: (S, B, T, K).
+
+    Returns:
+        (S, B, T, K), zeros.
+    """
+    return torch.zeros_like(rewards)
+
+
+def group_mean(rewards: Tensor) -> Tensor:
+    """The mean reward of all thoughts at the position, the thought itself included.
+
+        b[...,k] = (1 / K) Σ_j r[...,j]
+
+    The expected gradient is (K − 1) / K of the exact one, so a sweep over K also sweeps the
+    effective weight of the policy loss.
+
+    Args:
+        rewards: (S, B, T, K), K ≥ 2.
+
+    Returns:
+        (S, B, T, K).
+
+    Raises:
+        ValueError: K = 1, where every advantage would be 0.
+
+    Source: Zelikman et al. 2024, "Quiet-STaR"; there as in TRICE (Phan et al. 2023).
+    """
+    _require_group(rewards)
+    return rewards.mean(-1, keepdim=True).expand_as(rewards)
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """Baseline of each thought: the mean reward of the other thoughts at its position.
+
+        b[...,k] = (Σ_j r[...,j] − r[...,k]) / (K − 1)
+
+    b[...,k] does not depend on thought k, so subtracting it leaves E[∇] unchanged.
+
+    Args:
+        rewards: (S, B, T, K), K ≥ 2.
+
+    Returns:
+        (S, B, T, K).
+
+    Raises:
+        ValueError: K = 1: there is no other thought.
+
+    Source: Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free".
+    """
+    _require_group(rewards)
+    return (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
+
+
+def ema(rewards: Tensor, running_reward: Tensor) -> Tensor:
+    """A moving mean of past rewards, one number per seed. Unbiased; works with K = 1.
+
+        b = m,    m ← decay · m + (1 − decay) · mean(r)  after each step, in the training loop
+
+    Args:
+        rewards: (S, B, T, K).
+        running_reward: (S,) m, from earlier steps only.
+
+    Returns:
+        (S, B, T, K).
+
+    Source: Williams 1992, "Simple statistical gradient-following algorithms".
+    """
+    return running_reward.view(-1, 1, 1, 1).expand_as(rewards)
+
+
+def _require_group(rewards: Tensor) -> None:
+    if rewards.shape[-1] < 2:
+        raise ValueError("a group baseline needs at least 2 thoughts per position (K = 1 trains nothing)")
+
+
+def batch_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+    """Advantages divided by their standard deviation over the counted thoughts, seed by seed.
+
+        A ← A / (std(A) + 10⁻³)
+
+    One factor per seed: the gradient's direction is unchanged.
+
+    Args:
+        advantages: (S, B, T, K).
+        weights: (S, B, T), 0 where a position does not count.
+        total: sums up over processes, where several have a share of the batch each.
+
+    Returns:
+        (S, B, T, K).
+    """
+    share = weights / total(weights.sum((1, 2), keepdim=True)).clamp(min=1e-12)
+    share = share.unsqueeze(-1) / advantages.shape[-1]
+    mean = total((advantages * share).sum((1, 2, 3), keepdim=True))
+    variance = total(((advantages - mean).square() * share).sum((1, 2, 3), keepdim=True))
+    return advantages / (variance.sqrt() + STD_FLOOR)
+
+
+def group_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+    """Advantages divided by their standard deviation over the K thoughts of a position (O2c).
+
+        A ← A / std_k(A),    0 where the K are equal
+
+    Every position counts alike, however little its thoughts differ: the expected gradient points
+    elsewhere than the exact one.
+
+    Args:
+        advantages: (S, B, T, K), K ≥ 2.
+        weights: (S, B, T), not read.
+        total: not read.
+
+    Returns:
+        (S, B, T, K).
+
+    Source: Shao et al. 2024, "DeepSeekMath" (GRPO).
+    """
+    spread = advantages.std(-1, keepdim=True)
+    equal = spread <= EQUAL * advantages.abs().amax(-1, keepdim=True)
+    return torch.where(equal, 0.0, advantages / spread.masked_fill(equal, 1.0))
+
+
+def positive_only(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+    """What is worse than the baseline is not discouraged (O2b): A ← max(A, 0). Biased.
+
+    Args:
+        advantages: (S, B, T, K).
+        weights: (S, B, T), not read.
+        total: not read.
+
+    Returns:
+        (S, B, T, K).
+    """
+    return advantages.clamp(min=0)
+
+
+def no_scale(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+    """Advantages as they are, (S, B, T, K)."""
+    return advantages
+
+
+ADVANTAGE_SCALES = {
+    "none": no_scale,
+    "batch_std": batch_std,
+    "group_std": group_std,
+    "positive_only": positive_only,
+}

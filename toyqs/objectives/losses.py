@@ -1,0 +1,85 @@
+"""The score-function part of a loss, and the scale of its advantages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from toyqs.objectives.rewards import require_shape
+
+Total = Callable[[Tensor], Tensor]
+
+
+def here(values: Tensor) -> Tensor:
+    """The sum over the only process there is: the values."""
+    return values
+
+
+def log_mean_exp(values: Tensor) -> Tensor:
+    """log (1 / K) Σ_k exp(v_k): (S, B, T, K) -> (S, B, T)."""
+    return values.logsumexp(-1) - math.log(values.shape[-1])
+
+
+def log_mean_exp_of_others(values: Tensor) -> Tensor:
+    """`log_mean_exp` without each of the K in turn.
+
+    Args:
+        values: (S, B, T, K), K ≥ 2.
+
+    Returns:
+        (S, B, T, K).
+
+    Raises:
+        ValueError: K = 1: there is no other thought.
+    """
+    count = values.shape[-1]
+    if count < 2:
+        raise ValueError("leave_one_out needs at least 2 thoughts per position")
+    itself = torch.eye(count, dtype=torch.bool, device=values.device)
+    others = values.unsqueeze(-2).expand(*values.shape, count).masked_fill(itself, -math.inf)
+    return others.logsumexp(-1) - math.log(count - 1)
+
+
+def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
+    """A loss whose gradient is the score-function (REINFORCE) estimate.
+
+        −(1 / K) Σ_k sg(A_k) · log π(h_k | x),    log π(h_k | x) = Σ_l log π(s_kl | ·)
+
+    The gradient descends −E[r]; the value itself means nothing.
+
+    Args:
+        advantages: (S, B, T, K).
+        log_prob: (S, B, T, K, L) of each symbol.
+
+    Returns:
+        (S, B, T), per position.
+
+    Raises:
+        ValueError: the shapes disagree.
+
+    Source: Williams 1992, "Simple statistical gradient-following algorithms".
+    """
+    thought_log_prob = log_prob.sum(-1)
+    require_shape("advantages", advantages, thought_log_prob.shape)
+    return -(advantages.detach() * thought_log_prob).mean(-1)
+
+
+def position_mean(values: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+    """Weighted mean over a seed's positions: the one place where losses are normalised.
+
+    Args:
+        values: (S, B, T).
+        weights: (S, B, T).
+        total: as in `batch_std`.
+
+    Returns:
+        (S,), 0 where no position counts.
+
+    Raises:
+        ValueError: the shapes disagree.
+    """
+    require_shape("values", values, weights.shape)
+    return total((values * weights).sum((1, 2))) / total(weights.sum((1, 2))).clamp(min=1e-12)

@@ -1,0 +1,85 @@
+"""From what was typed to a RunConfig that is known to work, or to one line that says what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from toyqs.config.checks.values import check
+from toyqs.config.errors import Refusal
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.sweep.hydra_errors import refusal_of, unknown_key, wrong_type
+
+
+def compose_jobs(jobs: Sequence[DictConfig | Exception]) -> tuple[list[RunConfig], int]:
+    """The jobs that can run; what is refused or settled by itself is said on stderr, once per line.
+
+    Args:
+        jobs: each composed, or what kept it from being so.
+
+    Returns:
+        The configurations that are known to work, and the exit code: 2 where a job was refused.
+    """
+    configs, said = [], {}
+    for job in jobs:
+        try:
+            config, notes = compose_checked(job)
+        except Refusal as refusal:
+            said[str(refusal)] = 2
+            continue
+        configs.append(config)
+        said |= dict.fromkeys(notes, 0)
+    if len({config.runs_dir for config in configs}) > 1:
+        said["runs_dir: one sweep fills one folder; give runs_dir=FOLDER once"] = 2
+        configs.clear()
+    for line in said:
+        print(f"toyqs: {line}", file=sys.stderr)
+    return configs, max(said.values(), default=0)
+
+
+def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
+    """The composed configuration as a RunConfig that is known to work, variants and widths filled in.
+
+    Returns:
+        The configuration, and notes on what the checks settled by themselves, a line each.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    if isinstance(cfg, Exception):
+        raise refusal_of(cfg) from cfg
+    kind = OmegaConf.get_type(cfg, "task")
+    if kind is None or kind not in TASKS.values():
+        raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task={next(iter(TASKS))}")
+    try:
+        values = cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True))
+        knobs = values.pop("task")
+        config: RunConfig = _typed(RunConfig, values)
+        config = replace(config, task=_typed(kind, knobs, "task."))
+    except OmegaConfBaseException as error:
+        raise refusal_of(error) from error
+    notes = check(config)
+    return resolved(config), notes
+
+
+def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:
+    known = {x.name for x in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise unknown_key(f"{prefix}{key}")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+    except OmegaConfBaseException as error:
+        raise wrong_type(f"{prefix}{error.full_key}", error) from error
+
+
+def refuse(error: Exception) -> int:
+    """Say in one line on stderr what was wrong, and return the exit code for it."""
+    print(f"toyqs: {error if isinstance(error, Refusal) else refusal_of(error)}", file=sys.stderr)
+    return 2

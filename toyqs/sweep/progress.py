@@ -1,0 +1,110 @@
+"""The live line of a command: what is done, running, failed and skipped, and the time left."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from toyqs.sweep.plan import Stack
+
+PLAIN_LINE_SECONDS = 10
+FIRST_SHARE = 0.02  # of the work: before, imports and first calls are no measure of the rest
+
+
+class Progress:
+    """A bar on a terminal, else a plain line now and then.
+
+    For a run beside its controls the line also gives thinking's latest held-out loss and its gain over
+    zero_length so far.
+
+    Args:
+        stacks: that are to be done.
+        skipped: number of runs that are complete already.
+    """
+
+    def __init__(self, stacks: Sequence[Stack], skipped: int) -> None:
+        self._total = max(sum(stack.work for stack in stacks), 1e-9)
+        self._work: dict[int, float] = {}
+        self._running: dict[int, Stack] = {}
+        self._loss: dict[str, float] = {}
+        self._one_cell = len({stack.label for stack in stacks}) == 1
+        self._runs = skipped + sum(len(stack.seeds) for stack in stacks)
+        self._finished, self._failed, self._skipped = 0, 0, skipped
+        self._begun = self._printed = time.monotonic()
+        terminal = bool(stacks) and sys.stderr.isatty()
+        self._plain = bool(stacks) and not terminal
+        form = "{percentage:3.0f}% |{bar}| {elapsed} gone{postfix}"
+        self._bar = tqdm(total=self._total, bar_format=form, disable=not terminal, file=sys.stderr)
+
+    def start(self, index: int, stack: Stack) -> None:
+        """A stack has begun.
+
+        Args:
+            index: its number.
+            stack: the stack.
+        """
+        self._running[index] = stack
+        self._show()
+
+    def update(self, index: int, work: float, loss: float | None) -> None:
+        """Say how far a stack is.
+
+        Args:
+            index: its number.
+            work: done so far.
+            loss: its latest held-out NLL; None or NaN where it is not known.
+        """
+        if not math.isnan(work):
+            self._work[index] = work
+        if loss is not None and not math.isnan(loss):
+            self._loss[self._running[index].arm] = loss
+        self._show()
+
+    def finish(self, index: int, done: int, skipped: int, failed: int) -> None:
+        """A stack has come to an end; its runs are counted by what became of them."""
+        self._work[index] = self._running.pop(index).work
+        self._finished += done
+        self._skipped += skipped
+        self._failed += failed
+        self._show()
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the live one."""
+        tqdm.write(f"toyqs: {text}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the line as it is and print no more."""
+        self._plain = False
+        self._bar.close()
+
+    def line(self) -> str:
+        """Counts of runs, time left, and for a single cell the loss."""
+        running = sum(len(stack.seeds) for stack in self._running.values())
+        counts = f"{self._finished} done, {running} running, {self._failed} failed, {self._skipped} skipped"
+        parts = [f"{counts} of {self._runs} runs", f"{self._left()} left"]
+        thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")
+        if self._one_cell and thinking is not None:
+            gain = "" if zero is None else f", gain so far {zero - thinking:+.3f}"
+            parts.append(f"loss {thinking:.3f}{gain}")
+        return "; ".join(parts)
+
+    def _left(self) -> str:
+        done = sum(self._work.values())
+        if done < FIRST_SHARE * self._total:
+            return "?"
+        # the mean speed, not a recent one: the stacks' units of work are not equally fast
+        seconds = (time.monotonic() - self._begun) * max(0.0, self._total / done - 1)
+        return str(tqdm.format_interval(seconds))
+
+    def _show(self) -> None:
+        done = min(sum(self._work.values()), self._total)
+        self._bar.set_postfix_str(self.line(), refresh=False)
+        self._bar.update(done - self._bar.n)
+        now = time.monotonic()
+        if self._plain and now - self._printed >= PLAIN_LINE_SECONDS:
+            self._printed = now
+            print(f"{100 * done / self._total:3.0f}%: {self.line()}", file=sys.stderr, flush=True)

@@ -1,0 +1,229 @@
+"""The training loop: batch -> trace -> loss -> step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.model.backbones.sharding import sharded
+from toyqs.objectives.objective import Loss
+from toyqs.objectives.rewards import COSTS, penalty
+from toyqs.training import distributed
+from toyqs.training.batches import Drawn, portion, shares, shortened, split
+from toyqs.training.flat_buffer import Sharing
+from toyqs.training.gradient_snr import measured_at, policy_snr
+from toyqs.training.hard_positions import Chosen, choose, joined
+from toyqs.training.optimizer import Optimiser
+from toyqs.training.params import Settings, learning_rate
+from toyqs.training.reference_model import Kept, with_reference
+from toyqs.training.state import State
+from toyqs.types import Batch, Model, Trace, thinking_positions
+
+Objective = Callable[[Trace, Batch], Loss]
+Report = Callable[[int, dict[str, Tensor]], None]
+
+
+class Checkpoints(Protocol):
+    """Where a training's states are kept."""
+
+    def resume(self, state: State) -> None:
+        """Put the state back to where an earlier process left it, if one did."""
+        ...
+
+    def keep(self, state: State) -> None:
+        """Keep the state after a step, if it is due."""
+        ...
+
+
+def train(
+    model: Model,
+    objective: Objective,
+    data: Iterator[Drawn],
+    settings: Settings,
+    report: Report,
+    kept: Kept | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    """Train in place.
+
+    Args:
+        model: its parameters have shape (S, ...).
+        objective: trace and batch -> parts of the loss.
+        data: from `draws`.
+        settings: plain numbers.
+        report: called after every step with its number, from 1, and the values (S,) of that step; ten times
+            in a training they hold `policy_snr` (signal.py).
+        kept: a model beside it that rewards or thoughts are compared with; follows after every step.
+        checkpoints: where it may go on from, and what hears of every step.
+    """
+    assert isinstance(model, nn.Module)
+    state = State(model, settings.lr_multipliers, kept, _sharing(model, settings))
+    optimiser = state.optimiser
+    if checkpoints is not None:
+        checkpoints.resume(state)
+        if settings.ranks > 1:
+            distributed.require_same(state.step)
+        for _ in range(state.step):  # what was drawn before is drawn again: no stream has a place to keep
+            next(data)
+    measured = measured_at(settings.steps) if settings.batch_size > 1 else set()
+    for step in range(state.step, settings.steps):
+        drawn, progress = shortened(next(data), settings.length_at(step)), step / settings.steps
+        weights = {name: w.at(progress) for name, w in settings.weights.items()}
+        running = state.running_reward
+        if settings.inner_steps:
+            drawn = with_thoughts(model, drawn, settings.rank, settings.ranks)
+        for _ in range(max(1, settings.inner_steps)):
+            optimiser.zero()
+            floor = settings.floor_at(progress)
+            values = accumulate(model, objective, drawn, weights, settings, running, floor, kept)
+            _descend(optimiser, settings, step)
+        if step + 1 in measured and weights.get("policy") and "policy" in values:
+            values["policy_snr"] = _signal(state, objective, drawn, weights, settings, floor)
+        state.follow(values.get("reward"))
+        report(step + 1, values)
+        if checkpoints is not None:
+            checkpoints.keep(state)
+
+
+def _sharing(model: nn.Module, settings: Settings) -> Sharing | None:
+    """What this process shares with others."""
+    if not settings.shares_moments:
+        return None
+    return Sharing(settings.rank, settings.ranks, distributed.whole, distributed.total, sharded(model))
+
+
+def _descend(optimiser: Optimiser, settings: Settings, step: int) -> None:
+    """A step along the gradient, summed over all processes."""
+    if settings.ranks > 1:
+        distributed.add_up_(optimiser.common_grads)
+    optimiser.clip(settings.max_norm)
+    optimiser.step(learning_rate(step, settings))
+
+
+def _signal(
+    state: State,
+    objective: Objective,
+    drawn: Drawn,
+    weights: dict[str, float],
+    settings: Settings,
+    floor: float,
+) -> Tensor:
+    """The `policy_snr` (S,) of a batch; it overwrites the gradients."""
+    alone = {name: 0.0 for name in settings.weights if name not in COSTS} | {"policy": 1.0}
+    in_halves = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
+    again = partial(
+        accumulate,
+        cast(Model, state.model),
+        objective,
+        weights=weights | alone,
+        settings=in_halves,
+        running_reward=state.running_reward,
+        floor=floor,
+        kept=state.kept,
+    )
+
+    def of_half(half: Drawn) -> None:
+        again(drawn=half)
+        if settings.ranks > 1:
+            distributed.add_up_(state.optimiser.common_grads)
+
+    return policy_snr(state.optimiser, split(drawn, settings.batch_size // 2), of_half)
+
+
+def accumulate(
+    model: Model,
+    objective: Objective,
+    drawn: Drawn,
+    weights: dict[str, float],
+    settings: Settings,
+    running_reward: Tensor,
+    floor: float = 0.0,
+    kept: Kept | None = None,
+) -> dict[str, Tensor]:
+    """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
+
+    Of several processes each adds those of its portion of every part; their sum is the whole gradient.
+
+    Each part counts by its share of the counted positions' weights, so that the gradient is the whole
+    batch's (batch statistics such as advantage_scale=batch_std, and a learned reward's halves, are then
+    each part's own).
+
+    Args:
+        model: see `train`.
+        objective: see `train`.
+        drawn: from `draws` or `prepared`.
+        weights: name of a part of the loss, or one of `rewards.COSTS`, -> its weight; parts of weight 0 cost
+            no backward pass.
+        settings: plain numbers.
+        running_reward: (S,) for baseline ema.
+        floor: least weight of a thought in the prediction, where the mixer weighs it.
+        kept: see `train`.
+
+    Returns:
+        Name -> (S,), the loss's parts, meters and the reward over the batch.
+    """
+    values: dict[str, Tensor] = {}
+    total = distributed.total if settings.ranks > 1 else None
+    for part, share in shares(drawn, settings.grad_acc, settings.rank, settings.ranks):
+        trace, batch, chosen = _traced(model, part, settings, floor)
+        trace = with_reference(trace, batch, settings.reference)
+        trace = trace._replace(
+            running_reward=running_reward,
+            sampler_log_prob=part.sampler_log_prob,
+            penalty=penalty(trace, weights),
+        )
+        if kept is not None:
+            trace = kept.beside(trace, part.inputs, _thinking(part, chosen))
+        loss = objective(trace, batch if total is None else batch._replace(total=total))
+        loss = loss if chosen is None else joined(loss, chosen)
+        terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
+        sum(terms[1:], terms[0]).sum().backward()
+        seen = loss.parts | (loss.meters or {})
+        if loss.reward is not None:
+            seen["reward"] = loss.reward
+        for name, value in seen.items():
+            counted = share * value.detach()
+            values[name] = values[name] + counted if name in values else counted
+    return values if total is None else {name: total(value) for name, value in values.items()}
+
+
+def with_thoughts(model: Model, drawn: Drawn, rank: int = 0, ranks: int = 1) -> Drawn:
+    """Thoughts drawn now at a batch, by the model's sampler where it has one, and their log-density.
+
+    Of several processes each draws those of its portion, and all get all of them.
+    """
+    mine = portion(drawn, rank, ranks)
+    with torch.no_grad():
+        context = model.read(mine.inputs, mine.positions)
+        thoughts = model.think(context, mine.noise, None, mine.counted.lengths, off_policy=True)
+    assert thoughts is not None and thoughts.log_prob is not None
+    symbols, density = thoughts.symbols, thoughts.log_prob.sum(-1)
+    if ranks > 1:
+        symbols, density = distributed.joined(symbols), distributed.joined(density)
+    return drawn._replace(forced=symbols, sampler_log_prob=density)
+
+
+def _traced(
+    model: Model, part: Drawn, settings: Settings, floor: float
+) -> tuple[Trace, Batch, Chosen | None]:
+    """The trace and the batch at the thinking positions, and how these were chosen, where they were."""
+    if settings.thoughts.hard_quantile is None:
+        given = (part.noise, part.forced, part.counted.targets, floor, part.counted.lengths)
+        return model(part.inputs, part.positions, *given), part.counted, None
+    count = settings.thoughts.thinking(part.counted.inputs.shape[2])
+    chosen = choose(model, model.read(part.inputs, part.positions), part.counted, count)
+    thoughts = model.think(chosen.context, part.noise, part.forced, chosen.batch.lengths)
+    return model.talk(chosen.context, thoughts, floor), chosen.batch, chosen
+
+
+def _thinking(part: Drawn, chosen: Chosen | None) -> Tensor | None:
+    """The positions of the sequences that think, (S, B, T'); None: all."""
+    index = None if chosen is None else thinking_positions(part.counted._replace(think=chosen.think))
+    if index is None or part.positions is None:
+        return part.positions if index is None else index
+    return part.positions.gather(2, index)

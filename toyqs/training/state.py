@@ -1,0 +1,92 @@
+"""All that a training is between two of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toyqs.training.flat_buffer import Sharing
+from toyqs.training.optimizer import Optimiser
+from toyqs.training.reference_model import Kept
+
+REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
+
+
+class State:
+    """Weights, moments and moving means; what is drawn next follows from the number of steps done.
+
+    Args:
+        model: its parameters have shape (S, ...).
+        lr_multipliers: see `Optimiser`.
+        kept: a model beside it, which may follow after every step.
+        sharing: of moments with other processes; None: all are here.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr_multipliers: Mapping[str, float],
+        kept: Kept | None,
+        sharing: Sharing | None = None,
+    ) -> None:
+        self.optimiser = Optimiser(model, lr_multipliers, sharing)
+        shapes = {name: p.shape for name, p in model.named_parameters()}
+        shapes.update(self.optimiser.layout.sharded)
+        self.shapes = [f"{name} {tuple(shape[1:])}" for name, shape in shapes.items()]
+        self.model, self.kept = model, kept
+        self.step = 0
+        self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
+        self.decay = 1.0  # what a moving mean of the rewards lacks to be one
+
+    @property
+    def running_reward(self) -> Tensor:
+        """(S,), the moving mean of rewards."""
+        return self.reward / (1.0 - self.decay) if self.decay < 1.0 else self.reward
+
+    def follow(self, reward: Tensor | None) -> None:
+        """Count a step: the means follow, of the weights and of a reward (S,) where there was one."""
+        self.step += 1
+        if self.kept is not None:
+            self.kept.follow(self.model)
+        if reward is not None:
+            self.reward = REWARD_DECAY * self.reward + (1.0 - REWARD_DECAY) * reward
+            self.decay *= REWARD_DECAY
+
+    def of_seed(self, index: int) -> dict[str, Any]:
+        """The part of one seed, copied, for `restore`; processes that share the moments call it together."""
+        layout = self.optimiser.layout
+        following = self.kept.parameters if self.kept is not None and self.kept.decay < 1.0 else []
+        kept = zip(layout.names if following else [], following, strict=True)
+        return {
+            "step": self.step,
+            "shapes": self.shapes,
+            "optimiser": self.optimiser.of_seed(index),
+            "kept": [layout.whole(name, parameter)[index].clone() for name, parameter in kept],
+            "reward": self.reward[index].clone(),
+            "decay": self.decay,
+        }
+
+    @torch.no_grad()
+    def restore(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from what `of_seed` gave, seed by seed, all of one step.
+
+        Raises:
+            ValueError: it was another model's.
+        """
+        if any(part["shapes"] != self.shapes for part in parts):
+            raise ValueError(
+                "checkpoint.pt is of a model with other parameters; remove it from the run's folder"
+            )
+        self.step, self.decay = parts[0]["step"], parts[0]["decay"]
+        self.optimiser.restore([part["optimiser"] for part in parts])
+        self.reward = torch.stack([part["reward"] for part in parts]).to(self.reward.device)
+        if self.kept is None:
+            return
+        layout = self.optimiser.layout
+        for index, part in enumerate(parts):
+            following = zip(layout.names, self.kept.parameters, strict=True) if part["kept"] else []
+            for (name, parameter), value in zip(following, part["kept"], strict=True):
+                parameter[index] = layout.part(name, value)
