@@ -28,7 +28,7 @@ def sizes(plain: dict[str, Any]) -> dict[str, Any]:
     What a run refuses with a transformer, the tables skip.
     """
     if plain.get("thoughts") == "state" or plain.get("ahead") == "continue":
-        pytest.skip("refused with a transformer: see tests/checks/test_backbone.py")
+        pytest.skip("refused with a transformer: see tests/config/checks/test_backbone.py")
     found = {"model_n_layer": 2, "model_n_head": 2} | plain
     for name, width in plain.items():
         if name.endswith("hidden_dim") and width is not None:

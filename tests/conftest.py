@@ -27,16 +27,16 @@ torch.set_num_threads(1)
 # Files that start whole programs, the longest first. The workers take files in this order, so that short ones
 # come last and both end together.
 LONGEST = (
-    *("test_quick", "test_interruption", "test_faults", "test_two_sweeps", "test_killing", "test_sweep"),
-    *("test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_workers", "test_compose"),
-    *("test_presets", "test_family", "test_enumeration", "test_train"),
+    *("test_quick", "test_interruption", "test_faults", "test_two_sweeps", "test_killing", "test_main"),
+    *("test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_scheduler", "test_compose"),
+    *("test_presets", "test_registry", "test_enumeration", "test_loop"),
 )
 
 
 # Of the items on transformers those that run by default: of these tables, one item for each line.
 QUICK_TABLES = {
     "test_enumeration.py": ("test_leave_one_out_is_unbiased",),
-    "test_family.py": ("test_reward_and_entropy_of_whole_thoughts", "test_multi_sample_climbs_the_bound"),
+    "test_registry.py": ("test_reward_and_entropy_of_whole_thoughts", "test_multi_sample_climbs_the_bound"),
     "test_latents.py": ("test_leave_one_out_is_unbiased", "test_the_trace_equals_the_plain_reference"),
     "test_thoughts.py": ("test_the_trace_equals_the_plain_reference",),
     "test_structure.py": (

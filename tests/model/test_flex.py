@@ -22,7 +22,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from bench.transformer import flex_on_a_cpu
 from tests.branching import WIDTH, backbone
 from tests.model.test_transformer import BOTH, LENGTH, THOUGHTS, TIME, context_and_symbols, random
-from tests.test_transformer_training import configured, gradients, step
+from tests.training.test_transformer_training import configured, gradients, step
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.identity import run_key
 from toyqs.model.backbones import flex_attention as flex

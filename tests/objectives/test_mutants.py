@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from tests.objectives.test_baselines import check_leave_one_out
+from tests.objectives.test_advantages import check_leave_one_out
 from toyqs.model import latent_reasoner, thoughts
 from toyqs.model.core import END, FIRST_SYMBOL, Core, marker
 from toyqs.model.interpreter import Onward

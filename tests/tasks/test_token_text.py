@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.checks.checking import accepted, refused
+from tests.config.checks.checking import accepted, refused
 from toyqs.answers.metrics import prompt
 from toyqs.assets.documents import read_documents
 from toyqs.config.identity import run_key

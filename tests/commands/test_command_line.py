@@ -1,0 +1,168 @@
+"""run.py from outside: exit codes, one line on stderr, and nothing written."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from toyqs.config.run_config import TASKS, RunConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+Experiment = Callable[[RunConfig], int]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., object]:
+    """Runs run.py in this process, in an empty folder, with another experiment; returns the exit code."""
+
+    def type_words(*words: str, experiment: Experiment = lambda config: 0) -> object:
+        stub = ModuleType("toyqs.sweep.main")
+        stub.main = lambda configs, sweep: max(map(experiment, configs))  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "toyqs.sweep.main", stub)
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
+        for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):
+            monkeypatch.setenv(name, "")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        assert list(tmp_path.iterdir()) == []
+        return left.value.code
+
+    return type_words
+
+
+def test_a_refusal_from_outside(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), "+foo=1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"toyqs: foo: .+\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["trice_samples=x"], ["bas_lr=1"], ["--seed=3"], ["max_steps=0"], ["a=[1"]]
+)
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_refusals_are_one_line_and_exit_code_2(
+    words: list[str], sweep: list[str], typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(*sweep, *words) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n"), err[:7]) == ("", 1, "toyqs: ")
+
+
+def test_a_sweep_runs_the_good_jobs_and_refuses_the_others(
+    typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append((config.seed, config.trice_samples))
+        return 0
+
+    assert typed("-m", "seed=7,8", "trice_samples=1,2", experiment=experiment) == 2
+    assert ran == [([7, 8], 2)]
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("toyqs: trice_samples=1: ")
+
+
+@pytest.mark.parametrize("launcher", ["local", "basic"])
+def test_jobs_are_packed_whatever_the_launcher(
+    launcher: str, typed: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOYQS_LAUNCHER", launcher)
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append((config.base_lm_hidden_dim, config.seed))
+        return 0
+
+    assert typed("-m", "seed=7,8", "base_lm_hidden_dim=4,6", experiment=experiment) == 0
+    assert ran == [(4, [7, 8]), (6, [7, 8])]
+
+
+def test_the_local_launcher_passes_its_processes_on_and_reports_a_partition(
+    typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append(config.processes)
+        return 0
+
+    words = ["hydra.launcher.processes=3", "hydra.launcher.partition='kargo-lab'", "seed=7,8"]
+    assert typed("-m", *words, experiment=experiment) == 0
+    assert typed("-m", "processes=2", experiment=experiment) == 0
+    assert ran == [3, 2]
+    said = "toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine\n"
+    assert capfd.readouterr().err == said
+    assert typed("-m", "hydra.launcher.processes=x", experiment=experiment) == 2
+    assert capfd.readouterr().err.startswith("toyqs: processes=x: takes a whole number")
+
+
+def test_the_experiment_gets_a_checked_config(typed: Callable[..., object]) -> None:
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append(config)
+        return 0
+
+    assert typed("model_hidden_dim=16", "weight_groups=[A,A,A,A]", "task.k=2", experiment=experiment) == 0
+    assert (ran[0].base_lm_hidden_dim, ran[0].weight_groups, ran[0].task.k) == (16, ["A"] * 4, 2)
+
+
+def test_exit_codes_of_the_experiment(
+    typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stop(config: RunConfig) -> int:
+        raise KeyboardInterrupt
+
+    assert typed(experiment=lambda config: 3) == 3
+    assert typed(experiment=stop) == 130
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_failure_of_the_experiment_is_not_taken_for_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, typed: Callable[..., object]
+) -> None:
+    def fail(config: RunConfig) -> int:
+        raise ValueError("a fault of ours")
+
+    with pytest.raises(ValueError, match="a fault of ours"):
+        typed(experiment=fail)
+
+
+def test_help_is_true(typed: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("--help") == 0
+    text = capsys.readouterr().out
+    presets, keys, examples = re.split(r"\n  *The ten keys.*\n|\nThe ten keys.*\n|\nExamples:\n", text)
+    named = re.findall(r"^  (\w+)  ", presets.split("Presets")[1], re.MULTILINE)
+    assert sorted(named) == sorted(f.stem for f in (ROOT / "conf" / "run_modifier").glob("*.yaml"))
+    shown = dict(re.findall(r"^  (\w+)=(\[.*?\]|\S+) ", keys, re.MULTILINE))
+    assert len(shown) == 10
+    defaults = RunConfig()
+    for key, value in shown.items():
+        default = "rev_prog" if key == "task" else str(getattr(defaults, key))
+        assert value == default
+    known = {x.name for x in fields(RunConfig)} | {"run_modifier", "KEY"}
+    assert set(re.findall(r"(?<![\w.])(\w+)=", text)) <= known
+    assert examples.count("python run.py") == 3
+
+
+def test_help_names_every_task(typed: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("--help") == 0
+    tasks = capsys.readouterr().out.split("Tasks")[1].split("\nExamples")[0]
+    assert sorted(re.findall(r"^  (\w+)  ", tasks, re.MULTILINE)) == sorted(TASKS)

@@ -1,0 +1,116 @@
+"""Hundreds of finished runs: how long their rows take to load, and their command to say that all is done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import warm
+from toyqs.config.identity import run_key, settings
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import load_rows
+from toyqs.sweep import main
+from toyqs.sweep.plan import counted_once, plan_cell
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = [1, 2, 3, 4, 5]
+SMALL: dict[str, Any] = {
+    "reasoner_hidden_dim": 4,
+    "seed": SEEDS,
+    "max_steps": 20,
+    "data_loader_batch_size": 2,
+    "eval_sequences": 4,
+    "trice_samples": 2,
+    "max_reasoning_len": 1,
+}
+LOAD_SECONDS, AGAIN_SECONDS = 0.002, 0.04  # for each run
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of one real run, by name."""
+    folder = tmp_path_factory.mktemp("example")
+    config = configured(4, controls="none", seed=7, runs_dir=str(folder), processes=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "comparison_figure", lambda *_: None)
+        assert main.main([config]) == 0
+    names = ("config.json", "env.json", "metrics.jsonl", "summary.json")
+    return {name: (folder / run_key(config, 7) / name).read_text(encoding="utf-8") for name in names}
+
+
+def configured(width: int, **changes: object) -> RunConfig:
+    values: dict[str, Any] = {**SMALL, "base_lm_hidden_dim": width, **changes}
+    return resolved(replace(RunConfig(), **values))
+
+
+def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, str]) -> int:
+    """Write the folders of runs as if they had been trained, and say how many there are."""
+    row = json.loads(example["summary.json"])
+    count = 0
+    for config in arms:
+        for seed in SEEDS:
+            columns, key = settings(config, seed), run_key(config, seed)
+            run = folder / key
+            run.mkdir(parents=True)
+            summary = json.dumps({**row, **columns, "key": key})
+            for name, text in {
+                **example,
+                "config.json": json.dumps(columns),
+                "summary.json": summary,
+            }.items():
+                (run / name).write_text(text, encoding="utf-8")
+            count += 1
+    return count
+
+
+def seconds_to_load(folder: Path) -> float:
+    """Of the fastest of three times: the machine may be busy."""
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        load_rows(folder)
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def given_again(widths: list[int], controls: str, folder: Path) -> tuple[str, float]:
+    """What the command prints, and the seconds of a core that it takes, but for its imports."""
+    words = [f"{name}={','.join(map(str, x)) if name == 'seed' else x}" for name, x in SMALL.items()]
+    words += [f"base_lm_hidden_dim={','.join(map(str, widths))}", f"controls={controls}"]
+    command = warm.started([str(ROOT / "run.py"), "-m", *words], folder)
+    assert command.wait() == 0, (folder / "err").read_text()
+    return (folder / "out").read_text(), command.cpu_seconds
+
+
+@pytest.mark.slow
+def test_a_hundred_widths(example: dict[str, str], tmp_path: Path) -> None:
+    widths = list(range(1, 101))
+    arms = [configured(width, controls="none") for width in widths]
+    assert finish(arms, tmp_path / "runs", example) == 500
+    assert len(load_rows(tmp_path / "runs")) == 500
+    assert seconds_to_load(tmp_path / "runs") < 500 * LOAD_SECONDS
+    printed, seconds = given_again(widths, "none", tmp_path)
+    assert "500 of 500 runs are complete already" in printed
+    assert seconds < 500 * AGAIN_SECONDS
+
+
+def test_cells_beside_their_controls(example: dict[str, str], tmp_path: Path) -> None:
+    widths, cost = list(range(6, 66, 6)), counted_once()
+    arms = {
+        run_key(arm, 1): arm
+        for width in widths
+        for arm in plan_cell(configured(width, controls="fair"), cost).arms.values()
+    }
+    count = finish(arms.values(), tmp_path / "runs", example)
+    assert 240 <= count < 300  # some widths share a control
+    assert seconds_to_load(tmp_path / "runs") < count * LOAD_SECONDS
+    printed, seconds = given_again(widths, "fair", tmp_path)
+    assert f"{count} of {count} runs are complete already" in printed
+    assert seconds < count * AGAIN_SECONDS

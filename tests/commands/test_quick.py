@@ -1,0 +1,53 @@
+"""The quick mode of both sweeps: the whole path from the command line to figures, as README shows it."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WIDTHS = "python run.py -m +run_modifier=Quick base_lm_hidden_dim=2,4,8,16,32,64 seed=7,8"
+PATTERNS = "python run.py -m '+run_modifier=[Quick,AllWeightGroups]' policy_loss_beta=1,0.1 seed=7,8"
+FIGURES = {
+    WIDTHS: ["capacity_vs_gain", "learning_curves"],
+    PATTERNS: ["weight_groups"],
+}
+
+
+def typed(line: str, folder: Path) -> str:
+    """What a command line prints, in a folder of its own."""
+    _, program, *words = shlex.split(line)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / program), *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("sweep", "cells", "arms"),
+    [
+        (WIDTHS, 6, 36),
+        pytest.param(PATTERNS, 30, 180, marks=pytest.mark.slow),
+    ],
+)
+def test_from_the_command_line_to_the_figure(sweep: str, cells: int, arms: int, tmp_path: Path) -> None:
+    """As README has the lines."""
+    assert f"\n{sweep}\n" in README
+    assert f"{cells} cells: rev_prog" in typed(sweep, tmp_path)
+    for name in FIGURES[sweep]:
+        line = f"python analysis/{name}.py runs -o {name}.png"
+        assert f"\n{line}\n" in README
+        assert "Missing: nothing that was asked for." in typed(line, tmp_path)
+        png = (tmp_path / f"{name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20]) == (1200,)
+        rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
+        cell = ("base_lm_hidden_dim", "weight_groups", "policy_loss_beta", "arm")
+        assert len({tuple(row.get(name) for name in cell) for row in rows}) == arms

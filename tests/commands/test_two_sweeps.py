@@ -1,0 +1,92 @@
+"""Two commands at one folder of runs: nothing is trained twice or torn, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import faulty, killing, warm
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import is_complete
+from toyqs.sweep.scheduler import RETRY_SECONDS
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL: dict[str, Any] = {
+    "reasoner_hidden_dim": 4,
+    "controls": "none",
+    "max_steps": 20,
+    "data_loader_batch_size": 4,
+    "eval_sequences": 8,
+    "trice_samples": 2,
+    "max_reasoning_len": 1,
+}
+WIDTHS, SEEDS = (3, 4, 5), (1, 2)
+HOLD = """
+import pathlib, sys
+from toyqs.sweep.locks import claim
+held = claim(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def keys() -> list[str]:
+    """Of the sweep's runs."""
+    configs = [resolved(replace(RunConfig(), **SMALL, base_lm_hidden_dim=width)) for width in WIDTHS]
+    return [run_key(config, seed) for config in configs for seed in SEEDS]
+
+
+def given(folder: Path, name: str, **environment: str) -> warm.Started:
+    """The sweep's command, which notes in a file of the folder what it trains."""
+    words = [f"{key}={value}" for key, value in SMALL.items()]
+    words += ["base_lm_hidden_dim=3,4,5", "seed=1,2", "hydra.launcher.processes=1"]
+    return warm.started([faulty.__file__, "-m", *words], folder, TRAINED=str(folder / name), **environment)
+
+
+def trained(folder: Path, *names: str) -> Counter[str]:
+    """How often each run was trained, by its key."""
+    files = [folder / name for name in names]
+    return Counter(key for file in files if file.exists() for key in file.read_text().split())
+
+
+def test_both_end_and_share_the_work(tmp_path: Path) -> None:
+    one = given(tmp_path, "one", WAIT_FOR=str(tmp_path / "two"))
+    two = given(tmp_path, "two", WAIT_FOR=str(tmp_path / "one"))
+    for command in (one, two):
+        assert command.wait() == 0, (tmp_path / "err").read_text()
+    assert "not finished" not in (tmp_path / "out").read_text().lower()
+    assert "Traceback" not in (tmp_path / "err").read_text()
+    assert trained(tmp_path, "one", "two") == Counter(keys())
+    assert all(is_complete(tmp_path / "runs", key) for key in keys())
+    left = {path.name for path in killing.tree(tmp_path) if path.parent.name in keys()}
+    assert left == {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
+
+
+@pytest.mark.slow  # by default test_scheduler.py waits for what another holds
+def test_what_another_holds_is_waited_for_until_its_owner_dies(tmp_path: Path) -> None:
+    key, *others = keys()
+    words = [sys.executable, "-c", HOLD, str(tmp_path / "runs" / key)]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        command = given(tmp_path, "notes")
+        assert killing.until(lambda: killing.num_rows(tmp_path) == len(others), 120)
+        time.sleep(RETRY_SECONDS + 0.5)
+        waits = command.poll() is None and trained(tmp_path, "notes") == Counter(others)
+        holder.kill()
+        begun = time.monotonic()
+        code = command.wait()
+    assert waits and time.monotonic() - begun < RETRY_SECONDS + 20
+    assert code == 0, (tmp_path / "err").read_text()
+    assert trained(tmp_path, "notes") == Counter(keys())
+    assert is_complete(tmp_path / "runs", key)

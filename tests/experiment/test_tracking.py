@@ -1,0 +1,215 @@
+"""The metrics file, its wandb mirror that can stop nothing, the progress line, the environment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from toyqs.experiment import tracking
+from toyqs.experiment.tracking import RunLog, environment
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = Path(tracking.__file__)
+
+
+@pytest.fixture(autouse=True)
+def wandb_not_given_up(monkeypatch):
+    monkeypatch.setattr(tracking, "_wandb_given_up", threading.Event())
+
+
+class Recorder:
+    """Stands in for a wandb run."""
+
+    def __init__(self):
+        self.records, self.summary, self.finished = [], {}, False
+
+    def define_metric(self, *_, **__): ...
+
+    def log(self, record):
+        self.records.append(record)
+
+    def finish(self):
+        self.finished = True
+
+
+def stand_in(monkeypatch, init, login=lambda **_: True):
+    module = types.SimpleNamespace(init=init, login=login, Settings=dict)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_line_is_on_disk_at_once_and_nan_is_null(tmp_path):
+    log = RunLog(tmp_path, {})
+    log.write(1, "train", {"nll": 1.5})
+    assert lines(tmp_path) == [{"step": 1, "kind": "train", "nll": 1.5}]
+    log.write(2, "held_out", {"nll": math.nan, "accuracy": math.inf, "information": None})
+    assert lines(tmp_path)[1] == {
+        "step": 2, "kind": "held_out", "nll": None, "accuracy": None, "information": None,
+    }  # fmt: skip
+    log.close({"nll": 1.0})
+    RunLog(tmp_path, {}).close()
+    assert lines(tmp_path) == [], "an older attempt's lines go"
+
+
+def test_wandb_is_not_imported_unless_asked_for(tmp_path):
+    code = "import sys; from toyqs.experiment.tracking import RunLog; "
+    code += "log = RunLog(sys.argv[1], {}); log.close(); "
+    code += "sys.exit('wandb' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT)
+
+
+def test_wandb_gets_the_same_names(tmp_path, monkeypatch):
+    runs, asked = [Recorder(), Recorder()], []
+    fresh = iter(runs)
+    stand_in(monkeypatch, lambda **words: asked.append(words) or next(fresh))
+    for seed in (1, 2):
+        (tmp_path / f"key{seed}").mkdir()
+    logs = [RunLog(tmp_path / f"key{seed}", {"seed": seed}, "online") for seed in (1, 2)]
+    logs[0].write(5, "held_out", {"nll": 1.5, "accuracy": 0.5})
+    logs[0].write(5, "train", {"nll": 1.25})
+    for log in logs:
+        log.close({"nll": 1.0, "task.p": 6})
+    mine = runs[next(i for i, words in enumerate(asked) if words["name"] == "key1")]
+    written = [
+        {"step": line["step"]}
+        | {f"{line['kind']}/{n}": v for n, v in line.items() if n not in ("step", "kind")}
+        for line in lines(tmp_path / "key1")
+    ]
+    assert mine.records == written and mine.summary == {"nll": 1.0, "task.p": 6}
+    assert all(run.finished for run in runs)
+    assert {words["reinit"] for words in asked} == {"create_new"}
+    assert {words["settings"]["init_timeout"] for words in asked} == {20}
+
+
+def raises(**_):
+    raise ConnectionError("no server\nsecond line")
+
+
+def interrupts(**_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("init", [raises, interrupts])
+def test_a_failing_wandb_is_one_line_for_all_runs(tmp_path, monkeypatch, capsys, init):
+    stand_in(monkeypatch, init)
+    for _ in range(3):
+        log = RunLog(tmp_path, {}, "offline")
+        log.write(1, "train", {"nll": 1.5})
+        log.close({})
+        assert len(lines(tmp_path)) == 1
+    warned = capsys.readouterr().err
+    assert warned.count("\n") == 1 and warned.startswith("wandb: ") and "going on without it" in warned
+
+
+def test_no_key_asks_no_question(tmp_path, monkeypatch, capsys):
+    asked = []
+    stand_in(monkeypatch, raises, login=lambda **words: asked.append(words) or False)
+    RunLog(tmp_path, {}, "online").close()
+    assert asked == [{"prompt": False, "verify": False}]
+    assert "no API key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_a_hanging_wandb_holds_up_nothing(tmp_path, monkeypatch, capsys, where):
+    released = threading.Event()
+
+    def hang(*_, **__):
+        released.wait(20)
+
+    run = Recorder()
+    if where != "init":
+        setattr(run, where, hang)
+    stand_in(monkeypatch, hang if where == "init" else lambda **_: run)
+    monkeypatch.setattr(tracking, "WANDB_CLOSE_SECONDS", 0.2)
+    clock = time.monotonic()
+    logs = [RunLog(tmp_path, {}, "offline") for _ in range(4)]
+    for log in logs:
+        log.write(1, "train", {"nll": 1.5})
+    assert time.monotonic() - clock < 0.15, "training waited"
+    for log in logs:
+        log.close({})
+    assert time.monotonic() - clock < 2
+    assert capsys.readouterr().err.count("going on without it") == 1
+    released.set()
+    for log in logs:
+        log._mirror._thread.join(5)
+
+
+def test_a_hanging_wandb_does_not_keep_the_process(tmp_path):
+    (tmp_path / "wandb.py").write_text("import time\ntime.sleep(60)\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from toyqs.experiment import tracking\n"
+        "tracking.WANDB_CLOSE_SECONDS = 0.1\n"
+        "tracking.RunLog(sys.argv[1], {}, 'offline').close()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=20, capture_output=True)
+
+
+def test_wandb_offline_really_writes(tmp_path):
+    pytest.importorskip("wandb")
+    folder = tmp_path / "key"
+    folder.mkdir()
+    code = (
+        "import sys; from toyqs.experiment.tracking import RunLog\n"
+        "logs = [RunLog(sys.argv[1], {'seed': seed}, 'offline') for seed in (1, 2)]\n"
+        "for log in logs: log.write(7, 'held_out', {'nll': 1.5})\n"
+        "for log in logs: log.close({'thought_entropy': 0.75})\n"
+    )
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "going on without it" not in done.stderr
+    written = [path.read_bytes() for path in folder.glob("wandb/offline-run-*/*.wandb")]
+    assert len(written) == 2
+    for content in written:
+        assert b"held_out/nll" in content and b"thought_entropy" in content
+
+
+def git(folder, *words):
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(["git", *name, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_environment_tells_the_commit_of_its_own_source_only(tmp_path, monkeypatch):
+    package = tmp_path / "toyqs"
+    package.mkdir()
+    copy = shutil.copy(SOURCE, package)
+    monkeypatch.setattr(tracking, "__file__", copy)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert environment()["commit"] is None and environment()["dirty"] is None
+    git(tmp_path, "init", "-q")
+    (tmp_path / "other").write_text("")
+    git(tmp_path, "add", "other")
+    git(tmp_path, "commit", "-qm", "another project around it")
+    assert environment()["commit"] is None
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "source")
+    assert (environment()["commit"], environment()["dirty"]) == (git(tmp_path, "rev-parse", "HEAD"), False)
+    Path(copy).write_text("changed")
+    assert environment()["dirty"] is True
+
+
+def test_environment_names_versions_and_can_be_written():
+    found = environment()
+    assert (
+        found["python"].count(".") == 2 and found["torch"] and found["hydra-core"] and found["cpu_count"] >= 1
+    )
+    json.dumps(found, allow_nan=False)

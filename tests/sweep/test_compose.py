@@ -1,0 +1,214 @@
+"""Composition: presets, the lines of the research logbook, and what is refused on the way."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tests.logbook import LINES, Line, jobs
+from toyqs.config.checks import backbone
+from toyqs.config.errors import Refusal
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig, register
+from toyqs.model.roles import WeightGroups, all_weight_groups
+from toyqs.sweep.compose import compose_checked, compose_jobs
+from toyqs.sweep.hydra_errors import refusal_of
+from toyqs.sweep.packing import pack
+from toyqs.sweep.torchrun import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+# What begins from a pretrained model needs one: tests/commands/test_pretrained_preset.py.
+PRESETS = sorted(x for x in (ROOT / "conf" / "run_modifier").glob("*.yaml") if "Pretrained" not in x.stem)
+READER = "+run_modifier=ReasonerInterpreterGRURunConfig"
+QUIET = "+run_modifier=QuietSTaRDiscreteRunConfig"
+
+
+@pytest.fixture(scope="module")
+def composed() -> Iterator[Callable[..., RunConfig]]:
+    """What run.py makes of the words of a command line."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+
+        def compose_words(*words: str) -> RunConfig:
+            try:
+                cfg = compose("config", list(words))
+            except Exception as error:
+                raise refusal_of(error) from error
+            config, notes = compose_checked(cfg)
+            print("".join(f"toyqs: {note}\n" for note in notes), end="", file=sys.stderr)
+            return config
+
+        yield compose_words
+
+
+def test_bare_command_is_the_defaults(composed: Callable[..., RunConfig]) -> None:
+    assert composed() == resolved(RunConfig())
+
+
+def test_jobs_of_a_line() -> None:
+    assert jobs("+a=x b=[p,q],[r] 'c=1,2'") == [
+        ["+a=x", "b=[p,q]", "c=1"],
+        ["+a=x", "b=[p,q]", "c=2"],
+        ["+a=x", "b=[r]", "c=1"],
+        ["+a=x", "b=[r]", "c=2"],
+    ]
+
+
+@pytest.mark.parametrize("which", ["ends", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+def test_logbook_lines_compose(line: Line, which: str, composed: Callable[..., RunConfig]) -> None:
+    every = pack(jobs(line.text.removeprefix("python run.py -m")))
+    for words in [every[0], every[-1]] if which == "ends" else every:
+        config = composed(*words)
+        seed = f"seed={config.seed}".replace(" ", "")
+        assert seed in words or not any(word.startswith("seed") for word in words)
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_the_line_in_a_preset_composes(
+    file: Path, composed: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = re.findall(r"^# python run\.py (.+)$", file.read_text(), re.MULTILINE)
+    assert file.stem in line
+    sweep = line.startswith("-m ")
+    for words in pack(jobs(line.removeprefix("-m "))):
+        monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as where it is installed
+        # -1: the task's own number, which is CPU-sized where the preset keeps the default job's widths
+        assert composed(*words).max_steps in ((20,) if sweep else (200, 40, -1))
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_presets_are_short_and_yield_to_what_is_typed(
+    file: Path, composed: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as where it is installed
+    lines = [x for x in file.read_text().splitlines() if x and not x.startswith("#")]
+    assert len(lines) <= 12
+    config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none")
+    task = "hidden_markov" if "task: hidden_markov" in file.read_text() else "rev_prog"
+    assert (config.max_steps, config.base_lr, config.task.name) == (5, 0.5, task)
+
+
+def test_all_weight_groups_sweeps_over_the_fifteen_patterns() -> None:
+    given = OmegaConf.load(ROOT / "conf" / "run_modifier" / "AllWeightGroups.yaml")
+    (sweep,) = given.hydra.sweeper.params.items()
+    patterns = [words[0].partition("=")[2] for words in jobs("=".join(sweep))]
+    labels = [WeightGroups.parse(pattern.strip("[]").split(",")).label for pattern in patterns]
+    assert sorted(labels) == sorted(groups.label for groups in all_weight_groups())
+
+
+def test_presets_named_after_the_literature(composed: Callable[..., RunConfig]) -> None:
+    config = composed(READER)
+    assert (config.base_lm_hidden_dim, config.reasoner_hidden_dim, config.interpreter_hidden_dim) == (
+        100,
+    ) * 3
+    assert (config.trice_samples, config.max_reasoning_len, config.controls) == (10, 10, "none")
+    low = composed("+run_modifier=InterpreterLowVarGRURunConfig")
+    assert (low.use_base_lm, low.trice_samples, low.base_lr) == (False, 100, config.base_lr)
+    assert not composed("+run_modifier=InterpreterGRURunConfig").use_reasoner
+    quiet = composed(QUIET, "model_hidden_dim=16")
+    assert (quiet.base_lm_hidden_dim, quiet.reasoner_hidden_dim, quiet.interpreter_hidden_dim) == (16,) * 3
+    assert (quiet.weight_groups, quiet.interpreter_start, quiet.mixing) == (["A"] * 4, "onward", "thought")
+
+
+@pytest.mark.parametrize(
+    "names", ["ReasonerInterpreterGRURunConfig,SameHdim", "QuietSTaRDiscreteRunConfig,SameHdim"]
+)
+def test_presets_combine(names: str, composed: Callable[..., RunConfig]) -> None:
+    width = "model_hidden_dim" if "Quiet" in names else "base_lm_hidden_dim"
+    config = composed(f"+run_modifier=[{names}]", f"{width}=12")
+    assert (config.base_lm_hidden_dim, config.reasoner_hidden_dim, config.interpreter_hidden_dim) == (12,) * 3
+
+
+def test_without_the_base_the_interpreter_starts_afresh_and_it_says_so(
+    composed: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = composed(QUIET, "use_base_lm=False")
+    assert config.interpreter_start == "afresh"
+    assert re.fullmatch(r"toyqs: .*use_base_lm.*afresh.*\n", capsys.readouterr().err)
+
+
+def test_debug_variant(composed: Callable[..., RunConfig]) -> None:
+    config = composed(QUIET, "debug_cfg=seperateInterpreter")
+    assert (config.weight_groups, config.interpreter_start) == (["A", "A", "A", "B"], "afresh")
+
+
+def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, " * 100)
+    config = composed("task=char_text", f"task.path={text}", "task.held_out_fraction=0.2")
+    assert (config.task.name, config.task.path, config.task.held_out_fraction) == (
+        "char_text",
+        str(text),
+        0.2,
+    )
+    assert composed("task.k=2", "task.label_noise=0").task.k == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("+foo=1", "foo: there is no such setting"),
+        ("++foo=1", "foo: there is no such setting"),
+        ("bas_lr=1", r"did you mean base_lr\?"),
+        ("+run_modifer=SameHdim", r"did you mean run_modifier\?"),
+        ("+run_modifier=SameHdm", r"did you mean SameHdim\? give one of .*GLMRunConfig"),
+        ("+run_modifier=[SameHdim,Some]", "run_modifier=Some: there is no such preset; see --help"),
+        ("run_modifier=SameHdim", r"\+run_modifier=NAME"),
+        ("task.pp=3", "task.pp: there is no such setting"),
+        ("+task.pp=3", "task.pp: there is no such setting"),
+        ("task.path=x", "task=char_text"),
+        ("task=rev_porg", r"did you mean rev_prog\?"),
+        ("+task=char_text", "task=NAME without the plus"),
+        ("task=null", "give for example task=rev_prog"),
+        ("~task", "give for example task=rev_prog"),
+        ("+seed=3", "seed=VALUE without the plus"),
+        ("trice_samples=four", "trice_samples=four: takes a whole number; .*trice_samples="),
+        ("trice_samples=4.5", "trice_samples=4.5: takes a whole number"),
+        ("task.p=six", "task.p=six: takes a whole number; .*task.p="),
+        ("base_lr=true", "base_lr=True: takes a number"),
+        ("base_lr=null", "base_lr: takes a number; .*base_lr="),
+        ("use_reasoner=maybe", "takes true or false"),
+        ("weight_groups=ABCD", r"takes a list; .*weight_groups=\[A,B,C,D\]"),
+        ("weight_groups=[A,B,C,[D]]", "weight_groups=.*takes letters"),
+        ("info=[a]", "info"),
+        ("base_lr=${foo}", "base_lr"),
+        ("seed=7,8", "seed=7,8: .*-m"),
+        ("seed=[7,8", r"seed=\[7,8: is not KEY=VALUE"),
+        ("seed", "seed: is not KEY=VALUE"),
+        ("hydra.launchr=x", "hydra.launchr: there is no such setting"),
+        ("max_steps=0", "max_steps=0"),
+        ("task.p=1", "task.p=1"),
+        ("task=char_text task.path=/nowhere.txt", "task.path=/nowhere.txt"),
+    ],
+)
+def test_refused_in_one_line(words: str, said: str, composed: Callable[..., RunConfig]) -> None:
+    with pytest.raises(Refusal, match=said) as refused:
+        composed(*words.split())
+    assert "\n" not in str(refused.value)
+
+
+def test_dashes_are_refused() -> None:
+    with pytest.raises(Refusal, match="give max_steps=5"):
+        prepare(["--max_steps=5"])
+
+
+@pytest.mark.usefixtures("composed")
+def test_jobs_refused_or_noted_are_said_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = ["seed=1 use_base_lm=false", "seed=2 use_base_lm=false", "seed=x", "seed=x", "max_steps=0"]
+    jobs = [compose("config", [QUIET, *line.split()]) for line in lines]
+    configs, code = compose_jobs([*jobs, ValueError("a fault")])
+    assert [config.seed for config in configs] == [1, 2]
+    assert code == 2
+    said = [line.removeprefix("toyqs: ") for line in capsys.readouterr().err.splitlines()]
+    assert [re.split(r"\W", line)[0] for line in said] == ["use_base_lm", "seed", "max_steps", "a"]
+    assert compose_jobs(jobs[:2])[1] == 0
+    apart = [compose("config", [f"runs_dir={tmp_path / name}"]) for name in "ab"]
+    assert compose_jobs(apart) == ([], 2)
+    assert "one sweep fills one folder" in capsys.readouterr().err

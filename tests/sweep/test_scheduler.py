@@ -1,0 +1,167 @@
+"""Who does what when runs are in other hands, and what is counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from dataclasses import replace
+from multiprocessing import resource_sharer
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import killing
+from toyqs.config.identity import run_key
+from toyqs.config.resolve import resolved
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import is_complete
+from toyqs.sweep import scheduler
+from toyqs.sweep import worker as attempt
+from toyqs.sweep.locks import claim
+from toyqs.sweep.plan import Stack
+from toyqs.sweep.progress import Progress
+from toyqs.sweep.worker import Outcome
+from toyqs.training.flops import Cost
+
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
+
+def stack(folder: Path, seeds: list[int], **changes: object) -> Stack:
+    small = {"max_steps": 2, "data_loader_batch_size": 2, "eval_sequences": 4, "runs_dir": str(folder)}
+    widths = {"base_lm_hidden_dim": 3, "reasoner_hidden_dim": 3}
+    config = resolved(replace(RunConfig(), **{**small, **widths, **changes}))
+    return Stack("thinking", "", config, seeds, Cost(1, 1, 1.0, 1.0))
+
+
+def folder_of(one: Stack, seed: int) -> Path:
+    return Path(one.config.runs_dir) / run_key(one.config, seed)
+
+
+def silent(work: float, loss: float | None) -> None:
+    pass
+
+
+def test_runs_that_are_complete_or_in_other_hands_are_left_alone(tmp_path):
+    one = stack(tmp_path, [0, 1, 2])
+    assert attempt.attempt(one._replace(seeds=[0]), silent) == Outcome([0], [], [])
+    before = (folder_of(one, 0) / "summary.json").stat().st_mtime_ns
+    with claim(folder_of(one, 1)):
+        assert attempt.attempt(one, silent) == Outcome([2], [0], [1])
+    assert (folder_of(one, 0) / "summary.json").stat().st_mtime_ns == before
+    assert not is_complete(tmp_path, run_key(one.config, 1))
+    forced = one._replace(config=replace(one.config, force=True))
+    assert attempt.attempt(forced, silent) == Outcome([0, 1, 2], [], [])
+
+
+def test_a_run_is_settled_when_its_worker_has_left_nothing_to_tidy_up(tmp_path, monkeypatch):
+    one = stack(tmp_path, [0])
+    attempt.attempt(one, silent)
+    key, log = run_key(one.config, 0), attempt.log_of(one)
+    assert attempt.is_settled(tmp_path, key)
+    log.touch()
+    assert not attempt.is_settled(tmp_path, key)
+    real = Path.stat
+
+    def looked_at(path, **how):  # its worker removes it right after a look
+        found = real(path, **how)
+        if path == log:
+            log.unlink()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", looked_at)
+        assert not attempt.is_settled(tmp_path, key)
+    assert attempt.is_settled(tmp_path, key)
+    log.write_text("a story")
+    assert attempt.is_settled(tmp_path, key)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), MemoryError("no room"), RuntimeError("a\nfault")])
+def test_what_ends_a_stack_is_told_in_a_line_and_its_claims_are_given_up(
+    tmp_path, monkeypatch, capsys, error
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(attempt, "run_stack", fail)
+    one = stack(tmp_path, [0, 1])
+    outcome = attempt.attempt(one, silent)
+    assert (outcome.done, outcome.complete, outcome.elsewhere) == ([], [], [])
+    said = " ".join(str(error).split())
+    assert outcome.failure is not None
+    assert outcome.failure.startswith(f"{type(error).__name__}: {said} (test_scheduler.py:")
+    assert "Traceback" in capsys.readouterr().err
+    assert claim(folder_of(one, 1)) is not None
+
+
+def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attempt, "run_stack", stop)
+    with pytest.raises(KeyboardInterrupt):
+        attempt.attempt(stack(tmp_path, [0]), silent)
+    assert claim(folder_of(stack(tmp_path, [0]), 0)) is not None
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, capsys, isolate):
+    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.5)
+    one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
+    held = claim(folder_of(one, 1))
+    progress = Progress([one, other], 0)
+    real, released = progress.finish, []
+
+    def finish(index: int, done: int, skipped: int, failed: int) -> None:
+        real(index, done, skipped, failed)
+        if index == 1:
+            held.__exit__()
+            released.append(time.monotonic())
+
+    monkeypatch.setattr(progress, "finish", finish)
+    assert scheduler.run_all([one, other], 1, progress, isolate=isolate) == []
+    assert released and all(is_complete(tmp_path, run_key(one.config, seed)) for seed in (0, 1, 5))
+    assert progress.line().startswith("3 done, 0 running, 0 failed, 0 skipped of 3 runs")
+    said = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
+    owner = f"process {os.getpid()} on {socket.gethostname()}, since "
+    assert len(said) == 1 and said[0].startswith(f"toyqs: waiting for run {run_key(one.config, 1)}: {owner}")
+
+
+def test_a_stack_reaches_its_worker_without_a_server_of_tensors(tmp_path, monkeypatch):
+    """A task that has been asked holds tensors; shared memory would need a thread that fails at Ctrl-C."""
+
+    def refuse(*_):
+        raise AssertionError("a tensor travels through shared memory")
+
+    monkeypatch.setattr(resource_sharer, "DupFd", refuse)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)
+    one = stack(tmp_path, [0])
+    assert isinstance(one.config.task.permutations, torch.Tensor)
+    assert "permutations" in vars(one.config.task)
+    assert scheduler.run_all([one], 1, Progress([one], 0), isolate=True) == []
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch, seen):
+    """Whether we see its death, or the pool's own thread has taken note of it before us."""
+    one, other = stack(tmp_path, [0]), stack(tmp_path, [5])
+    progress = Progress([one, other], 0)
+    real, killed = scheduler._settled, []
+
+    def settled(board, worker):
+        free = real(board, worker)
+        if free is not None and free.process is not None and not free.entry and not killed:
+            killed.append(free.process.pid)
+            os.kill(free.process.pid, signal.SIGKILL)
+            free.process.join()
+            if not seen:
+                assert killing.until(lambda: free.pool._broken, 10)
+                monkeypatch.setattr(free.process, "is_alive", lambda: True)
+        return real(board, free) if free is not None else None
+
+    monkeypatch.setattr(scheduler, "_settled", settled)
+    assert scheduler.run_all([one, other], 1, progress, isolate=True) == []
+    assert killed and is_complete(tmp_path, run_key(other.config, 5))

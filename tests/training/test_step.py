@@ -1,0 +1,153 @@
+"""A step of the training: its loss, the weights of its parts, and how they and the learning rate fall."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import tiny
+from tests.model.test_gru import torch_gru
+from tests.training.test_loop import Values, trained
+from toyqs.config.builders.training import build_settings
+from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.objectives.objective import nll
+from toyqs.objectives.reinforce import Reinforce
+from toyqs.rng import ThoughtSizes
+from toyqs.training.batches import draws, prepared
+from toyqs.training.loop import accumulate, train
+from toyqs.training.params import Settings, Weight, learning_rate
+from toyqs.types import Batch, Trace, focus, thinking_positions
+
+
+def plain_language_model(model: LatentReasoner, inputs: Tensor) -> tuple[Tensor, list[nn.Parameter]]:
+    """Logits (B, T, V) of torch's own layers with the weights of the first seed, and its parameters."""
+    core = model.cores["A"]
+    embedding = nn.Embedding.from_pretrained(core.tokens.weight[0].detach().clone(), freeze=False)
+    gru = torch_gru(core.backbone, 0)
+    linear = nn.Linear(gru.hidden_size, tiny.SYMBOLS, dtype=torch.float64)
+    with torch.no_grad():
+        linear.weight.copy_(model.head.weight_0[0].T)
+        linear.bias.copy_(model.head.bias[0, 0])
+    outputs, _ = gru(embedding(inputs))
+    return linear(outputs), [embedding.weight, *gru.parameters(), *linear.parameters()]
+
+
+def test_nll_equals_a_plain_gru_language_model() -> None:
+    model, batch, noise = tiny.sampled(tiny.config(use_reasoner=False, base_lm_hidden_dim=5), copies=1)
+    everywhere = batch._replace(think=torch.ones_like(batch.think))
+    loss = nll(model(batch.inputs, None, noise), everywhere).parts["nll"]
+    logits, parameters = plain_language_model(model, batch.inputs[0])
+    each = nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets[0].flatten(), reduction="none")
+    weights = batch.weights[0].flatten()
+    wanted = (each * weights).sum() / weights.sum()
+    torch.testing.assert_close(loss[0], wanted, rtol=0, atol=1e-12)
+    ours = {name: g[0] for name, g in tiny.gradients(loss.sum(), model).items()}
+    theirs = torch.autograd.grad(wanted, parameters)
+    names = [
+        "tokens.weight",
+        "backbone.weight_ih",
+        "backbone.weight_hh",
+        "backbone.bias_ih",
+        "backbone.bias_hh",
+    ]
+    names = [*(f"cores.A.{name}" for name in names), "head.weight_0", "head.bias"]
+    assert sorted(names) == sorted(ours)
+    for name, grad in zip(names, theirs, strict=True):
+        wanted = (grad.T if "weight_" in name else grad).reshape(ours[name].shape)
+        torch.testing.assert_close(ours[name], wanted, rtol=0, atol=1e-12)
+
+
+def test_learning_rates() -> None:
+    plain = Settings(steps=100, batch_size=1, seq_len=1, thoughts=ThoughtSizes(1, 0), lr=2.0)
+    assert [learning_rate(step, plain) for step in (0, 50, 99)] == [2.0, 2.0, 2.0]
+    for schedule, end in (("linear", 0.0), ("cosine", 0.1)):
+        rates = [learning_rate(step, replace(plain, schedule=schedule)) for step in range(101)]
+        assert rates[0] == pytest.approx(0.2) and rates[4] == pytest.approx(1.0)
+        assert rates[9] == rates[10] == pytest.approx(2.0)
+        assert rates[100] == pytest.approx(end)
+        assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+        middle = 1.0 if schedule == "linear" else 1.05
+        assert rates[55] == pytest.approx(middle)
+        assert learning_rate(0, replace(plain, schedule=schedule, steps=1)) == 2.0
+
+
+def test_weights_of_the_loss_may_fall() -> None:
+    assert [Weight(0.5).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.5, 0.5]
+    assert [Weight(0.5, linear=True).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
+
+
+def test_a_gates_floor_falls_with_the_training() -> None:
+    numbers = build_settings(tiny.config(mixing="gate", gate_floor=0.8))
+    assert [numbers.floor_at(x) for x in (0.0, 0.125, 0.25, 1.0)] == [0.8, 0.4, 0.0, 0.0]
+    assert build_settings(tiny.config(mixing="add", gate_floor=0.8)).floor_at(0.0) == 0.0
+
+
+def test_the_loop_tells_the_model_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, right = [], LatentReasoner.forward
+
+    def watching(self: LatentReasoner, *args: Any) -> Trace:
+        seen.append(args[5])
+        return right(self, *args)
+
+    monkeypatch.setattr(LatentReasoner, "forward", watching)
+    trained(tiny.config(mixing="gate", gate_floor=0.8, max_steps=8), [0])
+    assert seen == [0.8, 0.4, *[0.0] * 6]
+
+
+def test_parts_are_weighted_and_added() -> None:
+    model, batch, noise = tiny.sampled(tiny.config(), size=4, copies=2)
+    running = torch.zeros(2).double()
+
+    def gradient(**weights: float) -> tiny.Gradients:
+        model.zero_grad()
+        each = {"nll": 0.0, "policy": 0.0, "entropy": 0.0} | weights
+        accumulate(model, Reinforce(), prepared(batch, noise), each, build_settings(tiny.config()), running)
+        return {
+            n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()
+        }
+
+    apart = [gradient(nll=1.0), gradient(policy=1.0), gradient(entropy=1.0)]
+    wanted = {n: 2.0 * apart[0][n] - apart[1][n] + 0.3 * apart[2][n] for n in apart[0]}
+    tiny.close(gradient(nll=2.0, policy=-1.0, entropy=0.3), wanted, tolerance=1e-12)
+    parts = Reinforce()(
+        model(batch.inputs, thinking_positions(batch), noise), focus(batch, thinking_positions(batch))
+    ).parts
+    tiny.close(apart[1], tiny.gradients(parts["policy"].sum(), model), tolerance=1e-12)
+
+
+def test_the_running_reward_is_the_mean_of_earlier_steps() -> None:
+    settings = tiny.config(baseline="ema", max_steps=4)
+    model, numbers = tiny.model(settings, 2), build_settings(settings)
+    seen: list[Tensor] = []
+    objective = Reinforce(baseline="ema")
+
+    def watching(trace: Trace, batch: Batch) -> Any:
+        seen.append(trace.running_reward.clone())
+        return objective(trace, batch)
+
+    values: Values = []
+    data = draws(settings.task, [0, 1], numbers, next(model.parameters()))
+    train(model, watching, data, numbers, lambda step, v: values.append(dict(v)))
+    assert not seen[0].any()
+    for step in range(1, 4):
+        decays = torch.tensor([0.99 ** (step - 1 - i) for i in range(step)]).double()
+        earlier = torch.stack([v["reward"] for v in values[:step]])
+        wanted = (decays[:, None] * earlier).sum(0) / decays.sum()
+        torch.testing.assert_close(seen[step].double(), wanted, rtol=1e-6, atol=0)
+
+
+def test_training_learns() -> None:
+    """The plain NLL of a constant target falls to about nothing."""
+
+    class Constant(tiny.Toy):
+        def sample(self, *args: Any) -> Batch:
+            return super().sample(*args)._replace(targets=torch.ones(1, args[1], 4, dtype=torch.long))
+
+    settings = replace(tiny.config(task=Constant(), max_steps=80, base_lr=0.05), schedule="linear")
+    _, values = trained(settings, [0, 1])
+    assert bool((values[0]["nll"] > 0.7).all()) and bool((values[-1]["nll"] < 0.05).all())
