@@ -13,7 +13,8 @@ from tests.keys import BASE, OTHER, Text, key, same
 from tests.run_folders import written
 from toyqs.assets import pretrained
 from toyqs.config import finished_run, identity
-from toyqs.config.identity import ADDED, run_key, settings
+from toyqs.config.identity import run_key, settings
+from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS
 from toyqs.config.run_config import OUTSIDE_KEY, TASKS, RunConfig
 
 
@@ -69,15 +70,33 @@ def test_what_matters_changes_the_key(name: str, monkeypatch: pytest.MonkeyPatch
     assert not same(base, base | {name: OTHER[name]})
 
 
-@pytest.mark.parametrize("name", ADDED)
-def test_a_setting_added_later_leaves_old_names_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_task = name.removeprefix("task.")
-    task = next(x for x in (kind() for kind in TASKS.values()) if of_task == name or hasattr(x, of_task))
-    found = settings(replace(BASE, task=task), 0)[name]
-    assert found == ADDED[name], "a default changes only with RESULTS_VERSION"
-    before = key(task=task)
-    monkeypatch.setattr(identity, "settings", lambda *a: {k: v for k, v in settings(*a).items() if k != name})
-    assert key(task=task) == before
+def test_a_default_changes_only_with_the_version_of_results() -> None:
+    """A setting at its default must not be hashed, and a changed default must not hide behind an old key."""
+    root = {x.name: getattr(RunConfig(), x.name) for x in fields(RunConfig)}
+    for name in (*OUTSIDE_KEY, "seed", "info", "task"):
+        del root[name]
+    root["weight_groups"] = "".join(root["weight_groups"])
+    tasks = {name: {x.name: getattr(kind(), x.name) for x in fields(kind)} for name, kind in TASKS.items()}
+    assert RESULTS_VERSION >= TABLE_VERSION
+    assert RESULTS_VERSION > TABLE_VERSION or (root, tasks) == (SETTINGS, TASK_SETTINGS)
+
+
+def test_a_new_setting_leaves_old_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    monkeypatch.setitem(SETTINGS, "novel", 1)
+    monkeypatch.setattr(identity, "settings", lambda *given: settings(*given) | {"novel": 1})
+    assert key() == before
+    monkeypatch.setattr(identity, "settings", lambda *given: settings(*given) | {"novel": 2})
+    assert key() != before
+    monkeypatch.delitem(SETTINGS, "novel")
+    assert key() != before, "a setting that has no line is hashed"
+
+
+def test_a_default_that_changes_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    changed = {"base_lr": RunConfig().base_lr / 2}
+    monkeypatch.setattr(identity, "settings", lambda *given: settings(*given) | changed)
+    assert key() != before
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 
 from tests.keys import OTHER, same
 from toyqs.assets import pretrained
-from toyqs.config.identity import ADDED
 from toyqs.tasks.rev_prog import RevProg
 
 
@@ -24,7 +23,55 @@ WITHOUT = {"use_reasoner": False}
 ZERO = {"max_reasoning_len": 0}
 
 
-OF_ALL = {"backbone", "pretrained", "lora_rank", "task.drawn_from"}  # whether a model thinks or not
+# Settings of thoughts, of their objective and of transformers.
+OF_THOUGHTS = {
+    "objective",
+    "reward_beta",
+    "reference",
+    "model_n_layer",
+    "model_n_head",
+    "model_n_kv_head",
+    "autocast",
+    "branch_attention",
+    "temperature",
+    "temperature_scale",
+    "clip_ratio",
+    "inner_steps",
+    "value_sees",
+    "critic_loss_beta",
+    "gate_floor",
+    "meta_token_init",
+    "meta_token_mode",
+    "meta_token_scale",
+    "use_residual",
+    "different_eot",
+    "add_last_context_token",
+    "increment_pos_id_for_last_context_token",
+    "n_tokens_ahead",
+    "ahead",
+    "ahead_decay",
+    "teacher_forcing_weight",
+    "hard_quantile",
+    "length_schedule",
+    "min_reasoning_len",
+    "thoughts",
+    "latent_dim",
+    "sigma",
+    "gumbel_temperature",
+    "prior_beta",
+    "reference_decay",
+    "reference_run",
+    "thought_kl_beta",
+    "sampler",
+    "sampler_temperature",
+    "learned_reward",
+    "reward_sees",
+    "variable_len",
+    "adaptive_len",
+    "length_penalty",
+    "punish_unfinished",
+    "schedule_punfinished",
+}
 IDLE_WITHOUT_REASONER = [
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
     *(
@@ -36,7 +83,7 @@ IDLE_WITHOUT_REASONER = [
         "max_reasoning_len",
     ),
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
-    *("entropy_schedule", "train_nll_num", *sorted(set(ADDED) - OF_ALL)),
+    *("entropy_schedule", "train_nll_num", *sorted(OF_THOUGHTS)),
 ]
 
 
@@ -45,7 +92,7 @@ OF_EMPTY_THOUGHTS = {"different_eot", "add_last_context_token"}
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
     *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
-    *sorted(set(ADDED) - {"n_tokens_ahead", "meta_token_mode", "use_residual", *OF_ALL} - OF_EMPTY_THOUGHTS),
+    *sorted(OF_THOUGHTS - {"n_tokens_ahead", "meta_token_mode", "use_residual"} - OF_EMPTY_THOUGHTS),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from toyqs.assets import pretrained
 from toyqs.config import finished_run
 from toyqs.config.inactive import idle_keys
+from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TASK_SETTINGS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import (
     OUTSIDE_KEY,
@@ -18,64 +19,6 @@ from toyqs.config.run_config import (
     mixing_of,
 )
 from toyqs.model.roles import WeightGroups
-
-# Raised on purpose when the same settings begin to give other numbers.
-RESULTS_VERSION = 1
-
-# Settings newer than runs that are kept, with the value that says what was done before: at it they stay out
-# of the hash, so that a new setting does not give old runs another name.
-ADDED: dict[str, Any] = {
-    "task.drawn_from": "all",
-    "objective": "reinforce",
-    "reward_beta": 1.0,
-    "reference": None,
-    "backbone": "gru",
-    "pretrained": None,
-    "lora_rank": 0,
-    "model_n_layer": 2,
-    "model_n_head": 2,
-    "model_n_kv_head": None,
-    "autocast": False,
-    "branch_attention": "dense",
-    "temperature": 0.1,
-    "temperature_scale": "absolute",
-    "clip_ratio": 0.2,
-    "inner_steps": 1,
-    "value_sees": "average_thought",
-    "critic_loss_beta": 1.0,
-    "gate_floor": 0.0,
-    "meta_token_init": None,
-    "meta_token_mode": "none",
-    "meta_token_scale": 10.0,
-    "use_residual": False,
-    "different_eot": True,
-    "add_last_context_token": False,
-    "increment_pos_id_for_last_context_token": False,
-    "n_tokens_ahead": 1,
-    "ahead": "persist",
-    "ahead_decay": 1.0,
-    "teacher_forcing_weight": 1.0,
-    "hard_quantile": 0.75,
-    "length_schedule": "constant",
-    "min_reasoning_len": 1,
-    "thoughts": "token",
-    "latent_dim": 4,
-    "sigma": 0.3,
-    "gumbel_temperature": 1.0,
-    "prior_beta": 0.0,
-    "reference_decay": 0.99,
-    "reference_run": None,
-    "thought_kl_beta": 0.0,
-    "sampler": "policy",
-    "sampler_temperature": 2.0,
-    "learned_reward": False,
-    "reward_sees": "thought",
-    "variable_len": False,
-    "adaptive_len": False,
-    "length_penalty": 0.0,
-    "punish_unfinished": 0.0,
-    "schedule_punfinished": False,
-}
 
 
 def canonical(config: RunConfig) -> RunConfig:
@@ -118,13 +61,17 @@ def run_key(config: RunConfig, seed: int) -> str:
     """The run's name: equal for equal results, whatever the command line looked like.
 
     Returns:
-        16 hex digits of the hash of all settings that can matter and of RESULTS_VERSION. A task with an
-        `identity()`, such as the content of its file, is hashed by that instead of by its knobs, and a
-        checkpoint or a run that is referred to by its files' content.
+        16 hex digits of the hash of RESULTS_VERSION and of all settings that can matter and differ from
+        their values in key_table.py. A task with an `identity()`, such as the content of its file, is
+        hashed by that instead of by its own settings, and a checkpoint or a run that is referred to by its
+        files' content.
     """
     columns = settings(config, seed)
     del columns["info"]
-    columns = {name: value for name, value in columns.items() if name not in ADDED or value != ADDED[name]}
+    table = SETTINGS | {
+        f"task.{name}": value for name, value in TASK_SETTINGS.get(config.task.name, {}).items()
+    }
+    columns = {name: value for name, value in columns.items() if name not in table or value != table[name]}
     if hasattr(config.task, "identity"):
         columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
         columns["task.identity"] = config.task.identity()

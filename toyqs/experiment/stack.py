@@ -13,6 +13,7 @@ from toyqs.config import identity
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.reference_model import build_kept
 from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint
 from toyqs.experiment.checkpointer import Checkpointer, ResumeOnly
@@ -71,7 +72,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         final |= {"policy_snr": mean_of_steps(curve.snr)}
     wall_seconds, cpu_seconds = clock.seconds
     common = {
-        "results_version": identity.RESULTS_VERSION,
+        "results_version": RESULTS_VERSION,
         "bayes_floor": config.task.floor(),
         **cost._asdict(),
         "train_steps": settings.steps,
