@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ if locked.departures():  # as pytest_configure below, already for what is import
 from tests import backbones, tiny
 from toyqs.sweep import scheduler
 
+ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 # Files that start whole programs, the longest first. The workers take files in this order, so that short ones
@@ -71,6 +73,9 @@ def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes forked from one that has imported what they need, where no test is of their start."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # a process with more threads is better not forked
+    monkeypatch.setenv(
+        "PYTHONPATH", str(ROOT)
+    )  # before 3.13, that process does not learn sys.path from this one
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["toyqs.sweep.worker"])
     monkeypatch.setattr(scheduler, "multiprocessing", SimpleNamespace(get_context=lambda _: context))

@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from toyqs.sweep.locks import claim, owner_of
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def hold(folder):
@@ -17,7 +20,8 @@ def hold(folder):
         "import sys, time; from pathlib import Path; from toyqs.sweep.locks import claim;"
         "held = claim(Path(sys.argv[1])); print(held is not None, flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "True\n"
     return process
