@@ -103,8 +103,8 @@ PY
 }
 
 # Asks pip what it would install, without installing it; prints the exact torch, or fails: 1 none found, 2 with CUDA.
-# Prints nothing where the torch that is there is as good. By fast-deps, pip reads the end of a package that names
-# what it needs, where it would fetch the whole: gigabytes of CUDA on some indexes.
+# Prints nothing where the torch that is there is as good. With fast-deps, pip reads of a package only the part that
+# names what it needs, not the whole: gigabytes of CUDA on some indexes.
 resolve_torch() {
   local report=$venv/toyqs-torch.json
   pip_install --dry-run --use-feature=fast-deps --upgrade --report "$report" "$@" || return 1
@@ -167,10 +167,10 @@ install_torch() {
     "($venv/bin/python -m pip install ...), then call this again"
 }
 
-# Before 23.3, pip downloads whole files to find out what it would install.
+# Before 25.3, pip downloads whole files to find out what it would install, where an index does not tell.
 new_pip() {
-  "$venv/bin/python" -c 'import pip; raise SystemExit(tuple(map(int, pip.__version__.split(".")[:2])) < (23, 3))' ||
-    pip_install --retries 1 --timeout 20 --upgrade 'pip>=23.3' || true
+  "$venv/bin/python" -c 'import pip; raise SystemExit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 3))' ||
+    pip_install --retries 1 --timeout 20 --upgrade 'pip>=25.3' || true
 }
 
 # What pip is held to beside the ranges, one requirement a line. The torch that is there stays, and with it what it
