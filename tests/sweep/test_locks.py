@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toyqs.sweep.locks import claim, owner_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def hold(folder):
