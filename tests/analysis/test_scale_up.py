@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from analysis import scale_up
 from tests.analysis.synthetic import write
 from toyqs.config.checks import backbone
+from toyqs.config.finished_run import REMOVED
 from toyqs.config.identity import canonical, settings
 from toyqs.config.run_config import RunConfig, register
 from toyqs.evidence.rows import load_rows
@@ -168,6 +169,16 @@ def test_settings_of_another_version_are_refused(tmp_path: Path, capsys: Any) ->
         write(folder, columns() | changes, {"thinking": THINKING, "zero_length": ZERO})
         code, _, err = call(capsys, str(folder))
         assert code == 1 and "novel: not a" in err
+
+
+def test_a_removed_setting_is_passed_over_where_it_says_what_is_done_now(tmp_path: Path, capsys: Any) -> None:
+    lines = []
+    for number, changes in enumerate(({}, REMOVED, {"fsdp": True})):
+        folder = tmp_path / str(number)
+        write(folder, columns() | changes, {"thinking": THINKING, "zero_length": ZERO})
+        code, out, err = call(capsys, str(folder))
+        lines.append(commands(out) if code == 0 else err)
+    assert lines[0] and lines[0] == lines[1] and "fsdp=true: this version does not have that" in lines[2]
 
 
 def test_a_path_may_hold_what_shells_and_hydra_read(tmp_path: Path) -> None:

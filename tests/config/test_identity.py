@@ -26,6 +26,7 @@ def _content_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_key_has_another_value_here() -> None:
     assert set(OTHER) | {*OUTSIDE_KEY, "info", "seed"} == {x.name for x in fields(RunConfig)}
+    assert not set(finished_run.REMOVED) & {x.name for x in fields(RunConfig)}
 
 
 # What makes a key matter that else would not.

@@ -117,7 +117,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
     [
         {"max_steps": 30, "grad_acc": 2, "baseline": "ema"},
         {"objective": "ppo_clip", "inner_steps": 2, "checkpoint_every": 2, "variable_len": True},
-        {"shard_optimiser": True, "meta_token_mode": "lr_multiplier", "baseline": "ema"},
+        {"meta_token_mode": "lr_multiplier", "baseline": "ema"},
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
         {"use_reasoner": False, "data_loader_batch_size": 4},
     ],
@@ -136,14 +136,13 @@ def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, An
     "changes",
     [
         {"gradient_checkpointing": True},
-        {"fsdp": True, "reference": "ema", "thought_kl_beta": 0.1, "checkpoint_every": 2, "grad_acc": 2},
+        {"reference": "ema", "thought_kl_beta": 0.1, "checkpoint_every": 2, "grad_acc": 2},
         *(
             pytest.param(changes, marks=pytest.mark.slow)
             for changes in (
-                {"gradient_checkpointing": True, "shard_optimiser": True},
-                {"gradient_checkpointing": True, "fsdp": True, "weight_groups": ["A", "B", "C", "D"]},
-                {"fsdp": True, "objective": "ppo_clip", "inner_steps": 2, "max_steps": 30, "baseline": "ema"},
-                {"fsdp": True, "thoughts": "gaussian", "baseline": "value", "value_sees": "context"},
+                {"gradient_checkpointing": True, "weight_groups": ["A", "B", "C", "D"]},
+                {"objective": "ppo_clip", "inner_steps": 2, "max_steps": 30, "baseline": "ema"},
+                {"thoughts": "gaussian", "baseline": "value", "value_sees": "context"},
             )
         ),
     ],
@@ -170,11 +169,7 @@ def test_statistics_of_a_share_would_be_seen(tmp_path: Path, monkeypatch: pytest
     "changes",
     [
         {},
-        {"shard_optimiser": True},
-        pytest.param(
-            {"fsdp": True, "backbone": "gpt2", "model_hidden_dim": 4, "reference": "ema"},
-            marks=pytest.mark.slow,
-        ),
+        pytest.param({"backbone": "gpt2", "model_hidden_dim": 4, "reference": "ema"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -7,10 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
-from tests.side_by_side import Exchange, side_by_side
-from toyqs.model.backbones.sharding import part_of
-from toyqs.training import flat_buffer
-from toyqs.training.flat_buffer import Sharing
+from toyqs.training import optimizer
 from toyqs.training.optimizer import Optimiser
 from toyqs.types import thinking_positions
 
@@ -49,85 +46,36 @@ def test_equals_adamw_seed_by_seed(max_norm: float) -> None:
     assert bool((norms > 1).any()) and bool((norms < 1).any()), "the case needs both"
 
 
-class Kinds(nn.Module):
-    """Parameters of sizes that do not go evenly to two or three."""
-
-    def __init__(self, num_seeds: int) -> None:
-        super().__init__()
-        for name, size in (("first", 5), ("large", 101), ("last", 7), ("wide", 34)):
-            self.register_parameter(
-                name, nn.Parameter(torch.linspace(-1, 2, size).repeat(num_seeds, 1).double())
-            )
-        self.used = {name: torch.ones_like(p) for name, p in self.named_parameters()}
-
-    def cut(self, name: str, rank: int, ranks: int) -> None:
-        """Keep a part of a parameter alone; what fills it up is not used and has no gradient."""
-        self.used[name] = part_of(self.used[name], rank, ranks).unsqueeze(0)
-        part = part_of(self.get_parameter(name).detach(), rank, ranks)
-        setattr(self, name, nn.Parameter(part.unsqueeze(0)))
-
-
-def stepped(model: Kinds, optimiser: Optimiser, step: int) -> Tensor:
-    """A clipped step along the gradient of some loss, the same for an element wherever it is; its norm."""
+def stepped(optimiser: Optimiser, model: nn.Module, step: int) -> None:
+    """A clipped step along the gradient of some loss, the same for a seed whatever others there are."""
+    optimiser.zero()
     for name, parameter in model.named_parameters():
-        slope = 3.0 * (parameter.detach() - 0.1 * (step + len(name)))
-        parameter.grad.copy_(slope * model.used[name])
-    norm = optimiser.clip(1.0)
+        parameter.grad.copy_(3.0 * (parameter.detach() - 0.1 * (step + len(name))))
+    optimiser.clip(1.0)
     optimiser.step(1e-2)
-    return norm
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_parts_of_the_moments_make_up_the_step_of_all(ranks: int) -> None:
-    faster = {"large": 10.0}
-    whole = Kinds(SEEDS)
-    alone = Optimiser(whole, faster)
-    norms = [stepped(whole, alone, step) for step in range(3)]
-
-    def work(exchange: Exchange) -> None:
-        model = Kinds(SEEDS)
-        shared = Optimiser(model, faster, Sharing(exchange.rank, ranks, exchange.whole, exchange.total))
-        for step in range(3):
-            assert torch.equal(stepped(model, shared, step), norms[step])
-        assert shared.faster and shared.means[0].numel() * ranks == len(shared.values)
-        for name, parameter in model.named_parameters():
-            assert torch.equal(parameter, whole.get_parameter(name))
-        for name, value in alone.of_seed(1).items():
-            assert torch.equal(shared.of_seed(1)[name], value), name
-
-    side_by_side(ranks, work)
-
-
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_parts_of_the_parameters_make_up_the_step_of_all(ranks: int) -> None:
-    """Also clipped, since the norm is that of all; what one process keeps another number goes on from."""
-    faster, cut = {"wide": 10.0, "first": 2.0}, ("wide", "large")
-    whole = Kinds(1)
-    alone = Optimiser(whole, faster)
-    norms = [stepped(whole, alone, step) for step in range(2)]
-    kept = alone.of_seed(0)
-    norms.append(stepped(whole, alone, 2))
-
-    def work(exchange: Exchange) -> None:
-        model = Kinds(1)
-        shapes = {name: model.get_parameter(name).shape for name in cut}
-        for name in cut:
-            model.cut(name, exchange.rank, ranks)
-        shared = Optimiser(
-            model, faster, Sharing(exchange.rank, ranks, exchange.whole, exchange.total, shapes)
-        )
-        for step in range(2):
-            torch.testing.assert_close(stepped(model, shared, step), norms[step])
-        for name, value in kept.items():
-            torch.testing.assert_close(shared.of_seed(0)[name], value, rtol=1e-13, atol=1e-15)
-        shared.restore([kept])
-        torch.testing.assert_close(stepped(model, shared, 2), norms[2])
-        for name, value in alone.of_seed(0).items():
-            torch.testing.assert_close(shared.of_seed(0)[name], value, rtol=1e-13, atol=1e-15)
-        held = sum(moment.numel() for moment in shared.means)
-        assert held < alone.means[0].numel() / ranks + 2 * 64
-
-    side_by_side(ranks, work)
+def test_what_is_kept_of_a_seed_goes_on_alone_and_in_company() -> None:
+    faster = {"backbone.bias_hh": 3.0, "head.weight_0": 10.0}
+    config = tiny.config(use_reasoner=False)
+    whole = tiny.model(config, SEEDS)
+    optimiser = Optimiser(whole, faster)
+    assert len(optimiser.faster) == len(faster)
+    for step in range(2):
+        stepped(optimiser, whole, step)
+    kept = [optimiser.of_seed(index) for index in range(SEEDS)]
+    stepped(optimiser, whole, 2)
+    for seeds in ([1], [2, 0]):
+        model = tiny.model(config, len(seeds))
+        again = Optimiser(model, faster)
+        again.restore([kept[seed] for seed in seeds])
+        for index, seed in enumerate(seeds):
+            for name, value in kept[seed].items():
+                assert torch.equal(again.of_seed(index)[name], value), name
+        stepped(again, model, 2)
+        for index, seed in enumerate(seeds):
+            for name, value in optimiser.of_seed(seed).items():
+                assert torch.equal(again.of_seed(index)[name], value), name
 
 
 def test_clipping_is_each_seeds_own() -> None:
@@ -175,10 +123,10 @@ def test_a_seed_that_is_not_a_number_stays_alone() -> None:
 def test_a_large_model_of_one_seed_is_clipped_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     after = []
     for large in (2**30, 1):
-        monkeypatch.setattr(flat_buffer, "LARGE", large)
+        monkeypatch.setattr(optimizer, "LARGE", large)
         model = tiny.model(tiny.config(use_reasoner=False), 1)
         optimiser = Optimiser(model)
-        assert (optimiser.layout.seed_of is None) == (large == 1)
+        assert (optimiser.seed_of is None) == (large == 1)
         leaf_losses(list(model.parameters()), 0).sum().backward()
         norms = optimiser.clip(2.0)
         optimiser.step(1e-2)
@@ -190,7 +138,7 @@ def test_the_norm_of_a_large_model_does_not_stand_still(monkeypatch: pytest.Monk
     """Summed one by one in float32, 1 + 2⁻²⁴ + 2⁻²⁴ + … stays 1."""
     norms = {}
     for large in (2**22, 2**10):
-        monkeypatch.setattr(flat_buffer, "LARGE", large)
+        monkeypatch.setattr(optimizer, "LARGE", large)
         model = nn.Module()
         model.first = nn.Parameter(torch.zeros(2, 1))
         model.rest = nn.Parameter(torch.zeros(2, 2**14))

@@ -14,21 +14,30 @@ from toyqs.config.run_config import OUTSIDE_KEY, TASKS, RunConfig
 
 SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 
+# Keys that earlier versions had -> the value that says what is always done now.
+REMOVED: dict[str, Any] = {"shard_optimiser": False, "fsdp": False}
+
 
 def settings_of(folder: str) -> RunConfig:
     """The settings of the run, for its one seed.
 
-    Settings that are newer than the run have their defaults, which say what was done before.
+    Settings that are newer than the run have their defaults, which say what was done before; those that were
+    removed since must have theirs.
 
     Args:
         folder: a run's, named as in reference_run.
 
     Raises:
         ValueError: one line with reference_run and the remedy: no folder of a finished run, or config.json
-            is damaged or not of this version.
+            is damaged or not of this version, or has a removed setting at another value.
     """
     try:
         columns = json.loads(_bytes(folder, SETTINGS))
+        if gone := _drop_removed(columns):
+            raise ValueError(
+                f"reference_run={folder}: was trained with {gone}, which this version does not have; "
+                "give the folder of another run"
+            )
         kind = TASKS[columns["task"]]
         knobs = {name.removeprefix("task."): columns[name] for name in columns if name.startswith("task.")}
         names = {x.name for x in fields(RunConfig)}
@@ -42,6 +51,12 @@ def settings_of(folder: str) -> RunConfig:
             f"reference_run={folder}: its {SETTINGS} is damaged or of another version of toyqs ({said}); "
             "give the folder of another run"
         ) from error
+
+
+def _drop_removed(columns: dict[str, Any]) -> str:
+    """Take the removed keys out, and return those that have another value than the one in the table."""
+    found = {name: columns.pop(name) for name in REMOVED if name in columns}
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in found.items() if value != REMOVED[name])
 
 
 def _typed(columns: dict[str, Any]) -> dict[str, Any]:
@@ -76,8 +91,11 @@ def config_of(settings: Mapping[str, Any]) -> RunConfig:
     """The run that has these columns; seeds, and what cannot change numbers, at their defaults.
 
     Raises:
-        Refusal: a setting that this version does not have.
+        Refusal: a setting that this version does not have, or a removed one at a value but the table's.
     """
+    settings = dict(settings)
+    if gone := _drop_removed(settings):
+        raise Refusal(f"{gone}: this version does not have that; give runs of this version")
     knobs = {name.partition(".")[2]: value for name, value in settings.items() if name.startswith("task.")}
     values = {name: value for name, value in settings.items() if not name.startswith("task.")}
     known = {x.name for x in fields(RunConfig)} - {*OUTSIDE_KEY, "seed"}

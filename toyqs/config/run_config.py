@@ -28,8 +28,6 @@ OUTSIDE_KEY = (
     "processes",
     "checkpoint_every",
     "gradient_checkpointing",
-    "shard_optimiser",
-    "fsdp",
 )
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
@@ -147,8 +145,6 @@ class RunConfig:
     branch_attention: str = "dense"  # of a transformer's thoughts to their context: dense, or flex, on a GPU
     gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
     runs_dir: str = "runs"  # where run folders, tables and figures go
-    shard_optimiser: bool = False  # true: of torchrun's processes each keeps a part of the moments alone
-    fsdp: bool = False  # true: and of a transformer's layers a part of the weights, gathered in use
     checkpoint_every: int = 0  # steps between checkpoints, from which a killed training goes on; 0: none
     eval_every: int = 0  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = 4096  # held-out sequences of the last evaluation

@@ -14,8 +14,7 @@ from toyqs.training.state import State
 class ResumeOnly:
     """What earlier processes left of a training; another process keeps what this one leaves."""
 
-    def __init__(self, config: RunConfig, left: Sequence[checkpoint.State | None]) -> None:
-        self.every, self.steps, self.seeds = config.checkpoint_every, config.max_steps, range(len(left))
+    def __init__(self, left: Sequence[checkpoint.State | None]) -> None:
         self.left = [state for state in left if state is not None]
 
     def resume(self, state: State) -> None:
@@ -24,14 +23,7 @@ class ResumeOnly:
             state.restore([left["training"] for left in self.left])
 
     def keep(self, state: State) -> None:
-        """Give the other its part, if need be."""
-        if state.optimiser.layout.sharing and self.is_due(state):
-            for index in self.seeds:
-                state.of_seed(index)
-
-    def is_due(self, state: State) -> bool:
-        """After every so many steps but the last."""
-        return bool(self.every) and state.step % self.every == 0 and state.step != self.steps
+        """Keep nothing."""
 
 
 class Checkpointer(ResumeOnly):
@@ -44,7 +36,8 @@ class Checkpointer(ResumeOnly):
         curve: Curve,
         left: Sequence[checkpoint.State | None],
     ) -> None:
-        super().__init__(config, left)
+        super().__init__(left)
+        self.every, self.steps = config.checkpoint_every, config.max_steps
         self.records, self.curve = records, curve
         self.first = 0
 
@@ -59,8 +52,8 @@ class Checkpointer(ResumeOnly):
         clock.start_training()
 
     def keep(self, state: State) -> None:
-        """Write a checkpoint, if one is due."""
-        if not self.is_due(state):
+        """Write a checkpoint after every so many steps but the last."""
+        if not self.every or state.step % self.every or state.step == self.steps:
             return
         clock = self.curve.clock
         with clock.aside():

@@ -43,7 +43,7 @@ class Curve:
             seeds: S of them.
             settings: of the training.
             every: so many steps; 0: twenty times in all.
-            logs: of the seeds; none where another process writes.
+            logs: of the seeds.
             progress: called after every step with its number, and with the mean held-out NLL where it was
                 measured.
             clock: stands still meanwhile.

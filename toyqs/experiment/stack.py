@@ -21,9 +21,6 @@ from toyqs.experiment.learning_curve import Curve, Progress
 from toyqs.experiment.run_folder import RunFolder
 from toyqs.experiment.timer import Clock
 from toyqs.experiment.tracking import RunLog
-from toyqs.model.backbones.backbone import Backbone
-from toyqs.model.backbones.sharding import Place, whole_parameters
-from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.numerics import mean_of_steps
 from toyqs.rng import stream
 from toyqs.training import distributed
@@ -89,19 +86,10 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
-    """What `run_stack` trains, beside the process that does all the rest.
-
-    With fsdp that one can neither evaluate nor write the weights alone.
-    """
+    """Train what `run_stack` trains, beside the process that does all the rest."""
     training = Training(config, seeds)
     folders = [Path(config.runs_dir) / identity.run_key(config, seed) for seed in seeds]
-    left = ResumeOnly(config, [checkpoint.read(folder) for folder in folders])
-    if not config.fsdp:
-        training.run(lambda step, values: None, left)
-        return
-    training.run(training.curve([], lambda step, loss: None, Clock(config.device)), left)
-    training.evaluated()
-    training.weights()
+    training.run(lambda step, values: None, ResumeOnly([checkpoint.read(folder) for folder in folders]))
 
 
 class Training:
@@ -110,11 +98,8 @@ class Training:
     def __init__(self, config: RunConfig, seeds: Sequence[int]) -> None:
         torch.set_num_threads(1)
         self.config, self.seeds = config, seeds
-        shares = (config.shard_optimiser or config.fsdp) and distributed.ranks() > 1
-        self.settings = replace(
-            build_settings(config), rank=distributed.rank(), ranks=distributed.ranks(), shares_moments=shares
-        )
-        self.model = _sharded(config, seeds) if config.fsdp and shares else build_model(config, seeds)
+        self.settings = replace(build_settings(config), rank=distributed.rank(), ranks=distributed.ranks())
+        self.model = build_model(config, seeds)
         self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
 
     def curve(self, logs: Sequence[RunLog], progress: Progress, clock: Clock) -> Curve:
@@ -143,18 +128,8 @@ class Training:
         return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=at_once)
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights (S, ...) by name, whole."""
-        return {name: weight.cpu() for name, weight in whole_parameters(self.model, distributed.whole)}
-
-
-def _sharded(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
-    """A run's model, cut to this process's part before it is on a GPU."""
-    model = build_model(replace(config, device="cpu"), seeds)
-    place = Place(distributed.rank(), distributed.ranks(), distributed.whole)
-    for module in model.modules():
-        if isinstance(module, Backbone):
-            module.shard(place)
-    return model.to(config.device)
+        """Return all weights (S, ...) by name."""
+        return {name: weight.detach().cpu() for name, weight in self.model.named_parameters()}
 
 
 def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:

@@ -36,7 +36,6 @@ class Stacked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.rules: dict[str, Rule] = {}
-        self.wholes: dict[str, torch.Size] = {}  # of parameters of which only a part is here: see sharding.py
 
     def declare(self, name: str, shape: Sequence[int], rule: Rule) -> nn.Parameter:
         """Register a parameter of this shape, seeds first; `initialise` fills it by the rule."""

@@ -90,27 +90,6 @@ def add_up_(values: Tensor) -> None:
     dist.all_reduce(values)
 
 
-def whole(part: Tensor) -> Tensor:
-    """The processes' equally large parts (n,) as one (ranks · n,), in the order of their ranks.
-
-    Its gradient comes back to each process's part from all of them, added up.
-    """
-    # Here, for it takes long to load, and most trainings know no other process.
-    from torch.distributed.tensor import DTensor, Partial, Shard
-
-    mine = DTensor.from_local(part, _mesh(part.device.type), [Shard(0)], run_check=False)
-    found: Tensor = mine.full_tensor(grad_placements=[Partial()])
-    return found
-
-
-@functools.cache
-def _mesh(device: str) -> Any:
-    """All processes in a row."""
-    from torch.distributed.device_mesh import init_device_mesh
-
-    return init_device_mesh(device, (ranks(),))
-
-
 def require_same(step: int) -> None:
     """All processes must have found the same checkpoint.
 

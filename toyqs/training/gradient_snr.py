@@ -49,5 +49,5 @@ def policy_snr(optimiser: Optimiser, halves: Iterable[Half], accumulate: Callabl
         accumulate(half)
         found.append(optimiser.grads.clone())
     one, two = found
-    noise = optimiser.layout.sums((one - two).square()) / 4
-    return optimiser.layout.sums(one * two) / noise.clamp(min=TINY)
+    noise = optimiser.sums((one - two).square()) / 4
+    return optimiser.sums(one * two) / noise.clamp(min=TINY)

@@ -10,12 +10,10 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.backbones.sharding import sharded
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import COSTS, penalty
 from toyqs.training import distributed
 from toyqs.training.batches import Drawn, portion, shares, shortened, split
-from toyqs.training.flat_buffer import Sharing
 from toyqs.training.gradient_snr import measured_at, policy_snr
 from toyqs.training.hard_positions import Chosen, choose, joined
 from toyqs.training.optimizer import Optimiser
@@ -62,7 +60,7 @@ def train(
         checkpoints: where it may go on from, and what hears of every step.
     """
     assert isinstance(model, nn.Module)
-    state = State(model, settings.lr_multipliers, kept, _sharing(model, settings))
+    state = State(model, settings.lr_multipliers, kept)
     optimiser = state.optimiser
     if checkpoints is not None:
         checkpoints.resume(state)
@@ -90,17 +88,10 @@ def train(
             checkpoints.keep(state)
 
 
-def _sharing(model: nn.Module, settings: Settings) -> Sharing | None:
-    """What this process shares with others."""
-    if not settings.shares_moments:
-        return None
-    return Sharing(settings.rank, settings.ranks, distributed.whole, distributed.total, sharded(model))
-
-
 def _descend(optimiser: Optimiser, settings: Settings, step: int) -> None:
     """A step along the gradient, summed over all processes."""
     if settings.ranks > 1:
-        distributed.add_up_(optimiser.common_grads)
+        distributed.add_up_(optimiser.grads)
     optimiser.clip(settings.max_norm)
     optimiser.step(learning_rate(step, settings))
 
@@ -130,7 +121,7 @@ def _signal(
     def of_half(half: Drawn) -> None:
         again(drawn=half)
         if settings.ranks > 1:
-            distributed.add_up_(state.optimiser.common_grads)
+            distributed.add_up_(state.optimiser.grads)
 
     return policy_snr(state.optimiser, split(drawn, settings.batch_size // 2), of_half)
 

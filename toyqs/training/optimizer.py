@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from toyqs.training.flat_buffer import Layout, Sharing
+from toyqs.numerics import LANES
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
+
+LARGE = 2**22  # parameters of a seed, from which on sums over them, and notes whose they are, are dear
 
 
 class Optimiser:
@@ -20,63 +22,50 @@ class Optimiser:
     class around it, which takes longer than the kernel on models of this size.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        lr_multipliers: Mapping[str, float] | None = None,
-        sharing: Sharing | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float] | None = None) -> None:
         """Move the model's parameters, each of shape (S, ...), into one buffer.
 
         Args:
             model: keeps its parameters, as views of the buffer.
             lr_multipliers: how a parameter's name ends -> factor of its learning rate.
-            sharing: moments, with other processes; None: all are here.
         """
-        self.layout = layout = Layout(model, sharing)
-        first = next(model.parameters()).detach()
-        self.values, self.grads = first.new_zeros(layout.size), first.new_zeros(layout.size)
-        self.common_grads = self.grads[layout.common]  # to be added up; those of parts are sums already
-        self.stepped = [self.values[part] for part in layout.stepped]
-        self.slopes = [self.grads[part] for part in layout.stepped]
-        self.means = [torch.zeros_like(part) for part in self.stepped]
-        self.squares = [torch.zeros_like(part) for part in self.stepped]
+        named = dict(model.named_parameters())
+        first = next(iter(named.values())).detach()
+        self.num_seeds = first.shape[0]
+        self.spans: dict[str, slice] = {}  # where each parameter stands
+        self.used = 0
+        for name, parameter in named.items():
+            self.spans[name] = slice(self.used, self.used + parameter.numel())
+            self.used = self.spans[name].stop
+        # Filled up, so that the fused kernel's vector loop leaves nothing over: see numerics.
+        size = self.used + -self.used % LANES
+        self.values, self.grads = first.new_zeros(size), first.new_zeros(size)
+        self.means, self.squares = first.new_zeros(size), first.new_zeros(size)
         self.count = torch.zeros((), device=first.device)
-        self.num_seeds = layout.num_seeds
-        for name, parameter in model.named_parameters():
-            span = layout.spans[name]
+        self.seed_of = None if self.num_seeds == 1 and size >= LARGE else self._seeds()
+        for name, parameter in named.items():
+            span = self.spans[name]
             self.values[span] = parameter.detach().flatten()
             parameter.data = self.values[span].view(parameter.shape)
             parameter.grad = self.grads[span].view(parameter.shape)
         self.faster = [
             (span, factor)
-            for name, span in layout.spans.items()
+            for name, span in self.spans.items()
             for ending, factor in (lr_multipliers or {}).items()
             if name.endswith(ending)
         ]
 
     def of_seed(self, index: int) -> dict[str, Tensor]:
-        """A seed's parameters and moments, flat, and the number of steps behind them, copied.
-
-        They are those of one process; processes that share moments call this together.
-        """
-        fetched = self.layout.fetched
-        buffers = {"values": self.values, "means": fetched(self.means), "squares": fetched(self.squares)}
-        taken = {name: self.layout.of_seed(each, index) for name, each in buffers.items()}
+        """Return a seed's parameters and moments, flat, and the number of steps behind them, copied."""
+        taken = {name: values[self._mine(index)].clone() for name, values in self._buffers().items()}
         return taken | {"count": self.count.clone()}
 
     def restore(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from what `of_seed` gave, one part per seed."""
         self.count.copy_(parts[0]["count"])
-        stepped = self.layout.stepped
-        buffers = [("values", [self.values], [slice(None)])]
-        buffers += [("means", self.means, stepped), ("squares", self.squares, stepped)]
-        for name, kept, spans in buffers:
-            whole = torch.zeros_like(self.values)
+        for name, values in self._buffers().items():
             for index, part in enumerate(parts):
-                self.layout.fill(whole, index, part[name].to(whole.device))
-            for each, span in zip(kept, spans, strict=True):
-                each.copy_(whole[span])
+                values[self._mine(index)] = part[name].to(values.device)
 
     def zero(self) -> None:
         """Forget the gradients."""
@@ -88,23 +77,23 @@ class Optimiser:
         Returns:
             (S,) the norms before.
         """
-        norms = self.layout.sums(self.grads.square()).sqrt()
+        norms = self.sums(self.grads.square()).sqrt()
         if max_norm:
             scale = (norms + 1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0)
-            self.grads.mul_(self.layout.each(scale))
+            self.grads.mul_(scale if self.seed_of is None else scale.index_select(0, self.seed_of))
         return norms
 
     def step(self, lr: float) -> None:
-        """Update the parameters with this learning rate; processes that share moments step together."""
+        """Update the parameters with this learning rate."""
         self.count += 1
         before = [self.values[span].clone() for span, _ in self.faster]
         torch._fused_adamw_(
-            self.stepped,
-            self.slopes,
-            self.means,
-            self.squares,
+            [self.values],
+            [self.grads],
+            [self.means],
+            [self.squares],
             [],
-            [self.count] * len(self.stepped),
+            [self.count],
             lr=lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -116,5 +105,32 @@ class Optimiser:
         for (span, factor), old in zip(self.faster, before, strict=True):
             # Without weight decay the step is proportional to the rate.
             self.values[span] = old + factor * (self.values[span] - old)
-        if self.layout.sharing is not None:
-            self.values[self.layout.common] = self.layout.sharing.whole(self.stepped[0])
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sum values as long as the buffer over each seed's parameters, (S,).
+
+        One float32 sum over many million small numbers would stand still: it is taken tensor by tensor then.
+        """
+        if self.seed_of is None:
+            return values.sum().unsqueeze(0)
+        if self.used > LARGE * self.num_seeds:
+            parts = [values[span].view(self.num_seeds, -1).sum(1) for span in self.spans.values()]
+            return torch.stack(parts).sum(0)
+        return values.new_zeros(self.num_seeds).index_add_(0, self.seed_of, values)
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Name the used part of what a checkpoint holds."""
+        buffers = {"values": self.values, "means": self.means, "squares": self.squares}
+        return {name: buffer[: self.used] for name, buffer in buffers.items()}
+
+    def _mine(self, index: int) -> Tensor | slice:
+        """Say which of the used elements are a seed's."""
+        return slice(None) if self.seed_of is None else self.seed_of[: self.used] == index
+
+    def _seeds(self) -> Tensor:
+        """Say which seed each element is of."""
+        seed_of = torch.zeros_like(self.values, dtype=torch.long)
+        for span in self.spans.values():
+            per_seed = (span.stop - span.start) // self.num_seeds
+            seed_of[span] = torch.arange(self.num_seeds).repeat_interleave(per_seed)
+        return seed_of

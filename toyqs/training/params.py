@@ -52,7 +52,6 @@ class Settings:
     evaluated_at_once: int = 8192  # thoughts, per seed
     rank: int = 0  # of the processes that train together, which one this is
     ranks: int = 1  # how many there are; each takes its share of every batch
-    shares_moments: bool = False  # each of them keeps the moments of its part of the weights
 
     def length_at(self, step: int) -> int:
         """How many symbols a thought has in a step, from 0; the last stage goes on to the end."""

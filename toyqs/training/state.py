@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toyqs.training.flat_buffer import Sharing
 from toyqs.training.optimizer import Optimiser
 from toyqs.training.reference_model import Kept
 
@@ -22,20 +21,11 @@ class State:
         model: its parameters have shape (S, ...).
         lr_multipliers: see `Optimiser`.
         kept: a model beside it, which may follow after every step.
-        sharing: of moments with other processes; None: all are here.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        lr_multipliers: Mapping[str, float],
-        kept: Kept | None,
-        sharing: Sharing | None = None,
-    ) -> None:
-        self.optimiser = Optimiser(model, lr_multipliers, sharing)
-        shapes = {name: p.shape for name, p in model.named_parameters()}
-        shapes.update(self.optimiser.layout.sharded)
-        self.shapes = [f"{name} {tuple(shape[1:])}" for name, shape in shapes.items()]
+    def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float], kept: Kept | None) -> None:
+        self.optimiser = Optimiser(model, lr_multipliers)
+        self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.kept = model, kept
         self.step = 0
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
@@ -56,15 +46,13 @@ class State:
             self.decay *= REWARD_DECAY
 
     def of_seed(self, index: int) -> dict[str, Any]:
-        """The part of one seed, copied, for `restore`; processes that share the moments call it together."""
-        layout = self.optimiser.layout
+        """Return the part of one seed, copied, for `restore`."""
         following = self.kept.parameters if self.kept is not None and self.kept.decay < 1.0 else []
-        kept = zip(layout.names if following else [], following, strict=True)
         return {
             "step": self.step,
             "shapes": self.shapes,
             "optimiser": self.optimiser.of_seed(index),
-            "kept": [layout.whole(name, parameter)[index].clone() for name, parameter in kept],
+            "kept": [parameter[index].clone() for parameter in following],
             "reward": self.reward[index].clone(),
             "decay": self.decay,
         }
@@ -85,8 +73,7 @@ class State:
         self.reward = torch.stack([part["reward"] for part in parts]).to(self.reward.device)
         if self.kept is None:
             return
-        layout = self.optimiser.layout
         for index, part in enumerate(parts):
-            following = zip(layout.names, self.kept.parameters, strict=True) if part["kept"] else []
-            for (name, parameter), value in zip(following, part["kept"], strict=True):
-                parameter[index] = layout.part(name, value)
+            following = self.kept.parameters if part["kept"] else []
+            for parameter, value in zip(following, part["kept"], strict=True):
+                parameter[index] = value

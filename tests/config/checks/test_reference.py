@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from tests.config.checks.checking import accepted, refused
 from tests.run_folders import written
+from toyqs.config import finished_run
+from toyqs.config.finished_run import settings_of
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.tasks.char_text import CharText
@@ -82,6 +85,25 @@ def test_a_checkpoint_is_a_finished_run(tmp_path: Path) -> None:
     (other / "model.safetensors").replace(folder / "model.safetensors")
     refused("holds another model than its config.json describes", **checkpoint(str(folder)))
     refused(f"reference_run={other}: .*no model.safetensors|its model.saf", **checkpoint(str(other)))
+
+
+def test_a_run_of_before_a_key_was_removed_can_be_referred_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tmp_path / "run", **PLAIN)
+    file = Path(folder) / "config.json"
+    monkeypatch.setitem(finished_run.REMOVED, "task.wings", 2)
+    now = settings_of(folder)
+    columns = json.loads(file.read_text())
+    file.write_text(json.dumps(columns | finished_run.REMOVED))
+    assert settings_of(folder) == now and accepted(**checkpoint(folder)) == []
+    for name, value, said in (
+        ("shard_optimiser", True, "true"),
+        ("fsdp", 1.5, "1.5"),
+        ("task.wings", 3, "3"),
+    ):
+        file.write_text(json.dumps(columns | finished_run.REMOVED | {name: value}))
+        refused(f"reference_run={folder}: was trained with {name}={said}, which", **checkpoint(folder))
 
 
 def test_a_checkpoint_knows_the_same_tokens(tmp_path: Path) -> None:

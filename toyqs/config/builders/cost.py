@@ -23,11 +23,10 @@ def count_cost(config: RunConfig) -> Cost:
 
     Products that gradient checkpointing takes a second time do not count, and FlexAttention's are counted as
     those of `branch_attention=dense`.
-    What is shared out for want of memory is counted on the CPU.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training.
     """
-    config = replace(config, branch_attention="dense", device="cpu" if config.fsdp else config.device)
+    config = replace(config, branch_attention="dense")
     settings = build_settings(config)
     if not settings.stages:
         return _cost_at(config, settings, settings.thoughts.length)

@@ -12,7 +12,6 @@ OF_LAYERS = {
     "autocast": ("true", "false"),
     "gradient_checkpointing": ("true", "false"),
     "branch_attention": ("flex", "dense"),
-    "fsdp": ("true", "false"),
 }
 LEAST_HEAD = 16  # of FlexAttention's kernels
 

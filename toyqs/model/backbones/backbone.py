@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from toyqs.model.backbones.sharding import Place
 from toyqs.types import BranchState
 
 # Of transformers (model/decoder.py): those for which the law below is tested.
@@ -52,12 +51,6 @@ class Backbone(nn.Module, ABC):
 
         Returns:
             Outputs (S, B, T, K, D) and the new state.
-        """
-
-    def shard(self, place: Place) -> None:
-        """Keep this process's part alone of what can be gathered when it is used: see sharding.py.
-
-        A memory that has nothing of the kind keeps all.
         """
 
     def empty(self) -> BranchState | None:

@@ -19,9 +19,8 @@ from transformers import AutoModel, PretrainedConfig
 
 from toyqs.model.backbones.backbone import FAMILIES
 from toyqs.model.backbones.frozen import Frozen
-from toyqs.model.backbones.functional_layers import lent_layers
+from toyqs.model.backbones.functional_layers import recompute_layers
 from toyqs.model.backbones.lora import adapted
-from toyqs.model.backbones.sharding import Last, Owned, Place, Shards, shard
 from toyqs.model.layers import Rule, Stacked
 
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
@@ -99,12 +98,10 @@ class Decoder(nn.Module):
                 setattr(module, name, nn.Parameter(weight.to("meta")))
         self.autocast = autocast
         self._code = (code,)  # in a tuple it is no part of this module
-        self._layers = lent_layers(code)
-        for layer in self._layers.values():
-            layer.recompute = recompute
+        if recompute:
+            recompute_layers(code)
         self._bare = _Bare(self.weights)
         self._places: dict[str, tuple[dict[str, Any], str]] = {}  # name -> where its module keeps it
-        self._gathered: frozenset[str] = frozenset()  # names of the weights that layers gather themselves
 
     def forward(self, embeddings: Tensor, positions: Tensor, **told: Any) -> Tensor:
         """Outputs (B, n, D) past the last norm.
@@ -115,8 +112,6 @@ class Decoder(nn.Module):
             told: goes to the attention function as it is.
         """
         weights = self._bare.tensors() if self.frozen is None else self.frozen.tensors()
-        if self._gathered:
-            weights = {name: weight for name, weight in weights.items() if name not in self._gathered}
         inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
         coarse = torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast)
         with self._lending(weights), coarse:
@@ -145,28 +140,6 @@ class Decoder(nn.Module):
         finally:
             for parameters, key, parameter in before:
                 parameters[key] = parameter
-
-    def shard(self, place: Place) -> None:
-        """Keep of every layer's weights this process's part alone; adapters stay whole."""
-        last, gathered = Last(), []
-        for path, layer in self._layers.items():
-            shapes = {name: weight.shape for name, weight in layer.named_parameters()}
-            owned = {name: self._owned(f"{path}.{name}") for name in shapes}
-            if self.frozen is None or not self.frozen.sharded:
-                for one in owned.values():
-                    shard(one, place)
-            layer.shards = Shards(owned, shapes, place.gather, last, self.autocast)
-            gathered += [f"{path}.{name}" for name in shapes]
-        self._gathered, self._bare = frozenset(gathered), _Bare(self.weights)
-        if self.frozen is not None:
-            self.frozen.sharded = True
-
-    def _owned(self, name: str) -> Owned:
-        """Where a weight stands that the library has under this name."""
-        if self.frozen is not None:
-            return Owned(self.frozen, self.frozen.attribute(name))
-        path, _, last = name.rpartition(".")
-        return Owned(self.weights.get_submodule(path), last)
 
 
 def _refuse(config: PretrainedConfig) -> None:

@@ -17,14 +17,8 @@ class Frozen(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.sharded = False  # true: this process has only a part of those that layers gather: sharding.py
         for name, tensor in tensors.items():
-            self.register_buffer(self.attribute(name), tensor, persistent=False)
-
-    @staticmethod
-    def attribute(name: str) -> str:
-        """Under which a tensor of this name stands here."""
-        return name.replace(".", "/")
+            self.register_buffer(name.replace(".", "/"), tensor, persistent=False)
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor."""

@@ -29,7 +29,6 @@ from toyqs.model.backbones.backbone import Backbone
 from toyqs.model.backbones.branch_attention import Block, to_all, to_prefix, visible_blocks
 from toyqs.model.backbones.decoder import Decoder
 from toyqs.model.backbones.frozen import Frozen
-from toyqs.model.backbones.sharding import Place
 
 ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
 
@@ -92,10 +91,6 @@ class TransformerBackbone(Backbone):
         outputs, layers = self._run(x.squeeze(0), positions, None)
         visible = (positions + 1).expand(outputs.shape[:2])
         return outputs.unsqueeze(0), Branches(layers, visible, (), visible.unsqueeze(-1), visible - 1)
-
-    def shard(self, place: Place) -> None:
-        """Keep this process's part of every layer's weights alone."""
-        self.decoder.shard(place)
 
     def empty(self) -> Branches:
         """One branch point (1, 1, 1) before any symbol: what is stepped from it sees nothing else."""
