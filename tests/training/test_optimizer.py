@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests import tiny
+from tests.killing import ROOT
 from toyqs.training import optimizer
 from toyqs.training.optimizer import Optimiser
 from toyqs.types import thinking_positions
@@ -76,6 +80,16 @@ def test_what_is_kept_of_a_seed_goes_on_alone_and_in_company() -> None:
         for index, seed in enumerate(seeds):
             for name, value in optimiser.of_seed(seed).items():
                 assert torch.equal(again.of_seed(index)[name], value), name
+
+
+def test_a_step_never_loads_the_compiler() -> None:
+    """It takes as long to import as torch itself, in every process that trains."""
+    code = (
+        "import sys, torch; from toyqs.training.optimizer import Optimiser;"
+        "optimiser = Optimiser(torch.nn.Linear(2, 3)); optimiser.clip(1.0); optimiser.step(1e-2);"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_clipping_is_each_seeds_own() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from toyqs.numerics import LANES
 
@@ -18,8 +19,8 @@ class Optimiser:
     """AdamW (no weight decay) over one flat buffer that holds every parameter.
 
     A model of small parameters costs one kernel instead of dozens. The parameters and their
-    gradients become views of the buffers. The kernel is torch's own, called without torch.optim's
-    class around it, which takes longer than the kernel on models of this size.
+    gradients become views of the buffers. The step is torch.optim's function: its class AdamW imports the
+    compiler, which takes as long as torch itself, in every process that trains.
     """
 
     def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float] | None = None) -> None:
@@ -85,15 +86,15 @@ class Optimiser:
 
     def step(self, lr: float) -> None:
         """Update the parameters with this learning rate."""
-        self.count += 1
         before = [self.values[span].clone() for span, _ in self.faster]
-        torch._fused_adamw_(
+        adamw(
             [self.values],
             [self.grads],
             [self.means],
             [self.squares],
             [],
             [self.count],
+            fused=True,
             lr=lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
