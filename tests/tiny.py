@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -20,12 +21,12 @@ from toyqs.config.builders.training import thought_sizes
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.model.roles import all_weight_groups
+from toyqs.model.roles import WeightGroups
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 BACKBONE = "gru"  # of the settings below; the fixture `backbone` sets it for one test
-PATTERNS = [groups.label for groups in all_weight_groups()]
+PATTERNS = sorted({WeightGroups.parse(letters).label for letters in product("ABCD", repeat=4)})
 STARTS = ("afresh", "onward")
 MIXERS = ("add", "concat", "gate", "thought", "hidden", "logits", "residual")
 SYMBOLS, LENGTH = 3, 2  # of the enumerated thoughts

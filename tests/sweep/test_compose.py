@@ -11,12 +11,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tests import tiny
 from tests.logbook import LINES, Line, jobs
 from toyqs.config.checks import backbone
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig, register
-from toyqs.model.roles import WeightGroups, all_weight_groups
+from toyqs.model.roles import WeightGroups
 from toyqs.sweep.compose import compose_checked, compose_jobs
 from toyqs.sweep.hydra_errors import refusal_of
 from toyqs.sweep.packing import pack
@@ -100,7 +101,7 @@ def test_all_weight_groups_sweeps_over_the_fifteen_patterns() -> None:
     (sweep,) = given.hydra.sweeper.params.items()
     patterns = [words[0].partition("=")[2] for words in jobs("=".join(sweep))]
     labels = [WeightGroups.parse(pattern.strip("[]").split(",")).label for pattern in patterns]
-    assert sorted(labels) == sorted(groups.label for groups in all_weight_groups())
+    assert sorted(labels) == tiny.PATTERNS
 
 
 def test_presets_named_after_the_literature(composed: Callable[..., RunConfig]) -> None:

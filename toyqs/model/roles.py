@@ -36,14 +36,6 @@ class WeightGroups(NamedTuple):
         return self.label[ROLES.index(role)]
 
 
-def all_weight_groups() -> list[WeightGroups]:
-    """The 15 partitions of the four roles, from AAAA to ABCD."""
-    labels = [""]
-    for _ in ROLES:
-        labels = [label + x for label in labels for x in "ABCD"[: len(set(label)) + 1]]
-    return [WeightGroups(label) for label in labels]
-
-
 def check_widths(groups: WeightGroups, widths: Mapping[str, int]) -> None:
     """Refuse a letter that spans two widths.
 
