@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import socket
+import subprocess
+import sys
 import urllib.error
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests.killing import ROOT
 from toyqs.assets import text as corpus
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.task import Task
@@ -183,30 +188,52 @@ def test_wrong_hash_leaves_nothing_behind(served, cache):
     served.write_text("another text")
     with pytest.raises(ValueError, match=r"task\.dataset=shake: .*wrong sha256.*task\.path=FILE"):
         CharText(dataset="shake").check(20)
-    assert not cache.exists()
+    assert list(cache.iterdir()) == []
 
 
 def test_interrupted_write_leaves_nothing_behind(served, cache, monkeypatch):
     def refuse(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(corpus.os, "replace", refuse)
-    with pytest.raises(ValueError, match=r"cannot write .*No space left.*TOYQS_CACHE"):
+    monkeypatch.setattr(torch.hub.shutil, "move", refuse)
+    with pytest.raises(ValueError, match=r"cannot be fetched into it .*No space left.*TOYQS_CACHE"):
         CharText(dataset="shake").check(20)
     assert list(cache.iterdir()) == []
 
 
 def test_offline(cache, monkeypatch):
-    def refuse(address, timeout):
-        assert address.startswith("https://") and 5 <= timeout <= 30
+    def refuse(request):
+        assert request.full_url.startswith("https://") and 5 <= socket.getdefaulttimeout() <= 30
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(corpus.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
     with pytest.raises(ValueError) as error:
         CharText(dataset="shake").check(20)
     message = str(error.value)
     assert all(part in message for part in ("task.dataset=shake", "no route to host", "give task.path=FILE"))
-    assert "\n" not in message and not cache.exists()
+    assert "\n" not in message and list(cache.iterdir()) == []
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_folder_that_cannot_be_made(served, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TOYQS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ValueError, match=r"cannot be fetched into it .*Not a directory.*set TOYQS_CACHE"):
+        CharText(dataset="shake").check(20)
+
+
+def test_a_killed_download_leaves_nothing_that_counts(served, cache):
+    """Killed in the middle of it, when no code can tidy up any more."""
+    code = (
+        "import os, sys, torch; from toyqs.assets import text;"
+        "text.DATASETS = {'shake': (sys.argv[1], sys.argv[2])};"
+        "torch.hub.shutil.move = lambda *given: os.kill(os.getpid(), 9);"
+        "text.dataset_text('shake')"
+    )
+    address, sha256 = corpus.DATASETS["shake"]
+    done = subprocess.run([sys.executable, "-c", code, address, sha256], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL and not (cache / "shake.txt").exists()
+    assert CharText(dataset="shake").vocab_size == 1000
 
 
 def test_is_a_config_node(write):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
-import tempfile
-import urllib.request
+import socket
 from pathlib import Path
+
+import torch
 
 from toyqs.assets.cache import cache_folder
 
@@ -57,50 +57,35 @@ def dataset_text(name: str) -> str:
     Raises:
         ValueError: one line, where there is neither a copy nor a download, or it cannot be kept.
     """
-    address, sha256 = DATASETS[name]
     cached = cache_folder() / f"{name}.txt"
     try:
         data = cached.read_bytes()
     except OSError:
         data = b""
-    if hashlib.sha256(data).hexdigest() != sha256:
-        data = _download(name, address)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise ValueError(
-                f"task.dataset={name}: {address} sent an unknown file (wrong sha256), which was not kept; "
-                "give task.path=FILE instead"
-            )
-        _keep(name, cached, data)
+    if hashlib.sha256(data).hexdigest() != DATASETS[name][1]:
+        _download(name, cached)
+        data = cached.read_bytes()
     return data.decode("utf-8")
 
 
-def _download(name: str, address: str) -> bytes:
+def _download(name: str, cached: Path) -> None:
+    """Put a data set into its place whole or not at all: another run may read the same folder meanwhile."""
+    address, sha256 = DATASETS[name]
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)  # torch.hub gives none
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:
-            data: bytes = response.read()
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(address, str(cached), hash_prefix=sha256, progress=False)
+    except RuntimeError as error:
+        raise ValueError(
+            f"task.dataset={name}: {address} sent an unknown file (wrong sha256), which was not kept; "
+            "give task.path=FILE instead"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error)) or type(error).__name__
         raise ValueError(
-            f"task.dataset={name}: no copy in {cache_folder()}, and {address} cannot be reached ({reason}); "
-            "give task.path=FILE instead of task.dataset"
+            f"task.dataset={name}: no copy in {cached.parent}, and {address} cannot be fetched into it "
+            f"({reason}); give task.path=FILE instead, or set TOYQS_CACHE to a folder that can be written"
         ) from error
-    return data
-
-
-def _keep(name: str, cached: Path, data: bytes) -> None:
-    """Write whole or not at all: another run may read the same folder at any time."""
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f"{name}-", suffix=".part", dir=cached.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, cached)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise ValueError(
-            f"task.dataset={name}: cannot write {cached} ({error.strerror}); set TOYQS_CACHE to a folder "
-            "that can be written"
-        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
