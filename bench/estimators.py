@@ -21,15 +21,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.files import write_text
-from toyqs.objectives.objective import Thinking
-from toyqs.objectives.registry import family
+from toyqs.objectives.objective import ThoughtObjective
+from toyqs.objectives.registry import registry
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 from toyqs.types import Batch, Trace
 
 THOUGHTS = 6
 NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # K
 BETA = 0.3  # temperature, about the rewards' spread
-FAMILY = family()
+FAMILY = registry()
 
 # Name -> the estimator, and the temperature of the aim that it is held against: E r + β H.
 ESTIMATORS: dict[str, tuple[Any, float]] = {
@@ -74,7 +74,9 @@ def aim(logits: Tensor, rewards: Tensor, beta: float) -> Tensor:
     return gradient
 
 
-def estimates(estimator: Thinking, number: int, logits: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
+def estimates(
+    estimator: ThoughtObjective, number: int, logits: Tensor, rewards: Tensor
+) -> tuple[Tensor, Tensor]:
     """The estimate from every group of K thoughts (groups, 6), and the groups' probabilities (groups,)."""
     index, orders = groups(number)
     table = logits.expand(len(index), -1).clone().requires_grad_()

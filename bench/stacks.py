@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.step import processor
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
-from toyqs.training.batches import draws
+from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
 
 SIZES = (1, 2, 4, 8, 16)
@@ -39,8 +39,8 @@ RUNS = {
 def milliseconds(config: RunConfig, size: int) -> float:
     """Of a step, per seed; the fastest, for whatever else the machine does only adds to it."""
     seeds = list(range(size))
-    model, settings = build_model(config, seeds), build_settings(config)
-    data = draws(config.task, seeds, settings, next(model.parameters()))
+    model, settings = build_model(config, seeds), build_training_params(config)
+    data = draw_batches(config.task, seeds, settings, next(model.parameters()))
     times = [time.perf_counter()]
     train(model, build_objective(config), data, settings, lambda *_: times.append(time.perf_counter()))
     # the first steps draw data and make room for everything else

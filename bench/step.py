@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import reference
 from bench.reference import Recipe, Reference
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.training import build_objective, build_settings
-from toyqs.config.run_config import RunConfig, widths
-from toyqs.training.batches import draws
+from toyqs.config.builders.training import build_objective, build_training_params
+from toyqs.config.run_config import RunConfig
+from toyqs.training.batches import draw_batches
 from toyqs.training.loop import accumulate, train
 from toyqs.types import Batch
 
@@ -95,14 +95,14 @@ def build_recipe(config: RunConfig) -> Recipe:
 def compare_gradients(config: RunConfig) -> Gradients:
     """Gradients of one batch with the same weights and the same, forced thoughts, in float64."""
     config = replace(config, dtype="float64")
-    model, settings = build_model(config, [0]), build_settings(config)
+    model, settings = build_model(config, [0]), build_training_params(config)
     like = next(model.parameters())
-    drawn = next(draws(config.task, [0], settings, like))
+    drawn = next(draw_batches(config.task, [0], settings, like))
     forced = (drawn.noise * config.task.vocab_size).long()
     weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
     running = torch.zeros(1)
     accumulate(model, build_objective(config), drawn._replace(forced=forced), weights, settings, running)
-    plain = Reference(model.letters, widths(config), config.task.vocab_size).double()
+    plain = Reference(model.letters, config.widths, config.task.vocab_size).double()
     plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
     prediction = plain(drawn.inputs[0], build_recipe(config), forced[0].transpose(1, 2))
     reference.thinking_loss(
@@ -118,15 +118,15 @@ def compare_gradients(config: RunConfig) -> Gradients:
 
 def contestants(config: RunConfig) -> tuple[Callable[[], None], Callable[[], None]]:
     """Two functions: each runs config.max_steps training steps, of toyqs and of the reference."""
-    model, settings = build_model(config, [0]), build_settings(config)
-    plain = Reference(model.letters, widths(config), config.task.vocab_size)
+    model, settings = build_model(config, [0]), build_training_params(config)
+    plain = Reference(model.letters, config.widths, config.task.vocab_size)
     plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
     like = next(model.parameters())
-    data = draws(config.task, [0], settings, like)
-    # The reference draws its own noise, so its batches come without.
+    data = draw_batches(config.task, [0], settings, like)
+    # The reference draw_batches its own noise, so its batches come without.
     batches = (
         (x.inputs[0], x.counted.targets[0])
-        for x in draws(
+        for x in draw_batches(
             config.task, [0], replace(settings, thoughts=settings.thoughts._replace(length=0)), like
         )
     )

@@ -70,14 +70,14 @@ def deaths(folder: str) -> list[str]:
     count_cost(config)  # what it imports need not be imported by every process
     found: list[str] = []
     while True:
-        hear, tell = os.pipe()
+        embed_symbols, tell = os.pipe()
         process = os.fork()
         if not process:
             die_somewhere_new(folder, set(found), tell)
             os._exit(main.main([config]))
         os.close(tell)
         _, status = os.waitpid(process, 0)
-        with os.fdopen(hear) as pipe:
+        with os.fdopen(embed_symbols) as pipe:
             touch = pipe.read()
         if Path(folder).is_dir():
             load_cells(folder)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.reference import Weights, mix
-from toyqs.config.run_config import RunConfig, mixing_of
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.types import focus, thinking_positions
 
@@ -85,7 +85,7 @@ class Plain:
             for symbol in symbols:
                 state = w.take_in("interpreter", self._embed("interpreter", symbol), state)
         reading = w.output(w.mark("interpreter", 1, state))
-        base = None if mixing_of(settings) == "thought" else w.read("base_lm", self.tokens)
+        base = None if settings.mixer == "thought" else w.read("base_lm", self.tokens)
         return torch.log_softmax(w.head(mix(w, settings, base, reading)), -1)
 
     def _symbol(self, state: Tensor, points: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.memories import GRUMemory, WholeSequences
-from toyqs.config.run_config import RunConfig, mixing_of
+from toyqs.config.run_config import RunConfig
 
 
 class Prediction(NamedTuple):
@@ -65,7 +65,7 @@ class Weights:
         """What an interpreter has that starts afresh, after the start marker."""
         return self.mark("interpreter", 0, self.memory.afresh(self.letter["interpreter"]))
 
-    def hear(self, role: str, symbols: Tensor, state: Any) -> Any:
+    def embed_symbols(self, role: str, symbols: Tensor, state: Any) -> Any:
         """What the memory has after one thought symbol each."""
         own = f"cores.{self.letter[role]}.thoughts.weight"
         table = self.values[own] if own in self.values else self.of(role, "tokens.weight")
@@ -119,7 +119,7 @@ def alike(
     weights = Weights(model, settings)
     following = tokens[:0] if following is None else following
     base = None
-    if mixing_of(settings) != "thought":
+    if settings.mixer != "thought":
         base = weights.read("base_lm", torch.cat([tokens, following]))
     state = weights.mark("reasoner", 0, weights.after("base_reasoner", tokens))
     log_probs, entropies = [], []
@@ -130,12 +130,12 @@ def alike(
         log_probs.append(log_p[torch.arange(len(thoughts)), symbols])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
         if onward or place < longest:
-            state = weights.hear("reasoner", symbols, state)
+            state = weights.embed_symbols("reasoner", symbols, state)
     decided = state
     if not onward:
         state = weights.afresh()
         for symbols in thoughts.T:
-            state = weights.hear("interpreter", symbols, state)
+            state = weights.embed_symbols("interpreter", symbols, state)
     if settings.variable_len and thoughts.shape[1] < longest:
         log_p = policy(weights, settings, decided)
         log_probs.append(log_p[:, -1])
@@ -154,9 +154,9 @@ def alike(
 
 def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
     """Logits (M, V)."""
-    if mixing_of(settings) == "sum":
+    if settings.mixer == "sum":
         return weights.head(base) + weights.head(reading)
-    if mixing_of(settings) != "logits":
+    if settings.mixer != "logits":
         return weights.head(mix(weights, settings, base, reading))
     base = base.expand(len(reading), -1)
     alone = weights.head(torch.cat([base, torch.zeros_like(reading)], -1))
@@ -174,7 +174,7 @@ def weigh(weights: Weights, base: Tensor, reading: Tensor) -> Tensor:
 
 
 def mix(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
-    how = mixing_of(settings)
+    how = settings.mixer
     if how == "thought":
         return reading
     base = base.expand(len(reading), -1)

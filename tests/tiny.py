@@ -107,8 +107,8 @@ def model(settings: RunConfig, copies: int = 1, scale: float = SCALE) -> LatentR
         if not gru and name.startswith("cores."):
             parameter.data = backbones.stirred(name, parameter.data, scale)
             continue
-        repeats = (copies if gru else 1, *(1 for _ in parameter.shape[1:]))
-        parameter.data = (parameter.data * scale).repeat(repeats)
+        allows_inner_steps = (copies if gru else 1, *(1 for _ in parameter.shape[1:]))
+        parameter.data = (parameter.data * scale).repeat(allows_inner_steps)
     return built if gru else backbones.folded(built, copies)
 
 

@@ -109,7 +109,7 @@ class Trace(NamedTuple):
 class Model(Protocol):
     """A model as training and evaluation see it; model/latent_reasoner.py says more."""
 
-    speaks_alone: bool  # whether it predicts without a thought too
+    predicts_without_thought: bool  # whether it predicts without a thought too
     num_ahead: int  # N
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:

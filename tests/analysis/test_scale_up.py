@@ -185,7 +185,7 @@ def test_a_path_may_hold_what_shells_and_hydra_read(tmp_path: Path) -> None:
     path = tmp_path / "it's a {text}, $1 = [x].txt"
     path.write_text("to be or not to be " * 400)
     config = replace(RunConfig(), task=CharText(path=str(path)), max_steps=3)
-    line = " ".join(["python run.py", *spelling.words(config)])
+    line = " ".join(["python run.py", *spelling.typed_words(config)])
     assert composed(line).task.path == str(path)
 
 

@@ -101,4 +101,4 @@ def test_a_run_without_thoughts_has_no_gain(tmp_path: Path, capsys: pytest.Captu
 def test_thoughts_are_as_long_as_the_last_of_the_training(tmp_path: Path) -> None:
     settings = asked.config(asked.corpus(tmp_path), length_schedule="long_to_short", max_reasoning_len=3)
     done = load(written(tmp_path / "falling", settings, asked.model(settings)[0]))
-    assert done.speaker(thinking=True).sizes.length == 1
+    assert done.predictor(thinking=True).sizes.length == 1

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from toyqs.answers.metrics import answer_number, by_decile, latency, pick, prompt
 from toyqs.answers.predictor import Scored
-from toyqs.answers.questions import Choice, Sum
+from toyqs.answers.questions import Choice, NumberQuestion
 
-ASKED = Sum("What is 9+9?", "9+9=18\n#### 18", "18")
+ASKED = NumberQuestion("What is 9+9?", "9+9=18\n#### 18", "18")
 
 
 class Letters:
@@ -74,9 +74,9 @@ def test_the_majority_counts_and_the_first_of_equals() -> None:
 
 def test_a_chain_of_thought_is_asked_for() -> None:
     assert prompt("Why?") == "Question: Why?\nAnswer:"
-    speaker = Says(" 18")
-    answer_number(speaker, Letters(), ASKED, 9, steps=True)
-    assert speaker.asked == "Question: What is 9+9?\nAnswer: Let's think step by step."
+    predictor = Says(" 18")
+    answer_number(predictor, Letters(), ASKED, 9, steps=True)
+    assert predictor.asked == "Question: What is 9+9?\nAnswer: Let's think step by step."
 
 
 def test_choices_by_the_sum_and_by_the_mean() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.answers import asked
 from toyqs.answers import memory
-from toyqs.answers.predictor import Speaker
+from toyqs.answers.predictor import Predictor
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import stream, thought_noise
 
@@ -44,9 +44,9 @@ MODELS = [pytest.param("gru", kind, id=kind) for kind in KINDS] + [
 ]
 
 
-def speaker(backbone: str, kind: str, folder: Path, **more: Any) -> Speaker:
+def predictor(backbone: str, kind: str, folder: Path, **more: Any) -> Predictor:
     settings = asked.config(asked.corpus(folder), backbone=backbone, **KINDS[kind])
-    return Speaker(*asked.model(settings), **more)
+    return Predictor(*asked.model(settings), **more)
 
 
 def tokens(count: int, seed: int = 0) -> Tensor:
@@ -54,7 +54,7 @@ def tokens(count: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def whole(of: Speaker, sequence: Tensor, noise: torch.Generator) -> Tensor:
+def whole(of: Predictor, sequence: Tensor, noise: torch.Generator) -> Tensor:
     """Log-probabilities (V,) of the token after a sequence, from one reading of all of it."""
     model = of.model
     inputs, last = sequence.view(1, 1, -1), torch.tensor([[[len(sequence) - 1]]])
@@ -67,8 +67,8 @@ def whole(of: Speaker, sequence: Tensor, noise: torch.Generator) -> Tensor:
 @pytest.mark.parametrize(("backbone", "kind"), MODELS)
 def test_writing_on_is_reading_it_all_again(backbone: str, kind: str, tmp_path: Path) -> None:
     before = tokens(5)
-    (written,) = speaker(backbone, kind, tmp_path).generate(before, 6)
-    plain, noise = speaker(backbone, kind, tmp_path), stream(0, "answers/thoughts")
+    (written,) = predictor(backbone, kind, tmp_path).generate(before, 6)
+    plain, noise = predictor(backbone, kind, tmp_path), stream(0, "answers/thoughts")
     sequence = before
     for token in written:
         found = whole(plain, sequence, noise)
@@ -80,12 +80,12 @@ def test_writing_on_is_reading_it_all_again(backbone: str, kind: str, tmp_path: 
 @pytest.mark.parametrize(("backbone", "kind"), MODELS)
 def test_a_memory_goes_on(backbone: str, kind: str, tmp_path: Path) -> None:
     """Outputs and predictions after one token and another are those of a text with both."""
-    of = speaker(backbone, kind, tmp_path)
+    of = predictor(backbone, kind, tmp_path)
     model: LatentReasoner = of.model
     sequence = tokens(7).view(1, 1, -1)
     known = memory.read(model, sequence[..., :4])
     for token in sequence[0, 0, 4:]:
-        known = memory.read_on(model, known, token.view(1, 1))
+        known = memory.extend(model, known, token.view(1, 1))
     at_once = memory.read(model, sequence)
     tolerance = 1e-5 if backbone == "llama" else 1e-12
     for letter, output in at_once.outputs.items():
@@ -99,7 +99,7 @@ def test_a_memory_goes_on(backbone: str, kind: str, tmp_path: Path) -> None:
 
 
 def test_given_tokens_are_scored_as_they_would_be_written(tmp_path: Path) -> None:
-    of = speaker("gru", "zero length", tmp_path)
+    of = predictor("gru", "zero length", tmp_path)
     before, given = tokens(4), tokens(5, seed=1)
     scored = of.score(before, given)
     for place, token in enumerate(given):
@@ -109,7 +109,7 @@ def test_given_tokens_are_scored_as_they_would_be_written(tmp_path: Path) -> Non
 
 
 def test_thoughts_are_mixed_not_averaged_in_the_logarithm(tmp_path: Path) -> None:
-    of, before, given = speaker("gru", "apart", tmp_path), tokens(4), tokens(3, seed=1)
+    of, before, given = predictor("gru", "apart", tmp_path), tokens(4), tokens(3, seed=1)
     scored = of.score(before, given).log_probs
     inputs = torch.cat([before, given])[:-1].view(1, 1, -1)
     noise = thought_noise([stream(0, "answers/thoughts")], torch.ones(1, 1, 3, dtype=torch.bool), of.sizes)
@@ -120,28 +120,28 @@ def test_thoughts_are_mixed_not_averaged_in_the_logarithm(tmp_path: Path) -> Non
 
 
 def test_silence_is_the_prediction_without_a_thought(tmp_path: Path) -> None:
-    of = speaker("gru", "apart", tmp_path, thinking=False)
+    of = predictor("gru", "apart", tmp_path, thinking=False)
     before, given = tokens(4), tokens(1, seed=1)
     context = of.model.read(before.view(1, 1, -1), torch.tensor([[[3]]]))
     wanted = of.model.talk(context, None).logits[0, 0, 0, 0, 0].log_softmax(-1)[given]
     torch.testing.assert_close(of.score(before, given).log_probs, wanted)
     with pytest.raises(ValueError, match="no prediction without a thought"):
-        speaker("gru", "without the base", tmp_path, thinking=False)
+        predictor("gru", "without the base", tmp_path, thinking=False)
 
 
 def test_texts_side_by_side_stop_each_by_itself(tmp_path: Path) -> None:
-    of, ends = speaker("gru", "apart", tmp_path), iter([True, *[False] * 100])
+    of, ends = predictor("gru", "apart", tmp_path), iter([True, *[False] * 100])
     written = of.generate(tokens(4), 5, texts=3, temperature=1.0, stop=lambda ids: next(ends))
     assert sorted(map(len, written)) == [1, 5, 5]
     assert len({tuple(x[:1]) for x in of.generate(tokens(4), 1, texts=40, temperature=1.0)}) > 5
     again = [
-        speaker("gru", "apart", tmp_path, seed=s).generate(tokens(4), 9, temperature=1.0) for s in (1, 1, 2)
+        predictor("gru", "apart", tmp_path, seed=s).generate(tokens(4), 9, temperature=1.0) for s in (1, 1, 2)
     ]
     assert again[0] == again[1] != again[2]
 
 
 def test_sampled_tokens_have_the_models_frequencies(tmp_path: Path) -> None:
-    of, before = speaker("gru", "no thoughts", tmp_path), tokens(4)
+    of, before = predictor("gru", "no thoughts", tmp_path), tokens(4)
     drawn = torch.tensor(of.generate(before, 1, texts=20_000, temperature=0.7)).flatten()
     log_q = whole(of, before, stream(0, "answers/thoughts"))
     wanted = (log_q / 0.7).softmax(-1)
@@ -152,16 +152,17 @@ def test_sampled_tokens_have_the_models_frequencies(tmp_path: Path) -> None:
 
 @NEEDS
 def test_a_text_longer_than_a_transformer_can_read_loses_its_beginning(tmp_path: Path) -> None:
-    of, long = speaker("gpt2", "apart", tmp_path), tokens(60)
+    of, long = predictor("gpt2", "apart", tmp_path), tokens(60)
     room = 24 + 2 + 2 + 1  # as it was trained: the sequence, a thought with its markers, the token
     assert of.longest == room
     kept = long[-(room - 4 - 6) :]
-    assert of.generate(long, 6) == speaker("gpt2", "apart", tmp_path).generate(kept, 6)
+    assert of.generate(long, 6) == predictor("gpt2", "apart", tmp_path).generate(kept, 6)
     given = tokens(5, seed=1)
     scored = [
-        speaker("gpt2", "apart", tmp_path).score(x, given).log_probs for x in (long, long[-(room - 4 - 5) :])
+        predictor("gpt2", "apart", tmp_path).score(x, given).log_probs
+        for x in (long, long[-(room - 4 - 5) :])
     ]
     torch.testing.assert_close(*scored, rtol=0, atol=0)
     with pytest.raises(ValueError, match="60 tokens are more than"):
         of.score(given, long)
-    assert speaker("gru", "apart", tmp_path).longest is None
+    assert predictor("gru", "apart", tmp_path).longest is None

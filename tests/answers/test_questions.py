@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.answers import asked
-from toyqs.answers.questions import Choice, Sum, choices, plain_number, stated_number, sums
+from toyqs.answers.questions import Choice, NumberQuestion, choices, plain_number, stated_number, sums
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_what_an_answer_states_comes_after_the_marks() -> None:
 
 def test_sums_as_gsm8k_has_them(tmp_path: Path) -> None:
     found = sums(asked.lines(tmp_path / "sums.jsonl", asked.SUMS))
-    assert found[2] == Sum("What is 9+9?", "9+9=18\n#### 18", "18") and len(found) == 3
+    assert found[2] == NumberQuestion("What is 9+9?", "9+9=18\n#### 18", "18") and len(found) == 3
 
 
 def test_a_line_ends_where_json_lines_do(tmp_path: Path) -> None:
     """A line separator of Unicode's may stand in a string as it is."""
     path = tmp_path / "sums.jsonl"
     path.write_text('{"question": "a\u2028b", "answer": "1"}\r\n', encoding="utf-8")
-    assert sums(str(path)) == [Sum("a\u2028b", "1", "1")]
+    assert sums(str(path)) == [NumberQuestion("a\u2028b", "1", "1")]
 
 
 def test_choices_in_both_forms(tmp_path: Path) -> None:

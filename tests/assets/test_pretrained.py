@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 from tests.run_folders import written
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.reference_model import finished_model
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.checks.values import check
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
@@ -30,7 +30,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import stream
 from toyqs.sweep import main
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.training.batches import draws
+from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
 
 TASK = RevProg()
@@ -142,8 +142,8 @@ def trained(config: RunConfig, steps: int = 1) -> tuple[LatentReasoner, LatentRe
     """A model before and after some training."""
     model = build_model(config, [0])
     before = copy.deepcopy(model)
-    settings = build_settings(config)
-    data = draws(config.task, [0], settings, next(model.parameters()))
+    settings = build_training_params(config)
+    data = draw_batches(config.task, [0], settings, next(model.parameters()))
     train(model, build_objective(config), data, replace(settings, steps=steps), lambda *_: None)
     return before, model
 

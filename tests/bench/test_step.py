@@ -48,7 +48,7 @@ def test_every_parameter_is_compared() -> None:
     config = tiny()
     model = build_model(config, [0])
     translated = reference.translated(model, lambda parameter: parameter.detach())
-    plain = Reference(model.letters, step.widths(config), config.task.vocab_size)
+    plain = Reference(model.letters, config.widths, config.task.vocab_size)
     assert sum(v.numel() for v in translated.values()) == sum(p.numel() for p in model.parameters())
     assert {n: p.shape for n, p in plain.named_parameters()} == {n: v.shape for n, v in translated.items()}
 
@@ -67,7 +67,7 @@ def test_the_reference_samples_what_it_scores() -> None:
     """Forced to the thoughts that it sampled, it gives the numbers it gave when it sampled them."""
     config, recipe = tiny(), Recipe(3, 1, 1e-3, 0.1, 1.0)
     model = build_model(config, [0])
-    plain = Reference(model.letters, step.widths(config), config.task.vocab_size)
+    plain = Reference(model.letters, config.widths, config.task.vocab_size)
     inputs = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -11,7 +11,7 @@ import pytest
 
 from tests import deaths, killing, warm
 from toyqs.sweep import main
-from toyqs.sweep.locks import claim
+from toyqs.sweep.locks import acquire
 
 SEED = 3
 LONG = (
@@ -75,7 +75,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     assert killing.until(lambda: not killing.alive(process.pid), killing.GONE_SECONDS)
     assert time.monotonic() - begun < killing.GONE_SECONDS
     folders = {path.parent for path in runs.glob("*/metrics.jsonl")}
-    claims = [claim(folder) for folder in folders]
+    claims = [acquire(folder) for folder in folders]
     assert len(claims) == 4 and None not in claims, "a lock outlives its owner"
     for held in claims:
         with held:

@@ -17,7 +17,7 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
-from toyqs.sweep.plan import counted_once, plan_cell
+from toyqs.sweep.plan import cached_cost, plan_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = [1, 2, 3, 4, 5]
@@ -102,7 +102,7 @@ def test_a_hundred_widths(example: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_cells_beside_their_controls(example: dict[str, str], tmp_path: Path) -> None:
-    widths, cost = list(range(6, 66, 6)), counted_once()
+    widths, cost = list(range(6, 66, 6)), cached_cost()
     arms = {
         run_key(arm, 1): arm
         for width in widths

@@ -87,9 +87,9 @@ def test_a_large_vocabulary_is_evaluated_in_smaller_parts(
     small: str, composed: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = composed(f"pretrained={small}")
-    assert training.build_settings(config).evaluated_at_once == training.THOUGHTS
+    assert training.build_training_params(config).eval_chunk == training.THOUGHTS
     monkeypatch.setattr(TokenText, "vocab_size", 2**16)
-    assert training.build_settings(config).evaluated_at_once == 2**26 // (2**16 * 4)
+    assert training.build_training_params(config).eval_chunk == 2**26 // (2**16 * 4)
 
 
 @pytest.mark.skipif(

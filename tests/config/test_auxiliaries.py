@@ -15,7 +15,7 @@ TEMPERED = {"objective": "listwise"}
 
 
 def tells(**changes: Any) -> set[str]:
-    return set(assemble(config(**changes), 1).tells)
+    return set(assemble(config(**changes), 1).extra_predictions)
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_what_something_reads_is(changes: dict[str, Any], told: set[str]) -> Non
 
 
 def test_greedy_thoughts_are_decoded_for_the_baseline_that_reads_them_alone() -> None:
-    assert assemble(config(baseline="greedy_thought"), 1).likeliest is not None
-    assert assemble(config(baseline="greedy_thought", **TEMPERED), 1).likeliest is None
+    assert assemble(config(baseline="greedy_thought"), 1).greedy_head is not None
+    assert assemble(config(baseline="greedy_thought", **TEMPERED), 1).greedy_head is None

@@ -13,7 +13,7 @@ from tests.config.test_inactive import WITHOUT, ZERO
 from tests.keys import BASE, OTHER, Text, key, same
 from toyqs.config.identity import canonical, settings
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import OUTSIDE_KEY, RunConfig, mixing_of
+from toyqs.config.run_config import OUTSIDE_KEY, RunConfig
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
 
@@ -53,10 +53,10 @@ def test_resolved_leaves_the_given_config_alone() -> None:
 
 
 def test_mixing() -> None:
-    assert mixing_of(BASE) == "concat"
-    assert mixing_of(replace(BASE, simple_lm_head=True)) == "add"
-    assert mixing_of(replace(BASE, mixing="gate")) == "gate"
-    assert mixing_of(replace(BASE, use_base_lm=False, simple_lm_head=True)) == "thought"
+    assert BASE.mixer == "concat"
+    assert replace(BASE, simple_lm_head=True).mixer == "add"
+    assert replace(BASE, mixing="gate").mixer == "gate"
+    assert replace(BASE, use_base_lm=False, simple_lm_head=True).mixer == "thought"
 
 
 def test_settings_are_flat_columns() -> None:

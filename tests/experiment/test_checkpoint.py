@@ -66,8 +66,8 @@ def folder_of(config: RunConfig, seed: int) -> Path:
     return Path(config.runs_dir) / run_key(config, seed)
 
 
-def attempted(config: RunConfig, seeds: list[int]) -> worker.Outcome:
-    return worker.attempt(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
+def attempted(config: RunConfig, seeds: list[int]) -> worker.StackOutcome:
+    return worker.train_stack(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
 
 
 def differences(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.training import build_settings
+from toyqs.config.builders.training import build_training_params
 from toyqs.config.identity import run_key
 from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.resolve import resolved
@@ -98,7 +98,7 @@ def test_saved_weights_give_the_row(tmp_path):
     assert set(parameters) == set(saved)
     for name, value in saved.items():
         parameters[name].data.copy_(value)
-    sizes = build_settings(settings)
+    sizes = build_training_params(settings)
     held_out = draw_held_out(settings, 1, next(model.parameters()))
     found = evaluate(model, held_out, [5], sizes.thoughts, full=True)
     assert {name: float(value) for name, value in found.items()} == {name: row[name] for name in found}

@@ -73,7 +73,7 @@ def thinking(of: TransformerBackbone, places: Tensor | None) -> tuple[list[Tenso
         output, new = of.step(symbol, state)
         if number == 1:
             live = random(1, *new.position.shape, seed=4) > 0
-            new = of.hold(new, state, live)
+            new = of.keep_ended(new, state, live)
         state = new
         outputs.append(output)
     loss = sum((x * random(*x.shape, seed=5)).sum() for x in outputs)

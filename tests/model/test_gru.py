@@ -37,7 +37,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def rows(gru: GRU, embeddings: Tensor) -> Tensor:
     """Embeddings (S, ..., D) past the inlet, in the same shape but for the width."""
-    return gru.inlet(embeddings.flatten(1, -2)).view(*embeddings.shape[:-1], 3 * gru.width)
+    return gru.project_input(embeddings.flatten(1, -2)).view(*embeddings.shape[:-1], 3 * gru.width)
 
 
 def test_reading_equals_nn_gru_in_values_and_gradients() -> None:

@@ -9,9 +9,9 @@ import torch
 
 from tests import latents, tiny
 from tests.model.test_structure import core, linear, silent, start_state
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
-from toyqs.training.batches import prepared
+from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate
 from toyqs.types import Trace, focus, thinking_positions
 
@@ -183,11 +183,11 @@ def test_gradient_accumulation_gives_the_same_gradient(kind: str, parts: int) ->
     settings = config(kind, "ABBC")
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
     weights = batch.weights * torch.tensor([0.1, 1.0, 3.0, 0.7]).view(1, 4, 1)
-    drawn, found = prepared(batch._replace(weights=weights), noise), []
+    drawn, found = prepare(batch._replace(weights=weights), noise), []
     shares = {"nll": 1.0, "policy": 0.7, "entropy": 0.3, "prior": 0.2}
     for grad_acc in (1, parts):
         model.zero_grad()
-        numbers = replace(build_settings(settings), grad_acc=grad_acc)
+        numbers = replace(build_training_params(settings), grad_acc=grad_acc)
         values = accumulate(model, build_objective(settings), drawn, shares, numbers, torch.zeros(2).double())
         found.append((values, {name: p.grad.clone() for name, p in model.named_parameters()}))
     (whole, grads), (summed, grads_in_parts) = found

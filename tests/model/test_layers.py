@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import Head, Linear, Table, affine, initialise, logistic_, pick_rows
+from toyqs.model.layers import Embedding, FeatureHead, Linear, affine, gather_rows, initialise, logistic_
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -27,7 +27,7 @@ def test_affine_is_one_product_per_seed() -> None:
 def test_pick_rows_takes_each_seeds_own_rows_and_adds_up_their_gradients() -> None:
     table = random(2, 4, 3).requires_grad_()
     ids = torch.randint(4, (2, 5, 2), generator=torch.Generator().manual_seed(0))
-    picked = pick_rows(table, ids)
+    picked = gather_rows(table, ids)
     wanted = torch.stack([nn.functional.embedding(ids[s], table[s]) for s in range(2)])
     assert torch.equal(picked, wanted)
     pull = random(*picked.shape, seed=1)
@@ -52,7 +52,7 @@ def test_linear_maps_each_seed_by_its_own_weights() -> None:
 
 @pytest.mark.parametrize("linear", [True, False])
 def test_head_is_one_layer_over_its_features_side_by_side(linear: bool) -> None:
-    head = Head(2, (3, 4), 5, linear)
+    head = FeatureHead(2, (3, 4), 5, linear)
     initialise(head, [0, 1])
     head = head.double()
     base, reading = random(2, 6, 1, 3), random(2, 6, 7, 4, seed=1)  # the base state serves all thoughts
@@ -68,14 +68,14 @@ def test_head_is_one_layer_over_its_features_side_by_side(linear: bool) -> None:
 
 
 def test_a_feature_left_out_counts_as_zero() -> None:
-    head = Head(1, (3, 4), 5)
+    head = FeatureHead(1, (3, 4), 5)
     initialise(head, [0])
     head, base = head.double(), random(1, 6, 1, 3)
     torch.testing.assert_close(head([base]), head([base, base.new_zeros(1, 6, 1, 4)]), rtol=0, atol=1e-12)
 
 
 def test_an_mlp_head_has_two_hidden_layers_of_512() -> None:
-    shapes = [tuple(p.shape) for p in Head(1, (3,), 5, linear=False).parameters()]
+    shapes = [tuple(p.shape) for p in FeatureHead(1, (3,), 5, linear=False).parameters()]
     assert sorted(shapes) == sorted(
         [(1, 3, 512), (1, 1, 512), (1, 512, 512), (1, 1, 512), (1, 512, 5), (1, 1, 5)]
     )
@@ -87,7 +87,7 @@ class Pair(nn.Module):
     def __init__(self, seeds: int, second: bool) -> None:
         super().__init__()
         if second:
-            self.extra = Table(seeds, 7, 2)
+            self.extra = Embedding(seeds, 7, 2)
         self.part = Linear(seeds, 4, 3)
 
 
@@ -112,7 +112,7 @@ def test_both_precisions_start_from_the_same_numbers() -> None:
 
 
 def test_initial_weights_keep_their_rule() -> None:
-    linear, table = Linear(1, 400, 30), Table(1, 1000, 30, std=0.5)
+    linear, table = Linear(1, 400, 30), Embedding(1, 1000, 30, std=0.5)
     initialise(linear, [0])
     initialise(table, [0])
     bound = 1 / math.sqrt(400)

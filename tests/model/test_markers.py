@@ -10,12 +10,12 @@ from torch import Tensor
 
 from tests import tiny
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.training.batches import draws
+from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
 from toyqs.training.optimizer import Optimiser
 from toyqs.types import thinking_positions
@@ -92,8 +92,8 @@ def test_the_expected_gradient_in_other_parameters(groups: str, start: str) -> N
 def trained(mode: str, **changes: Any) -> dict[str, Tensor]:
     """Parameters after some steps, markers as their embeddings."""
     settings = tiny.config(meta_token_mode=mode, base_lr=1e-3, max_steps=8, **FASTER, **changes)
-    model, numbers = build_model(settings, SEEDS), build_settings(settings)
-    data = draws(settings.task, SEEDS, numbers, next(model.parameters()))
+    model, numbers = build_model(settings, SEEDS), build_training_params(settings)
+    data = draw_batches(settings.task, SEEDS, numbers, next(model.parameters()))
     train(model, build_objective(settings), data, numbers, lambda step, values: None)
     found = {name: p.detach().clone() for name, p in model.named_parameters()}
     return found | {f"cores.{x}.markers.weight": c.markers.rows().detach() for x, c in marked(model).items()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Head, initialise
+from toyqs.model.layers import FeatureHead, initialise
 from toyqs.model.mixing import (
     Add,
     BaseOnly,
@@ -89,7 +89,7 @@ def test_hidden() -> None:
 
 @pytest.mark.parametrize("linear", [True, False])
 def test_logits(linear: bool) -> None:
-    mixer, head = ready(Logits(2, BASE, READING)), ready(Head(2, [BASE, READING], 5, linear))
+    mixer, head = ready(Logits(2, BASE, READING)), ready(FeatureHead(2, [BASE, READING], 5, linear))
     got, opening = mixer.predict(head, base, reading)
     zeros = torch.zeros_like(base).unsqueeze(3), torch.zeros_like(reading)
     alone, told = head([base.unsqueeze(3), zeros[1]]), head([zeros[0], reading])
@@ -120,7 +120,7 @@ WEIGHING = (Gate, Hidden, Logits)
 
 @pytest.mark.parametrize("kind", WEIGHING)
 def test_a_floor_lifts_the_openness_and_keeps_its_gradient(kind: Any) -> None:
-    mixer, head = ready(kind(2, BASE, READING)), ready(Head(2, kind(2, BASE, READING).widths, 5))
+    mixer, head = ready(kind(2, BASE, READING)), ready(FeatureHead(2, kind(2, BASE, READING).widths, 5))
     _, free = mixer.predict(head, base, reading)
     for floor in (0.0, 0.4, 1.0):
         logits, opening = mixer.predict(head, base, reading, floor)
@@ -133,7 +133,7 @@ def test_a_floor_lifts_the_openness_and_keeps_its_gradient(kind: Any) -> None:
 @pytest.mark.parametrize("kind", [Add, Residual, *WEIGHING])
 def test_several_tokens_meet_one_reading_or_one_each(kind: Any) -> None:
     mixer = ready(kind(2, BASE, READING))
-    head = ready(Head(2, mixer.widths, 5))
+    head = ready(FeatureHead(2, mixer.widths, 5))
     ahead, on = random(2, 5, 2, 3, BASE, seed=2), random(2, 5, 2, 6, 3, READING, seed=3)
     for readings in (reading.unsqueeze(-2), on):
         logits, opening = mixer.predict(head, ahead, readings)
@@ -168,13 +168,13 @@ def test_base_only() -> None:
 )
 def test_without_a_thought_the_base_state_speaks(mixer: Mixer) -> None:
     (feature,), opening = mixer(base, None)
-    assert mixer.speaks_alone and opening is None
+    assert mixer.predicts_without_thought and opening is None
     assert torch.equal(feature, base.unsqueeze(3))
 
 
 @pytest.mark.parametrize("mixer", [ThoughtOnly(None, READING), ThoughtOnly(BASE, READING)])
 def test_a_mixer_that_reads_thoughts_alone_has_nothing_to_say_without(mixer: ThoughtOnly) -> None:
-    assert not mixer.speaks_alone
+    assert not mixer.predicts_without_thought
     with pytest.raises(ValueError, match="no prediction without a thought"):
         mixer(base, None)
 

@@ -10,7 +10,7 @@ import torch
 from tests import tiny
 from toyqs.config.builders.model import build_model
 from toyqs.config.run_config import RunConfig
-from toyqs.model.layers import Head, initialise
+from toyqs.model.layers import FeatureHead, initialise
 from toyqs.model.mixing import Sum
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import thinking_positions
@@ -84,7 +84,7 @@ def test_one_marker_starts_as_a_symbol_too() -> None:
 
 
 def test_the_sum_of_two_heads_calls() -> None:
-    mixer, head = Sum(3), Head(2, [3], 5, linear=False)
+    mixer, head = Sum(3), FeatureHead(2, [3], 5, linear=False)
     initialise(head, [0, 1])
     base, reading = torch.randn(2, 4, 2, 3), torch.randn(2, 4, 2, 6, 3)
     logits, opening = mixer.predict(head, base, reading)

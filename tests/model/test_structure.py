@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.config.builders.training import build_settings
-from toyqs.config.run_config import RunConfig, mixing_of
+from toyqs.config.builders.training import build_training_params
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.batches import prepared
+from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate
 from toyqs.types import focus, thinking_positions
 
@@ -105,7 +105,7 @@ def start_state(settings: RunConfig) -> set[str]:
 
 def expected(settings: RunConfig) -> dict[str, set[str]]:
     """Part of the loss -> the parameters that it reaches, from the letters alone."""
-    how = mixing_of(settings)
+    how = settings.mixer
     head = {"head.weight_0", "head.bias"} | ({"head.weight_1"} if how in ("concat", "logits") else set())
     policy = thinking(settings) | (head if settings.share_lm_head else linear("thought_head.projection"))
     nll = head | (core(settings, "base_lm", "tokens") if how != "thought" else set())
@@ -236,12 +236,12 @@ def test_gradient_accumulation_gives_the_same_gradient(start: str, baseline: str
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
     weights = batch.weights * torch.tensor([0.1, 1.0, 3.0, 0.7]).view(1, 4, 1)
     weights[0, 0] = 0.0
-    drawn = prepared(batch._replace(weights=weights), noise)
+    drawn = prepare(batch._replace(weights=weights), noise)
     running, found = torch.tensor([-1.0, -0.5]).double(), []
     for grad_acc in (1, parts):
         model.zero_grad()
         shares = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
-        numbers = replace(build_settings(settings), grad_acc=grad_acc)
+        numbers = replace(build_training_params(settings), grad_acc=grad_acc)
         values = accumulate(model, Reinforce(baseline=baseline), drawn, shares, numbers, running)
         found.append((values, {name: p.grad.clone() for name, p in model.named_parameters()}))
     (whole, grads), (summed, grads_in_parts) = found

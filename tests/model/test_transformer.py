@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 from transformers import AutoModel
 
 from tests.branching import CONFIGS, WIDTH, backbone, diagonal, one_by_one, plain_model, whole
-from toyqs.model.backbones.transformer import Branches, TransformerBackbone
+from toyqs.model.backbones.transformer import BranchCache, TransformerBackbone
 
 BATCH, TIME, THOUGHTS, LENGTH = 2, 4, 2, 3
 BOTH = pytest.mark.parametrize("family", ["gpt2", "llama"])  # learned positions; rotary, with shared keys
@@ -25,7 +25,7 @@ def context_and_symbols() -> tuple[Tensor, Tensor]:
     return random(1, BATCH, TIME, WIDTH), random(1, BATCH, TIME, THOUGHTS, LENGTH, WIDTH, seed=1)
 
 
-def think(of: TransformerBackbone, symbols: Tensor, state: Branches) -> tuple[Tensor, Branches]:
+def think(of: TransformerBackbone, symbols: Tensor, state: BranchCache) -> tuple[Tensor, BranchCache]:
     """Steps all symbols (1, B, T, K, L, D): outputs in that shape, and the last state."""
     outputs = []
     for symbol in symbols.unbind(4):
@@ -43,7 +43,7 @@ def close(ours: Tensor, theirs: Tensor, atol: float = 1e-12) -> None:
 def test_reading_then_stepping_equals_reading_it_all(family: str, exact: bool) -> None:
     ours, (context, symbols) = backbone(family, exact=exact), context_and_symbols()
     plain, atol = plain_model(ours), 1e-12 if exact or family == "gpt2" else 1e-5
-    outputs, state = ours.read(ours.inlet(context))
+    outputs, state = ours.read(ours.project_input(context))
     close(outputs[0], whole(plain, context[0]), atol)
     thoughts, _ = think(ours, symbols, state)
     close(thoughts[0], one_by_one(plain, context[0], symbols[0]), atol)
@@ -156,7 +156,7 @@ def test_a_symbol_that_a_branch_does_not_consume_leaves_no_trace(family: str) ->
     _, old = ours.step(symbols[..., 0, :], ours.read(context)[1])
     _, new = ours.step(symbols[..., 1, :], old)
     index = torch.arange(TIME).expand(1, BATCH, -1)  # a gather keeps who consumed what
-    output, _ = ours.step(symbols[..., 2, :], ours.gather(ours.hold(new, old, live), index))
+    output, _ = ours.step(symbols[..., 2, :], ours.gather(ours.keep_ended(new, old, live), index))
     plain = plain_model(ours)
     full = one_by_one(plain, context[0], symbols[0])[..., -1, :]
     short = one_by_one(plain, context[0], symbols[0][..., [0, 2], :])[..., -1, :]

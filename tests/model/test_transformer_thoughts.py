@@ -13,7 +13,7 @@ from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.model.layers import Head, initialise
+from toyqs.model.layers import FeatureHead, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Concat
 from toyqs.model.thoughts import TokenHead, think
@@ -118,7 +118,7 @@ def test_a_latent_reasoner_of_transformers_reads_thinks_and_talks(family: str) -
     cores = {letter: core(family) for letter in "ABC"}
     letters = dict(zip(("base_lm", "base_reasoner", "reasoner", "interpreter"), "ABBC", strict=True))
     mixer = Concat(WIDTH, WIDTH)
-    predictor = Head(1, mixer.widths, VOCAB)
+    predictor = FeatureHead(1, mixer.widths, VOCAB)
     initialise(predictor, [0])
     parts = (letters, cores, predictor.double(), mixer, head(), Afresh(1, cores["C"]))
     model = LatentReasoner(*parts)

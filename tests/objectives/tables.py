@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from toyqs.objectives.objective import Thinking
+from toyqs.objectives.objective import ThoughtObjective
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 STARTS = pytest.mark.parametrize("start", tiny.STARTS)
 
 
-def expected(every: tiny.Enumeration, objective: Thinking, *names: str, **more: Tensor) -> tiny.Gradients:
+def expected(
+    every: tiny.Enumeration, objective: ThoughtObjective, *names: str, **more: Tensor
+) -> tiny.Gradients:
     """E[∇ of some parts] over the tuples."""
     parts = objective(every.trace._replace(**more), every.batch).parts
     return every.expected(sum(parts[name] for name in names))

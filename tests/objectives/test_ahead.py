@@ -16,7 +16,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model import latent_reasoner
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
-from toyqs.objectives.objective import REWARDS, Predicting
+from toyqs.objectives.objective import REWARDS, LikelihoodObjective
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 from toyqs.types import Ahead, Batch, Trace, focus
 
@@ -241,7 +241,7 @@ def test_impossible_tokens_beyond_the_end_leave_no_trace() -> None:
 def test_a_model_without_symbols_learns_from_all_tokens() -> None:
     trace, batch = random_case(2)
     trace = trace._replace(logits=trace.logits[:, :, :, :1])
-    found = Predicting(ahead_decay=0.5, teacher_forcing_weight=0.4)(trace, batch).parts["nll"]
+    found = LikelihoodObjective(ahead_decay=0.5, teacher_forcing_weight=0.4)(trace, batch).parts["nll"]
     log_p = rewards.token_log_prob(trace.logits, batch.ahead.targets).squeeze(3) * batch.ahead.weights
     wanted = -(log_p[..., 0] + 0.2 * log_p[..., 1]).mean((1, 2))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests import tiny
 from toyqs.model import interpreter, latent_reasoner, thoughts
-from toyqs.model.core import advance
+from toyqs.model.core import step_live
 from toyqs.model.thoughts import Symbols
 from toyqs.objectives.maxent import MaxEnt, maxent
 from toyqs.objectives.reinforce import Reinforce
@@ -114,21 +114,21 @@ def caught(start: str) -> None:
 def test_a_state_that_is_not_held(monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     """After the end the reasoner goes on (onward), the interpreter reads on (afresh)."""
     memory = type(tiny.model(tiny.config()).cores["A"].backbone)
-    monkeypatch.setattr(memory, "hold", lambda self, new, old, live: new)
+    monkeypatch.setattr(memory, "keep_ended", lambda self, new, old, live: new)
     caught(start)
 
 
 def on_padding(core: Any, symbols: Tensor, rows: Tensor, state: Any, live: Tensor) -> Any:
-    return advance(core, torch.where(live, symbols, 0), rows, state, None)
+    return step_live(core, torch.where(live, symbols, 0), rows, state, None)
 
 
 @pytest.mark.parametrize("where", [interpreter, thoughts], ids=["interpreter", "reasoner"])
 @BACKBONES
 def test_padding_that_is_consumed(monkeypatch: pytest.MonkeyPatch, where: Any) -> None:
     def careless(core: Any, symbols: Tensor, rows: Tensor, state: Any, live: Tensor | None) -> Any:
-        return (advance if live is None else on_padding)(core, symbols, rows, state, live)
+        return (step_live if live is None else on_padding)(core, symbols, rows, state, live)
 
-    monkeypatch.setattr(where, "advance", careless)
+    monkeypatch.setattr(where, "step_live", careless)
     caught("onward")
 
 
@@ -157,7 +157,7 @@ def test_a_forced_end_that_counts(monkeypatch: pytest.MonkeyPatch, start: str) -
     def charging(core: Any, head: Any, *args: Any, **kwargs: Any) -> Thoughts:
         found = right(core, head, *args, **kwargs)
         last = found.symbols.select(4, -1)
-        hidden, _ = advance(core, last, core.thought_rows(), found.branches, found.live(tiny.LENGTH - 1))
+        hidden, _ = step_live(core, last, core.thought_rows(), found.branches, found.live(tiny.LENGTH - 1))
         end = head(hidden).log_softmax(-1)[..., -1] * found.unfinished
         return found._replace(log_prob=torch.cat([found.log_prob, end.unsqueeze(-1)], -1))
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
-from toyqs.config.builders.training import build_settings
-from toyqs.config.run_config import RunConfig, mixing_of
+from toyqs.config.builders.training import build_training_params
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.training import loop
-from toyqs.training.batches import Drawn, prepared
+from toyqs.training.batches import TrainingBatch, prepare
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch
 
@@ -47,11 +47,11 @@ def enumerated(settings: RunConfig) -> tuple[tiny.Gradients, Tensor]:
 def of_loop(built: Any, settings: RunConfig, tuples: Tensor) -> tiny.Gradients:
     """Gradients that the loop adds up for tuples (S, K), one for each copy of the model."""
     batch, running = tiny.repeated(one_sequence(), len(tuples)), torch.zeros(len(tuples)).double()
-    drawn: Drawn = prepared(batch, torch.empty(0))
+    drawn: TrainingBatch = prepare(batch, torch.empty(0))
     drawn = drawn._replace(forced=tiny.THOUGHTS[tuples][:, None, None])
     built.zero_grad()
     objective = Reinforce(baseline="leave_one_out")
-    accumulate(built, objective, drawn, WEIGHTS, build_settings(settings), running)
+    accumulate(built, objective, drawn, WEIGHTS, build_training_params(settings), running)
     return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in built.named_parameters()}
 
 
@@ -59,7 +59,7 @@ def alone(built: Any, settings: RunConfig, tokens: Tensor) -> Tensor:
     """The plain model's log-probabilities (V,) of the token after these, without a thought."""
     weights = reference.Weights(built, settings)
     features = weights.read("base_lm", tokens)
-    if mixing_of(settings) == "concat":
+    if settings.mixer == "concat":
         features = torch.cat([features, features.new_zeros(1, settings.reasoner_hidden_dim)], -1)
     return weights.head(features)[0].log_softmax(-1)
 
@@ -117,7 +117,7 @@ def no_others(loss: Loss, chosen: Any) -> Loss:
 @pytest.mark.parametrize("broken", [own_mean, no_others])
 @BACKBONES
 def test_a_broken_sum_is_found(broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "joined", broken)
+    monkeypatch.setattr(loop, "combine", broken)
     with pytest.raises(AssertionError, match="off by"):
         check(hard())
 
@@ -129,6 +129,6 @@ def easiest(entropy: Tensor, count: int) -> Tensor:
 
 @BACKBONES
 def test_a_wrong_choice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toyqs.training.hard_positions.hardest", easiest)
+    monkeypatch.setattr("toyqs.training.hard_positions.highest_entropy", easiest)
     with pytest.raises(AssertionError, match="off by"):
         check(hard())

@@ -17,22 +17,22 @@ from toyqs.model import latent_heads
 from toyqs.model.latent_heads import gaussian_symbols, normals
 from toyqs.model.thoughts import Symbols
 from toyqs.objectives import advantages, losses
-from toyqs.objectives.objective import Thinking
+from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.pathwise import Pathwise
-from toyqs.objectives.registry import family
+from toyqs.objectives.registry import registry
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 NONE, LEAVE_ONE_OUT, PATH = Reinforce(baseline="none"), Reinforce(), Pathwise()
 BETA = 0.4
-FAMILY = family()
+FAMILY = registry()
 NEAR = 1e-8
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)
 STARTS = pytest.mark.parametrize("start", tiny.STARTS)
 SMALL = {"reasoner_hidden_dim": 2, "base_lm_hidden_dim": 2}  # a drawn state has as many numbers as its width
 
 
-def expected(settings: RunConfig, objective: Thinking | Pathwise, *names: str) -> tiny.Gradients:
+def expected(settings: RunConfig, objective: ThoughtObjective | Pathwise, *names: str) -> tiny.Gradients:
     """E[∇ of some parts]; all that train by default."""
     every = latents.enumerate_nodes(settings)
     parts = objective(every.trace, every.batch).parts
@@ -40,7 +40,7 @@ def expected(settings: RunConfig, objective: Thinking | Pathwise, *names: str) -
     return every.expected(sum(parts[name] for name in chosen))
 
 
-def check(settings: RunConfig, objective: Thinking | Pathwise) -> None:
+def check(settings: RunConfig, objective: ThoughtObjective | Pathwise) -> None:
     """E[∇ loss] = −∇ ∫ π(h) log q(y | h) dh, for all parameters."""
     truth = latents.Integral(settings)
     wanted = truth.gradient(-truth.log_q)

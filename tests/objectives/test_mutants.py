@@ -14,7 +14,7 @@ from tests.objectives.test_advantages import check_leave_one_out
 from toyqs.model import latent_reasoner, thoughts
 from toyqs.model.core import END, FIRST_SYMBOL, Core, marker
 from toyqs.model.interpreter import Onward
-from toyqs.model.layers import pick_rows
+from toyqs.model.layers import gather_rows
 from toyqs.objectives import advantages as baselines
 from toyqs.objectives import losses, objective, reinforce, rewards
 from toyqs.objectives.reinforce import Reinforce
@@ -87,10 +87,10 @@ def test_a_detached_onward_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Onward.forward
 
     def cut(self: Onward, given: Thoughts) -> Tensor:
-        consume = self.reasoner.consume
+        step_symbols = self.reasoner.step_symbols
         reasoner = SimpleNamespace(
             thought_rows=self.reasoner.thought_rows,
-            consume=lambda symbols, rows, state: consume(symbols, rows.detach(), state),
+            step_symbols=lambda symbols, rows, state: step_symbols(symbols, rows.detach(), state),
         )
         return right(SimpleNamespace(core=self.core, reasoner=reasoner, last_token=None), given)
 
@@ -110,7 +110,7 @@ def test_an_onward_interpreter_that_skips_the_last_symbol(monkeypatch: pytest.Mo
 @BACKBONES
 def test_an_interpreter_that_hears_the_last_symbol_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     def stuttering(self: Onward, given: Thoughts) -> Tensor:
-        last = pick_rows(self.reasoner.thought_rows(), given.symbols[..., -1] + FIRST_SYMBOL)
+        last = gather_rows(self.reasoner.thought_rows(), given.symbols[..., -1] + FIRST_SYMBOL)
         _, state = self.reasoner.backbone.step(last, given.branches)
         _, state = self.reasoner.backbone.step(last, state)
         return self.core.backbone.step(marker(self.core.thought_rows(), END), state)[0]
@@ -134,7 +134,7 @@ def test_thinking_that_forgets_to_advance_its_state(monkeypatch: pytest.MonkeyPa
             SimpleNamespace(
                 thought_rows=core.thought_rows,
                 backbone=SimpleNamespace(step=stuck),
-                consume=lambda symbols, rows, state: stuck(core.hear(symbols, rows), state),
+                step_symbols=lambda symbols, rows, state: stuck(core.embed_symbols(symbols, rows), state),
             ),
             *args,
             **kwargs,

@@ -12,13 +12,13 @@ from torch import Tensor
 from tests import backbones, latents, reference, tiny
 from tests.run_folders import written
 from toyqs.config import run_config as config_module
-from toyqs.config.builders.reference_model import build_kept
+from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.training.reference_model import Kept
+from toyqs.training.reference_model import ReferenceModel
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
@@ -42,12 +42,12 @@ def moved(model: LatentReasoner, seed: int = 6) -> None:
         p.data = p.data + 0.3 * torch.randn(p.shape[1:], generator=generator, dtype=p.dtype)
 
 
-def beside(kept: Kept, every: tiny.Enumeration, num_ahead: int = 1) -> Trace:
+def beside(kept: ReferenceModel, every: tiny.Enumeration, num_ahead: int = 1) -> Trace:
     """The enumeration's trace with what a kept model says of the same sequences."""
     copies = tiny.repeated(tiny.one_position(num_ahead), len(every.probability))
     if isinstance(every.built, backbones.Folded):
         backbones.folded(kept.model, len(every.probability))
-    return kept.beside(every.trace, copies.inputs, thinking_positions(copies))
+    return kept.annotate(every.trace, copies.inputs, thinking_positions(copies))
 
 
 @PATTERNS
@@ -57,9 +57,9 @@ def test_log_ratio_is_the_likelihood_under_a_group_baseline(groups: str, kind: s
     run = plain[0] if kind == "checkpoint" else None
     settings = tiny.config(weight_groups=groups, reward="log_ratio", reference=kind, reference_run=run)
     every = tiny.enumerate_tuples(settings, 2)
-    kept = build_kept(settings, every.built)
+    kept = build_reference_model(settings, every.built)
     moved(kept.model)
-    kept.follow(every.built)
+    kept.update_average(every.built)
     trace = beside(kept, every)
     found, likelihood = (Reinforce(reward=r)(trace, every.batch) for r in ("log_ratio", "likelihood"))
     total = [every.expected(loss.parts["policy"] + loss.parts["nll"]) for loss in (found, likelihood)]
@@ -72,7 +72,7 @@ def test_log_ratio_is_the_likelihood_under_a_group_baseline(groups: str, kind: s
 def test_an_average_that_has_not_moved_says_what_the_model_says_without_a_thought(mixing: str) -> None:
     settings = tiny.config(mixing=mixing, reward="log_ratio", reference="ema", baseline="null_thought")
     every = tiny.enumerate_tuples(settings, 1)
-    found = beside(build_kept(settings, every.built), every).reference_log_probs
+    found = beside(build_reference_model(settings, every.built), every).reference_log_probs
     torch.testing.assert_close(found, every.trace.base_logits.log_softmax(-1), rtol=0, atol=1e-12)
     assert not found.requires_grad
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_is_the_language_model_that_was_trained(num_ahead: int, pla
     thinker, batch, noise = tiny.sampled(settings, copies=seeds)
     positions = thinking_positions(batch)
     trace = thinker(batch.inputs, positions, noise)
-    trace = build_kept(settings, thinker).beside(trace, batch.inputs, positions)
+    trace = build_reference_model(settings, thinker).annotate(trace, batch.inputs, positions)
     there = focus(batch, positions, num_ahead)
     reward = rewards.kl_forward(torch.zeros(0), trace, there)
     for s in range(seeds):
@@ -122,21 +122,21 @@ def test_a_plain_model_learns_from_a_checkpoint_too(plain: Any) -> None:
     )
     other, batch, noise = tiny.sampled(settings, copies=1)
     positions = thinking_positions(batch)
-    kept = build_kept(settings, other)
-    trace = kept.beside(other(batch.inputs, positions, noise), batch.inputs, positions)
+    kept = build_reference_model(settings, other)
+    trace = kept.annotate(other(batch.inputs, positions, noise), batch.inputs, positions)
     taught = model(batch.inputs, positions, noise).logits.squeeze(3).log_softmax(-1)
     torch.testing.assert_close(trace.reference_log_probs, taught, rtol=0, atol=1e-12)
     assert "nll" in nll(trace, focus(batch, positions)).parts
 
 
-def charged(every: tiny.Enumeration, settings: RunConfig) -> tuple[Kept, Trace]:
+def charged(every: tiny.Enumeration, settings: RunConfig) -> tuple[ReferenceModel, Trace]:
     """A kept model that has gone another way, and the trace with the penalty."""
-    kept = build_kept(settings, every.built)
+    kept = build_reference_model(settings, every.built)
     moved(kept.model)
     return kept, beside(kept, every)
 
 
-def soft_gradient(settings: RunConfig, kept: Kept) -> tiny.Gradients:
+def soft_gradient(settings: RunConfig, kept: ReferenceModel) -> tiny.Gradients:
     """∇ −Σ_h π(h) (log q(y | h) − β log π(h) / π̄(h)), both policies by the plain reference."""
     truth, other = tiny.exact(settings), tiny.exact_of(kept.model, settings)
     nearer = truth.log_prob.sum(-1) - other.log_prob.sum(-1).detach()
@@ -163,34 +163,34 @@ def test_reward_less_divergence_of_the_thoughts(groups: str, start: str) -> None
         tiny.close(every.expected(parts["policy"] + parts["nll"]), soft_gradient(settings, kept))
 
 
-def without_the_reference(self: Kept, trace: Trace, *args: Any) -> Trace:
+def without_the_reference(self: ReferenceModel, trace: Trace, *args: Any) -> Trace:
     """An entropy bonus in the divergence's place."""
     return trace._replace(penalty=self.thought_kl_beta * trace.log_prob.detach().sum(-1))
 
 
-def of_another_thought(self: Kept, trace: Trace, *args: Any) -> Trace:
+def of_another_thought(self: ReferenceModel, trace: Trace, *args: Any) -> Trace:
     """The kept model scores the next thought of the position."""
     right = RIGHT(self, trace._replace(penalty=None), *args).penalty
     own = self.thought_kl_beta * trace.log_prob.detach().sum(-1)
     return trace._replace(penalty=own + (right - own).roll(1, -1))
 
 
-def of_the_first_symbol(self: Kept, trace: Trace, *args: Any) -> Trace:
+def of_the_first_symbol(self: ReferenceModel, trace: Trace, *args: Any) -> Trace:
     cut = trace._replace(log_prob=trace.log_prob[..., :1], symbols=trace.symbols[..., :1])
     return trace._replace(penalty=RIGHT(self, cut, *args).penalty)
 
 
-def of_the_wrong_sign(self: Kept, trace: Trace, *args: Any) -> Trace:
+def of_the_wrong_sign(self: ReferenceModel, trace: Trace, *args: Any) -> Trace:
     return trace._replace(penalty=-RIGHT(self, trace, *args).penalty)
 
 
-RIGHT = Kept.beside
+RIGHT = ReferenceModel.annotate
 MUTANTS = [without_the_reference, of_another_thought, of_the_first_symbol, of_the_wrong_sign]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_wrong_divergence_is_caught(mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Kept, "beside", mutant)
+    monkeypatch.setattr(ReferenceModel, "annotate", mutant)
     for groups in ("AAAA", "ABCD"):
         settings = stays_near(groups)
         every = tiny.enumerate_tuples(settings, 2)
@@ -215,13 +215,13 @@ def test_the_penalty_is_added_to_what_is_there() -> None:
 def test_no_divergence_from_the_model_itself(kind: str, which: str) -> None:
     settings = latents.config(kind, thought_kl_beta=BETA, reference=which, trice_samples=2)
     model, batch, noise = tiny.sampled(settings, copies=2)
-    kept, positions = build_kept(settings, model), thinking_positions(batch)
+    kept, positions = build_reference_model(settings, model), thinking_positions(batch)
     trace = model(batch.inputs, positions, noise)
-    at_first = kept.beside(trace, batch.inputs, positions).penalty
+    at_first = kept.annotate(trace, batch.inputs, positions).penalty
     torch.testing.assert_close(at_first, torch.zeros_like(at_first), rtol=0, atol=1e-12)
     moved(model)
     trace = model(batch.inputs, positions, noise)
-    later = kept.beside(trace, batch.inputs, positions).penalty
+    later = kept.annotate(trace, batch.inputs, positions).penalty
     assert float(later.abs().min()) > 0
     scored = kept.model(batch.inputs, positions, noise, trace.symbols)
     wanted = BETA * (trace.log_prob - scored.log_prob).sum(-1)
@@ -237,7 +237,7 @@ def test_a_checkpoint_that_thinks_scores_thoughts(tmp_path: Path, monkeypatch: p
     run = written(tmp_path / "run", past, other)
     settings = tiny.config(thought_kl_beta=BETA, reference="checkpoint", reference_run=run)
     every = tiny.enumerate_tuples(settings, 1)
-    trace = beside(build_kept(settings, every.built), every)
+    trace = beside(build_reference_model(settings, every.built), every)
     ours, theirs = tiny.exact(settings), tiny.exact_of(other, past)
     wanted = BETA * (ours.log_prob - theirs.log_prob).sum(-1)
     at = trace.penalty[:, tiny.AT[0], tiny.AT[1], 0]

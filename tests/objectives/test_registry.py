@@ -11,14 +11,14 @@ from torch import Tensor
 from tests import tiny
 from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected, log_q_of, of_tuples
 from toyqs.objectives.logz import log_z_of_others, logz
-from toyqs.objectives.objective import Thinking
+from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
-from toyqs.objectives.registry import family
+from toyqs.objectives.registry import registry
 from toyqs.objectives.reinforce import OF_PREDICTIONS, ClippedReinforce, Reinforce
 from toyqs.objectives.tempered import Tempered
 
 BETA = 0.4
-FAMILY = family()
+FAMILY = registry()
 
 
 def soft_loss(truth: tiny.Exact) -> Tensor:
@@ -173,7 +173,7 @@ def test_equal_rewards_give_no_advantage_and_no_nan() -> None:
         (FAMILY["logz_learned"](), "value"),
     ],
 )
-def test_what_a_trace_lacks_is_named(objective: Thinking, lacking: str) -> None:
+def test_what_a_trace_lacks_is_named(objective: ThoughtObjective, lacking: str) -> None:
     every = tiny.enumerate_tuples(tiny.config(), 1)
     with pytest.raises(ValueError, match=lacking):
         objective(every.trace, every.batch)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tests import tiny
 from tests.reference import Weights
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives import reward_model
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.training.batches import prepared
+from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
@@ -171,12 +171,12 @@ def on_all(batch: Batch) -> tuple[Batch, Batch]:
     return batch, HALVES(batch)[1]
 
 
-HALVES = reward_model.halves
+HALVES = reward_model.split_to_fit_and_pay
 
 
 @pytest.mark.parametrize("mutant", [swapped, on_the_policys_own, on_all])
 def test_a_reward_fitted_where_it_pays_is_caught(monkeypatch: pytest.MonkeyPatch, mutant: Any) -> None:
-    monkeypatch.setattr(reward_model, "halves", mutant)
+    monkeypatch.setattr(reward_model, "split_to_fit_and_pay", mutant)
     with pytest.raises(AssertionError, match="reward_model depends on the other half"):
         check_halves(tiny.config(learned_reward=True))
 
@@ -184,7 +184,7 @@ def test_a_reward_fitted_where_it_pays_is_caught(monkeypatch: pytest.MonkeyPatch
 def test_a_half_is_a_mean_over_its_own_positions() -> None:
     """By the weights of the batch; the predictor learns from all; an odd sequence pays."""
     batch = tiny.batch(5)
-    fitting, paying = reward_model.halves(batch)
+    fitting, paying = reward_model.split_to_fit_and_pay(batch)
     assert torch.equal(fitting.weights[:, :2], batch.weights[:, :2]) and not fitting.weights[:, 2:].any()
     assert torch.equal(paying.weights[:, 2:], batch.weights[:, 2:]) and not paying.weights[:, :2].any()
     settings = tiny.config(learned_reward=True, baseline="none")
@@ -206,7 +206,7 @@ def test_a_half_is_a_mean_over_its_own_positions() -> None:
     torch.testing.assert_close(loss.reward, mean.detach(), rtol=0, atol=1e-12)
     assert torch.equal(loss.parts["nll"], whole.parts["nll"])
     with pytest.raises(ValueError, match="at least 2 sequences"):
-        reward_model.halves(tiny.batch(1))
+        reward_model.split_to_fit_and_pay(tiny.batch(1))
 
 
 def test_parts_of_a_batch_are_halved_each() -> None:
@@ -218,8 +218,8 @@ def test_parts_of_a_batch_are_halved_each() -> None:
         targets = batch.targets.clone()
         if changed is not None:
             targets[:, changed] = (targets[:, changed] + 1) % tiny.SYMBOLS
-        numbers = build_settings(settings)
-        drawn = prepared(batch._replace(targets=targets), noise)
+        numbers = build_training_params(settings)
+        drawn = prepare(batch._replace(targets=targets), noise)
         only = dict.fromkeys(("policy", "nll", "entropy"), 0.0) | {"reward_model": 1.0}
         seen = accumulate(model, build_objective(settings), drawn, only, numbers, torch.zeros(1).double())
         assert seen["reward_fit"].shape == (1,)
@@ -239,12 +239,12 @@ def test_the_agreement_is_a_correlation_among_the_thoughts_of_a_position() -> No
         (of_position - earned, -1.0),
         (of_position, 0.0),
     ):
-        got = reward_model.agreement(expected.expand_as(earned), earned, weights)
+        got = reward_model.correlation(expected.expand_as(earned), earned, weights)
         torch.testing.assert_close(got, torch.full((2,), wanted).double(), rtol=0, atol=1e-6)
     none = torch.zeros_like(weights)
     none[:, 0] = 1.0
     other = tiny.noise((2, 3, 2, 4), seed=3)
-    got = reward_model.agreement(other, earned, none)
+    got = reward_model.correlation(other, earned, none)
     centred = [(x - x.mean(-1, keepdim=True))[:, 0].flatten(1) for x in (other, earned)]
     wanted = torch.cosine_similarity(*centred, dim=1)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)

@@ -27,7 +27,7 @@ def test_a_law_of_targets_fitted_on_differences_is_the_datas() -> None:
             expected = (LOG_Q @ logits.softmax(-1)[x])[pairs]
             for y in range(2):
                 probability = DATA[x, y] * POLICY[x][pairs].prod(-1)
-                fault = reward_model.fault(
+                fault = reward_model.squared_error(
                     expected[:, None, None], LOG_Q[pairs, y][:, None, None], apart=True
                 )
                 total = total + (probability * fault.flatten()).sum()

@@ -15,9 +15,9 @@ from tests.objectives.tables import log_q_of
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.logz import LogZ, log_z_of_others, logz
 from toyqs.objectives.maxent import VarGrad, vargrad
-from toyqs.objectives.objective import Thinking
+from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.ranking import Listwise, WeightedMLE, listwise, plackett_luce, weighted_mle
-from toyqs.objectives.registry import family
+from toyqs.objectives.registry import registry
 from toyqs.objectives.reinforce import ClippedReinforce
 from toyqs.types import focus, thinking_positions
 
@@ -66,7 +66,7 @@ def tuples(count: int) -> Tensor:
     return torch.cartesian_prod(*[torch.arange(9)] * count).view(-1, count)
 
 
-def expected(every: tiny.Enumeration, objective: Thinking) -> tiny.Gradients:
+def expected(every: tiny.Enumeration, objective: ThoughtObjective) -> tiny.Gradients:
     """E[∇ policy] over the tuples as drawn."""
     return every.expected(objective(every.trace, every.batch).parts["policy"])
 
@@ -141,7 +141,7 @@ def test_every_method_meets_rewards_policy_and_density(method: str, sampler: str
     each = PLAIN[method](truth.log_q.detach()[index][:, None, None], log_pi, density).flatten()
     wanted = truth.gradient((known.exp()[index].prod(-1) * each).sum())
     more = {} if method == "plackett_luce" else {"temperature": BETA}
-    tiny.close(expected(every, family()[method](**more)), wanted)
+    tiny.close(expected(every, registry()[method](**more)), wanted)
 
 
 @SAMPLERS
@@ -172,7 +172,7 @@ def size(gradients: tiny.Gradients) -> float:
 @PATTERNS
 @pytest.mark.parametrize("kind", [VarGrad, Listwise])
 @BACKBONES
-def test_the_optimum_is_the_best_policy_whatever_law_draws(kind: type[Thinking], groups: str) -> None:
+def test_the_optimum_is_the_best_policy_whatever_law_draws(kind: type[ThoughtObjective], groups: str) -> None:
     every, *_ = drawn_by(config("uniform", groups), 2)
     objective = kind(temperature=BETA)
     best = at_the_optimum(every)

@@ -11,29 +11,29 @@ from torch import Tensor
 
 from tests import latents, tiny
 from tests.objectives.test_samplers import BACKBONES, SAMPLERS, config
-from toyqs.config.builders.training import build_settings
+from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import normals
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.losses import position_mean
 from toyqs.objectives.objective import Loss
 from toyqs.training import loop
-from toyqs.training.batches import prepared
-from toyqs.training.loop import accumulate, with_thoughts
+from toyqs.training.batches import prepare
+from toyqs.training.loop import accumulate, sample_thoughts
 from toyqs.types import Batch, Trace, thinking_positions
 
 
-def in_the_loop(settings: RunConfig, copies: int = 2) -> tuple[LatentReasoner, loop.Drawn, Trace]:
+def in_the_loop(settings: RunConfig, copies: int = 2) -> tuple[LatentReasoner, loop.TrainingBatch, Trace]:
     """A model, a batch with the thoughts drawn for it, and the trace that a training step makes of it."""
     model, batch, noise = tiny.sampled(settings, copies=copies)
-    drawn = with_thoughts(model, prepared(batch, noise))
+    drawn = sample_thoughts(model, prepare(batch, noise))
     seen: list[Trace] = []
 
     def watching(trace: Trace, counted: Batch) -> Loss:
         seen.append(trace)
         return Loss({"nll": position_mean(trace.logits.mean((3, 4, 5)), counted.weights)})
 
-    numbers = build_settings(settings)
+    numbers = build_training_params(settings)
     assert numbers.inner_steps == 1
     accumulate(model, watching, drawn, {"nll": 1.0}, numbers, torch.zeros(copies).double())
     return model, drawn, seen[0]
@@ -89,7 +89,7 @@ def test_symbols_are_drawn_as_often_as_the_law_says(sampler: str) -> None:
     settings, count = config(sampler, max_reasoning_len=1, trice_samples=1000), 1000
     model, batch, noise = tiny.sampled(settings, copies=1)
     noise[..., 0] = (torch.arange(count) + 0.5) / count
-    drawn = with_thoughts(model, prepared(batch, noise))
+    drawn = sample_thoughts(model, prepare(batch, noise))
     context = model.read(drawn.inputs, drawn.positions)
     for symbol in range(tiny.SYMBOLS):
         forced = torch.full_like(drawn.forced[..., :1, :], symbol)
@@ -104,7 +104,7 @@ def test_continuous_symbols_of_the_sampler() -> None:
     for name in ("policy", "tempered", "prior"):
         settings = latents.config("gaussian", "vargrad", sampler=name, trice_samples=3, latent_dim=2)
         model, batch, noise = tiny.sampled(settings)
-        drawn = with_thoughts(model, prepared(batch, noise))
+        drawn = sample_thoughts(model, prepare(batch, noise))
         noise_of[name] = drawn.forced, drawn.sampler_log_prob, normals(noise)
     policy, flatter, prior = noise_of["policy"], noise_of["tempered"], noise_of["prior"]
     # σ ε is the difference of a symbol from its mean.

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from toyqs.sweep.locks import claim, owner_of
+from toyqs.sweep.locks import acquire, owner_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def hold(folder):
     """Another process that claims a run and keeps it."""
     code = (
-        "import sys, time; from pathlib import Path; from toyqs.sweep.locks import claim;"
-        "held = claim(Path(sys.argv[1])); print(held is not None, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from toyqs.sweep.locks import acquire;"
+        "held = acquire(Path(sys.argv[1])); print(held is not None, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(folder)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -28,11 +28,11 @@ def hold(folder):
 
 
 def test_a_claim_is_released_at_the_end_of_its_block(tmp_path):
-    with claim(tmp_path / "run") as held:
+    with acquire(tmp_path / "run") as held:
         assert held is not None
         assert f"process {os.getpid()} on " in owner_of(tmp_path / "run")
     assert not (tmp_path / "run" / "owner.json").exists()
-    again = claim(tmp_path / "run")
+    again = acquire(tmp_path / "run")
     assert again is not None
     again.__exit__()
 
@@ -40,13 +40,13 @@ def test_a_claim_is_released_at_the_end_of_its_block(tmp_path):
 def test_another_process_is_kept_out_and_a_killed_owner_leaves_no_lock(tmp_path):
     other = hold(tmp_path / "run")
     try:
-        assert claim(tmp_path / "run") is None
+        assert acquire(tmp_path / "run") is None
         assert f"process {other.pid} on " in owner_of(tmp_path / "run")
-        assert claim(tmp_path / "another") is not None
+        assert acquire(tmp_path / "another") is not None
         other.send_signal(signal.SIGKILL)
         other.wait()
         begun = time.monotonic()
-        recovered = claim(tmp_path / "run")
+        recovered = acquire(tmp_path / "run")
         assert recovered is not None and time.monotonic() - begun < 1
         assert f"process {os.getpid()} on " in owner_of(tmp_path / "run")
         recovered.__exit__()

@@ -8,7 +8,7 @@ from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.sweep import plan
-from toyqs.sweep.plan import differences, plan_cell, stacks_of, words
+from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
 from toyqs.training.flops import Cost
 
 CHEAP = Cost(1, 100, 1.0, 1.0)
@@ -53,7 +53,7 @@ def test_differences_name_what_differs():
     assert differences(cells[:1]) == [{}]
     seeds = [plan_cell(config(seed=seed), cost) for seed in (1, [2, 3])]
     assert differences(seeds) == [{"seed": [1]}, {"seed": [2, 3]}]
-    assert words({"a": 1, "b": 0.5}) == "a=1 b=0.5"
+    assert label({"a": 1, "b": 0.5}) == "a=1 b=0.5"
 
 
 def test_what_cells_share_is_done_once_and_the_longest_first():
@@ -92,7 +92,7 @@ def test_stacks_are_no_larger_than_the_table_says(monkeypatch):
 def test_costs_are_counted_once_for_equal_settings(monkeypatch):
     counted = []
     monkeypatch.setattr(plan, "count_cost", lambda config: counted.append(config) or CHEAP)
-    cost = plan.counted_once()
+    cost = plan.cached_cost()
     assert cost(config()) == cost(config(max_steps=20)) == CHEAP
     cost(config(policy_loss_beta=-0.1))
     cost(config(base_lm_hidden_dim=3))

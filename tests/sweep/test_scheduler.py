@@ -20,10 +20,10 @@ from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
 from toyqs.sweep import scheduler
 from toyqs.sweep import worker as attempt
-from toyqs.sweep.locks import claim
+from toyqs.sweep.locks import acquire
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
-from toyqs.sweep.worker import Outcome
+from toyqs.sweep.worker import StackOutcome
 from toyqs.training.flops import Cost
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -46,20 +46,20 @@ def silent(work: float, loss: float | None) -> None:
 
 def test_runs_that_are_complete_or_in_other_hands_are_left_alone(tmp_path):
     one = stack(tmp_path, [0, 1, 2])
-    assert attempt.attempt(one._replace(seeds=[0]), silent) == Outcome([0], [], [])
+    assert attempt.train_stack(one._replace(seeds=[0]), silent) == StackOutcome([0], [], [])
     before = (folder_of(one, 0) / "summary.json").stat().st_mtime_ns
-    with claim(folder_of(one, 1)):
-        assert attempt.attempt(one, silent) == Outcome([2], [0], [1])
+    with acquire(folder_of(one, 1)):
+        assert attempt.train_stack(one, silent) == StackOutcome([2], [0], [1])
     assert (folder_of(one, 0) / "summary.json").stat().st_mtime_ns == before
     assert not is_complete(tmp_path, run_key(one.config, 1))
     forced = one._replace(config=replace(one.config, force=True))
-    assert attempt.attempt(forced, silent) == Outcome([0, 1, 2], [], [])
+    assert attempt.train_stack(forced, silent) == StackOutcome([0, 1, 2], [], [])
 
 
 def test_a_run_is_settled_when_its_worker_has_left_nothing_to_tidy_up(tmp_path, monkeypatch):
     one = stack(tmp_path, [0])
-    attempt.attempt(one, silent)
-    key, log = run_key(one.config, 0), attempt.log_of(one)
+    attempt.train_stack(one, silent)
+    key, log = run_key(one.config, 0), attempt.log_path(one)
     assert attempt.is_settled(tmp_path, key)
     log.touch()
     assert not attempt.is_settled(tmp_path, key)
@@ -88,13 +88,13 @@ def test_what_ends_a_stack_is_told_in_a_line_and_its_claims_are_given_up(
 
     monkeypatch.setattr(attempt, "run_stack", fail)
     one = stack(tmp_path, [0, 1])
-    outcome = attempt.attempt(one, silent)
+    outcome = attempt.train_stack(one, silent)
     assert (outcome.done, outcome.complete, outcome.elsewhere) == ([], [], [])
     said = " ".join(str(error).split())
     assert outcome.failure is not None
     assert outcome.failure.startswith(f"{type(error).__name__}: {said} (test_scheduler.py:")
     assert "Traceback" in capsys.readouterr().err
-    assert claim(folder_of(one, 1)) is not None
+    assert acquire(folder_of(one, 1)) is not None
 
 
 def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
@@ -103,15 +103,15 @@ def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
 
     monkeypatch.setattr(attempt, "run_stack", stop)
     with pytest.raises(KeyboardInterrupt):
-        attempt.attempt(stack(tmp_path, [0]), silent)
-    assert claim(folder_of(stack(tmp_path, [0]), 0)) is not None
+        attempt.train_stack(stack(tmp_path, [0]), silent)
+    assert acquire(folder_of(stack(tmp_path, [0]), 0)) is not None
 
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_what_another_command_holds_is_come_back_to(tmp_path, monkeypatch, capsys, isolate):
     monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.5)
     one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
-    held = claim(folder_of(one, 1))
+    held = acquire(folder_of(one, 1))
     progress = Progress([one, other], 0)
     real, released = progress.finish, []
 

@@ -17,7 +17,7 @@ from toyqs.answers.metrics import prompt
 from toyqs.assets.documents import read_documents
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import EM_DASH, RunConfig, marker_symbol
+from toyqs.config.run_config import EM_DASH, RunConfig
 from toyqs.tasks.task import Task
 from toyqs.tasks.token_text import TokenText
 
@@ -83,7 +83,7 @@ def test_a_pretrained_run_s_task_takes_its_tokens(
     assert (
         accepted(**{x: getattr(config, x) for x in ("pretrained", "task", "seq_len", "thought_vocab")}) == []
     )
-    assert resolved(config).task.tokenizer == cut and marker_symbol(resolved(config)) == 4
+    assert resolved(config).task.tokenizer == cut and resolved(config).marker_start == 4
     refused("task=token_text: .*give pretrained=FOLDER", task=task, seq_len=5)
 
 

@@ -33,7 +33,7 @@ from toyqs.sweep import torchrun as follow
 from toyqs.sweep import worker
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
-from toyqs.training.batches import portion, prepared
+from toyqs.training.batches import prepare, rank_slice
 from toyqs.training.flops import Cost
 from toyqs.types import Batch
 
@@ -71,17 +71,17 @@ def together(config: RunConfig, seeds: list[int], errors: Path) -> list[int | No
     """Train with two processes; their exit codes, None where one had to be ended."""
 
     def lead() -> int:
-        outcome = worker.attempt(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
+        outcome = worker.train_stack(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
         if outcome.failure:
             print(f"toyqs: {outcome.failure}", file=sys.stderr)
             return 1
-        distributed.dismiss()  # os._exit skips what is done at a process's end
+        distributed.release_ranks()  # os._exit skips what is done at a process's end
         return 0
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ids = [started(rank, port, errors, work) for rank, work in enumerate((lead, follow.follow))]
+    ids = [started(rank, port, errors, work) for rank, work in enumerate((lead, follow.serve_rank))]
     end, codes = time.monotonic() + SECONDS, dict.fromkeys(ids)
     while None in codes.values() and time.monotonic() < end:
         for process in [x for x in ids if codes[x] is None]:
@@ -210,9 +210,9 @@ def test_a_failing_process_ends_both_with_one_line(
 
 def test_portions_make_up_the_whole() -> None:
     ids = torch.arange(35).view(1, 7, 5)
-    whole = prepared(Batch(ids, ids, ids.float(), ids >= 0), torch.rand(1, 7, 5, 2, 3))
+    whole = prepare(Batch(ids, ids, ids.float(), ids >= 0), torch.rand(1, 7, 5, 2, 3))
     for ranks in (1, 2, 3, 7):
-        parts = [portion(whole, rank, ranks) for rank in range(ranks)]
+        parts = [rank_slice(whole, rank, ranks) for rank in range(ranks)]
         assert torch.equal(torch.cat([part.inputs for part in parts], 1), whole.inputs)
         assert torch.equal(torch.cat([part.noise for part in parts], 1), whole.noise)
         assert torch.equal(torch.cat([part.counted.weights for part in parts], 1), whole.counted.weights)

@@ -10,9 +10,9 @@ import torch
 from tests import tiny
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import count_parameters
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
-from toyqs.training.batches import draws
+from toyqs.training.batches import draw_batches
 from toyqs.training.loop import accumulate
 
 V, T, THINKING = tiny.SYMBOLS, 4, 2
@@ -23,11 +23,11 @@ V, T, THINKING = tiny.SYMBOLS, 4, 2
 def test_flops_of_a_plain_gru(width: int, batch_size: int) -> None:
     """2 n k m for each product (n, k) x (k, m); each one has two more in the backward pass."""
     settings = tiny.config(use_reasoner=False, base_lm_hidden_dim=width, data_loader_batch_size=batch_size)
-    inlet = 2 * V * width * 3 * width
+    project_input = 2 * V * width * 3 * width
     recurrent = 2 * batch_size * width * 3 * width
     head = 2 * batch_size * THINKING * width * V
     # The first state is no parameter: its gradient is not computed.
-    wanted = 3 * inlet + (3 * T - 1) * recurrent + 3 * head
+    wanted = 3 * project_input + (3 * T - 1) * recurrent + 3 * head
     cost = count_cost(settings)
     assert cost.flops_per_step == wanted
     assert cost.flops_per_token == wanted / (batch_size * T)
@@ -90,8 +90,8 @@ def test_counted_parameters_are_those_that_learn(groups: str, start: str, length
         data_loader_batch_size=16,
     )
     model = tiny.model(settings)
-    numbers = build_settings(settings)
-    drawn = next(draws(settings.task, [0], numbers, next(model.parameters())))
+    numbers = build_training_params(settings)
+    drawn = next(draw_batches(settings.task, [0], numbers, next(model.parameters())))
     weights = {name: weight.at(0.0) for name, weight in numbers.weights.items()}
     accumulate(model, build_objective(settings), drawn, weights, numbers, torch.zeros(1).double())
     assert all(p.grad is not None for p in model.parameters())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.test_loop import quick, trained
-from toyqs.objectives.registry import family
+from toyqs.objectives.registry import registry
 from toyqs.training import loop
 from toyqs.training.gradient_snr import measured_at, policy_snr
 from toyqs.training.optimizer import Optimiser
@@ -74,7 +74,7 @@ def test_where_no_policy_is_trained_nothing_is_measured() -> None:
 def meters(name: str, reward: Tensor, log_prob: Tensor) -> dict[str, float]:
     reward, log_prob, shape = reward.double(), log_prob.double(), (1, 1, 1, -1)
     trace = Trace(torch.empty(0), log_prob.view(*shape, 1))
-    found = family()[name](temperature=1.0).meters(reward.view(shape), trace, None)
+    found = registry()[name](temperature=1.0).meters(reward.view(shape), trace, None)
     return {meter: float(value.squeeze()) for meter, value in found.items()}
 
 

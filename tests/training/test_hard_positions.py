@@ -13,16 +13,16 @@ from tests import reference, tiny
 from tests.config.checks.checking import accepted, refused
 from tests.objectives.test_hard import alone
 from tests.training.test_loop import quick, same, trained
-from toyqs.config.builders.training import build_objective, build_settings, thought_sizes
+from toyqs.config.builders.training import build_objective, build_training_params, thought_sizes
 from toyqs.config.controls import unmatched_controls
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.tasks.hidden_markov import HiddenMarkov
-from toyqs.training.batches import draws
+from toyqs.training.batches import draw_batches
 from toyqs.training.evaluation import evaluate
-from toyqs.training.hard_positions import choose, entropy_of, hardest
+from toyqs.training.hard_positions import entropy_of, highest_entropy, select_positions
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch
 
@@ -55,9 +55,9 @@ def test_the_highest_entropies_are_chosen_in_order_and_of_equal_ones_the_earlies
     entropy = torch.tensor(
         [[[0.1, 0.9, 0.3, 0.9, 0.5], [0.2, 0.2, 0.2, 0.2, 0.2], [5.0, 4.0, 3.0, 2.0, 1.0]]]
     )
-    assert hardest(entropy, 2).tolist() == [[[1, 3], [0, 1], [0, 1]]]
-    assert hardest(entropy, 1).tolist() == [[[1], [0], [0]]]
-    assert hardest(entropy, 5).tolist() == [[[0, 1, 2, 3, 4]] * 3]
+    assert highest_entropy(entropy, 2).tolist() == [[[1, 3], [0, 1], [0, 1]]]
+    assert highest_entropy(entropy, 1).tolist() == [[[1], [0], [0]]]
+    assert highest_entropy(entropy, 5).tolist() == [[[0, 1, 2, 3, 4]] * 3]
 
 
 def test_entropy() -> None:
@@ -72,7 +72,7 @@ def chain(settings: RunConfig, size: int = 4) -> tuple[LatentReasoner, Batch]:
 
 
 def everywhere(settings: RunConfig, model: LatentReasoner, batch: Batch) -> Any:
-    return choose(model, model.read(batch.inputs, None), batch, 2)
+    return select_positions(model, model.read(batch.inputs, None), batch, 2)
 
 
 def test_the_choice_sees_no_target_and_each_entropy_only_what_came_before() -> None:
@@ -93,10 +93,10 @@ def test_the_choice_sees_no_target_and_each_entropy_only_what_came_before() -> N
 
 
 def gradient(settings: RunConfig, parts: int = 1) -> tuple[tiny.Gradients, dict[str, Tensor]]:
-    numbers = build_settings(settings)
+    numbers = build_training_params(settings)
     numbers = type(numbers)(**{**numbers.__dict__, "grad_acc": parts})
     model = tiny.model(settings, 2)
-    drawn = next(draws(settings.task, [0, 1], numbers, next(model.parameters())))
+    drawn = next(draw_batches(settings.task, [0, 1], numbers, next(model.parameters())))
     weights = {name: weight.at(0.0) for name, weight in numbers.weights.items()}
     running = torch.full((2,), -0.5).double()
     values = accumulate(model, build_objective(settings), drawn, weights, numbers, running)
@@ -134,7 +134,7 @@ def test_a_seed_alone_and_in_company_is_the_same_run(kind: str) -> None:
 
 def test_noise_is_drawn_for_the_thinking_positions_alone() -> None:
     settings = quick(task=CHAIN, **HARD)
-    drawn = next(draws(CHAIN, [0], build_settings(settings), torch.zeros(1)))
+    drawn = next(draw_batches(CHAIN, [0], build_training_params(settings), torch.zeros(1)))
     assert drawn.noise.shape == (1, 9, 2, 3, 2) and drawn.counted.inputs.shape == (1, 9, 8)
 
 

@@ -17,11 +17,11 @@ from tests.config.checks.checking import accepted, refused
 from tests.training.test_loop import quick, same, trained
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.stack import run_stack
-from toyqs.training.batches import draws, shortened
+from toyqs.training.batches import draw_batches, truncate_thoughts
 from toyqs.training.loop import accumulate, train
 
 UP, DOWN = {"length_schedule": "short_to_long"}, {"length_schedule": "long_to_short"}
@@ -29,7 +29,7 @@ KINDS = ("token", "gaussian", "state", "gumbel", "deterministic")
 
 
 def lengths(**changes: Any) -> list[int]:
-    numbers = build_settings(quick(**changes))
+    numbers = build_training_params(quick(**changes))
     return [numbers.length_at(step) for step in range(numbers.steps)]
 
 
@@ -57,15 +57,15 @@ def test_a_shortened_step_is_the_step_of_a_model_with_short_thoughts(start: str,
     """Of the same parameters, on the first symbols' noise: gradients and values, bit for bit."""
     path = {} if kind in ("token", "gaussian") else {"objective": "pathwise"}
     settings = tiny.config(thoughts=kind, interpreter_start=start, max_reasoning_len=3, **path)
-    numbers = build_settings(settings)
+    numbers = build_training_params(settings)
     model = tiny.model(settings)
-    drawn = next(draws(settings.task, [0], numbers, next(model.parameters())))
+    drawn = next(draw_batches(settings.task, [0], numbers, next(model.parameters())))
     short = build_model(replace(settings, max_reasoning_len=2), [0])
     short.load_state_dict(model.state_dict())
     weights = {name: weight.at(0.0) for name, weight in numbers.weights.items()}
     found = []
     for built, part in (
-        (model, shortened(drawn, 2)),
+        (model, truncate_thoughts(drawn, 2)),
         (short, drawn._replace(noise=drawn.noise[:, :, :, :, :2].clone())),
     ):
         values = accumulate(built, build_objective(settings), part, weights, numbers, torch.zeros(1).double())
@@ -79,21 +79,23 @@ def test_a_shortened_step_is_the_step_of_a_model_with_short_thoughts(start: str,
 
 def test_noise_of_the_whole_length_is_drawn_whatever_the_step_uses() -> None:
     """So a stage meets the same batches and noise as a run without a schedule."""
-    both = [draws(s.task, [3], build_settings(s), torch.zeros(1)) for s in (quick(), quick(**DOWN))]
+    both = [
+        draw_batches(s.task, [3], build_training_params(s), torch.zeros(1)) for s in (quick(), quick(**DOWN))
+    ]
     for mine, theirs in itertools.islice(zip(*both, strict=True), 40):
         assert torch.equal(mine.noise, theirs.noise) and torch.equal(mine.inputs, theirs.inputs)
 
 
 def test_the_loop_trains_each_stage_at_its_length() -> None:
     settings = quick(**DOWN, max_reasoning_len=3, max_steps=8)
-    numbers = build_settings(settings)
+    numbers = build_training_params(settings)
     model, objective, seen = build_model(settings, [0]), build_objective(settings), []
 
     def watching(trace: Any, batch: Any) -> Any:
         seen.append(trace.log_prob.shape[4])
         return objective(trace, batch)
 
-    data = draws(settings.task, [0], numbers, next(model.parameters()))
+    data = draw_batches(settings.task, [0], numbers, next(model.parameters()))
     train(model, watching, data, numbers, lambda step, values: None)
     assert seen == [3, 3, 2, 2, 1, 1, 1, 1]
 

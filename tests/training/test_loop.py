@@ -10,14 +10,14 @@ from torch import Tensor
 
 from tests import tiny
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.reference_model import build_kept
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.rng import stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.training.batches import CHUNK, draws, stack
+from toyqs.training.batches import CHUNK, draw_batches, stack
 from toyqs.training.loop import train
 from toyqs.types import Batch
 
@@ -45,15 +45,25 @@ def trained(
     settings: RunConfig, seeds: list[int], broken: int | None = None
 ) -> tuple[dict[str, Tensor], Values]:
     """Parameters after training and every step's values; one seed's weights may be broken beforehand."""
-    model, numbers = build_model(settings, seeds), build_settings(settings)
+    model, numbers = build_model(settings, seeds), build_training_params(settings)
     like = next(model.parameters())
     if broken is not None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter[broken] = torch.nan
     values: Values = []
-    data, kept = draws(settings.task, seeds, numbers, like), build_kept(settings, model)
-    train(model, build_objective(settings), data, numbers, lambda step, seen: values.append(dict(seen)), kept)
+    data, reference_model = (
+        draw_batches(settings.task, seeds, numbers, like),
+        build_reference_model(settings, model),
+    )
+    train(
+        model,
+        build_objective(settings),
+        data,
+        numbers,
+        lambda step, seen: values.append(dict(seen)),
+        reference_model,
+    )
     return {name: p.detach().clone() for name, p in model.named_parameters()}, values
 
 
@@ -144,7 +154,7 @@ def test_arms_with_one_seed_see_the_same_batches(task: Any) -> None:
         quick(task=task, max_reasoning_len=0),
     ]
     streams = [
-        draws(task, seeds, build_settings(arm), torch.zeros(1))
+        draw_batches(task, seeds, build_training_params(arm), torch.zeros(1))
         for arm, seeds in zip(arms, ([3], [3], [2, 3], [3]), strict=True)
     ]
     seen = set()
@@ -170,7 +180,7 @@ def test_arms_with_one_seed_start_from_the_same_base_lm() -> None:
 
 def test_noise_is_drawn_anew_each_step_and_for_each_seed() -> None:
     settings = quick()
-    data = draws(settings.task, [0, 1], build_settings(settings), torch.zeros(1))
+    data = draw_batches(settings.task, [0, 1], build_training_params(settings), torch.zeros(1))
     noises = [next(data).noise for _ in range(3)]
     assert noises[0].shape == (2, 9, settings.task.queries, 3, 2)
     assert len({float(noise[s].sum()) for noise in noises for s in range(2)}) == 6
@@ -185,7 +195,7 @@ def test_a_task_is_told_how_far_the_training_is() -> None:
             return super().sample(*args)
 
     settings = quick(task=Watching(), max_steps=80)
-    data = draws(settings.task, [0, 1], build_settings(settings), torch.zeros(1))
+    data = draw_batches(settings.task, [0, 1], build_training_params(settings), torch.zeros(1))
     for _ in range(CHUNK * 4):  # more than are asked for
         next(data)
     size = CHUNK * settings.data_loader_batch_size
@@ -194,8 +204,8 @@ def test_a_task_is_told_how_far_the_training_is() -> None:
 
 def test_the_oracle_comes_along_where_every_batch_has_one() -> None:
     task = HiddenMarkov(states=3, vocab=4, positions=5)
-    settings = build_settings(quick(task=task))
-    batch = next(draws(task, [3, 8], settings, torch.zeros(1, dtype=torch.float64))).counted
+    settings = build_training_params(quick(task=task))
+    batch = next(draw_batches(task, [3, 8], settings, torch.zeros(1, dtype=torch.float64))).counted
     assert batch.oracle is not None and batch.oracle.shape == (2, 9, 5, 4)
     assert torch.equal(batch.oracle, task.oracle(batch.inputs))
     one, two = (task.sample(stream(seed, "x"), 6, 5, "held_out") for seed in (0, 1))

@@ -67,19 +67,19 @@ def test_what_is_kept_of_a_seed_goes_on_alone_and_in_company() -> None:
     assert len(optimiser.faster) == len(faster)
     for step in range(2):
         stepped(optimiser, whole, step)
-    kept = [optimiser.of_seed(index) for index in range(SEEDS)]
+    reference_model = [optimiser.seed_state(index) for index in range(SEEDS)]
     stepped(optimiser, whole, 2)
     for seeds in ([1], [2, 0]):
         model = tiny.model(config, len(seeds))
         again = Optimiser(model, faster)
-        again.restore([kept[seed] for seed in seeds])
+        again.restore([reference_model[seed] for seed in seeds])
         for index, seed in enumerate(seeds):
-            for name, value in kept[seed].items():
-                assert torch.equal(again.of_seed(index)[name], value), name
+            for name, value in reference_model[seed].items():
+                assert torch.equal(again.seed_state(index)[name], value), name
         stepped(again, model, 2)
         for index, seed in enumerate(seeds):
-            for name, value in optimiser.of_seed(seed).items():
-                assert torch.equal(again.of_seed(index)[name], value), name
+            for name, value in optimiser.seed_state(seed).items():
+                assert torch.equal(again.seed_state(index)[name], value), name
 
 
 def test_a_step_never_loads_the_compiler() -> None:

@@ -13,15 +13,15 @@ from tests import tiny
 from tests.training.test_loop import quick
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.reference_model import build_kept
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.evidence.rows import load_rows
 from toyqs.objectives.objective import Loss
 from toyqs.sweep import main
-from toyqs.training.batches import draws
-from toyqs.training.hard_positions import choose
+from toyqs.training.batches import draw_batches
+from toyqs.training.hard_positions import select_positions
 from toyqs.training.loop import accumulate, train
-from toyqs.training.reference_model import Kept
+from toyqs.training.reference_model import ReferenceModel
 from toyqs.types import Batch, Trace
 
 AVERAGE = {"reward": "log_ratio", "reference": "ema", "reference_decay": 0.8}
@@ -31,17 +31,17 @@ AVERAGE = {"reward": "log_ratio", "reference": "ema", "reference_decay": 0.8}
 def test_the_average_is_that_of_all_steps(inner_steps: int) -> None:
     """p̄_n = dⁿ p_0 + (1 − d) Σ_i d^{n−i} p_i, a step of the loop counted once."""
     settings = tiny.config(**AVERAGE, objective="ppo_clip", inner_steps=inner_steps, max_steps=5)
-    model, numbers = tiny.model(settings, 2), build_settings(settings)
-    kept = build_kept(settings, model)
+    model, numbers = tiny.model(settings, 2), build_training_params(settings)
+    reference_model = build_reference_model(settings, model)
     seen: list[list[Tensor]] = [[p.detach().clone() for p in model.parameters()]]
-    data = draws(settings.task, [0, 1], numbers, seen[0][0])
+    data = draw_batches(settings.task, [0, 1], numbers, seen[0][0])
 
     def watch(step: int, values: object) -> None:
         seen.append([p.detach().clone() for p in model.parameters()])
 
-    train(model, build_objective(settings), data, numbers, watch, kept)
+    train(model, build_objective(settings), data, numbers, watch, reference_model)
     decay, steps = 0.8, len(seen) - 1
-    for index, average in enumerate(kept.model.parameters()):
+    for index, average in enumerate(reference_model.model.parameters()):
         wanted = decay**steps * seen[0][index]
         for step in range(1, steps + 1):
             wanted = wanted + (1 - decay) * decay ** (steps - step) * seen[step][index]
@@ -52,12 +52,12 @@ def test_the_average_is_that_of_all_steps(inner_steps: int) -> None:
 
 def test_a_copy_of_the_beginning_stays_there() -> None:
     settings = quick(reward="log_ratio", reference="initial", max_steps=5)
-    model, numbers = build_model(settings, [0, 1]), build_settings(settings)
+    model, numbers = build_model(settings, [0, 1]), build_training_params(settings)
     first = [p.detach().clone() for p in model.parameters()]
-    kept = build_kept(settings, model)
-    data = draws(settings.task, [0, 1], numbers, first[0])
-    train(model, build_objective(settings), data, numbers, lambda step, values: None, kept)
-    for was, there, now in zip(first, kept.model.parameters(), model.parameters(), strict=True):
+    reference_model = build_reference_model(settings, model)
+    data = draw_batches(settings.task, [0, 1], numbers, first[0])
+    train(model, build_objective(settings), data, numbers, lambda step, values: None, reference_model)
+    for was, there, now in zip(first, reference_model.model.parameters(), model.parameters(), strict=True):
         assert torch.equal(was, there) and not torch.equal(was, now)
 
 
@@ -75,12 +75,12 @@ def test_a_copy_of_the_beginning_stays_there() -> None:
 )
 def test_nothing_is_kept_where_nothing_asks(changes: dict[str, object]) -> None:
     settings = quick(**changes)
-    assert build_kept(settings, build_model(settings, [0])) is None
+    assert build_reference_model(settings, build_model(settings, [0])) is None
 
 
 def test_a_kept_model_costs_its_forward_pass() -> None:
-    plain, kept = quick(), quick(reward="log_ratio", reference="ema")
-    without, beside = count_cost(plain), count_cost(kept)
+    plain, reference_model = quick(), quick(reward="log_ratio", reference="ema")
+    without, beside = count_cost(plain), count_cost(reference_model)
     # base_lm and base_reasoner read the tokens once more, and the head predicts once a position.
     task, size = plain.task, plain.data_loader_batch_size
     tokens, widths, vocab = task.length(1), (5, 7), task.vocab_size
@@ -100,20 +100,20 @@ def test_a_plain_run_becomes_the_reference_of_another(
     assert main.main([plain]) == 0
     (key,) = load_rows(tmp_path)["key"]
     folder = str(tmp_path / key)
-    seen, right = [], Kept.beside
+    seen, right = [], ReferenceModel.annotate
 
-    def watching(self: Kept, *args: object) -> object:
+    def watching(self: ReferenceModel, *args: object) -> object:
         seen.append((args[1:], right(self, *args)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(Kept, "beside", watching)
+    monkeypatch.setattr(ReferenceModel, "annotate", watching)
     thinking = quick(reward="kl_forward", reference="checkpoint", reference_run=folder, seed=[7, 8], **shared)
     assert main.main([thinking]) == 0
     (inputs, positions), trace = seen[-1]
     assert inputs.shape[0] == 2
     ended = build_model(replace(plain, seed=5), [5])
-    data = draws(plain.task, [5], build_settings(plain), torch.zeros(1))
-    train(ended, build_objective(plain), data, build_settings(plain), lambda step, values: None)
+    data = draw_batches(plain.task, [5], build_training_params(plain), torch.zeros(1))
+    train(ended, build_objective(plain), data, build_training_params(plain), lambda step, values: None)
     alone = ended.talk(ended.read(inputs[:1], positions[:1]), None).logits.squeeze(3).log_softmax(-1)
     torch.testing.assert_close(trace.reference_log_probs[:1], alone, rtol=0, atol=1e-5)
     rows = load_rows(tmp_path)
@@ -124,20 +124,20 @@ def test_a_plain_run_becomes_the_reference_of_another(
 def test_where_only_some_positions_think_the_average_speaks_there() -> None:
     """At first it says at each chosen position what the model itself would without a thought."""
     settings = quick(**AVERAGE, think_at="hard", hard_quantile=0.5, thought_kl_beta=0.1)
-    model, numbers = build_model(settings, [0, 1]), build_settings(settings)
+    model, numbers = build_model(settings, [0, 1]), build_training_params(settings)
     objective, seen = build_objective(settings), []
 
     def watching(trace: Trace, batch: Batch) -> Loss:
         seen.append((trace, batch))
         return objective(trace, batch)
 
-    drawn = next(draws(settings.task, [0, 1], numbers, next(model.parameters())))
+    drawn = next(draw_batches(settings.task, [0, 1], numbers, next(model.parameters())))
     weights = {"nll": 1.0, "policy": 1.0, "entropy": 0.0}
-    kept = build_kept(settings, model)
-    accumulate(model, watching, drawn, weights, numbers, torch.zeros(2), kept=kept)
+    reference_model = build_reference_model(settings, model)
+    accumulate(model, watching, drawn, weights, numbers, torch.zeros(2), reference_model=reference_model)
     ((trace, batch),) = seen
     context = model.read(drawn.inputs, drawn.positions)
-    chosen = choose(model, context, drawn.counted, batch.inputs.shape[2])
+    chosen = select_positions(model, context, drawn.counted, batch.inputs.shape[2])
     alone = model.talk(chosen.context, None).logits.squeeze(3).log_softmax(-1)
     assert batch.inputs.shape[2] < drawn.counted.inputs.shape[2]
     torch.testing.assert_close(trace.reference_log_probs, alone, rtol=0, atol=1e-5)

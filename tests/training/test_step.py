@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.model.test_gru import torch_gru
 from tests.training.test_loop import Values, trained
-from toyqs.config.builders.training import build_settings
+from toyqs.config.builders.training import build_training_params
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.rng import ThoughtSizes
-from toyqs.training.batches import draws, prepared
+from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.loop import accumulate, train
-from toyqs.training.params import Settings, Weight, learning_rate
+from toyqs.training.params import LossWeight, TrainingParams, learning_rate
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 
@@ -63,7 +63,7 @@ def test_nll_equals_a_plain_gru_language_model() -> None:
 
 
 def test_learning_rates() -> None:
-    plain = Settings(steps=100, batch_size=1, seq_len=1, thoughts=ThoughtSizes(1, 0), lr=2.0)
+    plain = TrainingParams(steps=100, batch_size=1, seq_len=1, thoughts=ThoughtSizes(1, 0), lr=2.0)
     assert [learning_rate(step, plain) for step in (0, 50, 99)] == [2.0, 2.0, 2.0]
     for schedule, end in (("linear", 0.0), ("cosine", 0.1)):
         rates = [learning_rate(step, replace(plain, schedule=schedule)) for step in range(101)]
@@ -77,14 +77,14 @@ def test_learning_rates() -> None:
 
 
 def test_weights_of_the_loss_may_fall() -> None:
-    assert [Weight(0.5).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.5, 0.5]
-    assert [Weight(0.5, linear=True).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
+    assert [LossWeight(0.5).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.5, 0.5]
+    assert [LossWeight(0.5, linear=True).at(x) for x in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
 
 
 def test_a_gates_floor_falls_with_the_training() -> None:
-    numbers = build_settings(tiny.config(mixing="gate", gate_floor=0.8))
+    numbers = build_training_params(tiny.config(mixing="gate", gate_floor=0.8))
     assert [numbers.floor_at(x) for x in (0.0, 0.125, 0.25, 1.0)] == [0.8, 0.4, 0.0, 0.0]
-    assert build_settings(tiny.config(mixing="add", gate_floor=0.8)).floor_at(0.0) == 0.0
+    assert build_training_params(tiny.config(mixing="add", gate_floor=0.8)).floor_at(0.0) == 0.0
 
 
 def test_the_loop_tells_the_model_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,9 @@ def test_parts_are_weighted_and_added() -> None:
     def gradient(**weights: float) -> tiny.Gradients:
         model.zero_grad()
         each = {"nll": 0.0, "policy": 0.0, "entropy": 0.0} | weights
-        accumulate(model, Reinforce(), prepared(batch, noise), each, build_settings(tiny.config()), running)
+        accumulate(
+            model, Reinforce(), prepare(batch, noise), each, build_training_params(tiny.config()), running
+        )
         return {
             n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()
         }
@@ -122,7 +124,7 @@ def test_parts_are_weighted_and_added() -> None:
 
 def test_the_running_reward_is_the_mean_of_earlier_steps() -> None:
     settings = tiny.config(baseline="ema", max_steps=4)
-    model, numbers = tiny.model(settings, 2), build_settings(settings)
+    model, numbers = tiny.model(settings, 2), build_training_params(settings)
     seen: list[Tensor] = []
     objective = Reinforce(baseline="ema")
 
@@ -131,7 +133,7 @@ def test_the_running_reward_is_the_mean_of_earlier_steps() -> None:
         return objective(trace, batch)
 
     values: Values = []
-    data = draws(settings.task, [0, 1], numbers, next(model.parameters()))
+    data = draw_batches(settings.task, [0, 1], numbers, next(model.parameters()))
     train(model, watching, data, numbers, lambda step, v: values.append(dict(v)))
     assert not seen[0].any()
     for step in range(1, 4):

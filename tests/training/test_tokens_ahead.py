@@ -10,11 +10,11 @@ import torch
 
 from tests import tiny
 from tests.objectives.test_ahead import MODES, STARTS, config, everywhere
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.objectives import rewards
 from toyqs.rng import ThoughtSizes
 from toyqs.tasks.hidden_markov import HiddenMarkov
-from toyqs.training.batches import draws, prepared
+from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.evaluation import evaluate
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch, Trace, thinking_positions
@@ -78,10 +78,10 @@ def test_nll_ahead_is_the_mean_over_all_tokens() -> None:
 def test_accumulated_gradients_are_the_whole_batchs(parts: int) -> None:
     settings = config(3, ahead_decay=0.9, teacher_forcing_weight=0.5, ahead="continue")
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
-    drawn, found = prepared(batch, noise, 3), []
+    drawn, found = prepare(batch, noise, 3), []
     for grad_acc in (1, parts):
         model.zero_grad()
-        numbers = replace(build_settings(settings), grad_acc=grad_acc)
+        numbers = replace(build_training_params(settings), grad_acc=grad_acc)
         weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
         accumulate(model, build_objective(settings), drawn, weights, numbers, torch.zeros(2).double())
         found.append({name: p.grad.clone() for name, p in model.named_parameters()})
@@ -91,8 +91,8 @@ def test_accumulated_gradients_are_the_whole_batchs(parts: int) -> None:
 def test_an_oracle_is_asked_at_each_token() -> None:
     task = HiddenMarkov(positions=5, vocab=4)
     settings = config(2, task=task, reward="log_ratio", reference="oracle", trice_samples=3)
-    numbers = build_settings(settings)
-    drawn = next(draws(task, [3], numbers, torch.zeros(1, dtype=torch.float64)))
+    numbers = build_training_params(settings)
+    drawn = next(draw_batches(task, [3], numbers, torch.zeros(1, dtype=torch.float64)))
     whole = task.oracle(drawn.inputs)
     ahead = drawn.counted.ahead
     assert ahead.oracle.shape == (1, 4, 5, 2, 4)
@@ -114,5 +114,5 @@ def test_one_token_carries_nothing_extra() -> None:
     model, batch, noise = tiny.sampled(settings)
     context = model.read(batch.inputs, thinking_positions(batch))
     assert context.ahead is None and context.following is None
-    assert prepared(batch, noise).counted.ahead is None
+    assert prepare(batch, noise).counted.ahead is None
     assert rewards.discounted(batch, 0.5, 0.5) is batch

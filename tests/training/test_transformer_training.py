@@ -16,14 +16,14 @@ pytest.importorskip("transformers")
 
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.reference_model import build_kept
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones import transformer
-from toyqs.training.batches import draws
-from toyqs.training.loop import accumulate, with_thoughts
+from toyqs.training.batches import draw_batches
+from toyqs.training.loop import accumulate, sample_thoughts
 
 SMALL: dict[str, Any] = {
     **{"model_hidden_dim": 8, "model_n_layer": 2, "trice_samples": 2, "max_reasoning_len": 2, "max_steps": 4},
@@ -41,15 +41,21 @@ def configured(family: str, **changes: Any) -> RunConfig:
 
 def step(config: RunConfig) -> tuple[nn.Module, dict[str, Tensor]]:
     """The gradients of a first step, in the model's parameters, and its values."""
-    model, settings, kept = build_model(config, [0]), build_settings(config), None
-    kept = build_kept(config, model)
+    model, settings, reference_model = build_model(config, [0]), build_training_params(config), None
+    reference_model = build_reference_model(config, model)
     like = next(model.parameters())
-    drawn = next(draws(config.task, [0], settings, like))
+    drawn = next(draw_batches(config.task, [0], settings, like))
     if settings.inner_steps:
-        drawn = with_thoughts(model, drawn)
+        drawn = sample_thoughts(model, drawn)
     weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
     return model, accumulate(
-        model, build_objective(config), drawn, weights, settings, like.new_zeros(1), kept=kept
+        model,
+        build_objective(config),
+        drawn,
+        weights,
+        settings,
+        like.new_zeros(1),
+        reference_model=reference_model,
     )
 
 
@@ -97,8 +103,8 @@ def test_layers_that_run_again_save_less(family: str) -> None:
     found = {}
     for again in (False, True):
         config = configured(family, gradient_checkpointing=again, model_n_layer=4)
-        model, settings = build_model(config, [0]), build_settings(config)
-        drawn = next(draws(config.task, [0], settings, next(model.parameters())))
+        model, settings = build_model(config, [0]), build_training_params(config)
+        drawn = next(draw_batches(config.task, [0], settings, next(model.parameters())))
         with saved() as numbers:
             model(drawn.inputs, drawn.positions, drawn.noise)
         found[again] = numbers[0]
@@ -158,8 +164,8 @@ def test_a_softmax_over_coarse_scores_would_be_seen(monkeypatch: pytest.MonkeyPa
 @BOTH
 def test_thoughts_have_precise_log_probabilities_under_autocast(family: str) -> None:
     config = configured(family, autocast=True, share_lm_head=True, thought_vocab=None)
-    model, settings = build_model(config, [0]), build_settings(config)
-    drawn = next(draws(config.task, [0], settings, next(model.parameters())))
+    model, settings = build_model(config, [0]), build_training_params(config)
+    drawn = next(draw_batches(config.task, [0], settings, next(model.parameters())))
     context = model.read(drawn.inputs, drawn.positions)
     vocab = config.task.vocab_size
     each = torch.arange(vocab).view(1, 1, 1, vocab, 1).expand(*drawn.noise.shape[:3], vocab, 1)

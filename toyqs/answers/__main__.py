@@ -12,8 +12,8 @@ import torch
 from scipy.stats import binomtest
 
 from toyqs.answers import metrics, questions
-from toyqs.answers.load import Answering, load
-from toyqs.answers.predictor import Speaker
+from toyqs.answers.load import LoadedRun, load
+from toyqs.answers.predictor import Predictor
 from toyqs.files import write_json
 
 EXAMPLES = """\
@@ -31,8 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads or torch.get_num_threads())
     try:
         _check_folder(given.output)
-        answering = load(given.run, given.device, given.seed)
-        found = given.measure(given, answering)
+        loaded = load(given.run, given.device, given.seed)
+        found = given.measure(given, loaded)
         if given.output is not None:
             write_json(given.output, found)
     except ValueError as error:
@@ -78,44 +78,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _exact(given: argparse.Namespace, answering: Answering) -> Any:
+def _exact(given: argparse.Namespace, loaded: LoadedRun) -> Any:
     asked = questions.sums(given.file)[: given.first]
-    told = {"steps": given.steps, "texts": given.texts, "temperature": given.temperature}
+    kwargs = {"steps": given.steps, "texts": given.texts, "temperature": given.temperature}
     found: dict[str, Any] = {}
     print(f"{'':18}{'right':>24}{'NLL of the solution, nats a token':>38}")
-    for name, speaker in _speakers(answering):
+    for name, predictor in _predictors(loaded):
         attempts, nll = [], []
         for one in asked:
-            attempts.append(metrics.answer_number(speaker, answering.text, one, given.most, **told))
-            nll.append(-metrics.solution_log_probs(speaker, answering.text, one))
+            attempts.append(metrics.answer_number(predictor, loaded.text, one, given.most, **kwargs))
+            nll.append(-metrics.solution_log_probs(predictor, loaded.text, one))
         right, mean = sum(x.right for x in attempts), float(torch.cat(nll).mean())
         print(f"{name:18}{_share(right, len(asked)):>24}{mean:38.3f}")
         found[name] = {"right": right, "nll": mean, "questions": [x._asdict() for x in attempts]}
     return found
 
 
-def _choose(given: argparse.Namespace, answering: Answering) -> Any:
+def _choose(given: argparse.Namespace, loaded: LoadedRun) -> Any:
     asked = questions.choices(given.file)[: given.first]
     found: dict[str, Any] = {}
     print(f"{'':18}{'right, by sum':>24}{'right, by mean a token':>24}")
-    for name, speaker in _speakers(answering):
-        picked = [metrics.pick(speaker, answering.text, one) for one in asked]
+    for name, predictor in _predictors(loaded):
+        picked = [metrics.pick(predictor, loaded.text, one) for one in asked]
         right = [sum(x.by_sum for x in picked), sum(x.by_mean for x in picked)]
         print(f"{name:18}" + "".join(f"{_share(count, len(asked)):>24}" for count in right))
         found[name] = {"by_sum": right[0], "by_mean": right[1], "questions": [x._asdict() for x in picked]}
     return found
 
 
-def _tokens(given: argparse.Namespace, answering: Answering) -> Any:
-    if not answering.thinks:
+def _tokens(given: argparse.Namespace, loaded: LoadedRun) -> Any:
+    if not loaded.thinks:
         raise ValueError(f"{given.run}: this run has no thoughts whose gain could be measured")
-    if not answering.speaks_alone:
+    if not loaded.predicts_without_thought:
         raise ValueError(f"{given.run}: this run has no prediction without a thought to compare with")
     without, having = (
         torch.cat(
-            [-speaker.score(before, after).log_probs for before, after in answering.held_out(given.count)]
+            [-predictor.score(before, after).log_probs for before, after in loaded.held_out(given.count)]
         )
-        for _, speaker in _speakers(answering)
+        for _, predictor in _predictors(loaded)
     )
     print(f"{'tenth':>5}{'tokens':>9}{'without':>10}{'with':>10}{'gain':>10}   nats a token")
     deciles = metrics.by_decile(without, having)
@@ -130,22 +130,22 @@ def _row(part: metrics.Decile) -> str:
     return f"{part.tokens:9d}{part.without:10.3f}{part.with_thoughts:10.3f}{part.gain:+10.3f}"
 
 
-def _latency(given: argparse.Namespace, answering: Answering) -> Any:
-    before = next(answering.held_out(1))[0]
+def _latency(given: argparse.Namespace, loaded: LoadedRun) -> Any:
+    before = next(loaded.held_out(1))[0]
     found: dict[str, Any] = {}
     print(f"{'ms a token':18}{'median':>10}{'95th percentile':>18}")
-    for name, speaker in _speakers(answering):
-        taken = metrics.latency(speaker, before, given.tokens)
+    for name, predictor in _predictors(loaded):
+        taken = metrics.latency(predictor, before, given.tokens)
         print(f"{name:18}{1e3 * taken.median:10.2f}{1e3 * taken.p95:18.2f}")
         found[name] = taken._asdict()
     return found
 
 
-def _speakers(answering: Answering) -> Iterator[tuple[str, Speaker]]:
-    if answering.speaks_alone:
-        yield "without thoughts", answering.speaker(thinking=False)
-    if answering.thinks:
-        yield "with thoughts", answering.speaker(thinking=True)
+def _predictors(loaded: LoadedRun) -> Iterator[tuple[str, Predictor]]:
+    if loaded.predicts_without_thought:
+        yield "without thoughts", loaded.predictor(thinking=False)
+    if loaded.thinks:
+        yield "with thoughts", loaded.predictor(thinking=True)
 
 
 def _share(right: int, of: int) -> str:

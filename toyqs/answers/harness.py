@@ -45,15 +45,15 @@ class HarnessModel(LM):
             Refusal, ValueError: as in `load` and `Speaker`.
         """
         super().__init__()
-        answering = load(run, device if torch.cuda.is_available() else "cpu", int(seed))
-        self.text, self.speaker = answering.text, answering.speaker(thinking=_true(thinking))
+        loaded = load(run, device if torch.cuda.is_available() else "cpu", int(seed))
+        self.text, self.predictor = loaded.text, loaded.predictor(thinking=_true(thinking))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Of each continuation after its context, and whether it is what would be written greedily."""
         found = []
         for before, after in (request.args for request in requests):
             kept = before.rstrip()  # blanks at the border belong to the continuation, as in the harness's own
-            scored = self.speaker.score(self._encoded(kept), self.text.encode(before[len(kept) :] + after))
+            scored = self.predictor.score(self._encoded(kept), self.text.encode(before[len(kept) :] + after))
             found.append((float(scored.log_probs.sum()), bool(scored.greedy.all())))
         return found
 
@@ -66,15 +66,15 @@ class HarnessModel(LM):
         return [self._written(*request.args) for request in requests]
 
     def _rolling(self, tokens: Tensor) -> float:
-        size = len(tokens) if self.speaker.longest is None else self.speaker.longest // 2
+        size = len(tokens) if self.predictor.longest is None else self.predictor.longest // 2
         known, total = self._encoded(""), 0.0
         for part in tokens.split(max(1, size)):
-            total += float(self.speaker.score(known, part).log_probs.sum())
+            total += float(self.predictor.score(known, part).log_probs.sum())
             known = torch.cat([known, part])
         return total
 
-    def _written(self, before: str, told: dict[str, Any]) -> str:
-        until = told.get("until") or []
+    def _written(self, before: str, kwargs: dict[str, Any]) -> str:
+        until = kwargs.get("until") or []
         ends = [until] if isinstance(until, str) else list(until)
 
         def cut(ids: Sequence[int]) -> str:
@@ -82,11 +82,11 @@ class HarnessModel(LM):
             places = [place for end in ends if (place := said.find(end)) >= 0]
             return said[: min(places, default=len(said))]
 
-        sampled = told.get("do_sample", float(told.get("temperature") or 0.0) > 0)
-        (ids,) = self.speaker.generate(
+        sampled = kwargs.get("do_sample", float(kwargs.get("temperature") or 0.0) > 0)
+        (ids,) = self.predictor.generate(
             self._encoded(before),
-            int(told.get("max_gen_toks", MOST)),
-            temperature=float(told.get("temperature") or 1.0) if sampled else 0.0,
+            int(kwargs.get("max_gen_toks", MOST)),
+            temperature=float(kwargs.get("temperature") or 1.0) if sampled else 0.0,
             stop=lambda ids: len(cut(ids)) < len(self.text.decode(ids)),
         )
         return cut(ids)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.metrics import Text
-from toyqs.answers.predictor import Speaker
+from toyqs.answers.predictor import Predictor
 from toyqs.config.builders.reference_model import finished_model
-from toyqs.config.builders.training import build_settings
+from toyqs.config.builders.training import build_training_params
 from toyqs.config.errors import Refusal
 from toyqs.config.finished_run import settings_of
 from toyqs.config.resolve import resolved
@@ -19,7 +19,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 
 
-class Answering(NamedTuple):
+class LoadedRun(NamedTuple):
     """A run and what its tokens are."""
 
     config: RunConfig
@@ -33,15 +33,15 @@ class Answering(NamedTuple):
         return self.model.interpreter is not None
 
     @property
-    def speaks_alone(self) -> bool:
+    def predicts_without_thought(self) -> bool:
         """Whether it predicts without a thought."""
-        return not self.thinks or self.model.speaks_alone
+        return not self.thinks or self.model.predicts_without_thought
 
-    def speaker(self, *, thinking: bool) -> Speaker:
+    def predictor(self, *, thinking: bool) -> Predictor:
         """With thoughts or without."""
-        settings = build_settings(self.config)
+        settings = build_training_params(self.config)
         sizes = settings.sizes_at(settings.steps - 1)  # as long as the last thoughts of its training
-        return Speaker(self.model, sizes, thinking=thinking, seed=self.seed)
+        return Predictor(self.model, sizes, thinking=thinking, seed=self.seed)
 
     def held_out(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Held-out windows, the first token and those after it, `count` of the latter or a few more."""
@@ -52,7 +52,7 @@ class Answering(NamedTuple):
             yield tokens[:1], tokens[1:]
 
 
-def load(folder: str, device: str = "cpu", seed: int = 0) -> Answering:
+def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
     """The model of a finished run.
 
     Args:
@@ -78,4 +78,4 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> Answering:
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
     model = model.to(device=device, dtype=getattr(torch, config.dtype))
-    return Answering(config, model, config.task, seed)
+    return LoadedRun(config, model, config.task, seed)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import READERS, LatentReasoner
-from toyqs.model.layers import pick_rows
+from toyqs.model.layers import gather_rows
 from toyqs.types import BranchState, Context
 
 
-class Memory(NamedTuple):
+class ContextCache(NamedTuple):
     """At the last token read, of every letter of weights that reads."""
 
     tokens: Tensor  # (1, B, 1) long, that token
@@ -21,7 +21,7 @@ class Memory(NamedTuple):
     states: Mapping[str, BranchState]  # letter -> branch point (1, B, 1, 1)
 
 
-def read(model: LatentReasoner, tokens: Tensor) -> Memory:
+def read(model: LatentReasoner, tokens: Tensor) -> ContextCache:
     """The memory after whole texts.
 
     Args:
@@ -31,12 +31,12 @@ def read(model: LatentReasoner, tokens: Tensor) -> Memory:
     last = tokens.new_full((*tokens.shape[:2], 1), tokens.shape[2] - 1)
     outputs, states = {}, {}
     for letter, core in _cores(model).items():
-        out, state = core.backbone.read(pick_rows(core.token_rows(), tokens))
+        out, state = core.backbone.read(gather_rows(core.token_rows(), tokens))
         outputs[letter], states[letter] = out[:, :, -1:], core.backbone.gather(state, last)
-    return Memory(tokens[..., -1:], outputs, states)
+    return ContextCache(tokens[..., -1:], outputs, states)
 
 
-def read_on(model: LatentReasoner, memory: Memory, tokens: Tensor) -> Memory:
+def extend(model: LatentReasoner, memory: ContextCache, tokens: Tensor) -> ContextCache:
     """The memory after one more token of each text.
 
     Args:
@@ -46,14 +46,14 @@ def read_on(model: LatentReasoner, memory: Memory, tokens: Tensor) -> Memory:
     """
     outputs, states = {}, {}
     for letter, core in _cores(model).items():
-        rows = pick_rows(core.token_rows(), tokens)[:, :, None, None]
+        rows = gather_rows(core.token_rows(), tokens)[:, :, None, None]
         out, state = core.backbone.step(rows, memory.states[letter])
         states[letter] = core.backbone.as_context(state)
         outputs[letter] = out[:, :, :, 0]
-    return Memory(tokens.unsqueeze(-1), outputs, states)
+    return ContextCache(tokens.unsqueeze(-1), outputs, states)
 
 
-def context_of(model: LatentReasoner, memory: Memory) -> Context:
+def context_of(model: LatentReasoner, memory: ContextCache) -> Context:
     """What the model thinks and talks from, at the last token: T = 1."""
     base, reasoner = (model.letters.get(role) for role in READERS)
     return Context(

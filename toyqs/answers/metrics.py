@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toyqs.answers.predictor import Speaker
-from toyqs.answers.questions import Choice, Sum, plain_number, stated_number
+from toyqs.answers.predictor import Predictor
+from toyqs.answers.questions import Choice, NumberQuestion, plain_number, stated_number
 from toyqs.assets.documents import put
 
 ENDS = ("\nQuestion:", "\n\n")  # what comes after an answer
@@ -51,9 +51,9 @@ def prompt(question: str, *, steps: bool = False) -> str:
 
 
 def answer_number(
-    speaker: Speaker,
+    predictor: Predictor,
     text: Text,
-    asked: Sum,
+    asked: NumberQuestion,
     most: int,
     *,
     steps: bool = False,
@@ -72,7 +72,7 @@ def answer_number(
         temperature: 0: each token is the likeliest, and all answers are alike but for their thoughts.
     """
     before = text.encode(prompt(asked.question, steps=steps))
-    found = speaker.generate(
+    found = predictor.generate(
         before, most, texts=texts, temperature=temperature, stop=lambda ids: _ended(text.decode(ids))
     )
     said = [_until_end(text.decode(ids)) for ids in found]
@@ -82,15 +82,15 @@ def answer_number(
     return Attempts(said, number, number == asked.number)
 
 
-def solution_log_probs(speaker: Speaker, text: Text, asked: Sum) -> Tensor:
+def solution_log_probs(predictor: Predictor, text: Text, asked: NumberQuestion) -> Tensor:
     """Of the tokens of the written solution, (n,) in nats."""
-    return speaker.score(text.encode(prompt(asked.question)), text.encode(f" {asked.solution}")).log_probs
+    return predictor.score(text.encode(prompt(asked.question)), text.encode(f" {asked.solution}")).log_probs
 
 
-def pick(speaker: Speaker, text: Text, asked: Choice) -> Picked:
+def pick(predictor: Predictor, text: Text, asked: Choice) -> Picked:
     """Choose by log-likelihood, the whole choice's and the mean of its tokens."""
     before = text.encode(prompt(asked.question))
-    scored = [speaker.score(before, text.encode(f" {choice}")).log_probs for choice in asked.choices]
+    scored = [predictor.score(before, text.encode(f" {choice}")).log_probs for choice in asked.choices]
     sums, means = [float(x.sum()) for x in scored], [float(x.mean()) for x in scored]
     return Picked(sums, _best(sums) == asked.right, _best(means) == asked.right)
 
@@ -131,10 +131,10 @@ class Latency(NamedTuple):
     p95: float
 
 
-def latency(speaker: Speaker, before: Tensor, tokens: int, warm: int = 3) -> Latency:
+def latency(predictor: Predictor, before: Tensor, tokens: int, warm: int = 3) -> Latency:
     """The time that one token takes after another, the first `warm` of them not counted."""
     seconds: list[float] = []
-    speaker.generate(before, tokens + warm + 1, seconds=seconds)
+    predictor.generate(before, tokens + warm + 1, seconds=seconds)
     median, p95 = np.percentile(seconds[warm:], [50, 95])
     return Latency(float(median), float(p95))
 

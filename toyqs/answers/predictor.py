@@ -27,7 +27,7 @@ class Scored(NamedTuple):
     greedy: Tensor  # (n,) bool, whether the token is the likeliest
 
 
-class Speaker:
+class Predictor:
     """A model of one seed, thinking or silent."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Speaker:
         Raises:
             ValueError: it is to be silent but predicts with thoughts alone.
         """
-        if not thinking and model.interpreter is not None and not model.speaks_alone:
+        if not thinking and model.interpreter is not None and not model.predicts_without_thought:
             raise ValueError("this model has no prediction without a thought")
         self.model = model.eval()
         limits = [cast(Core, core).backbone.longest for core in model.cores.values()]
@@ -114,7 +114,7 @@ class Speaker:
                     open_.discard(index)
             if not open_:
                 break
-            known = memory.read_on(self.model, known, chosen.unsqueeze(0))
+            known = memory.extend(self.model, known, chosen.unsqueeze(0))
             if seconds is not None:
                 seconds.append(time.perf_counter() - begun)
         return written
@@ -150,6 +150,6 @@ class Speaker:
         return torch.multinomial(probs, 1, generator=self._choice).squeeze(-1).to(log_probs.device)
 
 
-def known_texts(known: memory.Memory) -> int:
+def known_texts(known: memory.ContextCache) -> int:
     """B of a memory."""
     return next(iter(known.outputs.values())).shape[1]

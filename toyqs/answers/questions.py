@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 NUMBER = re.compile(r"-?\$?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
-class Sum(NamedTuple):
+class NumberQuestion(NamedTuple):
     """A question whose answer is a number (GSM8K: Cobbe et al. 2021)."""
 
     question: str
@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     right: int  # which of them
 
 
-def sums(path: str) -> list[Sum]:
+def sums(path: str) -> list[NumberQuestion]:
     """The questions of a file in GSM8K's format: {"question": …, "answer": "… #### 72"}.
 
     Raises:
@@ -89,12 +89,12 @@ def _lines(path: str, parse: Callable[[Any], Item]) -> list[Item]:
     return found
 
 
-def _sum(row: Any) -> Sum:
+def _sum(row: Any) -> NumberQuestion:
     question, solution = str(row["question"]), str(row["answer"])
     number = stated_number(solution)
     if number is None:
         raise ValueError("the answer has no number")
-    return Sum(question, solution, number)
+    return NumberQuestion(question, solution, number)
 
 
 def _choice(row: Any) -> Choice:

@@ -27,7 +27,7 @@ TOKEN_TABLES = ("embed_tokens.weight", "wte.weight")
 LM_HEAD = "lm_head.weight"
 
 
-class Damaged(ValueError):
+class CheckpointError(ValueError):
     """Weights are missing, damaged or another model's: one line with the key and the remedy."""
 
 
@@ -149,7 +149,7 @@ def weights(name: str) -> Weights:
     decoder = {_bare(key): value for key, value in held.items()}
     table = next((key for key in TOKEN_TABLES if key in decoder), None)
     if table is None:
-        raise Damaged(f"pretrained={name}: holds no token table; give a decoder's checkpoint")
+        raise CheckpointError(f"pretrained={name}: holds no token table; give a decoder's checkpoint")
     tokens = decoder.pop(table)
     return Weights(decoder, tokens, None if _read_config(name).get("tie_word_embeddings") else head)
 
@@ -168,8 +168,8 @@ def is_tied(name: str) -> bool:
     return True
 
 
-def _damaged(name: str) -> Damaged:
-    return Damaged(f"pretrained={name}: its safetensors are damaged; give another checkpoint")
+def _damaged(name: str) -> CheckpointError:
+    return CheckpointError(f"pretrained={name}: its safetensors are damaged; give another checkpoint")
 
 
 def _bare(name: str) -> str:
@@ -179,7 +179,7 @@ def _bare(name: str) -> str:
 def _files(name: str) -> list[Path]:
     files = sorted(located(name).glob("*.safetensors"))
     if not files:
-        raise Damaged(f"pretrained={name}: holds no *.safetensors; give a checkpoint in that format")
+        raise CheckpointError(f"pretrained={name}: holds no *.safetensors; give a checkpoint in that format")
     return files
 
 

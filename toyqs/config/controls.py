@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-from toyqs.config.run_config import RunConfig, width_unit
-from toyqs.objectives.registry import member
+from toyqs.config.run_config import RunConfig
+from toyqs.objectives.registry import objective_class
 from toyqs.training.flops import Cost
 
 
@@ -26,7 +26,7 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
         Name -> settings, in the order of display.
     """
     controls = {"no_reasoner": _plain(config), "zero_length": replace(config, max_reasoning_len=0)}
-    if member(config).scores:
+    if objective_class(config).uses_score_function:
         controls["policy_off"] = replace(config, policy_loss_beta=0.0)
     return controls
 
@@ -74,7 +74,7 @@ def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig
         target: number of parameters.
         parameters: counts a run's parameters.
     """
-    unit = width_unit(plain)
+    unit = plain.width_unit
 
     @functools.cache
     def at(units: int) -> int:

@@ -9,14 +9,12 @@ from typing import Any
 
 from toyqs.assets import pretrained
 from toyqs.config import finished_run
-from toyqs.config.inactive import idle_keys
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TASK_SETTINGS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import (
     OUTSIDE_KEY,
     RunConfig,
-    marker_symbol,
-    mixing_of,
 )
 from toyqs.model.roles import WeightGroups
 
@@ -30,12 +28,12 @@ def canonical(config: RunConfig) -> RunConfig:
     config = replace(
         config,
         weight_groups=list(WeightGroups.parse(config.weight_groups).label),
-        mixing=mixing_of(config),
-        meta_token_init=marker_symbol(config),
+        mixing=config.mixer,
+        meta_token_init=config.marker_start,
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
     defaults = RunConfig()
-    return replace(config, **{name: getattr(defaults, name) for name in idle_keys(config)})
+    return replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
 
 
 def settings(config: RunConfig, seed: int) -> dict[str, Any]:

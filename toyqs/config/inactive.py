@@ -5,33 +5,26 @@ from __future__ import annotations
 from toyqs.config.run_config import (
     WEIGHED,
     RunConfig,
-    base_matters,
-    charges_divergence,
-    has_critic,
-    has_policy_loss,
-    mixing_of,
-    speaks,
-    thoughts_of,
 )
 from toyqs.objectives.objective import OWN_LOSS
-from toyqs.objectives.registry import member, reads, some_read
+from toyqs.objectives.registry import all_fields, fields_of, objective_class
 
-OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
+KEYS_OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
 
-OF_REFERENCE = ("reference", "reference_decay", "reference_run")
+KEYS_OF_REFERENCE = ("reference", "reference_decay", "reference_run")
 
-OF_REWARD = ("reward", "reward_beta", *OF_REFERENCE)
+KEYS_OF_REWARD = ("reward", "reward_beta", *KEYS_OF_REFERENCE)
 
-OF_POLICY = (
-    *OF_REWARD,
+KEYS_OF_POLICY = (
+    *KEYS_OF_REWARD,
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
     *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
     *("learned_reward", "reward_sees"),
     *("length_penalty", "punish_unfinished", "schedule_punfinished"),
 )
 
-OF_SYMBOLS = (
-    *OF_POLICY,
+KEYS_OF_SYMBOLS = (
+    *KEYS_OF_POLICY,
     *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
@@ -39,10 +32,10 @@ OF_SYMBOLS = (
     *("sampler", "sampler_temperature"),
 )
 
-OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
+KEYS_OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
 
-OF_THOUGHTS = (
-    *(*OF_SYMBOLS, "n_tokens_ahead", *OF_AHEAD),
+KEYS_OF_THOUGHTS = (
+    *(*KEYS_OF_SYMBOLS, "n_tokens_ahead", *KEYS_OF_AHEAD),
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
     *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),
@@ -51,20 +44,20 @@ OF_THOUGHTS = (
 )
 
 
-def idle_keys(config: RunConfig) -> list[str]:
+def inactive_keys(config: RunConfig) -> list[str]:
     """The keys that cannot change this run."""
-    kept = set(OF_REWARD) if config.reward in OWN_LOSS else set()
-    if speaks(config):
+    kept = set(KEYS_OF_REWARD) if config.reward in OWN_LOSS else set()
+    if config.has_thoughts:
         # these shape the predictor's training too
-        kept |= {"objective"} if member(config).own_prediction else set()
+        kept |= {"objective"} if objective_class(config).changes_prediction_loss else set()
         kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
-    idle = _idle_of_the_rest(config) + _idle_of_kind(config)
-    return [name for name in idle if name not in kept] + _idle_of_objective(config)
+    idle = _inactive_of_the_rest(config) + _inactive_of_kind(config)
+    return [name for name in idle if name not in kept] + _inactive_of_objective(config)
 
 
-def _idle_of_kind(config: RunConfig) -> list[str]:
+def _inactive_of_kind(config: RunConfig) -> list[str]:
     """The keys that mean nothing to this kind of thought symbol."""
-    kind, idle = thoughts_of(config), []
+    kind, idle = config.symbol_kind, []
     if kind not in ("token", "gumbel"):
         idle.append("thought_vocab")
     if kind != "gaussian":
@@ -80,10 +73,10 @@ def _idle_of_kind(config: RunConfig) -> list[str]:
     return idle
 
 
-def _idle_of_objective(config: RunConfig) -> list[str]:
-    read = reads(config)
-    idle = sorted(some_read() - read)
-    if not member(config).scores:
+def _inactive_of_objective(config: RunConfig) -> list[str]:
+    read = fields_of(config)
+    idle = sorted(all_fields() - read)
+    if not objective_class(config).uses_score_function:
         idle.append("policy_loss_beta")
     if config.reward != "kl_reverse":
         idle.append("reward_beta")
@@ -91,26 +84,26 @@ def _idle_of_objective(config: RunConfig) -> list[str]:
         idle.append("reward_sees")
     if not config.punish_unfinished:
         idle.append("schedule_punfinished")
-    if not has_critic(config):
+    if not config.has_critic:
         idle.append("value_sees")
-    if not (has_critic(config) and "baseline" in read) and not config.learned_reward:
+    if not (config.has_critic and "baseline" in read) and not config.learned_reward:
         idle.append("critic_loss_beta")
-    return idle + _idle_of_reference(config)
+    return idle + _inactive_of_reference(config)
 
 
-def _idle_of_reference(config: RunConfig) -> list[str]:
+def _inactive_of_reference(config: RunConfig) -> list[str]:
     idle = [] if config.reference == "ema" else ["reference_decay"]
     if config.reference != "checkpoint":
         idle.append("reference_run")
-    if config.reward not in ("log_ratio", *OWN_LOSS) and not charges_divergence(config):
-        idle += OF_REFERENCE
+    if config.reward not in ("log_ratio", *OWN_LOSS) and not config.penalises_thought_kl:
+        idle += KEYS_OF_REFERENCE
     return idle
 
 
 def _idle_of_model(config: RunConfig) -> list[str]:
     idle = ["simple_lm_head", "use_residual"]  # mixing says both
     if config.backbone == "gru":
-        idle += [*OF_TRANSFORMER, "increment_pos_id_for_last_context_token"]
+        idle += [*KEYS_OF_TRANSFORMER, "increment_pos_id_for_last_context_token"]
     elif config.backbone == "gpt2":
         idle.append("model_n_kv_head")
     if not config.add_last_context_token:
@@ -121,23 +114,23 @@ def _idle_of_model(config: RunConfig) -> list[str]:
         idle.append("hard_quantile")
     if config.length_schedule == "constant":
         idle.append("min_reasoning_len")
-    if mixing_of(config) not in WEIGHED:
+    if config.mixer not in WEIGHED:
         idle.append("gate_floor")
     if config.n_tokens_ahead == 1:
-        idle += OF_AHEAD
-    if not base_matters(config):
+        idle += KEYS_OF_AHEAD
+    if not config.uses_base_lm:
         idle.append("base_lm_hidden_dim")
     return idle
 
 
-def _idle_of_the_rest(config: RunConfig) -> list[str]:
+def _inactive_of_the_rest(config: RunConfig) -> list[str]:
     idle = _idle_of_model(config)
     if not config.use_reasoner:
-        idle += OF_THOUGHTS
+        idle += KEYS_OF_THOUGHTS
     elif not config.max_reasoning_len:
-        idle += OF_SYMBOLS
-    if not has_policy_loss(config):
-        idle += OF_POLICY
+        idle += KEYS_OF_SYMBOLS
+    if not config.has_policy_loss:
+        idle += KEYS_OF_POLICY
     if not config.entropy_encouragement_coef:
         idle.append("entropy_schedule")
     if not config.use_scheduler:

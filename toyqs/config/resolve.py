@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from toyqs.assets.pretrained import Architecture, architecture
-from toyqs.config.run_config import WIDTHS, RunConfig, has_policy_loss, thoughts_of
+from toyqs.config.run_config import WIDTHS, RunConfig
 
 # Named variants: what each sets.
 DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
@@ -24,11 +24,11 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, **widths, model_hidden_dim=None)
     if config.interpreter_hidden_dim is None:
         config = replace(config, interpreter_hidden_dim=config.reasoner_hidden_dim)
-    if thoughts_of(config) == "deterministic":  # all thoughts of a position would be the same
+    if config.symbol_kind == "deterministic":  # all thoughts of a position would be the same
         config = replace(config, trice_samples=1, train_nll_num=1)
     if config.train_nll_num is None:
         config = replace(config, train_nll_num=config.trice_samples)
-    if not has_policy_loss(config):  # a group baseline would refuse K = 1 for nothing
+    if not config.has_policy_loss:  # a group baseline would refuse K = 1 for nothing
         config = replace(config, baseline="none", advantage_scale="none")
     if not config.policy_loss_beta:  # nobody is paid
         config = replace(config, learned_reward=False)

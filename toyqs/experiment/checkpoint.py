@@ -16,10 +16,12 @@ from toyqs.files import temporary_of
 
 NAME = "checkpoint.pt"
 
-State = dict[str, Any]  # one seed's; "step" and "log_size", the bytes of metrics.jsonl by then, and the rest
+SavedState = dict[
+    str, Any
+]  # one seed's; "step" and "log_size", the bytes of metrics.jsonl by then, and the rest
 
 
-def write(folder: Path, state: State) -> None:
+def write(folder: Path, state: SavedState) -> None:
     """Write a state so that a reader finds it or the one before it, whatever dies meanwhile.
 
     Args:
@@ -37,10 +39,10 @@ def write(folder: Path, state: State) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read(folder: Path) -> State | None:
+def read(folder: Path) -> SavedState | None:
     """The state of a run's last checkpoint, on the CPU; None where there is none that can be read."""
     try:
-        state: State = torch.load(folder / NAME, map_location="cpu", weights_only=True)
+        state: SavedState = torch.load(folder / NAME, map_location="cpu", weights_only=True)
         return state if (folder / "metrics.jsonl").stat().st_size >= state["log_size"] else None
     except FileNotFoundError:
         return None

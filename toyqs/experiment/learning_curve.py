@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.experiment.timer import Clock
+from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
 from toyqs.training.evaluation import evaluate
-from toyqs.training.params import Settings
+from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, Model, rows
 
 NUM_EVALUATIONS = 20  # while training, where eval_every leaves it open
@@ -21,7 +21,7 @@ CURVE_POSITIONS = 1024  # about so many thinking positions are evaluated while t
 Progress = Callable[[int, float | None], None]
 
 
-class Curve:
+class LearningCurve:
     """Measures held-out NLL now and then while training, and says how far it is."""
 
     def __init__(
@@ -29,11 +29,11 @@ class Curve:
         model: Model,
         held_out: Batch,
         seeds: Sequence[int],
-        settings: Settings,
+        settings: TrainingParams,
         every: int,
         logs: Sequence[RunLog],
         progress: Progress,
-        clock: Clock,
+        clock: Timer,
     ) -> None:
         """Measure where `every` says.
 
@@ -72,8 +72,8 @@ class Curve:
         if step not in self.due:
             self.progress(step, None)
             return
-        with self.clock.aside():
-            sizes, at_once = self.settings.sizes_at(step - 1), self.settings.evaluated_at_once
+        with self.clock.paused():
+            sizes, at_once = self.settings.sizes_at(step - 1), self.settings.eval_chunk
             measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=at_once)
         means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, log in enumerate(self.logs):
@@ -82,7 +82,7 @@ class Curve:
         self.sums, self.counts = {}, {}
         self.progress(step, float(measured["nll"].mean()))
 
-    def of_seed(self, index: int) -> dict[str, Any]:
+    def seed_state(self, index: int) -> dict[str, Any]:
         """What was taken since the last evaluation, of one seed."""
         sums = {name: value[index].clone() for name, value in self.sums.items()}
         return {"sums": sums, "counts": dict(self.counts), "snr": [snr[index].clone() for snr in self.snr]}

@@ -11,23 +11,23 @@ from torch import Tensor
 
 from toyqs.config import identity
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.reference_model import build_kept
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint
 from toyqs.experiment.checkpointer import Checkpointer, ResumeOnly
-from toyqs.experiment.learning_curve import Curve, Progress
+from toyqs.experiment.learning_curve import LearningCurve, Progress
 from toyqs.experiment.run_folder import RunFolder
-from toyqs.experiment.timer import Clock
+from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
 from toyqs.numerics import mean_of_steps
 from toyqs.rng import stream
 from toyqs.training import distributed
-from toyqs.training.batches import draws, stack
+from toyqs.training.batches import draw_batches, stack
 from toyqs.training.evaluation import evaluate
 from toyqs.training.flops import Cost
-from toyqs.training.loop import Checkpoints, Report, train
+from toyqs.training.loop import Checkpoints, StepCallback, train
 from toyqs.types import Batch
 
 STARTED = 0.01  # nats that another sequence's thoughts must cost before a seed counts as thinking
@@ -47,7 +47,7 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
     """
-    clock = Clock(config.device)
+    clock = Timer(config.device)
     training = Training(config, seeds)
     settings, held_out = training.settings, training.held_out
     records = [RunFolder(config, seed) for seed in seeds]
@@ -98,13 +98,15 @@ class Training:
     def __init__(self, config: RunConfig, seeds: Sequence[int]) -> None:
         torch.set_num_threads(1)
         self.config, self.seeds = config, seeds
-        self.settings = replace(build_settings(config), rank=distributed.rank(), ranks=distributed.ranks())
+        self.settings = replace(
+            build_training_params(config), rank=distributed.rank(), ranks=distributed.ranks()
+        )
         self.model = build_model(config, seeds)
         self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
 
-    def curve(self, logs: Sequence[RunLog], progress: Progress, clock: Clock) -> Curve:
+    def curve(self, logs: Sequence[RunLog], progress: Progress, clock: Timer) -> LearningCurve:
         """What measures the model while it trains."""
-        return Curve(
+        return LearningCurve(
             self.model,
             self.held_out,
             self.seeds,
@@ -115,16 +117,16 @@ class Training:
             clock,
         )
 
-    def run(self, report: Report, checkpoints: Checkpoints) -> None:
+    def run(self, report: StepCallback, checkpoints: Checkpoints) -> None:
         """Train to the end."""
         config, model = self.config, self.model
-        data = draws(config.task, self.seeds, self.settings, next(model.parameters()))
-        kept = build_kept(config, model)
-        train(model, build_objective(config), data, self.settings, report, kept, checkpoints)
+        data = draw_batches(config.task, self.seeds, self.settings, next(model.parameters()))
+        reference_model = build_reference_model(config, model)
+        train(model, build_objective(config), data, self.settings, report, reference_model, checkpoints)
 
     def evaluated(self) -> dict[str, Tensor]:
         """What is measured at the end, (S,) each."""
-        sizes, at_once = self.settings.sizes_at(self.settings.steps - 1), self.settings.evaluated_at_once
+        sizes, at_once = self.settings.sizes_at(self.settings.steps - 1), self.settings.eval_chunk
         return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=at_once)
 
     def weights(self) -> dict[str, Tensor]:
@@ -138,7 +140,7 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
     size = min(config.eval_sequences, available or config.eval_sequences)
     drawn = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
     held_out = stack([drawn] * num_seeds, like, config.think_at == "all")
-    if not build_settings(config).adaptive_len:
+    if not build_training_params(config).adaptive_len:
         return held_out
     return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
 

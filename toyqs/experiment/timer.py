@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Clock:
+class Timer:
     """Runs from its making on.
 
     Args:
@@ -34,7 +34,7 @@ class Clock:
         self.training_begun, self.aside_seconds = self._now(), 0.0
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """What is done within a `with` block is no training."""
         begun = self._now()
         yield

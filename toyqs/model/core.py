@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.backbones.backbone import Backbone
-from toyqs.model.layers import FrozenTable, Table, mix_rows, pick_rows
+from toyqs.model.layers import Embedding, FrozenTable, gather_rows, mix_rows
 from toyqs.model.markers import Markers
 from toyqs.types import BranchState
 
@@ -42,16 +42,16 @@ class Core(nn.Module):
         super().__init__()
         self.backbone = backbone
         width, std = backbone.width, backbone.embedding_std
-        self.tokens: Table | FrozenTable | None = None
+        self.tokens: Embedding | FrozenTable | None = None
         if num_tokens:
-            self.tokens = frozen_tokens or Table(num_seeds, num_tokens, width, std)
-        self.thoughts = Table(num_seeds, num_thought_symbols, width, std) if num_thought_symbols else None
+            self.tokens = frozen_tokens or Embedding(num_seeds, num_tokens, width, std)
+        self.thoughts = Embedding(num_seeds, num_thought_symbols, width, std) if num_thought_symbols else None
         self.markers = markers
 
     def token_rows(self) -> Tensor:
         """The tokens past the inlet, (S, V, I)."""
         assert self.tokens is not None
-        return self.backbone.inlet(self.tokens.weight)
+        return self.backbone.project_input(self.tokens.weight)
 
     def thought_rows(self) -> Tensor:
         """Start marker, end marker, then the thought symbols, past the inlet: (S, 2 + symbols, I)."""
@@ -59,13 +59,13 @@ class Core(nn.Module):
         symbols = self.symbol_table()
         markers = self.markers.rows()
         tables = (markers,) if symbols is None else (markers, symbols.weight)
-        return self.backbone.inlet(torch.cat(tables, dim=1))
+        return self.backbone.project_input(torch.cat(tables, dim=1))
 
-    def symbol_table(self) -> Table | FrozenTable | None:
+    def symbol_table(self) -> Embedding | FrozenTable | None:
         """Where `thought_rows` has the thought symbols from; None: they are no rows."""
         return self.thoughts or self.tokens
 
-    def hear(self, symbols: Tensor, rows: Tensor) -> Tensor:
+    def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
         """What thought symbols are to the backbone.
 
         Args:
@@ -75,14 +75,14 @@ class Core(nn.Module):
         Returns:
             (S, B, T, K, I).
         """
-        return pick_rows(rows, symbols + FIRST_SYMBOL)
+        return gather_rows(rows, symbols + FIRST_SYMBOL)
 
-    def consume(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
+    def step_symbols(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
         """Every branch takes in the symbol that it drew: outputs (S, B, T, K, D) and the new state."""
-        return self.backbone.step(self.hear(symbols, rows), state)
+        return self.backbone.step(self.embed_symbols(symbols, rows), state)
 
 
-def advance(
+def step_live(
     core: Core, symbols: Tensor, rows: Tensor, state: BranchState, live: Tensor | None
 ) -> tuple[Tensor, BranchState]:
     """`consume` in the live branches; those whose thought has ended hold their state.
@@ -98,9 +98,9 @@ def advance(
         Outputs (S, B, T, K, D), of no meaning where a branch has ended, and the state.
     """
     if live is None:
-        return core.consume(symbols, rows, state)
-    outputs, new = core.consume(where_live(live, symbols, 0), rows, state)
-    return outputs, core.backbone.hold(new, state, live)
+        return core.step_symbols(symbols, rows, state)
+    outputs, new = core.step_symbols(where_live(live, symbols, 0), rows, state)
+    return outputs, core.backbone.keep_ended(new, state, live)
 
 
 def where_live(live: Tensor, x: Tensor, otherwise: float) -> Tensor:
@@ -119,7 +119,7 @@ def marker(rows: Tensor, row: int) -> Tensor:
 class RelaxedCore(Core):
     """Symbols are weights of the thought symbols (S, B, T, K, V): what is heard is the weighted row."""
 
-    def hear(self, symbols: Tensor, rows: Tensor) -> Tensor:
+    def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
         """(S, B, T, K, I): Σ_v weight_v · row_v."""
         return mix_rows(rows[:, FIRST_SYMBOL:], symbols)
 
@@ -130,17 +130,17 @@ class LatentCore(Core):
     embedding = Σ_z s_z · row_z
     """
 
-    def symbol_table(self) -> Table | None:
+    def symbol_table(self) -> Embedding | None:
         """None: no symbol is a row."""
         return None
 
-    def hear(self, symbols: Tensor, rows: Tensor) -> Tensor:
+    def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
         """(S, B, T, K, I)."""
         assert self.thoughts is not None
-        return self._past_inlet(mix_rows(self.thoughts.weight, symbols))
+        return self._past_projection(mix_rows(self.thoughts.weight, symbols))
 
-    def _past_inlet(self, embeddings: Tensor) -> Tensor:
-        return self.backbone.inlet(embeddings.flatten(1, -2)).view(*embeddings.shape[:-1], -1)
+    def _past_projection(self, embeddings: Tensor) -> Tensor:
+        return self.backbone.project_input(embeddings.flatten(1, -2)).view(*embeddings.shape[:-1], -1)
 
 
 class StateCore(LatentCore):
@@ -151,7 +151,7 @@ class StateCore(LatentCore):
     is their output vector.
     """
 
-    def consume(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
+    def step_symbols(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
         """A step from the drawn state."""
         return self.backbone.step(marker(rows, START), symbols)
 
@@ -159,6 +159,6 @@ class StateCore(LatentCore):
 class EchoCore(LatentCore):
     """Symbols are the reasoner's states (S, B, T, K, D), fed back as embeddings as they are."""
 
-    def hear(self, symbols: Tensor, rows: Tensor) -> Tensor:
+    def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
         """(S, B, T, K, I)."""
-        return self._past_inlet(symbols)
+        return self._past_projection(symbols)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import Linear, Stacked, Table, pick_rows
+from toyqs.model.layers import Embedding, Linear, SeedStacked, gather_rows
 from toyqs.types import Trace
 
 
-class ValueHead(Stacked):
+class ValueHead(SeedStacked):
     """V(x, y), the expected reward at a position that has read x and whose target is y, whatever the thought.
 
     A layer of 32 over what the base LM and the base reasoner hold of x gives a number for every possible
@@ -75,7 +75,7 @@ class ValueHead(Stacked):
         return predicted.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
-class RewardModel(Stacked):
+class RewardModel(SeedStacked):
     """r_ψ(h, x), the expected reward of the thought h at a position that has read x (O7).
 
         r_ψ(h, x) = w · relu(W x + Σ_l e_l(h_l)) + c
@@ -105,7 +105,7 @@ class RewardModel(Stacked):
         self.size = size
         self.inner = Linear(num_seeds, sum(widths), self.hidden)
         rows = length * size
-        self.symbols = Table(num_seeds, rows, self.hidden, std=0.5) if chosen else None
+        self.symbols = Embedding(num_seeds, rows, self.hidden, std=0.5) if chosen else None
         self.vectors = None if chosen else Linear(num_seeds, rows, self.hidden)
         self.outer = Linear(num_seeds, self.hidden, 1)
         self.start = -math.log(vocab_size)
@@ -133,10 +133,10 @@ class RewardModel(Stacked):
             missing = self.vectors.weight.shape[1] - rows.shape[-1]  # of thoughts shorter than L by now
             return self.vectors(nn.functional.pad(rows, (0, missing)))
         places = torch.arange(symbols.shape[-1], device=symbols.device) * self.size
-        return pick_rows(self.symbols.weight, symbols + places).sum(-2)
+        return gather_rows(self.symbols.weight, symbols + places).sum(-2)
 
 
-class RewardOfPrediction(Stacked):
+class RewardOfPrediction(SeedStacked):
     """r_ψ(h, x) = Σ_y D_ψ(y | x) sg log q(y | h, x): the likelihood that a thought is expected to earn.
 
     Only the law of the target is learned, D_ψ = softmax(log q̄ + δ(x)), from a prediction q̄ that it starts as:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.core import END, FIRST_SYMBOL, START, Core, advance, marker, where_live
-from toyqs.model.layers import Stacked, normal, pick_rows
+from toyqs.model.core import END, FIRST_SYMBOL, START, Core, marker, step_live, where_live
+from toyqs.model.layers import SeedStacked, gather_rows, normal
 from toyqs.types import BranchState, Thoughts
 
 
-class Afresh(Stacked):
+class Afresh(SeedStacked):
     """Reads [start, symbols, end] from an empty memory, or from a learned start state where none is empty.
 
     It knows nothing but the symbols.
@@ -43,11 +43,11 @@ class Afresh(Stacked):
         beginning = (symbols[..., :depth] * place).sum(-1)  # its row among the V^depth read
         if depth == symbols.shape[-1]:
             hidden, _ = backbone.step(marker(rows, END), state)
-            hidden = pick_rows(hidden[:, 0, :, 0], beginning)
+            hidden = gather_rows(hidden[:, 0, :, 0], beginning)
         else:
             state = backbone.gather(state, beginning.unsqueeze(1))
             for symbol in symbols[..., depth:].unbind(-1):
-                x = pick_rows(rows, symbol + FIRST_SYMBOL)
+                x = gather_rows(rows, symbol + FIRST_SYMBOL)
                 _, state = backbone.step(x[:, None, :, None], state)
             hidden, _ = backbone.step(marker(rows, END), state)
         return hidden.view(*thoughts.symbols.shape[:-1], -1)
@@ -72,8 +72,8 @@ class AfreshEach(Afresh):
         for place, symbol in enumerate(thoughts.symbols.unbind(4)):
             live = thoughts.live(place)
             heard = symbol if live is None else where_live(live, symbol, 0)
-            _, new = backbone.step(self.core.hear(heard, rows), state)
-            state = new if live is None else backbone.hold(new, state, live)
+            _, new = backbone.step(self.core.embed_symbols(heard, rows), state)
+            state = new if live is None else backbone.keep_ended(new, state, live)
         return backbone.step(marker(rows, END), state)[0]
 
 
@@ -120,10 +120,10 @@ class Onward(nn.Module):
         state, last = thoughts.branches, thoughts.symbols.shape[4] - 1
         if last >= 0:
             symbols, rows = thoughts.symbols.select(4, last), reasoner.thought_rows()
-            _, state = advance(reasoner, symbols, rows, state, thoughts.live(last))
+            _, state = step_live(reasoner, symbols, rows, state, thoughts.live(last))
         reading, state = core.backbone.step(marker(core.thought_rows(), END), state)
         if self.last_token is None:
             return reading
         assert token is not None
         state = core.backbone.back_at_context(state, self.last_token)
-        return core.backbone.step(pick_rows(core.token_rows(), token).unsqueeze(3), state)[0]
+        return core.backbone.step(gather_rows(core.token_rows(), token).unsqueeze(3), state)[0]

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Linear, LMHead, Stacked, normal
+from toyqs.model.layers import Linear, LMHead, SeedStacked, normal
 from toyqs.model.thoughts import Symbols, ThoughtHead, TokenHead
 from toyqs.numerics import log_softmax, row_sums
 
@@ -109,7 +109,7 @@ class GaussianHead(ThoughtHead):
         return gaussian_symbols(*self.law(hidden), given, forced=forced, path=self.path)
 
 
-class StateHead(Stacked, ThoughtHead):
+class StateHead(SeedStacked, ThoughtHead):
     """Symbols are states s ~ N(h, σ) around the reasoner's new state h, one learned σ per dimension.
 
     σ is bounded (`log_sigma`). Drawn by a GRU, this is a stochastic recurrent network.

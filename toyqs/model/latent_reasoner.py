@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toyqs.model.core import Core
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.interpreter import Afresh, Onward
-from toyqs.model.layers import LMHead, pick_rows
+from toyqs.model.layers import LMHead, gather_rows
 from toyqs.model.mixing import Mixer
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
@@ -29,11 +29,15 @@ class Horizon(NamedTuple):
 ONE_TOKEN = Horizon()
 
 
-class Beside(NamedTuple):
+class Auxiliaries(NamedTuple):
     """What stands beside the thoughts' predictions."""
 
-    tells: frozenset[str] = frozenset()  # predictions in the trace: "base", with no thought; "average"
-    likeliest: ThoughtHead | None = None  # where the trace tells the prediction of the likeliest thought too
+    extra_predictions: frozenset[str] = (
+        frozenset()
+    )  # predictions in the trace: "base", with no thought; "average"
+    greedy_head: ThoughtHead | None = (
+        None  # where the trace tells the prediction of the likeliest thought too
+    )
     critic: ValueHead | None = None
     sampler: ThoughtHead | None = None  # draws the thoughts of off-policy training; None: the thought head
     reward_model: RewardModel | RewardOfPrediction | None = None
@@ -51,7 +55,7 @@ class LatentReasoner(nn.Module):
         thought_head: ThoughtHead | None = None,
         interpreter: Afresh | Onward | None = None,
         *,
-        beside: Beside | None = None,
+        auxiliaries: Auxiliaries | None = None,
         horizon: Horizon = ONE_TOKEN,
     ) -> None:
         """Put the parts together.
@@ -74,9 +78,11 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.tells, self.likeliest, self.critic, self.sampler, self.reward_model = beside or Beside()
+        self.extra_predictions, self.greedy_head, self.critic, self.sampler, self.reward_model = (
+            auxiliaries or Auxiliaries()
+        )
         self.num_ahead, self.goes_on = horizon
-        self.speaks_alone = mixer.speaks_alone
+        self.predicts_without_thought = mixer.predicts_without_thought
         self.hears_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
@@ -187,12 +193,12 @@ class LatentReasoner(nn.Module):
         if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
-        if "base" in self.tells:
+        if "base" in self.extra_predictions:
             trace = trace._replace(base_logits=self._one_thought(base, None, floor, one_token))
-        if "average" in self.tells:
+        if "average" in self.extra_predictions:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._one_thought(base, average, floor, one_token))
-        if self.likeliest is not None:
+        if self.greedy_head is not None:
             trace = trace._replace(greedy_logits=self._greedy(context, thoughts, floor))
         shared = ("log_prob", "entropy", "prior_divergence", "symbols", "length", "unfinished")
         return trace._replace(**{name: getattr(thoughts, name) for name in shared})
@@ -204,8 +210,8 @@ class LatentReasoner(nn.Module):
         silent = torch.empty(*places, 1, length, device=thoughts.symbols.device)
         lengths = None if thoughts.given_length is None else thoughts.given_length[..., :1]
         core = self._core("reasoner")
-        likeliest = think(core, self.likeliest, context.branches, silent, lengths=lengths)
-        reading = self._interpret(context, likeliest)
+        greedy_head = think(core, self.greedy_head, context.branches, silent, lengths=lengths)
+        reading = self._interpret(context, greedy_head)
         one_token = context.ahead is None and context.following is None
         if one_token:
             return self._one_thought(context.base, reading, floor, one_token)
@@ -233,7 +239,7 @@ class LatentReasoner(nn.Module):
         core = self._core("interpreter")
         rows, readings = core.token_rows(), [reading]
         for tokens in following.unbind(-1):
-            readings.append(core.backbone.step(pick_rows(rows, tokens).unsqueeze(3), readings[-1])[0])
+            readings.append(core.backbone.step(gather_rows(rows, tokens).unsqueeze(3), readings[-1])[0])
         return torch.stack(readings, -2)
 
     def forward(
@@ -275,7 +281,7 @@ class LatentReasoner(nn.Module):
 
     def _read(self, letter: str, inputs: Tensor) -> tuple[Tensor, BranchState]:
         core = cast(Core, self.cores[letter])
-        return core.backbone.read(pick_rows(core.token_rows(), inputs))
+        return core.backbone.read(gather_rows(core.token_rows(), inputs))
 
 
 def _average_of_others(reading: Tensor) -> Tensor:

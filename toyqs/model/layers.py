@@ -30,7 +30,7 @@ def normal(std: float) -> Rule:
     return lambda values, generator: values.normal_(0.0, std, generator=generator)
 
 
-class Stacked(nn.Module):
+class SeedStacked(nn.Module):
     """A module with parameters of shape (S, ...) and a rule that says how each one starts."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def initialise(model: nn.Module, seeds: Sequence[int], given: Mapping[str, Tenso
         given: parameter name -> values of its shape but the seed axis, which take the place of the stream.
     """
     for module_name, module in model.named_modules():
-        if not isinstance(module, Stacked):
+        if not isinstance(module, SeedStacked):
             continue
         for name, rule in module.rules.items():
             parameter = getattr(module, name)
@@ -91,7 +91,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out.view(*x.shape[:-1], weight.shape[-1])
 
 
-def pick_rows(table: Tensor, ids: Tensor) -> Tensor:
+def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of each seed's table.
 
     Args:
@@ -144,7 +144,7 @@ def logistic_(x: Tensor) -> Tensor:
     return x.mul_(0.5).tanh_().mul_(0.5).add_(0.5)
 
 
-class Linear(Stacked):
+class Linear(SeedStacked):
     """An affine map, (S, ..., D) -> (S, ..., E); initial values within gain / √D."""
 
     def __init__(self, num_seeds: int, width: int, out: int, gain: float = 1.0) -> None:
@@ -158,7 +158,7 @@ class Linear(Stacked):
         return affine(x, self.weight, self.bias)
 
 
-class Table(Stacked):
+class Embedding(SeedStacked):
     """Learned rows, such as token embeddings: (S, n, D)."""
 
     def __init__(self, num_seeds: int, num_rows: int, width: int, std: float = 1.0) -> None:
@@ -166,7 +166,7 @@ class Table(Stacked):
         self.weight = self.declare("weight", (num_seeds, num_rows, width), normal(std))
 
 
-class Head(Stacked):
+class FeatureHead(SeedStacked):
     """The LM head: one or several feature vectors, each with its own rows of the first layer.
 
         logits = Σ_i x_i W_i + b        (linear), or two hidden layers of 512 with GELU on top of it
@@ -225,7 +225,7 @@ class TableHead(nn.Module):
     Where the checkpoint ties them, E is the token table itself.
     """
 
-    def __init__(self, table: Table | FrozenTable, *, autocast: bool = False) -> None:
+    def __init__(self, table: Embedding | FrozenTable, *, autocast: bool = False) -> None:
         """Take a table; with `autocast` products, and so the logits, are rounded to bfloat16."""
         super().__init__()
         self.table = table
@@ -240,7 +240,7 @@ class TableHead(nn.Module):
         return sum(others, out).to(given[0].dtype)
 
 
-LMHead = Head | TableHead
+LMHead = FeatureHead | TableHead
 
 
 class FrozenTable(nn.Module):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Stacked, normal
+from toyqs.model.layers import SeedStacked, normal
 
 
-class Markers(Stacked):
+class Markers(SeedStacked):
     """Embeddings (S, 2, D) of the start and the end of a thought; they are never outputs.
 
     Two rows serve every thought, and yet each is one symbol among many to the optimiser. Three ways to let

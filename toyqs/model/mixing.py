@@ -18,17 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import Head, Linear, LMHead, Stacked, normal
+from toyqs.model.layers import FeatureHead, Linear, LMHead, SeedStacked, normal
 from toyqs.numerics import row_sums
 
 Mixed = tuple[list[Tensor], Tensor | None]
 
 
-class Mixer(Stacked):
+class Mixer(SeedStacked):
     """What all mixers share."""
 
     widths: list[int]
-    speaks_alone: bool = True
+    predicts_without_thought: bool = True
 
     @abstractmethod
     def forward(self, base: Tensor, reading: Tensor | None, floor: float = 0.0) -> Mixed:
@@ -178,13 +178,13 @@ class ThoughtOnly(Mixer):
     def __init__(self, base_width: int | None, reading_width: int) -> None:
         super().__init__()
         self.widths = [reading_width]
-        self.speaks_alone = base_width == reading_width
+        self.predicts_without_thought = base_width == reading_width
 
     def forward(self, base: Tensor | None, reading: Tensor | None, floor: float = 0.0) -> Mixed:
         """Features (S, B, T, K, E)."""
         if reading is not None:
             return [reading], None
-        if base is None or not self.speaks_alone:
+        if base is None or not self.predicts_without_thought:
             raise ValueError("ThoughtOnly: there is no prediction without a thought here")
         return [base.unsqueeze(3)], None
 
@@ -215,7 +215,7 @@ class Weigher(nn.Module):
     def __init__(self, num_seeds: int, base_width: int, reading_width: int) -> None:
         super().__init__()
         # A Head multiplies the base state once for all thoughts of a position.
-        self.first = Head(num_seeds, (base_width, reading_width), base_width)
+        self.first = FeatureHead(num_seeds, (base_width, reading_width), base_width)
         self.rest = nn.Sequential(
             nn.ReLU(), Linear(num_seeds, base_width, base_width), nn.ReLU(), Linear(num_seeds, base_width, 1)
         )

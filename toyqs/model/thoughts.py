@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.core import START, Core, advance, marker, where_live
+from toyqs.model.core import START, Core, marker, step_live, where_live
 from toyqs.model.layers import Linear, LMHead
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts
@@ -179,7 +179,7 @@ def think(
     for place, part in enumerate(given.unbind(4)):
         assert head is not None
         if drawn:
-            hidden, state = advance(core, drawn[-1].values, rows, state, live)
+            hidden, state = step_live(core, drawn[-1].values, rows, state, live)
         drawing = live if lengths is None else lengths > place
         drawn.append(_draw(head, hidden, part, drawing, forced=forced is not None))
         live = drawing if head.end is None else drawn[-1].values != head.end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toyqs.objectives.losses import Total, here
+from toyqs.objectives.losses import Total, no_reduction
 
 EQUAL = 1e-6  # a group whose spread is so small a share of its values differs by rounding alone
 STD_FLOOR = 1e-3  # added to the standard deviation: equal rewards give advantages near 0, not NaN
@@ -90,7 +90,7 @@ def _require_group(rewards: Tensor) -> None:
         raise ValueError("a group baseline needs at least 2 thoughts per position (K = 1 trains nothing)")
 
 
-def batch_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Advantages divided by their standard deviation over the counted thoughts, seed by seed.
 
         A ← A / (std(A) + 10⁻³)
@@ -112,7 +112,7 @@ def batch_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tenso
     return advantages / (variance.sqrt() + STD_FLOOR)
 
 
-def group_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Advantages divided by their standard deviation over the K thoughts of a position (O2c).
 
         A ← A / std_k(A),    0 where the K are equal
@@ -135,7 +135,7 @@ def group_std(advantages: Tensor, weights: Tensor, total: Total = here) -> Tenso
     return torch.where(equal, 0.0, advantages / spread.masked_fill(equal, 1.0))
 
 
-def positive_only(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """What is worse than the baseline is not discouraged (O2b): A ← max(A, 0). Biased.
 
     Args:
@@ -149,7 +149,7 @@ def positive_only(advantages: Tensor, weights: Tensor, total: Total = here) -> T
     return advantages.clamp(min=0)
 
 
-def no_scale(advantages: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+def no_scale(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Advantages as they are, (S, B, T, K)."""
     return advantages
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from toyqs.objectives.objective import Thinking
+from toyqs.objectives.objective import ThoughtObjective
 from toyqs.types import Batch, Trace
 
 
 @dataclass(frozen=True)
-class BestOf(Thinking):
+class BestOf(ThoughtObjective):
     """Maximum likelihood on the thought that earned most, the first of those that did.
 
         policy:   −log π(h_b | x),    b = argmax_i r_i

@@ -13,7 +13,7 @@ from toyqs.objectives.rewards import require_shape
 Total = Callable[[Tensor], Tensor]
 
 
-def here(values: Tensor) -> Tensor:
+def no_reduction(values: Tensor) -> Tensor:
     """The sum over the only process there is: the values."""
     return values
 
@@ -67,7 +67,7 @@ def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
     return -(advantages.detach() * thought_log_prob).mean(-1)
 
 
-def position_mean(values: Tensor, weights: Tensor, total: Total = here) -> Tensor:
+def position_mean(values: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Weighted mean over a seed's positions: the one place where losses are normalised.
 
     Args:

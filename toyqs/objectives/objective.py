@@ -35,7 +35,7 @@ REWARDS: dict[str, Reward] = {
 OWN_LOSS = ("kl_forward", "kl_reverse")  # rewards that the predictor climbs too, in place of the likelihood
 
 
-class Only(NamedTuple):
+class Allowed(NamedTuple):
     """The values that an objective takes of a setting, and why no other: the end of a line of refusal."""
 
     values: tuple[Any, ...]
@@ -52,11 +52,13 @@ class Objective(ABC):
 
     name: ClassVar[str] = ""  # of objective=…; "": none of the family
     least_thoughts: ClassVar[int] = 1  # K
-    scores: ClassVar[bool] = True  # False: the prediction's own gradient trains the thoughts
-    own_prediction: ClassVar[bool] = False  # the prediction is trained otherwise too, policy loss or not
-    repeats: ClassVar[bool] = False  # training may go on with the same thoughts: inner_steps
+    uses_score_function: ClassVar[bool] = True  # False: the prediction's own gradient trains the thoughts
+    changes_prediction_loss: ClassVar[bool] = (
+        False  # the prediction is trained otherwise too, policy loss or not
+    )
+    allows_inner_steps: ClassVar[bool] = False  # training may go on with the same thoughts: inner_steps
     off_policy: ClassVar[bool] = False  # thoughts may be drawn by another law than the policy's: sampler
-    takes: ClassVar[dict[str, Only]] = {}  # setting -> what it can do with; else anything
+    allowed_values: ClassVar[dict[str, Allowed]] = {}  # setting -> what it can do with; else anything
 
     reward: str = "likelihood"  # a key of REWARDS
     reward_beta: float = 1.0  # of kl_reverse
@@ -74,7 +76,7 @@ class Objective(ABC):
 
 
 @dataclass(frozen=True)
-class Predicting(Objective):
+class LikelihoodObjective(Objective):
     """What a model without sampled thoughts learns from: the likelihood (O1), or a reward of OWN_LOSS.
 
     −log q(y | x)
@@ -98,7 +100,7 @@ class Predicting(Objective):
         return Loss({"nll": losses.position_mean(-climbed.squeeze(-1), batch.weights)})
 
 
-nll = Predicting()
+nll = LikelihoodObjective()
 
 
 def rewarded(name: str, beta: float, log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -123,7 +125,7 @@ def regularisers(trace: Trace) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Thinking(Objective):
+class ThoughtObjective(Objective):
     """What the objectives of sampled thoughts share: rewards, the predictor's loss, the entropy bonus.
 
         nll:      −log q(y | h_i, x), the mean over the thoughts; −r_i for the rewards of OWN_LOSS
@@ -172,7 +174,7 @@ class Thinking(Objective):
         taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
         batch = rewards.discounted(batch, self.ahead_decay)
         climbed, predicted = self._scores(each, trace, batch)
-        fitting, paying = reward_model.halves(batch) if self.learned_reward else (batch, batch)
+        fitting, paying = reward_model.split_to_fit_and_pay(batch) if self.learned_reward else (batch, batch)
         earned = climbed.detach()
         expected = reward_model.learned(trace) if self.learned_reward else earned
         reward = expected.detach() if trace.penalty is None else expected.detach() - trace.penalty
@@ -190,7 +192,7 @@ class Thinking(Objective):
         meters = self.meters(reward, trace, paying)
         weights = dict.fromkeys(("policy", "critic", *meters), paying.weights)
         if self.learned_reward:
-            means["reward_model"] = reward_model.fault(
+            means["reward_model"] = reward_model.squared_error(
                 expected, earned, apart=self.reward_sees == "prediction"
             )
             weights["reward_model"] = fitting.weights
@@ -199,7 +201,7 @@ class Thinking(Objective):
             for given in (means, meters)
         )
         if self.learned_reward:
-            seen["reward_fit"] = reward_model.agreement(expected, earned, paying.weights)
+            seen["reward_fit"] = reward_model.correlation(expected, earned, paying.weights)
         return Loss(parts, losses.position_mean(reward.mean(-1), paying.weights), seen)
 
     def _scores(self, each: Tensor, trace: Trace, batch: Batch) -> tuple[Tensor, Tensor]:

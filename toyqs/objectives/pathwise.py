@@ -26,8 +26,8 @@ class Pathwise(Objective):
     """
 
     name: ClassVar[str] = "pathwise"
-    scores: ClassVar[bool] = False
-    own_prediction: ClassVar[bool] = True
+    uses_score_function: ClassVar[bool] = False
+    changes_prediction_loss: ClassVar[bool] = True
 
     train_nll_num: int | None = None  # the first so many of the K carry the loss; None: all
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from toyqs.objectives.objective import Thinking
+from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.tempered import Temperature, Tempered, effective_samples, sampling_density
 from toyqs.types import Batch, Trace
 
@@ -75,7 +75,7 @@ def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PlackettLuce(Thinking):
+class PlackettLuce(ThoughtObjective):
     """See `plackett_luce` (O8p)."""
 
     name: ClassVar[str] = "plackett_luce"

@@ -14,7 +14,7 @@ from toyqs.objectives.objective import Objective
 
 
 @functools.cache
-def family() -> dict[str, type[Objective]]:
+def registry() -> dict[str, type[Objective]]:
     """Name -> class, for every class in a file of this folder that gives itself a name.
 
     Raises:
@@ -34,21 +34,21 @@ def family() -> dict[str, type[Objective]]:
     return found
 
 
-def member(settings: Any) -> type[Objective]:
+def objective_class(settings: Any) -> type[Objective]:
     """The class of a run's objective."""
-    return family()[settings.objective]
+    return registry()[settings.objective]
 
 
-def reads(settings: Any) -> set[str]:
+def fields_of(settings: Any) -> set[str]:
     """The settings that a run's objective reads, by name."""
-    return {field.name for field in fields(member(settings))}
+    return {field.name for field in fields(objective_class(settings))}
 
 
-def some_read() -> set[str]:
+def all_fields() -> set[str]:
     """The settings that some objective reads."""
-    return {field.name for kind in family().values() for field in fields(kind)}
+    return {field.name for kind in registry().values() for field in fields(kind)}
 
 
-def with_settings(kind: type[Objective], settings: Any) -> Objective:
+def from_config(kind: type[Objective], settings: Any) -> Objective:
     """An objective whose fields have the values of the settings of the same names."""
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})

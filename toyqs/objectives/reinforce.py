@@ -11,7 +11,7 @@ from torch import Tensor
 from toyqs.objectives import advantages as baselines
 from toyqs.objectives import advantages as objectives_advantages
 from toyqs.objectives import losses, rewards
-from toyqs.objectives.objective import Only, Thinking, rewarded
+from toyqs.objectives.objective import Allowed, ThoughtObjective, rewarded
 from toyqs.types import Batch, Trace
 
 GROUP_BASELINES = {
@@ -28,7 +28,7 @@ OF_PREDICTIONS = {
 
 
 @dataclass(frozen=True)
-class Reinforce(Thinking):
+class Reinforce(ThoughtObjective):
     """Thoughts that raise the reward are made likelier; the predictor learns from all of them (O2).
 
         policy:   −sg(r_i − b) · log π(h_i | x)
@@ -57,7 +57,7 @@ class Reinforce(Thinking):
         """
         scale = objectives_advantages.ADVANTAGE_SCALES[self.advantage_scale]
         above = reward - self._baseline(reward, trace, batch)
-        return scale(above, batch.weights, batch.total or losses.here)
+        return scale(above, batch.weights, batch.total or losses.no_reduction)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         match self.baseline:
@@ -114,7 +114,7 @@ class ClippedReinforce(Reinforce):
 
     name: ClassVar[str] = "ppo_clip"
     off_policy: ClassVar[bool] = True
-    repeats: ClassVar[bool] = True
+    allows_inner_steps: ClassVar[bool] = True
 
     clip_ratio: float = 0.2  # ε
 
@@ -130,7 +130,7 @@ class ClippedReinforce(Reinforce):
 
 
 @dataclass(frozen=True)
-class MultiSample(Thinking):
+class MultiSample(ThoughtObjective):
     """The likelihood of the mixture of K thoughts' predictions, a bound that rises with K (O4).
 
         nll:     −log (1 / K) Σ_i q(y | h_i, x)
@@ -145,15 +145,15 @@ class MultiSample(Thinking):
     """
 
     name: ClassVar[str] = "multi_sample"
-    own_prediction: ClassVar[bool] = True
-    takes: ClassVar[dict[str, Only]] = {
-        "baseline": Only(("leave_one_out", "none"), "rewards all thoughts of a position together"),
-        "reward": Only(("likelihood",), "is a bound on the likelihood"),
-        "thought_kl_beta": Only((0.0,), "is a bound on the likelihood"),
-        "teacher_forcing_weight": Only((1.0,), "climbs one bound with both its parts"),
-        "length_penalty": Only((0.0,), "is a bound on the likelihood"),
-        "punish_unfinished": Only((0.0,), "is a bound on the likelihood"),
-        "learned_reward": Only((False,), "rewards all thoughts of a position by one bound"),
+    changes_prediction_loss: ClassVar[bool] = True
+    allowed_values: ClassVar[dict[str, Allowed]] = {
+        "baseline": Allowed(("leave_one_out", "none"), "rewards all thoughts of a position together"),
+        "reward": Allowed(("likelihood",), "is a bound on the likelihood"),
+        "thought_kl_beta": Allowed((0.0,), "is a bound on the likelihood"),
+        "teacher_forcing_weight": Allowed((1.0,), "climbs one bound with both its parts"),
+        "length_penalty": Allowed((0.0,), "is a bound on the likelihood"),
+        "punish_unfinished": Allowed((0.0,), "is a bound on the likelihood"),
+        "learned_reward": Allowed((False,), "rewards all thoughts of a position by one bound"),
     }
 
     baseline: str = "leave_one_out"  # none or leave_one_out

@@ -21,7 +21,7 @@ def learned(trace: Trace) -> Tensor:
     return trace.learned_reward
 
 
-def halves(batch: Batch) -> tuple[Batch, Batch]:
+def split_to_fit_and_pay(batch: Batch) -> tuple[Batch, Batch]:
     """Where a learned reward is fitted, and where it pays the policy: two batches with no sequence in common.
 
     The first half of the sequences counts in the one, the others in the other; a middle one pays. A reward
@@ -44,7 +44,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     return batch._replace(weights=fitting), batch._replace(weights=batch.weights - fitting)
 
 
-def fault(expected: Tensor, earned: Tensor, *, apart: bool = False) -> Tensor:
+def squared_error(expected: Tensor, earned: Tensor, *, apart: bool = False) -> Tensor:
     """What a learned reward learns from: its squared error, a mean over the thoughts.
 
         (1 / K) Σ_i ½ (sg t_i − r_ψ(h_i, x))²
@@ -68,7 +68,7 @@ def fault(expected: Tensor, earned: Tensor, *, apart: bool = False) -> Tensor:
     return 0.5 * error.square().mean(-1)
 
 
-def agreement(expected: Tensor, earned: Tensor, weights: Tensor) -> Tensor:
+def correlation(expected: Tensor, earned: Tensor, weights: Tensor) -> Tensor:
     """Whether a learned reward tells the thoughts of a position apart: its correlation with what they earned.
 
         Σ (r − r̄)(t − t̄) / √(Σ (r − r̄)² Σ (t − t̄)²),    r̄ and t̄ the means over a position's thoughts

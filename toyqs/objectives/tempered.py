@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from toyqs.objectives.losses import here, position_mean
-from toyqs.objectives.objective import Thinking
+from toyqs.objectives.losses import no_reduction, position_mean
+from toyqs.objectives.objective import ThoughtObjective
 from toyqs.types import Batch, Trace
 
 Temperature = float | Tensor  # a number, or one per seed, (S, 1, 1, 1)
@@ -20,7 +20,7 @@ TINY = 1e-12  # of a relative temperature where all rewards are equal
 
 
 @dataclass(frozen=True)
-class Tempered(Thinking):
+class Tempered(ThoughtObjective):
     """What they share: the temperature, and the density that the thoughts were drawn from."""
 
     temperature: float = 0.1  # β
@@ -36,7 +36,7 @@ class Tempered(Thinking):
         """The temperature of a batch."""
         if self.temperature_scale == "absolute":
             return self.temperature
-        spread = position_mean(reward.std(-1), batch.weights, batch.total or here)
+        spread = position_mean(reward.std(-1), batch.weights, batch.total or no_reduction)
         return (self.temperature * spread + TINY).view(-1, 1, 1, 1)
 
     @abstractmethod

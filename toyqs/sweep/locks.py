@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from toyqs.files import read_json, write_json
 
 
-class Claim:
+class RunLock:
     """The right to write a run's folder, from `claim`; released at the end of a `with` block.
 
     The lock is the kernel's (flock on the file .lock), so that no death of its owner, kill -9 or a lost
@@ -27,7 +27,7 @@ class Claim:
         host, since = socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S")
         write_json(self._owner, {"host": host, "pid": os.getpid(), "since": since, "command": sys.argv})
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> RunLock:
         """The claim itself."""
         return self
 
@@ -37,7 +37,7 @@ class Claim:
         self._lock.release()
 
 
-def claim(folder: Path) -> Claim | None:
+def acquire(folder: Path) -> RunLock | None:
     """Claim a run's folder, which is made where there is none; None where another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -45,7 +45,7 @@ def claim(folder: Path) -> Claim | None:
         lock.acquire(timeout=0)
     except Timeout:
         return None
-    return Claim(folder, lock)
+    return RunLock(folder, lock)
 
 
 def is_held(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from toyqs.assets.pretrained import Damaged
+from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.identity import settings
 from toyqs.config.run_config import RunConfig
@@ -17,7 +17,7 @@ from toyqs.evidence.cells import name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
 from toyqs.evidence.overview import sweep_csv, sweep_table
 from toyqs.evidence.rows import load_curve, load_rows
-from toyqs.sweep.plan import PlannedCell, Stack, counted_once, differences, plan_cell, stacks_of
+from toyqs.sweep.plan import PlannedCell, Stack, cached_cost, differences, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
 from toyqs.sweep.worker import is_settled
@@ -41,7 +41,7 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
         said = f"cannot be made ({error.strerror}); give a folder of your own"
         print(f"toyqs: runs_dir={runs_dir}: {said}", file=sys.stderr)
         return 2
-    cost = counted_once()
+    cost = cached_cost()
     cells, unbuildable = _planned(configs, cost)
     if not cells:
         return 1
@@ -78,7 +78,7 @@ def _planned(
             failed += 1
             print(f"toyqs: the model cannot be built: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
-        except Damaged as error:
+        except CheckpointError as error:
             failed += 1
             print(f"toyqs: {error}", file=sys.stderr)
             continue

@@ -56,7 +56,7 @@ def seeds_of(config: RunConfig) -> list[int]:
     return config.seed if isinstance(config.seed, list) else [config.seed]
 
 
-def counted_once() -> Callable[[RunConfig], Cost]:
+def cached_cost() -> Callable[[RunConfig], Cost]:
     """`count_cost`, which runs a training step, at most once for each set of settings."""
     known: dict[str, Cost] = {}
 
@@ -105,7 +105,7 @@ def differences(cells: Sequence[PlannedCell]) -> list[dict[str, Any]]:
     return [{name: each[name] for name in differing if name in each} for each in columns]
 
 
-def words(difference: Mapping[str, Any]) -> str:
+def label(difference: Mapping[str, Any]) -> str:
     """Such as "base_lm_hidden_dim=4 policy_loss_beta=0.1"."""
     return " ".join(f"{name}={value}" for name, value in difference.items())
 
@@ -131,5 +131,5 @@ def stacks_of(
             size = next(size for flops, size in STACK_SIZES if counted.flops_per_step <= flops)
             size = size if config.backbone == "gru" else 1  # a transformer's seeds are trained one by one
             spans = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-            stacks += [Stack(arm, words(difference), config, span, counted) for span in spans]
+            stacks += [Stack(arm, label(difference), config, span, counted) for span in spans]
     return sorted(stacks, key=lambda stack: -stack.work)

@@ -23,7 +23,7 @@ from toyqs.sweep import worker as attempt
 from toyqs.sweep.locks import owner_of
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
-from toyqs.sweep.worker import Outcome
+from toyqs.sweep.worker import StackOutcome
 from toyqs.training import distributed
 
 POLL_SECONDS = 0.2
@@ -49,19 +49,19 @@ def run_all(stacks: list[Stack], processes: int, progress: Progress, *, isolate:
         isolate: a process of its own also where one at a time suffices. Under torchrun all processes do one
             stack at a time, and a failure is the end: those that wait for each other cannot go on.
     """
-    board = _Board(stacks, progress)
+    queue = _Queue(stacks, progress)
     if distributed.ranks() > 1:
-        while not board.failures and (entry := board.take(wait_for_it=True)):
-            board.settle(*entry, attempt.attempt(entry[1], partial(progress.update, entry[0])))
+        while not queue.failures and (entry := queue.next(wait_for_it=True)):
+            queue.record(*entry, attempt.train_stack(entry[1], partial(progress.update, entry[0])))
     elif processes > 1 or isolate:
-        _in_processes(board, min(processes, len(stacks)))
+        _in_processes(queue, min(processes, len(stacks)))
     else:
-        while entry := board.take(wait_for_it=True):
-            board.settle(*entry, attempt.attempt(entry[1], partial(progress.update, entry[0])))
-    return board.failures
+        while entry := queue.next(wait_for_it=True):
+            queue.record(*entry, attempt.train_stack(entry[1], partial(progress.update, entry[0])))
+    return queue.failures
 
 
-class _Board:
+class _Queue:
     """The stacks that wait, and what became of the others."""
 
     def __init__(self, stacks: list[Stack], progress: Progress) -> None:
@@ -70,7 +70,7 @@ class _Board:
         self.failures: list[Failure] = []
         self.waited_for: set[int] = set()
 
-    def take(self, *, wait_for_it: bool = False) -> tuple[int, Stack] | None:
+    def next(self, *, wait_for_it: bool = False) -> tuple[int, Stack] | None:
         """The next stack that may start now, or with `wait_for_it` as soon as one may."""
         if self.queue and wait_for_it:
             time.sleep(max(0.0, self.queue[0][0] - time.monotonic()))
@@ -80,7 +80,7 @@ class _Board:
         self.progress.start(index, stack)
         return index, stack
 
-    def settle(self, index: int, stack: Stack, outcome: Outcome) -> None:
+    def record(self, index: int, stack: Stack, outcome: StackOutcome) -> None:
         """Count what became of a stack; what another command holds waits for another turn."""
         config, settled = stack.config, {*outcome.done, *outcome.complete, *outcome.elsewhere}
         rest = {seed: run_key(config, seed) for seed in stack.seeds if seed not in settled}
@@ -94,7 +94,7 @@ class _Board:
             later = time.monotonic() + RETRY_SECONDS
             self.queue.append((later, index, stack._replace(seeds=outcome.elsewhere)))
         if failed:
-            log = attempt.log_of(stack)
+            log = attempt.log_path(stack)
             self.failures.append(Failure(stack, failed, outcome.failure or "no row was written", log))
         self.progress.finish(
             index, len(outcome.done) + len(rest) - len(failed), len(outcome.complete), len(failed)
@@ -104,12 +104,14 @@ class _Board:
 class _Worker:
     """One process in a pool of its own, so that its death breaks no other's pool."""
 
-    def __init__(self, context: Any, told: Any) -> None:
-        self._pool = lambda: ProcessPoolExecutor(1, context, initializer=attempt.connect, initargs=(told,))
+    def __init__(self, context: Any, progress_array: Any) -> None:
+        self._pool = lambda: ProcessPoolExecutor(
+            1, context, initializer=attempt.initialise_worker, initargs=(progress_array,)
+        )
         self.pool = self._pool()
         self.process: Any = None  # from the first stack on
         self.entry: tuple[int, Stack] | None = None
-        self.future: Future[Outcome] = Future()
+        self.future: Future[StackOutcome] = Future()
 
     def start(self, entry: tuple[int, Stack]) -> None:
         self.entry = entry
@@ -118,29 +120,29 @@ class _Worker:
             # whose server thread prints a traceback when a worker dies or Ctrl-C comes.
             number, stack = entry[0], pickle.dumps(entry[1])
             try:
-                self.future = self.pool.submit(attempt.work_on, number, stack)
+                self.future = self.pool.submit(attempt.run_in_worker, number, stack)
             except BrokenProcessPool:  # its process died idle, and the pool's own thread was first to see it
                 self.pool = self._pool()
-                self.future = self.pool.submit(attempt.work_on, number, stack)
+                self.future = self.pool.submit(attempt.run_in_worker, number, stack)
             (self.process,) = self.pool._processes.values()
 
-    def told(self, told: Any) -> tuple[int, float, float]:
+    def progress_array(self, progress_array: Any) -> tuple[int, float, float]:
         """The entry's number, its work done so far and its loss, as the process told them."""
         assert self.entry is not None
         index = self.entry[0]
-        return index, told[2 * index], told[2 * index + 1]
+        return index, progress_array[2 * index], progress_array[2 * index + 1]
 
-    def outcome(self, stack: Stack) -> Outcome:
+    def outcome(self, stack: Stack) -> StackOutcome:
         """Of a stack, once its future is done."""
         try:
             return self.future.result()
         except BrokenProcessPool:
             why = _death(_exit_code(self.process))
-            with suppress(OSError), attempt.log_of(stack).open("a", encoding="utf-8") as log:
+            with suppress(OSError), attempt.log_path(stack).open("a", encoding="utf-8") as log:
                 print(why, file=log)
         except Exception as error:  # such as a log that cannot be written
             why = " ".join(f"{type(error).__name__}: {error}".split())
-        return Outcome([], [], [], why)
+        return StackOutcome([], [], [], why)
 
     def kill(self) -> None:
         for process in list((self.pool._processes or {}).values()):
@@ -187,21 +189,21 @@ def _death(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}"
 
 
-def _in_processes(board: _Board, processes: int) -> None:
+def _in_processes(queue: _Queue, processes: int) -> None:
     context = multiprocessing.get_context("spawn")
     # Plain shared memory, not a queue: a worker killed while holding a queue's lock would silence the others.
-    told = context.RawArray("d", [math.nan] * (2 * len(board.queue)))
-    workers = [_Worker(context, told) for _ in range(processes)]
+    progress_array = context.RawArray("d", [math.nan] * (2 * len(queue.queue)))
+    workers = [_Worker(context, progress_array) for _ in range(processes)]
     try:
-        while board.queue or any(worker.entry for worker in workers):
-            workers = [_settled(board, worker) or _Worker(context, told) for worker in workers]
+        while queue.queue or any(worker.entry for worker in workers):
+            workers = [_settled(queue, worker) or _Worker(context, progress_array) for worker in workers]
             for worker in workers:
-                if not worker.entry and (entry := board.take()):
+                if not worker.entry and (entry := queue.next()):
                     worker.start(entry)
             busy = [worker for worker in workers if worker.entry]
             _wait(busy)
             for worker in busy:
-                board.progress.update(*worker.told(told))
+                queue.progress.update(*worker.progress_array(progress_array))
     except BaseException:
         for worker in workers:  # all before any is waited for: a second Ctrl-C must not leave one at work
             worker.kill()
@@ -211,13 +213,13 @@ def _in_processes(board: _Board, processes: int) -> None:
             worker.end()
 
 
-def _settled(board: _Board, worker: _Worker) -> _Worker | None:
+def _settled(queue: _Queue, worker: _Worker) -> _Worker | None:
     """The worker, free again if its stack is done; None where its process died, at work or idle."""
     if worker.entry:
         if not worker.future.done():
             return worker
         entry, worker.entry = worker.entry, None
-        board.settle(*entry, worker.outcome(entry[1]))
+        queue.record(*entry, worker.outcome(entry[1]))
     if worker.process is None or worker.process.is_alive():
         return worker
     worker.end()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from toyqs.config.checks.values import check
 from toyqs.config.finished_run import config_of
 from toyqs.config.identity import canonical
-from toyqs.config.run_config import WIDTHS, RunConfig, width_unit
+from toyqs.config.run_config import WIDTHS, RunConfig
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:-]*")  # a word that Hydra reads as text without quotes
 
@@ -43,7 +43,7 @@ def command(settings: Mapping[str, Any], seeds: Sequence[int], controls: str, si
     config = replace(config_of(settings), seed=list(seeds), controls=controls)
     config = on_transformer(config, size)
     check(config)
-    return " ".join(["python run.py", *words(config)])
+    return " ".join(["python run.py", *typed_words(config)])
 
 
 def on_transformer(config: RunConfig, size: Size) -> RunConfig:
@@ -55,7 +55,7 @@ def on_transformer(config: RunConfig, size: Size) -> RunConfig:
         model_n_head=size.heads,
         base_lr=size.lr,
     )
-    unit, widths = width_unit(config), {name: getattr(config, name) for name in WIDTHS}
+    unit, widths = config.width_unit, {name: getattr(config, name) for name in WIDTHS}
     widths = {name: width or config.reasoner_hidden_dim for name, width in widths.items()}
     factor = size.width / max(widths.values())
     scaled = {name: unit * math.ceil(width * factor / unit) for name, width in widths.items()}
@@ -65,7 +65,7 @@ def on_transformer(config: RunConfig, size: Size) -> RunConfig:
     return replace(config, **scaled)
 
 
-def words(config: RunConfig) -> list[str]:
+def typed_words(config: RunConfig) -> list[str]:
     """What has to be typed for a run, quoted for the shell: nothing that is so without it."""
     plain = RunConfig()
     shown, left = config, []

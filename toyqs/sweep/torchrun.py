@@ -26,7 +26,7 @@ def prepare(words: list[str]) -> None:
         Refusal: a setting is written as --key=value, which Hydra would answer with a page of usage.
     """
     if distributed.rank():
-        sys.exit(follow())
+        sys.exit(serve_rank())
     distributed.lead()
     for word in words:
         setting = word.lstrip("-")
@@ -40,7 +40,7 @@ def prepare(words: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would else print over many lines
 
 
-def follow() -> int:
+def serve_rank() -> int:
     """Train along until rank 0 ends; a failure is said in one line, by the first that fails.
 
     Returns:
@@ -49,7 +49,7 @@ def follow() -> int:
     from toyqs.experiment.stack import train_along  # slow, and only followers train from here
 
     try:
-        for config, seeds in distributed.jobs():
+        for config, seeds in distributed.receive_jobs():
             train_along(config, seeds)
     except KeyboardInterrupt:
         return 130

@@ -22,14 +22,14 @@ from toyqs.config.identity import run_key
 from toyqs.evidence.rows import is_complete
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
-from toyqs.sweep.locks import claim, is_held
+from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
 
 LOG = "log.txt"  # in a run's folder: what its worker printed, and why it failed
 
 
-class Outcome(NamedTuple):
+class StackOutcome(NamedTuple):
     """What became of a stack's seeds; those in no list failed."""
 
     done: list[int]
@@ -51,12 +51,12 @@ def _is_empty(log: Path) -> bool:
     return False
 
 
-def log_of(stack: Stack) -> Path:
+def log_path(stack: Stack) -> Path:
     """The log of a stack, in the folder of its first run."""
     return Path(stack.config.runs_dir) / run_key(stack.config, stack.seeds[0]) / LOG
 
 
-def attempt(stack: Stack, tell: Callable[[float, float | None], None]) -> Outcome:
+def train_stack(stack: Stack, tell: Callable[[float, float | None], None]) -> StackOutcome:
     """Train those of a stack's runs that are neither complete nor in other hands.
 
     Args:
@@ -76,7 +76,7 @@ def attempt(stack: Stack, tell: Callable[[float, float | None], None]) -> Outcom
         with ExitStack() as claims:
             for seed in stack.seeds:
                 key = run_key(config, seed)
-                held = claim(Path(config.runs_dir) / key)
+                held = acquire(Path(config.runs_dir) / key)
                 if held is None:
                     elsewhere.append(seed)
                     continue
@@ -85,7 +85,7 @@ def attempt(stack: Stack, tell: Callable[[float, float | None], None]) -> Outcom
             for seed in complete:  # a kill may have come between the row and the end
                 checkpoint.remove(Path(config.runs_dir) / run_key(config, seed))
             for seeds in checkpoint.by_progress(config, done):
-                distributed.announce(config.device, config, seeds)
+                distributed.broadcast_job(config.device, config, seeds)
                 run_stack(config, seeds, stack.cost, progress)
     except KeyboardInterrupt:
         distributed.is_first_to_fail()  # others that train along are not waited for
@@ -93,8 +93,8 @@ def attempt(stack: Stack, tell: Callable[[float, float | None], None]) -> Outcom
     except BaseException as error:  # sys.exit too: it would end more than this stack
         if not distributed.is_first_to_fail():
             os._exit(1)  # another process has said why
-        return Outcome([], complete, elsewhere, _in_a_line(error))
-    return Outcome(done, complete, elsewhere)
+        return StackOutcome([], complete, elsewhere, _in_a_line(error))
+    return StackOutcome(done, complete, elsewhere)
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -107,14 +107,14 @@ def _in_a_line(error: BaseException) -> str:
 _told: Any = None  # in a worker process: work done and loss of every stack, shared with the parent
 
 
-def connect(told: Any) -> None:
+def initialise_worker(progress_array: Any) -> None:
     """Make a new worker process ready.
 
     Args:
         told: two numbers per stack, work done and held-out NLL, shared with the parent.
     """
     global _told  # noqa: PLW0603, the one thing a worker process is given at its start
-    _told = told
+    _told = progress_array
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -127,21 +127,21 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def work_on(index: int, pickled: bytes) -> Outcome:
+def run_in_worker(index: int, pickled: bytes) -> StackOutcome:
     """`attempt` of a pickled stack in a worker process, with all that is printed there in its log."""
     stack: Stack = pickle.loads(pickled)
 
     def tell(work: float, loss: float | None) -> None:
         _told[2 * index : 2 * index + 2] = work, float("nan") if loss is None else loss
 
-    path = log_of(stack)
+    path = log_path(stack)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
     faulthandler.enable()
-    outcome = attempt(stack, tell)
+    outcome = train_stack(stack, tell)
     sys.stdout.flush()
     with suppress(FileNotFoundError):  # another command at the same runs has tidied up before
         if not outcome.elsewhere and not path.stat().st_size:

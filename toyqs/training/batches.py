@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from toyqs.rng import stream, thought_noise
-from toyqs.training.params import Settings
+from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, focus, thinking_positions
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
 
 
-class Drawn(NamedTuple):
+class TrainingBatch(NamedTuple):
     """What a training step consumes."""
 
     inputs: Tensor  # (S, B, T) long
@@ -27,20 +27,20 @@ class Drawn(NamedTuple):
     sampler_log_prob: Tensor | None = None  # (S, B, T', K) of the forced thoughts when they were sampled
 
 
-def prepared(batch: Batch, noise: Tensor, num_ahead: int = 1) -> Drawn:
+def prepare(batch: Batch, noise: Tensor, num_ahead: int = 1) -> TrainingBatch:
     """A batch (S, B, T) and its thought noise (S, B, T', K, L, …), ready for a step of N tokens."""
     positions = thinking_positions(batch)
-    return Drawn(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
+    return TrainingBatch(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
 
 
-def shortened(drawn: Drawn, length: int) -> Drawn:
+def truncate_thoughts(drawn: TrainingBatch, length: int) -> TrainingBatch:
     """The batch with the noise of each thought's first symbols alone, `length` of them."""
     if drawn.noise.shape[4] == length:
         return drawn
     return drawn._replace(noise=drawn.noise[:, :, :, :, :length].contiguous())
 
 
-def split(drawn: Drawn, size: int) -> Iterator[Drawn]:
+def chunks(drawn: TrainingBatch, size: int) -> Iterator[TrainingBatch]:
     """Parts of `size` sequences each, along the axis B; what is left over is left out."""
 
     def parts(field: Any) -> Iterator[Any]:
@@ -67,7 +67,9 @@ def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Bat
     return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere, oracle)
 
 
-def shares(drawn: Drawn, count: int, rank: int = 0, ranks: int = 1) -> Iterator[tuple[Drawn, Tensor | float]]:
+def micro_batches(
+    drawn: TrainingBatch, count: int, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[TrainingBatch, Tensor | float]]:
     """Parts of equally many sequences, and the share (S,) of the whole's weights that each has.
 
     Args:
@@ -81,12 +83,12 @@ def shares(drawn: Drawn, count: int, rank: int = 0, ranks: int = 1) -> Iterator[
         yield drawn, 1.0
         return
     total = weights.sum((1, 2))
-    for part in split(drawn, weights.shape[1] // count):
-        mine = portion(part, rank, ranks)
+    for part in chunks(drawn, weights.shape[1] // count):
+        mine = rank_slice(part, rank, ranks)
         yield mine, mine.counted.weights.sum((1, 2)) / total
 
 
-def portion(drawn: Drawn, rank: int, ranks: int) -> Drawn:
+def rank_slice(drawn: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
     """One of so many portions of the sequences, of about equally many each."""
     if ranks == 1:
         return drawn
@@ -111,7 +113,9 @@ class Sampler(Protocol):
         ...
 
 
-def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor) -> Iterator[Drawn]:
+def draw_batches(
+    task: Sampler, seeds: Sequence[int], settings: TrainingParams, like: Tensor
+) -> Iterator[TrainingBatch]:
     """Training batches and thought noise, each from a stream of its own per seed, without end.
 
     Batches are drawn `CHUNK` at once, when the share of the steps done is that of the first of them.
@@ -137,7 +141,7 @@ def draws(task: Sampler, seeds: Sequence[int], settings: Settings, like: Tensor)
         if settings.adaptive_len:
             stacked = stacked._replace(thought_length=task.thought_length(stacked.inputs))  # type: ignore[attr-defined]
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
-        for part in split(prepared(stacked, silence, settings.num_ahead), size):
+        for part in chunks(prepare(stacked, silence, settings.num_ahead), size):
             if not settings.thoughts.length:
                 yield part
                 continue

@@ -41,10 +41,10 @@ def ranks() -> int:
 def lead() -> None:
     """Let the others go when this process ends, however far it comes; without others nothing happens."""
     if ranks() > 1:
-        atexit.register(dismiss)
+        atexit.register(release_ranks)
 
 
-def dismiss() -> None:
+def release_ranks() -> None:
     """Let the others go, and wait until they have heard it: this process may hold the store."""
     _tell(END)
     end = time.monotonic() + FAREWELL_SECONDS
@@ -52,7 +52,7 @@ def dismiss() -> None:
         time.sleep(0.01)
 
 
-def announce(device: str, *job: Any) -> None:
+def broadcast_job(device: str, *job: Any) -> None:
     """Tell the others what to train; without others nothing happens.
 
     Args:
@@ -64,7 +64,7 @@ def announce(device: str, *job: Any) -> None:
         _join(device)
 
 
-def jobs() -> Iterator[tuple[Any, ...]]:
+def receive_jobs() -> Iterator[tuple[Any, ...]]:
     """What rank 0 announces, until it ends."""
     for number in itertools.count():
         _store().wait([_job(number)], PATIENCE)
@@ -85,7 +85,7 @@ def is_first_to_fail() -> bool:
         return False
 
 
-def add_up_(values: Tensor) -> None:
+def all_reduce_(values: Tensor) -> None:
     """Put the sum over all processes in place of each one's values."""
     dist.all_reduce(values)
 
@@ -96,18 +96,18 @@ def require_same(step: int) -> None:
     Raises:
         RuntimeError: they have not.
     """
-    if int(total(torch.tensor(float(step)))) != ranks() * step:
+    if int(all_reduce(torch.tensor(float(step)))) != ranks() * step:
         raise RuntimeError(f"rank {rank()} would go on from step {step}, others from another")
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce(values: Tensor) -> Tensor:
     """The sum over all processes, without gradient."""
     summed = values.detach().clone()
     dist.all_reduce(summed)
     return summed
 
 
-def joined(part: Tensor) -> Tensor:
+def all_gather_batch(part: Tensor) -> Tensor:
     """The processes' equally large parts (S, b, ...) as one (S, B, ...), in the order of their ranks."""
     parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(ranks())]
     dist.all_gather(parts, part.contiguous())

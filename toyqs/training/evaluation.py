@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.hard_positions import Chosen, choose
+from toyqs.training.hard_positions import PositionSelection, select_positions
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
@@ -98,7 +98,7 @@ def evaluate(
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
-        if thoughts is not None and model.speaks_alone:
+        if thoughts is not None and model.predicts_without_thought:
             _nll(meter, "nll_no_thought", model.talk(context, None), batch)
         if thoughts is None or not said:
             continue
@@ -166,17 +166,17 @@ def _each(change: Callable[..., Tensor], *given: Forced) -> Forced:
     return change(*symbols), None if lengths[0] is None else change(*lengths)
 
 
-def _read(model: Model, batch: Batch, sizes: ThoughtSizes) -> tuple[Context, Batch, Chosen | None]:
+def _read(model: Model, batch: Batch, sizes: ThoughtSizes) -> tuple[Context, Batch, PositionSelection | None]:
     """Context and batch at the positions that think, and how these were chosen, where they were."""
     positions = thinking_positions(batch)
     context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)
     if sizes.hard_quantile is None:
         return context, batch, None
-    chosen = choose(model, context, batch, sizes.thinking(batch.inputs.shape[2]))
+    chosen = select_positions(model, context, batch, sizes.thinking(batch.inputs.shape[2]))
     return chosen.context, chosen.batch, chosen
 
 
-def _others(meter: Meter, chosen: Chosen) -> None:
+def _others(meter: Meter, chosen: PositionSelection) -> None:
     """Measure the positions that do not think."""
     meter.add("nll_easy", chosen.nll, chosen.weights)
     meter.add("accuracy", chosen.accuracy, chosen.weights)

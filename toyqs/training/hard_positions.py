@@ -20,7 +20,7 @@ from toyqs.objectives.rewards import hits, target_log_prob
 from toyqs.types import Batch, Context, Model, focus
 
 
-class Chosen(NamedTuple):
+class PositionSelection(NamedTuple):
     """The positions that think, and what is predicted at the others."""
 
     context: Context  # at the thinking positions
@@ -31,7 +31,7 @@ class Chosen(NamedTuple):
     accuracy: Tensor  # (S, B, T) 1 where the likeliest token without a thought is the target, else 0
 
 
-def hardest(entropy: Tensor, count: int) -> Tensor:
+def highest_entropy(entropy: Tensor, count: int) -> Tensor:
     """The positions of the highest entropy, of equal ones the earliest.
 
     Args:
@@ -51,7 +51,7 @@ def entropy_of(logits: Tensor) -> Tensor:
     return -row_sums(log_prob.exp() * log_prob)
 
 
-def choose(model: Model, context: Context, batch: Batch, count: int) -> Chosen:
+def select_positions(model: Model, context: Context, batch: Batch, count: int) -> PositionSelection:
     """Let the hardest positions think. The choice has no gradient: it is a constant of the parameters.
 
     Args:
@@ -61,10 +61,10 @@ def choose(model: Model, context: Context, batch: Batch, count: int) -> Chosen:
         count: T', how many of each sequence think.
     """
     logits = model.talk(context, None).logits  # (S, B, T, 1, 1, V)
-    index = hardest(entropy_of(logits[:, :, :, 0, 0]), count)
+    index = highest_entropy(entropy_of(logits[:, :, :, 0, 0]), count)
     think = torch.zeros_like(batch.think).scatter_(2, index, True)
     targets = batch.targets.unsqueeze(-1)
-    return Chosen(
+    return PositionSelection(
         model.at(context, index),
         focus(batch, index),
         think,
@@ -74,7 +74,7 @@ def choose(model: Model, context: Context, batch: Batch, count: int) -> Chosen:
     )
 
 
-def joined(loss: Loss, chosen: Chosen) -> Loss:
+def combine(loss: Loss, chosen: PositionSelection) -> Loss:
     """The loss over all counted positions, of which only some think.
 
         Σ_{t thinks} w_t loss_t + Σ_{t does not} w_t (−log q(y_t | x_≤t)),   over Σ_t w_t

@@ -13,38 +13,38 @@ from torch import Tensor, nn
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import COSTS, penalty
 from toyqs.training import distributed
-from toyqs.training.batches import Drawn, portion, shares, shortened, split
+from toyqs.training.batches import TrainingBatch, chunks, micro_batches, rank_slice, truncate_thoughts
 from toyqs.training.gradient_snr import measured_at, policy_snr
-from toyqs.training.hard_positions import Chosen, choose, joined
+from toyqs.training.hard_positions import PositionSelection, combine, select_positions
 from toyqs.training.optimizer import Optimiser
-from toyqs.training.params import Settings, learning_rate
-from toyqs.training.reference_model import Kept, with_reference
-from toyqs.training.state import State
+from toyqs.training.params import TrainingParams, learning_rate
+from toyqs.training.reference_model import ReferenceModel, with_reference
+from toyqs.training.state import TrainState
 from toyqs.types import Batch, Model, Trace, thinking_positions
 
-Objective = Callable[[Trace, Batch], Loss]
-Report = Callable[[int, dict[str, Tensor]], None]
+LossFn = Callable[[Trace, Batch], Loss]
+StepCallback = Callable[[int, dict[str, Tensor]], None]
 
 
 class Checkpoints(Protocol):
     """Where a training's states are kept."""
 
-    def resume(self, state: State) -> None:
+    def resume(self, state: TrainState) -> None:
         """Put the state back to where an earlier process left it, if one did."""
         ...
 
-    def keep(self, state: State) -> None:
+    def keep(self, state: TrainState) -> None:
         """Keep the state after a step, if it is due."""
         ...
 
 
 def train(
     model: Model,
-    objective: Objective,
-    data: Iterator[Drawn],
-    settings: Settings,
-    report: Report,
-    kept: Kept | None = None,
+    objective: LossFn,
+    data: Iterator[TrainingBatch],
+    settings: TrainingParams,
+    report: StepCallback,
+    reference_model: ReferenceModel | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train in place.
@@ -60,7 +60,7 @@ def train(
         checkpoints: where it may go on from, and what hears of every step.
     """
     assert isinstance(model, nn.Module)
-    state = State(model, settings.lr_multipliers, kept)
+    state = TrainState(model, settings.lr_multipliers, reference_model)
     optimiser = state.optimiser
     if checkpoints is not None:
         checkpoints.resume(state)
@@ -70,38 +70,38 @@ def train(
             next(data)
     measured = measured_at(settings.steps) if settings.batch_size > 1 else set()
     for step in range(state.step, settings.steps):
-        drawn, progress = shortened(next(data), settings.length_at(step)), step / settings.steps
+        drawn, progress = truncate_thoughts(next(data), settings.length_at(step)), step / settings.steps
         weights = {name: w.at(progress) for name, w in settings.weights.items()}
         running = state.running_reward
         if settings.inner_steps:
-            drawn = with_thoughts(model, drawn, settings.rank, settings.ranks)
+            drawn = sample_thoughts(model, drawn, settings.rank, settings.ranks)
         for _ in range(max(1, settings.inner_steps)):
             optimiser.zero()
             floor = settings.floor_at(progress)
-            values = accumulate(model, objective, drawn, weights, settings, running, floor, kept)
-            _descend(optimiser, settings, step)
+            values = accumulate(model, objective, drawn, weights, settings, running, floor, reference_model)
+            _step(optimiser, settings, step)
         if step + 1 in measured and weights.get("policy") and "policy" in values:
-            values["policy_snr"] = _signal(state, objective, drawn, weights, settings, floor)
-        state.follow(values.get("reward"))
+            values["policy_snr"] = _measure_gradient_snr(state, objective, drawn, weights, settings, floor)
+        state.advance(values.get("reward"))
         report(step + 1, values)
         if checkpoints is not None:
             checkpoints.keep(state)
 
 
-def _descend(optimiser: Optimiser, settings: Settings, step: int) -> None:
+def _step(optimiser: Optimiser, settings: TrainingParams, step: int) -> None:
     """A step along the gradient, summed over all processes."""
     if settings.ranks > 1:
-        distributed.add_up_(optimiser.grads)
+        distributed.all_reduce_(optimiser.grads)
     optimiser.clip(settings.max_norm)
     optimiser.step(learning_rate(step, settings))
 
 
-def _signal(
-    state: State,
-    objective: Objective,
-    drawn: Drawn,
+def _measure_gradient_snr(
+    state: TrainState,
+    objective: LossFn,
+    drawn: TrainingBatch,
     weights: dict[str, float],
-    settings: Settings,
+    settings: TrainingParams,
     floor: float,
 ) -> Tensor:
     """The `policy_snr` (S,) of a batch; it overwrites the gradients."""
@@ -115,26 +115,26 @@ def _signal(
         settings=in_halves,
         running_reward=state.running_reward,
         floor=floor,
-        kept=state.kept,
+        reference_model=state.reference_model,
     )
 
-    def of_half(half: Drawn) -> None:
+    def of_half(half: TrainingBatch) -> None:
         again(drawn=half)
         if settings.ranks > 1:
-            distributed.add_up_(state.optimiser.grads)
+            distributed.all_reduce_(state.optimiser.grads)
 
-    return policy_snr(state.optimiser, split(drawn, settings.batch_size // 2), of_half)
+    return policy_snr(state.optimiser, chunks(drawn, settings.batch_size // 2), of_half)
 
 
 def accumulate(
     model: Model,
-    objective: Objective,
-    drawn: Drawn,
+    objective: LossFn,
+    drawn: TrainingBatch,
     weights: dict[str, float],
-    settings: Settings,
+    settings: TrainingParams,
     running_reward: Tensor,
     floor: float = 0.0,
-    kept: Kept | None = None,
+    reference_model: ReferenceModel | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
 
@@ -159,8 +159,8 @@ def accumulate(
         Name -> (S,), the loss's parts, meters and the reward over the batch.
     """
     values: dict[str, Tensor] = {}
-    total = distributed.total if settings.ranks > 1 else None
-    for part, share in shares(drawn, settings.grad_acc, settings.rank, settings.ranks):
+    total = distributed.all_reduce if settings.ranks > 1 else None
+    for part, share in micro_batches(drawn, settings.grad_acc, settings.rank, settings.ranks):
         trace, batch, chosen = _traced(model, part, settings, floor)
         trace = with_reference(trace, batch, settings.reference)
         trace = trace._replace(
@@ -168,10 +168,10 @@ def accumulate(
             sampler_log_prob=part.sampler_log_prob,
             penalty=penalty(trace, weights),
         )
-        if kept is not None:
-            trace = kept.beside(trace, part.inputs, _thinking(part, chosen))
+        if reference_model is not None:
+            trace = reference_model.annotate(trace, part.inputs, _thinking(part, chosen))
         loss = objective(trace, batch if total is None else batch._replace(total=total))
-        loss = loss if chosen is None else joined(loss, chosen)
+        loss = loss if chosen is None else combine(loss, chosen)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         sum(terms[1:], terms[0]).sum().backward()
         seen = loss.parts | (loss.meters or {})
@@ -183,36 +183,36 @@ def accumulate(
     return values if total is None else {name: total(value) for name, value in values.items()}
 
 
-def with_thoughts(model: Model, drawn: Drawn, rank: int = 0, ranks: int = 1) -> Drawn:
+def sample_thoughts(model: Model, drawn: TrainingBatch, rank: int = 0, ranks: int = 1) -> TrainingBatch:
     """Thoughts drawn now at a batch, by the model's sampler where it has one, and their log-density.
 
     Of several processes each draws those of its portion, and all get all of them.
     """
-    mine = portion(drawn, rank, ranks)
+    mine = rank_slice(drawn, rank, ranks)
     with torch.no_grad():
         context = model.read(mine.inputs, mine.positions)
         thoughts = model.think(context, mine.noise, None, mine.counted.lengths, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
     symbols, density = thoughts.symbols, thoughts.log_prob.sum(-1)
     if ranks > 1:
-        symbols, density = distributed.joined(symbols), distributed.joined(density)
+        symbols, density = distributed.all_gather_batch(symbols), distributed.all_gather_batch(density)
     return drawn._replace(forced=symbols, sampler_log_prob=density)
 
 
 def _traced(
-    model: Model, part: Drawn, settings: Settings, floor: float
-) -> tuple[Trace, Batch, Chosen | None]:
+    model: Model, part: TrainingBatch, settings: TrainingParams, floor: float
+) -> tuple[Trace, Batch, PositionSelection | None]:
     """The trace and the batch at the thinking positions, and how these were chosen, where they were."""
     if settings.thoughts.hard_quantile is None:
         given = (part.noise, part.forced, part.counted.targets, floor, part.counted.lengths)
         return model(part.inputs, part.positions, *given), part.counted, None
     count = settings.thoughts.thinking(part.counted.inputs.shape[2])
-    chosen = choose(model, model.read(part.inputs, part.positions), part.counted, count)
+    chosen = select_positions(model, model.read(part.inputs, part.positions), part.counted, count)
     thoughts = model.think(chosen.context, part.noise, part.forced, chosen.batch.lengths)
     return model.talk(chosen.context, thoughts, floor), chosen.batch, chosen
 
 
-def _thinking(part: Drawn, chosen: Chosen | None) -> Tensor | None:
+def _thinking(part: TrainingBatch, chosen: PositionSelection | None) -> Tensor | None:
     """The positions of the sequences that think, (S, B, T'); None: all."""
     index = None if chosen is None else thinking_positions(part.counted._replace(think=chosen.think))
     if index is None or part.positions is None:

@@ -56,7 +56,7 @@ class Optimiser:
             if name.endswith(ending)
         ]
 
-    def of_seed(self, index: int) -> dict[str, Tensor]:
+    def seed_state(self, index: int) -> dict[str, Tensor]:
         """Return a seed's parameters and moments, flat, and the number of steps behind them, copied."""
         taken = {name: values[self._mine(index)].clone() for name, values in self._buffers().items()}
         return taken | {"count": self.count.clone()}

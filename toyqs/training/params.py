@@ -14,7 +14,7 @@ GATE_WARM_UP = 0.25  # share of the training over which the floor of a gate fall
 
 
 @dataclass(frozen=True)
-class Weight:
+class LossWeight:
     """A loss weight or a cost: constant, falling linearly to 0 over the training, or rising from 0."""
 
     value: float
@@ -29,7 +29,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingParams:
     """Plain numbers that the loop needs."""
 
     steps: int
@@ -47,9 +47,9 @@ class Settings:
     stages: tuple[int, ...] = ()  # lengths of the thoughts in turn; none: thoughts.length all along
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
-    weights: dict[str, Weight] = field(default_factory=lambda: {"nll": Weight(1.0)})
+    weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task says how long each thought is
-    evaluated_at_once: int = 8192  # thoughts, per seed
+    eval_chunk: int = 8192  # thoughts, per seed
     rank: int = 0  # of the processes that train together, which one this is
     ranks: int = 1  # how many there are; each takes its share of every batch
 
@@ -69,7 +69,7 @@ class Settings:
         return self.gate_floor * max(0.0, 1.0 - progress / GATE_WARM_UP)
 
 
-def learning_rate(step: int, settings: Settings) -> float:
+def learning_rate(step: int, settings: TrainingParams) -> float:
     """The rate of a step: a linear warm-up, then constant, linear to 0 or a cosine to a twentieth."""
     warm_up = max(1, round(WARM_UP * settings.steps))
     if settings.schedule == "constant":

@@ -26,7 +26,7 @@ def with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace
     return trace
 
 
-class Kept:
+class ReferenceModel:
     """A model that no gradient trains: a frozen copy, a moving average, or another run's.
 
     Its parameters follow those of the model that trains, and stay as they are where the decay is 1:
@@ -54,7 +54,7 @@ class Kept:
         self.decay, self.predicts, self.thought_kl_beta = decay, predicts, thought_kl_beta
 
     @torch.no_grad()
-    def follow(self, model: nn.Module) -> None:
+    def update_average(self, model: nn.Module) -> None:
         """A step towards the model that trains, which has the same parameters (S, ...)."""
         if self.decay == 1.0:
             return
@@ -63,7 +63,7 @@ class Kept:
             average.mul_(self.decay).add_(parameter * (1.0 - self.decay))
 
     @torch.no_grad()
-    def beside(self, trace: Trace, inputs: Tensor, positions: Tensor | None) -> Trace:
+    def annotate(self, trace: Trace, inputs: Tensor, positions: Tensor | None) -> Trace:
         """The trace with what the kept model says of the same batch, without gradient.
 
             reference_log_probs    log p̄(y | x) with no thought

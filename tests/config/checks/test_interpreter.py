@@ -11,7 +11,7 @@ from tests import tiny
 from tests.config.checks.checking import NO_REASONER, ONE_GRU, accepted, refused
 from toyqs.config.builders.model import build_model
 from toyqs.config.identity import canonical, run_key
-from toyqs.config.inactive import idle_keys
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.model.interpreter import Onward
 from toyqs.model.mixing import Sum
@@ -65,7 +65,7 @@ def test_residual_is_a_spelling_of_a_mixing() -> None:
 def test_where_the_position_matters(backbone: str) -> None:
     for last in (False, True):
         config = replace(RunConfig(), **ONWARD, backbone=backbone, **{LAST: last})
-        assert (LATER in idle_keys(config)) == (backbone == "gru" or not last)
+        assert (LATER in inactive_keys(config)) == (backbone == "gru" or not last)
 
 
 @pytest.mark.parametrize("name", KEYS)

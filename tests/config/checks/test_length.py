@@ -12,17 +12,17 @@ from torch import Tensor
 from tests import tiny
 from tests.config.checks.checking import accepted, refused
 from toyqs.config.builders.model import build_model
-from toyqs.config.builders.reference_model import build_kept
-from toyqs.config.builders.training import build_objective, build_settings
+from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.interpreter import Afresh, AfreshEach
 from toyqs.objectives.objective import Loss
 from toyqs.rng import ThoughtSizes
 from toyqs.tasks.iterate import Iterate
-from toyqs.training.batches import draws, prepared
+from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.evaluation import evaluate
-from toyqs.training.loop import accumulate, train, with_thoughts
+from toyqs.training.loop import accumulate, sample_thoughts, train
 from toyqs.types import Batch, Trace, focus, rows, thinking_positions
 
 
@@ -71,14 +71,14 @@ def costing(**changes: Any) -> Any:
 def penalties(settings: Any, steps: int = 4) -> list[tuple[Trace, Tensor | None]]:
     """Every step's trace of a short training, and what it takes from the rewards."""
     seen, right = [], build_objective(settings)
-    numbers = replace(build_settings(settings), steps=steps)
+    numbers = replace(build_training_params(settings), steps=steps)
 
     def watching(trace: Trace, batch: Batch) -> Loss:
         seen.append((trace, trace.penalty))
         return right(trace, batch)
 
     model = tiny.model(settings, scale=1.0)
-    data = draws(settings.task, [0], numbers, torch.zeros(1, dtype=torch.float64))
+    data = draw_batches(settings.task, [0], numbers, torch.zeros(1, dtype=torch.float64))
     train(model, watching, data, numbers, lambda step, values: None)
     return seen
 
@@ -107,10 +107,10 @@ def test_accumulated_gradients_are_the_whole_batchs(adaptive: bool, parts: int) 
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
     if adaptive:
         batch = batch._replace(thought_length=torch.arange(4).remainder(3).expand(2, 4, 4))
-    drawn, found = prepared(batch, noise), []
+    drawn, found = prepare(batch, noise), []
     for grad_acc in (1, parts):
         model.zero_grad()
-        numbers = replace(build_settings(settings), grad_acc=grad_acc)
+        numbers = replace(build_training_params(settings), grad_acc=grad_acc)
         running = torch.zeros(2).double()
         costs = {} if adaptive else {"length_penalty": 0.2, "punish_unfinished": 0.5}
         weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
@@ -134,14 +134,14 @@ def test_what_stands_beside_the_thoughts_knows_where_they_end(beside: str, adapt
     task = Iterate(n=6, k=3, seed=1, curriculum=0.0) if adaptive else tiny.Toy()
     ends: dict[str, Any] = {"adaptive_len": adaptive, "variable_len": not adaptive, "max_reasoning_len": 3}
     settings = tiny.config(task=task, data_loader_batch_size=16, **ends, **BESIDE[beside])
-    model, numbers, seen = tiny.model(settings), replace(build_settings(settings), steps=2), []
-    kept, right = build_kept(settings, model), build_objective(settings)
+    model, numbers, seen = tiny.model(settings), replace(build_training_params(settings), steps=2), []
+    kept, right = build_reference_model(settings, model), build_objective(settings)
 
     def watching(trace: Trace, batch: Batch) -> Loss:
         seen.append(trace)
         return right(trace, batch)
 
-    data = draws(task, [0], numbers, torch.zeros(1, dtype=torch.float64))
+    data = draw_batches(task, [0], numbers, torch.zeros(1, dtype=torch.float64))
     train(model, watching, data, numbers, lambda step, values: None, kept)
     first, second = seen
     assert len(first.length.unique()) > 1
@@ -179,8 +179,8 @@ def test_given_lengths_are_gathered_and_cut_with_the_batch() -> None:
 def test_training_and_evaluation_think_as_long_as_the_task_says(length: int) -> None:
     task = Iterate(n=6, k=3, seed=1)
     settings = tiny.config(task=task, adaptive_len=True, max_reasoning_len=length, objective="ppo_clip")
-    numbers = build_settings(settings)
-    drawn = next(draws(task, [3], numbers, torch.zeros(1, dtype=torch.float64)))
+    numbers = build_training_params(settings)
+    drawn = next(draw_batches(task, [3], numbers, torch.zeros(1, dtype=torch.float64)))
     wanted = (drawn.inputs[..., 1:] - 5).unsqueeze(-1).clamp(max=length).expand(-1, -1, -1, 2)
     model, seen = tiny.model(settings), []
 
@@ -189,7 +189,7 @@ def test_training_and_evaluation_think_as_long_as_the_task_says(length: int) -> 
         return build_objective(settings)(trace, batch)
 
     weights = {name: 1.0 for name in numbers.weights}
-    for ready in (drawn._replace(sampler_log_prob=torch.zeros(wanted.shape)), with_thoughts(model, drawn)):
+    for ready in (drawn._replace(sampler_log_prob=torch.zeros(wanted.shape)), sample_thoughts(model, drawn)):
         accumulate(model, watching, ready, weights, numbers, torch.zeros(1).double())
     assert torch.equal(seen[0], wanted) and torch.equal(seen[1], wanted)
     held_out = Batch(*task.sample(torch.Generator().manual_seed(0), 12, 2, "held_out")[:4])

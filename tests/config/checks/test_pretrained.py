@@ -12,7 +12,7 @@ from tests.config.checks.checking import accepted, refused
 from toyqs.assets import smollm2
 from toyqs.assets.pretrained import located
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import RunConfig, mixing_of
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.rev_prog import RevProg
 
 SAYS = {"model_type": "llama", "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -43,7 +43,7 @@ def test_a_checkpoint_says_what_the_model_is(tmp_path: Path) -> None:
         2,
     )
     assert {config.base_lm_hidden_dim, config.reasoner_hidden_dim, config.interpreter_hidden_dim} == {24}
-    assert mixing_of(config) == "logits" and resolved(config) == config
+    assert config.mixer == "logits" and resolved(config) == config
     assert accepted(pretrained=name, model_hidden_dim=24, model_n_layer=3, backbone="llama") == []
 
 

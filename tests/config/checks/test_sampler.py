@@ -6,14 +6,14 @@ import pytest
 
 from tests.config.checks.checking import NO_REASONER, accepted, refused
 from toyqs.config.checks.thoughts import SAMPLERS, THOUGHTS
-from toyqs.objectives.registry import family
+from toyqs.objectives.registry import registry
 
 OFF_POLICY = {
     *("listwise", "plackett_luce", "weighted_mle", "vargrad", "logz_mse", "logz_learned", "ppo_clip"),
 }
 
 
-@pytest.mark.parametrize("objective", family())
+@pytest.mark.parametrize("objective", registry())
 def test_off_policy_objectives(objective: str) -> None:
     given = {"sampler": "tempered", "objective": objective, "thoughts": "gaussian"}
     if objective in OFF_POLICY:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.checks.checking import NO_REASONER, accepted, refused
-from toyqs.config.run_config import RunConfig, marker_symbol
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
 
@@ -125,7 +125,7 @@ def test_markers_begin_as_a_symbol_that_is_there(tmp_path: Path) -> None:
         for name in known:
             settings = {"task": task, "seq_len": 8, "thought_vocab": None}
             assert accepted(meta_token_init=name, **settings) == []
-            symbol = marker_symbol(replace(RunConfig(), meta_token_init=name, **settings))
+            symbol = replace(RunConfig(), meta_token_init=name, **settings).marker_start
             assert task.alphabet[symbol] == ("-" if name == dash and "-" in line else name)
         refused(f"meta_token_init={unknown}: is none of the 3", meta_token_init=unknown, **settings)
 

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from toyqs.config.run_config import (
     RunConfig,
-    asks_reference,
-    ends_apart,
-    has_critic,
-    roles_in_use,
-    thoughts_of,
-    widths,
 )
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
-from toyqs.model.latent_reasoner import Beside
+from toyqs.model.latent_reasoner import Auxiliaries
 from toyqs.model.samplers import Likeliest, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
-from toyqs.objectives.registry import reads
+from toyqs.objectives.registry import fields_of
 
 
-def build_beside(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Beside:
+def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Auxiliaries:
     """What stands beside the thoughts of a run.
 
     Args:
@@ -28,19 +22,19 @@ def build_beside(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Besi
         policy: draws the symbols.
     """
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
-    asked = {config.baseline if "baseline" in reads(config) else "", critic.sees if critic else ""}
-    compared = config.reference == "no_thought" and asks_reference(config)
+    asked = {config.baseline if "baseline" in fields_of(config) else "", critic.sees if critic else ""}
+    compared = config.reference == "no_thought" and config.uses_reference
     wanted = {
         "base": compared or bool(asked & {"null_thought", "base_prediction"}),
         "average": "average_thought" in asked or isinstance(reward_model, RewardOfPrediction),
     }
-    tells = frozenset(name for name, needed in wanted.items() if needed)
-    likeliest = Likeliest(policy) if "greedy_thought" in asked else None  # type: ignore[arg-type]
-    return Beside(tells, likeliest, critic, _sampler(config, policy), reward_model)
+    extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
+    greedy_head = Likeliest(policy) if "greedy_thought" in asked else None  # type: ignore[arg-type]
+    return Auxiliaries(extra_predictions, greedy_head, critic, _sampler(config, policy), reward_model)
 
 
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
-    if not has_critic(config):
+    if not config.has_critic:
         return None
     return ValueHead(num_seeds, _told(config), config.task.vocab_size, config.value_sees)
 
@@ -51,17 +45,17 @@ def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPr
     if config.reward_sees == "prediction":
         return RewardOfPrediction(num_seeds, _told(config), config.task.vocab_size)
     sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
-    size = sizes.get(thoughts_of(config), config.thought_vocab or config.task.vocab_size)
-    chosen = thoughts_of(config) == "token"
-    size += chosen and ends_apart(config)  # after its end a thought's symbols are one more
+    size = sizes.get(config.symbol_kind, config.thought_vocab or config.task.vocab_size)
+    chosen = config.symbol_kind == "token"
+    size += chosen and config.lengths_vary  # after its end a thought's symbols are one more
     length, vocab_size = config.max_reasoning_len, config.task.vocab_size
     return RewardModel(num_seeds, _told(config), length, size, vocab_size, chosen)
 
 
 def _told(config: RunConfig) -> list[int]:
     """The widths of what critics are told of the context."""
-    width = widths(config)
-    return [width[role] for role in ("base_lm", "base_reasoner") if role in roles_in_use(config)]
+    width = config.widths
+    return [width[role] for role in ("base_lm", "base_reasoner") if role in config.roles_in_use]
 
 
 def _sampler(config: RunConfig, policy: ThoughtHead) -> ThoughtHead | None:

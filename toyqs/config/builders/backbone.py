@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from toyqs.assets.pretrained import Damaged, located
-from toyqs.config.run_config import RunConfig, longest_sequence
+from toyqs.assets.pretrained import CheckpointError, located
+from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.backbone import Backbone
 from toyqs.model.backbones.frozen import Frozen
 from toyqs.model.backbones.gru import GRU
@@ -44,7 +44,7 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
         branch_attention=config.branch_attention,
     )
     if lacking := backbone.decoder.lacking:
-        raise Damaged(f"pretrained={config.pretrained}: lacks {lacking[0]}; give another checkpoint")
+        raise CheckpointError(f"pretrained={config.pretrained}: lacks {lacking[0]}; give another checkpoint")
     return backbone
 
 
@@ -54,7 +54,7 @@ def _sizes(config: RunConfig, width: int) -> dict[str, Any]:
         "hidden_size": width,
         "num_hidden_layers": config.model_n_layer,
         "num_attention_heads": config.model_n_head,
-        "max_position_embeddings": longest_sequence(config),
+        "max_position_embeddings": config.longest_sequence,
     }
     if config.backbone == "gpt2":
         return sizes

@@ -6,31 +6,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from toyqs.config.builders.auxiliaries import build_beside
+from toyqs.config.builders.auxiliaries import build_auxiliaries
 from toyqs.config.builders.backbone import build_backbone
 from toyqs.config.builders.pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
 from toyqs.config.run_config import (
     RunConfig,
-    base_matters,
-    ends_apart,
-    goes_on,
-    marker_symbol,
-    mixing_of,
-    roles_in_use,
-    thoughts_of,
-    tokens_ahead,
-    widths,
 )
 from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
-from toyqs.model.layers import Head, LMHead, initialise
+from toyqs.model.layers import FeatureHead, LMHead, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, Sum, ThoughtOnly
 from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
-from toyqs.objectives.registry import member
+from toyqs.objectives.registry import objective_class
 
 # What a thought symbol is -> the core that hears it.
 CORES: dict[str, type[Core]] = {
@@ -57,7 +48,7 @@ def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
 
 def _start_markers(model: LatentReasoner, config: RunConfig) -> None:
     """Let the markers begin as a thought symbol does, in every core that knows the symbols."""
-    symbol = marker_symbol(config)
+    symbol = config.marker_start
     if symbol is None:
         return
     for core in model.cores.values():
@@ -70,15 +61,15 @@ def _start_markers(model: LatentReasoner, config: RunConfig) -> None:
 def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     """A run's model with all parameters zero; config resolved."""
     vocab_size = config.task.vocab_size
-    width = widths(config)
-    used = roles_in_use(config)
+    width = config.widths
+    used = config.roles_in_use
     groups = WeightGroups.parse(config.weight_groups)
     frozen = frozen_parts(config)
     cores = tie(groups, width, used, lambda size, roles: _core(config, num_seeds, size, roles, frozen))
     letters = {role: groups.letter(role) for role in used}
     mixer = _mixer(config, num_seeds)
     if config.pretrained is None:
-        head: LMHead = Head(
+        head: LMHead = FeatureHead(
             num_seeds, mixer.widths, vocab_size, config.linear_lm_head, autocast=config.autocast
         )
     else:
@@ -91,15 +82,17 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     if "interpreter" in used:
         core = cores[letters["interpreter"]]
         if config.interpreter_start == "afresh":
-            shares = thoughts_of(config) == "token" and not ends_apart(config)
+            shares = config.symbol_kind == "token" and not config.lengths_vary
             interpreter = (Afresh if shares else AfreshEach)(num_seeds, core)
         else:
             interpreter = Onward(core, cores[letters["reasoner"]], last_token=_last_token(config))
     parts = (letters, cores, head, mixer, thought_head, interpreter)
-    horizon = Horizon(tokens_ahead(config), goes_on(config))
+    horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
     if thought_head is None:
         return LatentReasoner(*parts, horizon=horizon)
-    return LatentReasoner(*parts, beside=build_beside(config, num_seeds, thought_head), horizon=horizon)
+    return LatentReasoner(
+        *parts, auxiliaries=build_auxiliaries(config, num_seeds, thought_head), horizon=horizon
+    )
 
 
 def _last_token(config: RunConfig) -> int | None:
@@ -108,9 +101,9 @@ def _last_token(config: RunConfig) -> int | None:
 
 
 def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> ThoughtHead:
-    width, path = config.reasoner_hidden_dim, not member(config).scores
+    width, path = config.reasoner_hidden_dim, not objective_class(config).uses_score_function
     num_symbols = config.thought_vocab or config.task.vocab_size
-    match thoughts_of(config):
+    match config.symbol_kind:
         case "gaussian":
             return GaussianHead(num_seeds, width, config.latent_dim, config.sigma, path=path)
         case "state":
@@ -133,14 +126,14 @@ def _core(
     # An afresh interpreter reads all L symbols, and then the reasoner all but the last.
     num_read = config.max_reasoning_len - ("interpreter" not in roles and not onward)
     reads_symbols = thinks and num_read > 0 and ("reasoner" in roles or not onward)
-    kind = thoughts_of(config)
+    kind = config.symbol_kind
     if kind == "state":  # only an interpreter that starts afresh hears a drawn state as a symbol
         reads_symbols = "interpreter" in roles and not onward
     rows = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim, "deterministic": 0}
     own_symbols = rows.get(kind, config.thought_vocab or 0) if reads_symbols else 0
     hears_tokens = reads_symbols and kind not in rows and not own_symbols
     reads_tokens = "base_lm" in roles or "base_reasoner" in roles or hears_tokens
-    reads_tokens |= "interpreter" in roles and (goes_on(config) or config.add_last_context_token)
+    reads_tokens |= "interpreter" in roles and (config.interpreter_reads_on or config.add_last_context_token)
     backbone = build_backbone(config, num_seeds, width, frozen and frozen.decoder)
     speed = (config.meta_token_mode, config.meta_token_scale, min(0.1, backbone.embedding_std))
     return CORES[kind](
@@ -163,15 +156,15 @@ WITH_WEIGHTS: dict[str, Callable[[int, int, int], Mixer]] = {
 
 
 def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
-    width = widths(config)
+    width = config.widths
     base, reading = width["base_lm"], width["interpreter"]
     if not config.use_reasoner:
         return BaseOnly(base)
-    how = mixing_of(config)
+    how = config.mixer
     if how == "concat":
         return Concat(base, reading)
     if how == "thought":
-        return ThoughtOnly(base if base_matters(config) else None, reading)
+        return ThoughtOnly(base if config.uses_base_lm else None, reading)
     if how == "sum":
         return Sum(base)
     return WITH_WEIGHTS[how](num_seeds, base, reading)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from toyqs.assets.pretrained import Damaged, is_tied, weights
+from toyqs.assets.pretrained import CheckpointError, is_tied, weights
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.frozen import Frozen
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.model.layers import FrozenTable, Table, TableHead
+from toyqs.model.layers import Embedding, FrozenTable, TableHead
 
 
 class FrozenParts(NamedTuple):
@@ -33,7 +33,7 @@ def frozen_parts(config: RunConfig) -> FrozenParts | None:
 
 
 def checkpoint_head(
-    config: RunConfig, model_tokens: Table | FrozenTable, frozen: FrozenParts | None
+    config: RunConfig, model_tokens: Embedding | FrozenTable, frozen: FrozenParts | None
 ) -> TableHead:
     """The LM head of a pretrained run.
 
@@ -47,7 +47,7 @@ def checkpoint_head(
     assert config.pretrained is not None
     if is_tied(config.pretrained):
         return TableHead(model_tokens, autocast=config.autocast)
-    return TableHead(Table(1, *model_tokens.weight.shape[1:]), autocast=config.autocast)
+    return TableHead(Embedding(1, *model_tokens.weight.shape[1:]), autocast=config.autocast)
 
 
 def given_weights(config: RunConfig, model: LatentReasoner) -> dict[str, Tensor]:
@@ -71,7 +71,9 @@ def given_weights(config: RunConfig, model: LatentReasoner) -> dict[str, Tensor]
         for name in needed:
             bare = name.removeprefix(path)
             if bare not in decoder:
-                raise Damaged(f"pretrained={config.pretrained}: lacks {bare}; give another checkpoint")
+                raise CheckpointError(
+                    f"pretrained={config.pretrained}: lacks {bare}; give another checkpoint"
+                )
             given[name] = decoder[bare]
         given[f"cores.{letter}.tokens.weight"] = tokens
     if head is not None:

@@ -13,19 +13,19 @@ from torch import nn
 from toyqs.config.builders.model import assemble
 from toyqs.config.finished_run import WEIGHTS, settings_of
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import RunConfig, asks_reference, charges_divergence, keeps_model
+from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.training.reference_model import Kept
+from toyqs.training.reference_model import ReferenceModel
 
 
-def build_kept(config: RunConfig, model: LatentReasoner) -> Kept | None:
+def build_reference_model(config: RunConfig, model: LatentReasoner) -> ReferenceModel | None:
     """The kept model of a run, before its training begins; None where nothing asks for one.
 
     Args:
         config: resolved and checked.
         model: the run's own, S seeds, with its initial weights.
     """
-    if not keeps_model(config):
+    if not config.has_reference_model:
         return None
     if config.reference == "checkpoint":
         like = next(model.parameters())
@@ -33,11 +33,11 @@ def build_kept(config: RunConfig, model: LatentReasoner) -> Kept | None:
         kept.num_ahead, kept.goes_on = model.num_ahead, False  # a prediction without thoughts has no reading
     else:
         kept = copy.deepcopy(model)
-    return Kept(
+    return ReferenceModel(
         kept,
         decay=config.reference_decay if config.reference == "ema" else 1.0,
-        predicts=asks_reference(config),
-        thought_kl_beta=config.thought_kl_beta if charges_divergence(config) else 0.0,
+        predicts=config.uses_reference,
+        thought_kl_beta=config.thought_kl_beta if config.penalises_thought_kl else 0.0,
     )
 
 

@@ -5,41 +5,36 @@ from __future__ import annotations
 from toyqs.config.run_config import (
     WEIGHED,
     RunConfig,
-    mixing_of,
-    off_policy,
-    speaks,
-    thoughts_of,
-    tokens_ahead,
 )
-from toyqs.objectives.objective import Predicting
-from toyqs.objectives.registry import member, with_settings
+from toyqs.objectives.objective import LikelihoodObjective
+from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation import LOGITS, THOUGHTS
-from toyqs.training.loop import Objective
-from toyqs.training.params import Settings, Weight
+from toyqs.training.loop import LossFn
+from toyqs.training.params import LossWeight, TrainingParams
 
 
-def build_objective(config: RunConfig) -> Objective:
+def build_objective(config: RunConfig) -> LossFn:
     """The loss of a run: the predictor's alone where no symbol is sampled."""
-    return with_settings(member(config) if speaks(config) else Predicting, config)
+    return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
 
 
-def build_settings(config: RunConfig) -> Settings:
+def build_training_params(config: RunConfig) -> TrainingParams:
     """The numbers of the training loop; max_steps is resolved."""
     weights = {
-        "nll": Weight(config.nll_loss_beta),
-        "policy": Weight(config.policy_loss_beta),
-        "entropy": Weight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
-        "critic": Weight(config.critic_loss_beta),
-        "reward_model": Weight(config.critic_loss_beta),
-        "prior": Weight(config.prior_beta),
+        "nll": LossWeight(config.nll_loss_beta),
+        "policy": LossWeight(config.policy_loss_beta),
+        "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
+        "critic": LossWeight(config.critic_loss_beta),
+        "reward_model": LossWeight(config.critic_loss_beta),
+        "prior": LossWeight(config.prior_beta),
     }
-    if speaks(config) and config.variable_len:
-        weights["length_penalty"] = Weight(config.length_penalty)
-        weights["punish_unfinished"] = Weight(config.punish_unfinished, rises=config.schedule_punfinished)
+    if config.has_thoughts and config.variable_len:
+        weights["length_penalty"] = LossWeight(config.length_penalty)
+        weights["punish_unfinished"] = LossWeight(config.punish_unfinished, rises=config.schedule_punfinished)
     faster = config.use_reasoner and config.meta_token_mode == "lr_multiplier"
     multipliers = {"markers.weight": config.meta_token_scale} if faster else {}
-    return Settings(
+    return TrainingParams(
         steps=config.max_steps,
         batch_size=config.data_loader_batch_size,
         seq_len=config.seq_len,
@@ -51,19 +46,19 @@ def build_settings(config: RunConfig) -> Settings:
         think_everywhere=config.think_at == "all",
         reference=config.reference,
         inner_steps=_inner_steps(config),
-        num_ahead=tokens_ahead(config),
+        num_ahead=config.num_ahead,
         stages=_stages(config),
-        gate_floor=config.gate_floor if mixing_of(config) in WEIGHED else 0.0,
+        gate_floor=config.gate_floor if config.mixer in WEIGHED else 0.0,
         lr_multipliers=multipliers,
         weights=weights,
-        adaptive_len=speaks(config) and config.adaptive_len,
-        evaluated_at_once=min(THOUGHTS, LOGITS // (config.task.vocab_size * tokens_ahead(config))),
+        adaptive_len=config.has_thoughts and config.adaptive_len,
+        eval_chunk=min(THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead)),
     )
 
 
 def _stages(config: RunConfig) -> tuple[int, ...]:
     """Lengths of the thoughts in the order of training; none where they stay the same."""
-    if config.length_schedule == "constant" or not speaks(config):
+    if config.length_schedule == "constant" or not config.has_thoughts:
         return ()
     rising = tuple(range(config.min_reasoning_len, config.max_reasoning_len + 1))
     return rising if config.length_schedule == "short_to_long" else rising[::-1]
@@ -71,17 +66,17 @@ def _stages(config: RunConfig) -> tuple[int, ...]:
 
 def _inner_steps(config: RunConfig) -> int:
     """Steps on thoughts drawn beforehand; 0: a step draws its own."""
-    if speaks(config) and member(config).repeats:
+    if config.has_thoughts and objective_class(config).allows_inner_steps:
         return config.inner_steps
-    return int(off_policy(config))
+    return int(config.off_policy)
 
 
 def thought_sizes(config: RunConfig) -> ThoughtSizes:
     """How many thoughts there are at a position, how long, and the noise that one symbol takes."""
     quantile = config.hard_quantile if config.use_reasoner and config.think_at == "hard" else None
-    if not speaks(config):
+    if not config.has_thoughts:
         return ThoughtSizes(1, 0, hard_quantile=quantile)
     num_symbols = config.thought_vocab or config.task.vocab_size
     noise = {"gaussian": config.latent_dim, "gumbel": num_symbols, "state": config.reasoner_hidden_dim}
-    width = noise.get(thoughts_of(config), 0)
+    width = noise.get(config.symbol_kind, 0)
     return ThoughtSizes(config.trice_samples, config.max_reasoning_len, width, quantile)

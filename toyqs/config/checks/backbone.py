@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from toyqs.config.errors import Refusal
-from toyqs.config.run_config import RunConfig, goes_on, roles_in_use, thoughts_of, widths
+from toyqs.config.run_config import RunConfig
 
 # What a GRU has no use for: key -> its value that is refused there, and the one to give.
 OF_LAYERS = {
@@ -41,16 +41,16 @@ def check_backbone(config: RunConfig) -> None:
             "autocast=true: takes products in bfloat16, against which dtype=float64 is in vain; give "
             "dtype=float32 or autocast=false"
         )
-    for width in {widths(config)[role]: None for role in roles_in_use(config)}:
+    for width in {config.widths[role]: None for role in config.roles_in_use}:
         _check_heads(config, width)
     if config.branch_attention == "flex" and config.use_reasoner:
         _check_flex(config)
-    if thoughts_of(config) == "state":
+    if config.symbol_kind == "state":
         raise Refusal(
             f"thoughts=state: are drawn states of a GRU, and {given} has no such state; give "
             "thoughts=gaussian or backbone=gru"
         )
-    if config.use_reasoner and goes_on(config):
+    if config.use_reasoner and config.interpreter_reads_on:
         raise Refusal(
             f"ahead=continue: goes on from a reading as a GRU does, and {given} cannot; give ahead=persist "
             "or backbone=gru"
@@ -70,7 +70,7 @@ def _check_flex(config: RunConfig) -> None:
             f"{given}adds up in float32, against which dtype=float64 is in vain; give dtype=float32 or "
             "branch_attention=dense"
         )
-    width = widths(config)["reasoner"] // config.model_n_head
+    width = config.widths["reasoner"] // config.model_n_head
     if width < LEAST_HEAD:
         raise Refusal(
             f"{given}takes heads {LEAST_HEAD} wide or wider, and model_n_head={config.model_n_head} makes "

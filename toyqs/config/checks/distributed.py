@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from toyqs.config.errors import Refusal
-from toyqs.config.inactive import idle_keys
-from toyqs.config.run_config import RunConfig, has_critic
+from toyqs.config.inactive import inactive_keys
+from toyqs.config.run_config import RunConfig
 
 
 def check_parallel(config: RunConfig, ranks: int) -> None:
@@ -30,10 +30,10 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
             f"learned_reward=true: is fitted on one half of a batch, and {ranks} processes have no halves in "
             "common; give learned_reward=false or one process"
         )
-    idle = idle_keys(config)
+    idle = inactive_keys(config)
     of_others = [name for name in ("baseline", "value_sees") if getattr(config, name) == "average_thought"]
     for name in of_others:
-        if config.use_reasoner and name not in idle and (name == "baseline" or has_critic(config)):
+        if config.use_reasoner and name not in idle and (name == "baseline" or config.has_critic):
             raise Refusal(
                 f"{name}=average_thought: takes the mean over the whole batch's thoughts, of which {ranks} "
                 f"processes see a share each; give another {name} or one process"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toyqs.config.errors import Refusal
-from toyqs.config.run_config import RunConfig, mixing_of
+from toyqs.config.run_config import RunConfig
 
 
 def check_reading(config: RunConfig) -> None:
@@ -17,7 +17,7 @@ def check_reading(config: RunConfig) -> None:
     """
     if config.use_residual:
         _check_residual(config)
-    if mixing_of(config) == "sum":
+    if config.mixer == "sum":
         _check_one_head(config)
     if config.add_last_context_token and config.interpreter_start != "onward":
         cause = "" if config.use_base_lm else ", as use_base_lm=false has it,"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from toyqs.config.errors import Refusal
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.registry import member, reads
+from toyqs.objectives.registry import fields_of, objective_class
 from toyqs.objectives.reinforce import OF_PREDICTIONS
 
 
@@ -17,12 +17,12 @@ def check_learned_reward(config: RunConfig) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
-    if not member(config).scores:
+    if not objective_class(config).uses_score_function:
         raise Refusal(
             f"learned_reward=true: objective={config.objective} has no policy that a reward could pay; "
             "give learned_reward=false or another objective"
         )
-    if "baseline" in reads(config) and config.baseline in OF_PREDICTIONS:
+    if "baseline" in fields_of(config) and config.baseline in OF_PREDICTIONS:
         raise Refusal(
             f"baseline={config.baseline}: is what another prediction earned, but learned_reward=true pays "
             "what is expected, not what was earned; give learned_reward=false or baseline=leave_one_out"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from toyqs.config.errors import Refusal
-from toyqs.config.run_config import RunConfig, has_critic, off_policy, speaks_alone
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.objective import OWN_LOSS
-from toyqs.objectives.registry import member
+from toyqs.objectives.registry import objective_class
 
 
 def check_extent(config: RunConfig) -> None:
@@ -50,7 +50,7 @@ def _check_ends(config: RunConfig) -> None:
 
 
 def _check_hard(config: RunConfig) -> None:
-    if not speaks_alone(config):
+    if not config.predicts_without_thought:
         raise Refusal(
             "think_at=hard: with these settings there is no prediction without a thought; give "
             "use_base_lm=true and mixing=auto, or think_at=marked"
@@ -65,17 +65,17 @@ def _check_hard(config: RunConfig) -> None:
             f"think_at=hard: the positions that do not think climb the likelihood, not reward="
             f"{config.reward}; give reward=likelihood or think_at=marked"
         )
-    if config.max_reasoning_len and has_critic(config):
+    if config.max_reasoning_len and config.has_critic:
         raise Refusal(
             "think_at=hard: a critic reads every position; give an objective and a baseline without a "
             "critic, or think_at=marked"
         )
-    if off_policy(config):
+    if config.off_policy:
         raise Refusal(
             f"think_at=hard: sampler={config.sampler} draws the thoughts of all positions before they are "
             "chosen; give sampler=policy or think_at=marked"
         )
-    if config.max_reasoning_len and member(config).repeats:
+    if config.max_reasoning_len and objective_class(config).allows_inner_steps:
         raise Refusal(
             f"think_at=hard: objective={config.objective} trains again on thoughts of positions "
             "chosen before; give objective=reinforce or think_at=marked"

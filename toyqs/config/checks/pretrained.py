@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from toyqs.assets.pretrained import Architecture, architecture
 from toyqs.config.errors import Refusal, refusing
 from toyqs.config.resolve import sizes_of, with_checkpoint
-from toyqs.config.run_config import RunConfig, longest_sequence, mixing_of
+from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.backbone import FAMILIES
 
 
@@ -67,14 +67,14 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
             f"{given}: has {found.vocab_size} tokens of its own, and task={config.task.name} "
             f"{config.task.vocab_size}; give task=token_text"
         )
-    if longest_sequence(config) > found.positions:
+    if config.longest_sequence > found.positions:
         raise Refusal(
             f"{given}: knows {found.positions} positions, and a sequence with its thought has "
-            f"{longest_sequence(config)}; give a smaller seq_len or max_reasoning_len"
+            f"{config.longest_sequence}; give a smaller seq_len or max_reasoning_len"
         )
     if not config.linear_lm_head:
         raise Refusal(f"linear_lm_head=false: {given} has an LM head of its own; give linear_lm_head=true")
-    if config.use_reasoner and mixing_of(config) == "concat":
+    if config.use_reasoner and config.mixer == "concat":
         raise Refusal(
             f"mixing=concat: the LM head of {given} has no rows for a reading beside the base state; give "
             "mixing=logits, sum, hidden, gate, residual, add or thought"

@@ -11,17 +11,11 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import (
     KEPT,
     RunConfig,
-    asks_reference,
-    charges_divergence,
-    longest_sequence,
-    speaks,
-    speaks_alone,
-    thoughts_of,
 )
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import OWN_LOSS
-from toyqs.objectives.registry import member
+from toyqs.objectives.registry import objective_class
 from toyqs.rng import stream
 
 REFERENCES = ("oracle", "no_thought", *KEPT)  # build_kept.py says what those of KEPT are
@@ -41,9 +35,9 @@ def check_reference(config: RunConfig) -> None:
     """
     if config.reward in ("log_ratio", *OWN_LOSS):
         _check_needed(config)
-    if config.thought_kl_beta and speaks(config):
+    if config.thought_kl_beta and config.has_thoughts:
         _check_thought_kl(config)
-    if config.reference == "checkpoint" and (asks_reference(config) or charges_divergence(config)):
+    if config.reference == "checkpoint" and (config.uses_reference or config.penalises_thought_kl):
         _check_checkpoint(config)
 
 
@@ -65,7 +59,7 @@ def _check_needed(config: RunConfig) -> None:
                 f"reference={reference}: reward={reward} trains the predictor towards its reference, "
                 "here itself; give reference=oracle or checkpoint"
             )
-        if config.use_reasoner and not speaks_alone(config):
+        if config.use_reasoner and not config.predicts_without_thought:
             raise Refusal(
                 f"reference={reference}: with these settings there is no prediction without a thought; "
                 "give use_base_lm=true and mixing=auto, or reference=oracle"
@@ -84,12 +78,12 @@ def _holds_some_impossible(config: RunConfig) -> bool:
 
 def _check_thought_kl(config: RunConfig) -> None:
     given = f"thought_kl_beta={config.thought_kl_beta}"
-    if not member(config).scores:
+    if not objective_class(config).uses_score_function:
         raise Refusal(
             f"{given}: is taken from a thought's reward, and objective={config.objective} rewards none; "
             "give thought_kl_beta=0 or another objective"
         )
-    if charges_divergence(config) and config.reference not in KEPT:
+    if config.penalises_thought_kl and config.reference not in KEPT:
         raise Refusal(
             f"{given}: needs a kept model whose thoughts to stay near, and reference="
             f"{config.reference or 'null'} has none; give reference=ema, initial or checkpoint"
@@ -107,14 +101,14 @@ def _check_checkpoint(config: RunConfig) -> None:
     past = resolved(settings_of(str(config.reference_run)))
     refusing(lambda: _check_task(given, past, config))
     refusing(lambda: _check_length(given, finished_model(str(config.reference_run), 1), config))
-    if asks_reference(config) and past.use_reasoner and not speaks_alone(past):
+    if config.uses_reference and past.use_reasoner and not past.predicts_without_thought:
         raise Refusal(
             f"{given}: that run's model has no prediction without a thought; give a run with "
             "use_reasoner=false, or one whose base is predicted from"
         )
-    if not charges_divergence(config):
+    if not config.penalises_thought_kl:
         return
-    if not speaks(past):
+    if not past.has_thoughts:
         raise Refusal(f"{given}: that run has no thoughts to stay near; give one that thinks")
     for name, now, then in zip(THOUGHT_KEYS, _thoughts(config), _thoughts(past), strict=True):
         if now != then:
@@ -126,7 +120,7 @@ def _check_checkpoint(config: RunConfig) -> None:
 
 def _check_length(given: str, past: LatentReasoner, config: RunConfig) -> None:
     """A transformer knows as many positions as its own run needed."""
-    needed = longest_sequence(config) if charges_divergence(config) else config.task.length(config.seq_len)
+    needed = config.longest_sequence if config.penalises_thought_kl else config.task.length(config.seq_len)
     known = [cast(Core, core).backbone.longest for core in past.cores.values()]
     least = min((x for x in known if x is not None), default=needed)
     if least < needed:
@@ -149,7 +143,7 @@ def _check_task(given: str, past: RunConfig, config: RunConfig) -> None:
 
 def _thoughts(config: RunConfig) -> tuple[object, ...]:
     """What the symbols of two runs must agree in for one to score the other's, by THOUGHT_KEYS."""
-    kind = thoughts_of(config)
+    kind = config.symbol_kind
     return (
         kind,
         (config.thought_vocab or config.task.vocab_size) if kind == "token" else None,

@@ -8,17 +8,12 @@ from toyqs.config.checks.interpreter import check_reading
 from toyqs.config.checks.learned_reward import check_learned_reward
 from toyqs.config.checks.positions import check_extent
 from toyqs.config.errors import Refusal, refusing
-from toyqs.config.inactive import idle_keys
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import (
     RunConfig,
-    has_critic,
-    has_policy_loss,
-    marker_symbol,
-    mixing_of,
-    speaks_alone,
 )
 from toyqs.model.roles import WeightGroups, check_widths
-from toyqs.objectives.registry import family, member, reads
+from toyqs.objectives.registry import fields_of, objective_class, registry
 from toyqs.objectives.reinforce import GROUP_BASELINES
 
 THOUGHTS = ("token", "gaussian", "gumbel", "deterministic", "state")
@@ -83,7 +78,7 @@ def _check_ahead(config: RunConfig) -> None:
             f"{given}: a sequence of task={config.task.name} has only {length} tokens; give "
             f"n_tokens_ahead={length} or fewer"
         )
-    if config.ahead == "persist" and mixing_of(config) == "thought":
+    if config.ahead == "persist" and config.mixer == "thought":
         raise Refusal(
             f"{given}: with ahead=persist only the base state sees the tokens ahead, and with these settings "
             "it is not predicted from; give ahead=continue, or use_base_lm=true and mixing=auto"
@@ -93,12 +88,12 @@ def _check_ahead(config: RunConfig) -> None:
 def _check_kind(config: RunConfig) -> None:
     """Of thought symbols, and how it is trained."""
     kind, reasoner, interpreter = config.thoughts, config.reasoner_hidden_dim, config.interpreter_hidden_dim
-    if kind in ON_A_PATH and member(config).scores:
+    if kind in ON_A_PATH and objective_class(config).uses_score_function:
         raise Refusal(
             f"thoughts={kind}: have no density for objective={config.objective} to raise; "
             "give objective=pathwise"
         )
-    if kind == "token" and not member(config).scores:
+    if kind == "token" and not objective_class(config).uses_score_function:
         raise Refusal(
             f"objective={config.objective}: no gradient passes through the choice of a token; give "
             "thoughts=gaussian, gumbel, deterministic or state, or another objective"
@@ -119,7 +114,7 @@ def _check_sampler(config: RunConfig) -> None:
     given, objective = f"sampler={config.sampler}", config.objective
     if config.sampler == "policy":
         return
-    if not member(config).scores:
+    if not objective_class(config).uses_score_function:
         raise Refusal(
             f"{given}: objective={objective} trains along the model's own draw; give sampler=policy, or an "
             "objective that scores thoughts"
@@ -130,8 +125,8 @@ def _check_sampler(config: RunConfig) -> None:
             f"{given}: is a law of thoughts={' or '.join(kinds)}, not of {config.thoughts}; give another "
             "sampler, such as tempered"
         )
-    if has_policy_loss(config) and not member(config).off_policy:
-        able = ", ".join(name for name, kind in family().items() if kind.off_policy)
+    if config.has_policy_loss and not objective_class(config).off_policy:
+        able = ", ".join(name for name, kind in registry().items() if kind.off_policy)
         raise Refusal(
             f"{given}: objective={objective} takes every thought for the policy's own, and is biased without "
             f"importance weights; give sampler=policy, or one of objective={able}"
@@ -167,7 +162,7 @@ def _check_markers(config: RunConfig) -> None:
             f"meta_token_init={given}: the symbols of thought_vocab={config.thought_vocab} have no names; "
             f"give an id from 0 to {count - 1}, or thought_vocab=null"
         )
-    symbol = marker_symbol(config)
+    symbol = config.marker_start
     if symbol is None or not 0 <= symbol < count:
         known = "a token's name or " if config.thought_vocab is None else ""
         raise Refusal(
@@ -178,15 +173,15 @@ def _check_markers(config: RunConfig) -> None:
 
 def _check_number(config: RunConfig) -> None:
     """Of thoughts, for what compares those of a position."""
-    if not has_policy_loss(config):
+    if not config.has_policy_loss:
         return
-    least = member(config).least_thoughts
+    least = objective_class(config).least_thoughts
     if config.trice_samples < least:
         raise Refusal(
             f"objective={config.objective}: compares the thoughts of a position, and trice_samples="
             f"{config.trice_samples} are too few; give trice_samples={least} or more"
         )
-    if config.trice_samples == 1 and "baseline" in reads(config) and config.baseline in GROUP_BASELINES:
+    if config.trice_samples == 1 and "baseline" in fields_of(config) and config.baseline in GROUP_BASELINES:
         raise Refusal(
             f"trice_samples=1: baseline={config.baseline} compares the thoughts of a position, and "
             "one alone learns nothing; give trice_samples=2 or more, or baseline=none or ema"
@@ -198,30 +193,30 @@ def _check_number(config: RunConfig) -> None:
 
 
 def _check_objective(config: RunConfig) -> None:
-    for key, (values, reason) in member(config).takes.items():
+    for key, (values, reason) in objective_class(config).allowed_values.items():
         given = getattr(config, key)
-        if given not in values and key not in idle_keys(config):
+        if given not in values and key not in inactive_keys(config):
             known = " or ".join(map(_spelt, values))
             raise Refusal(f"{key}={_spelt(given)}: objective={config.objective} {reason}; give {key}={known}")
-    if config.inner_steps > 1 and not member(config).repeats:
-        able = " or ".join(name for name, kind in family().items() if kind.repeats)
+    if config.inner_steps > 1 and not objective_class(config).allows_inner_steps:
+        able = " or ".join(name for name, kind in registry().items() if kind.allows_inner_steps)
         raise Refusal(
             f"inner_steps={config.inner_steps}: only objective={able} may train on the same thoughts "
             f"again; give inner_steps=1 or objective={able}"
         )
     if config.learned_reward:
         check_learned_reward(config)
-    if has_critic(config) and config.n_tokens_ahead > 1:
+    if config.has_critic and config.n_tokens_ahead > 1:
         raise Refusal(
             f"n_tokens_ahead={config.n_tokens_ahead}: a critic knows what one token earns; give "
             "n_tokens_ahead=1, or a baseline and an objective without a critic"
         )
-    if has_critic(config) and config.value_sees == "base_prediction" and not speaks_alone(config):
+    if config.has_critic and config.value_sees == "base_prediction" and not config.predicts_without_thought:
         raise Refusal(
             "value_sees=base_prediction: with these settings there is no prediction without a thought; "
             "give value_sees=target, or use_base_lm=true and mixing=auto"
         )
-    if config.baseline == "null_thought" and not speaks_alone(config):
+    if config.baseline == "null_thought" and not config.predicts_without_thought:
         raise Refusal(
             "baseline=null_thought: with these settings there is no prediction without a thought; "
             "give use_base_lm=true and mixing=auto, or another baseline"

@@ -17,12 +17,12 @@ from toyqs.config.checks.reference import REFERENCES, check_reference
 from toyqs.config.checks.thoughts import SAMPLERS, THOUGHTS, check_thinking
 from toyqs.config.errors import Refusal, refusing
 from toyqs.config.resolve import DEBUG_VARIANTS, resolved
-from toyqs.config.run_config import WIDTHS, RunConfig, has_policy_loss, speaks, thoughts_of
+from toyqs.config.run_config import WIDTHS, RunConfig
 from toyqs.model.backbones.backbone import FAMILIES
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.advantages import ADVANTAGE_SCALES
 from toyqs.objectives.objective import REWARDS
-from toyqs.objectives.registry import family
+from toyqs.objectives.registry import registry
 from toyqs.objectives.reinforce import GROUP_BASELINES, OF_PREDICTIONS
 from toyqs.training import distributed
 
@@ -37,7 +37,7 @@ CHOICES = {
     "length_schedule": ("constant", "long_to_short", "short_to_long"),
     "thoughts": THOUGHTS,
     "meta_token_mode": ("none", "reparameterise", "lr_multiplier", "grad_scale"),
-    "objective": tuple(family()),
+    "objective": tuple(registry()),
     "reward": tuple(REWARDS),
     "reference": (None, *REFERENCES),
     "sampler": ("policy", *SAMPLERS),
@@ -190,8 +190,8 @@ def _check_groups(config: RunConfig) -> None:
 
 
 def _check_other_losses(config: RunConfig) -> None:
-    bonus = config.entropy_encouragement_coef and thoughts_of(config) != "deterministic"
-    if not speaks(config) or not (has_policy_loss(config) or bonus):
+    bonus = config.entropy_encouragement_coef and config.symbol_kind != "deterministic"
+    if not config.has_thoughts or not (config.has_policy_loss or bonus):
         raise Refusal("nll_loss_beta=0: leaves no loss to train with; give nll_loss_beta=1")
     if config.controls != "none":
         raise Refusal(
@@ -217,7 +217,7 @@ def _notes(config: RunConfig) -> list[str]:
             )
         if config.simple_lm_head:
             notes.append("simple_lm_head=true has no effect: use_base_lm=false leaves nothing to add to")
-    if thoughts_of(config) == "deterministic" and config.trice_samples > 1:
+    if config.symbol_kind == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
     if config.use_reasoner and config.meta_token_mode == "grad_scale":
         notes.append(

@@ -27,7 +27,7 @@ class Backbone(nn.Module, ABC):
     embedding_std = 1.0  # of the initial values of what it reads
 
     @abstractmethod
-    def inlet(self, embeddings: Tensor) -> Tensor:
+    def project_input(self, embeddings: Tensor) -> Tensor:
         """Embeddings (S, n, D) -> the rows that `read` and `step` consume (S, n, I)."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def hold(self, new: BranchState, old: BranchState, live: Tensor) -> BranchState:
+    def keep_ended(self, new: BranchState, old: BranchState, live: Tensor) -> BranchState:
         """The new state of live branches, the old one of those that have ended.
 
         Args:

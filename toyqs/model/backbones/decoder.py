@@ -21,12 +21,12 @@ from toyqs.model.backbones.backbone import FAMILIES
 from toyqs.model.backbones.frozen import Frozen
 from toyqs.model.backbones.functional_layers import recompute_layers
 from toyqs.model.backbones.lora import adapted
-from toyqs.model.layers import Rule, Stacked
+from toyqs.model.layers import Rule, SeedStacked
 
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
 
-class _Bare:
+class _SqueezedViews:
     """A module's parameters without the seed axis, made once for as long as they stand where they stood.
 
     That they are views is all that their graph notes, so gradients pass it in every step anew.
@@ -37,8 +37,8 @@ class _Bare:
         self.places: list[tuple[int, bool]] = []
         self.bare: dict[str, Tensor] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Bare:
-        return _Bare(copy.deepcopy(self.module, memo))
+    def __deepcopy__(self, memo: dict[int, Any]) -> _SqueezedViews:
+        return _SqueezedViews(copy.deepcopy(self.module, memo))
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor."""
@@ -100,10 +100,10 @@ class Decoder(nn.Module):
         self._code = (code,)  # in a tuple it is no part of this module
         if recompute:
             recompute_layers(code)
-        self._bare = _Bare(self.weights)
+        self._bare = _SqueezedViews(self.weights)
         self._places: dict[str, tuple[dict[str, Any], str]] = {}  # name -> where its module keeps it
 
-    def forward(self, embeddings: Tensor, positions: Tensor, **told: Any) -> Tensor:
+    def forward(self, embeddings: Tensor, positions: Tensor, **kwargs: Any) -> Tensor:
         """Outputs (B, n, D) past the last norm.
 
         Args:
@@ -112,7 +112,7 @@ class Decoder(nn.Module):
             told: goes to the attention function as it is.
         """
         weights = self._bare.tensors() if self.frozen is None else self.frozen.tensors()
-        inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **told}
+        inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **kwargs}
         coarse = torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast)
         with self._lending(weights), coarse:
             outputs = self._code[0](**inputs).last_hidden_state
@@ -153,9 +153,9 @@ def _refuse(config: PretrainedConfig) -> None:
         raise ValueError(f"head_dim={head_dim}: rotary positions turn pairs of numbers; give an even one")
 
 
-def _declare(module: nn.Module, path: str, code: nn.Module) -> Stacked:
+def _declare(module: nn.Module, path: str, code: nn.Module) -> SeedStacked:
     """The weights of a module and all inside it, (1, ...) each, in a tree of the same names."""
-    tree = Stacked()
+    tree = SeedStacked()
     for name, weight in module.named_parameters(recurse=False):
         tree.declare(name, (1, *weight.shape), _library_rule(code, path, name))
     for name, child in module.named_children():

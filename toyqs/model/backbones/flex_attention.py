@@ -58,8 +58,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, blocks: BlockMask) -> tu
     # Rotary positions leave queries and keys in float32 under autocast; the kernels take one precision.
     query, keys = query.to(values.dtype), keys.to(values.dtype)
     run: Any = _compiled() if query.is_cuda else flex_attention
-    told: dict[str, Any] = {"scale": 1.0, "enable_gqa": True, "return_aux": AuxRequest(lse=True)}
-    out, aux = run(query, keys, values, block_mask=blocks, **told)
+    kwargs: dict[str, Any] = {"scale": 1.0, "enable_gqa": True, "return_aux": AuxRequest(lse=True)}
+    out, aux = run(query, keys, values, block_mask=blocks, **kwargs)
     return out, aux.lse
 
 

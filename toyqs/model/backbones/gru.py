@@ -16,10 +16,10 @@ from torch import Tensor
 
 from toyqs.model.backbones.backbone import Backbone
 from toyqs.model.backbones.gru_scan import Sequence
-from toyqs.model.layers import Stacked, affine, logistic_, uniform
+from toyqs.model.layers import SeedStacked, affine, logistic_, uniform
 
 
-class GRU(Stacked, Backbone):
+class GRU(SeedStacked, Backbone):
     """One GRU layer; hidden width = embedding width = D, inlet width I = 3 D."""
 
     def __init__(self, num_seeds: int, width: int) -> None:
@@ -31,7 +31,7 @@ class GRU(Stacked, Backbone):
         self.bias_ih = self.declare("bias_ih", (num_seeds, 1, 3 * width), rule)
         self.bias_hh = self.declare("bias_hh", (num_seeds, 1, 3 * width), rule)
 
-    def inlet(self, embeddings: Tensor) -> Tensor:
+    def project_input(self, embeddings: Tensor) -> Tensor:
         """(S, n, D) -> (S, n, 3 D)."""
         return affine(embeddings, self.weight_ih, self.bias_ih)
 
@@ -50,7 +50,7 @@ class GRU(Stacked, Backbone):
         index = index.view(*index.shape, 1, 1).expand(*index.shape, *state.shape[3:])
         return state.gather(2, index)
 
-    def hold(self, new: Tensor, old: Tensor, live: Tensor) -> Tensor:
+    def keep_ended(self, new: Tensor, old: Tensor, live: Tensor) -> Tensor:
         """(S, B, T, K, D)."""
         return torch.where(live.unsqueeze(-1), new, old)
 

@@ -6,13 +6,13 @@ import math
 
 from torch import Tensor, nn
 
-from toyqs.model.layers import Stacked, uniform
+from toyqs.model.layers import SeedStacked, uniform
 
 SCALE = 2.0  # α / R: peft's lora_alpha is twice the rank
 ADAPTED = ("Linear", "Conv1D")  # the library's affine maps; Conv1D is GPT-2's name for one
 
 
-class Adapter(Stacked):
+class Adapter(SeedStacked):
     """output + α / R · B A input, beside one affine map: A (1, R, in), B (1, out, R) and 0 at first.
 
     Source: Hu et al. 2021, "LoRA: Low-rank adaptation of large language models".

@@ -35,19 +35,19 @@ ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
 KeyValue = tuple[Tensor, Tensor]
 
 
-class Heard(NamedTuple):
+class ConsumedSymbol(NamedTuple):
     """One symbol that branches have consumed. The axes b, t, k of different symbols broadcast from 1."""
 
     layers: tuple[KeyValue, ...]  # keys and values (b, H_kv, 1, t, k, d) of every layer
     by: Tensor | None  # (b, t, k) bool, which branches consumed it; None: all
 
 
-class Branches(NamedTuple):
+class BranchCache(NamedTuple):
     """The branch state. The axes b, t, k of all in it but `position` broadcast from 1."""
 
     prefix: tuple[KeyValue, ...]  # keys and values (b, H_kv, P, d) of every layer; empty: nothing was read
     visible: Tensor  # (b, t) long, how many of the P positions a branch attends to
-    own: tuple[Heard, ...]  # its symbols so far
+    own: tuple[ConsumedSymbol, ...]  # its symbols so far
     position: Tensor  # (B, T, K) long, that of its next symbol; the size of the state
     context: Tensor  # (b, t) long, the position of the context's last token
     # What these branches see of the prefix, by blocks of positions or, by FlexAttention, of branches; None:
@@ -81,49 +81,49 @@ class TransformerBackbone(Backbone):
         # As the library's own table: beside rows of 1 GPT-2's positions, of 0.02 too, are hardly heard.
         self.embedding_std = config.initializer_range
 
-    def inlet(self, embeddings: Tensor) -> Tensor:
+    def project_input(self, embeddings: Tensor) -> Tensor:
         """(1, n, D), as they are."""
         return embeddings
 
-    def read(self, x: Tensor) -> tuple[Tensor, Branches]:
+    def read(self, x: Tensor) -> tuple[Tensor, BranchCache]:
         """(1, B, T, D) -> outputs (1, B, T, D), past the last norm, and the branch points (B, T, 1)."""
         positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
         outputs, layers = self._run(x.squeeze(0), positions, None)
         visible = (positions + 1).expand(outputs.shape[:2])
-        return outputs.unsqueeze(0), Branches(layers, visible, (), visible.unsqueeze(-1), visible - 1)
+        return outputs.unsqueeze(0), BranchCache(layers, visible, (), visible.unsqueeze(-1), visible - 1)
 
-    def empty(self) -> Branches:
+    def empty(self) -> BranchCache:
         """One branch point (1, 1, 1) before any symbol: what is stepped from it sees nothing else."""
         nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=next(self.parameters()).device)
-        return Branches((), nothing.squeeze(-1), (), nothing, nothing.squeeze(-1))
+        return BranchCache((), nothing.squeeze(-1), (), nothing, nothing.squeeze(-1))
 
-    def step(self, x: Tensor, state: Branches) -> tuple[Tensor, Branches]:
+    def step(self, x: Tensor, state: BranchCache) -> tuple[Tensor, BranchCache]:
         """(1, B, T, K, D) -> outputs of the branches, past the last norm, and their state."""
         branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
         rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
         position = state.position.expand(-1, *branches[1:])
         if state.prefix and (state.seen is None or state.position.shape != branches):
             state = state._replace(seen=self._seen(state, branches))
-        told = _Step(state, branches)
-        outputs, layers = self._run(rows, position.flatten(1), told)
-        own = (*state.own, Heard(layers, None))
+        kwargs = _Step(state, branches)
+        outputs, layers = self._run(rows, position.flatten(1), kwargs)
+        own = (*state.own, ConsumedSymbol(layers, None))
         new = state._replace(own=own, position=(position + 1).expand(branches))
         return outputs.view(1, *branches, -1), new
 
-    def back_at_context(self, state: Branches, later: int) -> Branches:
+    def back_at_context(self, state: BranchCache, later: int) -> BranchCache:
         """The next symbol stands at the position of the context's last token, or so many after it."""
         last = (state.context + later).unsqueeze(-1)
         return state._replace(position=last.expand_as(state.position))
 
-    def as_context(self, state: Branches) -> Branches:
+    def as_context(self, state: BranchCache) -> BranchCache:
         """The symbol that was consumed last is the context's last token now."""
         return state._replace(context=state.position[..., 0] - 1)
 
-    def gather(self, state: Branches, index: Tensor) -> Branches:
+    def gather(self, state: BranchCache, index: Tensor) -> BranchCache:
         """The branch points at positions (1, B, T'); the prefix stays whole."""
         (places,) = index
         own = tuple(
-            Heard(
+            ConsumedSymbol(
                 tuple((_pick(k, places, 3), _pick(v, places, 3)) for k, v in heard.layers),
                 None if heard.by is None else _pick(heard.by, places, 1),
             )
@@ -132,15 +132,15 @@ class TransformerBackbone(Backbone):
         visible, position, context = (
             _pick(x, places, 1) for x in (state.visible, state.position, state.context)
         )
-        return Branches(state.prefix, visible, own, position.expand(*places.shape, -1), context)
+        return BranchCache(state.prefix, visible, own, position.expand(*places.shape, -1), context)
 
-    def hold(self, new: Branches, old: Branches, live: Tensor) -> Branches:
+    def keep_ended(self, new: BranchCache, old: BranchCache, live: Tensor) -> BranchCache:
         """One step after `old`, the live branches (1, B, T, K) have consumed its symbol, no others."""
         last = new.own[-1]._replace(by=live.squeeze(0))
         position = torch.where(live.squeeze(0), new.position, old.position)
         return new._replace(own=(*new.own[:-1], last), position=position)
 
-    def _seen(self, state: Branches, branches: tuple[int, ...]) -> Sequence[Block] | BlockMask:
+    def _seen(self, state: BranchCache, branches: tuple[int, ...]) -> Sequence[Block] | BlockMask:
         """As `Branches` has it; B, T, K."""
         keys = state.prefix[0][0]
         if self.flex and keys.device.type in flex_attention.DEVICES:
@@ -170,7 +170,7 @@ def _pick(x: Tensor, places: Tensor, axis: int) -> Tensor:
 class _Step(NamedTuple):
     """What the attention of a branch step is told."""
 
-    state: Branches
+    state: BranchCache
     branches: tuple[int, ...]  # B, T, K
 
 
