@@ -39,7 +39,8 @@ EDGES: dict[str, set[str]] = {
 
 # Inside config/: each part may import the parts of the lines above its own.
 CONFIG_ORDER = (
-    {"errors", "key_table", "run_config"},
+    {"choices", "errors", "key_table"},
+    {"run_config"},
     {"resolve", "inactive", "finished_run", "controls"},
     {"identity", "builders"},
     {"checks"},
