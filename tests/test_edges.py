@@ -26,7 +26,7 @@ EDGES: dict[str, set[str]] = {
     "objectives": {"numerics", "types"},
     "model": {"numerics", "rng", "types"},
     "training": {"numerics", "objectives", "rng", "types"},
-    "config": {"assets", "model", "objectives", "rng", "tasks", "training"},
+    "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
     "answers": {"assets", "config", "files", "model", "rng", "types"},

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-
-class Refusal(ValueError):
-    """A configuration that cannot run: one line with the key, the value and the remedy."""
+from toyqs.files import Refusal
 
 
 def refuse(key: str, value: Any, why: str, give: str) -> NoReturn:

@@ -130,7 +130,7 @@ def test_a_checkpoint_predicts_without_a_thought(tmp_path: Path) -> None:
 def test_thoughts_stay_near_those_of_a_reference_model(tmp_path: Path) -> None:
     near = {"thought_kl_beta": 0.1}
     for reference in (None, "oracle", "no_thought"):
-        refused("thought_kl_beta=0.1: needs a reference model .*ema, initial", reference=reference, **near)
+        refused("thought_kl_beta=0.1: needs a reference model.*ema, initial", reference=reference, **near)
     for reference in ("ema", "initial"):
         assert accepted(reference=reference, **near) == []
         assert accepted(reference=reference, use_base_lm=False, **near) == []
