@@ -97,7 +97,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others stay in their order. Mark what is slow; skip what lacks a GPU."""
+    """Put the longest files first; the others stay in their order. Mark the slow, skip what lacks a GPU."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
     waiting: dict[str, list[dict[str, Any]]] = {}
