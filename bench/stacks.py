@@ -47,7 +47,7 @@ def step_seconds(config: RunConfig, size: int, limit: float = math.inf) -> list[
     Args:
         config: resolved; its max_steps are taken, if the limit allows.
         size: seeds side by side.
-        limit: seconds after which it ends, but not before the fourth step.
+        limit: seconds of these steps after which it ends, but not before the fourth.
 
     Returns:
         Seconds of each step but the first two, which draw data and make room for everything else.
@@ -59,7 +59,7 @@ def step_seconds(config: RunConfig, size: int, limit: float = math.inf) -> list[
 
     def report(step: int, _: object) -> None:
         times.append(now(config.device))
-        if step >= 4 and times[-1] - times[0] > limit:
+        if step >= 4 and times[-1] - times[2] > limit:
             raise Enough
 
     with suppress(Enough):
