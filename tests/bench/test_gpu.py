@@ -12,6 +12,7 @@ import sys
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -114,6 +115,25 @@ def test_memory_that_runs_out_and_what_else_fails_are_rows(tmp_path: Path) -> No
         ("wrong", "failed: ValueError: of two lines"),
         ("right", 1.0),
     ]
+
+
+def test_each_test_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tests" / "gpu").mkdir(parents=True)
+    program = """
+        import pytest
+        pytestmark = pytest.mark.gpu
+        def test_a(): pass
+        def test_b(): assert 1 + 1 == 3
+        def test_c(): pytest.skip("not here")
+    """
+    (tmp_path / "tests" / "gpu" / "test_it.py").write_text(dedent(program), encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n", encoding="utf-8")
+    monkeypatch.setattr(gpu_parts, "ROOT", tmp_path)
+    asked = Asked("cpu", tmp_path / "rows", 1.0)
+    gpu_parts.tests(asked)
+    first, second = [json.loads(line) for line in asked.rows.read_text(encoding="utf-8").splitlines()]
+    assert first["values"] == {"passed": 1, "failed": 1, "skipped": 1}
+    assert second["what"] == "test_b" and "failure: assert (1 + 1) == 3" in second["values"]["note"]
 
 
 def test_without_scipy_the_thinking_arm_is_trained_alone(
