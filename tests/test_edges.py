@@ -34,7 +34,7 @@ EDGES: dict[str, set[str]] = {
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
     "analysis": {"config", "evidence", "files", "sweep"},  # config and sweep: scale_up.py types commands
-    "bench": {"config", "files", "model", "objectives", "training", "types"},
+    "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 
 # Inside config/: each part may import the parts of the lines above its own.
