@@ -25,7 +25,7 @@ EDGES: dict[str, set[str]] = {
     "tasks": {"assets", "types"},
     "objectives": {"numerics", "types"},
     "model": {"numerics", "rng", "types"},
-    "training": {"numerics", "objectives", "rng", "types"},
+    "training": {"numerics", "objectives", "rng", "tasks", "types"},
     "config": {"assets", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},

@@ -52,7 +52,7 @@ def test_a_batch(task: Task, split: str) -> None:
     assert not batch.targets[~batch.think].any(), "a filler 0 where a position does not count"
     if batch.oracle is not None:
         assert batch.oracle.shape == (*shape, task.vocab_size)
-    assert task.steps(64, 128, 50) == task.num_steps and task.held_out_size(128) is None  # type: ignore[attr-defined]
+    assert task.steps(64, 128, 50) == task.num_steps and task.held_out_size(128) is None
     names = task.symbols(range(task.vocab_size))
     assert len(set(names)) == task.vocab_size and all(isinstance(name, str) for name in names)
 

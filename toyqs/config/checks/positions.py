@@ -36,7 +36,7 @@ def _check_ends(config: RunConfig) -> None:
             "adaptive_len=true: the task says when a thought ends, and variable_len=true lets the reasoner "
             "say it; give only one of them"
         )
-    if config.adaptive_len and not hasattr(config.task, "thought_length"):
+    if config.adaptive_len and config.task.thought_length is None:
         raise Refusal(
             f"adaptive_len=true: task={config.task.name} does not say how long a thought should be; "
             "give task=iterate or adaptive_len=false"

@@ -48,7 +48,7 @@ def _check_needed(config: RunConfig) -> None:
         raise Refusal(
             f"reward={reward}: needs a reference; give reference=oracle or {', '.join(REFERENCES[1:])}"
         )
-    if reference == "oracle" and not hasattr(config.task, "oracle"):
+    if reference == "oracle" and config.task.oracle is None:
         raise Refusal(
             f"reference=oracle: task={config.task.name} does not know its true distribution; "
             "give reference=no_thought or another task"

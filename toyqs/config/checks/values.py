@@ -98,7 +98,7 @@ def check(config: RunConfig) -> list[str]:
             f"{config.data_loader_batch_size}; give a divisor of it"
         )
     refusing(lambda: config.task.check(config.seq_len))
-    if config.think_at == "all" and getattr(config.task, "think_every", 1) > 1:
+    if config.think_at == "all" and config.task.think_every > 1:
         raise Refusal(
             f"think_at=all: task.think_every={config.task.think_every} lets fewer positions think; give "
             "think_at=marked or task.think_every=1"
