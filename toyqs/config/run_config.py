@@ -11,12 +11,8 @@ from omegaconf import MISSING
 from toyqs.model.roles import ROLES, WeightGroups
 from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import from_config, objective_class
-from toyqs.tasks.char_text import CharText
-from toyqs.tasks.hidden_markov import HiddenMarkov
-from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.registry import registry
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
-from toyqs.tasks.token_text import TokenText
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
@@ -40,9 +36,7 @@ EM_DASH = "\N{EM DASH}"
 
 WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
 
-TASKS: dict[str, type] = {
-    kind.name: kind for kind in (RevProg, Iterate, S5, HiddenMarkov, CharText, TokenText)
-}
+TASKS: dict[str, type] = registry()
 
 
 @dataclass
