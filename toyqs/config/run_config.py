@@ -9,8 +9,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from toyqs.model.roles import ROLES, WeightGroups
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import from_config, objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 from toyqs.tasks.registry import registry
 from toyqs.tasks.rev_prog import RevProg
 

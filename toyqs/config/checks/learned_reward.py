@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toyqs.config.errors import Refusal
 from toyqs.config.run_config import RunConfig
+from toyqs.objectives.advantages import BASELINES
 from toyqs.objectives.registry import fields_of, objective_class
-from toyqs.objectives.reinforce import OF_PREDICTIONS
 
 
 def check_learned_reward(config: RunConfig) -> None:
@@ -22,7 +22,7 @@ def check_learned_reward(config: RunConfig) -> None:
             f"learned_reward=true: objective={config.objective} has no policy that a reward could pay; "
             "give learned_reward=false or another objective"
         )
-    if "baseline" in fields_of(config) and config.baseline in OF_PREDICTIONS:
+    if "baseline" in fields_of(config) and BASELINES[config.baseline].is_prediction:
         raise Refusal(
             f"baseline={config.baseline}: is what another prediction earned, but learned_reward=true pays "
             "what is expected, not what was earned; give learned_reward=false or baseline=leave_one_out"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toyqs.config.errors import Refusal
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 
 
 def check_extent(config: RunConfig) -> None:

@@ -14,8 +14,8 @@ from toyqs.config.run_config import (
 )
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 from toyqs.rng import stream
 
 REFERENCES = ("oracle", "no_thought", *KEPT)  # build_kept.py says what those of KEPT are

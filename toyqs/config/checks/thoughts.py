@@ -13,8 +13,8 @@ from toyqs.config.run_config import (
     RunConfig,
 )
 from toyqs.model.roles import WeightGroups, check_widths
+from toyqs.objectives.advantages import BASELINES
 from toyqs.objectives.registry import fields_of, objective_class, registry
-from toyqs.objectives.reinforce import GROUP_BASELINES
 
 THOUGHTS = ("token", "gaussian", "gumbel", "deterministic", "state")
 # Samplers beside the policy's own draw -> the thoughts that have such a law.
@@ -181,10 +181,11 @@ def _check_number(config: RunConfig) -> None:
             f"objective={config.objective}: compares the thoughts of a position, and trice_samples="
             f"{config.trice_samples} are too few; give trice_samples={least} or more"
         )
-    if config.trice_samples == 1 and "baseline" in fields_of(config) and config.baseline in GROUP_BASELINES:
+    least = BASELINES[config.baseline].least_thoughts if "baseline" in fields_of(config) else 1
+    if config.trice_samples < least:
         raise Refusal(
-            f"trice_samples=1: baseline={config.baseline} compares the thoughts of a position, and "
-            "one alone learns nothing; give trice_samples=2 or more, or baseline=none or ema"
+            f"trice_samples={config.trice_samples}: baseline={config.baseline} compares the thoughts of a "
+            f"position and needs {least}; give trice_samples={least} or more, or baseline=none or ema"
         )
     if config.trice_samples == 1 and config.advantage_scale == "group_std":
         raise Refusal(

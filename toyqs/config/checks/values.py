@@ -20,13 +20,10 @@ from toyqs.config.resolve import DEBUG_VARIANTS, resolved
 from toyqs.config.run_config import WIDTHS, RunConfig
 from toyqs.model.backbones.backbone import FAMILIES
 from toyqs.model.roles import WeightGroups
-from toyqs.objectives.advantages import ADVANTAGE_SCALES
-from toyqs.objectives.objective import REWARDS
+from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.registry import registry
-from toyqs.objectives.reinforce import GROUP_BASELINES, OF_PREDICTIONS
+from toyqs.objectives.rewards import REWARDS
 from toyqs.training import distributed
-
-BASELINES = ("none", *GROUP_BASELINES, "ema", "value", *OF_PREDICTIONS)
 
 MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "sum", "thought")  # see model/mixing.py
 CHOICES = {
@@ -42,7 +39,7 @@ CHOICES = {
     "reference": (None, *REFERENCES),
     "sampler": ("policy", *SAMPLERS),
     "ahead": ("persist", "continue"),
-    "baseline": BASELINES,
+    "baseline": tuple(BASELINES),
     "reward_sees": ("thought", "prediction"),
     "value_sees": ("context", "target", "base_prediction", "average_thought", "greedy_thought"),
     "advantage_scale": tuple(ADVANTAGE_SCALES),
