@@ -6,8 +6,8 @@ from toyqs.config.run_config import (
     WEIGHED,
     RunConfig,
 )
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import all_fields, fields_of, objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 
 KEYS_OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
 
