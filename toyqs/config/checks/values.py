@@ -19,6 +19,7 @@ from toyqs.config.errors import Refusal, refusing
 from toyqs.config.resolve import DEBUG_VARIANTS, resolved
 from toyqs.config.run_config import WIDTHS, RunConfig
 from toyqs.model.backbones.backbone import FAMILIES
+from toyqs.model.mixing import MIXERS
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.advantages import ADVANTAGE_SCALES
 from toyqs.objectives.objective import REWARDS
@@ -28,10 +29,9 @@ from toyqs.training import distributed
 
 BASELINES = ("none", *GROUP_BASELINES, "ema", "value", *OF_PREDICTIONS)
 
-MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "sum", "thought")  # see model/mixing.py
 CHOICES = {
     "backbone": ("gru", *FAMILIES),
-    "mixing": ("auto", *MIXERS),
+    "mixing": ("auto", *sorted(MIXERS)),
     "interpreter_start": ("afresh", "onward"),
     "think_at": ("marked", "all", "hard"),
     "length_schedule": ("constant", "long_to_short", "short_to_long"),
