@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from toyqs.config.run_config import (
-    WEIGHED,
     RunConfig,
 )
 from toyqs.objectives.registry import all_fields, fields_of, objective_class
@@ -115,7 +114,7 @@ def _inactive_of_model(config: RunConfig) -> list[str]:
         inactive.append("hard_quantile")
     if config.length_schedule == "constant":
         inactive.append("min_reasoning_len")
-    if config.mixer not in WEIGHED:
+    if not config.weighs_thoughts:
         inactive.append("gate_floor")
     if config.n_tokens_ahead == 1:
         inactive += KEYS_OF_AHEAD

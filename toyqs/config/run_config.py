@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from toyqs.config import choices
 from toyqs.config.choices import DEBUG_VARIANTS, number, one_of
 from toyqs.model.backbones.backbone import FAMILIES
+from toyqs.model.mixing import MIXERS
 from toyqs.model.roles import ROLES, WeightGroups
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.registry import from_config, objective_class
@@ -18,7 +19,6 @@ from toyqs.objectives.registry import registry as objectives
 from toyqs.objectives.rewards import OWN_LOSS, REWARDS
 from toyqs.tasks.registry import registry as tasks
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.task import Task
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
@@ -33,11 +33,7 @@ MARKERS = 2  # start and end, which a thought adds to its symbols
 
 EM_DASH = "\N{EM DASH}"
 
-MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "sum", "thought")  # see model/mixing.py
-
-WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
-
-TASKS: dict[str, type[Task]] = tasks()
+TASKS: dict[str, type[Any]] = tasks()
 
 
 @dataclass
@@ -205,6 +201,11 @@ class RunConfig:
             together = "concat" if self.pretrained is None else "logits"
             return "add" if self.simple_lm_head else together
         return self.mixing
+
+    @property
+    def weighs_thoughts(self) -> bool:
+        """Tell whether the mixer learns the weight of each thought."""
+        return MIXERS[self.mixer].weighs_thoughts
 
     @property
     def uses_base_lm(self) -> bool:
