@@ -33,7 +33,7 @@ EDGES: dict[str, set[str]] = {
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
-    "analysis": {"config", "evidence", "sweep"},  # the first and the last: scale_up.py, which types commands
+    "analysis": {"config", "evidence", "files", "sweep"},  # config and sweep: scale_up.py types commands
     "bench": {"config", "files", "model", "objectives", "training", "types"},
 }
 
