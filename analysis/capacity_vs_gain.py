@@ -54,12 +54,12 @@ def capacity(runs: Path, cells: Sequence[Cell]) -> Product:
 
 
 def _figure(findings: Sequence[Finding]) -> Figure:
-    cells = [found.cell for found in findings]
+    cells = [finding.cell for finding in findings]
     figure = style.new_figure(12, 5.6)
     left, right = figure.subplots(1, 2)
     arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
-    loss = _draw(left, arms, cells, [found.losses for found in findings])
-    gain = _draw(right, arms, cells, [found.gains for found in findings])
+    loss = _draw(left, arms, cells, [finding.losses for finding in findings])
+    gain = _draw(right, arms, cells, [finding.gains for finding in findings])
     marks.fit_losses([left], loss, floor)
     added = marks.fit_gains([right], "y", gain)
     marks.draw_floor(left, floor)
@@ -85,7 +85,7 @@ def _draw(
     apart = np.diff(np.log2(widths)).min() if len(cells) > 1 else 1.0
     shown = {}
     for arm, shift in zip(arms, marks.offsets(len(arms), 0.66 * min(apart, 1.0)), strict=True):
-        having = [(width, found[arm]) for width, found in zip(widths, values, strict=True) if arm in found]
+        having = [(width, cell[arm]) for width, cell in zip(widths, values, strict=True) if arm in cell]
         if having:
             shown[arm] = [seeds for _, seeds in having]
             marks.draw_arm(axes, arm, [width * 2**shift for width, _ in having], shown[arm])

@@ -60,7 +60,7 @@ def learning_curves(runs: Path, cells: Sequence[Cell]) -> Product:
     curves = [_curves(runs, cell, problems) for cell in cells]
     if not any(curves):
         raise Refusal(problems[0], 1)
-    tables = [_means(cell, keys, found) for cell, found in zip(cells, curves, strict=True)]
+    tables = [_means(cell, keys, by_arm) for cell, by_arm in zip(cells, curves, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     findings = [find(cell) for cell in cells]
     text = [NLL_HEADING, *loss_lines(findings, keys), *(["", *problems] if problems else [])]
@@ -90,9 +90,9 @@ def _means(cell: Cell, keys: Sequence[str], curves: Curves) -> pd.DataFrame:
     for arm, by_seed in curves.items():
         together = _together(by_seed)
         for step, values in zip(together.index, together.to_numpy(), strict=True):
-            found = interval(values)
+            mean, half_width, count = interval(values)
             row = {key: cell.settings.get(key) for key in keys} | {"arm": arm, "step": step}
-            rows.append(row | {"seeds": found.count, "nll": found.mean, "nll_half_width": found.half_width})
+            rows.append(row | {"seeds": count, "nll": mean, "nll_half_width": half_width})
     return pd.DataFrame(rows, columns=[*keys, "arm", "step", "seeds", "nll", "nll_half_width"])
 
 
@@ -102,9 +102,9 @@ def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]
     figure = style.new_figure(12, 1.2 + (3.0 if down > 1 else 4.4) * down)
     panels = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
     arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
-    for axes, cell, found in zip(panels, cells, curves, strict=False):
-        for arm in (arm for arm in reversed(arms) if arm in found):  # the first arm on top
-            _draw(axes, arm, found[arm])
+    for axes, cell, by_arm in zip(panels, cells, curves, strict=False):
+        for arm in (arm for arm in reversed(arms) if arm in by_arm):  # the first arm on top
+            _draw(axes, arm, by_arm[arm])
         marks.draw_floor(axes, floor)
         axes.set_title(place_of(cell, keys).replace(" ", ", " if across < 4 else "\n"))
         axes.tick_params(labelbottom=True)
@@ -116,7 +116,7 @@ def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]
     for axes in panels[: len(cells)][-across:]:
         axes.set_xlabel("training steps (log scale)")
     figure.supylabel("held-out NLL, nats per counted position", fontsize=11)
-    marks.legend(figure, [arm for arm in arms if any(arm in found for found in curves)], floor is not None)
+    marks.legend(figure, [arm for arm in arms if any(arm in by_arm for by_arm in curves)], floor is not None)
     return figure
 
 

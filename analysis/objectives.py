@@ -49,7 +49,7 @@ class Line(NamedTuple):
 
     name: str
     number: int  # K
-    found: Finding
+    finding: Finding
     nll: pd.Series
     gain: pd.Series  # over zero_length
     seconds: pd.Series
@@ -81,7 +81,7 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
     if len(best) > MOST:
         raise Refusal(f"{runs}: {len(best)} objectives, more than {MOST}; choose among them with KEY=VALUE")
     lines.sort(key=lambda line: (-best[line.name], line.name, line.number))
-    findings = [line.found for line in lines]
+    findings = [line.finding for line in lines]
     return Product(_figure(lines), _table(lines), _text(lines), findings, keys)
 
 
@@ -105,7 +105,7 @@ def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
 
 
 def _line(runs: Path, cell: Cell, name: str) -> Line:
-    (arm, thinking), found = next(iter(cell.arms.items())), find(cell)
+    (arm, thinking), finding = next(iter(cell.arms.items())), find(cell)
     nothing = pd.Series(dtype=float)
     rows = thinking.set_index("seed") if len(thinking) else thinking
     seconds, snr = (rows[x].astype(float) if x in rows else nothing for x in ("cpu_seconds", "policy_snr"))
@@ -113,9 +113,9 @@ def _line(runs: Path, cell: Cell, name: str) -> Line:
     return Line(
         name,
         cell.settings[NUMBER],
-        found,
-        nll=found.losses.get(arm, nothing),
-        gain=found.gains.get(CONTROL, nothing),
+        finding,
+        nll=finding.losses.get(arm, nothing),
+        gain=finding.gains.get(CONTROL, nothing),
         seconds=seconds,
         snr=snr.dropna(),
         onset=None if control is None else onset(by_step(runs, thinking), by_step(runs, control)),
@@ -140,7 +140,7 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
             mean, half_width, _ = estimate(getattr(line, column))
             row |= {column: mean, f"{column}_half_width": half_width}
         row |= {"onset": line.onset, "cpu_seconds": estimate(line.seconds).mean, "started": line.started}
-        rows.append(row | {"verdict": line.found.verdict})
+        rows.append(row | {"verdict": line.finding.verdict})
     return pd.DataFrame(rows).astype({"onset": "Int64", "started": "Int64"})
 
 

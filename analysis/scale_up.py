@@ -34,7 +34,7 @@ Print the cells of a GRU sweep in which thinking gained most over its controls, 
 the command that runs it on a transformer: every setting that is not a default is carried over unchanged;
 backbone, layers, heads, widths and learning rate are added. What is no command is printed as a comment.
 Cells are ordered by their verdict, then by the gain over zero-length thoughts; where capacity or compute
-explains a gain, that is said."""
+explains a gain, the comment says so."""
 VERDICTS = ("helps", "helps at this base width only", "no verdict", "no evidence", "hurts")
 OVER = ("zero_length", "policy_off", "no_reasoner", *MATCHED)  # the first that was run ranks a cell
 
@@ -42,7 +42,7 @@ OVER = ("zero_length", "policy_off", "no_reasoner", *MATCHED)  # the first that 
 class Ranked(NamedTuple):
     """A cell that may be scaled up."""
 
-    found: Finding
+    finding: Finding
     gain: float  # over the control that it is ranked by, the mean over seeds
 
 
@@ -89,18 +89,20 @@ def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[s
         Refusal: no cell gained, or none of the best can be run on a transformer.
     """
     chosen = ranked(runs, cells)[:best]
-    shown = [each.found.cell for each in chosen]
+    shown = [each.finding.cell for each in chosen]
     keys = telling_apart(shown, (BASE,)) or [BASE]
-    table = gain_lines([each.found for each in chosen], keys)
+    table = gain_lines([each.finding for each in chosen], keys)
     lines = [*textwrap.wrap(setting_line(shown), WIDTH - 2), "", GAIN_HEADING, *table]
     text, failures = [f"# {line}".rstrip() for line in lines], []
     for place, each in enumerate(chosen, start=1):
         text += [
             "",
-            *_comment(f"{place}. {place_of(each.found.cell, keys)}. {verdict(each.found.gains).sentence}"),
+            *_comment(
+                f"{place}. {place_of(each.finding.cell, keys)}. {verdict(each.finding.gains).sentence}"
+            ),
         ]
         try:
-            text.append(_command(each.found.cell, size))
+            text.append(_command(each.finding.cell, size))
         except SettingRefusal as refusal:
             failures.append(str(refusal))
             text += _comment(f"No command: {refusal}")
@@ -130,22 +132,22 @@ def ranked(runs: Path, cells: Sequence[Cell]) -> list[Ranked]:
         Refusal: there are none.
     """
     grus = [cell for cell in thinking_cells(runs, cells) if cell.settings.get("backbone", "gru") == "gru"]
-    found = [_rank(find(cell)) for cell in grus if cell.settings.get("max_reasoning_len", 1)]
-    compared = [each for each in found if each]
+    ranks = [_rank(find(cell)) for cell in grus if cell.settings.get("max_reasoning_len", 1)]
+    compared = [rank for rank in ranks if rank]
     if not compared:
         raise Refusal(f"{runs}: no GRU cell with thoughts has a finished control to gain over", 1)
     gaining = [each for each in compared if each.gain > 0]
     if not gaining:
         raise Refusal(f"{runs}: thinking gains over no control in any cell; nothing to scale up", 1)
-    return sorted(gaining, key=lambda each: (VERDICTS.index(each.found.verdict), -each.gain))
+    return sorted(gaining, key=lambda each: (VERDICTS.index(each.finding.verdict), -each.gain))
 
 
-def _rank(found: Finding) -> Ranked | None:
-    control = next((name for name in OVER if name in found.gains), None)
+def _rank(finding: Finding) -> Ranked | None:
+    control = next((name for name in OVER if name in finding.gains), None)
     if control is None:
         return None
-    mean = estimate(found.gains[control]).mean
-    return None if math.isnan(mean) else Ranked(found, mean)
+    mean = estimate(finding.gains[control]).mean
+    return None if math.isnan(mean) else Ranked(finding, mean)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     text, labels = [GAIN_HEADING], _labels(findings)
     for facet in _facets(findings).values():
         text += ["", place_of(facet[0].cell, FACET), *gain_lines(facet, [GROUPS])]
-        run = [found.cell.settings[GROUPS] for found in facet]
+        run = [finding.cell.settings[GROUPS] for finding in facet]
         if lacking := [label for label in labels if label not in run]:
             text.append(f"not in the sweep here: {', '.join(lacking)}")
     return Product(_figure(findings), arm_table(findings, keys), text, findings, keys, LETTERS)
@@ -66,13 +66,13 @@ def _rank(label: str) -> tuple[int, str]:
 
 
 def _labels(findings: Sequence[Finding]) -> list[str]:
-    return sorted({found.cell.settings[GROUPS] for found in findings}, key=_rank)
+    return sorted({finding.cell.settings[GROUPS] for finding in findings}, key=_rank)
 
 
 def _facets(findings: Sequence[Finding]) -> dict[tuple[float, ...], list[Finding]]:
     facets: dict[tuple[float, ...], list[Finding]] = {}
-    for found in findings:
-        facets.setdefault(tuple(found.cell.settings[key] for key in FACET), []).append(found)
+    for finding in findings:
+        facets.setdefault(tuple(finding.cell.settings[key] for key in FACET), []).append(finding)
     return facets
 
 
@@ -87,9 +87,9 @@ def _check_number(runs: Path, cells: Sequence[Cell]) -> None:
 
 
 def _figure(findings: Sequence[Finding]) -> Figure:
-    cells, labels, facets = [found.cell for found in findings], _labels(findings), _facets(findings)
+    cells, labels, facets = [finding.cell for finding in findings], _labels(findings), _facets(findings)
     widths, betas = (sorted({cell.settings[key] for cell in cells}) for key in FACET)
-    arms = arm_names(arm for found in findings for arm in found.gains)
+    arms = arm_names(arm for finding in findings for arm in finding.gains)
     figure = style.new_figure(12, 1.4 + (0.6 + 0.5 * len(labels)) * len(widths))
     grid = figure.subplots(len(widths), len(betas), squeeze=False, sharey=True, sharex=True)
     shown: dict[str, list[pd.Series]] = {}
@@ -113,9 +113,9 @@ def _draw(
     shown: dict[str, list[pd.Series]],
 ) -> None:
     """Draw one panel, and add its values of each arm to `shown`."""
-    rows = {labels.index(found.cell.settings[GROUPS]): found for found in facet}
+    rows = {labels.index(finding.cell.settings[GROUPS]): finding for finding in facet}
     for arm, shift in zip(arms, marks.offsets(len(arms), BAND), strict=True):
-        having = [row for row, found in rows.items() if arm in found.gains]
+        having = [row for row, finding in rows.items() if arm in finding.gains]
         values = [rows[row].gains[arm] for row in having]
         marks.draw_arm(axes, arm, [row + shift for row in having], values, sideways=True)
         shown.setdefault(arm, []).extend(values)

@@ -70,29 +70,29 @@ def arm_table(findings: Sequence[Finding], keys: Sequence[str]) -> pd.DataFrame:
         a mean over seeds; `started`, how many seeds started to think; `verdict` in the thinking arm's row.
     """
     rows = []
-    for found in findings:
-        for place, (arm, frame) in enumerate(found.cell.arms.items()):
-            nll, over = estimate(found.losses.get(arm)), estimate(found.gains.get(arm))
-            row: dict[str, Any] = {key: found.cell.settings.get(key) for key in keys}
+    for finding in findings:
+        for place, (arm, frame) in enumerate(finding.cell.arms.items()):
+            nll, over = estimate(finding.losses.get(arm)), estimate(finding.gains.get(arm))
+            row: dict[str, Any] = {key: finding.cell.settings.get(key) for key in keys}
             row |= {"arm": arm, "seeds": len(frame), "nll": nll.mean, "nll_half_width": nll.half_width}
             row |= {"gain_seeds": over.count, "gain": over.mean, "gain_half_width": over.half_width}
             row |= {name: frame[name].astype(float).mean() if name in frame else None for name in COSTS}
             row["started"] = num_started(frame)
-            rows.append(row | {"verdict": None if place else found.verdict})
+            rows.append(row | {"verdict": None if place else finding.verdict})
     return pd.DataFrame(rows).astype({"started": "Int64"})
 
 
 def loss_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
     """Return a text table of every arm's NLL, one line per cell, after the cell's values of some settings."""
-    arms = arm_names(arm for found in findings for arm in found.cell.arms)
-    return _lines(findings, keys, _texts([found.losses for found in findings], arms, ".3f"))
+    arms = arm_names(arm for finding in findings for arm in finding.cell.arms)
+    return _lines(findings, keys, _texts([finding.losses for finding in findings], arms, ".3f"))
 
 
 def gain_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
     """Return a text table of the gain over every control and the verdict; see `loss_lines`."""
-    arms = arm_names(arm for found in findings for arm in list(found.cell.arms)[1:])
-    gains = _texts([found.gains for found in findings], arms, "+.3f")
-    return _lines(findings, keys, gains | {"verdict": [found.verdict for found in findings]})
+    arms = arm_names(arm for finding in findings for arm in list(finding.cell.arms)[1:])
+    gains = _texts([finding.gains for finding in findings], arms, "+.3f")
+    return _lines(findings, keys, gains | {"verdict": [finding.verdict for finding in findings]})
 
 
 def _texts(cells: Sequence[Mapping[str, pd.Series]], arms: Sequence[str], form: str) -> dict[str, list[str]]:
@@ -101,7 +101,7 @@ def _texts(cells: Sequence[Mapping[str, pd.Series]], arms: Sequence[str], form: 
 
 def _lines(findings: Sequence[Finding], keys: Sequence[str], texts: dict[str, list[str]]) -> list[str]:
     """Return columns under two lines of headings, which break at an underscore; a verdict is left-aligned."""
-    settings = {key: [spelled(found.cell.settings.get(key)) for found in findings] for key in keys}
+    settings = {key: [spelled(finding.cell.settings.get(key)) for finding in findings] for key in keys}
     headed = [(SHORT.get(key, key), column) for key, column in (settings | texts).items()]
     columns = [[*heading.rpartition("_")[::2], *column] for heading, column in headed]
     return aligned(columns, left=[len(columns) - 1] if "verdict" in texts else [])
@@ -129,23 +129,23 @@ def _by_cell(
     findings: Iterable[Finding], keys: Sequence[str], describe: Callable[[Finding], str]
 ) -> list[str]:
     """Return the description of each cell that has one, after the cell's name."""
-    described = [(place_of(found.cell, keys), describe(found)) for found in findings]
+    described = [(place_of(finding.cell, keys), describe(finding)) for finding in findings]
     return [f"{place}: {text}" if place else text for place, text in described if text]
 
 
-def _missing(found: Finding) -> str:
-    missing = found.cell.missing
-    if missing and missing.keys() == found.cell.arms.keys() and not found.losses:
+def _missing(finding: Finding) -> str:
+    missing = finding.cell.missing
+    if missing and missing.keys() == finding.cell.arms.keys() and not finding.losses:
         return _seeds({"everything": set().union(*missing.values())})
     return _seeds(missing)
 
 
-def _diverged(found: Finding) -> str:
-    return _seeds({arm: loss.index[loss.isna()] for arm, loss in found.losses.items()})
+def _diverged(finding: Finding) -> str:
+    return _seeds({arm: loss.index[loss.isna()] for arm, loss in finding.losses.items()})
 
 
-def _never(found: Finding) -> str:
-    thinking = next(iter(found.cell.arms.values()))
+def _never(finding: Finding) -> str:
+    thinking = next(iter(finding.cell.arms.values()))
     if "started" not in thinking:
         return ""
     seeds = list(thinking.loc[thinking["started"].eq(False), "seed"])

@@ -34,7 +34,7 @@ def sweep_table(cells: Sequence[Cell]) -> str:
     columns += [["", "seeds", *(str(len(run)) for run in runs)]]
     columns += [["NLL", "nats", *map(_loss, findings)]]
     columns += [
-        ["gain over", arm, *(estimate_text(found.gains.get(arm), "+.3f") for found in findings)]
+        ["gain over", arm, *(estimate_text(finding.gains.get(arm), "+.3f") for finding in findings)]
         for arm in controls
     ]
     started = [_started(run) for run in runs]
@@ -73,12 +73,12 @@ def _settings(cells: Sequence[Cell], name: str) -> list[str]:
     return [name[: middle + 1], name[middle + 1 :], *values]
 
 
-def _loss(found: Finding) -> str:
-    return estimate_text(found.losses.get(next(iter(found.cell.arms))), ".3f", "not finished")
+def _loss(finding: Finding) -> str:
+    return estimate_text(finding.losses.get(next(iter(finding.cell.arms))), ".3f", "not finished")
 
 
-def _verdict(found: Finding) -> str:
-    return found.verdict if any(arm in JUDGED for arm in found.gains) else "–"
+def _verdict(finding: Finding) -> str:
+    return finding.verdict if any(arm in JUDGED for arm in finding.gains) else "–"
 
 
 def _started(run: pd.DataFrame) -> str:

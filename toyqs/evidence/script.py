@@ -22,9 +22,9 @@ from toyqs.files import Refusal, write_text
 
 ENDINGS = (".png", ".svg", ".pdf")
 MORE = """\
-A sweep need not be finished: what is missing is said. Where the folder holds more than one figure
+A sweep need not be finished: missing runs are listed. Where the folder holds more than one figure
 can show, KEY=VALUE words choose: reasoner_hidden_dim=32 keeps the cells with that setting,
-base_lm_hidden_dim=4,8 keeps both. The table is written beside the figure, as CSV."""
+base_lm_hidden_dim=4,8 keeps both. The table is written next to the figure, as CSV."""
 
 
 class Product(NamedTuple):
@@ -67,7 +67,7 @@ def run_script(
         check_output(options.output)
         with style.style():
             product = make(options.runs, chosen_cells(options))
-            cells = [found.cell for found in product.findings]
+            cells = [finding.cell for finding in product.findings]
             common = setting_line(cells)
             title = "\n".join(filter(None, [textwrap.fill(common, 140), product.subtitle]))
             product.figure.suptitle(title, fontsize=12)

@@ -13,8 +13,8 @@ from toyqs.evidence.text import spans, spelled, task_words
 from toyqs.files import Refusal
 
 BASE = "base_lm_hidden_dim"
-REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # they may grow with the base's width
-POLICY_KEYS = ("reward", "baseline", "advantage_scale")  # they matter only where policy_loss_beta is not 0
+REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # may grow with the base's width
+POLICY_KEYS = ("reward", "baseline", "advantage_scale")  # no effect where policy_loss_beta is 0
 MOST_VALUES = 8  # of a setting that are listed in one line
 
 

@@ -1,8 +1,7 @@
-"""The one figure style: sizes, colours of the arms, atomic saving."""
+"""The figure style: sizes, colours of the arms, atomic saving."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from toyqs.files import temporary_of
+from toyqs.files import replacing
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -82,10 +81,5 @@ def save(figure: Figure, path: Path | str) -> None:
         figure: drawn within `style`.
         path: its folder exists; its ending (.png, .svg, .pdf) chooses the format.
     """
-    path = Path(path)
-    temporary = temporary_of(path)
-    try:
-        figure.savefig(temporary, format=path.suffix[1:])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix[1:])

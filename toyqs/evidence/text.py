@@ -49,11 +49,11 @@ def plus_minus(mean: float, half_width: float, form: str, nothing: str = "–", 
     """Return mean ± half width in a number format; the mean alone where there is no interval.
 
     Args:
-        mean: NaN: `nothing` is returned.
+        mean: over seeds; NaN: `nothing` is returned.
         half_width: of the interval; NaN: there is none.
         form: such as ".3f", or "+.3f" for a mean with its sign.
-        nothing: what stands in place of a number.
-        sign: what separates the two numbers.
+        nothing: the text for NaN.
+        sign: the text between the two numbers.
     """
     if math.isnan(mean):
         return nothing
