@@ -51,7 +51,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is typed does not hang on the library being here."""
+    """Pretend that transformers is installed: the commands do not depend on it."""
     monkeypatch.setattr(backbone, "find_spec", lambda name: object())
 
 
