@@ -23,7 +23,6 @@ from toyqs.evidence.rows import held_out
 from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import (
     BASE,
-    Refusal,
     differing,
     in_order,
     place_of,
@@ -31,6 +30,7 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
+from toyqs.files import Refusal
 
 DESCRIPTION = """\
 Draw the held-out NLL of every arm against the training step (logarithmic), a panel for each cell: thin

@@ -25,8 +25,9 @@ from toyqs.evidence.findings import LINE, Finding, estimate, find
 from toyqs.evidence.gain import Interval, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.script import Product, run_script
-from toyqs.evidence.selection import Refusal, setting_line, telling_apart, thinking_cells
+from toyqs.evidence.selection import setting_line, telling_apart, thinking_cells
 from toyqs.evidence.text import spelled
+from toyqs.files import Refusal
 
 DESCRIPTION = """\
 Draw for every objective in a folder, and every number of thoughts K, what thinking gains over zero-length

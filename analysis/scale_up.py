@@ -20,13 +20,13 @@ from toyqs.evidence.gain import MATCHED
 from toyqs.evidence.script import Parser, read_cells
 from toyqs.evidence.selection import (
     BASE,
-    Refusal,
     choose,
     place_of,
     setting_line,
     telling_apart,
     thinking_cells,
 )
+from toyqs.files import Refusal
 from toyqs.sweep.spelling import Size, command
 
 DESCRIPTION = """\

@@ -19,8 +19,9 @@ from toyqs.evidence import marks, style
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.findings import GAIN_HEADING, LINE, Finding, arm_names, arm_table, find, gain_lines
 from toyqs.evidence.script import Product, run_script
-from toyqs.evidence.selection import BASE, Refusal, one_per_place, place_of, setting_line, thinking_cells
+from toyqs.evidence.selection import BASE, one_per_place, place_of, setting_line, thinking_cells
 from toyqs.evidence.text import spelled
+from toyqs.files import Refusal
 
 DESCRIPTION = """\
 Draw what thinking gains over each control (every seed's point, means and 95 % t-intervals) under each

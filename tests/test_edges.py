@@ -26,20 +26,21 @@ EDGES: dict[str, set[str]] = {
     "objectives": {"numerics", "types"},
     "model": {"numerics", "rng", "types"},
     "training": {"numerics", "objectives", "rng", "types"},
-    "config": {"assets", "model", "objectives", "rng", "tasks", "training"},
+    "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
     "answers": {"assets", "config", "files", "model", "rng", "types"},
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
-    "analysis": {"config", "evidence", "sweep"},  # the first and the last: scale_up.py, which types commands
+    "analysis": {"config", "evidence", "files", "sweep"},  # config and sweep: scale_up.py types commands
     "bench": {"config", "files", "model", "objectives", "training", "types"},
 }
 
 # Inside config/: each part may import the parts of the lines above its own.
 CONFIG_ORDER = (
-    {"errors", "key_table", "run_config"},
+    {"choices", "errors", "key_table"},
+    {"run_config"},
     {"resolve", "inactive", "finished_run", "controls"},
     {"identity", "builders"},
     {"checks"},

@@ -1,4 +1,4 @@
-"""Text and JSON files, written whole or not at all."""
+"""Text and JSON files, written whole or not at all; and the error that a command answers in one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+
+class Refusal(ValueError):
+    """A request that cannot be met: one line that names what was given and the remedy.
+
+    `code` is the command's exit code: 2 for what was typed, 1 for what a folder holds.
+    """
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from toyqs.evidence import style
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.findings import Finding, notes, origins
-from toyqs.evidence.selection import Refusal, choose
-from toyqs.files import write_text
+from toyqs.evidence.selection import choose
+from toyqs.files import Refusal, write_text
 
 ENDINGS = (".png", ".svg", ".pdf")
 MORE = """\

@@ -10,19 +10,12 @@ from typing import Any
 
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.text import spans, spelled
+from toyqs.files import Refusal
 
 BASE = "base_lm_hidden_dim"
 REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # they may grow with the base's width
 OF_POLICY = ("reward", "baseline", "advantage_scale")  # they matter only where policy_loss_beta is not 0
 MOST_VALUES = 8  # of a setting that are listed in one line
-
-
-class Refusal(Exception):
-    """One line for the reader, and the exit code: 2 for what was typed, 1 for what the folder holds."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def choose(cells: Sequence[Cell], words: Iterable[str]) -> list[Cell]:
