@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_edges import ROOT
+from tests.test_edges import EDGES, ROOT
 from toyqs.config.run_config import TASKS, RunConfig
 
 README_LINES = 250
@@ -121,6 +121,13 @@ def test_every_figure_is_shown() -> None:
         (page.parent / target).resolve() for page in PAGES for target in LINK.findall(page.read_text("utf-8"))
     }
     assert [f.name for f in (ROOT / "docs/figures").glob("*.png") if f.resolve() not in shown] == []
+
+
+def test_design_has_the_plan_of_the_tree() -> None:
+    design = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| (.+?) \| (.*?) ?\| .+ \|$", design, re.MULTILINE)
+    shown = {room: imports for rooms, imports in rows for room in re.findall(r"`(\w+)(?:/|\.py)`", rooms)}
+    assert shown == {room: ", ".join(sorted(imports)) for room, imports in EDGES.items()}
 
 
 def test_readme_is_one_sitting() -> None:
