@@ -53,8 +53,8 @@ def step_seconds(config: RunConfig, size: int, limit: float = math.inf) -> list[
         Seconds of each step but the first two, which draw data and make room for everything else.
     """
     seeds = list(range(size))
-    model, settings = build_model(config, seeds), build_settings(config)
-    data = draws(config.task, seeds, settings, next(model.parameters()))
+    model, settings = build_model(config, seeds), build_training_params(config)
+    data = draw_batches(config.task, seeds, settings, next(model.parameters()))
     times = [now(config.device)]
 
     def report(step: int, _: object) -> None:

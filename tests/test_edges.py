@@ -21,11 +21,12 @@ EDGES: dict[str, set[str]] = {
     "numerics": set(),
     "rng": set(),
     "files": set(),
+    "discovery": set(),
     "assets": set(),
-    "tasks": {"assets", "types"},
-    "objectives": {"numerics", "types"},
+    "tasks": {"assets", "discovery", "types"},
+    "objectives": {"discovery", "numerics", "types"},
     "model": {"numerics", "rng", "types"},
-    "training": {"numerics", "objectives", "rng", "types"},
+    "training": {"numerics", "objectives", "rng", "tasks", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
@@ -34,7 +35,7 @@ EDGES: dict[str, set[str]] = {
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
     "analysis": {"config", "evidence", "files", "sweep"},  # config and sweep: scale_up.py types commands
-    "bench": {"config", "files", "model", "objectives", "training", "types"},
+    "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 
 # Inside config/: each part may import the parts of the lines above its own.
@@ -52,6 +53,7 @@ PACKAGES: dict[str, set[str]] = {
     "numerics": {"torch"},
     "rng": {"torch"},
     "files": set(),
+    "discovery": set(),
     "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
     "tasks": {"numpy", "tokenizers", "torch"},
     "objectives": {"torch"},

@@ -70,7 +70,7 @@ def run_key(config: RunConfig, seed: int) -> str:
         f"task.{name}": value for name, value in TASK_SETTINGS.get(config.task.name, {}).items()
     }
     columns = {name: value for name, value in columns.items() if name not in table or value != table[name]}
-    if hasattr(config.task, "identity"):
+    if config.task.identity is not None:
         columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
         columns["task.identity"] = config.task.identity()
     if name := columns.get("pretrained"):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from toyqs.config.run_config import (
-    WEIGHED,
     RunConfig,
 )
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import all_fields, fields_of, objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 
 KEYS_OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
 
@@ -115,7 +114,7 @@ def _inactive_of_model(config: RunConfig) -> list[str]:
         inactive.append("hard_quantile")
     if config.length_schedule == "constant":
         inactive.append("min_reasoning_len")
-    if config.mixer not in WEIGHED:
+    if not config.weighs_thoughts:
         inactive.append("gate_floor")
     if config.n_tokens_ahead == 1:
         inactive += KEYS_OF_AHEAD

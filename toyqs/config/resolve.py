@@ -45,10 +45,8 @@ def with_checkpoint(config: RunConfig, name: str) -> RunConfig:
     Raises:
         ValueError: one line; see `pretrained.architecture`.
     """
-    if getattr(config.task, "tokenizer", name) is None:
-        config = replace(config, task=replace(config.task, tokenizer=name))
     sizes: dict[str, Any] = sizes_of(architecture(name))
-    return replace(config, **sizes, model_hidden_dim=None)
+    return replace(config, **sizes, model_hidden_dim=None, task=config.task.with_tokenizer(name))
 
 
 def sizes_of(found: Architecture) -> dict[str, str | int | None]:

@@ -11,17 +11,14 @@ from omegaconf import MISSING
 from toyqs.config import choices
 from toyqs.config.choices import DEBUG_VARIANTS, number, one_of
 from toyqs.model.backbones.backbone import FAMILIES
+from toyqs.model.mixing import MIXERS
 from toyqs.model.roles import ROLES, WeightGroups
-from toyqs.objectives.advantages import ADVANTAGE_SCALES
-from toyqs.objectives.objective import OWN_LOSS, REWARDS
-from toyqs.objectives.registry import from_config, objective_class, registry
-from toyqs.objectives.reinforce import GROUP_BASELINES, OF_PREDICTIONS
-from toyqs.tasks.char_text import CharText
-from toyqs.tasks.hidden_markov import HiddenMarkov
-from toyqs.tasks.iterate import Iterate
+from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
+from toyqs.objectives.registry import from_config, objective_class
+from toyqs.objectives.registry import registry as objectives
+from toyqs.objectives.rewards import OWN_LOSS, REWARDS
+from toyqs.tasks.registry import registry as tasks
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
-from toyqs.tasks.token_text import TokenText
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
@@ -36,14 +33,7 @@ MARKERS = 2  # start and end, which a thought adds to its symbols
 
 EM_DASH = "\N{EM DASH}"
 
-BASELINES = ("none", *GROUP_BASELINES, "ema", "value", *OF_PREDICTIONS)
-MIXERS = ("add", "concat", "gate", "hidden", "logits", "residual", "sum", "thought")  # see model/mixing.py
-
-WEIGHED = ("gate", "hidden", "logits")  # mixings that weigh each thought against the base
-
-TASKS: dict[str, type] = {
-    kind.name: kind for kind in (RevProg, Iterate, S5, HiddenMarkov, CharText, TokenText)
-}
+TASKS: dict[str, type[Any]] = tasks()
 
 
 @dataclass
@@ -113,7 +103,7 @@ class RunConfig:
     learned_reward: bool = False  # true: a model learns to expect the reward, and pays the policy instead
     reward_sees: str = one_of("thought", ("thought", "prediction"))  # what that model reads of a thought
     # 7. the objective of the policy
-    objective: str = one_of("reinforce", registry())  # how rewards move the policy; a name in objectives/
+    objective: str = one_of("reinforce", objectives())  # how rewards move the policy; a name in objectives/
     baseline: str = one_of("leave_one_out", BASELINES)  # what a reward is compared with
     value_sees: str = one_of("average_thought", choices.VALUE_INPUTS)  # what a critic reads
     advantage_scale: str = one_of("batch_std", ADVANTAGE_SCALES)  # what advantages are divided by
@@ -211,6 +201,11 @@ class RunConfig:
             together = "concat" if self.pretrained is None else "logits"
             return "add" if self.simple_lm_head else together
         return self.mixing
+
+    @property
+    def weighs_thoughts(self) -> bool:
+        """Tell whether the mixer learns the weight of each thought."""
+        return MIXERS[self.mixer].weighs_thoughts
 
     @property
     def uses_base_lm(self) -> bool:

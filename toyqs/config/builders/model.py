@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -18,7 +18,7 @@ from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHe
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
 from toyqs.model.layers import FeatureHead, LMHead, initialise
 from toyqs.model.markers import Markers
-from toyqs.model.mixing import Add, BaseOnly, Concat, Gate, Hidden, Logits, Mixer, Residual, Sum, ThoughtOnly
+from toyqs.model.mixing import MIXERS, BaseOnly, Mixer
 from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.registry import objective_class
@@ -166,28 +166,12 @@ def _reads_tokens(config: RunConfig, roles: list[str]) -> bool:
     return symbols_are_tokens and _reads_symbols(config, roles)
 
 
-WITH_WEIGHTS: dict[str, Callable[[int, int, int], Mixer]] = {
-    "add": Add,
-    "gate": Gate,
-    "hidden": Hidden,
-    "logits": Logits,
-    "residual": Residual,
-}
-
-
 def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     width = config.widths
-    base, reading = width["base_lm"], width["interpreter"]
     if not config.use_reasoner:
-        return BaseOnly(base)
-    how = config.mixer
-    if how == "concat":
-        return Concat(base, reading)
-    if how == "thought":
-        return ThoughtOnly(base if config.uses_base_lm else None, reading)
-    if how == "sum":
-        return Sum(base)
-    return WITH_WEIGHTS[how](num_seeds, base, reading)
+        return BaseOnly(num_seeds, width["base_lm"], width["interpreter"])
+    base_width = width["base_lm"] if config.uses_base_lm else 0
+    return MIXERS[config.mixer](num_seeds, base_width, width["interpreter"])
 
 
 def count_parameters(config: RunConfig) -> int:

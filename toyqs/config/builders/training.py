@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from toyqs.config.run_config import (
-    WEIGHED,
     RunConfig,
 )
 from toyqs.objectives.objective import LikelihoodObjective
@@ -52,7 +51,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         inner_steps=_inner_steps(config),
         num_ahead=config.num_ahead,
         stages=_stages(config),
-        gate_floor=config.gate_floor if config.mixer in WEIGHED else 0.0,
+        gate_floor=config.gate_floor if config.weighs_thoughts else 0.0,
         lr_multipliers=multipliers,
         weights=weights,
         adaptive_len=config.has_thoughts and config.adaptive_len,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
+from toyqs.objectives.advantages import BASELINES
 from toyqs.objectives.registry import fields_of, objective_class
-from toyqs.objectives.reinforce import OF_PREDICTIONS
 
 
 def check_learned_reward(config: RunConfig) -> None:
@@ -24,7 +24,7 @@ def check_learned_reward(config: RunConfig) -> None:
             f"objective={config.objective} has no policy that a reward could pay",
             "learned_reward=false or another objective",
         )
-    if "baseline" in fields_of(config) and config.baseline in OF_PREDICTIONS:
+    if "baseline" in fields_of(config) and BASELINES[config.baseline].is_prediction:
         refuse(
             "baseline",
             config.baseline,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 
 
 def check_extent(config: RunConfig) -> None:
@@ -40,7 +40,7 @@ def _check_ends(config: RunConfig) -> None:
             "the task says when a thought ends, and variable_len=true lets the reasoner say it",
             "only one of them",
         )
-    if config.adaptive_len and not hasattr(config.task, "thought_length"):
+    if config.adaptive_len and config.task.thought_length is None:
         refuse(
             "adaptive_len",
             True,

@@ -10,8 +10,8 @@ from toyqs.config.errors import refuse, refusing, typed
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups, check_widths
+from toyqs.objectives.advantages import BASELINES
 from toyqs.objectives.registry import fields_of, objective_class, registry
-from toyqs.objectives.reinforce import GROUP_BASELINES
 
 ON_A_PATH = (
     "gumbel",
@@ -209,7 +209,8 @@ def _check_number(config: RunConfig) -> None:
             f"compares the thoughts of a position, and trice_samples={config.trice_samples} are too few",
             f"trice_samples={least} or more",
         )
-    if config.trice_samples == 1 and "baseline" in fields_of(config) and config.baseline in GROUP_BASELINES:
+    least = BASELINES[config.baseline].least_thoughts if "baseline" in fields_of(config) else 1
+    if config.trice_samples < least:
         refuse(
             "trice_samples",
             1,

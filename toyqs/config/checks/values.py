@@ -47,7 +47,7 @@ def check(config: RunConfig) -> list[str]:
             "a divisor of it",
         )
     refusing(lambda: config.task.check(config.seq_len))
-    if config.think_at == "all" and getattr(config.task, "think_every", 1) > 1:
+    if config.think_at == "all" and config.task.think_every > 1:
         refuse(
             "think_at",
             "all",
