@@ -40,7 +40,7 @@ class RandomCharacters:
     vocab_size: int = 65
 
     def length(self, seq_len: int) -> int:
-        """Positions of a sequence: as many as are asked for."""
+        """Return the number of positions, which is seq_len."""
         return seq_len
 
     def sample(
@@ -153,7 +153,7 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def now(device: str) -> float:
-    """Seconds of a clock, once the device (cpu or cuda) has done what it was given."""
+    """Wait until the device (cpu or cuda) is idle and return the time in seconds."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
