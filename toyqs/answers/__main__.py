@@ -52,49 +52,36 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     measures = parser.add_subparsers(title="measures", required=True, metavar="MEASURE")
-
-    def add(name: str, measure: Callable[..., Any], text: str, *, asks: bool = False) -> Any:
-        part = measures.add_parser(name, help=text, description=text)
-        part.add_argument("run", metavar="RUN", help="folder of a finished run, runs/KEY")
-        if asks:
-            part.add_argument("file", metavar="FILE", help="questions, one JSON object a line")
-            part.add_argument("--first", type=_count, metavar="N", help="ask only the first N questions")
-        part.add_argument("-o", "--output", metavar="FILE", help="also write the results as JSON")
-        part.add_argument("--seed", type=int, default=0, help="seed of thoughts and sampled tokens (0)")
-        part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu if not given")
-        part.add_argument("--threads", type=_count, metavar="N", help="CPU threads (all)")
-        part.set_defaults(measure=measure)
-        return part
-
-    exact = add("exact", _exact, "share of questions answered with the right number (GSM8K)", asks=True)
+    exact = _add(measures, "exact", _exact, "share of questions answered with the right number (GSM8K)")
     exact.add_argument("--steps", action="store_true", help="ask for a chain of thought")
-    exact.add_argument(
-        "--texts",
-        type=_count,
-        default=1,
-        metavar="N",
-        help="answers per question, of which the majority counts (1)",
+    help_ = "answers per question, of which the majority counts (1)"
+    exact.add_argument("--texts", type=_count, default=1, metavar="N", help=help_)
+    help_ = "of sampled tokens; 0, the default, takes the likeliest"
+    exact.add_argument("--temperature", type=_temperature, default=0.0, metavar="T", help=help_)
+    exact.add_argument("--most", type=_count, default=256, metavar="N", help="most tokens of an answer (256)")
+    choose = _add(
+        measures, "choose", _choose, "share of questions whose likeliest choice is right (CommonsenseQA)"
     )
-    exact.add_argument(
-        "--temperature",
-        type=_temperature,
-        default=0.0,
-        metavar="T",
-        help="of sampled tokens; 0, the default, takes the likeliest",
-    )
-    exact.add_argument(
-        "--most", type=_count, default=256, metavar="N", help="tokens of an answer at most (256)"
-    )
-    add(
-        "choose", _choose, "share of questions whose right choice is the likeliest (CommonsenseQA)", asks=True
-    )
-    tokens = add(
-        "tokens", _tokens, "gain of thinking on held-out text, by deciles of the NLL without thoughts"
-    )
+    for part in (exact, choose):
+        part.add_argument("file", metavar="FILE", help="questions, one JSON object a line")
+        part.add_argument("--first", type=_count, metavar="N", help="ask only the first N questions")
+    tokens = _add(measures, "tokens", _tokens, "gain of thinking on held-out text, by deciles of NLL")
     tokens.add_argument("--count", type=_count, default=10_000, metavar="N", help="tokens of text (10,000)")
-    latency = add("latency", _latency, "milliseconds per generated token, median and 95th percentile")
+    latency = _add(measures, "latency", _latency, "milliseconds per generated token")
     latency.add_argument("--tokens", type=_count, default=50, metavar="N", help="tokens to be timed (50)")
     return parser
+
+
+def _add(measures: Any, name: str, measure: Callable[..., Any], text: str) -> argparse.ArgumentParser:
+    """Add a measure with the arguments that all measures share."""
+    part: argparse.ArgumentParser = measures.add_parser(name, help=text, description=text)
+    part.add_argument("run", metavar="RUN", help="folder of a finished run, runs/KEY")
+    part.add_argument("-o", "--output", metavar="FILE", help="also write the results as JSON")
+    part.add_argument("--seed", type=int, default=0, help="seed of thoughts and sampled tokens (0)")
+    part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu if not given")
+    part.add_argument("--threads", type=_count, metavar="N", help="CPU threads (all)")
+    part.set_defaults(measure=measure)
+    return part
 
 
 def _exact(given: argparse.Namespace, loaded: LoadedRun) -> Any:
