@@ -82,7 +82,7 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Turn no warning into an error, whatever pyproject.toml says, unless the versions are the locked ones."""
+    """Turn no warning into an error, whatever pyproject.toml says, in other versions than the locked."""
     if locked.departures():
         config.addinivalue_line("filterwarnings", "default")
 
