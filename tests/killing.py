@@ -26,6 +26,15 @@ WORDS = (
     *("max_steps=30", "data_loader_batch_size=4", "eval_sequences=16"),
     *("trice_samples=2", "max_reasoning_len=1", "hydra.launcher.processes=2"),
 )
+SMALL: dict[str, Any] = {  # settings of short runs
+    "reasoner_hidden_dim": 4,
+    "controls": "none",
+    "max_steps": 20,
+    "data_loader_batch_size": 4,
+    "eval_sequences": 8,
+    "trice_samples": 2,
+    "max_reasoning_len": 1,
+}
 TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
 SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors")
 START_UP = 0.35  # share of the kills before any row is written

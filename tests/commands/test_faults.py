@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,16 +17,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.sweep import main
 
 SEEDS = [1, 2]
-SMALL: dict[str, Any] = {
-    "reasoner_hidden_dim": 4,
-    "seed": SEEDS,
-    "controls": "none",
-    "max_steps": 6,
-    "data_loader_batch_size": 4,
-    "eval_sequences": 8,
-    "trice_samples": 2,
-    "max_reasoning_len": 1,
-}
+SMALL = killing.SMALL | {"seed": SEEDS, "max_steps": 6}
 # Width of the base -> what ends its runs, what is printed, and what the log has.
 FAULTS = {
     3: ("exit", r"its process ended with exit code 3", r"exit code 3"),

@@ -7,7 +7,6 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,15 +17,7 @@ from toyqs.sweep import main
 from toyqs.sweep.worker import is_settled
 
 WIDTHS, SEEDS = (4, 5, 6, 7), [1, 2]
-SMALL: dict[str, Any] = {
-    "reasoner_hidden_dim": 4,
-    "controls": "none",
-    "max_steps": 30,
-    "data_loader_batch_size": 4,
-    "eval_sequences": 8,
-    "trice_samples": 2,
-    "max_reasoning_len": 1,
-}
+SMALL = killing.SMALL | {"max_steps": 30}
 SHORT = (
     *("-m", "base_lm_hidden_dim=4,5,6,7", "seed=1,2", "hydra.launcher.processes=2"),
     *(f"{name}={value}" for name, value in SMALL.items()),

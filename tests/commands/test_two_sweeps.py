@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,15 +19,6 @@ from toyqs.evidence.rows import is_complete
 from toyqs.sweep.scheduler import RETRY_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL: dict[str, Any] = {
-    "reasoner_hidden_dim": 4,
-    "controls": "none",
-    "max_steps": 20,
-    "data_loader_batch_size": 4,
-    "eval_sequences": 8,
-    "trice_samples": 2,
-    "max_reasoning_len": 1,
-}
 WIDTHS, SEEDS = (3, 4, 5), (1, 2)
 HOLD = """
 import pathlib, sys
@@ -41,13 +31,13 @@ sys.stdin.read()
 
 def keys() -> list[str]:
     """List the keys of the sweep's runs."""
-    configs = [resolved(replace(RunConfig(), **SMALL, base_lm_hidden_dim=width)) for width in WIDTHS]
+    configs = [resolved(replace(RunConfig(), **killing.SMALL, base_lm_hidden_dim=width)) for width in WIDTHS]
     return [run_key(config, seed) for config in configs for seed in SEEDS]
 
 
 def given(folder: Path, name: str, **environment: str) -> warm.Started:
     """Start the sweep's command, which writes the keys that it trains to a file of the folder."""
-    words = [f"{key}={value}" for key, value in SMALL.items()]
+    words = [f"{key}={value}" for key, value in killing.SMALL.items()]
     words += ["base_lm_hidden_dim=3,4,5", "seed=1,2", "hydra.launcher.processes=1"]
     return warm.started([faulty.__file__, "-m", *words], folder, TRAINED=str(folder / name), **environment)
 

@@ -12,7 +12,7 @@ from toyqs.training.state import TrainState
 
 
 class ResumeOnly:
-    """Resumes a training and saves nothing: for the ranks beside rank 0, which saves for all.
+    """Resumes a training and saves nothing: for the ranks other than 0, which saves for all.
 
     Args:
         saved: the last checkpoint of each seed, all at the same step; None where a seed has none.

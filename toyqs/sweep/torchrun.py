@@ -39,7 +39,7 @@ def prepare(words: list[str]) -> None:
 
 
 def serve_rank() -> int:
-    """Train the jobs that rank 0 broadcasts until it ends; the first process to fail prints why, in one line.
+    """Train the jobs that rank 0 broadcasts until it ends; the first rank to fail prints why, in one line.
 
     Returns:
         The exit code.

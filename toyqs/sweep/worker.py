@@ -42,7 +42,7 @@ class StackOutcome(NamedTuple):
 
 
 def is_settled(runs_dir: Path | str, key: str) -> bool:
-    """Tell whether a run is complete and its worker also lived to remove its lock's note and its log."""
+    """Tell whether a run is complete and its worker has tidied up: no owner.json and no empty log remain."""
     folder = Path(runs_dir) / key
     return is_complete(runs_dir, key) and not is_held(folder) and not _is_empty(folder / LOG)
 
