@@ -1,6 +1,6 @@
-"""What a training step costs per seed, by the number of seeds trained side by side on one core.
+"""Time of a training step per seed, by the number of seeds trained side by side on one core.
 
-`python bench/stacks.py` prints the figures behind STACK_SIZES in toyqs/sweep/plan.py.
+`python bench/stacks.py` prints the numbers behind STACK_SIZES in toyqs/sweep/plan.py.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ RUNS = {
 
 
 class Enough(Exception):
-    """A training has gone on for as long as it should."""
+    """Raised to end a training that has run long enough."""
 
 
 def step_seconds(config: RunConfig, size: int, limit: float = math.inf) -> list[float]:
-    """Time the training steps of a new model, each until the device has done it.
+    """Time the training steps of a new model, each until the device has finished it.
 
     Args:
-        config: resolved; its max_steps are taken, if the limit allows.
+        config: resolved; it trains for max_steps, if the limit allows.
         size: seeds side by side.
-        limit: seconds of these steps after which it ends, but not before the fourth.
+        limit: seconds after which the training ends, but not before its fourth step.
 
     Returns:
-        Seconds of each step but the first two, which draw data and make room for everything else.
+        Seconds of each step but the first two, which also draw data and allocate memory.
     """
     seeds = list(range(size))
     model, settings = build_model(config, seeds), build_training_params(config)
@@ -68,12 +68,12 @@ def step_seconds(config: RunConfig, size: int, limit: float = math.inf) -> list[
 
 
 def milliseconds(config: RunConfig, size: int) -> float:
-    """Of a step, per seed; the fastest, for whatever else the machine does only adds to it."""
+    """Time a step per seed; the shortest counts, as other work on the machine only adds to it."""
     return 1000 * min(step_seconds(config, size)) / size
 
 
 def measured(rounds: int, steps: int) -> dict[str, dict[int, float]]:
-    """Run -> stack size -> milliseconds per seed, the sizes in turns."""
+    """Time every run at every stack size, in turns: run -> size -> milliseconds per seed."""
     found: dict[str, dict[int, float]] = {name: {} for name in RUNS}
     for _ in range(rounds):
         for name, changes in RUNS.items():

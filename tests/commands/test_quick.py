@@ -22,7 +22,7 @@ FIGURES = {
 
 
 def typed(line: str, folder: Path) -> str:
-    """What a command line prints, in a folder of its own."""
+    """Run a command line in a folder; return what it prints."""
     _, program, *words = shlex.split(line)
     done = subprocess.run(
         [sys.executable, str(ROOT / program), *words], cwd=folder, capture_output=True, text=True, check=False
@@ -39,7 +39,7 @@ def typed(line: str, folder: Path) -> str:
     ],
 )
 def test_from_the_command_line_to_the_figure(sweep: str, cells: int, arms: int, tmp_path: Path) -> None:
-    """As docs/sweeps.md has the lines."""
+    """Run the lines as docs/sweeps.md has them."""
     assert f"\n{sweep}\n" in PAGE
     assert f"{cells} cells: rev_prog" in typed(sweep, tmp_path)
     for name in FIGURES[sweep]:
