@@ -39,6 +39,10 @@ class RandomCharacters:
 
     vocab_size: int = 65
 
+    def length(self, seq_len: int) -> int:
+        """Positions of a sequence: as many as are asked for."""
+        return seq_len
+
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
@@ -146,6 +150,13 @@ def seconds(run: Callable[[], None]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def now(device: str) -> float:
+    """Seconds of a clock, once the device (cpu or cuda) has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def processor() -> str:

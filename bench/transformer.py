@@ -18,8 +18,8 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -32,14 +32,14 @@ from transformers import AutoConfig, AutoModel, DynamicCache
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.library import cache_name
-from bench.step import processor
+from bench.step import now, processor
 from toyqs.model.backbones import flex_attention as flex
 from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.layers import initialise
 
 TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5}  # of outputs, in float64; Llama's norms compute in float32
 COARSE = 1e-4  # of outputs on a GPU, in float32: FlexAttention's kernels add up in nothing finer
-DENSE, FLEX = "shared, dense", "shared, flex"
+DENSE, FLEX, ONE_BY_ONE = "shared, dense", "shared, flex", "one by one"
 
 
 class Size(NamedTuple):
@@ -64,6 +64,11 @@ def flex_on_a_cpu() -> Iterator[None]:
         mock.patch.object(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True),
     ):
         yield
+
+
+def flex_here(device: str) -> AbstractContextManager[None]:
+    """Let FlexAttention work on the device: on a GPU as it is, on a CPU see `flex_on_a_cpu`."""
+    return flex_on_a_cpu() if device == "cpu" else nullcontext()
 
 
 def backbone(family: str, size: Size) -> TransformerBackbone:
@@ -152,7 +157,7 @@ def ways(family: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, 
         FLEX: lambda context, symbols: shared(by_blocks, context, symbols),
         "diagonal, eager": lambda context, symbols: diagonal(eager, context, symbols),
         "diagonal, fused": lambda context, symbols: diagonal(fused, context, symbols),
-        "one by one": lambda context, symbols: one_by_one(fused, context, symbols),
+        ONE_BY_ONE: lambda context, symbols: one_by_one(fused, context, symbols),
     }
 
 
@@ -168,7 +173,7 @@ def difference(family: str, size: Size, device: str = "cpu") -> float:
     """The largest between ours and any other, in float64, on a GPU in float32."""
     dtype = torch.float64 if device == "cpu" else torch.float32
     given = drawn(size, device, dtype)
-    with torch.no_grad(), flex_on_a_cpu():
+    with torch.no_grad(), flex_here(device):
         first, *others = (way(*given) for way in ways(family, size, device, dtype).values())
     return max(float((first - other).abs().max()) for other in others)
 
@@ -179,16 +184,25 @@ def seconds(run: Callable[[], object], device: str) -> float:
         start = time.process_time()
         run()
         return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = now(device)
     run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now(device) - start
 
 
-def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[str]:
-    """The table: milliseconds of both directions and their ratios to ours, medians of the rounds."""
-    found, given = ways(family, size, device, torch.float32), drawn(size, device, torch.float32)
+def times(
+    found: Mapping[str, Way], given: tuple[Tensor, Tensor], rounds: int, device: str
+) -> dict[tuple[str, str], list[float]]:
+    """Let some ways run in turns.
+
+    Args:
+        found: of `ways`.
+        given: of `drawn`.
+        rounds: turns of each.
+        device: cpu or cuda, where all of it is.
+
+    Returns:
+        Way and direction -> the seconds of each round.
+    """
 
     def forward(way: Way) -> Callable[[], object]:
         return torch.no_grad()(lambda: way(*given))
@@ -197,17 +211,24 @@ def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[s
         return lambda: way(*given).square().sum().backward()
 
     runs = {(name, "forward"): forward(way) for name, way in found.items()}
-    trained = [name for name in found if name != "one by one"]
+    trained = [name for name in found if name != ONE_BY_ONE]
     runs |= {(name, "and backward"): both(found[name]) for name in trained}
-    times = {key: [] for key in runs}
-    with flex_on_a_cpu():
+    taken = {key: [] for key in runs}
+    with flex_here(device):
         for _ in range(rounds):
             for key, run in runs.items():
                 run()  # as in a training, where a step follows its like, not another way's
-                times[key].append(seconds(run, device))
+                taken[key].append(seconds(run, device))
+    return taken
+
+
+def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[str]:
+    """The table: milliseconds of both directions and their ratios to ours, medians of the rounds."""
+    given = drawn(size, device, torch.float32)
+    found = times(ways(family, size, device, torch.float32), given, rounds, device)
     lines = []
-    for (name, what), taken in times.items():
-        ratio = [each / ours for each, ours in zip(taken, times[DENSE, what], strict=True)]
+    for (name, what), taken in found.items():
+        ratio = [each / ours for each, ours in zip(taken, found[DENSE, what], strict=True)]
         middle = statistics.median(taken) * 1e3
         spread = f"({min(ratio):.2f} to {max(ratio):.2f})"
         lines.append(f"  {name:<18}{what:<14}{middle:>9.1f} ms{statistics.median(ratio):>9.2f}  {spread}")

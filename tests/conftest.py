@@ -97,11 +97,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others stay in their order. Mark what is slow."""
+    """Put the longest files first; the others stay in their order. Mark the slow, skip what lacks a GPU."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
     waiting: dict[str, list[dict[str, Any]]] = {}
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device here"))
         given = getattr(item, "callspec", None)
         if given is None or given.params.get("backbone", "gru") == "gru":
             continue

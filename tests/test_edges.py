@@ -21,12 +21,13 @@ EDGES: dict[str, set[str]] = {
     "numerics": set(),
     "rng": set(),
     "files": set(),
+    "discovery": set(),
     "assets": set(),
-    "tasks": {"assets", "types"},
-    "objectives": {"numerics", "types"},
+    "tasks": {"assets", "discovery", "types"},
+    "objectives": {"discovery", "numerics", "types"},
     "model": {"numerics", "rng", "types"},
-    "training": {"numerics", "objectives", "rng", "types"},
-    "config": {"assets", "model", "objectives", "rng", "tasks", "training"},
+    "training": {"numerics", "objectives", "rng", "tasks", "types"},
+    "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
     "answers": {"assets", "config", "files", "model", "rng", "types"},
@@ -34,12 +35,13 @@ EDGES: dict[str, set[str]] = {
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
     "analysis": {"config", "evidence", "files", "sweep"},  # config and sweep: scale_up.py types commands
-    "bench": {"config", "files", "model", "objectives", "training", "types"},
+    "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 
 # Inside config/: each part may import the parts of the lines above its own.
 CONFIG_ORDER = (
-    {"errors", "key_table", "run_config"},
+    {"choices", "errors", "key_table"},
+    {"run_config"},
     {"resolve", "inactive", "finished_run", "controls"},
     {"identity", "builders"},
     {"checks"},
@@ -51,6 +53,7 @@ PACKAGES: dict[str, set[str]] = {
     "numerics": {"torch"},
     "rng": {"torch"},
     "files": set(),
+    "discovery": set(),
     "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
     "tasks": {"numpy", "tokenizers", "torch"},
     "objectives": {"torch"},

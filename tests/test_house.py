@@ -14,6 +14,7 @@ from tests.test_edges import ROOT, sources
 
 FILE_LINES, MEDIAN_LINES, FUNCTION_LINES, RUN_LINES = 300, 200, 45, 45
 SKIPPED = {".git", ".venv", "build", "dist", "runs", "outputs", "multirun", "wandb", "__pycache__"}
+SKIPPED |= {".carried", ".carried.new", "bench-gpu"}  # of bench/gpu.sh
 
 
 def docstring_lines(node: ast.AST) -> int:

@@ -23,6 +23,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.tasks.task import Task
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
 BACKBONE = "gru"  # of the settings below; the fixture `backbone` sets it for one test
@@ -46,7 +47,7 @@ Gradients = dict[str, Tensor]
 
 
 @dataclass
-class Toy:
+class Toy(Task):
     """Random sequences of three symbols that think at two of four positions, not the same everywhere."""
 
     name: ClassVar[str] = "toy"

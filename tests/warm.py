@@ -8,6 +8,8 @@ folder, takes the environment and runs the file as `python FILE WORDS` would. It
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -27,15 +29,15 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 class Started:
     """A program at work, or its end: as much of subprocess.Popen as tests use."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, server: _Server) -> None:
+        self.pid, self._server = pid, server
         self.returncode: int | None = None
         self.cpu_seconds = 0.0  # of it and its workers, once it has ended
 
     def poll(self) -> int | None:
         """The exit code, or minus the signal that ended it; None while it is at work."""
         if self.returncode is None:
-            self.returncode, self.cpu_seconds = _server().ask({"poll": self.pid})
+            self.returncode, self.cpu_seconds = self._server.ask({"poll": self.pid})
         return self.returncode
 
     def wait(self) -> int:
@@ -45,24 +47,24 @@ class Started:
         return code
 
 
-def started(words: Sequence[str], folder: Path, **environment: str) -> Started:
+def started(words: Sequence[str], folder: Path, loaded: tuple[str, ...] = (), **environment: str) -> Started:
     """Start a Python program in a session of its own; what it prints goes to two files in the folder.
 
     Args:
         words: its file and what is typed after it.
         folder: where it is typed.
+        loaded: what has been imported too.
         environment: beside this process's own.
     """
     folder.mkdir(exist_ok=True)
-    return Started(
-        _server().ask({"words": words, "folder": str(folder), "environment": os.environ | environment})
-    )
+    request = {"words": words, "folder": str(folder), "environment": os.environ | environment}
+    return Started(_server(loaded).ask(request), _server(loaded))
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, loaded: tuple[str, ...]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *loaded],
             env=os.environ | ONE_THREAD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -90,7 +92,10 @@ def serve() -> None:
     import toyqs.sweep.compose
     import toyqs.sweep.main  # noqa: F401
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with several threads cannot be forked"
+    gc.freeze()  # a child need not look through what was there before it
     while line := sys.stdin.readline():
         given = json.loads(line)
         if "poll" in given:

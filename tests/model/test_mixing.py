@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from toyqs.model import mixing
 from toyqs.model.layers import FeatureHead, initialise
 from toyqs.model.mixing import (
+    MIXERS,
     Add,
     BaseOnly,
     Concat,
@@ -19,8 +21,8 @@ from toyqs.model.mixing import (
     Mixer,
     Residual,
     ThoughtOnly,
-    Weigher,
 )
+from toyqs.model.weighing import Weigher
 
 BASE, READING = 3, 4
 
@@ -47,7 +49,7 @@ def test_add() -> None:
 
 
 def test_concat() -> None:
-    mixer = ready(Concat(BASE, READING))
+    mixer = ready(Concat(2, BASE, READING))
     (first, second), opening = mixer(base, reading)
     assert torch.equal(first, base.unsqueeze(3)) and torch.equal(second, reading)
     assert opening is None and mixer.widths == [BASE, READING]
@@ -115,7 +117,23 @@ def test_residual_begins_near_the_base_state() -> None:
     assert float(mixer.scale.detach().abs().max()) < 0.2 and bool((mixer.scale != 0).all())
 
 
-WEIGHING = (Gate, Hidden, Logits)
+def test_a_named_class_enters_the_table_and_a_half_written_one_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mixing, "MIXERS", dict(MIXERS))
+    half: Any = type("Half", (Mixer,), {"name": "half"})
+    assert mixing.MIXERS["half"] is half
+    with pytest.raises(TypeError, match="abstract method"):
+        half(2, BASE, READING)
+    with pytest.raises(ValueError, match="a mixer of the name 'half' exists"):
+        type("Again", (Mixer,), {"name": "half"})
+
+
+WEIGHING = tuple(kind for kind in MIXERS.values() if kind.weighs_thoughts)
+
+
+def test_which_mixers_weigh_their_thoughts() -> None:
+    assert {Gate, Hidden, Logits} == set(WEIGHING)
 
 
 @pytest.mark.parametrize("kind", WEIGHING)
@@ -130,7 +148,10 @@ def test_a_floor_lifts_the_openness_and_keeps_its_gradient(kind: Any) -> None:
         assert any(bool(g.any()) for g in grads) == (floor < 1)
 
 
-@pytest.mark.parametrize("kind", [Add, Residual, *WEIGHING])
+WITH_BASE = tuple(kind for kind in MIXERS.values() if not issubclass(kind, ThoughtOnly))
+
+
+@pytest.mark.parametrize("kind", WITH_BASE)
 def test_several_tokens_meet_one_reading_or_one_each(kind: Any) -> None:
     mixer = ready(kind(2, BASE, READING))
     head = ready(FeatureHead(2, mixer.widths, 5))
@@ -149,30 +170,25 @@ def test_several_tokens_meet_one_reading_or_one_each(kind: Any) -> None:
 
 
 def test_thought_only() -> None:
-    mixer = ThoughtOnly(BASE, READING)
+    mixer = ThoughtOnly(2, BASE, READING)
     (feature,), opening = mixer(base, reading)
     assert torch.equal(feature, reading) and opening is None and mixer.widths == [READING]
 
 
 def test_base_only() -> None:
-    (feature,), opening = BaseOnly(BASE)(base, None)
+    (feature,), opening = BaseOnly(2, BASE, READING)(base, None)
     assert torch.equal(feature, base.unsqueeze(3)) and opening is None
 
 
-@pytest.mark.parametrize(
-    "mixer",
-    [
-        *(kind(2, BASE, READING) for kind in (Add, Residual, *WEIGHING)),
-        *(Concat(BASE, READING), ThoughtOnly(BASE, BASE)),
-    ],
-)
-def test_without_a_thought_the_base_state_speaks(mixer: Mixer) -> None:
+@pytest.mark.parametrize("kind", MIXERS.values())
+def test_without_a_thought_the_base_state_speaks(kind: type[Mixer]) -> None:
+    mixer = kind(2, BASE, BASE)
     (feature,), opening = mixer(base, None)
     assert mixer.predicts_without_thought and opening is None
     assert torch.equal(feature, base.unsqueeze(3))
 
 
-@pytest.mark.parametrize("mixer", [ThoughtOnly(None, READING), ThoughtOnly(BASE, READING)])
+@pytest.mark.parametrize("mixer", [ThoughtOnly(2, 0, READING), ThoughtOnly(2, BASE, READING)])
 def test_a_mixer_that_reads_thoughts_alone_has_nothing_to_say_without(mixer: ThoughtOnly) -> None:
     assert not mixer.predicts_without_thought
     with pytest.raises(ValueError, match="no prediction without a thought"):
@@ -182,5 +198,5 @@ def test_a_mixer_that_reads_thoughts_alone_has_nothing_to_say_without(mixer: Tho
 def test_one_reading_for_all_broadcasts() -> None:
     """A zero-length thought's reading, the same at every position, has K = 1."""
     one = random(2, 5, 2, 1, READING)
-    for mixer in (ready(Add(2, BASE, READING)), ready(Gate(2, BASE, READING))):
-        assert mixer(base, one)[0][0].shape == (2, 5, 2, 1, BASE)
+    for kind in WITH_BASE:
+        assert ready(kind(2, BASE, READING))(base, one)[0][0].shape == (2, 5, 2, 1, BASE)

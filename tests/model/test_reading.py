@@ -84,7 +84,7 @@ def test_one_marker_starts_as_a_symbol_too() -> None:
 
 
 def test_the_sum_of_two_heads_calls() -> None:
-    mixer, head = Sum(3), FeatureHead(2, [3], 5, linear=False)
+    mixer, head = Sum(2, 3, 3), FeatureHead(2, [3], 5, linear=False)
     initialise(head, [0, 1])
     base, reading = torch.randn(2, 4, 2, 3), torch.randn(2, 4, 2, 6, 3)
     logits, opening = mixer.predict(head, base, reading)

@@ -117,7 +117,7 @@ def test_a_latent_reasoner_of_transformers_reads_thinks_and_talks(family: str) -
     """At some positions: each thought's symbols reach the prediction, and every weight gets a gradient."""
     cores = {letter: core(family) for letter in "ABC"}
     letters = dict(zip(("base_lm", "base_reasoner", "reasoner", "interpreter"), "ABBC", strict=True))
-    mixer = Concat(WIDTH, WIDTH)
+    mixer = Concat(1, WIDTH, WIDTH)
     predictor = FeatureHead(1, mixer.widths, VOCAB)
     initialise(predictor, [0])
     parts = (letters, cores, predictor.double(), mixer, head(), Afresh(1, cores["C"]))

@@ -68,7 +68,7 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
         model = finished_model(folder, 1)
     except ValueError as error:
         raise Refusal(str(error).removeprefix("reference_run=")) from error
-    if not hasattr(config.task, "encode"):
+    if config.task.encode is None:
         raise Refusal(
             f"{folder}: its task is {config.task.name}, and only a run on a text can be asked; give one of "
             "task=char_text or token_text"

@@ -1,6 +1,13 @@
-"""Baselines of a thought's reward, and how advantages are scaled."""
+"""Baselines of a thought's reward, and how advantages are scaled.
+
+A baseline maps rewards (S, B, T, K) and, where it reads something of the trace, that, to (S, B, T, K). A new
+one is one function and its line in BASELINES.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,9 +92,59 @@ def ema(rewards: Tensor, running_reward: Tensor) -> Tensor:
     return running_reward.view(-1, 1, 1, 1).expand_as(rewards)
 
 
+def value(rewards: Tensor, expected: Tensor) -> Tensor:
+    """The reward that a critic expects at a position, whatever is thought there. Unbiased; works with K = 1.
+
+    Args:
+        rewards: (S, B, T, K).
+        expected: (S, B, T), the critic's value.
+
+    Returns:
+        (S, B, T, K), no gradient.
+    """
+    return expected.detach().unsqueeze(-1).expand_as(rewards)
+
+
+def of_prediction(rewards: Tensor, earned: Tensor) -> Tensor:
+    """What another prediction of the same position would have earned. Unbiased; works with K = 1.
+
+    Args:
+        rewards: (S, B, T, K).
+        earned: (S, B, T, 1).
+
+    Returns:
+        (S, B, T, K).
+
+    Source: Rennie et al. 2017, "Self-critical sequence training", whose other prediction is the greedy one.
+    """
+    return earned.expand_as(rewards)
+
+
 def _require_group(rewards: Tensor) -> None:
     if rewards.shape[-1] < 2:
         raise ValueError("a group baseline needs at least 2 thoughts per position (K = 1 trains nothing)")
+
+
+class Baseline(NamedTuple):
+    """A baseline's function, what it reads of the trace, and how many thoughts it needs."""
+
+    compute: Callable[..., Tensor]  # rewards (S, B, T, K), and what it reads -> (S, B, T, K)
+    reads: str | None = None  # a field of the trace
+    is_prediction: bool = False  # that field holds logits, and `compute` takes the reward that they earn
+    least_thoughts: int = 1  # K
+
+
+BASELINES = {
+    "none": Baseline(none),
+    "group_mean": Baseline(group_mean, least_thoughts=2),
+    "trice": Baseline(group_mean, least_thoughts=2),  # the literature's other name
+    "leave_one_out": Baseline(leave_one_out, least_thoughts=2),
+    "ema": Baseline(ema, reads="running_reward"),
+    "value": Baseline(value, reads="value"),
+    "null_thought": Baseline(of_prediction, reads="base_logits", is_prediction=True),
+    "average_thought": Baseline(of_prediction, reads="average_logits", is_prediction=True),
+    "greedy_thought": Baseline(of_prediction, reads="greedy_logits", is_prediction=True),
+}
 
 
 def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:

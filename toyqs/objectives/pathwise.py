@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from toyqs.objectives import losses, rewards
-from toyqs.objectives.objective import OWN_LOSS, Loss, Objective, regularisers, rewarded
+from toyqs.objectives.objective import Loss, Objective, regularisers
 from toyqs.types import Batch, Trace
 
 
@@ -41,13 +41,10 @@ class Pathwise(Objective):
         Returns:
             The parts "nll" and, where the trace has them, "entropy" and "prior".
         """
-        each = rewards.token_log_prob(trace.logits, rewards.tokens(batch))
-        taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
-        batch = rewards.discounted(batch, self.ahead_decay)
-        reward = rewarded(self.reward, self.reward_beta, rewards.over_tokens(each, batch), trace, batch)
-        predicted = rewards.over_tokens(each, taught)
-        if self.reward in OWN_LOSS:
-            predicted = rewarded(self.reward, self.reward_beta, predicted, trace, taught)
-        means = {"nll": -predicted[..., : self.train_nll_num].mean(-1), **regularisers(trace)}
+        token_log_q = rewards.token_log_prob(trace.logits, rewards.tokens(batch))
+        discounted = rewards.discounted(batch, self.ahead_decay)
+        reward = self.compute_reward(rewards.over_tokens(token_log_q, discounted), trace, discounted)
+        score = self.predictor_score(token_log_q, trace, batch)
+        means = {"nll": -score[..., : self.train_nll_num].mean(-1), **regularisers(trace)}
         parts = {name: losses.position_mean(value, batch.weights) for name, value in means.items()}
         return Loss(parts, losses.position_mean(reward.detach().mean(-1), batch.weights))

@@ -1,13 +1,14 @@
 """Rewards: how good was each thought.
 
-A reward maps log q (S, B, T, K), the trace and the batch to (S, B, T, K). The policy's loss sees it
-without its gradient (objective.py detaches); the predictor climbs those of objective.OWN_LOSS. Where a
-position predicts several tokens, a reward is a sum over them by `batch.ahead.weights`.
+A reward maps log q (S, B, T, K), the trace and the batch to (S, B, T, K). The policy's loss uses it without
+its gradient (objective.py detaches); the predictor also maximises those of OWN_LOSS. Where a position
+predicts several tokens, a reward is a sum over them by `batch.ahead.weights` (`over_tokens`). A new reward
+is one function and its line in REWARDS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -146,6 +147,16 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     reference = _reference(trace).unsqueeze(3)
     return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
 
+
+Reward = Callable[[Tensor, Trace, Batch], Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
+REWARDS: dict[str, Reward] = {
+    "likelihood": likelihood,
+    "accuracy": accuracy,
+    "log_ratio": log_ratio,
+    "kl_forward": kl_forward,
+    "kl_reverse": kl_reverse,
+}
+OWN_LOSS = ("kl_forward", "kl_reverse")  # what the predictor maximises too, in place of the likelihood
 
 COSTS = ("length_penalty", "punish_unfinished")  # what a thought's length may cost, by their settings' names
 

@@ -56,7 +56,7 @@ def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
         raise refusal_of(cfg) from cfg
     kind = OmegaConf.get_type(cfg, "task")
     if kind is None or kind not in TASKS.values():
-        raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task={next(iter(TASKS))}")
+        raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task=rev_prog")
     try:
         values = cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True))
         knobs = values.pop("task")

@@ -12,7 +12,7 @@ from pathlib import Path
 from toyqs.config.errors import Refusal
 from toyqs.config.run_config import register
 from toyqs.sweep.hydra_errors import all_keys
-from toyqs.sweep.presets import register_list
+from toyqs.sweep.presets import register_lists
 from toyqs.training import distributed
 
 
@@ -33,7 +33,7 @@ def prepare(words: list[str]) -> None:
         if setting != word and setting.partition("=")[0] in all_keys():
             raise Refusal(f"{word}: settings are written without dashes; give {setting}")
     register()
-    register_list()
+    register_lists()
     scratch = tempfile.TemporaryDirectory(prefix="toyqs-")
     atexit.register(scratch.cleanup)
     os.environ["TOYQS_SCRATCH"] = scratch.name  # conf/config.yaml sends Hydra's own files there

@@ -33,6 +33,7 @@ class CharText(Windows):
     """
 
     name: ClassVar[str] = "char_text"
+    summary: ClassVar[str] = "the next character of a text: task.path=FILE or task.dataset=shake"
     unit: ClassVar[str] = "characters"
 
     path: str | None = None  # a UTF-8 text file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -12,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split
+from toyqs.tasks.task import Task, check_split, counted_from
 from toyqs.types import Batch
 
 MAX_SHARPNESS = 50.0  # beyond it a probability could be 0 in float64, and its logarithm not finite
@@ -20,7 +19,7 @@ FLOOR_NUMBERS = 2**22  # probabilities that the floor is computed from, at most
 
 
 @dataclass
-class HiddenMarkov:
+class HiddenMarkov(Task):
     """Predict each next symbol of a hidden Markov chain; every position counts and thinks.
 
         s_1 uniform,   s_{t+1} ~ transition[s_t],   x_t ~ emission[s_t]
@@ -54,6 +53,7 @@ class HiddenMarkov:
     """
 
     name: ClassVar[str] = "hidden_markov"
+    summary: ClassVar[str] = "the next symbol of a hidden Markov chain, whose best possible loss is known"
     num_steps: ClassVar[int] = 400
 
     states: int = 16  # number of hidden states
@@ -89,14 +89,6 @@ class HiddenMarkov:
     def length(self, seq_len: int) -> int:
         """T = positions, whatever `seq_len`."""
         return self.positions
-
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: sequences are drawn."""
-        return None
 
     @cached_property
     def transition(self) -> Tensor:
@@ -173,30 +165,11 @@ class HiddenMarkov:
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Fresh sequences, whatever the split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: ignored.
-
-        Returns:
-            Batch with S = 1 and T = positions, all weights 1, thinking everywhere, with its oracle.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw fresh sequences, whatever the split, with their oracle; see `Task.sample`."""
         check_split(split)
         drawn = self._draw(generator, batch_size).unsqueeze(0)
         inputs, targets = drawn[..., :-1].contiguous(), drawn[..., 1:].contiguous()
-        weights, think = torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool)
-        return Batch(inputs, targets, weights, think, self.oracle(inputs))
-
-    def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: their numbers."""
-        return [str(i) for i in ids]
+        return counted_from(0, inputs, targets)._replace(oracle=self.oracle(inputs))
 
 
 def _pick(probabilities: Tensor, numbers: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split
+from toyqs.tasks.task import Task, check_split, counted_from
 from toyqs.types import Batch
 
 KINDS = ("cycle", "map")
@@ -19,7 +19,7 @@ MAX_DRAWS = 100  # of a map, until one fits
 
 
 @dataclass
-class Iterate:
+class Iterate(Task):
     """Apply a fixed function k times to a symbol, k given last.
 
         y = f^k(x) = f(… f(f(x))),   1 ≤ k ≤ task.k
@@ -53,11 +53,13 @@ class Iterate:
     never has in training are likely held out. They are at least 2 for each k.
 
     Training pairs are drawn uniformly from those whose k is not yet too large (`largest_k`), held-out pairs
-    equally often, give or take one. Who learns the training pairs by heart is confidently wrong on the
-    others: compare accuracies, as the NLL then tells how confidently.
+    equally often, give or take one, as many as are asked for: thoughts are sampled anew each time. A model
+    that learns the training pairs by heart is confidently wrong on the others: compare accuracies, as the
+    NLL then tells how confidently.
     """
 
     name: ClassVar[str] = "iterate"
+    summary: ClassVar[str] = "a fixed function applied k times, to pairs of symbol and k held out"
     num_steps: ClassVar[int] = 500
 
     n: int = 16  # number of symbols
@@ -103,14 +105,6 @@ class Iterate:
     def length(self, seq_len: int) -> int:
         """T = 2, whatever `seq_len`."""
         return 2
-
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: there are few pairs, but thoughts are sampled anew for each time that one is drawn."""
-        return None
 
     def floor(self) -> float:
         """Bayes NLL in nats: 0, as x and k determine the answer."""
@@ -209,21 +203,7 @@ class Iterate:
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Pairs of a split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: share of the training that is done, for the curriculum of the training split.
-
-        Returns:
-            Batch with S = 1 and T = 2.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw pairs of a split; see `Task.sample`. The curriculum is of the training split alone."""
         check_split(split)
         pairs = self.pairs[split]
         if split == "train":
@@ -234,9 +214,7 @@ class Iterate:
         inputs = (pairs[index] + torch.tensor([0, self.n - 1])).unsqueeze(0)
         targets = torch.zeros_like(inputs)
         targets[..., 1] = self.answers(inputs)
-        think = torch.zeros(inputs.shape, dtype=torch.bool)
-        think[..., 1] = True
-        return Batch(inputs, targets, think.float(), think)
+        return counted_from(1, inputs, targets)
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Readable names of token ids: "3" for a symbol, "k2" for two iterations."""

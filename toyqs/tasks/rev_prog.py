@@ -12,14 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split, scatter
+from toyqs.tasks.task import Task, check_split, counted_from, scatter
 from toyqs.types import Batch
 
 MAX_PROGRAMS = 10**6
 
 
 @dataclass
-class RevProg:
+class RevProg(Task):
     """Apply a program of k operators to each of the query symbols that follow it.
 
         y = op_k(… op_2(op_1(x)))
@@ -56,6 +56,7 @@ class RevProg:
     """
 
     name: ClassVar[str] = "rev_prog"
+    summary: ClassVar[str] = "a program of operators, then the symbols to apply it to"
     num_steps: ClassVar[int] = 450
 
     p: int = 6  # number of symbols
@@ -124,14 +125,6 @@ class RevProg:
     def length(self, seq_len: int) -> int:
         """T = k + queries, whatever `seq_len`."""
         return self.k + self.queries
-
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: sequences are drawn, and thoughts with them."""
-        return None
 
     def floor(self) -> float:
         """Bayes NLL in nats per query: the entropy of the label noise.
@@ -211,21 +204,7 @@ class RevProg:
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Sequences drawn uniformly from a split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: ignored.
-
-        Returns:
-            Batch with S = 1 and T = k + queries; `oracle` is left to the method of that name.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw sequences uniformly from a split, without the oracle; see `Task.sample`."""
         check_split(split)
         query = torch.randint(self.p, (batch_size, self.queries), generator=generator)
         if self.held_out_programs > 0:
@@ -246,9 +225,7 @@ class RevProg:
             observed = torch.where(replaced, drawn, observed)
         targets = torch.zeros_like(inputs)
         targets[..., self.k :] = observed
-        think = torch.zeros(inputs.shape, dtype=torch.bool)
-        think[..., self.k :] = True
-        return Batch(inputs, targets, think.float(), think)
+        return counted_from(self.k, inputs, targets)
 
     def _held_out_query(self, program: Tensor, query: Tensor) -> Tensor:
         """The one value of the last query that is held out after each beginning, (B,) long."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split, scatter
+from toyqs.tasks.task import Task, check_split, counted_from, scatter
 from toyqs.types import Batch
 
 GROUPS = {"s3": 3, "s5": 5}  # name -> number of points that are permuted
@@ -20,7 +20,7 @@ DRAWN_FROM = ("all", "swaps")
 
 
 @dataclass
-class S5:
+class S5(Task):
     """Multiply permutations as they come: the running product of group elements.
 
         y_t = g_t ∘ … ∘ g_2 ∘ g_1,   y_t(i) = g_t(y_{t−1}(i)): the element read first acts first
@@ -51,6 +51,7 @@ class S5:
     """
 
     name: ClassVar[str] = "s5"
+    summary: ClassVar[str] = "the running product of permutations"
     num_steps: ClassVar[int] = 1000
 
     group: str = "s5"  # s5 (120 elements) or s3 (6)
@@ -85,14 +86,6 @@ class S5:
     def length(self, seq_len: int) -> int:
         """T = positions, whatever `seq_len`."""
         return self.positions
-
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: sequences are drawn, and thoughts with them."""
-        return None
 
     def floor(self) -> float:
         """Bayes NLL in nats: 0, as the elements read determine their product."""
@@ -136,21 +129,7 @@ class S5:
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Sequences drawn uniformly from a split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: ignored.
-
-        Returns:
-            Batch with S = 1 and T = positions.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw sequences uniformly from a split; see `Task.sample`."""
         check_split(split)
         letters, count = self.letters, len(self.letters)
         inputs = torch.randint(count, (1, batch_size, self.positions), generator=generator)
@@ -161,9 +140,7 @@ class S5:
             last = (last + torch.randint(1, count, (batch_size,), generator=generator)) % count
         inputs[0, :, -1] = last
         inputs = letters[inputs]
-        think = torch.zeros(inputs.shape, dtype=torch.bool)
-        think[..., 0 if self.asked == "every" else -1 :] = True
-        return Batch(inputs, self.products(inputs) * think, think.float(), think)
+        return counted_from(0 if self.asked == "every" else -1, inputs, self.products(inputs))
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Readable names of token ids: what the element makes of 0, 1, 2, …, such as "021"."""

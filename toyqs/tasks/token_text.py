@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,6 +38,9 @@ class TokenText(Windows):
     """
 
     name: ClassVar[str] = "token_text"
+    summary: ClassVar[str] = (
+        "the next token of a text, cut as a pretrained model does: task.path=FILE pretrained=FOLDER"
+    )
 
     path: str | None = None  # a UTF-8 text file; or a .jsonl of questions and answers, or of texts
     dataset: str | None = None  # of the Hugging Face hub, owner/name or owner/name:part, where there is a net
@@ -61,6 +64,10 @@ class TokenText(Windows):
                 f"give 1 to {seq_len}"
             )
         self.check_lengths(seq_len)
+
+    def with_tokenizer(self, checkpoint: str) -> TokenText:
+        """Return the task with a checkpoint's tokeniser, unless task.tokenizer is given."""
+        return self if self.tokenizer is not None else replace(self, tokenizer=checkpoint)
 
     @property
     def given(self) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split
+from toyqs.tasks.task import Task, check_split, counted_from
 from toyqs.types import Batch
 
 
-class Windows(ABC):
+class Windows(Task):
     """Training windows start anywhere, uniformly; no window, its last target included, crosses the border.
 
     Held-out windows are spread evenly over the held-out text, in its order and without the generator, so they
@@ -82,10 +82,6 @@ class Windows(ABC):
         """Number of windows that the held-out text holds side by side."""
         return max(1, (len(self._part("held_out")) - 1) // seq_len)
 
-    def floor(self) -> float | None:
-        """Unknown for a text."""
-        return None
-
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
@@ -113,4 +109,4 @@ class Windows(ABC):
             starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
         windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
-        return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
+        return counted_from(0, inputs, targets)

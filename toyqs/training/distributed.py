@@ -1,7 +1,7 @@
-"""Processes that torchrun starts side by side: who leads, what the others are told, sums over all.
+"""The processes of torchrun: jobs that rank 0 broadcasts, and sums over all ranks.
 
-The first, of rank 0, is the command: it plans, prints and writes. The others wait to be told of a stack of
-runs, train it along with the first, each on its share of every batch, and wait again.
+Rank 0 runs the command: it plans, prints and writes. The others wait for a job, which is a stack of runs,
+train it together with rank 0, each on its slice of every batch, and wait again.
 """
 
 from __future__ import annotations
@@ -20,54 +20,54 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# While rank 0 evaluates the others wait; that one has died is seen at once, by its closed connection.
-PATIENCE = datetime.timedelta(days=30)
+# The others wait while rank 0 evaluates. A process that dies is noticed at once, by its closed connection.
+TIMEOUT = datetime.timedelta(days=30)
 
-FAREWELL_SECONDS = 60.0  # the others may still be importing
+RELEASE_SECONDS = 60.0  # the others may still be importing
 
-END = b"end"
+END = b"end"  # the message after the last job
 
 
 def rank() -> int:
-    """This process's place among those that torchrun has started, from 0."""
+    """Return this process's number among those that torchrun has started, from 0."""
     return int(os.environ["RANK"]) if ranks() > 1 else 0
 
 
 def ranks() -> int:
-    """How many processes torchrun has started; 1 without it."""
+    """Return how many processes torchrun has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def lead() -> None:
-    """Let the others go when this process ends, however far it comes; without others nothing happens."""
+    """Release the others when this process ends, for whatever reason; without others do nothing."""
     if ranks() > 1:
         atexit.register(release_ranks)
 
 
 def release_ranks() -> None:
-    """Let the others go, and wait until they have heard it: this process may hold the store."""
-    _tell(END)
-    end = time.monotonic() + FAREWELL_SECONDS
+    """Let the others end, and wait until they have read that message: this process may hold the store."""
+    _send(END)
+    end = time.monotonic() + RELEASE_SECONDS
     while not _store().add("failed", 0) and _store().add("gone", 0) < ranks() - 1 and time.monotonic() < end:
         time.sleep(0.01)
 
 
 def broadcast_job(device: str, *job: Any) -> None:
-    """Tell the others what to train; without others nothing happens.
+    """Send the others what to train; without others do nothing.
 
     Args:
         device: cpu or cuda.
-        job: what `jobs` yields to them.
+        job: what `receive_jobs` yields to them; it is pickled.
     """
     if ranks() > 1:
-        _tell(pickle.dumps((device, *job)))
+        _send(pickle.dumps((device, *job)))
         _join(device)
 
 
 def receive_jobs() -> Iterator[tuple[Any, ...]]:
-    """What rank 0 announces, until it ends."""
+    """Yield the jobs that rank 0 broadcasts, until it releases the others."""
     for number in itertools.count():
-        _store().wait([_job(number)], PATIENCE)
+        _store().wait([_job(number)], TIMEOUT)
         message = _store().get(_job(number))
         if message == END:
             _store().add("gone", 1)
@@ -78,47 +78,47 @@ def receive_jobs() -> Iterator[tuple[Any, ...]]:
 
 
 def is_first_to_fail() -> bool:
-    """Whether no other process has failed before: one tells why, for its end is the end of all."""
+    """Tell whether no other process has failed before: one of them prints why, and all end with it."""
     try:
         return ranks() == 1 or _store().add("failed", 1) == 1
-    except RuntimeError:  # who held the store is gone
+    except RuntimeError:  # the process that held the store has ended
         return False
 
 
 def all_reduce_(values: Tensor) -> None:
-    """Put the sum over all processes in place of each one's values."""
+    """Replace each process's values by their sum over all processes."""
     dist.all_reduce(values)
 
 
 def require_same(step: int) -> None:
-    """All processes must have found the same checkpoint.
+    """Check that all processes resume from the same step.
 
     Raises:
-        RuntimeError: they have not.
+        RuntimeError: they do not.
     """
     if int(all_reduce(torch.tensor(float(step)))) != ranks() * step:
-        raise RuntimeError(f"rank {rank()} would go on from step {step}, others from another")
+        raise RuntimeError(f"rank {rank()} would resume from step {step}, others from another")
 
 
 def all_reduce(values: Tensor) -> Tensor:
-    """The sum over all processes, without gradient."""
+    """Return the sum over all processes, without gradient."""
     summed = values.detach().clone()
     dist.all_reduce(summed)
     return summed
 
 
 def all_gather_batch(part: Tensor) -> Tensor:
-    """The processes' equally large parts (S, b, ...) as one (S, B, ...), in the order of their ranks."""
+    """Join the processes' equally large parts (S, b, ...) to one (S, B, ...), in the order of ranks."""
     parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(ranks())]
     dist.all_gather(parts, part.contiguous())
     return torch.cat(parts, 1)
 
 
-_told = itertools.count()  # number of the next message of rank 0
+_numbers = itertools.count()  # of rank 0's messages
 
 
-def _tell(message: bytes) -> None:
-    _store().set(_job(next(_told)), message)  # type: ignore[arg-type]  # it takes bytes as well
+def _send(message: bytes) -> None:
+    _store().set(_job(next(_numbers)), message)  # type: ignore[arg-type]  # it takes bytes as well
 
 
 def _job(number: int) -> str:
@@ -127,8 +127,8 @@ def _job(number: int) -> str:
 
 @functools.cache
 def _store() -> dist.Store:
-    """Where processes leave messages; torchrun holds it, or rank 0."""
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+    """Return the store through which processes exchange messages; torchrun holds it, or rank 0."""
+    store, _, _ = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     return dist.PrefixStore("toyqs", store)
 
 
@@ -139,5 +139,5 @@ def _join(device: str) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"  # also sums of what stays on the CPU
     dist.init_process_group(
-        backend, store=dist.PrefixStore("group", _store()), rank=rank(), world_size=ranks(), timeout=PATIENCE
+        backend, store=dist.PrefixStore("group", _store()), rank=rank(), world_size=ranks(), timeout=TIMEOUT
     )

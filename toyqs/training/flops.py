@@ -1,4 +1,4 @@
-"""What a training step costs, counted while it runs: never a clock, never a formula to keep in step."""
+"""The cost of a training step, counted while it runs: no clock, and no formula to keep up to date."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 
 class Cost(NamedTuple):
-    """Of one seed; a token is a position of a sequence."""
+    """The cost of one seed's training; a token is a position of a sequence."""
 
     parameters: int
     flops_per_step: int  # matrix products of a training step, forward and backward
@@ -21,9 +21,13 @@ class Cost(NamedTuple):
 
 
 def mean(costs: Mapping[Cost, int]) -> Cost:
-    """Of a training step, where the steps differ: cost -> how many of them cost so much.
+    """Return the mean cost of a training step, where steps differ.
 
-    Parameters are the same in all; FLOPs are rounded.
+    Args:
+        costs: cost of a step -> number of steps of that cost, all with the same parameters.
+
+    Returns:
+        The mean, its FLOPs per step rounded.
     """
     total = sum(costs.values())
     parameters, *counted = (
@@ -37,8 +41,8 @@ def measure(models: Sequence[nn.Module], step: Callable[[], object], tokens: int
     """Count a training step of a model with S = 1.
 
     Args:
-        models: the one that trains, whose parameters count, then those that only compute; with `read` and
-            `step` on the backbones of their cores.
+        models: the trained one, whose parameters are counted, then those that only compute; the backbones
+            of their cores have `read` and `step`.
         step: runs forward and backward on a batch of the real size.
         tokens: B · T of that batch.
     """
@@ -53,7 +57,7 @@ def measure(models: Sequence[nn.Module], step: Callable[[], object], tokens: int
 
 
 _aten = torch.ops.aten
-# torch's table has the attention kernels of GPUs; those of a CPU take the same arguments and count alike.
+# torch's table has the attention kernels of GPUs; those of a CPU have the same arguments and FLOPs.
 _COUNTED_AS = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _aten._scaled_dot_product_flash_attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
@@ -63,7 +67,7 @@ _COUNTED_AS = {
 
 
 class _Counter(TorchDispatchMode):
-    """Counts FLOPs by torch's own table, as its FlopCounterMode does, but without importing the compiler."""
+    """A counter of FLOPs by torch's own table; its FlopCounterMode would import the compiler."""
 
     flops = 0
 
@@ -80,7 +84,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _count_updates(model: nn.Module, updates: list[int]) -> None:
-    """Note the number of state updates at every call of a backbone from now on."""
+    """Let every further call of a backbone append its number of state updates."""
     for core in model.cores.values():  # type: ignore[operator]
         for name in ("read", "step"):
             setattr(core.backbone, name, _counting(getattr(core.backbone, name), updates))

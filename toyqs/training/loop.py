@@ -1,10 +1,12 @@
-"""The training loop: batch -> trace -> loss -> step."""
+"""The training loop: batch -> trace -> loss -> gradients -> step.
+
+`train` is the loop, `accumulate` what one batch adds to the gradients.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Protocol, cast
 
 import torch
@@ -16,7 +18,6 @@ from toyqs.training import distributed
 from toyqs.training.batches import TrainingBatch, chunks, micro_batches, rank_slice, truncate_thoughts
 from toyqs.training.gradient_snr import measured_at, policy_snr
 from toyqs.training.hard_positions import PositionSelection, combine, select_positions
-from toyqs.training.optimizer import Optimiser
 from toyqs.training.params import TrainingParams, learning_rate
 from toyqs.training.reference_model import ReferenceModel, with_reference
 from toyqs.training.state import TrainState
@@ -27,14 +28,14 @@ StepCallback = Callable[[int, dict[str, Tensor]], None]
 
 
 class Checkpoints(Protocol):
-    """Where a training's states are kept."""
+    """Where the states of a training are saved."""
 
     def resume(self, state: TrainState) -> None:
         """Put the state back to where an earlier process left it, if one did."""
         ...
 
     def keep(self, state: TrainState) -> None:
-        """Keep the state after a step, if it is due."""
+        """Save the state after a step, if that is due."""
         ...
 
 
@@ -43,7 +44,7 @@ def train(
     objective: LossFn,
     data: Iterator[TrainingBatch],
     settings: TrainingParams,
-    report: StepCallback,
+    on_step: StepCallback,
     reference_model: ReferenceModel | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> None:
@@ -52,143 +53,143 @@ def train(
     Args:
         model: its parameters have shape (S, ...).
         objective: trace and batch -> parts of the loss.
-        data: from `draws`.
+        data: from `draw_batches`.
         settings: plain numbers.
-        report: called after every step with its number, from 1, and the values (S,) of that step; ten times
-            in a training they hold `policy_snr` (signal.py).
-        kept: a model beside it that rewards or thoughts are compared with; follows after every step.
-        checkpoints: where it may go on from, and what hears of every step.
+        on_step: called after every step with its number, from 1, and the values (S,) of that step; it logs,
+            and evaluates the model when that is due. Ten times in a training the values hold `policy_snr`.
+        reference_model: a model that rewards or thoughts are compared with; a moving average of the trained
+            one is updated after every step.
+        checkpoints: where the training resumes from, and where it is saved.
     """
     assert isinstance(model, nn.Module)
     state = TrainState(model, settings.lr_multipliers, reference_model)
     optimiser = state.optimiser
     if checkpoints is not None:
-        checkpoints.resume(state)
-        if settings.ranks > 1:
-            distributed.require_same(state.step)
-        for _ in range(state.step):  # what was drawn before is drawn again: no stream has a place to keep
-            next(data)
-    measured = measured_at(settings.steps) if settings.batch_size > 1 else set()
+        _resume(checkpoints, state, data, settings)
+    snr_steps = measured_at(settings.steps) if settings.batch_size > 1 else set()
     for step in range(state.step, settings.steps):
-        drawn, progress = truncate_thoughts(next(data), settings.length_at(step)), step / settings.steps
-        weights = {name: w.at(progress) for name, w in settings.weights.items()}
-        running = state.running_reward
+        progress = step / settings.steps
+        rate, gate_floor = learning_rate(step, settings), settings.floor_at(progress)
+        weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
+        running_reward = state.running_reward
+        batch = truncate_thoughts(next(data), settings.length_at(step))
         if settings.inner_steps:
-            drawn = sample_thoughts(model, drawn, settings.rank, settings.ranks)
+            batch = sample_thoughts(model, batch, settings.rank, settings.ranks)
         for _ in range(max(1, settings.inner_steps)):
             optimiser.zero()
-            floor = settings.floor_at(progress)
-            values = accumulate(model, objective, drawn, weights, settings, running, floor, reference_model)
-            _step(optimiser, settings, step)
-        if step + 1 in measured and weights.get("policy") and "policy" in values:
-            values["policy_snr"] = _measure_gradient_snr(state, objective, drawn, weights, settings, floor)
+            values = accumulate(
+                model, objective, batch, weights, settings, running_reward, gate_floor, reference_model
+            )
+            if settings.ranks > 1:
+                distributed.all_reduce_(optimiser.grads)
+            optimiser.clip(settings.max_norm)
+            optimiser.step(rate)
+        if step + 1 in snr_steps and weights.get("policy") and "policy" in values:
+            values["policy_snr"] = _policy_snr(state, objective, batch, weights, settings, gate_floor)
         state.advance(values.get("reward"))
-        report(step + 1, values)
+        on_step(step + 1, values)
         if checkpoints is not None:
             checkpoints.keep(state)
 
 
-def _step(optimiser: Optimiser, settings: TrainingParams, step: int) -> None:
-    """A step along the gradient, summed over all processes."""
+def _resume(
+    checkpoints: Checkpoints, state: TrainState, data: Iterator[TrainingBatch], settings: TrainingParams
+) -> None:
+    """Restore the state, and draw the batches of the steps done once more: streams save no position."""
+    checkpoints.resume(state)
     if settings.ranks > 1:
-        distributed.all_reduce_(optimiser.grads)
-    optimiser.clip(settings.max_norm)
-    optimiser.step(learning_rate(step, settings))
-
-
-def _measure_gradient_snr(
-    state: TrainState,
-    objective: LossFn,
-    drawn: TrainingBatch,
-    weights: dict[str, float],
-    settings: TrainingParams,
-    floor: float,
-) -> Tensor:
-    """The `policy_snr` (S,) of a batch; it overwrites the gradients."""
-    alone = {name: 0.0 for name in settings.weights if name not in COSTS} | {"policy": 1.0}
-    in_halves = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
-    again = partial(
-        accumulate,
-        cast(Model, state.model),
-        objective,
-        weights=weights | alone,
-        settings=in_halves,
-        running_reward=state.running_reward,
-        floor=floor,
-        reference_model=state.reference_model,
-    )
-
-    def of_half(half: TrainingBatch) -> None:
-        again(drawn=half)
-        if settings.ranks > 1:
-            distributed.all_reduce_(state.optimiser.grads)
-
-    return policy_snr(state.optimiser, chunks(drawn, settings.batch_size // 2), of_half)
+        distributed.require_same(state.step)
+    for _ in range(state.step):
+        next(data)
 
 
 def accumulate(
     model: Model,
     objective: LossFn,
-    drawn: TrainingBatch,
+    batch: TrainingBatch,
     weights: dict[str, float],
     settings: TrainingParams,
     running_reward: Tensor,
-    floor: float = 0.0,
+    gate_floor: float = 0.0,
     reference_model: ReferenceModel | None = None,
 ) -> dict[str, Tensor]:
-    """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` parts along B.
+    """Add the gradients of a batch's loss to the parameters', in `settings.grad_acc` micro-batches along B.
 
-    Of several processes each adds those of its portion of every part; their sum is the whole gradient.
-
-    Each part counts by its share of the counted positions' weights, so that the gradient is the whole
-    batch's (batch statistics such as advantage_scale=batch_std, and a learned reward's halves, are then
-    each part's own).
+    Each micro-batch counts by its share of the counted positions' weights, so that their sum is the whole
+    batch's gradient (but batch statistics, such as advantage_scale=batch_std and the halves of a learned
+    reward, are each micro-batch's own). Of several processes each takes its slice of every micro-batch.
 
     Args:
         model: see `train`.
         objective: see `train`.
-        drawn: from `draws` or `prepared`.
+        batch: from `draw_batches` or `prepare`.
         weights: name of a part of the loss, or one of `rewards.COSTS`, -> its weight; parts of weight 0 cost
             no backward pass.
         settings: plain numbers.
         running_reward: (S,) for baseline ema.
-        floor: least weight of a thought in the prediction, where the mixer weighs it.
-        kept: see `train`.
+        gate_floor: least weight of a thought in the prediction, where the mixer weighs thoughts.
+        reference_model: see `train`.
 
     Returns:
         Name -> (S,), the loss's parts, meters and the reward over the batch.
     """
     values: dict[str, Tensor] = {}
     total = distributed.all_reduce if settings.ranks > 1 else None
-    for part, share in micro_batches(drawn, settings.grad_acc, settings.rank, settings.ranks):
-        trace, batch, chosen = _traced(model, part, settings, floor)
-        trace = with_reference(trace, batch, settings.reference)
+    for micro_batch, share in micro_batches(batch, settings.grad_acc, settings.rank, settings.ranks):
+        trace, counted, selection = _forward(model, micro_batch, settings, gate_floor)
+        trace = with_reference(trace, counted, settings.reference)
         trace = trace._replace(
             running_reward=running_reward,
-            sampler_log_prob=part.sampler_log_prob,
+            sampler_log_prob=micro_batch.sampler_log_prob,
             penalty=penalty(trace, weights),
         )
         if reference_model is not None:
-            trace = reference_model.annotate(trace, part.inputs, _thinking(part, chosen))
-        loss = objective(trace, batch if total is None else batch._replace(total=total))
-        loss = loss if chosen is None else combine(loss, chosen)
+            positions = _selected_positions(micro_batch, selection)
+            trace = reference_model.annotate(trace, micro_batch.inputs, positions)
+        loss = objective(trace, counted if total is None else counted._replace(total=total))
+        loss = loss if selection is None else combine(loss, selection)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         sum(terms[1:], terms[0]).sum().backward()
         seen = loss.parts | (loss.meters or {})
         if loss.reward is not None:
             seen["reward"] = loss.reward
         for name, value in seen.items():
-            counted = share * value.detach()
-            values[name] = values[name] + counted if name in values else counted
+            weighted = share * value.detach()
+            values[name] = values[name] + weighted if name in values else weighted
     return values if total is None else {name: total(value) for name, value in values.items()}
 
 
-def sample_thoughts(model: Model, drawn: TrainingBatch, rank: int = 0, ranks: int = 1) -> TrainingBatch:
-    """Thoughts drawn now at a batch, by the model's sampler where it has one, and their log-density.
+def _forward(
+    model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float
+) -> tuple[Trace, Batch, PositionSelection | None]:
+    """Return trace and batch at the thinking positions; and their selection, where the model makes one."""
+    counted = batch.counted
+    if settings.thoughts.hard_quantile is None:
+        args = (batch.noise, batch.forced, counted.targets, gate_floor, counted.lengths)
+        return model(batch.inputs, batch.positions, *args), counted, None
+    count = settings.thoughts.thinking(counted.inputs.shape[2])
+    selection = select_positions(model, model.read(batch.inputs, batch.positions), counted, count)
+    thoughts = model.think(selection.context, batch.noise, batch.forced, selection.batch.lengths)
+    return model.talk(selection.context, thoughts, gate_floor), selection.batch, selection
 
-    Of several processes each draws those of its portion, and all get all of them.
+
+def _selected_positions(batch: TrainingBatch, selection: PositionSelection | None) -> Tensor | None:
+    """Return which positions of the sequences think, (S, B, T'); None: all."""
+    index = None if selection is None else thinking_positions(batch.counted._replace(think=selection.think))
+    if index is None or batch.positions is None:
+        return batch.positions if index is None else index
+    return batch.positions.gather(2, index)
+
+
+def sample_thoughts(model: Model, batch: TrainingBatch, rank: int = 0, ranks: int = 1) -> TrainingBatch:
+    """Sample a batch's thoughts ahead of its steps, by the model's sampler where it has one.
+
+    Of several processes each samples those of its slice, and all get all of them.
+
+    Returns:
+        The batch with the thoughts' symbols and their log-density.
     """
-    mine = rank_slice(drawn, rank, ranks)
+    mine = rank_slice(batch, rank, ranks)
     with torch.no_grad():
         context = model.read(mine.inputs, mine.positions)
         thoughts = model.think(context, mine.noise, None, mine.counted.lengths, off_policy=True)
@@ -196,25 +197,33 @@ def sample_thoughts(model: Model, drawn: TrainingBatch, rank: int = 0, ranks: in
     symbols, density = thoughts.symbols, thoughts.log_prob.sum(-1)
     if ranks > 1:
         symbols, density = distributed.all_gather_batch(symbols), distributed.all_gather_batch(density)
-    return drawn._replace(forced=symbols, sampler_log_prob=density)
+    return batch._replace(forced=symbols, sampler_log_prob=density)
 
 
-def _traced(
-    model: Model, part: TrainingBatch, settings: TrainingParams, floor: float
-) -> tuple[Trace, Batch, PositionSelection | None]:
-    """The trace and the batch at the thinking positions, and how these were chosen, where they were."""
-    if settings.thoughts.hard_quantile is None:
-        given = (part.noise, part.forced, part.counted.targets, floor, part.counted.lengths)
-        return model(part.inputs, part.positions, *given), part.counted, None
-    count = settings.thoughts.thinking(part.counted.inputs.shape[2])
-    chosen = select_positions(model, model.read(part.inputs, part.positions), part.counted, count)
-    thoughts = model.think(chosen.context, part.noise, part.forced, chosen.batch.lengths)
-    return model.talk(chosen.context, thoughts, floor), chosen.batch, chosen
+def _policy_snr(
+    state: TrainState,
+    objective: LossFn,
+    batch: TrainingBatch,
+    weights: dict[str, float],
+    settings: TrainingParams,
+    gate_floor: float,
+) -> Tensor:
+    """Compute `policy_snr` (S,) from the policy's gradients on the two halves of a batch.
 
+    The gradients are overwritten.
+    """
+    model, reference_model = cast(Model, state.model), state.reference_model
+    # Of the loss the policy's part alone; the costs stay, for they are taken from the rewards.
+    policy_only = {name: weight if name in COSTS else 0.0 for name, weight in weights.items()}
+    policy_only["policy"] = 1.0
+    # A half has half as many micro-batches where that is possible, so that each needs no more memory.
+    settings = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
 
-def _thinking(part: TrainingBatch, chosen: PositionSelection | None) -> Tensor | None:
-    """The positions of the sequences that think, (S, B, T'); None: all."""
-    index = None if chosen is None else thinking_positions(part.counted._replace(think=chosen.think))
-    if index is None or part.positions is None:
-        return part.positions if index is None else index
-    return part.positions.gather(2, index)
+    def accumulate_half(half: TrainingBatch) -> None:
+        accumulate(
+            model, objective, half, policy_only, settings, state.running_reward, gate_floor, reference_model
+        )
+        if settings.ranks > 1:
+            distributed.all_reduce_(state.optimiser.grads)
+
+    return policy_snr(state.optimiser, chunks(batch, settings.batch_size // 2), accumulate_half)

@@ -1,9 +1,9 @@
-"""A Hugging Face decoder whose weights are declared as all others here are: seeds first.
+"""A Hugging Face decoder whose weights are declared like all others of this project: seeds first.
 
-The library's modules are its code alone; the weights are in `Decoder.weights`, under the library's names, and
-are lent to that code in every call. So clipping, optimiser, weight files and initial values need not know of
-it. A frozen decoder's are lent in the same way and are no weights of this module; its adapters are. Needs the
-package transformers. Of the stack of seeds it takes one: S = 1.
+Only the code of the library's modules is used. The weights are in `Decoder.weights`, under the library's
+names, and are put into those modules during every call. So clipping, the optimiser, weight files and initial
+values treat them as any other parameters. Frozen weights are put in likewise, and are no parameters; the
+adapters trained in their place are. Needs the package transformers. Only S = 1: one seed at a time.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
 
 class _SqueezedViews:
-    """A module's parameters without the seed axis, made once for as long as they stand where they stood.
+    """A module's parameters without their seed axis, as views that are reused from call to call.
 
-    That they are views is all that their graph notes, so gradients pass it in every step anew.
+    They are made anew only when a parameter's storage or `requires_grad` has changed. Their graph holds
+    nothing but the view, so it serves the backward pass of any number of steps.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module, self.named = module, dict(module.named_parameters())
-        self.places: list[tuple[int, bool]] = []
-        self.bare: dict[str, Tensor] = {}
+        self.module, self.parameters = module, dict(module.named_parameters())
+        self.made_for: list[tuple[int, bool]] = []  # storage and requires_grad of each parameter then
+        self.views: dict[str, Tensor] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SqueezedViews:
         return _SqueezedViews(copy.deepcopy(self.module, memo))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> tensor."""
-        places = [(weight.data_ptr(), weight.requires_grad) for weight in self.named.values()]
-        if places != self.places:
+        """Return name -> view."""
+        now = [(weight.data_ptr(), weight.requires_grad) for weight in self.parameters.values()]
+        if now != self.made_for:
             with torch.enable_grad():
-                self.bare = {name: weight.squeeze(0) for name, weight in self.named.items()}
-            self.places = places
-        return self.bare
+                self.views = {name: weight.squeeze(0) for name, weight in self.parameters.items()}
+            self.made_for = now
+        return self.views
 
 
 class Decoder(nn.Module):
@@ -68,15 +69,15 @@ class Decoder(nn.Module):
         Args:
             config: the library's; vocabulary and dropout are not used.
             attention: the name of a registered attention function.
-            frozen: the weights under the library's names, which adapters are trained beside; None: the
+            frozen: the weights under the library's names, over which adapters are trained; None: the
                 weights are trained themselves.
             rank: of the adapters.
             autocast: whether matrix products are taken in bfloat16; the weights stay as they are.
             recompute: whether layers are run again in the backward pass, which saves memory.
 
         Raises:
-            ValueError: a family whose branches are not tested, attention within a window, rotary positions
-                in heads of odd width.
+            ValueError: a family for which branching is not tested, attention within a window, rotary
+                positions in heads of odd width.
         """
         super().__init__()
         _refuse(config)
@@ -91,48 +92,53 @@ class Decoder(nn.Module):
         self.frozen = frozen
         self.weights = _declare(code, "", code) if frozen is None else adapted(code, rank)
         # Names of weights that the frozen ones should hold and do not.
-        held = None if frozen is None else frozen.tensors().keys()
-        self.lacking = [name for name, _ in code.named_parameters() if held is not None and name not in held]
+        present = None if frozen is None else frozen.tensors().keys()
+        self.lacking = [
+            name for name, _ in code.named_parameters() if present is not None and name not in present
+        ]
         for module in code.modules():
             for name, weight in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(weight.to("meta")))
         self.autocast = autocast
-        self._code = (code,)  # in a tuple it is no part of this module
+        self._code = (code,)  # a tuple, so that its parameters are not this module's
         if recompute:
             recompute_layers(code)
-        self._bare = _SqueezedViews(self.weights)
-        self._places: dict[str, tuple[dict[str, Any], str]] = {}  # name -> where its module keeps it
+        self._views = _SqueezedViews(self.weights)
+        self._slots: dict[
+            str, tuple[dict[str, Any], str]
+        ] = {}  # name -> its module's parameters, its key there
 
     def forward(self, embeddings: Tensor, positions: Tensor, **kwargs: Any) -> Tensor:
-        """Outputs (B, n, D) past the last norm.
+        """Return outputs (B, n, D) past the last norm.
 
         Args:
             embeddings: (B, n, D).
             positions: (B or 1, n) long.
-            told: goes to the attention function as it is.
+            kwargs: passed on to the attention function.
         """
-        weights = self._bare.tensors() if self.frozen is None else self.frozen.tensors()
+        weights = self._views.tensors() if self.frozen is None else self.frozen.tensors()
         inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **kwargs}
-        coarse = torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast)
-        with self._lending(weights), coarse:
+        autocast = torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast)
+        with self._using(weights), autocast:
             outputs = self._code[0](**inputs).last_hidden_state
         return outputs.to(embeddings.dtype)
 
     @contextmanager
-    def _lending(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """The library's modules hold these weights meanwhile.
+    def _using(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let the library's modules hold these weights for a while.
 
-        As torch's functional_call, which looks every name up anew: several percent of a small model's call.
+        torch's functional_call does the same, but looks up every name in every call: several percent of a
+        small model's time.
         """
-        if not self._places:
-            self._places = {
+        if not self._slots:
+            self._slots = {
                 f"{path}.{name}".lstrip("."): (module._parameters, name)
                 for path, module in self._code[0].named_modules()
                 for name in module._parameters
             }
         before = []
         for name, weight in weights.items():
-            parameters, key = self._places[name]
+            parameters, key = self._slots[name]
             before.append((parameters, key, parameters[key]))
             parameters[key] = weight
         try:
@@ -143,7 +149,7 @@ class Decoder(nn.Module):
 
 
 def _refuse(config: PretrainedConfig) -> None:
-    """A family or a kind of attention that branches do not know: one line."""
+    """Refuse a model family or a kind of attention for which branches are not implemented."""
     if config.model_type not in FAMILIES:
         raise ValueError(f"model_type={config.model_type}: not supported; give one of {', '.join(FAMILIES)}")
     if getattr(config, "sliding_window", None) is not None:
@@ -154,7 +160,7 @@ def _refuse(config: PretrainedConfig) -> None:
 
 
 def _declare(module: nn.Module, path: str, code: nn.Module) -> SeedStacked:
-    """The weights of a module and all inside it, (1, ...) each, in a tree of the same names."""
+    """Declare the weights of a module and all inside it, (1, ...) each, in a tree of the same names."""
     tree = SeedStacked()
     for name, weight in module.named_parameters(recurse=False):
         tree.declare(name, (1, *weight.shape), _library_rule(code, path, name))
@@ -165,14 +171,14 @@ def _declare(module: nn.Module, path: str, code: nn.Module) -> SeedStacked:
 
 
 def _library_rule(code: Any, path: str, name: str) -> Rule:
-    """How the library draws one weight, given the numbers to draw from."""
+    """Return the rule by which the library draws one weight, here from the generator passed in."""
 
     def rule(values: Tensor, generator: torch.Generator) -> Tensor:
-        above, _, last = path.rpartition(".")
+        parent, _, last = path.rpartition(".")
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator.get_state())
-            outer = copy.deepcopy(code.get_submodule(above or path)).to_empty(device="cpu")
-            module = outer.get_submodule(last) if above else outer
+            outer = copy.deepcopy(code.get_submodule(parent or path)).to_empty(device="cpu")
+            module = outer.get_submodule(last) if parent else outer
             code._init_weights(module)
             code._init_weights(outer)  # GPT-2 draws the projections into the residual stream from there
         return values.copy_(module.get_parameter(name).detach())

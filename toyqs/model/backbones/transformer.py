@@ -104,8 +104,7 @@ class TransformerBackbone(Backbone):
         position = state.position.expand(-1, *branches[1:])
         if state.prefix and (state.seen is None or state.position.shape != branches):
             state = state._replace(seen=self._seen(state, branches))
-        kwargs = _Step(state, branches)
-        outputs, layers = self._run(rows, position.flatten(1), kwargs)
+        outputs, layers = self._run(rows, position.flatten(1), _Step(state, branches))
         own = (*state.own, ConsumedSymbol(layers, None))
         new = state._replace(own=own, position=(position + 1).expand(branches))
         return outputs.view(1, *branches, -1), new
@@ -151,11 +150,11 @@ class TransformerBackbone(Backbone):
         self, rows: Tensor, positions: Tensor, step: _Step | None
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
         """Rows (B, n, D) at positions (B or 1, n) -> outputs, and every layer's keys and values."""
-        kept: dict[int, KeyValue] = {}
-        outputs = self.decoder(rows, positions, toyqs_step=step, toyqs_kept=kept)
-        if len(kept) < self.num_layers:
+        layers: dict[int, KeyValue] = {}
+        outputs = self.decoder(rows, positions, toyqs_step=step, toyqs_keys_values=layers)
+        if len(layers) < self.num_layers:
             raise RuntimeError(f"the decoder's attention is no longer {ATTENTION}: was its config shared?")
-        return outputs, tuple(kept[layer] for layer in range(self.num_layers))
+        return outputs, tuple(layers[layer] for layer in range(self.num_layers))
 
 
 def _pick(x: Tensor, places: Tensor, axis: int) -> Tensor:
@@ -182,7 +181,7 @@ def _attend(
     attention_mask: None,
     *,
     toyqs_step: _Step | None,
-    toyqs_kept: dict[int, KeyValue],
+    toyqs_keys_values: dict[int, KeyValue],
     scaling: float,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -192,7 +191,7 @@ def _attend(
         (B, n, H, d), and None in place of the attention's weights.
     """
     if toyqs_step is None:
-        toyqs_kept[module.layer_idx] = key, value
+        toyqs_keys_values[module.layer_idx] = key, value
         grouped = query.shape[1] != key.shape[1]
         out = scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
@@ -202,7 +201,7 @@ def _attend(
         # Rotary positions leave queries and keys in float32 under autocast.
         query, key = (query * scaling).to(value.dtype), key.to(value.dtype)
         key, value = (x.contiguous().unflatten(2, branches).unsqueeze(2) for x in (key, value))
-        toyqs_kept[module.layer_idx] = key, value
+        toyqs_keys_values[module.layer_idx] = key, value
         out = _attend_in_branches(query.contiguous(), (key, value), toyqs_step, module.layer_idx)
     return out.transpose(1, 2), None
 
