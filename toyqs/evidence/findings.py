@@ -12,6 +12,7 @@ from toyqs.evidence import style
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.gain import by_seed, estimate, paired_gains
+from toyqs.evidence.rows import ORIGINS
 from toyqs.evidence.selection import BASE, place_of
 from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans, spelled
 
@@ -160,7 +161,7 @@ def origins(cells: Iterable[Cell]) -> str | None:
     """Return a warning in one line where several commits or results versions made the rows; else None."""
     frames = [frame for cell in cells for frame in cell.arms.values() if len(frame)]
     parts = []
-    for column, noun in (("commit", "commits"), ("results_version", "results versions")):
+    for column, noun in ORIGINS.items():
         values = {str(value) for frame in frames if column in frame for value in frame[column]}
         if len(values) > 1:
             parts.append(f"{len(values)} {noun} ({', '.join(sorted(values))})")

@@ -19,7 +19,7 @@ from toyqs.evidence.gain import estimate
 
 FAR = 5  # times the values of most controls: too far off to share a linear scale with them
 ROOM = 0.4  # of the points' range: how far beyond them an interval is shown
-BESIDE = 0.04  # inches from an interval to its seeds
+SEED_GAP = 0.04  # inches from an interval to its seeds
 MARGIN = 0.04  # of what is shown
 
 Values = Mapping[str, Sequence[pd.Series]]  # arm -> one series by seed for each cell
@@ -50,7 +50,7 @@ def draw_arm(
     colour = style.arm_colour(arm)
     look = {"marker": "o", "markersize": 5, "capsize": 2.5, "elinewidth": 1.2}
     line: dict[str, Any] = {"color": colour, "label": arm, **look}
-    right, up = (0.0, BESIDE) if sideways else (-BESIDE, 0.0)
+    right, up = (0.0, SEED_GAP) if sideways else (-SEED_GAP, 0.0)
     shifted = axes.transData + ScaledTranslation(right, up, axes.figure.dpi_scale_trans)
     look = {"s": 13, "alpha": 0.65, "linewidths": 0, "zorder": 3}
     dots: dict[str, Any] = {"color": colour, "transform": shifted, **look}

@@ -12,7 +12,7 @@ import pandas as pd
 from toyqs.evidence import cells as planned
 from toyqs.evidence.comparison import comparison_frame
 from toyqs.evidence.decision import JUDGED
-from toyqs.evidence.findings import Finding, estimate_text, find, started_flags
+from toyqs.evidence.findings import Finding, estimate_text, find, floor_of, started_flags
 from toyqs.evidence.text import WIDTH, aligned, listed, task_words
 from toyqs.files import write_text
 
@@ -40,7 +40,8 @@ def sweep_table(cells: Sequence[Cell]) -> str:
     started = [_started(run) for run in runs]
     columns += [["", "started", *started]] if any(started) else []
     columns += [["", "verdict", *map(_verdict, findings)]] if controls else []
-    text = [*_title(runs), "", *aligned(columns, rule=True), "", "±: half of a 95 % t-interval over seeds"]
+    title = _title(runs, floor_of(finding.cell for finding in findings))
+    text = [*title, "", *aligned(columns, rule=True), "", "±: half of a 95 % t-interval over seeds"]
     if controls:
         text[-1] += "; over a control: its NLL minus thinking's, paired by seed"
     if any(started):
@@ -52,13 +53,12 @@ def _run(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return next(iter(arms.values()))
 
 
-def _title(runs: Sequence[pd.DataFrame]) -> list[str]:
+def _title(runs: Sequence[pd.DataFrame], floor: float | None) -> list[str]:
     finished = [frame for frame in runs if not frame.empty]
     tasks = sorted({task_words(frame.iloc[0].to_dict()) for frame in finished})
-    floors = {x for frame in finished if "bayes_floor" in frame for x in frame["bayes_floor"].dropna()}
     lines = textwrap.wrap(f"{len(runs)} cells: {'; '.join(tasks)}", WIDTH)
-    if len(tasks) == 1 and len(floors) == 1:
-        lines.append(f"Best possible NLL (Bayes), per counted position: {floors.pop():.3f} nats")
+    if len(tasks) == 1 and floor is not None:
+        lines.append(f"Best possible NLL (Bayes), per counted position: {floor:.3f} nats")
     return lines
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 
 from toyqs.files import json_object, read_json
 
+ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
+
 
 def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataFrame:
     """Load every complete run below a folder, one row each, in the order of their keys.
@@ -43,7 +45,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
         rows.append(json_object(text, f"{run / 'summary.json'}"))
     frame = pd.DataFrame(rows)
     frame.attrs["unfinished"] = unfinished
-    for column, noun in (("commit", "commits"), ("results_version", "results versions")):
+    for column, noun in ORIGINS.items():
         if column in frame and (count := frame[column].nunique(dropna=False)) > 1:
             message = f"{folder}: rows from {count} {noun}; column {column!r} tells them apart"
             warnings.warn(message, stacklevel=2)
