@@ -1,7 +1,7 @@
 """Baselines of a thought's reward, and how advantages are scaled.
 
-A baseline maps rewards (S, B, T, K) and, where it reads something of the trace, that, to (S, B, T, K). A new
-one is one function and its line in BASELINES.
+A baseline maps rewards (S, B, T, K), and a field of the trace where it reads one, to (S, B, T, K). A new
+baseline is one function and its line in BASELINES.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STD_FLOOR = 1e-3  # added to the standard deviation: equal rewards give advantag
 
 
 def none(rewards: Tensor) -> Tensor:
-    """No baseline: b = 0. Unbiased, with the highest variance.
+    """Use no baseline, b = 0. Unbiased, with the highest variance.
 
     Args:
         rewards: (S, B, T, K).
@@ -31,7 +31,7 @@ def none(rewards: Tensor) -> Tensor:
 
 
 def group_mean(rewards: Tensor) -> Tensor:
-    """The mean reward of all thoughts at the position, the thought itself included.
+    """Compute the mean reward of all thoughts at the position, the thought itself included.
 
         b[...,k] = (1 / K) Σ_j r[...,j]
 
@@ -54,7 +54,7 @@ def group_mean(rewards: Tensor) -> Tensor:
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """Baseline of each thought: the mean reward of the other thoughts at its position.
+    """Compute the baseline of each thought: the mean reward of the other thoughts at its position.
 
         b[...,k] = (Σ_j r[...,j] − r[...,k]) / (K − 1)
 
@@ -76,7 +76,7 @@ def leave_one_out(rewards: Tensor) -> Tensor:
 
 
 def ema(rewards: Tensor, running_reward: Tensor) -> Tensor:
-    """A moving mean of past rewards, one number per seed. Unbiased; works with K = 1.
+    """Use a moving mean of past rewards, one number per seed. Unbiased; works with K = 1.
 
         b = m,    m ← decay · m + (1 − decay) · mean(r)  after each step, in the training loop
 
@@ -93,11 +93,11 @@ def ema(rewards: Tensor, running_reward: Tensor) -> Tensor:
 
 
 def value(rewards: Tensor, expected: Tensor) -> Tensor:
-    """The reward that a critic expects at a position, whatever is thought there. Unbiased; works with K = 1.
+    """Use the reward that a critic expects at the position. Unbiased; works with K = 1.
 
     Args:
         rewards: (S, B, T, K).
-        expected: (S, B, T), the critic's value.
+        expected: (S, B, T), the critic's value, which does not depend on the thought.
 
     Returns:
         (S, B, T, K), no gradient.
@@ -106,7 +106,7 @@ def value(rewards: Tensor, expected: Tensor) -> Tensor:
 
 
 def of_prediction(rewards: Tensor, earned: Tensor) -> Tensor:
-    """What another prediction of the same position would have earned. Unbiased; works with K = 1.
+    """Use what another prediction at the position would have earned. Unbiased; works with K = 1.
 
     Args:
         rewards: (S, B, T, K).
@@ -126,11 +126,11 @@ def _require_group(rewards: Tensor) -> None:
 
 
 class Baseline(NamedTuple):
-    """A baseline's function, what it reads of the trace, and how many thoughts it needs."""
+    """A baseline's function, the field of the trace that it reads, and the thoughts that it needs."""
 
-    compute: Callable[..., Tensor]  # rewards (S, B, T, K), and what it reads -> (S, B, T, K)
+    compute: Callable[..., Tensor]  # rewards (S, B, T, K), and the field where it reads one -> (S, B, T, K)
     reads: str | None = None  # a field of the trace
-    is_prediction: bool = False  # that field holds logits, and `compute` takes the reward that they earn
+    is_prediction: bool = False  # the field holds logits: `compute` takes the reward that they earn
     least_thoughts: int = 1  # K
 
 
@@ -148,7 +148,7 @@ BASELINES = {
 
 
 def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Advantages divided by their standard deviation over the counted thoughts, seed by seed.
+    """Divide advantages by their standard deviation over the thoughts that count, seed by seed.
 
         A ← A / (std(A) + 10⁻³)
 
@@ -157,7 +157,7 @@ def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
     Args:
         advantages: (S, B, T, K).
         weights: (S, B, T), 0 where a position does not count.
-        total: sums up over processes, where several have a share of the batch each.
+        total: sums over the processes that share the batch.
 
     Returns:
         (S, B, T, K).
@@ -170,7 +170,7 @@ def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
 
 def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Advantages divided by their standard deviation over the K thoughts of a position (O2c).
+    """Divide advantages by their standard deviation over the K thoughts of a position (O2c).
 
         A ← A / std_k(A),    0 where the K are equal
 
@@ -179,8 +179,8 @@ def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
     Args:
         advantages: (S, B, T, K), K ≥ 2.
-        weights: (S, B, T), not read.
-        total: not read.
+        weights: ignored.
+        total: ignored.
 
     Returns:
         (S, B, T, K).
@@ -193,12 +193,12 @@ def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
 
 def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """What is worse than the baseline is not discouraged (O2b): A ← max(A, 0). Biased.
+    """Drop negative advantages, so that no thought is discouraged (O2b): A ← max(A, 0). Biased.
 
     Args:
         advantages: (S, B, T, K).
-        weights: (S, B, T), not read.
-        total: not read.
+        weights: ignored.
+        total: ignored.
 
     Returns:
         (S, B, T, K).
@@ -207,7 +207,7 @@ def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reducti
 
 
 def no_scale(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Advantages as they are, (S, B, T, K)."""
+    """Return the advantages (S, B, T, K) unchanged."""
     return advantages
 
 

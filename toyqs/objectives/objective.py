@@ -75,7 +75,7 @@ class Objective(ABC):
         Args:
             token_log_q: (S, B, T, K, N) log q of each token.
             trace: what the reward needs.
-            batch: with tokens of full weight.
+            batch: before `discounted`.
 
         Returns:
             (S, B, T, K), differentiable.

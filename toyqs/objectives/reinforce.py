@@ -1,4 +1,4 @@
-"""REINFORCE and its close relatives: a thought's advantage times the gradient of its log-probability."""
+"""REINFORCE and objectives close to it: a thought's advantage times the gradient of its log-probability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toyqs.types import Batch, Trace
 
 @dataclass(frozen=True)
 class Reinforce(ThoughtObjective):
-    """Thoughts that raise the reward are made likelier; the predictor learns from all of them (O2).
+    """Score-function gradient: thoughts of high reward become likelier; the predictor learns from all (O2).
 
         policy:   −sg(r_i − b) · log π(h_i | x)
 
@@ -32,7 +32,7 @@ class Reinforce(ThoughtObjective):
     advantage_scale: str = "none"  # a key of ADVANTAGE_SCALES
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """The score-function loss; its value means nothing, its gradient is the estimate."""
+        """Compute the score-function loss; its value means nothing, its gradient is the estimate."""
         assert trace.log_prob is not None
         return losses.score_function_loss(self.advantages(reward, trace, batch), trace.log_prob)
 
@@ -47,6 +47,7 @@ class Reinforce(ThoughtObjective):
         return scale(above, batch.weights, batch.total or losses.no_reduction)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """Compute the baseline (S, B, T, K)."""
         baseline = BASELINES[self.baseline]
         if baseline.reads is None:
             return baseline.compute(reward)
@@ -82,7 +83,7 @@ class Reinforce(ThoughtObjective):
 
 @dataclass(frozen=True)
 class ClippedReinforce(Reinforce):
-    """Several steps on the same thoughts, kept near the policy that drew them (O16).
+    """Several steps on the same thoughts, limited to ratios near 1 to the policy that drew them (O16).
 
         −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),    ρ = π(h | x) / π_sampled(h | x)
 
@@ -98,7 +99,7 @@ class ClippedReinforce(Reinforce):
     clip_ratio: float = 0.2  # ε
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """The clipped surrogate."""
+        """Compute the clipped surrogate loss, (S, B, T)."""
         assert trace.log_prob is not None
         if trace.sampler_log_prob is None:
             raise ValueError("ppo_clip needs trace.sampler_log_prob")
@@ -110,12 +111,12 @@ class ClippedReinforce(Reinforce):
 
 @dataclass(frozen=True)
 class MultiSample(ThoughtObjective):
-    """The likelihood of the mixture of K thoughts' predictions, a bound that rises with K (O4).
+    """Likelihood of the mixture of K thoughts' predictions, a bound that rises with K (O4).
 
         nll:     −log (1 / K) Σ_i q(y | h_i, x)
         policy:  −sg(L − b_i) Σ_i log π(h_i | x),    L = log (1 / K) Σ_i q(y | h_i, x)
 
-    Summed over the thoughts, where Reinforce averages: L is earned by all of them together. K = 1 is
+    Summed over the thoughts, where Reinforce averages, as L is the reward of all of them together. K = 1 is
     Reinforce without a baseline. With baseline leave_one_out b_i is L without thought i, which leaves the
     expected gradient unchanged.
 
@@ -138,7 +139,7 @@ class MultiSample(ThoughtObjective):
     baseline: str = "leave_one_out"  # none or leave_one_out
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """The score part of the bound."""
+        """Compute the score-function part of the bound's gradient as a loss, (S, B, T)."""
         assert trace.log_prob is not None
         bound = losses.log_mean_exp(reward).unsqueeze(-1).expand_as(reward)
         if self.baseline == "leave_one_out":
@@ -146,5 +147,5 @@ class MultiSample(ThoughtObjective):
         return -(bound.detach() * trace.log_prob.sum(-1)).sum(-1)
 
     def predictor_loss(self, score: Tensor) -> Tensor:
-        """Minus the bound."""
+        """Return minus the bound, (S, B, T)."""
         return -losses.log_mean_exp(score)

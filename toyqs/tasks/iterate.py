@@ -70,14 +70,7 @@ class Iterate(Task):
     seed: int = 0  # fixes the function and what is held out
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work.
-
-        Args:
-            seq_len: ignored, the task has a length of its own.
-
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
+        """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
         if self.kind not in KINDS:
             raise ValueError(f"task.kind={self.kind}: is not a choice; give one of {', '.join(KINDS)}")
         if self.n < 3:
@@ -99,27 +92,27 @@ class Iterate(Task):
 
     @property
     def vocab_size(self) -> int:
-        """V = n + task.k."""
+        """Return V = n + task.k."""
         return self.n + self.k
 
     def length(self, seq_len: int) -> int:
-        """T = 2, whatever `seq_len`."""
+        """Return T = 2, whatever `seq_len`."""
         return 2
 
     def floor(self) -> float:
-        """Bayes NLL in nats: 0, as x and k determine the answer."""
+        """Return the Bayes NLL: 0, as x and k determine the answer."""
         return 0.0
 
     @property
     def powers(self) -> Tensor:
-        """(task.k + 1, n) long, row j is f^j; row 0 is the identity."""
+        """Return the iterates of f, (task.k + 1, n) long: row j is f^j, row 0 the identity."""
         return self._drawn[0]
 
     @cached_property
     def _drawn(self) -> tuple[Tensor, dict[int, set[int]]]:
-        """The iterates of the function, and the held-out answers of each k from 2.
+        """Draw the iterates of the function, and the held-out answers of each k from 2.
 
-        Many a map loops or merges so soon that little can be held out: it is drawn until enough can.
+        Many maps loop or merge so soon that little can be held out: maps are drawn until one allows enough.
         """
         source = random.Random(f"function/{self.seed}")
         for _ in range(MAX_DRAWS if self.kind == "map" else 1):
@@ -134,19 +127,20 @@ class Iterate(Task):
         )
 
     def _iterates(self, source: random.Random) -> Tensor:
-        after = torch.empty(self.n, dtype=torch.long)
+        """Draw a function and compute its iterates, as in `powers`."""
+        function = torch.empty(self.n, dtype=torch.long)
         if self.kind == "cycle":
             order = torch.tensor(source.sample(range(self.n), self.n))
-            after[order] = order.roll(-1)
+            function[order] = order.roll(-1)
         else:
-            after[:] = torch.tensor([source.randrange(self.n) for _ in range(self.n)])
+            function[:] = torch.tensor([source.randrange(self.n) for _ in range(self.n)])
         rows = [torch.arange(self.n)]
         for _ in range(self.k):
-            rows.append(after[rows[-1]])
+            rows.append(function[rows[-1]])
         return torch.stack(rows)
 
     def _hold_out(self, powers: Tensor, source: random.Random) -> dict[int, set[int]]:
-        """The held-out answers of each k from 2; empty where some k has too few."""
+        """Draw the held-out answers of each k from 2; empty where some k has too few."""
         held_out = {}
         for k in range(self.k, 1, -1):  # the largest first: it is the likeliest to have too few
             others = torch.cat([powers[:k], powers[k + 1 :]])
@@ -160,7 +154,7 @@ class Iterate(Task):
 
     @cached_property
     def pairs(self) -> dict[str, Tensor]:
-        """Split -> (number of pairs, 2) long, each x and k, in the order of k."""
+        """List the pairs of each split, (number of pairs, 2) long, each x and k, in the order of k."""
         powers, held_out = self._drawn
         pairs: dict[str, list[list[int]]] = {"train": [], "held_out": []}
         for k in range(1, self.k + 1):
@@ -169,7 +163,7 @@ class Iterate(Task):
         return {split: torch.tensor(each) for split, each in pairs.items()}
 
     def largest_k(self, progress: float) -> int:
-        """The largest k that is trained on: from 1, in equal stages, to task.k where the curriculum ends.
+        """Compute the largest k that is trained on: from 1 to task.k, in equal stages of the curriculum.
 
         Args:
             progress: share of the training that is done, 0 to 1.
@@ -179,7 +173,7 @@ class Iterate(Task):
         return 1 + int((self.k - 1) * progress / self.curriculum)
 
     def answers(self, inputs: Tensor) -> Tensor:
-        """True answers.
+        """Compute the true answers.
 
         Args:
             inputs: (…, 2) long, x and the token of k.
@@ -190,7 +184,7 @@ class Iterate(Task):
         return self.powers[inputs[..., 1] - self.n + 1, inputs[..., 0]]
 
     def thought_length(self, inputs: Tensor) -> Tensor:
-        """As many symbols as the function is to be applied: k where it has been read, 0 before.
+        """Return one symbol per application of the function: k where it has been read, 0 before.
 
         Args:
             inputs: (S, B, 2) long, x and the token of k.
@@ -217,5 +211,5 @@ class Iterate(Task):
         return counted_from(1, inputs, targets)
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: "3" for a symbol, "k2" for two iterations."""
+        """Return readable names of token ids: "3" for a symbol, "k2" for two iterations."""
         return [str(i) if i < self.n else f"k{i - self.n + 1}" for i in ids]

@@ -68,14 +68,7 @@ class RevProg(Task):
     seed: int = 0  # fixes the operators and the held-out programs
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work.
-
-        Args:
-            seq_len: ignored, the task has a length of its own.
-
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
+        """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
         if self.p < 3:
             raise ValueError(
                 f"task.p={self.p}: fewer than 3 symbols leave no two operators whose order matters; "
@@ -119,15 +112,15 @@ class RevProg(Task):
 
     @property
     def vocab_size(self) -> int:
-        """V = p + m."""
+        """Return V = p + m."""
         return self.p + self.m
 
     def length(self, seq_len: int) -> int:
-        """T = k + queries, whatever `seq_len`."""
+        """Return T = k + queries, whatever `seq_len`."""
         return self.k + self.queries
 
     def floor(self) -> float:
-        """Bayes NLL in nats per query: the entropy of the label noise.
+        """Compute the Bayes NLL in nats per query: the entropy of the label noise.
 
             −c ln c − (p − 1) (ε/p) ln(ε/p),   c = 1 − ε + ε/p
 
@@ -141,7 +134,7 @@ class RevProg(Task):
 
     @cached_property
     def permutations(self) -> Tensor:
-        """(m, p) long, row i is operator i: distinct, not the identity, and if m ≥ 2 not all commute."""
+        """Draw the operators, (m, p) long, row i is operator i; if m ≥ 2 not all commute."""
         source = random.Random(f"operators/{self.seed}")
         rows: list[tuple[int, ...]] = []
         while not rows or (self.m > 1 and _all_commute(rows)):
@@ -160,7 +153,7 @@ class RevProg(Task):
 
     @cached_property
     def programs(self) -> dict[str, Tensor]:
-        """Numbers of each split's programs where programs are held out; op_1 is the highest digit."""
+        """Draw the numbers of each split's programs if some are held out; op_1 is the highest digit."""
         total = self.m**self.k
         source = random.Random(f"held-out programs/{self.seed}")
         mask = torch.zeros(total, dtype=torch.bool)
@@ -168,7 +161,7 @@ class RevProg(Task):
         return {"train": (~mask).nonzero().squeeze(1), "held_out": mask.nonzero().squeeze(1)}
 
     def answers(self, inputs: Tensor) -> Tensor:
-        """True answers, before label noise.
+        """Compute the true answers, before label noise.
 
         Args:
             inputs: (…, T) long, operators then queries.
@@ -182,7 +175,7 @@ class RevProg(Task):
         return answer
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """True log-probabilities of the observed answers.
+        """Compute the true log-probabilities of the observed answers.
 
         −inf marks what cannot be observed; take exponentials, or gather possible targets, before multiplying.
         Operator positions do not count and hold the uniform −ln V as a filler.
@@ -228,11 +221,11 @@ class RevProg(Task):
         return counted_from(self.k, inputs, targets)
 
     def _held_out_query(self, program: Tensor, query: Tensor) -> Tensor:
-        """The one value of the last query that is held out after each beginning, (B,) long."""
+        """Compute the one value of the last query that is held out after each beginning, (B,) long."""
         return scatter([*program.unbind(1), *query[:, :-1].unbind(1)], self.seed) % self.p
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: "3" for a symbol, "op0" for an operator."""
+        """Return readable names of token ids: "3" for a symbol, "op0" for an operator."""
         return [str(i) if i < self.p else f"op{i - self.p}" for i in ids]
 
 

@@ -29,8 +29,8 @@ class S5(Task):
     ids count the permutations in lexicographic order, 0 is the identity, V is the group's order. A sequence
     is T = positions elements. asked=every: every position counts and thinks. asked=end: only the last does,
     and the targets before it are a filler 0. drawn_from=swaps: only elements that exchange two points are
-    read, 10 of S_5's and 3 of S_3's. They generate the group, and one step is then soon learnt, so that what
-    is hard is how many follow each other.
+    read, 10 of S_5's and 3 of S_3's. They generate the group, and one step is then soon learnt, so that the
+    difficulty is the length.
 
     Worked examples, in S_3, whose element i takes 0, 1, 2 to
 
@@ -57,17 +57,10 @@ class S5(Task):
     group: str = "s5"  # s5 (120 elements) or s3 (6)
     positions: int = 4  # elements per sequence
     asked: str = "every"  # where the product so far is asked: every (position) or end
-    drawn_from: str = "all"  # what is read: all (elements) or swaps (of two points)
+    drawn_from: str = "all"  # elements that are read: all, or swaps (of two points)
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work.
-
-        Args:
-            seq_len: ignored, the task has a length of its own.
-
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
+        """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
         choices_of = {"group": tuple(GROUPS), "asked": ASKED, "drawn_from": DRAWN_FROM}
         for key, choices in choices_of.items():
             value = getattr(self, key)
@@ -80,25 +73,25 @@ class S5(Task):
 
     @property
     def vocab_size(self) -> int:
-        """V, the order of the group."""
+        """Return V, the order of the group."""
         return len(self.elements)
 
     def length(self, seq_len: int) -> int:
-        """T = positions, whatever `seq_len`."""
+        """Return T = positions, whatever `seq_len`."""
         return self.positions
 
     def floor(self) -> float:
-        """Bayes NLL in nats: 0, as the elements read determine their product."""
+        """Return the Bayes NLL: 0, as the elements read determine their product."""
         return 0.0
 
     @cached_property
     def elements(self) -> Tensor:
-        """(V, number of points) long: what each element makes of each point, in lexicographic order."""
+        """List all elements in lexicographic order, each by its points' images, (V, points) long."""
         return torch.tensor(list(itertools.permutations(range(GROUPS[self.group]))))
 
     @cached_property
     def letters(self) -> Tensor:
-        """(A,) long: the ids that sequences are drawn from."""
+        """List the ids that sequences are drawn from, (A,) long."""
         if self.drawn_from == "all":
             return torch.arange(self.vocab_size)
         moved = (self.elements != torch.arange(GROUPS[self.group])).sum(-1)
@@ -106,14 +99,14 @@ class S5(Task):
 
     @cached_property
     def table(self) -> Tensor:
-        """(V, V) long: the id of "first row's element, then column's"."""
+        """Compute the id of "first row's element, then column's", (V, V) long."""
         composed = self.elements[:, self.elements].transpose(0, 1)  # [a, b, i] = b(a(i))
         place = GROUPS[self.group] ** torch.arange(GROUPS[self.group] - 1, -1, -1)
         # read as a number, a permutation grows with its id
         return torch.searchsorted((self.elements * place).sum(-1), (composed * place).sum(-1))
 
     def products(self, inputs: Tensor) -> Tensor:
-        """Running products.
+        """Compute the running products.
 
         Args:
             inputs: (…, T) long.
@@ -143,5 +136,5 @@ class S5(Task):
         return counted_from(0 if self.asked == "every" else -1, inputs, self.products(inputs))
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: what the element makes of 0, 1, 2, …, such as "021"."""
+        """Return readable names of token ids: the images of 0, 1, 2, …, such as "021"."""
         return ["".join(map(str, self.elements[i].tolist())) for i in ids]

@@ -1,4 +1,4 @@
-"""Windows of one long row of ids: what tasks over a text share."""
+"""Windows of one long row of ids: the base of tasks over a text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from toyqs.types import Batch
 
 
 class Windows(Task):
-    """Training windows start anywhere, uniformly; no window, its last target included, crosses the border.
+    """Windows of a text; none, its last target included, crosses the border to the held-out text.
 
-    Held-out windows are spread evenly over the held-out text, in its order and without the generator, so they
-    are the same for every run; they overlap only where it is shorter than batch_size · seq_len + 1 ids.
+    Training windows start anywhere, uniformly. Held-out windows are spread evenly over the held-out text, in
+    its order and without the generator, so they are the same for every run; they overlap only where it is
+    shorter than batch_size · seq_len + 1 ids.
     """
 
     held_out_fraction: float
@@ -25,20 +26,20 @@ class Windows(Task):
     @property
     @abstractmethod
     def ids(self) -> Tensor:
-        """(number of ids,) int32: the whole text."""
+        """Return the whole text, (number of ids,) int32."""
 
     @property
     def border(self) -> int:
-        """How many ids are for training; the others are held out."""
+        """Return how many ids are for training; the others are held out."""
         return len(self.ids) - round(self.held_out_fraction * len(self.ids))
 
     @property
     @abstractmethod
     def given(self) -> str:
-        """The setting that names the text, as typed."""
+        """Return the setting that names the text, as typed."""
 
     def check_fraction(self) -> None:
-        """Refuse a part of the text that is none.
+        """Refuse a held_out_fraction that is not between 0 and 1.
 
         Raises:
             ValueError: one line that names the key as typed and the remedy.
@@ -50,13 +51,13 @@ class Windows(Task):
             )
 
     def check_lengths(self, seq_len: int) -> None:
-        """Refuse a text that has no window.
+        """Refuse a text that is too short for a window.
 
         Args:
             seq_len: T.
 
         Raises:
-            ValueError: as in `check_fraction`.
+            ValueError: one line that names the key as typed and the remedy.
         """
         for split in ("train", "held_out"):
             length = len(self._part(split))
@@ -71,21 +72,21 @@ class Windows(Task):
         return self.ids[: self.border] if split == "train" else self.ids[self.border :]
 
     def length(self, seq_len: int) -> int:
-        """T = seq_len."""
+        """Return T = seq_len."""
         return seq_len
 
     def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """Training steps that draw as many ids as `epochs` passes through the training text."""
+        """Return the steps that draw as many ids as `epochs` passes through the training text."""
         return epochs * max(1, len(self._part("train")) // (batch_size * seq_len))
 
     def held_out_size(self, seq_len: int) -> int:
-        """Number of windows that the held-out text holds side by side."""
+        """Return the number of windows that the held-out text holds side by side."""
         return max(1, (len(self._part("held_out")) - 1) // seq_len)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Windows of the text.
+        """Draw windows of the text.
 
         Args:
             generator: decides where training windows start; held-out windows do not use it.
