@@ -30,7 +30,8 @@ def build_reference_model(config: RunConfig, model: LatentReasoner) -> Reference
     if config.reference == "checkpoint":
         like = next(model.parameters())
         kept = finished_model(str(config.reference_run), like.shape[0]).to(like)
-        kept.num_ahead, kept.goes_on = model.num_ahead, False  # a prediction without thoughts has no reading
+        kept.num_ahead = model.num_ahead
+        kept.interpreter_reads_on = False  # a prediction without thoughts has no reading
     else:
         kept = copy.deepcopy(model)
     return ReferenceModel(
