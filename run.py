@@ -1,4 +1,4 @@
-"""The command line: `python run.py --help` says what it does."""
+"""The command line of toyqs; see `python run.py --help`."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ from omegaconf import DictConfig  # noqa: E402
 
 from toyqs.sweep import compose, torchrun  # noqa: E402
 
-exit_codes: list[int] = []  # of the calls below, which are several where a launcher does job by job
+exit_codes: list[int] = []  # one for each call of `job`: several where a launcher runs jobs one by one
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(given: DictConfig | list[DictConfig | Exception]) -> None:
-    """One run with its controls, or with the local launcher all of a sweep's."""
+    """Train one run and its controls or, with the local launcher, all runs of a sweep."""
     exit_codes.append(1)
     configs, exit_codes[-1] = compose.compose_jobs(given if isinstance(given, list) else [given])
     if configs:
@@ -33,13 +33,13 @@ if __name__ == "__main__":
         torchrun.prepare(sys.argv[1:])
         job()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would only meet Python's end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C could only disturb Python's exit
         print(STOPPED, file=sys.stderr)
         exit_codes.append(130)
-    except BrokenPipeError:  # whoever read the output has left; files are written before the table
-        sys.stdout = None  # nothing is left to flush at the end
+    except BrokenPipeError:  # the reader of the output has gone; files are written before the table
+        sys.stdout = None  # so that Python flushes nothing at exit
     except Exception as error:
-        if exit_codes:  # a job's own failure, not a way of typing
+        if exit_codes:  # a job failed: not a mistake on the command line
             raise
         exit_codes.append(compose.refuse(error))
     sys.exit(max(exit_codes, default=0))

@@ -1,9 +1,8 @@
-"""Base width against the loss of every arm and against what thinking gains over each control."""
+"""Draw base width against the loss of every arm and against what thinking gains over each control."""
 
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from toyqs.evidence import marks, style
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.findings import (
     GAIN_HEADING,
-    LINE,
     NLL_HEADING,
     Finding,
     arm_names,
@@ -29,7 +27,7 @@ from toyqs.evidence.findings import (
     loss_lines,
 )
 from toyqs.evidence.script import Product, run_script
-from toyqs.evidence.selection import BASE, one_per_place, setting_line, thinking_cells
+from toyqs.evidence.selection import BASE, one_per_place, thinking_cells
 
 DESCRIPTION = """\
 Draw base width (logarithmic) against the held-out NLL of every arm, and against what thinking gains
@@ -38,12 +36,12 @@ verdict at each width."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line: see DESCRIPTION; returns the exit code."""
+    """Run the command line described by DESCRIPTION; return the exit code."""
     return run_script(capacity, DESCRIPTION, "capacity.png", words)
 
 
 def capacity(runs: Path, cells: Sequence[Cell]) -> Product:
-    """Figure and table of the cells of one sweep over base_lm_hidden_dim.
+    """Make figure and table of the cells of one sweep over base_lm_hidden_dim.
 
     Args:
         runs: their folder.
@@ -51,22 +49,20 @@ def capacity(runs: Path, cells: Sequence[Cell]) -> Product:
     """
     cells = one_per_place(runs, thinking_cells(runs, cells), [BASE])
     findings = [find(cell) for cell in cells]
-    text = [*textwrap.wrap(setting_line(cells), LINE), "", NLL_HEADING, *loss_lines(findings, [BASE])]
-    text += ["", GAIN_HEADING, *gain_lines(findings, [BASE])]
+    text = [NLL_HEADING, *loss_lines(findings, [BASE]), "", GAIN_HEADING, *gain_lines(findings, [BASE])]
     return Product(_figure(findings), arm_table(findings, [BASE]), text, findings, [BASE])
 
 
 def _figure(findings: Sequence[Finding]) -> Figure:
-    cells = [found.cell for found in findings]
+    cells = [finding.cell for finding in findings]
     figure = style.new_figure(12, 5.6)
     left, right = figure.subplots(1, 2)
     arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
-    loss = _draw(left, arms, cells, [found.losses for found in findings])
-    gain = _draw(right, arms, cells, [found.gains for found in findings])
+    loss = _draw(left, arms, cells, [finding.losses for finding in findings])
+    gain = _draw(right, arms, cells, [finding.gains for finding in findings])
     marks.fit_losses([left], loss, floor)
     added = marks.fit_gains([right], "y", gain)
-    if floor is not None:
-        left.axhline(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
+    marks.draw_floor(left, floor)
     right.axhline(0, color="black", linewidth=1, zorder=1)
     if not gain:
         right.text(0.5, 0.6, "no control has finished", transform=right.transAxes, ha="center")
@@ -78,19 +74,18 @@ def _figure(findings: Sequence[Finding]) -> Figure:
         ylabel=f"gain, nats{added}", title="Gain of thinking over each control (above 0: thinking is better)"
     )
     marks.legend(figure, loss, floor is not None)
-    figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
     return figure
 
 
 def _draw(
     axes: Axes, arms: Sequence[str], cells: Sequence[Cell], values: Sequence[dict[str, pd.Series]]
 ) -> dict[str, list[pd.Series]]:
-    """Draw what each cell has of each arm; returns it."""
+    """Draw the values of each cell and arm; return them by arm."""
     widths = np.array([cell.settings[BASE] for cell in cells], dtype=float)
     apart = np.diff(np.log2(widths)).min() if len(cells) > 1 else 1.0
     shown = {}
     for arm, shift in zip(arms, marks.offsets(len(arms), 0.66 * min(apart, 1.0)), strict=True):
-        having = [(width, found[arm]) for width, found in zip(widths, values, strict=True) if arm in found]
+        having = [(width, cell[arm]) for width, cell in zip(widths, values, strict=True) if arm in cell]
         if having:
             shown[arm] = [seeds for _, seeds in having]
             marks.draw_arm(axes, arm, [width * 2**shift for width, _ in having], shown[arm])

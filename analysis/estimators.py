@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.evidence import style
+from toyqs.evidence.script import Parser, add_output, check_output, run, write
+from toyqs.files import Refusal
 
 DESCRIPTION = """\
 Draw the table of `python bench/estimators.py -o estimators.csv`: for each estimator and number of thoughts K
-the direction of its expected gradient (cosine with the exact one), its length beside the exact one's, and
+the direction of its expected gradient (cosine with the exact one), its length over the exact one's, and
 its noise (standard deviation over the expected gradient's length)."""
 
 COLUMNS = {
@@ -30,43 +32,40 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line: see DESCRIPTION; returns the exit code."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
+    """Run the command line described by DESCRIPTION; return the exit code."""
+    form = argparse.RawTextHelpFormatter
+    parser = Parser(prog=Path(__file__).name, description=DESCRIPTION, formatter_class=form)
     parser.add_argument("table", help="the CSV that bench/estimators.py wrote")
-    parser.add_argument("-o", default="estimators.png", help="where the figure goes (estimators.png)")
-    given = parser.parse_args(words)
-    try:
-        if Path(given.o).suffix not in {".png", ".svg", ".pdf"}:
-            raise ValueError(f"-o {given.o}: the ending chooses the format; give .png, .svg or .pdf")
-        table = read(given.table)
-        with style.style():
-            style.save(figure(table), given.o)
-    except (OSError, ValueError) as error:
-        print(f"estimators.py: {error}", file=sys.stderr)
-        return 2
-    print(f"figure {given.o}")
-    return 0
+    add_output(parser, "estimators.png")
+    return run(_draw_table, parser, words)
+
+
+def _draw_table(options: argparse.Namespace) -> None:
+    check_output(options.output)
+    table = read(options.table)
+    with style.style():
+        print(*write(options.output, figure(table)))
 
 
 def read(path: str) -> pd.DataFrame:
-    """The table, one row for each estimator and K.
+    """Read the table, one row for each estimator and K.
 
     Raises:
-        ValueError: it cannot be read, or is another table.
+        Refusal: it cannot be read, or is another table.
     """
     remedy = "give the CSV of python bench/estimators.py"
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read; {remedy}") from error
+        raise Refusal(f"{path}: cannot be read; {remedy}") from error
     lacking = {"estimator", "K", "aim", *COLUMNS} - set(table.columns)
     if lacking or table.empty:
-        raise ValueError(f"{path}: holds no estimators; {remedy}")
+        raise Refusal(f"{path}: holds no estimators; {remedy}")
     return table
 
 
 def figure(table: pd.DataFrame) -> Figure:
-    """Three panels against K, a line for each estimator.
+    """Draw three panels against K, a line for each estimator.
 
     Args:
         table: from `read`.

@@ -1,11 +1,10 @@
-"""Held-out loss of every arm while it trained, a panel for each cell."""
+"""Draw the held-out loss of every arm while it trained, a panel for each cell."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,26 +16,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.evidence import marks, style
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.findings import LINE, NLL_HEADING, arm_names, find, floor_of, loss_lines
+from toyqs.evidence.findings import NLL_HEADING, arm_names, find, floor_of, loss_lines
 from toyqs.evidence.gain import interval
 from toyqs.evidence.rows import held_out
 from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import (
     BASE,
-    Refusal,
     differing,
     in_order,
     place_of,
-    setting_line,
     telling_apart,
     thinking_cells,
 )
+from toyqs.files import Refusal
 
 DESCRIPTION = """\
 Draw the held-out NLL of every arm against the training step (logarithmic), a panel for each cell: thin
 lines are seeds, the thick one their mean. The table holds the means and their 95 % t-intervals."""
 
-ASTRAY = 4  # times the usual greatest loss
+TOO_FAR = 4  # times the median of the runs' greatest losses
 MOST = 16  # panels that can still be read
 FIRST = ("task", BASE, "weight_groups", "policy_loss_beta")  # the settings that name a panel if they can
 
@@ -44,12 +42,12 @@ Curves = Mapping[str, Mapping[int, pd.Series]]  # arm -> seed -> held-out NLL by
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line: see DESCRIPTION; returns the exit code."""
+    """Run the command line described by DESCRIPTION; return the exit code."""
     return run_script(learning_curves, DESCRIPTION, "learning_curves.png", words)
 
 
 def learning_curves(runs: Path, cells: Sequence[Cell]) -> Product:
-    """Figure and table of the cells chosen; plain models are drawn where no run thinks."""
+    """Make figure and table of the cells chosen; plain models are drawn where no run thinks."""
     cells = thinking_cells(runs, cells, or_plain=True)
     keys = telling_apart(cells, FIRST)
     if len(cells) > MOST:
@@ -62,16 +60,15 @@ def learning_curves(runs: Path, cells: Sequence[Cell]) -> Product:
     curves = [_curves(runs, cell, problems) for cell in cells]
     if not any(curves):
         raise Refusal(problems[0], 1)
-    tables = [_means(cell, keys, found) for cell, found in zip(cells, curves, strict=True)]
+    tables = [_means(cell, keys, by_arm) for cell, by_arm in zip(cells, curves, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     findings = [find(cell) for cell in cells]
-    text = [*textwrap.wrap(setting_line(cells), LINE), "", NLL_HEADING, *loss_lines(findings, keys)]
-    text += ["", *problems] if problems else []
+    text = [NLL_HEADING, *loss_lines(findings, keys), *(["", *problems] if problems else [])]
     return Product(_figure(cells, keys, curves), table, text, findings, keys)
 
 
 def _curves(runs: Path, cell: Cell, problems: list[str]) -> Curves:
-    """The curves of a cell; a run that has none is added to the problems."""
+    """Return the curves of a cell; add a run that has none to the problems."""
     curves: dict[str, dict[int, pd.Series]] = {}
     for arm, frame in cell.arms.items():
         for key, seed in zip(frame.get("key", ()), frame.get("seed", ()), strict=True):
@@ -84,7 +81,7 @@ def _curves(runs: Path, cell: Cell, problems: list[str]) -> Curves:
 
 
 def _together(curves: Mapping[int, pd.Series]) -> pd.DataFrame:
-    """One column per seed, at the steps that all seeds were measured at."""
+    """Return one column per seed, at the steps that all seeds were measured at."""
     return pd.concat(curves, axis=1, join="inner").sort_index()
 
 
@@ -93,9 +90,9 @@ def _means(cell: Cell, keys: Sequence[str], curves: Curves) -> pd.DataFrame:
     for arm, by_seed in curves.items():
         together = _together(by_seed)
         for step, values in zip(together.index, together.to_numpy(), strict=True):
-            found = interval(values)
+            mean, half_width, count = interval(values)
             row = {key: cell.settings.get(key) for key in keys} | {"arm": arm, "step": step}
-            rows.append(row | {"seeds": found.count, "nll": found.mean, "nll_half_width": found.half_width})
+            rows.append(row | {"seeds": count, "nll": mean, "nll_half_width": half_width})
     return pd.DataFrame(rows, columns=[*keys, "arm", "step", "seeds", "nll", "nll_half_width"])
 
 
@@ -105,11 +102,10 @@ def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]
     figure = style.new_figure(12, 1.2 + (3.0 if down > 1 else 4.4) * down)
     panels = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
     arms, floor = arm_names(arm for cell in cells for arm in cell.arms), floor_of(cells)
-    for axes, cell, found in zip(panels, cells, curves, strict=False):
-        for arm in (arm for arm in reversed(arms) if arm in found):  # the first arm on top
-            _draw(axes, arm, found[arm])
-        if floor is not None:
-            axes.axhline(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
+    for axes, cell, by_arm in zip(panels, cells, curves, strict=False):
+        for arm in (arm for arm in reversed(arms) if arm in by_arm):  # the first arm on top
+            _draw(axes, arm, by_arm[arm])
+        marks.draw_floor(axes, floor)
         axes.set_title(place_of(cell, keys).replace(" ", ", " if across < 4 else "\n"))
         axes.tick_params(labelbottom=True)
     panels[0].set_xscale("log")
@@ -120,8 +116,7 @@ def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]
     for axes in panels[: len(cells)][-across:]:
         axes.set_xlabel("training steps (log scale)")
     figure.supylabel("held-out NLL, nats per counted position", fontsize=11)
-    marks.legend(figure, [arm for arm in arms if any(arm in found for found in curves)], floor is not None)
-    figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
+    marks.legend(figure, [arm for arm in arms if any(arm in by_arm for by_arm in curves)], floor is not None)
     return figure
 
 
@@ -135,10 +130,10 @@ def _draw(axes: Axes, arm: str, curves: Mapping[int, pd.Series]) -> None:
 
 
 def _top(curves: Sequence[Curves]) -> float | None:
-    """The upper end of the losses, short of what a run that went astray reaches; None: no need to say."""
-    highest = [curve.max() for found in curves for by_seed in found.values() for curve in by_seed.values()]
+    """Return an upper end that leaves out losses far above the usual ones; None where there are none."""
+    highest = [curve.max() for cell in curves for by_seed in cell.values() for curve in by_seed.values()]
     highest = [loss for loss in highest if math.isfinite(loss)]
-    usual = ASTRAY * statistics.median(highest) if highest else 0.0
+    usual = TOO_FAR * statistics.median(highest) if highest else 0.0
     return usual if usual and max(highest) > usual else None
 
 

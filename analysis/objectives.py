@@ -1,4 +1,4 @@
-"""Objectives side by side on one task: what each gains, what it costs, how clear its gradient is."""
+"""Compare objectives on one task: what each gains, what it costs, how clear its gradient is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,15 +17,15 @@ from matplotlib.lines import Line2D
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs.evidence import marks as drawing
-from toyqs.evidence import style
+from toyqs.evidence import marks, style
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.findings import LINE, Finding, estimate, find
-from toyqs.evidence.gain import Interval, onset
+from toyqs.evidence.findings import Finding, find, num_started
+from toyqs.evidence.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.script import Product, run_script
-from toyqs.evidence.selection import Refusal, setting_line, telling_apart, thinking_cells
-from toyqs.evidence.text import spelled
+from toyqs.evidence.selection import telling_apart, thinking_cells
+from toyqs.evidence.text import aligned, plus_minus, spelled
+from toyqs.files import Refusal
 
 DESCRIPTION = """\
 Draw for every objective in a folder, and every number of thoughts K, what thinking gains over zero-length
@@ -50,7 +49,7 @@ class Line(NamedTuple):
 
     name: str
     number: int  # K
-    found: Finding
+    finding: Finding
     nll: pd.Series
     gain: pd.Series  # over zero_length
     seconds: pd.Series
@@ -60,12 +59,12 @@ class Line(NamedTuple):
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line: see DESCRIPTION; returns the exit code."""
+    """Run the command line described by DESCRIPTION; return the exit code."""
     return run_script(objectives, DESCRIPTION, "objectives.png", words)
 
 
 def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
-    """Figure and table of the cells of a sweep over objectives, and perhaps over K.
+    """Make figure and table of the cells of a sweep over objectives, and perhaps over K.
 
     Args:
         runs: their folder.
@@ -82,14 +81,14 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
     if len(best) > MOST:
         raise Refusal(f"{runs}: {len(best)} objectives, more than {MOST}; choose among them with KEY=VALUE")
     lines.sort(key=lambda line: (-best[line.name], line.name, line.number))
-    text = [*textwrap.wrap(setting_line(cells), LINE), "", *_text(lines)]
-    return Product(_figure(lines, cells), _table(lines), text, [line.found for line in lines], keys)
+    findings = [line.finding for line in lines]
+    return Product(_figure(lines), _table(lines), _text(lines), findings, keys)
 
 
 def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
-    """What each cell's objective is called: `objective`, and what few others have.
+    """Name each cell's objective: `objective`, and the settings that few other cells have.
 
-    Words of the keys of NAMING stand alone, other settings as KEY=VALUE.
+    Settings of NAMING are given by their value alone, others as KEY=VALUE.
 
     Args:
         cells: of a sweep.
@@ -97,40 +96,35 @@ def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
     """
     spellings = {key: [spelled(cell.settings.get(key)) for cell in cells] for key in keys}
     usual = {key: Counter(values).most_common(1)[0][0] for key, values in spellings.items()}
-    found = []
+    named = []
     for cell in cells:
-        told = {key: spelled(cell.settings.get(key)) for key in keys if key not in (NUMBER, "objective")}
-        unusual = [
-            value if key in NAMING else f"{key}={value}" for key, value in told.items() if value != usual[key]
-        ]
-        found.append(" ".join([str(cell.settings.get("objective")), *unusual]))
-    return found
+        values = {key: spelled(cell.settings.get(key)) for key in keys if key not in (NUMBER, "objective")}
+        unusual = [x if key in NAMING else f"{key}={x}" for key, x in values.items() if x != usual[key]]
+        named.append(" ".join([str(cell.settings.get("objective")), *unusual]))
+    return named
 
 
 def _line(runs: Path, cell: Cell, name: str) -> Line:
-    (arm, thinking), found = next(iter(cell.arms.items())), find(cell)
+    (arm, thinking), finding = next(iter(cell.arms.items())), find(cell)
     nothing = pd.Series(dtype=float)
     rows = thinking.set_index("seed") if len(thinking) else thinking
     seconds, snr = (rows[x].astype(float) if x in rows else nothing for x in ("cpu_seconds", "policy_snr"))
-    known = rows["started"].dropna() if "started" in rows else ()
-    begun = (
-        onset(by_step(runs, thinking), by_step(runs, cell.arms[CONTROL])) if CONTROL in cell.arms else None
-    )
+    control = cell.arms.get(CONTROL)
     return Line(
         name,
         cell.settings[NUMBER],
-        found,
-        nll=found.losses.get(arm, nothing),
-        gain=found.gains.get(CONTROL, nothing),
+        finding,
+        nll=finding.losses.get(arm, nothing),
+        gain=finding.gains.get(CONTROL, nothing),
         seconds=seconds,
         snr=snr.dropna(),
-        onset=begun,
-        started=int(sum(known)) if len(known) else None,
+        onset=None if control is None else onset(by_step(runs, thinking), by_step(runs, control)),
+        started=num_started(thinking),
     )
 
 
 def _best(lines: Sequence[Line]) -> dict[str, float]:
-    """The greatest mean gain of each objective, whatever its K."""
+    """Return the greatest mean gain of each objective over its K."""
     best: dict[str, float] = {}
     for line in lines:
         mean = estimate(line.gain).mean
@@ -143,62 +137,46 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
     for line in lines:
         row: dict[str, Any] = {"objective": line.name, "K": line.number, "seeds": len(line.nll)}
         for column in ("nll", "gain", "snr"):
-            found = estimate(getattr(line, column))
-            row |= {column: found.mean, f"{column}_half_width": found.half_width}
+            mean, half_width, _ = estimate(getattr(line, column))
+            row |= {column: mean, f"{column}_half_width": half_width}
         row |= {"onset": line.onset, "cpu_seconds": estimate(line.seconds).mean, "started": line.started}
-        rows.append(row | {"verdict": line.found.verdict})
+        rows.append(row | {"verdict": line.finding.verdict})
     return pd.DataFrame(rows).astype({"onset": "Int64", "started": "Int64"})
 
 
 def _text(lines: Sequence[Line]) -> list[str]:
-    """The table in columns."""
+    """Return the table as text."""
     rows = [["objective", "K", "NLL, nats", "gain, nats", "from step", "started", "SNR", "CPU s"]]
     for line in lines:
         numbers = [
             str(line.number),
-            _plus_minus(estimate(line.nll), ".3f"),
-            _plus_minus(estimate(line.gain), "+.3f"),
+            plus_minus(*estimate(line.nll)[:2], ".3f"),
+            plus_minus(*estimate(line.gain)[:2], "+.3f"),
             "–" if line.onset is None else str(line.onset),
             "–" if line.started is None else f"{line.started} of {len(line.nll)}",
-            _plus_minus(estimate(line.snr), ".2f"),
+            plus_minus(*estimate(line.snr)[:2], ".2f"),
             f"{line.seconds.mean():.1f}" if len(line.seconds) else "–",
         ]
         rows.append([line.name, *numbers])
-    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-    told = []
-    for name, *rest in rows:
-        cells = (text.rjust(width) for text, width in zip(rest, widths, strict=True))
-        told.append("  ".join([name.ljust(first), *cells]))
-    return [*told, "", *LEGEND.splitlines()]
+    return [*aligned(list(zip(*rows, strict=True)), left=[0]), "", *LEGEND.splitlines()]
 
 
-def _plus_minus(found: Interval, form: str) -> str:
-    if not found.count or math.isnan(found.mean):
-        return "–"
-    half = "" if math.isnan(found.half_width) else f" ± {found.half_width:{form.strip('+')}}"
-    return f"{found.mean:{form}}{half}"
-
-
-def _figure(lines: Sequence[Line], cells: Sequence[Cell]) -> Figure:
+def _figure(lines: Sequence[Line]) -> Figure:
     rows = list(dict.fromkeys(line.name for line in lines))
     numbers = sorted({line.number for line in lines})
     figure = style.new_figure(13, 1.8 + (0.25 + 0.12 * len(numbers)) * len(rows))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
-    shift = dict(zip(numbers, drawing.offsets(len(numbers), BAND), strict=True))
+    shift = dict(zip(numbers, marks.offsets(len(numbers), BAND), strict=True))
     colours = {number: SHADES[min(place, len(SHADES) - 1)] for place, number in enumerate(numbers)}
     for axes, column in zip(panels, ("gain", "seconds", "snr"), strict=True):
         for line in lines:
             place = rows.index(line.name) + shift[line.number]
             _mark(axes, place, getattr(line, column), colours[line.number])
-        for row in range(1, len(rows), 2):
-            axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", linewidth=0, zorder=0)
-        axes.grid(False, axis="y")
+        marks.label_rows(axes, [textwrap.fill(row, 36) for row in rows])
     panels[0].axvline(0, color="black", linewidth=1, zorder=1)
     panels[2].axvline(0, color="black", linewidth=1, zorder=1)
     panels[1].set_xlim(left=0)
     panels[2].set_xscale("symlog", linthresh=1.0)
-    panels[0].set_yticks(np.arange(len(rows)), [textwrap.fill(row, 36) for row in rows])
-    panels[0].set_ylim(len(rows) - 0.5, -0.5)
     labels = (
         "gain over zero-length thoughts, nats",
         "CPU seconds a seed",
@@ -206,20 +184,19 @@ def _figure(lines: Sequence[Line], cells: Sequence[Cell]) -> Figure:
     )
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label)
-    marks = [Line2D([], [], color=colours[number], marker="o", label=f"K = {number}") for number in numbers]
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
-    figure.suptitle(textwrap.fill(setting_line(cells), 140), fontsize=12)
+    handles = [Line2D([], [], color=colours[x], marker="o", label=f"K = {x}") for x in numbers]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
 def _mark(axes: Axes, place: float, values: pd.Series, colour: str) -> None:
-    """Every seed's point, the mean and its interval, along x."""
+    """Draw every seed's point, the mean and its interval, along x."""
     values = values.dropna()
     if values.empty:
         return
-    found = estimate(values)
-    half = 0.0 if math.isnan(found.half_width) else found.half_width
-    axes.errorbar([found.mean], [place], xerr=[half], fmt="o", color=colour, markersize=4.5, capsize=2)
+    mean, half_width, _ = estimate(values)
+    half = 0.0 if math.isnan(half_width) else half_width
+    axes.errorbar([mean], [place], xerr=[half], fmt="o", color=colour, markersize=4.5, capsize=2)
     axes.scatter(values, [place] * len(values), color=colour, s=9, alpha=0.45, linewidths=0, zorder=3)
 
 

@@ -1,4 +1,4 @@
-"""The best cells of a GRU sweep, as commands that run the same on a transformer."""
+"""Print the best cells of a GRU sweep as commands that run the same on a transformer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.config.errors import Refusal as SettingRefusal
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
-from toyqs.evidence.findings import GAIN_HEADING, LINE, Finding, estimate, find, gain_lines
-from toyqs.evidence.gain import MATCHED
-from toyqs.evidence.script import Parser, read_cells
+from toyqs.evidence.findings import GAIN_HEADING, Finding, find, gain_lines
+from toyqs.evidence.gain import MATCHED, estimate
+from toyqs.evidence.script import Parser, chosen_cells, run, runs_parser
 from toyqs.evidence.selection import (
     BASE,
-    Refusal,
-    choose,
     place_of,
     setting_line,
     telling_apart,
     thinking_cells,
 )
+from toyqs.evidence.text import WIDTH
+from toyqs.files import Refusal
 from toyqs.sweep.spelling import Size, command
 
 DESCRIPTION = """\
@@ -34,42 +34,31 @@ Print the cells of a GRU sweep in which thinking gained most over its controls, 
 the command that runs it on a transformer: every setting that is not a default is carried over unchanged;
 backbone, layers, heads, widths and learning rate are added. What is no command is printed as a comment.
 Cells are ordered by their verdict, then by the gain over zero-length thoughts; where capacity or compute
-explains a gain, that is said."""
+explains a gain, the comment says so."""
 VERDICTS = ("helps", "helps at this base width only", "no verdict", "no evidence", "hurts")
-OVER = ("zero_length", "policy_off", "no_reasoner", *MATCHED)  # the first that is there ranks a cell
+OVER = ("zero_length", "policy_off", "no_reasoner", *MATCHED)  # the first that was run ranks a cell
 
 
 class Ranked(NamedTuple):
     """A cell that may be scaled up."""
 
-    found: Finding
-    control: str  # that it is ranked by
-    gain: float  # over it, the mean over seeds
+    finding: Finding
+    gain: float  # over the control that it is ranked by, the mean over seeds
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line: see DESCRIPTION; returns the exit code."""
-    parser = _parser()
-    try:
-        options = parser.parse_intermixed_args(words)
-        if options.runs is None:
-            raise Refusal("no folder of runs; give RUNS, the runs_dir of a sweep; --help says more")
-        size = Size(options.backbone, options.layers, options.heads, options.width, options.lr)
-        cells = choose(read_cells(options.runs), options.choices)
-        print("\n".join(scale_up(options.runs, cells, size, options.best)))
-        return 0
-    except Refusal as refusal:
-        print(f"{parser.prog}: {refusal}", file=sys.stderr)
-        return refusal.code
+    """Run the command line described by DESCRIPTION; return the exit code."""
+    return run(_print_commands, _parser(), words)
+
+
+def _print_commands(options: argparse.Namespace) -> None:
+    cells = chosen_cells(options)
+    size = Size(options.backbone, options.layers, options.heads, options.width, options.lr)
+    print("\n".join(scale_up(options.runs, cells, size, options.best)))
 
 
 def _parser() -> Parser:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = Parser(
-        usage="%(prog)s RUNS [KEY=VALUE ...] [options]", description=DESCRIPTION, formatter_class=form
-    )
-    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="?", help="a sweep's runs_dir")
-    parser.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
+    parser = runs_parser(DESCRIPTION, "[options]")
     parser.add_argument("--best", type=_count, default=3, help="how many cells; without this %(default)s")
     parser.add_argument("--backbone", default="gpt2", help="without this %(default)s")
     parser.add_argument("--layers", type=_count, default=2, help="without this %(default)s")
@@ -88,7 +77,7 @@ def _count(text: str) -> int:
 
 
 def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[str]:
-    """What is printed: the best cells' gains as comments, and a command for each.
+    """Return the lines to print: the best cells' gains as comments, and a command for each.
 
     Args:
         runs: their folder.
@@ -100,18 +89,20 @@ def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[s
         Refusal: no cell gained, or none of the best can be run on a transformer.
     """
     chosen = ranked(runs, cells)[:best]
-    shown = [each.found.cell for each in chosen]
+    shown = [each.finding.cell for each in chosen]
     keys = telling_apart(shown, (BASE,)) or [BASE]
-    table = gain_lines([each.found for each in chosen], keys)
-    lines = [*textwrap.wrap(setting_line(shown), LINE - 2), "", GAIN_HEADING, *table]
+    table = gain_lines([each.finding for each in chosen], keys)
+    lines = [*textwrap.wrap(setting_line(shown), WIDTH - 2), "", GAIN_HEADING, *table]
     text, failures = [f"# {line}".rstrip() for line in lines], []
     for place, each in enumerate(chosen, start=1):
         text += [
             "",
-            *_comment(f"{place}. {place_of(each.found.cell, keys)}. {verdict(each.found.gains).sentence}"),
+            *_comment(
+                f"{place}. {place_of(each.finding.cell, keys)}. {verdict(each.finding.gains).sentence}"
+            ),
         ]
         try:
-            text.append(_command(each.found.cell, size))
+            text.append(_command(each.finding.cell, size))
         except SettingRefusal as refusal:
             failures.append(str(refusal))
             text += _comment(f"No command: {refusal}")
@@ -121,7 +112,7 @@ def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[s
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, LINE, initial_indent="# ", subsequent_indent="# ")
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
 def _command(cell: Cell, size: Size) -> str:
@@ -131,7 +122,7 @@ def _command(cell: Cell, size: Size) -> str:
 
 
 def ranked(runs: Path, cells: Sequence[Cell]) -> list[Ranked]:
-    """The GRU cells whose thinking gained over a control in the mean, the best first.
+    """Return the GRU cells whose thinking gained over a control in the mean, the best first.
 
     Args:
         runs: their folder, for the message.
@@ -141,22 +132,22 @@ def ranked(runs: Path, cells: Sequence[Cell]) -> list[Ranked]:
         Refusal: there are none.
     """
     grus = [cell for cell in thinking_cells(runs, cells) if cell.settings.get("backbone", "gru") == "gru"]
-    found = [_rank(find(cell)) for cell in grus if cell.settings.get("max_reasoning_len", 1)]
-    compared = [each for each in found if each]
+    ranks = [_rank(find(cell)) for cell in grus if cell.settings.get("max_reasoning_len", 1)]
+    compared = [rank for rank in ranks if rank]
     if not compared:
         raise Refusal(f"{runs}: no GRU cell with thoughts has a finished control to gain over", 1)
     gaining = [each for each in compared if each.gain > 0]
     if not gaining:
         raise Refusal(f"{runs}: thinking gains over no control in any cell; nothing to scale up", 1)
-    return sorted(gaining, key=lambda each: (VERDICTS.index(each.found.verdict), -each.gain))
+    return sorted(gaining, key=lambda each: (VERDICTS.index(each.finding.verdict), -each.gain))
 
 
-def _rank(found: Finding) -> Ranked | None:
-    control = next((name for name in OVER if name in found.gains), None)
+def _rank(finding: Finding) -> Ranked | None:
+    control = next((name for name in OVER if name in finding.gains), None)
     if control is None:
         return None
-    mean = estimate(found.gains[control]).mean
-    return None if math.isnan(mean) else Ranked(found, control, mean)
+    mean = estimate(finding.gains[control]).mean
+    return None if math.isnan(mean) else Ranked(finding, mean)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""What thinking gains over each control under each way in which the four roles can share weights."""
+"""Draw what thinking gains over each control for each way in which the four roles can share weights."""
 
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.evidence import marks, style
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.findings import GAIN_HEADING, LINE, Finding, arm_names, arm_table, find, gain_lines
+from toyqs.evidence.findings import GAIN_HEADING, Finding, arm_names, arm_table, find, gain_lines
 from toyqs.evidence.script import Product, run_script
-from toyqs.evidence.selection import BASE, Refusal, one_per_place, place_of, setting_line, thinking_cells
+from toyqs.evidence.selection import BASE, one_per_place, place_of, thinking_cells
 from toyqs.evidence.text import spelled
+from toyqs.files import Refusal
 
 DESCRIPTION = """\
 Draw what thinking gains over each control (every seed's point, means and 95 % t-intervals) under each
@@ -37,12 +36,12 @@ SHORT = {"helps at this base width only": "helps at this\nbase width only"}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line: see DESCRIPTION; returns the exit code."""
+    """Run the command line described by DESCRIPTION; return the exit code."""
     return run_script(weight_groups, DESCRIPTION, "weight_groups.png", words)
 
 
 def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
-    """Figure and tables of the cells of one sweep over weight_groups.
+    """Make figure and tables of the cells of one sweep over weight_groups.
 
     Args:
         runs: their folder.
@@ -53,14 +52,13 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     cells.sort(key=lambda cell: (*(cell.settings[key] for key in FACET), _rank(cell.settings[GROUPS])))
     _check_number(runs, cells)
     findings = [find(cell) for cell in cells]
-    text = [*textwrap.wrap(setting_line(cells), LINE), "", GAIN_HEADING]
-    labels = _labels(findings)
+    text, labels = [GAIN_HEADING], _labels(findings)
     for facet in _facets(findings).values():
         text += ["", place_of(facet[0].cell, FACET), *gain_lines(facet, [GROUPS])]
-        found = [each.cell.settings[GROUPS] for each in facet]
-        if lacking := [label for label in labels if label not in found]:
+        run = [finding.cell.settings[GROUPS] for finding in facet]
+        if lacking := [label for label in labels if label not in run]:
             text.append(f"not in the sweep here: {', '.join(lacking)}")
-    return Product(_figure(findings), arm_table(findings, keys), text, findings, keys)
+    return Product(_figure(findings), arm_table(findings, keys), text, findings, keys, LETTERS)
 
 
 def _rank(label: str) -> tuple[int, str]:
@@ -68,13 +66,13 @@ def _rank(label: str) -> tuple[int, str]:
 
 
 def _labels(findings: Sequence[Finding]) -> list[str]:
-    return sorted({found.cell.settings[GROUPS] for found in findings}, key=_rank)
+    return sorted({finding.cell.settings[GROUPS] for finding in findings}, key=_rank)
 
 
 def _facets(findings: Sequence[Finding]) -> dict[tuple[float, ...], list[Finding]]:
     facets: dict[tuple[float, ...], list[Finding]] = {}
-    for found in findings:
-        facets.setdefault(tuple(found.cell.settings[key] for key in FACET), []).append(found)
+    for finding in findings:
+        facets.setdefault(tuple(finding.cell.settings[key] for key in FACET), []).append(finding)
     return facets
 
 
@@ -89,9 +87,9 @@ def _check_number(runs: Path, cells: Sequence[Cell]) -> None:
 
 
 def _figure(findings: Sequence[Finding]) -> Figure:
-    cells, labels, facets = [found.cell for found in findings], _labels(findings), _facets(findings)
+    cells, labels, facets = [finding.cell for finding in findings], _labels(findings), _facets(findings)
     widths, betas = (sorted({cell.settings[key] for cell in cells}) for key in FACET)
-    arms = arm_names(arm for found in findings for arm in found.gains)
+    arms = arm_names(arm for finding in findings for arm in finding.gains)
     figure = style.new_figure(12, 1.4 + (0.6 + 0.5 * len(labels)) * len(widths))
     grid = figure.subplots(len(widths), len(betas), squeeze=False, sharey=True, sharex=True)
     shown: dict[str, list[pd.Series]] = {}
@@ -104,7 +102,6 @@ def _figure(findings: Sequence[Finding]) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel(f"gain of thinking, nats{added}")
     marks.legend(figure, arms)
-    figure.suptitle(f"{textwrap.fill(setting_line(cells), 140)}\n{LETTERS}", fontsize=12)
     return figure
 
 
@@ -115,25 +112,21 @@ def _draw(
     arms: Sequence[str],
     shown: dict[str, list[pd.Series]],
 ) -> None:
-    """Draw one panel, and add what it has of each arm to `shown`."""
-    rows = {labels.index(found.cell.settings[GROUPS]): found for found in facet}
+    """Draw one panel, and add its values of each arm to `shown`."""
+    rows = {labels.index(finding.cell.settings[GROUPS]): finding for finding in facet}
     for arm, shift in zip(arms, marks.offsets(len(arms), BAND), strict=True):
-        having = [row for row, found in rows.items() if arm in found.gains]
+        having = [row for row, finding in rows.items() if arm in finding.gains]
         values = [rows[row].gains[arm] for row in having]
         marks.draw_arm(axes, arm, [row + shift for row in having], values, sideways=True)
         shown.setdefault(arm, []).extend(values)
     for row, label in enumerate(labels):
         word = rows[row].verdict if row in rows else "not run"
-        if row % 2:
-            axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", linewidth=0, zorder=0)
         if row and _rank(label)[0] > _rank(labels[row - 1])[0]:
             axes.axhline(row - 0.5, color="#888888", linewidth=0.8)
         place: dict[str, Any] = {"xy": (1.01, row), "xycoords": ("axes fraction", "data")}
         axes.annotate(SHORT.get(word, word), **place, va="center", fontsize=9, annotation_clip=False)
     axes.axvline(0, color="black", linewidth=1, zorder=1)
-    axes.set_yticks(np.arange(len(labels)), labels, family="monospace")
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(False, axis="y")
+    marks.label_rows(axes, labels, family="monospace")
     axes.tick_params(labelbottom=True)
 
 

@@ -1,6 +1,6 @@
-"""Every estimator of the policy's gradient on a policy small enough to be summed exactly: bias and noise.
+"""Bias and noise of every estimator of the policy gradient, exactly, on a policy over six thoughts.
 
-`python bench/estimators.py -o estimators.csv` sums all groups of K of six thoughts; analysis/estimators.py
+`python bench/estimators.py -o estimators.csv` sums over all groups of K thoughts; analysis/estimators.py
 draws the table.
 """
 
@@ -31,7 +31,7 @@ NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # K
 BETA = 0.3  # temperature, about the rewards' spread
 FAMILY = registry()
 
-# Name -> the estimator, and the temperature of the aim that it is held against: E r + β H.
+# Name -> the estimator, and β of the aim that it is compared with, E r + β H.
 ESTIMATORS: dict[str, tuple[Any, float]] = {
     "no baseline": (Reinforce(baseline="none"), 0.0),
     "true mean as baseline": (Reinforce(baseline="value"), 0.0),
@@ -51,23 +51,24 @@ COLUMNS = ("estimator", "K", "aim", "cosine", "length", "noise")
 
 
 def world(seed: int) -> tuple[Tensor, Tensor]:
-    """Logits of a policy over six thoughts and their rewards, (6,) each."""
+    """Draw logits of a policy over six thoughts, and their rewards, (6,) each."""
     generator = torch.Generator().manual_seed(seed)
     logits, rewards = torch.randn(2, THOUGHTS, generator=generator, dtype=torch.float64)
     return logits, 0.3 * rewards - 1.0
 
 
 def groups(number: int) -> tuple[Tensor, Tensor]:
-    """All groups of K thoughts whatever their order, (groups, K), and in how many orders each comes."""
-    found = list(itertools.combinations_with_replacement(range(THOUGHTS), number))
+    """List all unordered groups of K thoughts (groups, K), and the number of orders of each (groups,)."""
+    unordered = list(itertools.combinations_with_replacement(range(THOUGHTS), number))
     orders = [
-        math.factorial(number) / math.prod(math.factorial(one.count(i)) for i in set(one)) for one in found
+        math.factorial(number) / math.prod(math.factorial(one.count(i)) for i in set(one))
+        for one in unordered
     ]
-    return torch.tensor(found), torch.tensor(orders, dtype=torch.float64)
+    return torch.tensor(unordered), torch.tensor(orders, dtype=torch.float64)
 
 
 def aim(logits: Tensor, rewards: Tensor, beta: float) -> Tensor:
-    """−∇(E r + β H), the gradient that a descent should follow, (6,)."""
+    """Compute −∇(E r + β H), the gradient that a descent should follow, (6,)."""
     logits = logits.clone().requires_grad_()
     log_prob = logits.log_softmax(0)
     (gradient,) = torch.autograd.grad(-(log_prob.exp() * (rewards - beta * log_prob)).sum(), logits)
@@ -77,7 +78,7 @@ def aim(logits: Tensor, rewards: Tensor, beta: float) -> Tensor:
 def estimates(
     estimator: ThoughtObjective, number: int, logits: Tensor, rewards: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The estimate from every group of K thoughts (groups, 6), and the groups' probabilities (groups,)."""
+    """Compute the estimate from every group of K thoughts (groups, 6), and its probability (groups,)."""
     index, orders = groups(number)
     table = logits.expand(len(index), -1).clone().requires_grad_()
     log_prob = table.log_softmax(1).gather(1, index)
@@ -86,12 +87,12 @@ def estimates(
     trace = Trace(torch.empty(0), log_prob[:, None, None, :, None], value=mean)
     ones = torch.ones(len(index), 1, 1, dtype=torch.float64)
     batch = Batch(ones.long(), ones.long(), ones, ones.bool())
-    (found,) = torch.autograd.grad(estimator.policy_loss(reward, trace, batch).sum(), table)
-    return found, orders * logits.log_softmax(0)[index].sum(1).exp()
+    (gradients,) = torch.autograd.grad(estimator.policy_loss(reward, trace, batch).sum(), table)
+    return gradients, orders * logits.log_softmax(0)[index].sum(1).exp()
 
 
 def measured(name: str, number: int, seeds: int) -> dict[str, object]:
-    """Bias and noise of one estimator, the mean over some worlds."""
+    """Measure bias and noise of one estimator, the mean over a number of worlds."""
     estimator, beta = ESTIMATORS[name]
     cosine, length, noise = [], [], []
     for seed in range(seeds):

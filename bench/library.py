@@ -1,4 +1,4 @@
-"""What differs between versions of transformers: the name of the cache of keys and values."""
+"""A difference between versions of transformers: the name of the cache of keys and values."""
 
 from __future__ import annotations
 

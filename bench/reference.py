@@ -1,7 +1,7 @@
-"""The thinking training step as one would write it down from the papers: the yardstick of step.py.
+"""The training step of a thinking GRU written plainly from the papers: what step.py compares toyqs with.
 
 Plain torch modules and autograd, one seed. The batch is repeated K times, so that every thought has a
-row of its own from the first token on (B · K · T rows once it thinks). Nothing is shared, cached or
+row of its own from the first token on (B · K · T rows for the thoughts). Nothing is shared, cached or
 fused, and nothing is computed that the algorithm does not need. It imports nothing of toyqs.
 """
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 class Prediction(NamedTuple):
-    """One row per sequence, thought and position."""
+    """Predictions for each sequence, thought and position."""
 
     logits: Tensor  # (B, K, T, V) of the next token
     log_prob: Tensor  # (B, K, T) of the whole thought
@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Plain numbers of the training step."""
+    """The plain numbers of the training step."""
 
     num_thoughts: int  # K
     thought_length: int  # L
@@ -44,11 +44,11 @@ class Core(nn.Module):
         self.gru = nn.GRU(width, width)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, T) -> the state after each of them, (n, T, D)."""
+        """Read tokens (n, T); return the state after each of them, (n, T, D)."""
         return self.gru(self.embedding(tokens.t()))[0].transpose(0, 1)
 
     def step(self, symbols: Tensor, hidden: Tensor) -> Tensor:
-        """Symbols (n,) and states (n, D) -> the next states (n, D)."""
+        """Advance states (n, D) by one symbol each (n,); return the next states (n, D)."""
         return self.gru(self.embedding(symbols).unsqueeze(0), hidden.unsqueeze(0))[1].squeeze(0)
 
 
@@ -79,8 +79,8 @@ class Reference(nn.Module):
 
         Args:
             inputs: (B, T) long.
-            recipe: its K and L.
-            forced: (B, K, T, L) long; these thoughts are scored instead of sampled ones.
+            recipe: has K and L.
+            forced: (B, K, T, L) long, thoughts to be scored instead of sampled ones.
         """
         repeated = inputs.repeat_interleave(recipe.num_thoughts, 0)
         base = self._core("base_lm").read(repeated).flatten(0, 1)
@@ -99,8 +99,8 @@ class Reference(nn.Module):
             log_prob = log_prob + log_probs.gather(1, symbol.unsqueeze(1)).squeeze(1)
             entropy = entropy - (probs * log_probs).sum(1)
         reading = self.start_state.expand(len(hidden), -1)
-        for heard in [*symbols, torch.full_like(symbol, self.end)]:
-            reading = self._core("interpreter").step(heard, reading)
+        for marked in [*symbols, torch.full_like(symbol, self.end)]:
+            reading = self._core("interpreter").step(marked, reading)
         logits = self.head(torch.cat([base, reading], -1))
         shape = (len(inputs), recipe.num_thoughts, inputs.shape[1])
         return Prediction(logits.view(*shape, -1), log_prob.view(shape), entropy.view(shape))
@@ -110,7 +110,7 @@ class Reference(nn.Module):
 
 
 def thinking_loss(prediction: Prediction, targets: Tensor, entropy_beta: float) -> Tensor:
-    """REINFORCE with the leave-one-out baseline, cross entropy of every thought, entropy bonus.
+    """Compute REINFORCE with the leave-one-out baseline, every thought's cross entropy, an entropy bonus.
 
     Args:
         prediction: of K ≥ 2 thoughts.
@@ -131,7 +131,7 @@ def thinking_loss(prediction: Prediction, targets: Tensor, entropy_beta: float) 
 
 
 def train(model: Reference, batches: Iterable[tuple[Tensor, Tensor]], recipe: Recipe) -> None:
-    """One training step for each batch of inputs and targets, both (B, T)."""
+    """Take one training step on each batch of inputs and targets, both (B, T)."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.0)
     for inputs, targets in batches:
         optimiser.zero_grad()
@@ -141,17 +141,17 @@ def train(model: Reference, batches: Iterable[tuple[Tensor, Tensor]], recipe: Re
 
 
 def translated(model: nn.Module, pick: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
-    """What belongs to the parameters of a toyqs model, under the names and in the shapes of a Reference's.
+    """Rename and reshape the parameters of a toyqs model, or their gradients, to those of a Reference.
 
     Args:
         model: a toyqs.model.latent_reasoner.LatentReasoner of one seed, built as a Reference is.
-        pick: a parameter of it -> the parameter itself, its gradient, ... of the same shape.
+        pick: a parameter of it -> the tensor to translate, of the same shape: itself, its gradient, ...
 
     Returns:
         Name of a Reference's parameter -> tensor.
     """
     head = model.head
-    found = {
+    tensors = {
         "start_state": pick(model.interpreter.start_state).flatten(),
         "head.weight": torch.cat([pick(head.weight_0)[0], pick(head.weight_1)[0]]).t(),
         "head.bias": pick(head.bias).flatten(),
@@ -160,12 +160,9 @@ def translated(model: nn.Module, pick: Callable[[nn.Parameter], Tensor]) -> dict
     }
     for letter, core in model.cores.items():
         tables = [core.tokens] if core.markers is None else [core.tokens, core.markers]
-        found[f"cores.{letter}.embedding.weight"] = torch.cat([pick(table.weight)[0] for table in tables])
+        tensors[f"cores.{letter}.embedding.weight"] = torch.cat([pick(table.weight)[0] for table in tables])
         for kind in ("ih", "hh"):
-            found[f"cores.{letter}.gru.weight_{kind}_l0"] = pick(getattr(core.backbone, f"weight_{kind}"))[
-                0
-            ].t()
-            found[f"cores.{letter}.gru.bias_{kind}_l0"] = pick(
-                getattr(core.backbone, f"bias_{kind}")
-            ).flatten()
-    return found
+            weight, bias = (getattr(core.backbone, f"{part}_{kind}") for part in ("weight", "bias"))
+            tensors[f"cores.{letter}.gru.weight_{kind}_l0"] = pick(weight)[0].t()
+            tensors[f"cores.{letter}.gru.bias_{kind}_l0"] = pick(bias).flatten()
+    return tensors

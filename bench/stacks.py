@@ -1,13 +1,14 @@
-"""What a training step costs per seed, by the number of seeds trained side by side on one core.
+"""Time of a training step per seed, by the number of seeds trained side by side on one core.
 
-`python bench/stacks.py` prints the figures behind STACK_SIZES in toyqs/sweep/plan.py.
+`python bench/stacks.py` prints the numbers behind STACK_SIZES in toyqs/sweep/plan.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.step import processor
+from bench.step import now, processor
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
@@ -36,20 +37,43 @@ RUNS = {
 }
 
 
-def milliseconds(config: RunConfig, size: int) -> float:
-    """Of a step, per seed; the fastest, for whatever else the machine does only adds to it."""
+class Enough(Exception):
+    """Raised to end a training that has run long enough."""
+
+
+def step_seconds(config: RunConfig, size: int, limit: float = math.inf) -> list[float]:
+    """Time the training steps of a new model, each until the device has finished it.
+
+    Args:
+        config: resolved; it trains for max_steps, if the limit allows.
+        size: seeds side by side.
+        limit: seconds after which the training ends, but not before its fourth step.
+
+    Returns:
+        Seconds of each step but the first two, which also draw data and allocate memory.
+    """
     seeds = list(range(size))
     model, settings = build_model(config, seeds), build_training_params(config)
     data = draw_batches(config.task, seeds, settings, next(model.parameters()))
-    times = [time.perf_counter()]
-    train(model, build_objective(config), data, settings, lambda *_: times.append(time.perf_counter()))
-    # the first steps draw data and make room for everything else
-    taken = [after - before for before, after in pairwise(times[2:])]
-    return 1000 * min(taken) / size
+    times = [now(config.device)]
+
+    def report(step: int, _: object) -> None:
+        times.append(now(config.device))
+        if step >= 4 and times[-1] - times[2] > limit:
+            raise Enough
+
+    with suppress(Enough):
+        train(model, build_objective(config), data, settings, report)
+    return [after - before for before, after in pairwise(times[2:])]
+
+
+def milliseconds(config: RunConfig, size: int) -> float:
+    """Time a step per seed; the shortest counts, as other work on the machine only adds to it."""
+    return 1000 * min(step_seconds(config, size)) / size
 
 
 def measured(rounds: int, steps: int) -> dict[str, dict[int, float]]:
-    """Run -> stack size -> milliseconds per seed, the sizes in turns."""
+    """Time every run at every stack size, in turns: run -> size -> milliseconds per seed."""
     found: dict[str, dict[int, float]] = {name: {} for name in RUNS}
     for _ in range(rounds):
         for name, changes in RUNS.items():

@@ -1,6 +1,6 @@
-"""Thought tokens per second of the training step, beside a plain reference in the same process.
+"""Thought tokens per second of the training step, compared with a plain reference in the same process.
 
-`python bench/step.py` checks that both compute the same gradients, then lets them train in turns.
+`python bench/step.py` checks that both compute the same gradients, then times them in turns.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ STEPS = 3  # of each side in a round
 
 @dataclass
 class RandomCharacters:
-    """A task without anything to learn: every position counts and thinks."""
+    """A task with nothing to learn: every position counts and thinks."""
 
     vocab_size: int = 65
+
+    def length(self, seq_len: int) -> int:
+        """Return the number of positions, which is seq_len."""
+        return seq_len
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Uniform symbols, each predicting the next; every split is alike."""
+        """Draw uniform symbols, each the target of the one before; all splits are alike."""
         text = torch.randint(self.vocab_size, (1, batch_size, seq_len + 1), generator=generator)
         inputs, targets = text[..., :-1].contiguous(), text[..., 1:].contiguous()
         return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
@@ -75,14 +79,14 @@ CONFIG = RunConfig(
 
 
 class Gradients(NamedTuple):
-    """Of the two implementations, compared parameter by parameter."""
+    """The gradients of the two implementations, compared parameter by parameter."""
 
-    difference: float  # the largest
-    largest: float  # of toyqs's gradients
+    difference: float  # the largest absolute difference
+    largest: float  # the largest absolute value in toyqs's gradients
 
 
 def build_recipe(config: RunConfig) -> Recipe:
-    """The numbers of the training step, for the reference."""
+    """Return the reference's numbers of the training step."""
     return Recipe(
         config.trice_samples,
         config.max_reasoning_len,
@@ -93,37 +97,37 @@ def build_recipe(config: RunConfig) -> Recipe:
 
 
 def compare_gradients(config: RunConfig) -> Gradients:
-    """Gradients of one batch with the same weights and the same, forced thoughts, in float64."""
+    """Compare the gradients of one batch with equal weights and equal, forced thoughts, in float64."""
     config = replace(config, dtype="float64")
     model, settings = build_model(config, [0]), build_training_params(config)
     like = next(model.parameters())
-    drawn = next(draw_batches(config.task, [0], settings, like))
-    forced = (drawn.noise * config.task.vocab_size).long()
+    batch = next(draw_batches(config.task, [0], settings, like))
+    forced = (batch.noise * config.task.vocab_size).long()
     weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
     running = torch.zeros(1)
-    accumulate(model, build_objective(config), drawn._replace(forced=forced), weights, settings, running)
+    accumulate(model, build_objective(config), batch._replace(forced=forced), weights, settings, running)
     plain = Reference(model.letters, config.widths, config.task.vocab_size).double()
     plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
-    prediction = plain(drawn.inputs[0], build_recipe(config), forced[0].transpose(1, 2))
+    prediction = plain(batch.inputs[0], build_recipe(config), forced[0].transpose(1, 2))
     reference.thinking_loss(
-        prediction, drawn.counted.targets[0], config.entropy_encouragement_coef
+        prediction, batch.counted.targets[0], config.entropy_encouragement_coef
     ).backward()
     expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
-    found = reference.translated(model, lambda parameter: parameter.grad)
-    differences = [(found[name] - expected[name]).abs().max() for name in expected]
-    # torch's max, unlike Python's, lets no NaN slip through.
-    largest = torch.stack([gradient.abs().max() for gradient in found.values()]).max()
+    actual = reference.translated(model, lambda parameter: parameter.grad)
+    differences = [(actual[name] - expected[name]).abs().max() for name in expected]
+    # torch's max, unlike Python's, returns a NaN if there is one.
+    largest = torch.stack([gradient.abs().max() for gradient in actual.values()]).max()
     return Gradients(float(torch.stack(differences).max()), float(largest))
 
 
 def contestants(config: RunConfig) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Two functions: each runs config.max_steps training steps, of toyqs and of the reference."""
+    """Build two functions that run config.max_steps training steps of toyqs and of the reference."""
     model, settings = build_model(config, [0]), build_training_params(config)
     plain = Reference(model.letters, config.widths, config.task.vocab_size)
     plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
     like = next(model.parameters())
     data = draw_batches(config.task, [0], settings, like)
-    # The reference draw_batches its own noise, so its batches come without.
+    # The reference draws its own noise, so its batches have none.
     batches = (
         (x.inputs[0], x.counted.targets[0])
         for x in draw_batches(
@@ -142,14 +146,21 @@ def contestants(config: RunConfig) -> tuple[Callable[[], None], Callable[[], Non
 
 
 def seconds(run: Callable[[], None]) -> float:
-    """How long a call takes."""
+    """Time a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
+def now(device: str) -> float:
+    """Wait until the device (cpu or cuda) is idle and return the time in seconds."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def processor() -> str:
-    """The CPU's name, as far as the system tells."""
+    """Return the CPU's name, as far as the system knows it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -157,11 +168,11 @@ def processor() -> str:
 
 
 def describe(config: RunConfig) -> str:
-    """What is measured, and on what."""
+    """Describe the machine, the model and the step."""
     tokens = thought_tokens(config)
     return "\n".join(
         [
-            "A training step of a thinking GRU: toyqs beside a plain reference (bench/reference.py).",
+            "A training step of a thinking GRU: toyqs and a plain reference (bench/reference.py).",
             f"Machine    {processor()}, 1 thread, torch {torch.__version__}, {config.dtype}",
             f"Model      base {config.base_lm_hidden_dim} wide, reasoner {config.reasoner_hidden_dim} wide, "
             f"nothing shared, linear heads, {config.task.vocab_size} tokens and thought symbols",
@@ -172,15 +183,15 @@ def describe(config: RunConfig) -> str:
 
 
 def thought_tokens(config: RunConfig) -> int:
-    """Sampled symbols of a training step, B · T · K · L."""
+    """Count the sampled symbols of a training step, B · T · K · L."""
     positions = config.data_loader_batch_size * config.seq_len
     return positions * config.trice_samples * config.max_reasoning_len
 
 
 def measure(config: RunConfig, rounds: int) -> str:
-    """Let both train in turns; the table of the result."""
+    """Time both in turns; return the table."""
     ours, theirs = contestants(config)
-    ours(), theirs()  # the first calls pay for allocations
+    ours(), theirs()  # the first calls also allocate memory
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     lines = [f"Speed      medians of {rounds} rounds, in turns, of {config.max_steps} steps each"]
     for name, times in zip(("toyqs", "reference"), zip(*pairs, strict=True), strict=True):
@@ -194,10 +205,12 @@ def measure(config: RunConfig, rounds: int) -> str:
 
 
 def main() -> int:
-    """Print the comparison; 1 when the gradients differ."""
+    """Print the comparison; return 1 where the gradients differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15, help="how often both sides run in turns")
-    parser.add_argument("--quick", action="store_true", help="two rounds of one small step: does it work?")
+    parser.add_argument("--rounds", type=int, default=15, help="how often both run, in turns (15)")
+    parser.add_argument(
+        "--quick", action="store_true", help="two rounds of one small step, to see that it works"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     config, rounds = CONFIG, options.rounds

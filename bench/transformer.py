@@ -1,13 +1,13 @@
-"""Thoughts at every position of a transformer: branches of a shared prefix beside the ways of the library.
+"""Thoughts at every position of a transformer: branches of a shared prefix, and the library's ways.
 
-`python bench/transformer.py` checks that all give the same outputs, then lets them run in turns. All thoughts
-are of given symbols, one at each position. The ways are
+`python bench/transformer.py` checks that all give the same outputs, then times them in turns. The symbols are
+given, one thought at each position. The ways are
 
-    shared      branches of a shared prefix, as a run has them, dense or by FlexAttention: compiled on a GPU;
-                on a CPU torch's plain form of it, there to compare outputs and no fair match in time
+    shared      branches of a shared prefix, as in a run, dense or by FlexAttention: compiled on a GPU; on a
+                CPU torch's uncompiled form, which serves to compare outputs, not times
     diagonal    all thoughts in one call per symbol, T queries against T (1 + l) keys in the library's own
-                cache, told apart by a mask; in the library's eager and in its fused attention
-    one by one  position after position, symbol after symbol, as `generate` goes; the context is read once,
+                cache, separated by a mask; with the library's eager and its fused attention
+    one by one  position after position, symbol after symbol, like `generate`; the context is read once,
                 and the library's own cache is cropped to each position
 """
 
@@ -18,8 +18,8 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -32,18 +32,18 @@ from transformers import AutoConfig, AutoModel, DynamicCache
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.library import cache_name
-from bench.step import processor
+from bench.step import now, processor
 from toyqs.model.backbones import flex_attention as flex
 from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.layers import initialise
 
 TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5}  # of outputs, in float64; Llama's norms compute in float32
-COARSE = 1e-4  # of outputs on a GPU, in float32: FlexAttention's kernels add up in nothing finer
-DENSE, FLEX = "shared, dense", "shared, flex"
+COARSE = 1e-4  # of outputs on a GPU, in float32, the finest in which FlexAttention's kernels sum
+DENSE, FLEX, ONE_BY_ONE = "shared, dense", "shared, flex", "one by one"
 
 
 class Size(NamedTuple):
-    """Of model and thoughts."""
+    """The size of the model and of its thoughts."""
 
     width: int = 64
     positions: int = 256  # T
@@ -54,9 +54,9 @@ class Size(NamedTuple):
 
 @contextmanager
 def flex_on_a_cpu() -> Iterator[None]:
-    """FlexAttention also on a CPU, in torch's plain form: float64, gradients, all scores kept.
+    """Allow FlexAttention on a CPU, in torch's uncompiled form: float64, gradients, all scores in memory.
 
-    Torch keeps gradients from it there, though they are right (tests/model/test_flex.py).
+    Torch refuses gradients of it on a CPU, though they are right (tests/model/test_flex.py).
     """
     with (
         mock.patch.object(flex, "DEVICES", ("cpu", "cuda")),
@@ -66,8 +66,13 @@ def flex_on_a_cpu() -> Iterator[None]:
         yield
 
 
+def flex_here(device: str) -> AbstractContextManager[None]:
+    """Allow FlexAttention on the device: on a GPU without changes, on a CPU by `flex_on_a_cpu`."""
+    return flex_on_a_cpu() if device == "cpu" else nullcontext()
+
+
 def backbone(family: str, size: Size) -> TransformerBackbone:
-    """Ours, with initial weights."""
+    """Build toyqs's backbone with initial weights."""
     sizes: dict[str, Any] = {
         "hidden_size": size.width,
         "num_hidden_layers": size.layers,
@@ -81,32 +86,32 @@ def backbone(family: str, size: Size) -> TransformerBackbone:
     return found
 
 
-def library(of: TransformerBackbone, attention: str) -> Any:
-    """The library's model with the same weights."""
-    config = copy.deepcopy(of.decoder._code[0].config)
+def library(ours: TransformerBackbone, attention: str) -> Any:
+    """Build the library's model with the same weights."""
+    config = copy.deepcopy(ours.decoder._code[0].config)
     model = AutoModel.from_config(config, attn_implementation=attention)
     model.set_input_embeddings(None)
-    model.load_state_dict({name: p[0] for name, p in of.decoder.weights.named_parameters()})
+    model.load_state_dict({name: p[0] for name, p in ours.decoder.weights.named_parameters()})
     return model
 
 
-def shared(of: TransformerBackbone, context: Tensor, symbols: Tensor) -> Tensor:
-    """Outputs at the symbols, (T, L, D), of a context (T, D) and symbols (T, L, D)."""
-    _, state = of.read(context[None, None])
+def shared(ours: TransformerBackbone, context: Tensor, symbols: Tensor) -> Tensor:
+    """Compute outputs (T, L, D) at symbols (T, L, D) after a context (T, D)."""
+    _, state = ours.read(context[None, None])
     outputs = []
     for symbol in symbols.unbind(1):
-        output, state = of.step(symbol[None, None, :, None], state)
+        output, state = ours.step(symbol[None, None, :, None], state)
         outputs.append(output[0, 0, :, 0])
     return torch.stack(outputs, 1)
 
 
 def fresh_cache(model: Any) -> dict[str, DynamicCache]:
-    """Return an empty cache of the library's under the name that the model's call takes."""
+    """Return an empty cache of the library, under the name that the model's call takes."""
     return {cache_name(model): DynamicCache(config=model.config)}
 
 
 def diagonal(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
-    """As `shared`: all positions at once under a mask."""
+    """Compute what `shared` does, all positions at once under a mask."""
     num = len(context)
     cached, positions = fresh_cache(model), torch.arange(num, device=context.device)
     model(inputs_embeds=context[None], use_cache=True, **cached)
@@ -114,19 +119,19 @@ def diagonal(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
     mask, outputs = context.new_full((num, num), float("-inf")).triu(1), []
     for place, symbol in enumerate(symbols.unbind(1)):
         mask = torch.cat([mask, own], 1)
-        told = {"attention_mask": mask[None, None], "position_ids": (positions + 1 + place)[None]}
-        out = model(inputs_embeds=symbol[None], use_cache=True, **cached, **told)
+        kwargs = {"attention_mask": mask[None, None], "position_ids": (positions + 1 + place)[None]}
+        out = model(inputs_embeds=symbol[None], use_cache=True, **cached, **kwargs)
         outputs.append(out.last_hidden_state[0])
     return torch.stack(outputs, 1)
 
 
 def one_by_one(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
-    """As `shared`: the last position first, so that one cache serves all."""
+    """Compute what `shared` does, the last position first, so that one cache serves all."""
     cached = fresh_cache(model)
     (cache,) = cached.values()
     model(inputs_embeds=context[None], use_cache=True, **cached)
     outputs = torch.empty_like(symbols)
-    beyond = 0  # what the cache holds after the position
+    beyond = 0  # entries of the cache after the position
     for position in reversed(range(len(context))):
         if beyond:
             cache.crop(-beyond)
@@ -142,7 +147,7 @@ Way = Callable[[Tensor, Tensor], Tensor]
 
 
 def ways(family: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, Way]:
-    """By name, ours first; all with the same weights."""
+    """Build the ways by name, toyqs's first; all with the same weights."""
     ours = backbone(family, size).to(device, dtype)
     by_blocks = copy.deepcopy(ours)
     by_blocks.flex = True
@@ -152,12 +157,12 @@ def ways(family: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, 
         FLEX: lambda context, symbols: shared(by_blocks, context, symbols),
         "diagonal, eager": lambda context, symbols: diagonal(eager, context, symbols),
         "diagonal, fused": lambda context, symbols: diagonal(fused, context, symbols),
-        "one by one": lambda context, symbols: one_by_one(fused, context, symbols),
+        ONE_BY_ONE: lambda context, symbols: one_by_one(fused, context, symbols),
     }
 
 
 def drawn(size: Size, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A context (T, D) and symbols (T, L, D)."""
+    """Draw a context (T, D) and symbols (T, L, D)."""
     generator = torch.Generator().manual_seed(0)
     shape = (size.positions, 1 + size.length, size.width)
     values = torch.randn(*shape, generator=generator, dtype=dtype).to(device)
@@ -165,30 +170,39 @@ def drawn(size: Size, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def difference(family: str, size: Size, device: str = "cpu") -> float:
-    """The largest between ours and any other, in float64, on a GPU in float32."""
+    """Find the largest difference of toyqs's outputs from any other's, in float64, on a GPU in float32."""
     dtype = torch.float64 if device == "cpu" else torch.float32
     given = drawn(size, device, dtype)
-    with torch.no_grad(), flex_on_a_cpu():
+    with torch.no_grad(), flex_here(device):
         first, *others = (way(*given) for way in ways(family, size, device, dtype).values())
     return max(float((first - other).abs().max()) for other in others)
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
-    """CPU seconds of a call; on a GPU those until it is done."""
+    """Time a call: in CPU seconds, on a GPU in seconds until it is done."""
     if device == "cpu":
         start = time.process_time()
         run()
         return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = now(device)
     run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now(device) - start
 
 
-def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[str]:
-    """The table: milliseconds of both directions and their ratios to ours, medians of the rounds."""
-    found, given = ways(family, size, device, torch.float32), drawn(size, device, torch.float32)
+def times(
+    found: Mapping[str, Way], given: tuple[Tensor, Tensor], rounds: int, device: str
+) -> dict[tuple[str, str], list[float]]:
+    """Time ways in turns.
+
+    Args:
+        found: from `ways`.
+        given: from `drawn`.
+        rounds: turns of each way.
+        device: cpu or cuda, where models and inputs are.
+
+    Returns:
+        Way and direction -> the seconds of each round.
+    """
 
     def forward(way: Way) -> Callable[[], object]:
         return torch.no_grad()(lambda: way(*given))
@@ -197,17 +211,24 @@ def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[s
         return lambda: way(*given).square().sum().backward()
 
     runs = {(name, "forward"): forward(way) for name, way in found.items()}
-    trained = [name for name in found if name != "one by one"]
+    trained = [name for name in found if name != ONE_BY_ONE]
     runs |= {(name, "and backward"): both(found[name]) for name in trained}
-    times = {key: [] for key in runs}
-    with flex_on_a_cpu():
+    taken = {key: [] for key in runs}
+    with flex_here(device):
         for _ in range(rounds):
             for key, run in runs.items():
-                run()  # as in a training, where a step follows its like, not another way's
-                times[key].append(seconds(run, device))
+                run()  # untimed: in a training too a step follows another of the same way
+                taken[key].append(seconds(run, device))
+    return taken
+
+
+def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[str]:
+    """Time all ways in turns; return a table of median milliseconds and of ratios to the first way's."""
+    given = drawn(size, device, torch.float32)
+    found = times(ways(family, size, device, torch.float32), given, rounds, device)
     lines = []
-    for (name, what), taken in times.items():
-        ratio = [each / ours for each, ours in zip(taken, times[DENSE, what], strict=True)]
+    for (name, what), taken in found.items():
+        ratio = [each / ours for each, ours in zip(taken, found[DENSE, what], strict=True)]
         middle = statistics.median(taken) * 1e3
         spread = f"({min(ratio):.2f} to {max(ratio):.2f})"
         lines.append(f"  {name:<18}{what:<14}{middle:>9.1f} ms{statistics.median(ratio):>9.2f}  {spread}")
@@ -215,14 +236,14 @@ def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[s
 
 
 def main() -> int:
-    """Print the comparison; 1 when outputs differ."""
+    """Print the comparison; return 1 where outputs differ."""
     given = asked()
     torch.set_num_threads(1)
     size = Size(given.width, given.positions, given.length, given.layers, given.heads)
     gpu, clock, precision = None, "CPU time ", "float64"
     if given.device == "cuda":
         gpu, clock, precision = torch.cuda.get_device_name(), "GPU time ", "float32"
-    print(f"Thoughts at every position of {given.family}: branches of a shared prefix beside other ways.")
+    print(f"Thoughts at every position of {given.family}: branches of a shared prefix and other ways.")
     print(f"Machine    {gpu or processor()}, 1 thread, torch {torch.__version__}, float32")
     print(f"Model      {size.width} wide, {size.layers} layers, {size.heads} heads")
     print(f"Thoughts   {size.length} symbols at each of {size.positions} positions of one sequence")
@@ -239,7 +260,7 @@ def main() -> int:
 
 
 def asked() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -250,7 +271,7 @@ def asked() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"of the model ({default})")
     parser.add_argument("--positions", type=int, default=Size().positions, help="T (256)")
     parser.add_argument("--length", type=int, default=Size().length, help="L, symbols of a thought (16)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often all run in turns (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often all run, in turns (5)")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; give --device cpu")

@@ -1,4 +1,4 @@
-"""The launcher of sweeps on one machine: all jobs at once, so that they can share cores and controls."""
+"""Launch a sweep on one machine: all jobs in one call, so that they can share cores and controls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from omegaconf import DictConfig, open_dict
 
 
 class LocalLauncher(Launcher):
-    """Hands the task function the list of all jobs, composed, or for a job what kept it from being so.
+    """Hydra launcher that calls the task function once, with a list of all jobs.
+
+    Each is a composed configuration, or the error that prevented its composition.
 
     Args:
-        processes: stacks of runs trained at once; None leaves it to the key of that name.
-        partition: of a Slurm cluster; said to be unused.
+        processes: stacks of runs trained at once; None: as the key `processes` says.
+        partition: of a Slurm cluster; accepted, and reported as unused.
     """
 
     def __init__(self, processes: int | None = None, partition: str | None = None) -> None:
@@ -28,11 +30,11 @@ class LocalLauncher(Launcher):
         self.partition = partition
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what `launch` needs."""
+        """Store what `launch` needs."""
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; what became of them is the task function's to say."""
+        """Run the jobs; the task function reports their outcome itself."""
         setup_globals()
         if self.partition is not None:
             note = f"hydra.launcher.partition={self.partition} is for Slurm: unused on this machine"
@@ -59,7 +61,7 @@ class LocalLauncher(Launcher):
 
     @cache  # noqa: B019, a launcher lives as long as its sweep
     def _chosen(self, *groups: str) -> DictConfig:
-        """Presets and task alone, which most of a sweep's jobs have in common: reading them takes long."""
+        """Compose presets and task alone: slow to read, and the same in most of a sweep's jobs."""
         config = self.context.config_loader.load_sweep_config(self.config, list(groups))
         with open_dict(config):
             del config["hydra"]

@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, but jobs that differ only in their seed reach the launcher as one."""
+"""Hydra's basic sweeper, except that jobs that differ only in the seed are launched as one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from toyqs.sweep.packing import pack
 
 
 class PackingSweeper(BasicSweeper):
-    """All combinations of the values typed, packed by `toyqs.sweep.packing.pack`."""
+    """Hydra sweeper over all combinations of the given values, packed by `toyqs.sweep.packing.pack`."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
-        """Overrides -> batches of jobs, each a list of overrides."""
+        """Return batches of jobs, each job a list of overrides."""
         (jobs,) = BasicSweeper.split_arguments(overrides, None)
         return list(BasicSweeper.split_overrides_to_chunks(pack(jobs), max_batch_size))
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing: every launcher composes the jobs anyway, and composing twice costs twice the time."""
+        """Accept every batch: the launcher composes the jobs anyway, and composing twice doubles the time."""

@@ -1,6 +1,6 @@
-"""Transformers under the tables of tiny.py: they take one seed, so the tuples lie along the batch.
+"""Transformers in the tables of tiny.py: they take one seed, so the tuples lie along the batch.
 
-The trace is folded back to a seed for each tuple before an objective hears it.
+The trace is unfolded to one seed per tuple before an objective receives it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ BACKBONES = ("gru", *TRANSFORMERS)
 
 
 def sizes(plain: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a GRU's table for a transformer of two heads: widths up to 3 are 4, others 8.
+    """Adapt a GRU's settings to a transformer of two heads: widths up to 3 become 4, others 8.
 
-    What a run refuses with a transformer, the tables skip.
+    Tests of settings that a transformer refuses are skipped.
     """
     if plain.get("thoughts") == "state" or plain.get("ahead") == "continue":
         pytest.skip("refused with a transformer: see tests/config/checks/test_backbone.py")
@@ -36,14 +36,14 @@ def sizes(plain: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def stirred(name: str, parameter: Tensor, scale: float) -> Tensor:
-    """A core's weights far from where they start: there they are too small for any mistake to show."""
-    drawn = torch.randn(parameter.shape[1:], generator=stream(0, f"stirred/{name}"), dtype=torch.float64)
-    return parameter + (0.1 if ".backbone." in name else 1.0) * scale * drawn
+def perturbed(name: str, parameter: Tensor, scale: float) -> Tensor:
+    """Add noise to a core's initial weights, which are too small for any mistake to show."""
+    noise = torch.randn(parameter.shape[1:], generator=stream(0, f"stirred/{name}"), dtype=torch.float64)
+    return parameter + (0.1 if ".backbone." in name else 1.0) * scale * noise
 
 
 def norm_in_float64(norm: Any, x: Tensor) -> Tensor:
-    """A Llama norm in the precision of its input, where the library's computes in float32."""
+    """Compute a Llama norm in the precision of its input, where the library's uses float32."""
     return norm.weight * x * (x.square().mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
 
 
@@ -51,7 +51,7 @@ RIGHT = latent_reasoner._average_of_others
 
 
 class Folded(LatentReasoner):
-    """One model that many tuples go through side by side: from outside it has a seed for each of them."""
+    """A model of one seed that computes many tuples side by side and looks like one with a seed for each."""
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
         return self.one.read(fold(inputs), fold(positions))
@@ -61,7 +61,7 @@ class Folded(LatentReasoner):
         return self._unfold(thoughts)
 
     def average_of_others(self, reading: Tensor) -> Tensor:
-        """Of the other positions of the same tuple."""
+        """Average the readings of the other positions of the same tuple."""
         return fold(RIGHT(reading[0].unflatten(0, (self.copies, -1))))
 
     def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
@@ -77,24 +77,24 @@ class Folded(LatentReasoner):
 
     @property
     def one(self) -> LatentReasoner:
-        """The same modules with one seed."""
+        """Return the same modules as a plain model of one seed."""
         found = copy.copy(self)
         found.__class__ = LatentReasoner
         return found
 
-    def _unfold(self, found: Any) -> Any:
-        return type(found)(
-            *(x[0].unflatten(0, (self.copies, -1)) if isinstance(x, Tensor) else x for x in found)
+    def _unfold(self, output: Any) -> Any:
+        return type(output)(
+            *(x[0].unflatten(0, (self.copies, -1)) if isinstance(x, Tensor) else x for x in output)
         )
 
 
 def folded(model: LatentReasoner, copies: int) -> LatentReasoner:
-    """The model for so many tuples side by side."""
+    """Make a model compute a number of tuples side by side."""
     if copies > 1:
         model.__class__, model.copies = Folded, copies
     return model
 
 
 def fold(x: Any) -> Any:
-    """(S, B, ...) -> (1, S B, ...); what has no such axes stays."""
+    """Reshape (S, B, ...) to (1, S B, ...); leave alone what has no such axes."""
     return x.flatten(0, 1).unsqueeze(0) if isinstance(x, Tensor) and x.dim() > 1 else x

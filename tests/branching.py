@@ -40,11 +40,11 @@ CONFIGS: dict[str, PretrainedConfig] = {
 
 
 def backbone(family: str, *, exact: bool = True) -> TransformerBackbone:
-    """A small backbone in float64, its biases and norms away from where they start.
+    """Build a small backbone in float64, its biases and norms moved from their initial values.
 
     Args:
-        family: of `CONFIGS`.
-        exact: norms in float64 too, where the library's compute in float32.
+        family: key of `CONFIGS`.
+        exact: compute norms in float64 too, where the library uses float32.
     """
     found = TransformerBackbone(CONFIGS[family])
     initialise(found, [0])
@@ -58,7 +58,7 @@ def backbone(family: str, *, exact: bool = True) -> TransformerBackbone:
 
 
 def exact_norms(model: nn.Module) -> None:
-    """Puts torch's norm, which keeps the precision of its input, in place of the library's."""
+    """Replace the library's norm by torch's, which keeps the precision of its input."""
     for parent in list(model.modules()):
         for name, norm in list(parent.named_children()):
             if type(norm).__name__.endswith("RMSNorm") and not isinstance(norm, nn.RMSNorm):
@@ -67,15 +67,15 @@ def exact_norms(model: nn.Module) -> None:
                 setattr(parent, name, new)
 
 
-def plain_model(of: TransformerBackbone) -> nn.Module:
-    """The library's model as it comes, with a backbone's weights (and norms); gradients reach both."""
-    code = of.decoder._code[0]
-    config = copy.deepcopy(code.config)  # a model writes its attention into the config that it is given
+def plain_model(ours: TransformerBackbone) -> nn.Module:
+    """Build the library's own model with a backbone's weights (and norms); gradients reach both."""
+    code = ours.decoder._code[0]
+    config = copy.deepcopy(code.config)  # a model writes its attention into the config passed in
     model = AutoModel.from_config(config, attn_implementation="sdpa").eval()
     if any(isinstance(norm, nn.RMSNorm) for norm in code.modules()):
         exact_norms(model)
     model.set_input_embeddings(None)
-    weights = dict(of.decoder.weights.named_parameters())
+    weights = dict(ours.decoder.weights.named_parameters())
     assert weights.keys() == dict(model.named_parameters()).keys()
     for name, weight in weights.items():
         parent, _, last = name.rpartition(".")
@@ -86,12 +86,12 @@ def plain_model(of: TransformerBackbone) -> nn.Module:
 
 
 def whole(model: nn.Module, sequence: Tensor) -> Tensor:
-    """Outputs (B, n, D) of a sequence of embeddings (B, n, D)."""
+    """Compute outputs (B, n, D) of a sequence of embeddings (B, n, D)."""
     return model(inputs_embeds=sequence, use_cache=False).last_hidden_state
 
 
 def one_by_one(model: nn.Module, context: Tensor, symbols: Tensor) -> Tensor:
-    """Every thought read as one sequence with the context before it.
+    """Read every thought as one sequence with the context before it.
 
     Args:
         model: the library's.
@@ -110,9 +110,9 @@ def one_by_one(model: nn.Module, context: Tensor, symbols: Tensor) -> Tensor:
 
 
 def diagonal(model: nn.Module, context: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
-    """All thoughts in one sequence with the context, told apart by a mask of T(1 + K L) squared.
+    """Read all thoughts in one sequence with the context, separated by a mask of T(1 + K L) squared.
 
-    Arguments and the second result as in `one_by_one`; the first are the context's own outputs (B, T, D).
+    Arguments and second result are as in `one_by_one`; the first result is the context's outputs (B, T, D).
 
     Source: Zelikman et al. 2024, "Quiet-STaR" (parallel generation).
     """

@@ -1,7 +1,7 @@
 """One thread for every test: small tensors gain nothing from two, and sums keep their order.
 
-And the backbones that a table runs on: `@pytest.mark.usefixtures("backbone")` makes of every item one on the
-GRU and one on each of the transformers; of these the default run takes a few, the others are slow.
+Also the backbones of a table: `@pytest.mark.usefixtures("backbone")` runs every item on the GRU and on each
+transformer; of the latter the default run takes a few, the others are slow.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from toyqs.sweep import scheduler
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
-# Files that start whole programs, the longest first. The workers take files in this order, so that short ones
-# come last and both end together.
+# Files that start whole programs, the longest first. The workers take files in this order, so that the short
+# ones come last and all workers end at about the same time.
 LONGEST = (
     *("test_quick", "test_interruption", "test_faults", "test_two_sweeps", "test_killing", "test_main"),
     *("test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_scheduler", "test_compose"),
@@ -35,7 +35,7 @@ LONGEST = (
 )
 
 
-# Of the items on transformers those that run by default: of these tables, one item for each line.
+# The items on transformers that run by default: of these tables, one item for each line of QUICK.
 QUICK_TABLES = {
     "test_enumeration.py": ("test_leave_one_out_is_unbiased",),
     "test_registry.py": ("test_reward_and_entropy_of_whole_thoughts", "test_multi_sample_climbs_the_bound"),
@@ -59,7 +59,7 @@ QUICK: list[dict[str, Any]] = [
 
 @pytest.fixture(params=backbones.BACKBONES)
 def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The memory of the models that tiny.py makes in this test."""
+    """Choose the backbone of the models that tiny.py builds in this test."""
     if request.param != "gru":
         pytest.importorskip("transformers")
         from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -71,7 +71,7 @@ def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes forked from one that has imported what they need, where no test is of their start."""
+    """Fork worker processes from one that has imported what they need, where their start is not tested."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # a process with more threads is better not forked
     monkeypatch.setenv(
         "PYTHONPATH", str(ROOT)
@@ -82,13 +82,13 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make no warning an error, whatever pyproject.toml says, where the versions are not the locked ones."""
+    """Turn no warning into an error, whatever pyproject.toml says, in other versions than the locked."""
     if locked.departures():
         config.addinivalue_line("filterwarnings", "default")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say so."""
+    """Report that no warning was an error, where the versions are not the locked ones."""
     if found := locked.departures():
         terminalreporter.write_line(
             f"Not the locked versions, so no warning was an error: {'; '.join(found)}"
@@ -97,11 +97,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others stay in their order. Mark what is slow."""
+    """Put the longest files first, the others in their order; mark slow items, skip those that need a GPU."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
     waiting: dict[str, list[dict[str, Any]]] = {}
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device here"))
         given = getattr(item, "callspec", None)
         if given is None or given.params.get("backbone", "gru") == "gru":
             continue

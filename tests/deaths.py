@@ -1,8 +1,8 @@
-"""One run, given again and again, that dies before every kind of touch of its files once.
+"""Start one run again and again, and kill it once before every kind of change of its files.
 
-`python tests/deaths.py RUNS` prints a line per death, until the run comes to its end. Each death is a SIGKILL
+`python tests/deaths.py RUNS` prints a line per death, until the run completes. Each death is a SIGKILL
 right before a file of the folder is opened for writing, renamed or removed, or a folder made. After each,
-what is there must be readable.
+the files must be readable.
 """
 
 from __future__ import annotations
@@ -38,53 +38,53 @@ SMALL: dict[str, Any] = {
 EVENTS = ("os.rename", "os.remove", "os.mkdir")
 
 
-def die_somewhere_new(folder: str, known: set[str], told: int) -> None:
-    """Let this process be killed at its next touch of the folder that is none of the known ones.
+def die_at_a_new_change(folder: str, known: set[str], pipe: int) -> None:
+    """Let this process be killed at its next change of the folder that is not a known one.
 
     Args:
         folder: of runs.
-        known: touches, in words.
-        told: a file descriptor to which the touch is written, right before.
+        known: changes, in words.
+        pipe: a file descriptor to which the change is written right before.
     """
 
     def look(event: str, details: tuple[Any, ...]) -> None:
         writes = event in EVENTS or (event == "open" and details[2] & (os.O_WRONLY | os.O_RDWR))
         if writes and str(details[0]).startswith(folder):
             name = re.sub(r"\.\d+\b", ".PID", str(details[0]).removeprefix(folder))
-            if (touch := f"{event} {name}") not in known:
-                os.write(told, touch.encode())
+            if (change := f"{event} {name}") not in known:
+                os.write(pipe, change.encode())
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(look)
 
 
 def configured(folder: str) -> RunConfig:
-    """The run."""
+    """Return the run's settings."""
     return resolved(replace(RunConfig(), **SMALL, runs_dir=folder))
 
 
 def deaths(folder: str) -> list[str]:
-    """Die wherever one can, each time in a process of its own; the touches, in words."""
-    torch.set_num_threads(1)  # a process with more cannot be copied
+    """Die at every change, each time in a process of its own; return the changes in words."""
+    torch.set_num_threads(1)  # a process with more cannot be forked safely
     config = configured(folder)
-    count_cost(config)  # what it imports need not be imported by every process
+    count_cost(config)  # imports here what every forked process needs
     found: list[str] = []
     while True:
-        embed_symbols, tell = os.pipe()
+        reading, writing = os.pipe()
         process = os.fork()
         if not process:
-            die_somewhere_new(folder, set(found), tell)
+            die_at_a_new_change(folder, set(found), writing)
             os._exit(main.main([config]))
-        os.close(tell)
+        os.close(writing)
         _, status = os.waitpid(process, 0)
-        with os.fdopen(embed_symbols) as pipe:
-            touch = pipe.read()
+        with os.fdopen(reading) as pipe:
+            change = pipe.read()
         if Path(folder).is_dir():
             load_cells(folder)
         if not os.WIFSIGNALED(status):
-            assert (touch, os.waitstatus_to_exitcode(status)) == ("", 0)
+            assert (change, os.waitstatus_to_exitcode(status)) == ("", 0)
             return found
-        found.append(touch)
+        found.append(change)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""run.py, but what the environment says befalls its runs: for tests alone.
+"""run.py with faults in its runs, chosen by environment variables: for tests only.
 
 FAULTS: JSON, width of the base -> how its training ends, a key of ENDS.
-TRAINED: a file to which the key of every run that a training begins is appended.
-WAIT_FOR: a file, such as another command's TRAINED, before which no training goes on.
+TRAINED: a file to which the key of every run is appended when its training starts.
+WAIT_FOR: a file, such as another command's TRAINED, for which every training waits.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ train = worker.run_stack
 def faulty(
     config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Callable[[int, float | None], None]
 ) -> None:
-    """`run_stack`, ended in the midst of the training where the environment says so."""
-    if notes := os.environ.get("TRAINED"):
-        with Path(notes).open("a", encoding="utf-8") as file:
+    """Run a stack as `run_stack` does, ended during the training where FAULTS says so."""
+    if trained := os.environ.get("TRAINED"):
+        with Path(trained).open("a", encoding="utf-8") as file:
             file.write("".join(f"{run_key(config, seed)}\n" for seed in seeds))
     if other := os.environ.get("WAIT_FOR"):
         while not Path(other).exists():

@@ -1,4 +1,4 @@
-"""Another value of every key, and whether two settings are one run."""
+"""A second value for every key, and a comparison of run keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toyqs.tasks.rev_prog import RevProg
 BASE = replace(RunConfig(), max_steps=100)
 
 
-# Another value of every key, on top of settings in which each of them matters.
+# A second value for every key, to be set on top of settings in which the key matters.
 OTHER: dict[str, Any] = {
     "backbone": "gpt2",
     "pretrained": str(Path(__file__).parent / "checkpoint"),  # a config.json alone

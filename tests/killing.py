@@ -1,7 +1,7 @@
-"""A sweep killed at random moments, and given again: `python tests/killing.py 20 [SEED]`.
+"""Kill a sweep at random moments and run it again: `python tests/killing.py 20 [SEED]`.
 
-Each time the sweep's whole process group is killed (SIGKILL), then the same command is given again. In the
-end its folder must hold what an undisturbed sweep's does: the same files, the same rows but for the times.
+Each time the sweep's whole process group is killed (SIGKILL), then the same command runs to its end. Its
+folder must then be that of an undisturbed sweep: the same files, the same rows but for the times.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ WORDS = (
     *("max_steps=30", "data_loader_batch_size=4", "eval_sequences=16"),
     *("trice_samples=2", "max_reasoning_len=1", "hydra.launcher.processes=2"),
 )
+SMALL: dict[str, Any] = {  # settings of short runs
+    "reasoner_hidden_dim": 4,
+    "controls": "none",
+    "max_steps": 20,
+    "data_loader_batch_size": 4,
+    "eval_sequences": 8,
+    "trice_samples": 2,
+    "max_reasoning_len": 1,
+}
 TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
 SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors")
 START_UP = 0.35  # share of the kills before any row is written
@@ -34,14 +43,14 @@ AT_ONCE = 2
 
 
 class Moment(NamedTuple):
-    """When to kill: so long after so many rows are there."""
+    """When to kill: so many seconds after so many rows are written."""
 
     rows: int
     seconds: float
 
 
 class Whole(NamedTuple):
-    """What an undisturbed sweep leaves, and how long it took to its first row."""
+    """The files that a sweep leaves, and the seconds to its first row."""
 
     files: set[str]
     rows: dict[str, dict[str, Any]]
@@ -50,24 +59,24 @@ class Whole(NamedTuple):
 
 
 def command(*words: str) -> list[str]:
-    """The sweep's."""
+    """Return the command line of a sweep."""
     return [sys.executable, str(ROOT / "run.py"), *words]
 
 
 def started(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """A command in a session of its own; what it prints goes to two files in the folder."""
+    """Start a command in a session of its own; its output goes to the files `out` and `err` of the folder."""
     folder.mkdir(exist_ok=True)
     with (folder / "out").open("a") as out, (folder / "err").open("a") as err:
         return subprocess.Popen(words, cwd=folder, stdout=out, stderr=err, start_new_session=True)
 
 
 def alive(session: int) -> list[int]:
-    """The processes of a session that still live."""
+    """List the processes of a session that are alive."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
-        except OSError:  # it has just gone
+        except OSError:  # it has just ended
             continue
         if int(of) == session and state not in "ZX":
             found.append(int(stat.parent.name))
@@ -75,15 +84,15 @@ def alive(session: int) -> list[int]:
 
 
 def until(true: Any, seconds: float, pause: float = 0.002) -> bool:
-    """Wait for something to become true, and say whether it did."""
+    """Wait for a condition; return whether it became true."""
     end = time.monotonic() + seconds
     while not (held := true()) and time.monotonic() < end:
         time.sleep(pause)
     return bool(held)
 
 
-def said(folder: Path) -> list[str]:
-    """What commands printed to stderr, but for the lines of progress."""
+def stderr_of(folder: Path) -> list[str]:
+    """Return what commands printed to stderr, without the lines of progress."""
     return [line for line in (folder / "err").read_text().splitlines() if not re.match(r" *\d+%: ", line)]
 
 
@@ -92,23 +101,23 @@ def num_rows(folder: Path) -> int:
 
 
 def tree(folder: Path) -> Iterator[Path]:
-    """Every file of a folder of runs, but the locks that stay for the next writer."""
+    """Yield every file of a folder of runs but the lock files, which stay for the next writer."""
     return (path for path in sorted((folder / "runs").rglob("*")) if path.is_file() and path.name != ".lock")
 
 
 def whole(folder: Path) -> Whole:
-    """What a sweep leaves that runs undisturbed."""
-    begun = time.monotonic()
+    """Run a sweep undisturbed; return what it leaves."""
+    start = time.monotonic()
     process = started(command(*WORDS), folder)
     until(lambda: process.poll() is not None or num_rows(folder), 300)
-    start_up = time.monotonic() - begun
+    start_up = time.monotonic() - start
     if process.wait():
         raise RuntimeError((folder / "err").read_text())
     return found_in(folder, start_up)
 
 
 def found_in(folder: Path, start_up: float = 0.0) -> Whole:
-    """What is there of a sweep."""
+    """Return what a sweep has left in a folder."""
     runs = folder / "runs"
     return Whole(
         {str(path.relative_to(runs)) for path in tree(folder)},
@@ -119,12 +128,12 @@ def found_in(folder: Path, start_up: float = 0.0) -> Whole:
 
 
 def row_of(summary: Path) -> dict[str, Any]:
-    """A run's row without its times."""
+    """Return a run's row without its times."""
     return {name: value for name, value in json.loads(summary.read_text()).items() if name not in TIMES}
 
 
 def moments(number: int, rows: int, start_up: float, seed: int) -> list[Moment]:
-    """Random moments, spread over a sweep's whole course.
+    """Choose random moments, spread over the whole sweep.
 
     Args:
         number: how many.
@@ -144,7 +153,7 @@ def moments(number: int, rows: int, start_up: float, seed: int) -> list[Moment]:
 
 
 def killed(process: Any, folder: Path, moment: Moment) -> str:
-    """Kill a sweep; what it had come to, in words."""
+    """Kill a sweep at a moment; say how far it was."""
     until(lambda: process.poll() is not None or num_rows(folder) >= moment.rows, 300)
     time.sleep(moment.seconds)
     finished = process.poll() is not None
@@ -157,22 +166,22 @@ def killed(process: Any, folder: Path, moment: Moment) -> str:
 
 
 def differences(found: Whole, wanted: Whole) -> list[str]:
-    """How one sweep's folder is not another's, in words."""
-    said = [f"missing {name}" for name in sorted(wanted.files - found.files)]
-    said += [f"left behind {name}" for name in sorted(found.files - wanted.files)]
+    """List in words how one sweep's folder differs from another's."""
+    lines = [f"missing {name}" for name in sorted(wanted.files - found.files)]
+    lines += [f"left behind {name}" for name in sorted(found.files - wanted.files)]
     for name in sorted(wanted.bytes.keys() & found.bytes.keys()):
         if wanted.bytes[name] != found.bytes[name]:
-            said.append(f"other bytes in {name}")
+            lines.append(f"other bytes in {name}")
     for key in sorted(wanted.rows.keys() & found.rows.keys()):
         row, other = wanted.rows[key], found.rows[key]
         names = [name for name in {**row, **other} if row.get(name) != other.get(name)]
-        said += [f"row {key} differs in {', '.join(names)}"] if names else []
-    return said
+        lines += [f"row {key} differs in {', '.join(names)}"] if names else []
+    return lines
 
 
 def trial(folder: Path, moment: Moment, wanted: Whole) -> tuple[str, list[str]]:
-    """Kill a sweep, give its command again: what happened, and what is wrong with the end."""
-    said = killed(started(command(*WORDS), folder), folder, moment)
+    """Kill a sweep, run its command again; return what happened, and what is wrong in the end."""
+    kill = killed(started(command(*WORDS), folder), folder, moment)
     process = started(command(*WORDS), folder)
     code = process.wait()
     faults = differences(found_in(folder), wanted)
@@ -180,11 +189,11 @@ def trial(folder: Path, moment: Moment, wanted: Whole) -> tuple[str, list[str]]:
         faults.append(f"exit code {code}: {(folder / 'err').read_text()[-500:]}")
     if not until(lambda: not alive(process.pid), GONE_SECONDS):
         faults.append(f"still alive: {alive(process.pid)}")
-    return f"{said} ({moment.seconds:.2f} s after row {moment.rows})", faults
+    return f"{kill} ({moment.seconds:.2f} s after row {moment.rows})", faults
 
 
 def trials(number: int, seed: int, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """So many kills, each of a sweep of its own; their order is that of the sweep's course."""
+    """Kill a number of sweeps, each at another moment; yield the result of each `trial` in that order."""
     wanted = whole(folder / "whole")
     chosen = moments(number, len(wanted.rows), wanted.start_up, seed)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -192,12 +201,12 @@ def trials(number: int, seed: int, folder: Path) -> Iterator[tuple[str, list[str
 
 
 def main(number: int, seed: int) -> int:
-    """Print a line per kill, and a summary; 1 where a folder did not end whole."""
+    """Print a line per kill, and a summary; return 1 where a folder was not whole in the end."""
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        for count, (said, faults) in enumerate(trials(number, seed, Path(folder)), start=1):
+        for count, (kill, faults) in enumerate(trials(number, seed, Path(folder)), start=1):
             wrong += bool(faults)
-            print(f"{count:3d}  {said}: {'; '.join(faults) or 'whole at the end'}", flush=True)
+            print(f"{count:3d}  {kill}: {'; '.join(faults) or 'whole at the end'}", flush=True)
     print(f"{number - wrong} of {number} ended whole (seed {seed})")
     return 1 if wrong else 0
 

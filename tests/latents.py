@@ -1,6 +1,6 @@
-"""Continuous thoughts summed exactly: Gauss-Hermite nodes in the noise, and the model spelled out plainly.
+"""Exact expectations over continuous thoughts by Gauss-Hermite quadrature, and a plain form of the model.
 
-As in tiny.py the seed axis carries the sum: S copies of one model, each at another node.
+As in tiny.py the sum runs over the seed axis: S copies of one model, each at another node.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.types import focus, thinking_positions
 
 NODES = 16
-SIGMA, SCALE = 0.1, 1.5  # of the law and the weights: the larger, the more nodes a sum needs
-NARROW = 0.01  # the law of a transformer, whose first norm is all but a step where a symbol is near 0
+SIGMA, SCALE = 0.1, 1.5  # of the policy and the weights: the larger, the more nodes a sum needs
+NARROW = 0.01  # sigma for a transformer, whose first norm is nearly a step where a symbol is near 0
 
 
 def config(kind: str, objective: str = "reinforce", **changes: Any) -> RunConfig:
-    """Settings of a tiny run whose thoughts are of some kind; by default one symbol of one number."""
+    """Return settings of a tiny run with thoughts of a kind; by default one symbol of one number."""
     sigma = SIGMA if tiny.BACKBONE == "gru" else NARROW
     plain: dict[str, Any] = {"max_reasoning_len": 1, "latent_dim": 1, "sigma": sigma, "trice_samples": 1}
     return tiny.config(thoughts=kind, objective=objective, **(plain | changes))
 
 
 def nodes(axes: int, count: int = NODES) -> tuple[Tensor, Tensor]:
-    """Standard normal nodes (count^axes, axes) and their weights, which add up to 1."""
+    """Return standard normal nodes (count^axes, axes) and their weights, which add up to 1."""
     x, w = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(count))
     points = torch.cartesian_prod(*[x] * axes).view(-1, axes)
     weights = torch.cartesian_prod(*[w / w.sum()] * axes).view(-1, axes).prod(-1)
@@ -39,14 +39,14 @@ def nodes(axes: int, count: int = NODES) -> tuple[Tensor, Tensor]:
 
 
 def uniform(points: Tensor) -> Tensor:
-    """The uniform numbers from which a head makes these normal ones."""
+    """Return the uniform numbers from which a head makes the given normal ones."""
     return 0.5 * torch.erfc(-points / math.sqrt(2.0))
 
 
 def enumerate_nodes(
     settings: RunConfig, count: int = NODES, built: LatentReasoner | None = None
 ) -> tiny.Enumeration:
-    """Every tuple of nodes at the counted position, one for each copy of the model."""
+    """Compute every tuple of nodes at the counted position, one for each copy of the model."""
     thoughts, length = settings.trice_samples, settings.max_reasoning_len
     width = settings.latent_dim if settings.thoughts == "gaussian" else settings.reasoner_hidden_dim
     points, weights = nodes(thoughts * length * width, count)
@@ -60,10 +60,10 @@ def enumerate_nodes(
 
 
 class Plain:
-    """The counted position's thoughts of one model, spelled out from its parameters, along their path."""
+    """The thoughts of one model at the counted position, computed plainly from its parameters."""
 
     def __init__(self, built: LatentReasoner, settings: RunConfig, points: Tensor) -> None:
-        """Points (M, L, W): the normal numbers of M thoughts; deterministic thoughts have W = 0."""
+        """Compute the thoughts of normal numbers (M, L, W); deterministic thoughts have W = 0."""
         self.weights, self.settings, self.built = Weights(built, settings), settings, built
         one, (sequence, position) = tiny.one_position(), tiny.AT
         index = int(one.think[0, sequence].nonzero()[position, 0])
@@ -97,9 +97,9 @@ class Plain:
         else:
             mean, raw = state, self.weights.values["thought_head.spread"].view(1, -1).expand_as(state)
         std = self.settings.sigma * 10 ** torch.tanh(raw)
-        law, prior = torch.distributions.Normal(mean, std), torch.distributions.Normal(0.0, 1.0)
-        self.entropy = self.entropy + law.entropy().sum(-1)
-        self.divergence = self.divergence + torch.distributions.kl_divergence(law, prior).sum(-1)
+        policy, prior = torch.distributions.Normal(mean, std), torch.distributions.Normal(0.0, 1.0)
+        self.entropy = self.entropy + policy.entropy().sum(-1)
+        self.divergence = self.divergence + torch.distributions.kl_divergence(policy, prior).sum(-1)
         return mean + std * points
 
     def _embed(self, role: str, symbol: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Plain:
 
 
 class Integral:
-    """Means over one thought's law by quadrature, differentiable in all parameters."""
+    """Means over one thought's distribution by quadrature, differentiable in all parameters."""
 
     def __init__(self, settings: RunConfig, count: int = NODES) -> None:
         length = settings.max_reasoning_len
@@ -128,7 +128,7 @@ class Integral:
 
     @property
     def log_q(self) -> Tensor:
-        """E log q(y | h)."""
+        """Return E log q(y | h)."""
         return self.mean(self.plain.log_q)
 
     def gradient(self, value: Tensor) -> tiny.Gradients:

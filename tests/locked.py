@@ -1,4 +1,4 @@
-"""The versions that were tested together, as requirements.lock pins them, beside those that are installed."""
+"""Compare the installed versions with those pinned in requirements.lock, which were tested together."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
 
 
 def pins(python: str | None = None) -> dict[str, Requirement]:
-    """Each package that is pinned, for a Python such as 3.12.0; for the one that runs, if not given."""
-    there = {} if python is None else {"python_full_version": python, "python_version": python[:4]}
+    """Return the pinned packages by name, for a Python such as 3.12.0; by default for the running one."""
+    environment = {} if python is None else {"python_full_version": python, "python_version": python[:4]}
     lines = LOCK.read_text(encoding="utf-8").splitlines()
     asked = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    applied = [one for one in asked if one.marker is None or one.marker.evaluate(there)]
+    applied = [one for one in asked if one.marker is None or one.marker.evaluate(environment)]
     found = {one.name: one for one in applied}
     assert len(found) == len(applied), "two pins of one package for one Python"
     return found
@@ -24,7 +24,7 @@ def pins(python: str | None = None) -> dict[str, Requirement]:
 
 @cache
 def departures() -> list[str]:
-    """What is installed in another version than the locked one, as readable words."""
+    """List the packages installed in another version than the locked one, in words."""
     versions = {name: version(name) for name in pins()}
     return [
         f"{name} {versions[name]}, not {one.specifier}"
@@ -34,7 +34,7 @@ def departures() -> list[str]:
 
 
 def version(name: str) -> str:
-    """The installed version; empty where there is none."""
+    """Return the installed version of a package, empty where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

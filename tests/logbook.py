@@ -1,4 +1,4 @@
-"""The command lines of the research logbook, verbatim in logbook.txt, and what their rows must hold."""
+"""The command lines of the research logbook, verbatim in logbook.txt, and the rows they must give."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONE_CORE: dict[str, tuple[Any, ...]] = {
 PLAIN: dict[str, tuple[Any, ...]] = {"use_reasoner": (False,)}
 THINKING: dict[str, tuple[Any, ...]] = {"use_reasoner": (True,)}
 
-# Per line the columns of its rows that tell what was typed: one row for every combination of the values.
+# For each line the columns of its rows that show what was typed: one row for every combination of values.
 COLUMNS: dict[str, dict[str, tuple[Any, ...]]] = {
     "capacity": THINKING | {"base_lm_hidden_dim": DIMS, "seed": (7, 8, 9), "reasoner_hidden_dim": (100,)},
     "wide reasoner": THINKING | {"base_lm_hidden_dim": DIMS, "seed": (7,), "reasoner_hidden_dim": (1000,)},
@@ -53,7 +53,7 @@ COLUMNS: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 class Line(NamedTuple):
-    """A command line and what its rows must hold."""
+    """A command line and the columns that its rows must have."""
 
     name: str
     text: str  # as typed in bash
@@ -61,7 +61,7 @@ class Line(NamedTuple):
 
     @property
     def rows(self) -> list[tuple[Any, ...]]:
-        """The values of `columns`, row by row."""
+        """Return the values of `columns`, row by row."""
         return list(itertools.product(*self.columns.values()))
 
 
@@ -75,7 +75,7 @@ LINES = _lines()
 
 
 def jobs(words: str) -> list[list[str]]:
-    """What was typed after `run.py -m` -> the words of each of the sweep's jobs."""
+    """Split what is typed after `run.py -m` into the words of each of the sweep's jobs."""
     settings = [word.partition("=") for word in shlex.split(words)]
     sweeps = [[f"{key}={x}" for x in re.split(r",(?![^\[]*\])", values)] for key, _, values in settings]
     return [list(job) for job in itertools.product(*sweeps)]

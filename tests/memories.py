@@ -1,7 +1,7 @@
-"""What a role of the plain reference has read: take in a row, and say the output.
+"""The memories of the plain reference model, which read embeddings row by row and return an output.
 
-A transformer's is the library's own model, run on every sequence whole, by the library's own cache where the
-weights change on the way. Nothing of toyqs.model runs here.
+A transformer's memory is the library's own model, run on every whole sequence, with the library's own cache
+where the weights change within a sequence. Nothing of toyqs.model runs here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from bench.library import cache_name
 
 
 class GRUMemory:
-    """One state (M, D) for M thoughts; it is its own output."""
+    """A GRU's memory: one state (M, D) for M thoughts, which is also the output."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
-        """The parameters of one seed by name."""
+        """Take the parameters of one seed, by name."""
         self.values = values
 
     def empty(self, letter: str) -> Tensor:
@@ -28,7 +28,7 @@ class GRUMemory:
         return table.new_zeros(1, table.shape[1])
 
     def afresh(self, letter: str) -> Tensor:
-        """Where an interpreter begins."""
+        """Return the initial state of an interpreter."""
         return self.values["interpreter.start_state"].view(1, -1)
 
     def take_in(self, letter: str, x: Tensor, h: Tensor) -> Tensor:
@@ -49,14 +49,14 @@ Rows = tuple[tuple[str, Tensor], ...]
 
 
 class WholeSequences:
-    """All rows so far, (1 or M, D) each, and whose weights read it."""
+    """A transformer's memory: all rows so far, (1 or M, D) each, and the letter of its weights."""
 
     def __init__(self, cores: nn.ModuleDict) -> None:
-        """Letter -> core, of whose backbones the weights alone are taken."""
+        """Take cores by letter; only the weights of their backbones are used."""
         self.cores, self.models = cores, {}
 
     def model(self, letter: str) -> Any:
-        """The library's own, with this letter's weights."""
+        """Return the library's model with a letter's weights."""
         from tests.branching import plain_model  # it needs the package transformers
 
         if letter not in self.models:
@@ -72,12 +72,12 @@ class WholeSequences:
         return (*before, (letter, x.view(-1, x.shape[-1])))
 
     def output(self, sequence: Rows) -> Tensor:
-        """(1 or M, D), at the last row."""
-        count, found = max(len(x) for _, x in sequence), None
+        """Return the output (1 or M, D) at the last row."""
+        count, out = max(len(x) for _, x in sequence), None
         parts = [list(part) for _, part in itertools.groupby(sequence, key=lambda row: row[0])]
         for part in parts:
             rows = torch.stack([x.expand(count, -1) for _, x in part], 1)
             read = self.model(part[0][0])
-            before = {} if found is None else {cache_name(read): found[cache_name(read)]}
-            found = read(inputs_embeds=rows, use_cache=len(parts) > 1, **before)
-        return found.last_hidden_state[:, -1]
+            before = {} if out is None else {cache_name(read): out[cache_name(read)]}
+            out = read(inputs_embeds=rows, use_cache=len(parts) > 1, **before)
+        return out.last_hidden_state[:, -1]

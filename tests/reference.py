@@ -1,6 +1,6 @@
-"""The model again, spelled out from its parameters one sequence and position at a time.
+"""A plain reference model: computed from the parameters one sequence and position at a time.
 
-Nothing of toyqs.model runs here or in memories.py, so that a mistake there cannot also be here.
+Nothing of toyqs.model runs here or in memories.py, so that a mistake in it cannot be repeated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from toyqs.config.run_config import RunConfig
 
 
 class Prediction(NamedTuple):
-    """Of M thoughts at one position."""
+    """The prediction with each of M thoughts at one position."""
 
     log_prob: Tensor  # (M, L)
     entropy: Tensor  # (M, L)
@@ -23,7 +23,7 @@ class Prediction(NamedTuple):
 
 
 class Weights:
-    """The parameters of one seed by the names of their roles."""
+    """The parameters of one seed, found by role and name."""
 
     def __init__(self, model: nn.Module, settings: RunConfig, seed: int = 0) -> None:
         self.values = {name: p[seed] for name, p in model.named_parameters()}
@@ -38,35 +38,35 @@ class Weights:
         return self.values[f"cores.{self.letter[role]}.{name}"]
 
     def take_in(self, role: str, x: Tensor, state: Any) -> Any:
-        """What the memory has after one more row (1 or M, D)."""
+        """Return the memory after one more row (1 or M, D)."""
         return self.memory.take_in(self.letter[role], x, state)
 
     def output(self, state: Any) -> Tensor:
-        """(1 or M, D)."""
+        """Return the output (1 or M, D) of a memory."""
         return self.memory.output(state)
 
     def after(self, role: str, tokens: Tensor) -> Any:
-        """What the memory has after a sequence of tokens."""
+        """Return the memory after a sequence of tokens."""
         state = self.memory.empty(self.letter[role])
         for token in tokens:
             state = self.take_in(role, self.of(role, "tokens.weight")[token], state)
         return state
 
     def read(self, role: str, tokens: Tensor) -> Tensor:
-        """The output after a sequence of tokens, (1, D)."""
+        """Return the output (1, D) after a sequence of tokens."""
         return self.output(self.after(role, tokens))
 
     def mark(self, role: str, which: int, state: Any) -> Any:
-        """What the memory has after the start (0) or end (1) marker."""
+        """Return the memory after the start (0) or end (1) marker."""
         rows = self.of(role, "markers.weight")  # one where start and end are the same
         return self.take_in(role, rows[min(which, len(rows) - 1)] * self.marker_scale, state)
 
     def afresh(self) -> Any:
-        """What an interpreter has that starts afresh, after the start marker."""
+        """Return the memory of an interpreter that starts afresh, after the start marker."""
         return self.mark("interpreter", 0, self.memory.afresh(self.letter["interpreter"]))
 
     def embed_symbols(self, role: str, symbols: Tensor, state: Any) -> Any:
-        """What the memory has after one thought symbol each."""
+        """Return the memory after one more symbol of each thought."""
         own = f"cores.{self.letter[role]}.thoughts.weight"
         table = self.values[own] if own in self.values else self.of(role, "tokens.weight")
         return self.take_in(role, table[symbols], state)
@@ -75,7 +75,7 @@ class Weights:
         return x @ self.values[f"{name}.weight"] + self.values[f"{name}.bias"][0]
 
     def head(self, features: Tensor) -> Tensor:
-        """The LM head over the features side by side."""
+        """Apply the LM head to concatenated features."""
         rows = [v for name, v in sorted(self.values.items()) if name.startswith("head.weight_")]
         out = features @ torch.cat(rows) + self.values["head.bias"][0]
         if "head.rest.1.weight" in self.values:
@@ -85,7 +85,7 @@ class Weights:
 
 
 def policy(weights: Weights, settings: RunConfig, memory: Any) -> Tensor:
-    """log π of the next thought symbol, and of the end where it is one of them, (M, symbols)."""
+    """Compute log π (M, symbols) of the next thought symbol, and of the end with variable length."""
     logits = state = weights.output(memory)
     if "thought_head.projection.weight" in weights.values:
         logits = weights.linear("thought_head.projection", logits)
@@ -101,8 +101,8 @@ def predict(
 ) -> Prediction:
     """Score thoughts (M, L) after reading `tokens`, and predict the next token with each.
 
-    Where tokens follow those, the token after them is predicted with the same thoughts. A thought of variable
-    length stops at the first id that is no symbol.
+    With tokens `following` those, predict the token after them with the same thoughts. A thought of variable
+    length ends at the first id that is not a symbol.
     """
     if settings.variable_len:
         ends = settings.thought_vocab or settings.task.vocab_size
@@ -115,7 +115,7 @@ def predict(
 def alike(
     model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor, following: Tensor | None = None
 ) -> Prediction:
-    """`predict` for thoughts of the same number of symbols, which may be below L."""
+    """Compute `predict` for thoughts of equally many symbols, which may be fewer than L."""
     weights = Weights(model, settings)
     following = tokens[:0] if following is None else following
     base = None
@@ -141,32 +141,32 @@ def alike(
         log_probs.append(log_p[:, -1])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
     state = weights.mark("interpreter", 1, state)
-    if settings.add_last_context_token:  # as a memory without positions hears it
+    if settings.add_last_context_token:  # as a memory without positions reads it
         state = weights.take_in("interpreter", weights.of("interpreter", "tokens.weight")[tokens[-1]], state)
     if settings.ahead == "continue":
         for token in following:
             state = weights.take_in("interpreter", weights.of("interpreter", "tokens.weight")[token], state)
     reading = weights.output(state)
-    silence = [reading.new_zeros(len(thoughts))] * (longest - len(log_probs))
+    padding = [reading.new_zeros(len(thoughts))] * (longest - len(log_probs))
     log_q = torch.log_softmax(answer(weights, settings, base, reading), -1)
-    return Prediction(torch.stack(log_probs + silence, -1), torch.stack(entropies + silence, -1), log_q)
+    return Prediction(torch.stack(log_probs + padding, -1), torch.stack(entropies + padding, -1), log_q)
 
 
 def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
-    """Logits (M, V)."""
+    """Compute logits (M, V) of the prediction."""
     if settings.mixer == "sum":
         return weights.head(base) + weights.head(reading)
     if settings.mixer != "logits":
         return weights.head(mix(weights, settings, base, reading))
     base = base.expand(len(reading), -1)
     alone = weights.head(torch.cat([base, torch.zeros_like(reading)], -1))
-    told = weights.head(torch.cat([torch.zeros_like(base), reading], -1))
+    thinking = weights.head(torch.cat([torch.zeros_like(base), reading], -1))
     weight = weigh(weights, base, reading)
-    return (1 - weight) * alone + weight * told
+    return (1 - weight) * alone + weight * thinking
 
 
 def weigh(weights: Weights, base: Tensor, reading: Tensor) -> Tensor:
-    """The weight of each thought by an MLP of three layers, (M, 1)."""
+    """Compute the weight (M, 1) of each thought by an MLP of three layers."""
     first = torch.cat([weights.values[f"mixer.opening.first.weight_{i}"] for i in (0, 1)])
     x = torch.cat([base, reading], -1) @ first + weights.values["mixer.opening.first.bias"][0]
     x = weights.linear("mixer.opening.rest.1", torch.relu(x))

@@ -14,7 +14,7 @@ from toyqs.files import write_json
 
 
 def written(folder: Path, config: RunConfig, model: nn.Module | None = None) -> str:
-    """A folder as a run leaves it, with the first seed of a model or one that has not been trained."""
+    """Write a finished run's folder, with the first seed of a model or with an untrained one."""
     folder.mkdir(parents=True)
     model = build_model(config, [3]) if model is None else model
     write_json(folder / "config.json", settings(config, 3))

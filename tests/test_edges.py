@@ -1,4 +1,4 @@
-"""The plan of the tree: which room may import which, and which packages."""
+"""The plan of the tree: the rooms and packages that each room may import."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # A room is a file or a folder directly below toyqs/, or one of the folders and scripts beside it.
-# Each room may import the rooms of its line, and nothing else of the project.
+# Each room may import the rooms of its line, and nothing else from the project.
 EDGES: dict[str, set[str]] = {
     "types": set(),
     "numerics": set(),
     "rng": set(),
     "files": set(),
+    "discovery": set(),
     "assets": set(),
-    "tasks": {"assets", "types"},
-    "objectives": {"numerics", "types"},
+    "tasks": {"assets", "discovery", "types"},
+    "objectives": {"discovery", "numerics", "types"},
     "model": {"numerics", "rng", "types"},
-    "training": {"numerics", "objectives", "rng", "types"},
-    "config": {"assets", "model", "objectives", "rng", "tasks", "training"},
+    "training": {"numerics", "objectives", "rng", "tasks", "types"},
+    "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
     "answers": {"assets", "config", "files", "model", "rng", "types"},
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
-    "analysis": {"config", "evidence", "sweep"},  # the first and the last: scale_up.py, which types commands
-    "bench": {"config", "files", "model", "objectives", "training", "types"},
+    "analysis": {"config", "evidence", "files", "sweep"},  # config and sweep: scale_up.py types commands
+    "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 
 # Inside config/: each part may import the parts of the lines above its own.
 CONFIG_ORDER = (
-    {"errors", "key_table", "run_config"},
+    {"choices", "errors", "key_table"},
+    {"run_config"},
     {"resolve", "inactive", "finished_run", "controls"},
     {"identity", "builders"},
     {"checks"},
 )
 
-# What each room may import beyond the standard library; some files have a line of their own.
+# The packages that each room may import beyond the standard library; some files have a line of their own.
 PACKAGES: dict[str, set[str]] = {
     "types": {"torch"},
     "numerics": {"torch"},
     "rng": {"torch"},
     "files": set(),
+    "discovery": set(),
     "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
     "tasks": {"numpy", "tokenizers", "torch"},
     "objectives": {"torch"},
@@ -71,7 +74,8 @@ PACKAGES: dict[str, set[str]] = {
     "bench": {"torch", "transformers"},
 }
 
-# Slow to import and asked for rarely, or not installed as a rule -> the files that import them at their head.
+# Packages that are slow to import and rarely used, or usually not installed -> the files that import them at
+# their head; all others import them inside functions.
 ONLY_INSIDE_FUNCTIONS = {
     "transformers": {
         *(f"model.backbones.{name}" for name in ("decoder", "functional_layers", "transformer")),
@@ -80,7 +84,7 @@ ONLY_INSIDE_FUNCTIONS = {
     "lm_eval": {"answers.harness"},
     **{name: set() for name in ("datasets", "huggingface_hub", "tokenizers", "wandb")},
 }
-# These files of the project are themselves imported inside functions alone, but by one another.
+# Files of the project that are imported inside functions only -> the files that import them at their head.
 LAZY_MODULES = {
     "toyqs.model.backbones.functional_layers": {"toyqs.model.backbones.decoder"},
     "toyqs.model.backbones.decoder": {"toyqs.model.backbones.transformer"},
@@ -93,27 +97,27 @@ SOURCE_PARTS = ("run.py", "toyqs", "analysis", "bench", "hydra_plugins")
 
 
 def sources(root: Path) -> list[Path]:
-    """Every Python file of the project that is not a test."""
+    """List every Python file of the project that is not a test."""
     files = [root / part for part in SOURCE_PARTS if part.endswith(".py")]
     files += [f for part in SOURCE_PARTS for f in (root / part).rglob("*.py")]
     return sorted(f for f in files if f.is_file())
 
 
 def room(module: str) -> str:
-    """The room that a module stands in: toyqs.model.core -> model."""
+    """Return the room of a module: toyqs.model.core -> model."""
     parts = module.split(".")
     return parts[1] if parts[0] == "toyqs" and len(parts) > 1 else parts[0]
 
 
 def packages(module: str) -> set[str]:
-    """What a module may import beyond the standard library: the longest line of PACKAGES that names it."""
+    """Return the packages that a module may import: the longest line of PACKAGES that names it."""
     parts = module.removeprefix("toyqs.").split(".")
     lines = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((PACKAGES[line] for line in lines if line in PACKAGES), set())
 
 
-def early(target: str, source: str) -> bool:
-    """Whether a module that has to be imported inside functions is not, by the line it stands in."""
+def only_lazily(target: str, source: str) -> bool:
+    """Tell whether a file may import a module only inside functions."""
     top, inner = target.partition(".")[0], source.removeprefix("toyqs.")
     if top in ONLY_INSIDE_FUNCTIONS:
         return inner not in ONLY_INSIDE_FUNCTIONS[top]
@@ -121,13 +125,13 @@ def early(target: str, source: str) -> bool:
 
 
 def module_name(path: Path, root: Path) -> str:
-    """toyqs/model/core.py -> toyqs.model.core; a package's __init__ stands for the package."""
+    """Convert toyqs/model/core.py to toyqs.model.core; a package's __init__ stands for the package."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imported(path: Path, root: Path) -> Iterator[tuple[str, bool]]:
-    """Each module that a file imports, and whether it does so inside a function."""
+    """Yield each module that a file imports, and whether it does so inside a function."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = module_name(path, root).split(".")
     if path.name != "__init__.py":
@@ -146,19 +150,19 @@ def imported(path: Path, root: Path) -> Iterator[tuple[str, bool]]:
 
 
 def is_module(name: str, root: Path) -> bool:
-    """Whether a dotted name is a file or a folder of the project."""
+    """Tell whether a dotted name is a file or a folder of the project."""
     path = root.joinpath(*name.split("."))
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
 def config_level(module: str) -> int:
-    """The line of CONFIG_ORDER that a module of config/ stands in."""
+    """Return the line of CONFIG_ORDER that has a module of config/."""
     part = module.split(".")[2] if module.count(".") > 1 else ""
     return next((level for level, parts in enumerate(CONFIG_ORDER) if part in parts), -1)
 
 
 def allowed(source: str, target: str) -> bool:
-    """Whether one module of the project may import another."""
+    """Tell whether one module of the project may import another."""
     if room(source) == room(target) == "config":
         part = [module.split(".")[2:3] for module in (source, target)]
         return part[0] == part[1] or config_level(source) > config_level(target) >= 0
@@ -166,7 +170,7 @@ def allowed(source: str, target: str) -> bool:
 
 
 def bad_edges(root: Path) -> list[str]:
-    """Every import that the tables do not allow, as readable lines."""
+    """List every import that the tables do not allow, in words."""
     found = []
     for path in sources(root):
         source = module_name(path, root)
@@ -181,13 +185,13 @@ def bad_edges(root: Path) -> list[str]:
                 good = source != "toyqs" and allowed(source, target)
             else:
                 good = top in packages(source)
-            if not good or (early(target, source) and not lazy):
+            if not good or (only_lazily(target, source) and not lazy):
                 found.append(f"{source} -> {target}")
     return found
 
 
 def arrows(root: Path) -> dict[str, set[str]]:
-    """Room -> the rooms that it really imports."""
+    """Map each room to the rooms that it imports."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in sources(root):
         source = module_name(path, root)
@@ -197,7 +201,7 @@ def arrows(root: Path) -> dict[str, set[str]]:
 
 
 def levels(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The rooms from those that import nothing up; each imports rooms of lower levels only."""
+    """Sort the rooms into levels, each importing lower levels only."""
     sorter = graphlib.TopologicalSorter(graph)
     sorter.prepare()
     found = []
@@ -282,7 +286,7 @@ def test_a_good_import_is_let_through(tmp_path: Path, path: str, line: str) -> N
 
 
 def plant(root: Path, path: str, text: str) -> None:
-    """A small copy of the tree's outline with one file written into it."""
+    """Write a small copy of the tree's outline with one file in it."""
     outline = {
         "config": ("checks/a", "errors", "identity", "resolve"),
         "evidence": ("rows", "style"),

@@ -1,4 +1,4 @@
-"""requirements.lock holds what the ranges ask for, for every Python."""
+"""requirements.lock pins a version in the range of every package, for every Python."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_lock_says_how_it_is_made() -> None:
     assert "uv pip compile --universal" in head[1] and head[1].endswith("pyproject.toml -o requirements.lock")
 
 
-def test_another_version_than_the_locked_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_than_the_locked_one_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     find = locked.departures.__wrapped__
     pin = str(next(iter(locked.pins()["torch"].specifier)).version)
     installed = {name: str(next(iter(one.specifier)).version) for name, one in locked.pins().items()}

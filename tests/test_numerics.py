@@ -1,4 +1,4 @@
-"""Row-wise numerics against torch's, and blind to the rows beside them."""
+"""Row-wise numerics: equal to torch's, and independent of the other rows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_log_softmax_of_extreme_logits(vocab: int) -> None:
 def test_a_row_is_the_same_alone_and_in_company(
     function: Callable[[Tensor], Tensor], rows: int, vocab: int
 ) -> None:
-    """Bit for bit in float32, with the gradient."""
+    """Compare bit for bit in float32, with the gradient."""
     x = torch.randn(4, rows, vocab, generator=torch.Generator().manual_seed(0)).requires_grad_()
     together = function(x)
     together.square().sum().backward()

@@ -1,4 +1,4 @@
-"""Batches cut down to the positions that think, and to some of their sequences."""
+"""Batches reduced to the positions that think, and to some of their sequences."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from toyqs.types import Batch, focus, rows, thinking_positions
 def test_focus_keeps_the_thinking_positions_in_order() -> None:
     batch = tiny.batch(5, copies=2)
     oracle = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
-    there = focus(batch._replace(oracle=oracle), thinking_positions(batch))
+    focused = focus(batch._replace(oracle=oracle), thinking_positions(batch))
     for s in range(2):
         for b in range(5):
             at = batch.think[s, b].nonzero().flatten()
-            for before, after in zip((*batch[:4], oracle), there[:5], strict=True):
+            for before, after in zip((*batch[:4], oracle), focused[:5], strict=True):
                 assert torch.equal(after[s, b], before[s, b][at])
-    assert bool(there.think.all())
+    assert bool(focused.think.all())
 
 
 def test_focus_leaves_a_batch_that_thinks_everywhere() -> None:

@@ -1,4 +1,4 @@
-"""Whose warnings are errors where the locked versions are installed."""
+"""Warnings that are errors where the locked versions are installed: those of this project's modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def warn_from(module: str) -> None:
 
 
 def blamed_on_us() -> None:
-    """Raise what transformers would for a call of ours: a module of torch's stands between."""
+    """Raise a warning as transformers does for a call of ours, through a module of torch."""
 
     class Old(torch.nn.Module):
         def forward(self) -> None:

@@ -1,8 +1,8 @@
-"""Tiny float64 models, built as a run builds them, and the enumeration that the oracles rest on.
+"""Tiny float64 models, built as a run builds them, and the enumeration behind all exact expectations.
 
-The seed axis carries the enumeration: S copies of one model, each forced to think another tuple of
+The enumeration runs over the seed axis: S copies of one model, each forced to think another tuple of
 thoughts. One backward pass then gives the gradient of every tuple, and an expectation is a sum. A transformer
-takes one seed: backbones.py says how the same tables run on it.
+takes one seed: backbones.py runs the same tables on it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.tasks.task import Task
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
-BACKBONE = "gru"  # of the settings below; the fixture `backbone` sets it for one test
+BACKBONE = "gru"  # of the settings below; the fixture `backbone` changes it for one test
 PATTERNS = sorted({WeightGroups.parse(letters).label for letters in product("ABCD", repeat=4)})
 STARTS = ("afresh", "onward")
 MIXERS = ("add", "concat", "gate", "thought", "hidden", "logits", "residual")
@@ -34,7 +35,7 @@ THOUGHTS = torch.cartesian_prod(torch.arange(SYMBOLS), torch.arange(SYMBOLS))  #
 
 
 def ending(symbols: int, length: int = LENGTH) -> torch.Tensor:
-    """All thoughts of 0 … length symbols, each once, padded with the id of the end: (n, length)."""
+    """List all thoughts of 0 … length symbols, each once, padded with the id of the end: (n, length)."""
     every = torch.cartesian_prod(*[torch.arange(symbols + 1)] * length).view(-1, length)
     over = (every == symbols).long()
     return every[(over.cummax(1).values == over).all(1)]
@@ -46,8 +47,8 @@ Gradients = dict[str, Tensor]
 
 
 @dataclass
-class Toy:
-    """Random sequences of three symbols that think at two of four positions, not the same everywhere."""
+class Toy(Task):
+    """A task of random sequences of three symbols, which think at two of their four positions."""
 
     name: ClassVar[str] = "toy"
     vocab_size: ClassVar[int] = SYMBOLS
@@ -70,7 +71,7 @@ class Toy:
 
 
 def config(**changes: Any) -> RunConfig:
-    """Settings of a tiny float64 run; `weight_groups` may be a label."""
+    """Return settings of a tiny float64 run; `weight_groups` may be a label."""
     if isinstance(changes.get("weight_groups"), str):
         changes["weight_groups"] = list(changes["weight_groups"])
     plain: dict[str, Any] = {
@@ -101,19 +102,19 @@ SCALE = 2.0  # of the weights, so that no gradient is tiny
 
 
 def model(settings: RunConfig, copies: int = 1, scale: float = SCALE) -> LatentReasoner:
-    """Copies of one model side by side."""
+    """Build copies of one model side by side."""
     built, gru = build_model(settings, [0]), settings.backbone == "gru"
     for name, parameter in built.named_parameters():
         if not gru and name.startswith("cores."):
-            parameter.data = backbones.stirred(name, parameter.data, scale)
+            parameter.data = backbones.perturbed(name, parameter.data, scale)
             continue
-        allows_inner_steps = (copies if gru else 1, *(1 for _ in parameter.shape[1:]))
-        parameter.data = (parameter.data * scale).repeat(allows_inner_steps)
+        repeats = (copies if gru else 1, *(1 for _ in parameter.shape[1:]))
+        parameter.data = (parameter.data * scale).repeat(repeats)
     return built if gru else backbones.folded(built, copies)
 
 
 def lend(model: LatentReasoner, other: LatentReasoner) -> None:
-    """The weights of one model for another; of positions that a decoder has learned as many as it has."""
+    """Copy one model's weights to another; of learned position embeddings as many as the other has."""
     given = dict(model.named_parameters())
     for name, parameter in other.named_parameters():
         if name in given:
@@ -121,7 +122,7 @@ def lend(model: LatentReasoner, other: LatentReasoner) -> None:
 
 
 def batch(size: int = 3, seed: int = 0, copies: int = 1) -> Batch:
-    """A batch of the toy task, the same for every copy."""
+    """Draw a batch of the toy task, the same for every copy."""
     return repeated(Toy().sample(torch.Generator().manual_seed(seed), size, 4, "train"), copies)
 
 
@@ -130,12 +131,12 @@ def repeated(one: Batch, copies: int) -> Batch:
 
 
 def noise(sizes: Iterable[int], seed: int = 0) -> Tensor:
-    """Uniform numbers in [0, 1)."""
+    """Draw uniform numbers in [0, 1)."""
     return torch.rand(*sizes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def sampled(settings: RunConfig, size: int = 3, copies: int = 1) -> tuple[LatentReasoner, Batch, Tensor]:
-    """A model, a batch of its own for each copy, and noise for it."""
+    """Build a model, with another batch for each copy, and noise for it."""
     drawn = [batch(size, seed) for seed in range(copies)]
     many = Batch(*(torch.cat(x) for x in list(zip(*drawn, strict=True))[:4]))
     number, length, width, _ = thought_sizes(settings)
@@ -144,7 +145,7 @@ def sampled(settings: RunConfig, size: int = 3, copies: int = 1) -> tuple[Latent
 
 
 def gradients(loss: Tensor, built: torch.nn.Module) -> Gradients:
-    """Gradient of each parameter by name, zeros where there is none; the graph stays."""
+    """Compute the gradient of each parameter by name, zeros where it has none; the graph is retained."""
     named = dict(built.named_parameters())
     grads = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
     return {
@@ -154,7 +155,7 @@ def gradients(loss: Tensor, built: torch.nn.Module) -> Gradients:
 
 
 def flat(grads: Mapping[str, Tensor]) -> Tensor:
-    """All parameters' gradients in one vector per seed, (S, n)."""
+    """Concatenate all parameters' gradients to one vector per seed, (S, n)."""
     return torch.cat([g.flatten(1) for g in grads.values()], dim=1)
 
 
@@ -163,9 +164,9 @@ def plus(a: Gradients, b: Gradients) -> Gradients:
 
 
 def one_position(num_ahead: int = 1) -> Batch:
-    """Two sequences of which one thinking position counts, so that one tuple of thoughts matters.
+    """Make two sequences with one thinking position that counts, so that one tuple of thoughts matters.
 
-    Positions ahead of it that do not think count too, so that their tokens do.
+    With several tokens ahead the positions after it, which do not think, count too.
     """
     drawn = batch(2, seed=5)
     sequence, position = AT
@@ -178,7 +179,7 @@ def one_position(num_ahead: int = 1) -> Batch:
 
 
 def forced_everywhere(thoughts: Tensor) -> Tensor:
-    """Thoughts (S, K, L) at the counted position, arbitrary ones elsewhere: (S, 2, 2, K, L)."""
+    """Put thoughts (S, K, L) at the counted position, arbitrary ones elsewhere: (S, 2, 2, K, L)."""
     copies, count, length = thoughts.shape
     filler = torch.randint(SYMBOLS, (2, 2, count, length), generator=torch.Generator().manual_seed(9))
     forced = filler.repeat(copies, 1, 1, 1, 1)
@@ -187,7 +188,7 @@ def forced_everywhere(thoughts: Tensor) -> Tensor:
 
 
 class Enumeration(NamedTuple):
-    """Every tuple of K thoughts at once, one for each copy of the model."""
+    """All tuples of K thoughts, one for each copy of the model."""
 
     built: LatentReasoner
     trace: Trace
@@ -195,20 +196,20 @@ class Enumeration(NamedTuple):
     probability: Tensor  # (S,) of each copy's tuple under the model
 
     def expected(self, part: Tensor) -> Gradients:
-        """E[∇ part] over the tuples, part (S,)."""
+        """Compute E[∇ part] over the tuples, part (S,)."""
         if isinstance(self.built, backbones.Folded):
             return {name: g[0] for name, g in gradients((self.probability * part).sum(), self.built).items()}
         grads = gradients(part.sum(), self.built)
         return {name: self._mean(g) for name, g in grads.items()}
 
     def each(self, part: Tensor) -> Tensor:
-        """∇ part of every tuple (S, n), part (S,)."""
+        """Compute ∇ part of every tuple (S, n), part (S,)."""
         if isinstance(self.built, backbones.Folded):
             return torch.cat([flat(gradients(one, self.built)) for one in part])
         return flat(gradients(part.sum(), self.built))
 
     def variance(self, part: Tensor) -> float:
-        """E |∇ part − E[∇ part]|² over the tuples."""
+        """Compute E |∇ part − E[∇ part]|² over the tuples."""
         grads = self.each(part)
         spread = (grads - self._mean(grads)).square().sum(1)
         return float((self.probability * spread).sum())
@@ -220,7 +221,7 @@ class Enumeration(NamedTuple):
 def enumerate_tuples(
     settings: RunConfig, count: int, thoughts: Tensor = THOUGHTS, scale: float = SCALE
 ) -> Enumeration:
-    """All tuples of `count` thoughts."""
+    """Compute all tuples of `count` thoughts."""
     index = torch.cartesian_prod(*[torch.arange(len(thoughts))] * count).view(-1, count)
     built, one = model(settings, len(index), scale), one_position(settings.n_tokens_ahead)
     copies = repeated(one, len(index))
@@ -228,8 +229,8 @@ def enumerate_tuples(
     targets = focus(copies, positions).targets
     trace = built(copies.inputs, positions, torch.empty(0), forced_everywhere(thoughts[index]), targets)
     log_prob = trace.log_prob[:, AT[0], AT[1]].sum((-1, -2))
-    there = focus(copies, thinking_positions(copies), settings.n_tokens_ahead)
-    return Enumeration(built, trace, there, log_prob.detach().exp())
+    focused = focus(copies, thinking_positions(copies), settings.n_tokens_ahead)
+    return Enumeration(built, trace, focused, log_prob.detach().exp())
 
 
 class Exact(NamedTuple):
@@ -272,7 +273,7 @@ def exact_of(built: LatentReasoner, settings: RunConfig, thoughts: Tensor = THOU
 
 
 def close(got: Gradients, wanted: Gradients, tolerance: float = 1e-10) -> None:
-    """Raises AssertionError naming the parameter that is off."""
+    """Compare gradients; raise AssertionError naming the parameter that is off."""
     assert got.keys() == wanted.keys()
     for name in wanted:
         error = float((got[name] - wanted[name]).abs().max())
@@ -286,7 +287,7 @@ def check_expected_gradient(
     thoughts: Tensor = THOUGHTS,
     tolerance: float = 1e-10,
 ) -> None:
-    """E[∇(policy + nll)] over all tuples of `count` thoughts = −∇ Σ_h π(h) log q(y | h)."""
+    """Check that E[∇(policy + nll)] over all tuples of `count` thoughts is −∇ Σ_h π(h) log q(y | h)."""
     every = enumerate_tuples(settings, count, thoughts)
     trace = every.trace._replace(running_reward=torch.full((len(every.probability),), -0.6).double())
     parts = objective(trace, every.batch).parts

@@ -1,13 +1,15 @@
-"""Programs started without the seconds that importing torch takes: forked from a process that has done it.
+"""Start programs without the seconds of importing torch: fork them from a process that has imported it.
 
-`started` is for tests of what a program does, not of how it starts. One process with a single thread has
-imported what run.py imports; for each program it forks a child that becomes a session of its own, goes to the
-folder, takes the environment and runs the file as `python FILE WORDS` would. Its workers start as ever.
+`started` is for tests of what a program does, not of how it starts. A process with a single thread has
+imported what run.py imports; for each program it forks a child that starts a session of its own, changes to
+the folder, takes the environment and runs the file as `python FILE WORDS` would. Its workers start as usual.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -25,44 +27,44 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 
 class Started:
-    """A program at work, or its end: as much of subprocess.Popen as tests use."""
+    """A started program, with as much of the interface of subprocess.Popen as tests use."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, server: _Server) -> None:
+        self.pid, self._server = pid, server
         self.returncode: int | None = None
-        self.cpu_seconds = 0.0  # of it and its workers, once it has ended
+        self.cpu_seconds = 0.0  # of the program and its workers, once it has ended
 
     def poll(self) -> int | None:
-        """The exit code, or minus the signal that ended it; None while it is at work."""
+        """Return the exit code, or minus the signal that ended the program; None while it runs."""
         if self.returncode is None:
-            self.returncode, self.cpu_seconds = _server().ask({"poll": self.pid})
+            self.returncode, self.cpu_seconds = self._server.ask({"poll": self.pid})
         return self.returncode
 
     def wait(self) -> int:
-        """The same, once it has ended."""
+        """Wait for the end of the program; return what `poll` does."""
         while (code := self.poll()) is None:
             time.sleep(0.005)
         return code
 
 
-def started(words: Sequence[str], folder: Path, **environment: str) -> Started:
-    """Start a Python program in a session of its own; what it prints goes to two files in the folder.
+def started(words: Sequence[str], folder: Path, loaded: tuple[str, ...] = (), **environment: str) -> Started:
+    """Start a Python program in a session of its own; its output goes to `out` and `err` in the folder.
 
     Args:
-        words: its file and what is typed after it.
-        folder: where it is typed.
-        environment: beside this process's own.
+        words: its file and its arguments.
+        folder: its working directory.
+        loaded: further modules that have been imported.
+        environment: variables added to this process's own.
     """
     folder.mkdir(exist_ok=True)
-    return Started(
-        _server().ask({"words": words, "folder": str(folder), "environment": os.environ | environment})
-    )
+    request = {"words": words, "folder": str(folder), "environment": os.environ | environment}
+    return Started(_server(loaded).ask(request), _server(loaded))
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, loaded: tuple[str, ...]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *loaded],
             env=os.environ | ONE_THREAD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -70,7 +72,7 @@ class _Server:
             start_new_session=True,
         )
         self.lock = threading.Lock()
-        atexit.register(self.process.__exit__, None, None, None)  # it ends with its input; wait for it
+        atexit.register(self.process.__exit__, None, None, None)  # it ends when its input does; wait for that
 
     def ask(self, request: dict[str, Any]) -> Any:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -83,14 +85,17 @@ _server = cache(_Server)
 
 
 def serve() -> None:
-    """Fork a child for every line that asks for one, until there are no more lines."""
+    """Fork a child for every request read from stdin, or answer what has become of one."""
     sys.path[0] = str(ROOT)
     import hydra  # noqa: F401
 
     import toyqs.sweep.compose
     import toyqs.sweep.main  # noqa: F401
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with several threads cannot be forked"
+    gc.freeze()  # a child's garbage collector skips all objects from before the fork
     while line := sys.stdin.readline():
         given = json.loads(line)
         if "poll" in given:
@@ -102,7 +107,7 @@ def serve() -> None:
 
 
 def become(words: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Be the program, to its end."""
+    """Turn this process into the program."""
     os.setsid()
     print(os.getpid(), flush=True)
     os.chdir(folder)

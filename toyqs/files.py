@@ -1,40 +1,57 @@
-"""Text and JSON files, written whole or not at all."""
+"""Text and JSON files, written whole or not at all; and the error that a command reports in one line."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
+class Refusal(ValueError):
+    """A request that cannot be met: one line that names what was given and the remedy.
+
+    `code` is the command's exit code: 2 for what was typed, 1 for what a folder holds.
+    """
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def write_text(path: Path | str, text: str) -> None:
-    """Write text so that a reader sees the whole file or none; an older file there is replaced."""
-    path = Path(path)
-    temporary = temporary_of(path)
+    """Write text so that a reader sees the whole file or none; it replaces an older file of that name."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a path to write to; it replaces `path` at the end of the block, unless the block raised."""
+    temporary = temporary_of(Path(path))
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def temporary_of(path: Path) -> Path:
-    """Where this process may write a file before it takes its place; what a killed one left there goes."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        number = left.name.rpartition(".")[2]
-        if number.isdecimal() and not Path(f"/proc/{number}").exists():
-            left.unlink(missing_ok=True)
+    """Return this process's temporary path for a file; delete those that killed processes left behind."""
+    for old in path.parent.glob(f".{path.name}.*"):
+        process = old.name.rpartition(".")[2]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+            old.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Write standard JSON as `write_text` does; a number that is not finite becomes null: JSON has none."""
+    """Write standard JSON as `write_text` does; NaN and infinities, which JSON lacks, become null."""
     write_text(path, json.dumps(_finite(value), allow_nan=False, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -47,7 +64,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Raises:
         OSError: it cannot be read.
@@ -57,7 +74,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:
-    """Return the JSON object that a text is; ValueError, naming where it stands, if it is none."""
+    """Parse a JSON object; a ValueError that names `where` says that the text is none."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError:

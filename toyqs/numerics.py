@@ -1,8 +1,8 @@
-"""Numerics shared by models and objectives, the same for a row whatever other rows stand beside it.
+"""Numerics shared by models and objectives; a row's result never depends on the other rows.
 
-torch's CPU kernels walk short rows one by one; over the first axis they are vectorised across rows,
-which is faster while rows are short. What their vector loop leaves over they round
-differently: rows are filled up so that it leaves nothing.
+torch's CPU kernels go through short rows one by one; over the first axis they are vectorised across
+rows, which is faster while rows are short. They round the rows after the last whole vector differently:
+the rows are padded to whole vectors.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 SMALL_VOCAB = 16
-LANES = 64  # elements that every vector loop of torch divides into whole vectors
+LANES = 64  # elements; a multiple of every vector length of torch's loops
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """Logarithm of the softmax over the last axis.
+    """Compute the logarithm of the softmax over the last axis.
 
     Args:
         x: (..., V).
@@ -32,7 +32,7 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def log_prob_of(x: Tensor, index: Tensor) -> Tensor:
-    """One entry of each row of the logarithm of the softmax.
+    """Compute one entry of each row of the logarithm of the softmax.
 
     Args:
         x: (..., V).
@@ -61,10 +61,10 @@ def row_sums(x: Tensor) -> Tensor:
 
 
 def mean_of_steps(values: Sequence[Tensor]) -> Tensor:
-    """The mean of what each of several steps gave.
+    """Compute the mean over several steps.
 
     Args:
-        values: (S,) each.
+        values: (S,) per step.
 
     Returns:
         (S,).
@@ -74,7 +74,7 @@ def mean_of_steps(values: Sequence[Tensor]) -> Tensor:
 
 
 def _columns(x: Tensor) -> Tensor:
-    """(..., V) -> (V, rows), the rows filled up with zeros to a multiple of LANES."""
+    """Return x as (V, rows), the rows padded with zeros to a multiple of LANES."""
     columns = x.flatten(0, -2).t()
     missing = -columns.shape[1] % LANES
     return nn.functional.pad(columns, (0, missing)) if missing else columns.contiguous()

@@ -1,7 +1,7 @@
 """Independent random streams, one per seed and purpose.
 
 Two runs with one seed draw the same training data and, parameter by parameter, the same initial
-weights, whatever else they draw: only so are the differences between them paired.
+weights, whatever else they draw: otherwise the differences between them would not be paired.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on the seed and the purpose alone.
+    """Create a CPU generator that depends on the seed and the purpose alone.
 
     Args:
         seed: the run's seed.
@@ -27,27 +27,27 @@ def stream(seed: int, purpose: str) -> torch.Generator:
 
 
 class ThoughtSizes(NamedTuple):
-    """How much noise the thoughts of a position take."""
+    """The number, length and width of a position's thoughts: how much noise they need."""
 
     number: int  # K, thoughts per position
     length: int  # L, symbols per thought
-    width: int = 0  # W, uniform numbers per symbol; 0: one, and no axis for it
-    hard_quantile: float | None = None  # given: of a sequence's positions, those above it alone think
+    width: int = 0  # W, uniform numbers per symbol; 0: one, without an axis
+    hard_quantile: float | None = None  # given: only a sequence's positions above it think
 
     def thinking(self, available: int) -> int:
-        """How many of a sequence's positions think, ⌈(1 − quantile) · available⌉."""
+        """Return how many of a sequence's positions think, ⌈(1 − quantile) · available⌉."""
         if self.hard_quantile is None:
             return available
         return math.ceil(round((1.0 - self.hard_quantile) * available, 9))  # 0.3 · 10 is 3, not 4
 
 
 def thought_noise(generators: Sequence[torch.Generator], think_at: Tensor, sizes: ThoughtSizes) -> Tensor:
-    """Uniform numbers for the thoughts of a batch, drawn in the order [L, position, K, W].
+    """Draw uniform numbers for the thoughts of a batch, in the order [L, position, K, W].
 
     Args:
         generators: one per seed.
         think_at: (S, B, T) bool, equally many positions in every sequence.
-        sizes: K, L and W, and how many of the positions think after all.
+        sizes: K, L and W, and how many of the positions think.
 
     Returns:
         (S, B, thinking positions, K, L) or (S, B, thinking positions, K, L, W) float64 in [0, 1), on the
@@ -56,5 +56,5 @@ def thought_noise(generators: Sequence[torch.Generator], think_at: Tensor, sizes
     positions = sizes.thinking(int(think_at[0, 0].sum()))
     shape: tuple[int, ...] = (sizes.length, think_at.shape[1], positions, sizes.number)
     shape += (sizes.width,) if sizes.width else ()
-    drawn = [torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators]
-    return torch.stack(drawn).movedim(1, 4)
+    noise = [torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators]
+    return torch.stack(noise).movedim(1, 4)

@@ -56,7 +56,7 @@ Losses = Mapping[str, Mapping[int, float | None]]  # arm -> seed -> NLL; None: d
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    """The columns of a thinking run; `task.k` is written task_k."""
+    """Return the columns of a thinking run; `task.k` is written task_k."""
     return SETTINGS | {name.replace("task_", "task."): value for name, value in changes.items()}
 
 
@@ -72,7 +72,7 @@ def write(
     asked: Mapping[str, Iterable[int]] | None = None,
     **columns: Any,
 ) -> None:
-    """One cell: what was asked for (None: what was found), and the runs that have finished.
+    """Write one cell: the seeds asked for (None: those finished), and the runs that have finished.
 
     Args:
         folder: of the runs.
@@ -96,7 +96,7 @@ def write(
 
 
 def write_run(folder: Path, key: str, row: Mapping[str, Any]) -> None:
-    """One finished run: its row, and a curve that falls towards its NLL."""
+    """Write one finished run: its row, and a curve that falls towards its NLL."""
     (folder / key).mkdir(parents=True, exist_ok=True)
     (folder / key / "summary.json").write_text(json.dumps({"key": key, **row}))
     last, lines = row["train_steps"], []
@@ -108,7 +108,7 @@ def write_run(folder: Path, key: str, row: Mapping[str, Any]) -> None:
 
 
 def spread(losses: Iterable[float], seeds: Iterable[int], salt: int) -> dict[str, dict[int, float]]:
-    """Losses of every arm at every seed about given means, those of thinking the most apart."""
+    """Draw losses of every arm at every seed around given means; thinking's vary most."""
     drawn = np.random.default_rng(salt)
     found: dict[str, dict[int, float]] = {}
     for arm, mean in zip(ARMS, losses, strict=True):
@@ -118,7 +118,7 @@ def spread(losses: Iterable[float], seeds: Iterable[int], salt: int) -> dict[str
 
 
 def capacity_sweep(folder: Path, seeds: Iterable[int] = range(7, 12), **columns: Any) -> None:
-    """Base widths of the default task."""
+    """Write a sweep over base widths of the default task."""
     for width in WIDTHS:
         chosen = settings(base_lm_hidden_dim=width)
         write(folder, chosen, spread(LOSSES[width], seeds, width), **columns)
@@ -127,7 +127,7 @@ def capacity_sweep(folder: Path, seeds: Iterable[int] = range(7, 12), **columns:
 def pattern_sweep(
     folder: Path, widths: Iterable[int] = (32,), betas: Iterable[float] = (0.1, 1.0), num_seeds: int = 5
 ) -> None:
-    """The fifteen patterns at some widths and weights of the policy loss."""
+    """Write a sweep over the fifteen patterns, at some widths and weights of the policy loss."""
     for width in widths:
         for beta in betas:
             for place, groups in enumerate(PATTERNS):
@@ -140,7 +140,7 @@ def pattern_sweep(
 
 
 class Figures:
-    """In place of `plotting.save`: keeps the figures, and draws them only where asked to."""
+    """A replacement of `style.save` that collects the figures, and writes them only where asked to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.drawn: list[Figure] = []
@@ -157,7 +157,7 @@ class Figures:
 
 
 class Result(NamedTuple):
-    """What a script said and wrote."""
+    """The exit code, output and files of a script."""
 
     code: int
     out: str
@@ -167,7 +167,7 @@ class Result(NamedTuple):
 
 
 class Script:
-    """Runs a script's main on the folder `runs` of the folder we are in.
+    """A script's main, called on the folder `runs` below the working folder.
 
     Args:
         main: of the script.

@@ -1,4 +1,4 @@
-"""Which cells of a folder a figure shows, and what the words of a script's command line may be."""
+"""The cells of a folder that a figure shows, and the words of a script's command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figure of the estimators: what it draws and what it refuses."""
+"""The figure of the estimators, and what it refuses."""
 
 from __future__ import annotations
 

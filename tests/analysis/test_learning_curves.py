@@ -33,7 +33,7 @@ def held_out(step, nll):
 
 
 def drawn(axes, arm):
-    """Steps and losses of an arm's mean."""
+    """Return steps and losses of an arm's mean."""
     (line,) = [line for line in axes.lines if line.get_label() == arm]
     return list(line.get_xdata()), list(line.get_ydata())
 

@@ -42,7 +42,7 @@ def test_every_objective_and_k(tmp_path, call):
 
 
 def test_the_onset_is_where_the_gain_leaves_chance(tmp_path, call):
-    """The curves of both arms fall from 1.8 above their ends: the gain is there at once."""
+    """Check the onset of arms whose curves fall from 1.8 above their ends, so that the gain is immediate."""
     cell(tmp_path, "reinforce")
     cell(tmp_path, "vargrad", found=ZERO)  # no gain at all
     _, out, _, _, table = call()

@@ -51,7 +51,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is typed does not hang on the library being here."""
+    """Pretend that transformers is installed: the commands do not depend on it."""
     monkeypatch.setattr(backbone, "find_spec", lambda name: object())
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, capsys: Any, monkeyp
     assert (code, out, err.count("\n")) == (2, "", 1)
     sweep(tmp_path, {"backbone": "gpt2"}, {"thoughts": "state", "entropy_encouragement_coef": 0.0})
     code, out, err = call(capsys, str(tmp_path))
-    assert (code, out) == (1, "") and "thoughts=state: are drawn states of a GRU" in err
+    assert (code, out) == (1, "") and "thoughts=state: are sampled states of a GRU" in err
     sweep(tmp_path, {"thoughts": "gaussian"}, gain=0.9)
     code, out, _ = call(capsys, str(tmp_path))
     assert code == 0 and len(commands(out)) == 1 and "# No command: thoughts=state" in out

@@ -28,7 +28,7 @@ def pattern(folder, groups, width=16, beta=1.0, found=None, **changes):
 
 
 def rows_of(axes, arm):
-    """Row -> mean of one arm in a panel."""
+    """Return row -> mean of one arm in a panel."""
     (container,) = [c for c in axes.containers if c.get_label() == arm]
     line = container.lines[0]
     return dict(zip(np.round(line.get_ydata()).astype(int).tolist(), line.get_xdata().tolist(), strict=True))

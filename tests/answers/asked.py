@@ -1,4 +1,4 @@
-"""A small text of sums, and models that read it."""
+"""A small text of sums, questions about it, and untrained models for it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def config(task: CharText, **changes: Any) -> RunConfig:
 
 
 def model(settings: RunConfig) -> tuple[LatentReasoner, ThoughtSizes]:
-    """Untrained, its weights twice as large as they begin so that predictions differ."""
+    """Build an untrained model, its initial weights doubled so that predictions differ."""
     built = build_model(settings, [0])
     with torch.no_grad():
         for parameter in built.parameters():

@@ -1,4 +1,4 @@
-"""`python -m toyqs.answers`: a finished run is asked."""
+"""The command `python -m toyqs.answers`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_tokens_and_latency(run: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = written(tmp_path / "runs" / "b", tiny.config(task=S5()))
     unknown = asked.lines(tmp_path / "unknown.jsonl", [{"question": "@", "answer": "1"}])
-    for words, said in [
+    for words, message in [
         (["tokens", str(tmp_path / "none")], "there is no such folder"),
         (["tokens", other], "its task is s5, and only a run on a text can be asked"),
         (["exact", run, str(tmp_path / "none.jsonl")], "cannot be read"),
@@ -67,11 +67,11 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
     ]:
         assert main(words) == 2
         err = capsys.readouterr().err
-        assert said in err and err.count("\n") == 1 and "reference_run" not in err
+        assert message in err and err.count("\n") == 1 and "reference_run" not in err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["tokens", "--count", "0"], "0 is less than 1"),
         (["latency", "--tokens", "-5"], "-5 is less than 1"),
@@ -81,12 +81,12 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
         (["choose", "FILE", "--threads", "-1"], "-1 is less than 1"),
     ],
 )
-def test_numbers_that_mean_nothing(
-    run: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_numbers_out_of_range(
+    run: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main([words[0], run, *words[1:]])
-    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_a_run_without_thoughts_has_no_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_a_run_without_thoughts_has_no_gain(tmp_path: Path, capsys: pytest.Captu
     assert "with thoughts" not in capsys.readouterr().out
 
 
-def test_thoughts_are_as_long_as_the_last_of_the_training(tmp_path: Path) -> None:
+def test_thoughts_are_as_long_as_the_last_ones_in_training(tmp_path: Path) -> None:
     settings = asked.config(asked.corpus(tmp_path), length_schedule="long_to_short", max_reasoning_len=3)
     done = load(written(tmp_path / "falling", settings, asked.model(settings)[0]))
     assert done.predictor(thinking=True).sizes.length == 1

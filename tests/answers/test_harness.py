@@ -1,4 +1,4 @@
-"""EleutherAI's lm-eval drives a finished run, on data of its own from a local file."""
+"""EleutherAI's lm-eval with a finished run, on a task from a local file."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_a_task_of_the_harness(tmp_path: Path) -> None:
         **{"doc_to_text": "Question: {{q}}\nAnswer:", "doc_to_choice": "{{a}}", "doc_to_target": "right"},
         "metric_list": [{"metric": "acc"}],
     }
-    of = model(tmp_path)
-    found = lm_eval.simple_evaluate(model=of, tasks=[task], bootstrap_iters=0)
+    wrapped = model(tmp_path)
+    found = lm_eval.simple_evaluate(model=wrapped, tasks=[task], bootstrap_iters=0)
     texts = [f"Question: {row['q']}\nAnswer:" for row in rows]
-    asked_ = [request("loglikelihood", text, f" {a}") for text in texts for a in ("3", "7")]
-    (a, b), (c, d) = ([x for x, _ in model(tmp_path).loglikelihood(asked_[i : i + 2])] for i in (0, 2))
+    requests = [request("loglikelihood", text, f" {a}") for text in texts for a in ("3", "7")]
+    (a, b), (c, d) = ([x for x, _ in model(tmp_path).loglikelihood(requests[i : i + 2])] for i in (0, 2))
     assert found["results"]["sums"]["acc,none"] == ((a > b) + (d > c)) / 2
 
 
@@ -52,16 +52,16 @@ def test_blanks_at_the_border_belong_to_the_continuation(tmp_path: Path) -> None
 
 
 def test_whole_texts_are_the_sum_of_their_tokens(tmp_path: Path) -> None:
-    of = model(tmp_path, thinking="false")
-    (rolling,) = of.loglikelihood_rolling([request("loglikelihood_rolling", "What is 1+2?")])
-    (given, _), *_ = of.loglikelihood([request("loglikelihood", "", "What is 1+2?")])
+    wrapped = model(tmp_path, thinking="false")
+    (rolling,) = wrapped.loglikelihood_rolling([request("loglikelihood_rolling", "What is 1+2?")])
+    (given, _), *_ = wrapped.loglikelihood([request("loglikelihood", "", "What is 1+2?")])
     assert rolling == pytest.approx(given)
 
 
-def test_writing_ends_before_the_first_of_the_ends(tmp_path: Path) -> None:
-    of = model(tmp_path, thinking=False)
-    (free,) = of.generate_until([request("generate_until", "What", {"max_gen_toks": 12, "until": []})])
+def test_a_text_ends_before_the_first_end_string(tmp_path: Path) -> None:
+    wrapped = model(tmp_path, thinking=False)
+    (free,) = wrapped.generate_until([request("generate_until", "What", {"max_gen_toks": 12, "until": []})])
     assert len(free) == 12
     end = free[5]
-    (cut,) = of.generate_until([request("generate_until", "What", {"max_gen_toks": 12, "until": end})])
+    (cut,) = wrapped.generate_until([request("generate_until", "What", {"max_gen_toks": 12, "until": end})])
     assert cut == free[: free.index(end)]

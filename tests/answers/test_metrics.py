@@ -11,13 +11,13 @@ from torch import Tensor
 
 from toyqs.answers.metrics import answer_number, by_decile, latency, pick, prompt
 from toyqs.answers.predictor import Scored
-from toyqs.answers.questions import Choice, NumberQuestion
+from toyqs.answers.questions import ChoiceQuestion, NumberQuestion
 
 ASKED = NumberQuestion("What is 9+9?", "9+9=18\n#### 18", "18")
 
 
 class Letters:
-    """A text whose tokens are code points."""
+    """A task on text whose tokens are code points."""
 
     def encode(self, text: str) -> Tensor:
         return torch.tensor([ord(x) for x in text])
@@ -26,14 +26,14 @@ class Letters:
         return "".join(map(chr, ids))
 
 
-class Says:
-    """Writes the given texts and scores choices by their length and a table."""
+class Scripted:
+    """A predictor that writes given texts, and scores texts from a table, evenly over their tokens."""
 
     def __init__(self, *texts: str, **scores: float) -> None:
-        self.texts, self.scores, self.asked = texts, scores, ""
+        self.texts, self.scores, self.prompt = texts, scores, ""
 
     def generate(self, before: Tensor, most: int, *, texts: int = 1, stop: Any, **_: Any) -> list[list[int]]:
-        self.asked = Letters().decode(before.tolist())
+        self.prompt = Letters().decode(before.tolist())
         assert texts == len(self.texts)
         found = []
         for text in self.texts:
@@ -51,7 +51,7 @@ class Says:
 
 
 def attempt(*texts: str, **more: Any) -> tuple[str | None, bool, list[str]]:
-    found = answer_number(Says(*texts), Letters(), ASKED, 99, texts=len(texts), **more)
+    found = answer_number(Scripted(*texts), Letters(), ASKED, 99, texts=len(texts), **more)
     return found.number, found.right, found.texts
 
 
@@ -74,32 +74,32 @@ def test_the_majority_counts_and_the_first_of_equals() -> None:
 
 def test_a_chain_of_thought_is_asked_for() -> None:
     assert prompt("Why?") == "Question: Why?\nAnswer:"
-    predictor = Says(" 18")
+    predictor = Scripted(" 18")
     answer_number(predictor, Letters(), ASKED, 9, steps=True)
-    assert predictor.asked == "Question: What is 9+9?\nAnswer: Let's think step by step."
+    assert predictor.prompt == "Question: What is 9+9?\nAnswer: Let's think step by step."
 
 
 def test_choices_by_the_sum_and_by_the_mean() -> None:
-    """A long choice has the lower sum and the higher mean."""
-    asked = Choice("?", ["ab", "abcdefgh"], 1)
-    found = pick(Says(ab=-3.0, abcdefgh=-4.0), Letters(), asked)
+    """The long choice has the lower sum and the higher mean."""
+    question = ChoiceQuestion("?", ["ab", "abcdefgh"], 1)
+    found = pick(Scripted(ab=-3.0, abcdefgh=-4.0), Letters(), question)
     assert found.log_probs == [pytest.approx(-3.0), pytest.approx(-4.0)]
     assert (found.by_sum, found.by_mean) == (False, True)
 
 
 def test_deciles_rise_and_hold_every_token_once() -> None:
     without = torch.arange(25.0).flip(0)
-    having = without - torch.where(without > 20, 3.0, -1.0)
-    deciles = by_decile(without, having)
+    with_thoughts = without - torch.where(without > 20, 3.0, -1.0)
+    deciles = by_decile(without, with_thoughts)
     assert [x.tokens for x in deciles] == [3] * 5 + [2] * 5
     assert [x.without for x in deciles] == sorted(x.without for x in deciles)
     assert deciles[-1].gain == 3.0 and deciles[0].gain == -1.0
-    assert sum(x.tokens * x.gain for x in deciles) == pytest.approx(float((without - having).sum()))
-    assert len(by_decile(without[:4], having[:4])) == 4
+    assert sum(x.tokens * x.gain for x in deciles) == pytest.approx(float((without - with_thoughts).sum()))
+    assert len(by_decile(without[:4], with_thoughts[:4])) == 4
 
 
 class Slow:
-    """Takes known times."""
+    """A predictor with known times."""
 
     def generate(self, before: Tensor, most: int, *, seconds: list[float]) -> None:
         assert most == 24
@@ -109,4 +109,4 @@ class Slow:
 def test_latency_leaves_the_first_tokens_out() -> None:
     found = latency(Slow(), torch.zeros(1), 20)
     assert found.median == pytest.approx(0.01)
-    assert found.p95 == pytest.approx(0.01 + 0.05 * 0.49)  # between the last but one and the last of 20
+    assert found.p95 == pytest.approx(0.01 + 0.05 * 0.49)  # between the last two of 20

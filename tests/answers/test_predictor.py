@@ -1,4 +1,4 @@
-"""Answers token by token, against the model run on whole sequences."""
+"""Prediction token by token, compared with the model on whole sequences."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tokens(count: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def whole(of: Predictor, sequence: Tensor, noise: torch.Generator) -> Tensor:
-    """Log-probabilities (V,) of the token after a sequence, from one reading of all of it."""
+    """Return log-probabilities (V,) of the token after a sequence, reading all of it at once."""
     model = of.model
     inputs, last = sequence.view(1, 1, -1), torch.tensor([[[len(sequence) - 1]]])
     drawn = thought_noise([noise], torch.ones(1, 1, 1, dtype=torch.bool), of.sizes).double()
@@ -65,7 +65,7 @@ def whole(of: Predictor, sequence: Tensor, noise: torch.Generator) -> Tensor:
 
 
 @pytest.mark.parametrize(("backbone", "kind"), MODELS)
-def test_writing_on_is_reading_it_all_again(backbone: str, kind: str, tmp_path: Path) -> None:
+def test_generating_is_like_reading_all_of_it_again(backbone: str, kind: str, tmp_path: Path) -> None:
     before = tokens(5)
     (written,) = predictor(backbone, kind, tmp_path).generate(before, 6)
     plain, noise = predictor(backbone, kind, tmp_path), stream(0, "answers/thoughts")
@@ -78,27 +78,27 @@ def test_writing_on_is_reading_it_all_again(backbone: str, kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize(("backbone", "kind"), MODELS)
-def test_a_memory_goes_on(backbone: str, kind: str, tmp_path: Path) -> None:
-    """Outputs and predictions after one token and another are those of a text with both."""
+def test_a_memory_can_be_extended(backbone: str, kind: str, tmp_path: Path) -> None:
+    """Reading token by token gives the outputs and predictions of reading at once."""
     of = predictor(backbone, kind, tmp_path)
     model: LatentReasoner = of.model
     sequence = tokens(7).view(1, 1, -1)
-    known = memory.read(model, sequence[..., :4])
+    cache = memory.read(model, sequence[..., :4])
     for token in sequence[0, 0, 4:]:
-        known = memory.extend(model, known, token.view(1, 1))
+        cache = memory.extend(model, cache, token.view(1, 1))
     at_once = memory.read(model, sequence)
     tolerance = 1e-5 if backbone == "llama" else 1e-12
     for letter, output in at_once.outputs.items():
-        torch.testing.assert_close(known.outputs[letter], output, rtol=0, atol=tolerance)
+        torch.testing.assert_close(cache.outputs[letter], output, rtol=0, atol=tolerance)
     one = torch.ones(1, 1, 1, dtype=torch.bool)
     noise = thought_noise([stream(0, "test")], one, of.sizes).double()
-    context = memory.context_of(model, known)
-    said = model.talk(context, model.think(context, noise)).logits
+    context = memory.context_of(model, cache)
+    logits = model.talk(context, model.think(context, noise)).logits
     wanted = model(sequence, torch.tensor([[[6]]]), noise).logits[..., :1, :]
-    torch.testing.assert_close(said, wanted, rtol=0, atol=10 * tolerance)
+    torch.testing.assert_close(logits, wanted, rtol=0, atol=10 * tolerance)
 
 
-def test_given_tokens_are_scored_as_they_would_be_written(tmp_path: Path) -> None:
+def test_given_tokens_are_scored_as_they_would_be_generated(tmp_path: Path) -> None:
     of = predictor("gru", "zero length", tmp_path)
     before, given = tokens(4), tokens(5, seed=1)
     scored = of.score(before, given)
@@ -119,7 +119,7 @@ def test_thoughts_are_mixed_not_averaged_in_the_logarithm(tmp_path: Path) -> Non
     assert not torch.allclose(scored, each.squeeze(-1).log().mean(-1), atol=1e-6)
 
 
-def test_silence_is_the_prediction_without_a_thought(tmp_path: Path) -> None:
+def test_without_thoughts_it_is_the_prediction_without_a_thought(tmp_path: Path) -> None:
     of = predictor("gru", "apart", tmp_path, thinking=False)
     before, given = tokens(4), tokens(1, seed=1)
     context = of.model.read(before.view(1, 1, -1), torch.tensor([[[3]]]))
@@ -129,7 +129,7 @@ def test_silence_is_the_prediction_without_a_thought(tmp_path: Path) -> None:
         predictor("gru", "without the base", tmp_path, thinking=False)
 
 
-def test_texts_side_by_side_stop_each_by_itself(tmp_path: Path) -> None:
+def test_texts_side_by_side_stop_independently(tmp_path: Path) -> None:
     of, ends = predictor("gru", "apart", tmp_path), iter([True, *[False] * 100])
     written = of.generate(tokens(4), 5, texts=3, temperature=1.0, stop=lambda ids: next(ends))
     assert sorted(map(len, written)) == [1, 5, 5]
@@ -153,7 +153,7 @@ def test_sampled_tokens_have_the_models_frequencies(tmp_path: Path) -> None:
 @NEEDS
 def test_a_text_longer_than_a_transformer_can_read_loses_its_beginning(tmp_path: Path) -> None:
     of, long = predictor("gpt2", "apart", tmp_path), tokens(60)
-    room = 24 + 2 + 2 + 1  # as it was trained: the sequence, a thought with its markers, the token
+    room = 24 + 2 + 2 + 1  # as in training: the sequence, a thought with its markers, the token
     assert of.longest == room
     kept = long[-(room - 4 - 6) :]
     assert of.generate(long, 6) == predictor("gpt2", "apart", tmp_path).generate(kept, 6)

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.answers import asked
-from toyqs.answers.questions import Choice, NumberQuestion, choices, plain_number, stated_number, sums
+from toyqs.answers.questions import (
+    ChoiceQuestion,
+    NumberQuestion,
+    choice_questions,
+    number_questions,
+    plain_number,
+    stated_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,30 +36,33 @@ def test_a_number_has_one_spelling(text: str, number: str | None) -> None:
     assert plain_number(text) == number
 
 
-def test_what_an_answer_states_comes_after_the_marks() -> None:
+def test_the_stated_number_comes_after_the_mark() -> None:
     assert stated_number("5 and 6\n#### 1,1 ") == "11"
     assert stated_number("5 and 6") == "6"
 
 
-def test_sums_as_gsm8k_has_them(tmp_path: Path) -> None:
-    found = sums(asked.lines(tmp_path / "sums.jsonl", asked.SUMS))
+def test_questions_in_gsm8k_s_format(tmp_path: Path) -> None:
+    found = number_questions(asked.lines(tmp_path / "sums.jsonl", asked.SUMS))
     assert found[2] == NumberQuestion("What is 9+9?", "9+9=18\n#### 18", "18") and len(found) == 3
 
 
 def test_a_line_ends_where_json_lines_do(tmp_path: Path) -> None:
-    """A line separator of Unicode's may stand in a string as it is."""
+    """A string may contain Unicode's line separator."""
     path = tmp_path / "sums.jsonl"
     path.write_text('{"question": "a\u2028b", "answer": "1"}\r\n', encoding="utf-8")
-    assert sums(str(path)) == [NumberQuestion("a\u2028b", "1", "1")]
+    assert number_questions(str(path)) == [NumberQuestion("a\u2028b", "1", "1")]
 
 
 def test_choices_in_both_forms(tmp_path: Path) -> None:
-    found = choices(asked.lines(tmp_path / "choices.jsonl", asked.CHOICES))
-    assert found == [Choice("Which is 3?", ["1+2", "9"], 0), Choice("Which is 7?", ["1", "2", "3+4"], 2)]
+    found = choice_questions(asked.lines(tmp_path / "choices.jsonl", asked.CHOICES))
+    assert found == [
+        ChoiceQuestion("Which is 3?", ["1+2", "9"], 0),
+        ChoiceQuestion("Which is 7?", ["1", "2", "3+4"], 2),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "holds no questions"),
         ('{"question": "a", "answer": "no number"}', "line 1 is not of this format .*no number"),
@@ -61,20 +71,20 @@ def test_choices_in_both_forms(tmp_path: Path) -> None:
         ("[1]", "line 1 is not of this format"),
     ],
 )
-def test_a_damaged_file_is_named_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_with_its_line(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "damaged.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match=said) as caught:
-        sums(str(path))
+    with pytest.raises(ValueError, match=message) as caught:
+        number_questions(str(path))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.jsonl: cannot be read"):
-        choices(str(tmp_path / "nowhere.jsonl"))
+        choice_questions(str(tmp_path / "nowhere.jsonl"))
 
 
 def test_an_answer_key_that_is_no_choice(tmp_path: Path) -> None:
     row = {"question": "?", "choices": {"label": ["A"], "text": ["x"]}, "answerKey": "B"}
     with pytest.raises(ValueError, match="line 1"):
-        choices(asked.lines(tmp_path / "one.jsonl", [row]))
+        choice_questions(asked.lines(tmp_path / "one.jsonl", [row]))

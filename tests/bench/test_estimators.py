@@ -1,4 +1,4 @@
-"""The table of estimators: what is known of some of them beforehand."""
+"""The table of estimators, checked against what is known of some of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.estimators import ESTIMATORS, aim, estimates, groups, measured, world
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
-def test_groups_whatever_their_order_are_all_groups(number: int) -> None:
+def test_unordered_groups_with_their_orders_are_all_groups(number: int) -> None:
     index, orders = groups(number)
     assert float(orders.sum()) == 6**number
     assert len({tuple(one) for one in index.tolist()}) == len(index) == math.comb(number + 5, number)

@@ -1,4 +1,4 @@
-"""The one place that knows what transformers calls its cache."""
+"""The name of the cache in transformers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bench.library import cache_name
 
 
 class Before:
-    """As transformers was to 5.23."""
+    """A model of transformers up to 5.23."""
 
     def forward(self, past_key_values: Any = None, **more: Any) -> None: ...
 
 
 class Since:
-    """As it is from 5.24 on; the old name is among the others."""
+    """A model from 5.24 on, which takes the old name too."""
 
     def forward(self, cache: Any = None, **more: Any) -> None: ...
 

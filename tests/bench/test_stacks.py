@@ -1,4 +1,4 @@
-"""The benchmark of stack sizes: it measures every run at every size, and its table can be read."""
+"""The benchmark of stack sizes: it measures every run at every size and prints a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark: what it compares is the same computation, and it says so when it is not."""
+"""The benchmark of the step: both sides compute the same, and a difference is noticed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_wrong_loss_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_reference_samples_what_it_scores() -> None:
-    """Forced to the thoughts that it sampled, it gives the numbers it gave when it sampled them."""
+    """Thoughts that were sampled get the same numbers when they are forced."""
     config, recipe = tiny(), Recipe(3, 1, 1e-3, 0.1, 1.0)
     model = build_model(config, [0])
     plain = Reference(model.letters, config.widths, config.task.vocab_size)
@@ -72,7 +72,7 @@ def test_the_reference_samples_what_it_scores() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sampled = plain(inputs, recipe)
-    # With one symbol a thought, its log-probability tells which it was.
+    # A thought of one symbol can be recognised by its log-probability.
     each = [plain(inputs, recipe, torch.full((2, 3, 5, 1), symbol)) for symbol in range(7)]
     symbols = torch.stack([x.log_prob for x in each], -1).sub(sampled.log_prob.unsqueeze(-1)).abs().argmin(-1)
     forced = plain(inputs, recipe, symbols.unsqueeze(-1))

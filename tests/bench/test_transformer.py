@@ -1,4 +1,4 @@
-"""The benchmark of a transformer's branches: what it compares is the same, and it says when not."""
+"""The benchmark of a transformer's branches: all ways compute the same, and a difference is noticed."""
 
 from __future__ import annotations
 

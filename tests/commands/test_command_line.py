@@ -1,4 +1,4 @@
-"""run.py from outside: exit codes, one line on stderr, and nothing written."""
+"""run.py as a command: exit codes, one line on stderr, no file where it fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Experiment = Callable[[RunConfig], int]
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., object]:
-    """Runs run.py in this process, in an empty folder, with another experiment; returns the exit code."""
+    """Run run.py in this process, in an empty folder, with a stand-in experiment; return the exit code."""
 
     def type_words(*words: str, experiment: Experiment = lambda config: 0) -> object:
         stub = ModuleType("toyqs.sweep.main")
@@ -39,7 +39,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., obje
     return type_words
 
 
-def test_a_refusal_from_outside(tmp_path: Path) -> None:
+def test_a_refusal_by_the_real_command(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), "+foo=1"],
         cwd=tmp_path,
@@ -107,8 +107,8 @@ def test_the_local_launcher_passes_its_processes_on_and_reports_a_partition(
     assert typed("-m", *words, experiment=experiment) == 0
     assert typed("-m", "processes=2", experiment=experiment) == 0
     assert ran == [3, 2]
-    said = "toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine\n"
-    assert capfd.readouterr().err == said
+    note = "toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine\n"
+    assert capfd.readouterr().err == note
     assert typed("-m", "hydra.launcher.processes=x", experiment=experiment) == 2
     assert capfd.readouterr().err.startswith("toyqs: processes=x: takes a whole number")
 

@@ -1,4 +1,4 @@
-"""A sweep whose jobs come to all kinds of ends: the others' rows are whole, each failure tells its story."""
+"""A sweep whose jobs fail in all kinds of ways: the others' rows are whole, each failure is explained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,16 +17,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.sweep import main
 
 SEEDS = [1, 2]
-SMALL: dict[str, Any] = {
-    "reasoner_hidden_dim": 4,
-    "seed": SEEDS,
-    "controls": "none",
-    "max_steps": 6,
-    "data_loader_batch_size": 4,
-    "eval_sequences": 8,
-    "trice_samples": 2,
-    "max_reasoning_len": 1,
-}
+SMALL = killing.SMALL | {"seed": SEEDS, "max_steps": 6}
 # Width of the base -> what ends its runs, what is printed, and what the log has.
 FAULTS = {
     3: ("exit", r"its process ended with exit code 3", r"exit code 3"),
@@ -40,7 +30,7 @@ FAULTS = {
     6: ("kill", r"its process was killed \(SIGKILL\)[^;]*", r"killed \(SIGKILL\)"),
     7: ("memory", r"MemoryError:.*", r"Traceback[\s\S]+MemoryError"),
 }
-BLOCKED = 8  # a file stands where the folder of its first run would
+BLOCKED = 8  # a file is in the place of the folder of its first run
 HEALTHY = (2, 9)
 WIDTHS = sorted([*FAULTS, BLOCKED, *HEALTHY])
 
@@ -54,13 +44,13 @@ def keys(width: int) -> list[str]:
 
 
 def typed(folder: Path) -> tuple[int, list[str], Counter[str]]:
-    """Give the sweep's command, with all faults: exit code, stderr, how often each run was trained."""
+    """Run the sweep with all faults; return exit code, stderr, and how often each run was trained."""
     values = {**SMALL, "seed": "1,2", "base_lm_hidden_dim": ",".join(map(str, WIDTHS))}
     words = [f"{name}={value}" for name, value in values.items()]
-    notes, faults = folder / "trained", {width: end for width, (end, _, _) in FAULTS.items()}
+    counts, faults = folder / "trained", {width: end for width, (end, _, _) in FAULTS.items()}
     command = [faulty.__file__, "-m", *words, "hydra.launcher.processes=2"]
-    code = warm.started(command, folder, FAULTS=json.dumps(faults), TRAINED=str(notes)).wait()
-    return code, (folder / "err").read_text().splitlines(), Counter(notes.read_text().split())
+    code = warm.started(command, folder, FAULTS=json.dumps(faults), TRAINED=str(counts)).wait()
+    return code, (folder / "err").read_text().splitlines(), Counter(counts.read_text().split())
 
 
 def test_jobs_that_fail_in_every_way(
@@ -74,39 +64,42 @@ def test_jobs_that_fail_in_every_way(
     assert not [line for line in err if "Traceback" in line]
     lines = [line for line in err if line.startswith("toyqs: failed: ")]
     assert len(lines) == len(FAULTS) + 1
-    for width, (_, said, story) in FAULTS.items():
+    for width, (_, reason, logged) in FAULTS.items():
         one, two = keys(width)
         (line,) = (line for line in lines if f"seed 1 (key {one}), 2 (key {two}): " in line)
-        found = re.fullmatch(rf"toyqs: failed: thinking \(.*={width}\), seed .*: {said}; log (\S+)", line)
+        found = re.fullmatch(rf"toyqs: failed: thinking \(.*={width}\), seed .*: {reason}; log (\S+)", line)
         assert found, line
-        assert re.search(story, (tmp_path / found[1]).read_text()), width
+        assert re.search(logged, (tmp_path / found[1]).read_text()), width
     (blocked,) = (line for line in lines if keys(BLOCKED)[0] in line)
     assert "FileExistsError" in blocked or "NotADirectoryError" in blocked
     wanted = undisturbed(tmp_path / "whole")
-    assert rows(tmp_path) == {key: wanted.rows[key] for width in HEALTHY for key in keys(width)}
+    assert killing.found_in(tmp_path).rows == {
+        key: wanted.rows[key] for width in HEALTHY for key in keys(width)
+    }
     assert set(trained.values()) == {1}
 
     (runs / keys(BLOCKED)[0]).unlink()
-    notes = tmp_path / "trained again"
-    monkeypatch.setenv("TRAINED", str(notes))
+    counts = tmp_path / "trained again"
+    monkeypatch.setenv("TRAINED", str(counts))
     capsys.readouterr()
     assert main.main([configured(width, runs) for width in WIDTHS]) == 0
-    again = Counter(notes.read_text().split())
+    again = Counter(counts.read_text().split())
     assert again == Counter(key for width in (*FAULTS, BLOCKED) for key in keys(width))
     assert "4 of 16 runs are complete already" in capsys.readouterr().out
-    logs = {f"{keys(width)[0]}/log.txt" for width in FAULTS}  # the story of the first time stays
-    said = [f"left behind {name}" for name in sorted(logs)]
-    found = killing.found_in(tmp_path)
-    found = found._replace(files={name for name in found.files if not name.startswith(("cells", "reports"))})
-    assert [text for text in killing.differences(found, wanted) if text not in said] == []
-
-
-def rows(folder: Path) -> dict[str, dict[str, Any]]:
-    return killing.found_in(folder).rows
+    logs = {f"{keys(width)[0]}/log.txt" for width in FAULTS}  # of the first time
+    expected = [f"left behind {name}" for name in sorted(logs)]
+    assert [
+        text for text in killing.differences(without_reports(tmp_path), wanted) if text not in expected
+    ] == []
 
 
 def undisturbed(folder: Path) -> killing.Whole:
-    """The same runs, trained in this process."""
+    """Train the same runs in this process, without faults."""
     assert main.main([configured(width, folder / "runs") for width in WIDTHS]) == 0
+    return without_reports(folder)
+
+
+def without_reports(folder: Path) -> killing.Whole:
+    """Return what a sweep left, without the files of its cells and reports."""
     found = killing.found_in(folder)
     return found._replace(files={name for name in found.files if not name.startswith(("cells", "reports"))})

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment, as a terminal sends it: to every process of the command. And one kill after it."""
+"""Ctrl-C at any moment, sent as a terminal does to every process of the command; then a kill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,53 +17,45 @@ from toyqs.sweep import main
 from toyqs.sweep.worker import is_settled
 
 WIDTHS, SEEDS = (4, 5, 6, 7), [1, 2]
-SMALL: dict[str, Any] = {
-    "reasoner_hidden_dim": 4,
-    "controls": "none",
-    "max_steps": 30,
-    "data_loader_batch_size": 4,
-    "eval_sequences": 8,
-    "trice_samples": 2,
-    "max_reasoning_len": 1,
-}
+SMALL = killing.SMALL | {"max_steps": 30}
 SHORT = (
     *("-m", "base_lm_hidden_dim=4,5,6,7", "seed=1,2", "hydra.launcher.processes=2"),
     *(f"{name}={value}" for name, value in SMALL.items()),
 )
 LONG = (*SHORT, "max_steps=20000")
 LINE = "toyqs: stopped; complete runs are kept, the same command does the others"
-STOP_SECONDS = 15.0  # seen: 6, where four times as much was to do as there are cores
+STOP_SECONDS = 15.0  # measured: 6, with four busy processes to each core
 ROWS = "runs/*/summary.json"
 
 
 def interrupted(session: int, times: int = 1) -> float:
-    """Press Ctrl-C, and say how long it took until every process was gone."""
-    begun = time.monotonic()
+    """Press Ctrl-C; return the seconds until every process was gone."""
+    start = time.monotonic()
     for _ in range(times):
         if killing.alive(session):
             os.killpg(session, signal.SIGINT)
             time.sleep(0.05 * (times > 1))
     assert killing.until(lambda: not killing.alive(session), 60)
-    return time.monotonic() - begun
+    return time.monotonic() - start
 
 
 def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
-    """Ctrl-C while training, the same command, a kill amid its rows, the same command again."""
+    """Press Ctrl-C in training, run the command again, kill it between two rows, run it to the end."""
     words = [str(killing.ROOT / "run.py"), *SHORT]
     process = warm.started(words, tmp_path)
     assert killing.until(lambda: any(tidied(path.parent) for path in tmp_path.glob(ROWS)), 120)
     assert interrupted(process.pid) < STOP_SECONDS
     assert process.wait() == 130
-    assert killing.said(tmp_path) == [LINE]
+    assert killing.stderr_of(tmp_path) == [LINE]
     first = settled(tmp_path)
     moment = killing.Moment(killing.num_rows(tmp_path) + 1, 0.0)
-    said = killing.killed(warm.started(words, tmp_path), tmp_path, moment)
-    assert said.startswith("killed"), said
+    outcome = killing.killed(warm.started(words, tmp_path), tmp_path, moment)
+    assert outcome.startswith("killed"), outcome
     second = settled(tmp_path)
     assert warm.started(words, tmp_path).wait() == 0
-    assert killing.said(tmp_path) == [LINE]
-    told = [line for line in (tmp_path / "out").read_text().splitlines() if "complete already" in line]
-    assert told == [f"{count} of 8 runs are complete already" for count in (first, second)]
+    assert killing.stderr_of(tmp_path) == [LINE]
+    lines = [line for line in (tmp_path / "out").read_text().splitlines() if "complete already" in line]
+    assert lines == [f"{count} of 8 runs are complete already" for count in (first, second)]
     configs = [replace(RunConfig(), **SMALL, base_lm_hidden_dim=width, seed=SEEDS) for width in WIDTHS]
     whole = tmp_path / "whole"
     assert main.main([resolved(replace(x, runs_dir=str(whole / "runs"), processes=1)) for x in configs]) == 0
@@ -72,12 +63,12 @@ def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
 
 
 def tidied(run: Path) -> bool:
-    """Whether a worker that has written a run's row has left its folder."""
+    """Tell whether a worker has written a run's row and released its folder."""
     return not (run / "owner.json").exists() and not (run / "log.txt").exists()
 
 
 def settled(folder: Path) -> int:
-    """How many runs the next command finds complete, which is fewer than the rows after an ill-timed end."""
+    """Count the runs that the next command finds complete: fewer than the rows after an ill-timed end."""
     return sum(is_settled(folder / "runs", path.parent.name) for path in folder.glob(ROWS))
 
 
@@ -86,20 +77,20 @@ def test_an_impatient_user(tmp_path: Path) -> None:
     process = killing.started(killing.command(*LONG), tmp_path)
     assert killing.until(lambda: len([*(tmp_path / "runs").glob("*/metrics.jsonl")]) == 4, 120)
     assert interrupted(process.pid, times=3) < STOP_SECONDS
-    assert process.wait() in {130, -signal.SIGINT}  # the second may come when all but Python's end is done
-    assert killing.said(tmp_path) == [LINE]
+    assert process.wait() in {130, -signal.SIGINT}  # the second may come during Python's own exit
+    assert killing.stderr_of(tmp_path) == [LINE]
 
 
 @pytest.mark.parametrize(
     "seconds", [0.3, *(pytest.param(x, marks=pytest.mark.slow) for x in (1.0, 2.0, 4.0))]
 )
 def test_while_starting_up(seconds: float, tmp_path: Path) -> None:
-    """While Python imports, while the jobs are composed, while the workers start."""
+    """Press Ctrl-C while Python imports, jobs are composed or workers start."""
     process = killing.started(killing.command(*LONG), tmp_path)
     time.sleep(seconds)
     assert interrupted(process.pid) < STOP_SECONDS
     assert process.wait() == 130
-    assert killing.said(tmp_path) == [LINE]
+    assert killing.stderr_of(tmp_path) == [LINE]
 
 
 def test_while_the_workers_start(tmp_path: Path) -> None:
@@ -108,11 +99,11 @@ def test_while_the_workers_start(tmp_path: Path) -> None:
     time.sleep(0.5)
     assert interrupted(process.pid) < STOP_SECONDS
     assert process.wait() == 130
-    assert killing.said(tmp_path) == [LINE]
+    assert killing.stderr_of(tmp_path) == [LINE]
 
 
 def workers(session: int) -> list[int]:
-    """Those of a session's processes that multiprocessing started to work."""
+    """List those of a session's processes that are workers of multiprocessing."""
     found = []
     for process in killing.alive(session):
         try:

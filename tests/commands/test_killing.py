@@ -1,4 +1,4 @@
-"""What no death of a sweep's processes takes away, and what none leaves behind."""
+"""A sweep whose processes are killed: nothing is lost or left behind."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LONG = (
 
 @pytest.mark.slow
 def test_kills_at_random_moments(tmp_path: Path) -> None:
-    """`python tests/killing.py 20` does it more often, test_interruption.py once by default."""
-    faults = {said: wrong for said, wrong in killing.trials(8, SEED, tmp_path) if wrong}
+    """Kill 8 sweeps. `python tests/killing.py 20` kills 20, and test_interruption.py one by default."""
+    faults = {kill: wrong for kill, wrong in killing.trials(8, SEED, tmp_path) if wrong}
     assert faults == {}
 
 
-def test_moments_are_spread_over_the_course() -> None:
+def test_moments_are_spread_over_the_whole_sweep() -> None:
     moments = killing.moments(20, 36, 10.0, SEED)
     assert moments == sorted(moments) == killing.moments(20, 36, 10.0, SEED)
     assert moments != killing.moments(20, 36, 10.0, SEED + 1)
@@ -38,7 +38,7 @@ def test_moments_are_spread_over_the_course() -> None:
     assert {moment.seconds == 0.0 for moment in moments if moment.rows} == {True, False}
 
 
-def test_what_is_not_whole_is_seen() -> None:
+def test_a_folder_that_is_not_whole_is_noticed() -> None:
     bytes_ = {"a/config.json": b"x", "a/metrics.jsonl": b"y"}
     wanted = killing.Whole({"a/summary.json", *bytes_}, {"a": {"nll": 1.0, "seed": 2}}, bytes_, 1.0)
     assert killing.differences(wanted, wanted._replace(start_up=2.0)) == []
@@ -51,15 +51,15 @@ def test_what_is_not_whole_is_seen() -> None:
     ]
 
 
-def test_a_death_at_any_touch_of_a_file(tmp_path: Path) -> None:
+def test_a_death_before_any_change_of_a_file(tmp_path: Path) -> None:
     died, whole = tmp_path / "died", tmp_path / "whole"
     code = warm.started([deaths.__file__, str(died / "runs")], tmp_path).wait()
     err = (tmp_path / "err").read_text()
     assert code == 0, err
-    touches = [line for line in err.splitlines() if line.startswith(("open ", "os."))]
+    changes = [line for line in err.splitlines() if line.startswith(("open ", "os."))]
     for name in ("metrics", "owner", "config", "model", "summary", "cells/", "reports/"):
-        assert any(name in touch for touch in touches), name
-    assert len(touches) == len(set(touches)) >= 20
+        assert any(name in change for change in changes), name
+    assert len(changes) == len(set(changes)) >= 20
     assert main.main([deaths.configured(str(whole / "runs"))]) == 0
     assert killing.differences(killing.found_in(died), killing.found_in(whole)) == []
 
@@ -71,12 +71,11 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     assert len(killing.alive(process.pid)) >= 3
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    begun = time.monotonic()
+    start = time.monotonic()
     assert killing.until(lambda: not killing.alive(process.pid), killing.GONE_SECONDS)
-    assert time.monotonic() - begun < killing.GONE_SECONDS
+    assert time.monotonic() - start < killing.GONE_SECONDS
     folders = {path.parent for path in runs.glob("*/metrics.jsonl")}
-    claims = [acquire(folder) for folder in folders]
-    assert len(claims) == 4 and None not in claims, "a lock outlives its owner"
-    for held in claims:
-        with held:
-            pass
+    locks = [acquire(folder) for folder in folders]
+    assert len(locks) == 4 and None not in locks, "a lock outlives its owner"
+    for lock in locks:
+        lock.__exit__()

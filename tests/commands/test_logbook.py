@@ -1,4 +1,4 @@
-"""Every command line of the research logbook, typed in bash as it stands there, only shortened.
+"""Every command line of the research logbook, typed in bash verbatim but for words that shorten it.
 
 One of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
 that test_compose.py composes.
@@ -33,16 +33,16 @@ TYPED = [
 
 
 class Ran(NamedTuple):
-    """What came of a line."""
+    """The outcome of a command line."""
 
     code: int
     err: str
     rows: pd.DataFrame
-    left: list[str]  # in the folder where it was typed
+    left: list[str]  # names in the folder where it was typed, afterwards
 
 
 def typed(line: Line, folder: Path) -> Ran:
-    """Type a line in bash, in an empty folder, with words that shorten it at its end."""
+    """Type a line in bash, in an empty folder, with words at its end that shorten it."""
     folder.mkdir()
     words = f"{line.text} {SHORTENED.get(line.name, SHORT)} hydra.launcher.processes=1"
     script = f'python() {{ "$PYTHON" "$ROOT/$1" "${{@:2}}"; }}\n{words}\n'
@@ -68,8 +68,8 @@ def test_a_line_runs_as_typed(line: Line, tmp_path: Path) -> None:
     assert left == ["runs"]
     assert Counter(rows[[*line.columns]].itertuples(index=False, name=None)) == Counter(line.rows)
     assert set(rows["train_steps"]) <= {1, 2} and rows["nll"].notna().all()
-    said = [text for text in err.splitlines() if "partition=" in text]
-    assert said == (
+    notes = [text for text in err.splitlines() if "partition=" in text]
+    assert notes == (
         ["toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine"]
         if "partition" in line.text
         else []
@@ -84,7 +84,7 @@ def test_bash_makes_of_every_line_the_words_that_are_composed(tmp_path: Path) ->
 
 
 def test_a_line_is_as_many_rows_as_its_product() -> None:
-    """The table of columns against the words themselves, so that a row missing in both is found."""
+    """Compare the table of columns with the words themselves, so that a row missing in both is found."""
     for line in LINES:
         seeds = 1 if "seed=" in line.text else 4
         assert len(line.rows) == seeds * len(jobs(line.text.removeprefix("python run.py -m")))

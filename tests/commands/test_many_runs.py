@@ -1,4 +1,4 @@
-"""Hundreds of finished runs: how long their rows take to load, and their command to say that all is done."""
+"""Hundreds of finished runs: the time to load their rows, and their command's to find all complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOAD_SECONDS, AGAIN_SECONDS = 0.002, 0.04  # for each run
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The files of one real run, by name."""
+    """Train one real run; return its files by name."""
     folder = tmp_path_factory.mktemp("example")
     config = configured(4, controls="none", seed=7, runs_dir=str(folder), processes=1)
     with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +51,7 @@ def configured(width: int, **changes: object) -> RunConfig:
 
 
 def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, str]) -> int:
-    """Write the folders of runs as if they had been trained, and say how many there are."""
+    """Write the folders of runs as if they had been trained; return how many."""
     row = json.loads(example["summary.json"])
     count = 0
     for config in arms:
@@ -71,17 +71,17 @@ def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, str]) -> 
 
 
 def seconds_to_load(folder: Path) -> float:
-    """Of the fastest of three times: the machine may be busy."""
+    """Return the shortest of three times, as the machine may be busy."""
     times = []
     for _ in range(3):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         load_rows(folder)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return min(times)
 
 
 def given_again(widths: list[int], controls: str, folder: Path) -> tuple[str, float]:
-    """What the command prints, and the seconds of a core that it takes, but for its imports."""
+    """Run the command; return what it prints, and its CPU seconds without imports."""
     words = [f"{name}={','.join(map(str, x)) if name == 'seed' else x}" for name, x in SMALL.items()]
     words += [f"base_lm_hidden_dim={','.join(map(str, widths))}", f"controls={controls}"]
     command = warm.started([str(ROOT / "run.py"), "-m", *words], folder)

@@ -13,7 +13,7 @@ from toyqs.sweep import main
 from toyqs.sweep.compose import compose_checked
 
 ROOT = Path(__file__).resolve().parents[2]
-# What begins from a pretrained model needs one: tests/commands/test_pretrained_preset.py.
+# Those that start from a pretrained model are in tests/commands/test_pretrained_preset.py.
 PRESETS = sorted(
     file.stem for file in (ROOT / "conf" / "run_modifier").glob("*.yaml") if "Pretrained" not in file.stem
 )

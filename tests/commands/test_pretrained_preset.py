@@ -1,4 +1,4 @@
-"""The preset on a pretrained model: in small with a checkpoint of one layer, and SmolLM2-135M itself."""
+"""The preset on a pretrained model: with a small checkpoint of one layer, and with SmolLM2-135M itself."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ pytest.importorskip("transformers")
 import transformers
 
 from tests.commands.test_presets import ROOT
-from toyqs.assets import smollm2
-from toyqs.config.builders import model as build
+from toyqs.assets import pretrained, smollm2
+from toyqs.config.builders.model import build_model
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import EM_DASH, RunConfig, register
 from toyqs.evidence.rows import load_rows
-from toyqs.experiment import checkpoint
 from toyqs.sweep import main
 from toyqs.sweep.compose import compose_checked
 from toyqs.tasks.token_text import TokenText
@@ -34,7 +33,7 @@ TEXT = f"what is two and three ? two and three is five {EM_DASH} so five it is .
 
 @pytest.fixture
 def small(tmp_path: Path) -> str:
-    """A checkpoint with words for tokens."""
+    """Write a checkpoint whose tokens are words."""
     tokenizers = pytest.importorskip("tokenizers")
     folder = tmp_path / "checkpoint"
     config = transformers.LlamaConfig(
@@ -98,18 +97,18 @@ def test_a_large_vocabulary_is_evaluated_in_smaller_parts(
 )
 @pytest.mark.slow
 def test_smollm2_predicts_english(tmp_path: Path) -> None:
-    """The library's model from the cache, and ours without a thought, on a sentence."""
+    """Compare the library's model from the cache with ours without thoughts, on a sentence."""
     name = smollm2.NAME
-    found = checkpoint.architecture(name)
-    assert (found.family, found.layers, found.width, found.vocab_size) == ("llama", 30, 576, 49152)
+    shape = pretrained.architecture(name)
+    assert (shape.family, shape.layers, shape.width, shape.vocab_size) == ("llama", 30, 576, 49152)
     text = tmp_path / "text.txt"
     text.write_text("The capital of France is Paris, and the capital of Italy is Rome. " * 9)
     task = TokenText(path=str(text), tokenizer=name)
     ids = task.ids[:64].long()
     assert task.symbols([int(task.encode(EM_DASH)[0])]) == [EM_DASH]
     config = RunConfig(pretrained=name, task=task, use_reasoner=False, max_steps=1, seq_len=16)
-    model = build.build_model(resolved(config), [0])
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(checkpoint.located(name)).eval()
+    model = build_model(resolved(config), [0])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(pretrained.located(name)).eval()
     with torch.no_grad():
         ours = model.talk(model.read(ids[None, None], None), None).logits[0, :, :, 0, 0]
         wanted = theirs(ids[None]).logits

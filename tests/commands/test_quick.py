@@ -1,4 +1,4 @@
-"""The quick mode of both sweeps: the whole path from the command line to figures, as README shows it."""
+"""The quick mode of both sweeps: the path from command line to figures, as docs/sweeps.md shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 WIDTHS = "python run.py -m +run_modifier=Quick base_lm_hidden_dim=2,4,8,16,32,64 seed=7,8"
 PATTERNS = "python run.py -m '+run_modifier=[Quick,AllWeightGroups]' policy_loss_beta=1,0.1 seed=7,8"
 FIGURES = {
@@ -22,7 +22,7 @@ FIGURES = {
 
 
 def typed(line: str, folder: Path) -> str:
-    """What a command line prints, in a folder of its own."""
+    """Run a command line in a folder; return what it prints."""
     _, program, *words = shlex.split(line)
     done = subprocess.run(
         [sys.executable, str(ROOT / program), *words], cwd=folder, capture_output=True, text=True, check=False
@@ -39,12 +39,12 @@ def typed(line: str, folder: Path) -> str:
     ],
 )
 def test_from_the_command_line_to_the_figure(sweep: str, cells: int, arms: int, tmp_path: Path) -> None:
-    """As README has the lines."""
-    assert f"\n{sweep}\n" in README
+    """Run the lines as docs/sweeps.md has them."""
+    assert f"\n{sweep}\n" in PAGE
     assert f"{cells} cells: rev_prog" in typed(sweep, tmp_path)
     for name in FIGURES[sweep]:
         line = f"python analysis/{name}.py runs -o {name}.png"
-        assert f"\n{line}\n" in README
+        assert f"\n{line}\n" in PAGE
         assert "Missing: nothing that was asked for." in typed(line, tmp_path)
         png = (tmp_path / f"{name}.png").read_bytes()
         assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20]) == (1200,)

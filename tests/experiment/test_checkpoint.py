@@ -1,4 +1,4 @@
-"""A training that was stopped goes on from its last checkpoint, and nothing tells that it was."""
+"""A stopped training continues from its last checkpoint and ends with the same files."""
 
 from __future__ import annotations
 
@@ -25,24 +25,13 @@ from toyqs.training.flops import Cost
 COST = Cost(1, 2, 3.0, 4.0)
 SMALL: dict[str, Any] = {
     **{"base_lm_hidden_dim": 3, "reasoner_hidden_dim": 4, "trice_samples": 2, "max_reasoning_len": 2},
-    **{
-        "max_steps": 40,
-        "eval_every": 8,
-        "data_loader_batch_size": 4,
-        "eval_sequences": 16,
-        "checkpoint_every": 10,
-    },
+    **{"max_steps": 40, "eval_every": 8, "data_loader_batch_size": 4, "eval_sequences": 16},
+    "checkpoint_every": 10,
 }
 WORDS = (
-    *(
-        "base_lm_hidden_dim=4",
-        "reasoner_hidden_dim=4",
-        "seed=[1,2]",
-        "controls=none",
-        "max_steps=400",
-        "eval_every=100",
-    ),
+    *("base_lm_hidden_dim=4", "reasoner_hidden_dim=4", "seed=[1,2]", "controls=none", "max_steps=400"),
     *("data_loader_batch_size=4", "eval_sequences=16", "trice_samples=2", "max_reasoning_len=1"),
+    "eval_every=100",
 )
 
 
@@ -66,12 +55,12 @@ def folder_of(config: RunConfig, seed: int) -> Path:
     return Path(config.runs_dir) / run_key(config, seed)
 
 
-def attempted(config: RunConfig, seeds: list[int]) -> worker.StackOutcome:
+def trained(config: RunConfig, seeds: list[int]) -> worker.StackOutcome:
     return worker.train_stack(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
 
 
 def differences(folder: Path) -> list[str]:
-    """From what an undisturbed training left in the folder beside it."""
+    """Compare a folder of runs with that of an undisturbed training, named `whole`, next to it."""
     return killing.differences(killing.found_in(folder), killing.found_in(folder.parent / "whole"))
 
 
@@ -86,16 +75,16 @@ def differences(folder: Path) -> list[str]:
 def test_a_stopped_training_gives_the_row_and_the_curve_of_one_that_was_not(tmp_path, changes):
     whole, stopped = (configured(tmp_path / name, **changes) for name in ("whole", "stopped"))
     run_stack(whole, [1, 2], COST, lambda step, loss: None)
-    for last in (35, 36):  # the second stop comes before anything new is kept
+    for last in (35, 36):  # the second stop comes before a new checkpoint
         with pytest.raises(Stopped):
             run_stack(stopped, [1, 2], COST, stop_at(last))
-        kept = checkpoint.read(folder_of(stopped, 2))
-        assert kept is not None and kept["step"] == last // 10 * 10
-    assert attempted(stopped, [1, 2]).done == [1, 2]
+        saved = checkpoint.read(folder_of(stopped, 2))
+        assert saved is not None and saved["step"] == last // 10 * 10
+    assert trained(stopped, [1, 2]).done == [1, 2]
     assert differences(tmp_path / "stopped") == []
 
 
-def test_no_more_is_done_than_was_left(tmp_path):
+def test_only_the_remaining_steps_are_done(tmp_path):
     config, steps = configured(tmp_path), []
     with pytest.raises(Stopped):
         run_stack(config, [1], COST, stop_at(39))
@@ -103,34 +92,34 @@ def test_no_more_is_done_than_was_left(tmp_path):
     assert steps == list(range(31, 41))
 
 
-def test_seeds_that_were_left_at_different_steps_go_on_apart(tmp_path):
+def test_seeds_at_different_steps_continue_apart(tmp_path):
     whole, torn = configured(tmp_path / "whole"), configured(tmp_path / "torn")
     run_stack(whole, [1, 2], COST, lambda step, loss: None)
     for seeds, last in (([1], 35), ([2], 22)):
         with pytest.raises(Stopped):
             run_stack(torn, seeds, COST, stop_at(last))
     assert checkpoint.by_progress(torn, [1, 2]) == [[1], [2]]
-    assert attempted(torn, [1, 2]).done == [1, 2]
+    assert trained(torn, [1, 2]).done == [1, 2]
     assert differences(tmp_path / "torn") == []
 
 
-def test_a_checkpoint_without_the_weights_would_be_seen(tmp_path):
+def test_a_wrong_checkpoint_would_be_noticed(tmp_path):
     whole, stopped = configured(tmp_path / "whole"), configured(tmp_path / "stopped")
     run_stack(whole, [1], COST, lambda step, loss: None)
     with pytest.raises(Stopped):
         run_stack(stopped, [1], COST, stop_at(35))
     folder = folder_of(stopped, 1)
-    kept = checkpoint.read(folder)
-    assert kept is not None
-    kept["training"]["optimiser"]["means"] *= 0.9
-    checkpoint.write(folder, kept)
+    saved = checkpoint.read(folder)
+    assert saved is not None
+    saved["training"]["optimiser"]["means"] *= 0.9
+    checkpoint.write(folder, saved)
     run_stack(stopped, [1], COST, lambda step, loss: None)
     wrong = differences(tmp_path / "stopped")
     assert any("model.safetensors" in line for line in wrong)
 
 
 @pytest.mark.parametrize("damage", ["torn", "foreign", "curve"])
-def test_what_cannot_be_gone_on_from_begins_anew(tmp_path, capsys, damage):
+def test_a_run_without_a_usable_checkpoint_starts_again(tmp_path, capsys, damage):
     config, steps = configured(tmp_path), []
     with pytest.raises(Stopped):
         run_stack(config, [1], COST, stop_at(35))
@@ -143,17 +132,17 @@ def test_what_cannot_be_gone_on_from_begins_anew(tmp_path, capsys, damage):
         (path.parent / "metrics.jsonl").write_text("")
     run_stack(config, [1], COST, lambda step, loss: steps.append(step))
     assert steps[0] == 1 and not path.exists()
-    said = capsys.readouterr().err
-    assert said.count("\n") == (damage != "curve") and ("cannot be read" in said) == (damage != "curve")
+    err, unreadable = capsys.readouterr().err, damage != "curve"
+    assert err.count("\n") == unreadable and ("cannot be read" in err) == unreadable
 
 
 def test_a_kill_after_the_row_leaves_a_checkpoint_that_the_next_command_removes(tmp_path):
     config = configured(tmp_path)
-    assert attempted(config, [1]).done == [1]
+    assert trained(config, [1]).done == [1]
     path = folder_of(config, 1) / checkpoint.NAME
     assert not path.exists()
     path.write_bytes(b"x")
-    assert attempted(config, [1]).complete == [1]
+    assert trained(config, [1]).complete == [1]
     assert not path.exists()
 
 
@@ -164,11 +153,11 @@ def test_a_model_with_other_parameters_is_refused_in_a_line(tmp_path):
     folder_of(wider, 1).mkdir()
     for name in (checkpoint.NAME, "metrics.jsonl"):
         (folder_of(config, 1) / name).rename(folder_of(wider, 1) / name)
-    failure = attempted(wider, [1]).failure
+    failure = trained(wider, [1]).failure
     assert failure is not None and "remove it" in failure
 
 
-def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path):
+def test_a_killed_process_leaves_checkpoints_for_the_next(tmp_path):
     whole, killed = configured(tmp_path / "whole"), configured(tmp_path / "killed")
     run_stack(whole, [1, 2], COST, lambda step, loss: None)
 
@@ -184,12 +173,12 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
     assert not (folder_of(killed, 1) / "summary.json").exists()
     assert checkpoint.by_progress(killed, [1, 2, 3]) == [[1, 2], [3]]
-    assert attempted(killed, [1, 2]).done == [1, 2]
+    assert trained(killed, [1, 2]).done == [1, 2]
     assert differences(tmp_path / "killed") == []
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_where_it_was(tmp_path):
+def test_a_killed_command_continues_from_its_checkpoints(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     words = killing.command(*WORDS, "checkpoint_every=20")
     assert killing.started(killing.command(*WORDS), whole).wait() == 0
@@ -202,5 +191,5 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path):
     assert differences(killed) == []
 
 
-def test_it_names_no_run(tmp_path):
+def test_checkpoints_are_not_part_of_the_key(tmp_path):
     assert run_key(configured(tmp_path), 1) == run_key(configured(tmp_path, checkpoint_every=0), 1)

@@ -1,4 +1,4 @@
-"""A stack of runs: its records, and that company, repetition and restarts change nothing."""
+"""A stack of runs: its files, and that other seeds, repetition and restarts change no result."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_a_seed_gives_the_same_row_alone_in_company_and_again(tmp_path, changes)
 
 
 def test_records(tmp_path):
-    told: list[tuple[int, float | None]] = []
+    reported: list[tuple[int, float | None]] = []
     settings = config(tmp_path, eval_every=4, info="a label")
-    run_stack(settings, [7, 9], COST, lambda step, loss: told.append((step, loss)))
-    assert [step for step, _ in told] == [1, 2, 3, 4, 5, 6]
-    assert [step for step, loss in told if loss is not None] == [4, 6]
+    run_stack(settings, [7, 9], COST, lambda step, loss: reported.append((step, loss)))
+    assert [step for step, _ in reported] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, loss in reported if loss is not None] == [4, 6]
     folder = tmp_path / run_key(settings, 9)
     names = {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
     assert {path.name for path in folder.iterdir()} == names
@@ -104,7 +104,7 @@ def test_saved_weights_give_the_row(tmp_path):
     assert {name: float(value) for name, value in found.items()} == {name: row[name] for name in found}
 
 
-def test_a_run_begun_again_has_no_row_until_it_ends(tmp_path):
+def test_a_run_started_again_has_no_row_until_it_ends(tmp_path):
     settings = config(tmp_path)
     rows(settings, [0])
     summary = tmp_path / run_key(settings, 0) / "summary.json"
@@ -126,7 +126,7 @@ def test_text(tmp_path):
     row = rows(settings, [0])[0]
     assert row["bayes_floor"] is None and row["task.path"] == str(path)
     held_out = draw_held_out(settings, 2, torch.zeros(1))
-    # As many windows as lie side by side in the held-out tenth, not the 64 asked for.
+    # As many windows as the held-out tenth has room for, not 64.
     assert held_out.inputs.shape == (2, (96 - 1) // 12, 12)
 
 
@@ -138,7 +138,7 @@ def test_long_sequences_leave_two_for_the_curve(tmp_path):
     assert row["nll"] is not None
 
 
-# Raise key_table.RESULTS_VERSION when these move on purpose.
+# Raise key_table.RESULTS_VERSION when these change on purpose.
 GOLDEN_VERSION = 2
 GOLDEN = {"nll": 1.9080364989633474, "nll_shuffled": 1.9071584635135732, "thought_entropy": 5.322827954629406}
 

@@ -1,4 +1,4 @@
-"""The metrics file, its wandb mirror that can stop nothing, the progress line, the environment."""
+"""The metrics file, its copy in wandb, which can stop nothing, and the environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def wandb_not_given_up(monkeypatch):
 
 
 class Recorder:
-    """Stands in for a wandb run."""
+    """A stand-in for a wandb run."""
 
     def __init__(self):
         self.records, self.summary, self.finished = [], {}, False
@@ -61,7 +61,7 @@ def test_every_line_is_on_disk_at_once_and_nan_is_null(tmp_path):
     }  # fmt: skip
     log.close({"nll": 1.0})
     RunLog(tmp_path, {}).close()
-    assert lines(tmp_path) == [], "an older attempt's lines go"
+    assert lines(tmp_path) == [], "an older metrics.jsonl is emptied"
 
 
 def test_wandb_is_not_imported_unless_asked_for(tmp_path):
@@ -111,7 +111,7 @@ def test_a_failing_wandb_is_one_line_for_all_runs(tmp_path, monkeypatch, capsys,
         log.close({})
         assert len(lines(tmp_path)) == 1
     warned = capsys.readouterr().err
-    assert warned.count("\n") == 1 and warned.startswith("wandb: ") and "going on without it" in warned
+    assert warned.count("\n") == 1 and warned.startswith("wandb: ") and "continuing without it" in warned
 
 
 def test_no_key_asks_no_question(tmp_path, monkeypatch, capsys):
@@ -142,7 +142,7 @@ def test_a_hanging_wandb_holds_up_nothing(tmp_path, monkeypatch, capsys, where):
     for log in logs:
         log.close({})
     assert time.monotonic() - clock < 2
-    assert capsys.readouterr().err.count("going on without it") == 1
+    assert capsys.readouterr().err.count("continuing without it") == 1
     released.set()
     for log in logs:
         log._mirror._thread.join(5)
@@ -174,7 +174,7 @@ def test_wandb_offline_really_writes(tmp_path):
         [sys.executable, "-c", code, str(folder)],
         cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    assert "going on without it" not in done.stderr
+    assert "continuing without it" not in done.stderr
     written = [path.read_bytes() for path in folder.glob("wandb/offline-run-*/*.wandb")]
     assert len(written) == 2
     for content in written:

@@ -16,8 +16,9 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model import latent_reasoner
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
-from toyqs.objectives.objective import REWARDS, LikelihoodObjective
+from toyqs.objectives.objective import LikelihoodObjective
 from toyqs.objectives.reinforce import MultiSample, Reinforce
+from toyqs.objectives.rewards import REWARDS
 from toyqs.types import Ahead, Batch, Trace, focus
 
 BACKBONES = pytest.mark.usefixtures("backbone")
@@ -208,7 +209,7 @@ def test_every_reward_is_a_weighted_sum_of_rewards_of_one_token(name: str) -> No
         objective = Reinforce(reward=name, ahead_decay=0.7, baseline=baseline)
         discounted = rewards.discounted(batch, 0.7)
         each = rewards.token_log_prob(trace.logits, rewards.tokens(batch))
-        reward, _ = objective._scores(each, trace, discounted)
+        reward = objective.compute_reward(rewards.over_tokens(each, discounted), trace, discounted)
         got.append(objective.advantages(reward, trace, discounted))
     wanted = [torch.zeros(2, 3, 4, 6).double() for _ in got]
     for n in range(3):

@@ -13,8 +13,9 @@ from tests import tiny
 from toyqs.objectives import advantages as objectives_advantages
 from toyqs.objectives import losses as policy
 from toyqs.objectives import rewards
-from toyqs.objectives.objective import REWARDS, nll
+from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.rewards import REWARDS
 from toyqs.types import Batch, Trace, thinking_positions
 
 SEEDS, BATCH, TIME, THOUGHTS, LENGTH, VOCAB = 3, 4, 2, 3, 2, 5

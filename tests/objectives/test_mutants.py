@@ -16,7 +16,7 @@ from toyqs.model.core import END, FIRST_SYMBOL, Core, marker
 from toyqs.model.interpreter import Onward
 from toyqs.model.layers import gather_rows
 from toyqs.objectives import advantages as baselines
-from toyqs.objectives import losses, objective, reinforce, rewards
+from toyqs.objectives import losses, rewards
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.types import Batch, Thoughts, Trace
 
@@ -62,7 +62,7 @@ def of_another_position(given: Tensor) -> Tensor:
 def test_leave_one_out_that_counts_the_thought_itself(monkeypatch: pytest.MonkeyPatch, mutant: Any) -> None:
     with pytest.raises(AssertionError):
         check_leave_one_out(mutant)
-    monkeypatch.setitem(reinforce.GROUP_BASELINES, "leave_one_out", mutant)
+    monkeypatch.setitem(baselines.BASELINES, "leave_one_out", baselines.Baseline(mutant))
     caught("afresh")
 
 
@@ -203,7 +203,7 @@ def test_advantages_that_meet_the_wrong_log_probabilities(
 
 def test_a_reward_with_a_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        objective.REWARDS, "likelihood", lambda *args: rewards.likelihood(*args).clamp(min=-1.0)
+        rewards.REWARDS, "likelihood", lambda *args: rewards.likelihood(*args).clamp(min=-1.0)
     )
     caught("afresh")
 

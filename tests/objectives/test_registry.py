@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected, log_q_of, of_tuples
+from toyqs.objectives.advantages import BASELINES
 from toyqs.objectives.logz import log_z_of_others, logz
 from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
 from toyqs.objectives.registry import registry
-from toyqs.objectives.reinforce import OF_PREDICTIONS, ClippedReinforce, Reinforce
+from toyqs.objectives.reinforce import ClippedReinforce, Reinforce
 from toyqs.objectives.tempered import Tempered
 
 BETA = 0.4
@@ -100,7 +101,7 @@ def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) 
     assert bool((grad[(advantages < 0) & counted] != 0).all())
 
 
-@pytest.mark.parametrize("baseline", OF_PREDICTIONS)
+@pytest.mark.parametrize("baseline", [name for name, x in BASELINES.items() if x.is_prediction])
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
 @BACKBONES
@@ -108,7 +109,7 @@ def test_another_predictions_reward_is_an_unbiased_baseline(groups: str, start: 
     settings = tiny.config(weight_groups=groups, interpreter_start=start, baseline=baseline)
     every, truth = tiny.enumerate_tuples(settings, 1), tiny.exact(settings)
     objective = Reinforce(baseline=baseline)
-    base = getattr(every.trace, OF_PREDICTIONS[baseline])
+    base = getattr(every.trace, str(BASELINES[baseline].reads))
     got = expected(every, objective, "policy", "nll")
     tiny.close(got, truth.gradient(-(truth.probability * truth.log_q).sum()))
     reward = log_q_of(every).detach()

@@ -24,7 +24,7 @@ from toyqs.sweep.packing import pack
 from toyqs.sweep.torchrun import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-# What begins from a pretrained model needs one: tests/commands/test_pretrained_preset.py.
+# Those that start from a pretrained model are in tests/commands/test_pretrained_preset.py.
 PRESETS = sorted(x for x in (ROOT / "conf" / "run_modifier").glob("*.yaml") if "Pretrained" not in x.stem)
 READER = "+run_modifier=ReasonerInterpreterGRURunConfig"
 QUIET = "+run_modifier=QuietSTaRDiscreteRunConfig"
@@ -32,7 +32,7 @@ QUIET = "+run_modifier=QuietSTaRDiscreteRunConfig"
 
 @pytest.fixture(scope="module")
 def composed() -> Iterator[Callable[..., RunConfig]]:
-    """What run.py makes of the words of a command line."""
+    """Compose the words of a command line as run.py does."""
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
 
@@ -64,8 +64,8 @@ def test_jobs_of_a_line() -> None:
 @pytest.mark.parametrize("which", ["ends", pytest.param("all", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 def test_logbook_lines_compose(line: Line, which: str, composed: Callable[..., RunConfig]) -> None:
-    every = pack(jobs(line.text.removeprefix("python run.py -m")))
-    for words in [every[0], every[-1]] if which == "ends" else every:
+    packed = pack(jobs(line.text.removeprefix("python run.py -m")))
+    for words in [packed[0], packed[-1]] if which == "ends" else packed:
         config = composed(*words)
         seed = f"seed={config.seed}".replace(" ", "")
         assert seed in words or not any(word.startswith("seed") for word in words)
@@ -79,7 +79,7 @@ def test_the_line_in_a_preset_composes(
     assert file.stem in line
     sweep = line.startswith("-m ")
     for words in pack(jobs(line.removeprefix("-m "))):
-        monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as where it is installed
+        monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as if it were installed
         # -1: the task's own number, which is CPU-sized where the preset keeps the default job's widths
         assert composed(*words).max_steps in ((20,) if sweep else (200, 40, -1))
 
@@ -88,7 +88,7 @@ def test_the_line_in_a_preset_composes(
 def test_presets_are_short_and_yield_to_what_is_typed(
     file: Path, composed: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as where it is installed
+    monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as if it were installed
     lines = [x for x in file.read_text().splitlines() if x and not x.startswith("#")]
     assert len(lines) <= 12
     config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none")
@@ -127,7 +127,7 @@ def test_presets_combine(names: str, composed: Callable[..., RunConfig]) -> None
     assert (config.base_lm_hidden_dim, config.reasoner_hidden_dim, config.interpreter_hidden_dim) == (12,) * 3
 
 
-def test_without_the_base_the_interpreter_starts_afresh_and_it_says_so(
+def test_without_the_base_the_interpreter_starts_afresh_and_a_note_says_so(
     composed: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = composed(QUIET, "use_base_lm=False")
@@ -153,7 +153,7 @@ def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("+foo=1", "foo: there is no such setting"),
         ("++foo=1", "foo: there is no such setting"),
@@ -189,8 +189,8 @@ def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path
         ("task=char_text task.path=/nowhere.txt", "task.path=/nowhere.txt"),
     ],
 )
-def test_refused_in_one_line(words: str, said: str, composed: Callable[..., RunConfig]) -> None:
-    with pytest.raises(Refusal, match=said) as refused:
+def test_refused_in_one_line(words: str, message: str, composed: Callable[..., RunConfig]) -> None:
+    with pytest.raises(Refusal, match=message) as refused:
         composed(*words.split())
     assert "\n" not in str(refused.value)
 
@@ -201,14 +201,16 @@ def test_dashes_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("composed")
-def test_jobs_refused_or_noted_are_said_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_equal_refusals_and_notes_are_printed_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     lines = ["seed=1 use_base_lm=false", "seed=2 use_base_lm=false", "seed=x", "seed=x", "max_steps=0"]
     jobs = [compose("config", [QUIET, *line.split()]) for line in lines]
     configs, code = compose_jobs([*jobs, ValueError("a fault")])
     assert [config.seed for config in configs] == [1, 2]
     assert code == 2
-    said = [line.removeprefix("toyqs: ") for line in capsys.readouterr().err.splitlines()]
-    assert [re.split(r"\W", line)[0] for line in said] == ["use_base_lm", "seed", "max_steps", "a"]
+    printed = [line.removeprefix("toyqs: ") for line in capsys.readouterr().err.splitlines()]
+    assert [re.split(r"\W", line)[0] for line in printed] == ["use_base_lm", "seed", "max_steps", "a"]
     assert compose_jobs(jobs[:2])[1] == 0
     apart = [compose("config", [f"runs_dir={tmp_path / name}"]) for name in "ab"]
     assert compose_jobs(apart) == ([], 2)

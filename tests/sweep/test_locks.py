@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def hold(folder):
-    """Another process that claims a run and keeps it."""
+    """Start another process that locks a run and keeps the lock."""
     code = (
         "import sys, time; from pathlib import Path; from toyqs.sweep.locks import acquire;"
         "held = acquire(Path(sys.argv[1])); print(held is not None, flush=True); time.sleep(60)"
@@ -27,7 +27,7 @@ def hold(folder):
     return process
 
 
-def test_a_claim_is_released_at_the_end_of_its_block(tmp_path):
+def test_a_lock_is_released_at_the_end_of_its_block(tmp_path):
     with acquire(tmp_path / "run") as held:
         assert held is not None
         assert f"process {os.getpid()} on " in owner_of(tmp_path / "run")
@@ -45,9 +45,9 @@ def test_another_process_is_kept_out_and_a_killed_owner_leaves_no_lock(tmp_path)
         assert acquire(tmp_path / "another") is not None
         other.send_signal(signal.SIGKILL)
         other.wait()
-        begun = time.monotonic()
+        start = time.monotonic()
         recovered = acquire(tmp_path / "run")
-        assert recovered is not None and time.monotonic() - begun < 1
+        assert recovered is not None and time.monotonic() - start < 1
         assert f"process {os.getpid()} on " in owner_of(tmp_path / "run")
         recovered.__exit__()
     finally:

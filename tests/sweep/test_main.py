@@ -1,4 +1,4 @@
-"""A command: what is run, skipped, shared, reported, and what a failure leaves whole."""
+"""A command: what it trains, skips, shares between cells and reports, and what survives a failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def config(folder: Path, **changes: object) -> RunConfig:
 
 @pytest.fixture
 def no_figure(monkeypatch):
-    """Drawing it takes longer than such short runs."""
+    """Skip the figure, which takes longer than such short runs."""
     monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
 
 
@@ -143,7 +143,7 @@ def test_a_run_without_controls_gets_its_table(tmp_path, capsys, reasoner):
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(capsys):
-    """Such as a place where even the superuser makes no folder."""
+    """Use a place where not even the superuser can make a folder."""
     assert main.main([config(Path("/proc/toyqs/runs"))]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("toyqs: runs_dir=/proc/toyqs/runs: cannot be made (")

@@ -19,7 +19,7 @@ def config(**changes: object) -> RunConfig:
 
 
 def cost(config: RunConfig) -> Cost:
-    """As many FLOPs as the run has widths, thoughts twice."""
+    """Count the widths as FLOPs, the reasoner's twice."""
     width = config.base_lm_hidden_dim + (2 * config.reasoner_hidden_dim if config.use_reasoner else 0)
     return Cost(width, 100 * width, 1.0, 1.0)
 

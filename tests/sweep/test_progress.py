@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from toyqs.config.run_config import RunConfig
-from toyqs.sweep import progress as module
+from toyqs.sweep import progress
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
 from toyqs.training.flops import Cost
@@ -18,11 +18,11 @@ from toyqs.training.flops import Cost
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
 
 def stack(arm: str, label: str = "", seeds: int = 2) -> Stack:
-    """A stack of work 10."""
+    """Make a stack of 10 seconds of work."""
     config = replace(RunConfig(), max_steps=5000)
     return Stack(arm, label, config, list(range(seeds)), Cost(1, 0, 0.0, 1.0))
 
@@ -31,40 +31,40 @@ def test_counts_add_up_to_the_runs(monkeypatch):
     clock = Clock(monkeypatch)
     stacks = [stack("thinking", "a=1"), stack("zero_length", "a=1", 3), stack("thinking", "a=2", 1)]
     assert [each.work for each in stacks] == [10, 10, 10]
-    progress = Progress(stacks, 4)
-    assert progress.line() == "0 done, 0 running, 0 failed, 4 skipped of 10 runs; ? left"
-    progress.start(0, stacks[0])
-    progress.start(1, stacks[1])
+    bar = Progress(stacks, 4)
+    assert bar.line() == "0 done, 0 running, 0 failed, 4 skipped of 10 runs; ? left"
+    bar.start(0, stacks[0])
+    bar.start(1, stacks[1])
     clock.now = 6.0
-    progress.update(0, 5.0, 0.5)
-    assert progress.line() == "0 done, 5 running, 0 failed, 4 skipped of 10 runs; 00:30 left"
-    progress.finish(0, 2, 0, 0)
-    progress.finish(1, 1, 1, 1)
-    assert progress.line() == "3 done, 0 running, 1 failed, 5 skipped of 10 runs; 00:03 left"
+    bar.update(0, 5.0, 0.5)
+    assert bar.line() == "0 done, 5 running, 0 failed, 4 skipped of 10 runs; 00:30 left"
+    bar.finish(0, 2, 0, 0)
+    bar.finish(1, 1, 1, 1)
+    assert bar.line() == "3 done, 0 running, 1 failed, 5 skipped of 10 runs; 00:03 left"
 
 
 def test_a_run_beside_its_controls_shows_its_gain(monkeypatch):
     Clock(monkeypatch)
     stacks = [stack("thinking"), stack("zero_length")]
-    progress = Progress(stacks, 0)
+    bar = Progress(stacks, 0)
     for index, each in enumerate(stacks):
-        progress.start(index, each)
-    progress.update(1, math.nan, 1.75)
-    assert "loss" not in progress.line()
-    progress.update(0, 1.0, 0.5)
-    progress.update(0, 2.0, math.nan)
-    assert progress.line().endswith("left; loss 0.500, gain so far +1.250")
+        bar.start(index, each)
+    bar.update(1, math.nan, 1.75)
+    assert "loss" not in bar.line()
+    bar.update(0, 1.0, 0.5)
+    bar.update(0, 2.0, math.nan)
+    assert bar.line().endswith("left; loss 0.500, gain so far +1.250")
 
 
 def test_plain_lines_come_now_and_then(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     one = stack("thinking")
-    progress = Progress([one], 0)
-    progress.start(0, one)
+    bar = Progress([one], 0)
+    bar.start(0, one)
     for second in range(1, 26):
         clock.now = second
-        progress.update(0, second / 5, None)
-    progress.close()
+        bar.update(0, second / 5, None)
+    bar.close()
     first, second = capsys.readouterr().err.splitlines()
     assert first == " 20%: 0 done, 2 running, 0 failed, 0 skipped of 2 runs; 00:40 left"
     assert second.startswith(" 40%: ")
@@ -73,10 +73,10 @@ def test_plain_lines_come_now_and_then(monkeypatch, capsys):
 def test_on_a_terminal_it_is_one_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     one = stack("thinking")
-    progress = Progress([one], 0)
-    progress.start(0, one)
-    progress.finish(0, 2, 0, 0)
-    progress.close()
+    bar = Progress([one], 0)
+    bar.start(0, one)
+    bar.finish(0, 2, 0, 0)
+    bar.close()
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and "100% |" in shown
     assert "2 done, 0 running" in shown.rstrip().split("\r")[-1]
@@ -85,7 +85,7 @@ def test_on_a_terminal_it_is_one_bar(monkeypatch, capsys):
 def test_with_nothing_to_do_it_is_silent(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress([], 7)
+    bar = Progress([], 7)
     clock.now = 60
-    progress.close()
+    bar.close()
     assert capsys.readouterr().err == ""

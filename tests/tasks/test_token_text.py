@@ -52,14 +52,14 @@ def text_of(tmp_path: Path, text: str, **knobs: Any) -> TokenText:
 
 def test_worked_example(tmp_path: Path, cut: str) -> None:
     task: Task = text_of(tmp_path, "a b c a b c a b", tokenizer=cut, think_every=2, held_out_fraction=0.4)
-    assert task.ids.tolist() == [1, 2, 3, 1, 2, 3, 1, 2, 0] and task.border == 5  # type: ignore[attr-defined]
+    assert task.ids.tolist() == [1, 2, 3, 1, 2, 3, 1, 2, 0] and task.border == 5
     task.check(3)
     batch = task.sample(torch.Generator().manual_seed(0), 8, 3, "train")
     windows = {tuple(x) for x in torch.cat([batch.inputs, batch.targets[..., -1:]], -1)[0].tolist()}
     assert windows == {(1, 2, 3, 1), (2, 3, 1, 2)}
     assert batch.think[0].tolist() == [[False, True, False]] * 8 and bool(batch.weights.all())
     assert task.sample(torch.Generator(), 2, 3, "held_out").inputs.tolist() == [[[3, 1, 2], [3, 1, 2]]]
-    assert task.encode("b a").tolist() == [2, 1] and task.decode([2, 1]) == "b a"  # type: ignore[attr-defined]
+    assert task.encode("b a").tolist() == [2, 1] and task.decode([2, 1]) == "b a"
     assert task.vocab_size == 7 and task.symbols([1, 4, 6]) == ["a", EM_DASH, ""]
 
 

@@ -1,11 +1,11 @@
-"""A finished run as a model of EleutherAI's lm-eval; needs the extra `harness`.
+"""Wrap a finished run as a model of EleutherAI's lm-eval; needs the extra `harness`.
 
     import lm_eval
     from toyqs.answers.harness import HarnessModel
 
     lm_eval.simple_evaluate(model=HarnessModel("runs/KEY"), tasks=["arc_easy"])
 
-or from the command line, the module loaded first so that the harness knows the name:
+or from the command line, through this module so that the harness knows the name:
 
     python -m toyqs.answers.harness run --model toyqs --model_args run=runs/KEY,thinking=true --tasks arc_easy
 """
@@ -23,80 +23,80 @@ from lm_eval.api.registry import register_model
 from torch import Tensor
 
 from toyqs.answers.load import load
+from toyqs.answers.metrics import cut_before
 from toyqs.config.errors import Refusal
 
-MOST = 256  # tokens of an answer where the request names no number
+MOST = 256  # tokens of an answer at most, where the request names no number
 
 
 @register_model("toyqs")
 class HarnessModel(LM):
-    """Requests one by one; a text before the first token is a line break, as nothing comes from nothing."""
+    """Model of lm-eval that answers requests one by one; an empty context becomes a line break."""
 
     def __init__(self, run: str, thinking: bool = True, device: str = "cpu", seed: int = 0, **_: Any) -> None:
-        """Take a finished run.
+        """Load a finished run.
 
         Args:
             run: its folder, runs/KEY.
-            thinking: False: it predicts without a thought.
-            device: the harness asks for cuda where nothing is said; the CPU where there is none.
+            thinking: False: predict without thoughts.
+            device: cpu or cuda, the harness's default; without CUDA the CPU is used.
             seed: of thoughts and of sampled tokens.
 
         Raises:
-            Refusal, ValueError: as in `load` and `Speaker`.
+            Refusal, ValueError: as in `load` and `Predictor`.
         """
         super().__init__()
         loaded = load(run, device if torch.cuda.is_available() else "cpu", int(seed))
         self.text, self.predictor = loaded.text, loaded.predictor(thinking=_true(thinking))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Of each continuation after its context, and whether it is what would be written greedily."""
-        found = []
+        """Score each continuation after its context, and tell whether each of its tokens is the likeliest."""
+        results = []
         for before, after in (request.args for request in requests):
-            kept = before.rstrip()  # blanks at the border belong to the continuation, as in the harness's own
-            scored = self.predictor.score(self._encoded(kept), self.text.encode(before[len(kept) :] + after))
-            found.append((float(scored.log_probs.sum()), bool(scored.greedy.all())))
-        return found
+            context = before.rstrip()  # blanks at the border go to the continuation, as in lm-eval's models
+            given = self.text.encode(before[len(context) :] + after)
+            scored = self.predictor.score(self._encode(context), given)
+            results.append((float(scored.log_probs.sum()), bool(scored.greedy.all())))
+        return results
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Of whole texts, each token from those before it; texts longer than the model reads go in parts."""
+        """Score whole texts, each token given those before it; texts longer than the model reads in parts."""
         return [self._rolling(self.text.encode(request.args[0])) for request in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """What is written after each context, up to the first of its ends."""
-        return [self._written(*request.args) for request in requests]
+        """Generate a continuation of each context, up to the first of its end strings."""
+        return [self._generate(*request.args) for request in requests]
 
     def _rolling(self, tokens: Tensor) -> float:
         size = len(tokens) if self.predictor.longest is None else self.predictor.longest // 2
-        known, total = self._encoded(""), 0.0
+        context, total = self._encode(""), 0.0
         for part in tokens.split(max(1, size)):
-            total += float(self.predictor.score(known, part).log_probs.sum())
-            known = torch.cat([known, part])
+            total += float(self.predictor.score(context, part).log_probs.sum())
+            context = torch.cat([context, part])
         return total
 
-    def _written(self, before: str, kwargs: dict[str, Any]) -> str:
+    def _generate(self, before: str, kwargs: dict[str, Any]) -> str:
         until = kwargs.get("until") or []
         ends = [until] if isinstance(until, str) else list(until)
 
         def cut(ids: Sequence[int]) -> str:
-            said = self.text.decode(ids)
-            places = [place for end in ends if (place := said.find(end)) >= 0]
-            return said[: min(places, default=len(said))]
+            return cut_before(self.text.decode(ids), ends)
 
         sampled = kwargs.get("do_sample", float(kwargs.get("temperature") or 0.0) > 0)
         (ids,) = self.predictor.generate(
-            self._encoded(before),
+            self._encode(before),
             int(kwargs.get("max_gen_toks", MOST)),
             temperature=float(kwargs.get("temperature") or 1.0) if sampled else 0.0,
             stop=lambda ids: len(cut(ids)) < len(self.text.decode(ids)),
         )
         return cut(ids)
 
-    def _encoded(self, text: str) -> Tensor:
+    def _encode(self, text: str) -> Tensor:
         return self.text.encode(text or "\n")
 
 
 def _true(given: bool | str) -> bool:
-    """A switch, typed or passed."""
+    """Read a switch that is typed as text or passed as bool."""
     return given if isinstance(given, bool) else given.lower() not in ("false", "0", "no")
 
 

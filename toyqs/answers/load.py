@@ -1,4 +1,4 @@
-"""A finished run's folder -> a model that answers."""
+"""Load a finished run from its folder, to ask it questions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 
 
 class LoadedRun(NamedTuple):
-    """A run and what its tokens are."""
+    """A finished run: its settings, its model and its task, which maps text to tokens."""
 
     config: RunConfig
     model: LatentReasoner
@@ -29,22 +29,22 @@ class LoadedRun(NamedTuple):
 
     @property
     def thinks(self) -> bool:
-        """Whether it has thoughts."""
+        """Tell whether the run has thoughts."""
         return self.model.interpreter is not None
 
     @property
     def predicts_without_thought(self) -> bool:
-        """Whether it predicts without a thought."""
+        """Tell whether the model can predict without a thought."""
         return not self.thinks or self.model.predicts_without_thought
 
     def predictor(self, *, thinking: bool) -> Predictor:
-        """With thoughts or without."""
-        settings = build_training_params(self.config)
-        sizes = settings.sizes_at(settings.steps - 1)  # as long as the last thoughts of its training
+        """Build a predictor that thinks, or one that does not."""
+        params = build_training_params(self.config)
+        sizes = params.sizes_at(params.steps - 1)  # thoughts as long as the last ones of its training
         return Predictor(self.model, sizes, thinking=thinking, seed=self.seed)
 
     def held_out(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Held-out windows, the first token and those after it, `count` of the latter or a few more."""
+        """Yield held-out windows as (first token, tokens after it), `count` of the latter or a few more."""
         task, length = self.config.task, self.config.task.length(self.config.seq_len)
         windows = min(max(1, -(-count // (length - 1))), task.held_out_size(self.config.seq_len))
         batch = task.sample(torch.Generator(), windows, self.config.seq_len, "held_out")
@@ -53,7 +53,7 @@ class LoadedRun(NamedTuple):
 
 
 def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
-    """The model of a finished run.
+    """Load a finished run.
 
     Args:
         folder: the run's, runs/KEY.
@@ -61,20 +61,22 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
         seed: of thoughts and sampled tokens.
 
     Raises:
-        Refusal: one line: no such run, damaged, its task is no text, its thoughts' lengths are the task's.
+        Refusal: the run is missing or damaged, its task is not on text or sets the thoughts' lengths.
     """
     try:
         config = resolved(settings_of(folder))
         model = finished_model(folder, 1)
     except ValueError as error:
         raise Refusal(str(error).removeprefix("reference_run=")) from error
-    if not hasattr(config.task, "encode"):
+    if config.task.encode is None:
         raise Refusal(
-            f"{folder}: its task is {config.task.name}, and only a run on a text can be asked; give one of "
-            "task=char_text or token_text"
+            f"{folder}: its task is {config.task.name}, and only a run on a text can be asked; give a run of "
+            "task=char_text or task=token_text"
         )
     if config.use_reasoner and config.adaptive_len:
-        raise Refusal(f"{folder}: the lengths of its thoughts are its task's (adaptive_len=true)")
+        raise Refusal(
+            f"{folder}: its task sets the lengths of its thoughts; give a run of adaptive_len=false"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
     model = model.to(device=device, dtype=getattr(torch, config.dtype))

@@ -1,4 +1,4 @@
-"""What a model remembers of some texts, one token further at a time, whatever its backbone."""
+"""The memory of a model after reading some texts, extended token by token, for any backbone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from toyqs.types import BranchState, Context
 
 
 class ContextCache(NamedTuple):
-    """At the last token read, of every letter of weights that reads."""
+    """The memory at the last token read, for each weight group that reads tokens."""
 
-    tokens: Tensor  # (1, B, 1) long, that token
+    tokens: Tensor  # (1, B, 1) long, the last token
     outputs: Mapping[str, Tensor]  # letter -> (1, B, 1, D)
     states: Mapping[str, BranchState]  # letter -> branch point (1, B, 1, 1)
 
+    @property
+    def num_texts(self) -> int:
+        """Return B, the number of texts read."""
+        return self.tokens.shape[1]
+
 
 def read(model: LatentReasoner, tokens: Tensor) -> ContextCache:
-    """The memory after whole texts.
+    """Read whole texts.
 
     Args:
         model: S = 1.
@@ -37,11 +42,11 @@ def read(model: LatentReasoner, tokens: Tensor) -> ContextCache:
 
 
 def extend(model: LatentReasoner, memory: ContextCache, tokens: Tensor) -> ContextCache:
-    """The memory after one more token of each text.
+    """Read one more token of each text.
 
     Args:
         model: S = 1.
-        memory: of B texts, or of one, with which B go on.
+        memory: of B texts, or of one text that B continue.
         tokens: (1, B) long.
     """
     outputs, states = {}, {}
@@ -54,7 +59,7 @@ def extend(model: LatentReasoner, memory: ContextCache, tokens: Tensor) -> Conte
 
 
 def context_of(model: LatentReasoner, memory: ContextCache) -> Context:
-    """What the model thinks and talks from, at the last token: T = 1."""
+    """Return the context at the last token (T = 1), from which the model thinks and talks."""
     base, reasoner = (model.letters.get(role) for role in READERS)
     return Context(
         None if base is None else memory.outputs[base],
@@ -64,6 +69,6 @@ def context_of(model: LatentReasoner, memory: ContextCache) -> Context:
 
 
 def _cores(model: LatentReasoner) -> dict[str, Core]:
-    """The cores that read tokens, each once."""
+    """Return the cores that read tokens, by letter."""
     letters = dict.fromkeys(model.letters[role] for role in READERS if role in model.letters)
     return {letter: cast(Core, model.cores[letter]) for letter in letters}

@@ -1,4 +1,4 @@
-"""What answers are worth: exact match, choices by likelihood, gain token by token, the time a token takes."""
+"""Measures of a run's answers: exact match, choice by likelihood, gain by token, seconds per token."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.predictor import Predictor
-from toyqs.answers.questions import Choice, NumberQuestion, plain_number, stated_number
+from toyqs.answers.questions import ChoiceQuestion, NumberQuestion, plain_number, stated_number
 from toyqs.assets.documents import put
 
-ENDS = ("\nQuestion:", "\n\n")  # what comes after an answer
+ENDS = ("\nQuestion:", "\n\n")  # each ends an answer
 
 
 class Text(Protocol):
-    """What turns text into tokens and back: a task that reads texts."""
+    """A task on a text, as far as it maps text to tokens and back."""
 
     def encode(self, text: str) -> Tensor:
-        """(n,) long."""
+        """Return the token ids of a text, (n,) long."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids."""
+        """Return the text of token ids."""
         ...
 
 
 class Attempts(NamedTuple):
-    """At one question with a number for an answer."""
+    """The answers to one question about a number."""
 
     texts: list[str]  # as written
-    number: str | None  # the one most often stated; of equally frequent ones the first
+    number: str | None  # the most frequent; of equally frequent ones the first
     right: bool
 
 
 class Picked(NamedTuple):
-    """One question's choices."""
+    """The likelihoods of one question's choices."""
 
     log_probs: list[float]  # of each choice, in nats
-    by_sum: bool  # the likeliest choice is the right one
-    by_mean: bool  # the choice that is likeliest token by token is
+    by_sum: bool  # whether the right choice is the likeliest
+    by_mean: bool  # whether it is, by the mean over each choice's tokens
 
 
 def prompt(question: str, *, steps: bool = False) -> str:
-    """How a question is put; `steps` asks for a chain of thought (Kojima et al. 2022)."""
+    """Write the prompt of a question; `steps` asks for a chain of thought (Kojima et al. 2022)."""
     return put(question) + (" Let's think step by step." if steps else "")
 
 
 def answer_number(
     predictor: Predictor,
     text: Text,
-    asked: NumberQuestion,
+    question: NumberQuestion,
     most: int,
     *,
     steps: bool = False,
@@ -63,40 +63,41 @@ def answer_number(
     """Write answers to a question and take the number that most of them state.
 
     Args:
-        speaker: writes.
-        text: its tokens.
-        asked: the question.
-        most: tokens of an answer.
+        predictor: writes the answers.
+        text: maps text to tokens.
+        question: whose answer is a number.
+        most: tokens of an answer at most.
         steps: ask for a chain of thought.
-        texts: answers, of which the majority counts (Wang et al. 2023, "Self-consistency").
-        temperature: 0: each token is the likeliest, and all answers are alike but for their thoughts.
+        texts: number of answers, of which the majority counts (Wang et al. 2023, "Self-consistency").
+        temperature: of sampled tokens; at 0 each is the likeliest, and answers differ only by their thoughts.
     """
-    before = text.encode(prompt(asked.question, steps=steps))
-    found = predictor.generate(
-        before, most, texts=texts, temperature=temperature, stop=lambda ids: _ended(text.decode(ids))
+    before = text.encode(prompt(question.question, steps=steps))
+    answers = predictor.generate(
+        before, most, texts=texts, temperature=temperature, stop=lambda ids: _has_ended(text.decode(ids))
     )
-    said = [_until_end(text.decode(ids)) for ids in found]
-    stated = [stated_number(x) if "####" in x else plain_number(x) for x in said]
+    written = [_until_end(text.decode(ids)) for ids in answers]
+    stated = [stated_number(x) if "####" in x else plain_number(x) for x in written]
     numbers = Counter(x for x in stated if x is not None)
     number = numbers.most_common(1)[0][0] if numbers else None
-    return Attempts(said, number, number == asked.number)
+    return Attempts(written, number, number == question.number)
 
 
-def solution_log_probs(predictor: Predictor, text: Text, asked: NumberQuestion) -> Tensor:
-    """Of the tokens of the written solution, (n,) in nats."""
-    return predictor.score(text.encode(prompt(asked.question)), text.encode(f" {asked.solution}")).log_probs
+def solution_log_probs(predictor: Predictor, text: Text, question: NumberQuestion) -> Tensor:
+    """Return the log-probabilities (n,), in nats, of the tokens of a question's written solution."""
+    before, solution = text.encode(prompt(question.question)), text.encode(f" {question.solution}")
+    return predictor.score(before, solution).log_probs
 
 
-def pick(predictor: Predictor, text: Text, asked: Choice) -> Picked:
-    """Choose by log-likelihood, the whole choice's and the mean of its tokens."""
-    before = text.encode(prompt(asked.question))
-    scored = [predictor.score(before, text.encode(f" {choice}")).log_probs for choice in asked.choices]
-    sums, means = [float(x.sum()) for x in scored], [float(x.mean()) for x in scored]
-    return Picked(sums, _best(sums) == asked.right, _best(means) == asked.right)
+def pick(predictor: Predictor, text: Text, question: ChoiceQuestion) -> Picked:
+    """Choose by log-likelihood: by each choice's sum over its tokens, and by its mean."""
+    before = text.encode(prompt(question.question))
+    scores = [predictor.score(before, text.encode(f" {choice}")).log_probs for choice in question.choices]
+    sums, means = [float(x.sum()) for x in scores], [float(x.mean()) for x in scores]
+    return Picked(sums, _best(sums) == question.right, _best(means) == question.right)
 
 
 class Decile(NamedTuple):
-    """A tenth of the tokens, by the NLL that they have without a thought."""
+    """A tenth of the tokens, sorted by their NLL without a thought."""
 
     tokens: int
     without: float  # mean NLL, nats
@@ -104,17 +105,17 @@ class Decile(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """Nats per token."""
+        """Return the gain of thinking in nats per token."""
         return self.without - self.with_thoughts
 
 
 def by_decile(without: Tensor, with_thoughts: Tensor, parts: int = 10) -> list[Decile]:
-    """NLL with and without thoughts, in groups of equally many tokens of rising NLL without.
+    """Compare NLL with and without thoughts in groups of tokens, in the order of the NLL without.
 
     Args:
         without: (n,) nats.
         with_thoughts: (n,) nats, of the same tokens.
-        parts: fewer where there are fewer tokens.
+        parts: number of groups, equally large; fewer where there are fewer tokens.
     """
     order = np.argsort(without.numpy(), kind="stable")
     groups = np.array_split(order, min(parts, len(order)))
@@ -132,7 +133,7 @@ class Latency(NamedTuple):
 
 
 def latency(predictor: Predictor, before: Tensor, tokens: int, warm: int = 3) -> Latency:
-    """The time that one token takes after another, the first `warm` of them not counted."""
+    """Measure the seconds per generated token, the first `warm` tokens left out."""
     seconds: list[float] = []
     predictor.generate(before, tokens + warm + 1, seconds=seconds)
     median, p95 = np.percentile(seconds[warm:], [50, 95])
@@ -143,11 +144,15 @@ def _best(values: Sequence[float]) -> int:
     return max(range(len(values)), key=values.__getitem__)
 
 
-def _ended(said: str) -> bool:
-    return any(end in said.lstrip() for end in ENDS)
+def _has_ended(answer: str) -> bool:
+    return any(end in answer.lstrip() for end in ENDS)
 
 
-def _until_end(said: str) -> str:
-    start = len(said) - len(said.lstrip())
-    places = [place for end in ENDS if (place := said.find(end, start)) >= 0]
-    return said[: min(places, default=len(said))]
+def _until_end(answer: str) -> str:
+    return cut_before(answer, ENDS, len(answer) - len(answer.lstrip()))
+
+
+def cut_before(text: str, ends: Iterable[str], start: int = 0) -> str:
+    """Cut a text before the first of some strings found at `start` or later."""
+    places = [place for end in ends if (place := text.find(end, start)) >= 0]
+    return text[: min(places, default=len(text))]

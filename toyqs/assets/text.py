@@ -23,7 +23,7 @@ DATASETS = {
 
 
 def read_text(path: str) -> str:
-    """The text of a UTF-8 file, line ends as they are.
+    """Read a UTF-8 file, line ends unchanged.
 
     Args:
         path: the file; "~" is the home folder.
@@ -47,15 +47,15 @@ def read_text(path: str) -> str:
 
 
 def dataset_text(name: str) -> str:
-    """The text of a known data set, from the cache folder or downloaded into it.
+    """Read the text of a known data set, from the cache folder or downloaded into it.
 
-    A cached copy counts only if its hash is right; a download is kept only if its hash is right.
+    A cached copy is used, and a download saved, only if its hash is right.
 
     Args:
         name: one of DATASETS.
 
     Raises:
-        ValueError: one line, where there is neither a copy nor a download, or it cannot be kept.
+        ValueError: one line, where there is neither a copy nor a download, or it cannot be saved.
     """
     cached = cache_folder() / f"{name}.txt"
     try:
@@ -69,7 +69,7 @@ def dataset_text(name: str) -> str:
 
 
 def _download(name: str, cached: Path) -> None:
-    """Put a data set into its place whole or not at all: another run may read the same folder meanwhile."""
+    """Download a data set, whole or not at all: another run may read the same folder meanwhile."""
     address, sha256 = DATASETS[name]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)  # torch.hub gives none
@@ -78,7 +78,7 @@ def _download(name: str, cached: Path) -> None:
         torch.hub.download_url_to_file(address, str(cached), hash_prefix=sha256, progress=False)
     except RuntimeError as error:
         raise ValueError(
-            f"task.dataset={name}: {address} sent an unknown file (wrong sha256), which was not kept; "
+            f"task.dataset={name}: {address} sent an unknown file (wrong sha256), which was not saved; "
             "give task.path=FILE instead"
         ) from error
     except (OSError, http.client.HTTPException) as error:

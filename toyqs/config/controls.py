@@ -12,10 +12,10 @@ from toyqs.training.flops import Cost
 
 
 def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
-    """The controls that tell thinking from noise and from the parts around it.
+    """Return the controls that tell thinking from noise and from the parts around it.
 
     no_reasoner      the base LM alone
-    zero_length      thoughts of no symbols: the same parts, nothing to say
+    zero_length      thoughts of no symbols
     policy_off       thoughts sampled and read, never reinforced; not beside objective=pathwise, whose
                      thoughts no policy loss trains: it would be the run itself
 
@@ -34,7 +34,7 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
 def matched_controls(
     config: RunConfig, cost: Callable[[RunConfig], Cost], parameters: Callable[[RunConfig], int]
 ) -> dict[str, RunConfig]:
-    """The controls that tell thinking from more training and from more parameters.
+    """Return the controls that tell thinking from more training and from more parameters.
 
     compute_matched  the base LM alone, its steps multiplied by the ratio of counted FLOPs per step
     param_matched    a plain model of the same backbone, as wide as gives it the nearest number of parameters;
@@ -58,7 +58,7 @@ def matched_controls(
 
 
 def _rounded(ratio: float) -> float:
-    """To tenths, from ten on to ones: within a twentieth, and runs of about the same cost share a control."""
+    """Round to tenths, from ten on to ones: within a twentieth, and runs of similar cost share a control."""
     return max(1.0, round(ratio, 0 if ratio >= 10 else 1))
 
 
@@ -67,7 +67,7 @@ def _plain(config: RunConfig) -> RunConfig:
 
 
 def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig], int]) -> int:
-    """The width at which a plain model has nearest to `target` parameters, of those that its heads divide.
+    """Return the width at which a plain model has nearest to `target` parameters; its heads divide it.
 
     Args:
         plain: a run without thoughts; its parameters rise with its width.

@@ -1,12 +1,27 @@
-"""Refusal: how a configuration that cannot run is turned down."""
+"""Refusals: one line with the key, the value, why it cannot be, and what to give."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NoReturn
+
+from toyqs.files import Refusal
 
 
-class Refusal(ValueError):
-    """A configuration that cannot run: one line with the key, the value and the remedy."""
+def refuse(key: str, value: Any, why: str, give: str) -> NoReturn:
+    """Refuse a setting.
+
+    Raises:
+        Refusal: «key=value: why; give this».
+    """
+    raise Refusal(f"{key}={typed(value)}: {why}; give {give}")
+
+
+def typed(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
 
 
 def refusing(work: Callable[[], object]) -> None:

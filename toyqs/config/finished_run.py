@@ -1,4 +1,4 @@
-"""A finished run's folder, as another run names it: what was run there, and what lies there."""
+"""A finished run's folder, as another run refers to it: its settings, its weights, and their hash."""
 
 from __future__ import annotations
 
@@ -9,62 +9,73 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from toyqs.config.errors import Refusal
-from toyqs.config.run_config import OUTSIDE_KEY, TASKS, RunConfig
+from toyqs.config.errors import Refusal, typed
+from toyqs.config.run_config import TASKS, RunConfig
 
 SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 
-# Keys that earlier versions had -> the value that says what is always done now.
+# Settings of earlier versions -> the value that says what is always done now.
 REMOVED: dict[str, Any] = {"shard_optimiser": False, "fsdp": False}
 
 
-def settings_of(folder: str) -> RunConfig:
-    """The settings of the run, for its one seed.
+def config_of(columns: Mapping[str, Any]) -> RunConfig:
+    """Return the settings that the columns of a row, a cell or a config.json stand for.
 
-    Settings that are newer than the run have their defaults, which say what was done before; those that were
-    removed since must have theirs.
+    A setting that is absent has its default, which says what was done before it existed. A removed one is
+    dropped at the value in REMOVED.
 
     Args:
-        folder: a run's, named as in reference_run.
+        columns: `task` is the task's name, `task.x` a setting of its own, weight_groups a word.
+
+    Raises:
+        Refusal: a task or a setting that this version does not have, or a removed one at another value.
+    """
+    values = {name: value for name, value in columns.items() if name not in REMOVED}
+    for name in REMOVED.keys() & columns.keys():
+        if columns[name] != REMOVED[name]:
+            raise Refusal(
+                f"{name}={typed(columns[name])}: this version does not have that; give runs of this version"
+            )
+    task = values.pop("task")
+    if task not in TASKS:
+        raise Refusal(f"task={task}: not a task of this version; give runs of this version")
+    own = {name[len("task.") :]: values.pop(name) for name in list(values) if name.startswith("task.")}
+    unknown = values.keys() - {x.name for x in fields(RunConfig)}
+    unknown |= {f"task.{name}" for name in own.keys() - {x.name for x in fields(TASKS[task])}}
+    if unknown:
+        raise Refusal(
+            f"{', '.join(sorted(unknown))}: not a setting of this version; give runs of this version"
+        )
+    values["weight_groups"] = list(values.get("weight_groups", "ABCD"))
+    return RunConfig(**values, task=TASKS[task](**own))
+
+
+def settings_of(folder: str) -> RunConfig:
+    """Return the settings of a finished run, for its one seed.
+
+    Args:
+        folder: the run's, as given in reference_run.
 
     Raises:
         ValueError: one line with reference_run and the remedy: no folder of a finished run, or config.json
-            is damaged or not of this version, or has a removed setting at another value.
+            is damaged or of another version.
     """
     try:
         columns = json.loads(_bytes(folder, SETTINGS))
-        if gone := _drop_removed(columns):
-            raise ValueError(
-                f"reference_run={folder}: was trained with {gone}, which this version does not have; "
-                "give the folder of another run"
-            )
-        kind = TASKS[columns["task"]]
-        knobs = {name.removeprefix("task."): columns[name] for name in columns if name.startswith("task.")}
-        names = {x.name for x in fields(RunConfig)}
-        plain = {name: value for name, value in columns.items() if not name.startswith("task")}
-        if unknown := set(plain) - names:
-            raise KeyError(*sorted(unknown))
-        return RunConfig(**_typed(plain) | {"task": kind(**knobs)})
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        columns["weight_groups"]  # a config.json has every setting of its version
+        return config_of(columns)
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError, Refusal) as error:
+        why = (
+            str(error).partition(";")[0] if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
+        )
         raise ValueError(
-            f"reference_run={folder}: its {SETTINGS} is damaged or of another version of toyqs ({said}); "
-            "give the folder of another run"
+            f"reference_run={folder}: its {SETTINGS} is damaged or of another version of toyqs "
+            f"({why.splitlines()[0]}); give the folder of another run"
         ) from error
 
 
-def _drop_removed(columns: dict[str, Any]) -> str:
-    """Take the removed keys out, and return those that have another value than the one in the table."""
-    found = {name: columns.pop(name) for name in REMOVED if name in columns}
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in found.items() if value != REMOVED[name])
-
-
-def _typed(columns: dict[str, Any]) -> dict[str, Any]:
-    return columns | {"weight_groups": list(columns["weight_groups"])}
-
-
 def identity(folder: str) -> str:
-    """A hash of the run's settings and weights: the same wherever the folder lies.
+    """Return a hash of the run's settings and weights: the same wherever the folder lies.
 
     Raises:
         ValueError: as in `settings_of`, where a file is missing.
@@ -85,27 +96,3 @@ def _bytes(folder: str, name: str) -> bytes:
             f"reference_run={folder}: is not the folder of a finished run: it has no {name} that can be "
             "read; give one that has, runs/KEY"
         ) from error
-
-
-def config_of(settings: Mapping[str, Any]) -> RunConfig:
-    """The run that has these columns; seeds, and what cannot change numbers, at their defaults.
-
-    Raises:
-        Refusal: a setting that this version does not have, or a removed one at a value but the table's.
-    """
-    settings = dict(settings)
-    if gone := _drop_removed(settings):
-        raise Refusal(f"{gone}: this version does not have that; give runs of this version")
-    knobs = {name.partition(".")[2]: value for name, value in settings.items() if name.startswith("task.")}
-    values = {name: value for name, value in settings.items() if not name.startswith("task.")}
-    known = {x.name for x in fields(RunConfig)} - {*OUTSIDE_KEY, "seed"}
-    task = values.pop("task")
-    if task not in TASKS:
-        raise Refusal(f"task={task}: not a task of this version; give runs of this version")
-    unknown = [*(values.keys() - known), *(knobs.keys() - {x.name for x in fields(TASKS[task])})]
-    if unknown:
-        raise Refusal(
-            f"{', '.join(sorted(unknown))}: not a setting of this version; give runs of this version"
-        )
-    values["weight_groups"] = list(values.get("weight_groups", "ABCD"))
-    return RunConfig(**values, task=TASKS[task](**knobs))

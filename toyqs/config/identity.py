@@ -1,4 +1,4 @@
-"""A run's identity: its settings with one spelling for one run, and the hash of those that can matter."""
+"""A run's identity: one spelling of its settings, and the hash of those that can matter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toyqs.model.roles import WeightGroups
 
 
 def canonical(config: RunConfig) -> RunConfig:
-    """The settings with one spelling for one run: those that cannot matter are back at their defaults.
+    """Return the settings in the one spelling of this run: inactive ones are back at their defaults.
 
     Epochs cannot matter once max_steps is given; until then they stay.
     """
@@ -37,7 +37,7 @@ def canonical(config: RunConfig) -> RunConfig:
 
 
 def settings(config: RunConfig, seed: int) -> dict[str, Any]:
-    """The columns of a row that say what was run, in the one spelling of `canonical`.
+    """Return the columns of a row that say what was run, in the spelling of `canonical`.
 
     Returns:
         Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`.
@@ -49,14 +49,14 @@ def settings(config: RunConfig, seed: int) -> dict[str, Any]:
 
 
 def _plain(values: Any) -> dict[str, Any]:
-    """The fields of a dataclass; 1 and -0.0 are written 1.0 and 0.0 where a float is meant."""
+    """Return the fields of a dataclass; a float field's 1 and -0.0 are written 1.0 and 0.0."""
     plain = {x.name: getattr(values, x.name) for x in fields(values)}
     floats = {x.name for x in fields(values) if x.type == "float"}
     return {name: float(value) + 0.0 if name in floats else value for name, value in plain.items()}
 
 
 def run_key(config: RunConfig, seed: int) -> str:
-    """The run's name: equal for equal results, whatever the command line looked like.
+    """Return the run's name: equal for equal results, however the command line was written.
 
     Returns:
         16 hex digits of the hash of RESULTS_VERSION and of all settings that can matter and differ from
@@ -70,7 +70,7 @@ def run_key(config: RunConfig, seed: int) -> str:
         f"task.{name}": value for name, value in TASK_SETTINGS.get(config.task.name, {}).items()
     }
     columns = {name: value for name, value in columns.items() if name not in table or value != table[name]}
-    if hasattr(config.task, "identity"):
+    if config.task.identity is not None:
         columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
         columns["task.identity"] = config.task.identity()
     if name := columns.get("pretrained"):

@@ -1,13 +1,12 @@
-"""Which settings cannot change a run, because of its other settings."""
+"""Settings that cannot change a run because of its other settings (ConfigSpace: conditional keys)."""
 
 from __future__ import annotations
 
 from toyqs.config.run_config import (
-    WEIGHED,
     RunConfig,
 )
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import all_fields, fields_of, objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 
 KEYS_OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
 
@@ -45,98 +44,99 @@ KEYS_OF_THOUGHTS = (
 
 
 def inactive_keys(config: RunConfig) -> list[str]:
-    """The keys that cannot change this run."""
-    kept = set(KEYS_OF_REWARD) if config.reward in OWN_LOSS else set()
+    """Return the keys that cannot change this run."""
+    active = set(KEYS_OF_REWARD) if config.reward in OWN_LOSS else set()
     if config.has_thoughts:
-        # these shape the predictor's training too
-        kept |= {"objective"} if objective_class(config).changes_prediction_loss else set()
-        kept |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
-    idle = _inactive_of_the_rest(config) + _inactive_of_kind(config)
-    return [name for name in idle if name not in kept] + _inactive_of_objective(config)
+        # these also shape the training of the prediction
+        active |= {"objective"} if objective_class(config).changes_prediction_loss else set()
+        active |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
+    inactive = _inactive_of_the_rest(config) + _inactive_of_kind(config)
+    return [name for name in inactive if name not in active] + _inactive_of_objective(config)
 
 
 def _inactive_of_kind(config: RunConfig) -> list[str]:
-    """The keys that mean nothing to this kind of thought symbol."""
-    kind, idle = config.symbol_kind, []
+    """Return the keys that mean nothing to this kind of symbol."""
+    kind, inactive = config.symbol_kind, []
     if kind not in ("token", "gumbel"):
-        idle.append("thought_vocab")
+        inactive.append("thought_vocab")
     if kind != "gaussian":
-        idle.append("latent_dim")
+        inactive.append("latent_dim")
     if kind not in ("gaussian", "state"):
-        idle += ["sigma", "prior_beta"]
+        inactive += ["sigma", "prior_beta"]
     if kind != "gumbel":
-        idle.append("gumbel_temperature")
+        inactive.append("gumbel_temperature")
     if config.sampler != "tempered":
-        idle.append("sampler_temperature")
+        inactive.append("sampler_temperature")
     if kind == "deterministic":
-        idle += ["entropy_encouragement_coef", "entropy_schedule"]
-    return idle
+        inactive += ["entropy_encouragement_coef", "entropy_schedule"]
+    return inactive
 
 
 def _inactive_of_objective(config: RunConfig) -> list[str]:
+    """Return the keys that this objective, its reward and its critic do not read."""
     read = fields_of(config)
-    idle = sorted(all_fields() - read)
+    inactive = sorted(all_fields() - read)
     if not objective_class(config).uses_score_function:
-        idle.append("policy_loss_beta")
+        inactive.append("policy_loss_beta")
     if config.reward != "kl_reverse":
-        idle.append("reward_beta")
+        inactive.append("reward_beta")
     if not config.learned_reward:
-        idle.append("reward_sees")
+        inactive.append("reward_sees")
     if not config.punish_unfinished:
-        idle.append("schedule_punfinished")
+        inactive.append("schedule_punfinished")
     if not config.has_critic:
-        idle.append("value_sees")
+        inactive.append("value_sees")
     if not (config.has_critic and "baseline" in read) and not config.learned_reward:
-        idle.append("critic_loss_beta")
-    return idle + _inactive_of_reference(config)
+        inactive.append("critic_loss_beta")
+    return inactive + _inactive_of_reference(config)
 
 
 def _inactive_of_reference(config: RunConfig) -> list[str]:
-    idle = [] if config.reference == "ema" else ["reference_decay"]
+    inactive = [] if config.reference == "ema" else ["reference_decay"]
     if config.reference != "checkpoint":
-        idle.append("reference_run")
+        inactive.append("reference_run")
     if config.reward not in ("log_ratio", *OWN_LOSS) and not config.penalises_thought_kl:
-        idle += KEYS_OF_REFERENCE
-    return idle
+        inactive += KEYS_OF_REFERENCE
+    return inactive
 
 
-def _idle_of_model(config: RunConfig) -> list[str]:
-    idle = ["simple_lm_head", "use_residual"]  # mixing says both
+def _inactive_of_model(config: RunConfig) -> list[str]:
+    inactive = ["simple_lm_head", "use_residual"]  # canonical settings say both by `mixing`
     if config.backbone == "gru":
-        idle += [*KEYS_OF_TRANSFORMER, "increment_pos_id_for_last_context_token"]
+        inactive += [*KEYS_OF_TRANSFORMER, "increment_pos_id_for_last_context_token"]
     elif config.backbone == "gpt2":
-        idle.append("model_n_kv_head")
+        inactive.append("model_n_kv_head")
     if not config.add_last_context_token:
-        idle.append("increment_pos_id_for_last_context_token")
+        inactive.append("increment_pos_id_for_last_context_token")
     if config.meta_token_mode == "none":
-        idle.append("meta_token_scale")
+        inactive.append("meta_token_scale")
     if config.think_at != "hard":
-        idle.append("hard_quantile")
+        inactive.append("hard_quantile")
     if config.length_schedule == "constant":
-        idle.append("min_reasoning_len")
-    if config.mixer not in WEIGHED:
-        idle.append("gate_floor")
+        inactive.append("min_reasoning_len")
+    if not config.weighs_thoughts:
+        inactive.append("gate_floor")
     if config.n_tokens_ahead == 1:
-        idle += KEYS_OF_AHEAD
+        inactive += KEYS_OF_AHEAD
     if not config.uses_base_lm:
-        idle.append("base_lm_hidden_dim")
-    return idle
+        inactive.append("base_lm_hidden_dim")
+    return inactive
 
 
 def _inactive_of_the_rest(config: RunConfig) -> list[str]:
-    idle = _idle_of_model(config)
+    inactive = _inactive_of_model(config)
     if not config.use_reasoner:
-        idle += KEYS_OF_THOUGHTS
+        inactive += KEYS_OF_THOUGHTS
     elif not config.max_reasoning_len:
-        idle += KEYS_OF_SYMBOLS
+        inactive += KEYS_OF_SYMBOLS
     if not config.has_policy_loss:
-        idle += KEYS_OF_POLICY
+        inactive += KEYS_OF_POLICY
     if not config.entropy_encouragement_coef:
-        idle.append("entropy_schedule")
+        inactive.append("entropy_schedule")
     if not config.use_scheduler:
-        idle.append("schedule")
+        inactive.append("schedule")
     if config.max_steps > 0:
-        idle.append("epochs")
+        inactive.append("epochs")
     if config.task.length(1) == config.task.length(2):
-        idle.append("seq_len")
-    return idle
+        inactive.append("seq_len")
+    return inactive

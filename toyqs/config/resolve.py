@@ -1,4 +1,4 @@
-"""From the settings as typed to all the settings of a run."""
+"""The settings as typed, completed: what follows from a variant, a checkpoint or other settings."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from toyqs.assets.pretrained import Architecture, architecture
+from toyqs.config.choices import DEBUG_VARIANTS
 from toyqs.config.run_config import WIDTHS, RunConfig
-
-# Named variants: what each sets.
-DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
-    "seperateInterpreter": {"weight_groups": ["A", "A", "A", "B"], "interpreter_start": "afresh"},
-}
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """The settings with everything filled in that follows from others: variants, widths, forced choices."""
+    """Return the settings with all that follows from others filled in: variants, widths, forced choices."""
     config = replace(config, **DEBUG_VARIANTS.get(config.debug_cfg or "", {}), debug_cfg=None)
     if config.pretrained is not None:
         config = with_checkpoint(config, config.pretrained)
@@ -24,13 +20,13 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, **widths, model_hidden_dim=None)
     if config.interpreter_hidden_dim is None:
         config = replace(config, interpreter_hidden_dim=config.reasoner_hidden_dim)
-    if config.symbol_kind == "deterministic":  # all thoughts of a position would be the same
+    if config.symbol_kind == "deterministic":  # all thoughts of a position are the same
         config = replace(config, trice_samples=1, train_nll_num=1)
     if config.train_nll_num is None:
         config = replace(config, train_nll_num=config.trice_samples)
-    if not config.has_policy_loss:  # a group baseline would refuse K = 1 for nothing
+    if not config.has_policy_loss:  # else a group baseline would refuse K = 1 without need
         config = replace(config, baseline="none", advantage_scale="none")
-    if not config.policy_loss_beta:  # nobody is paid
+    if not config.policy_loss_beta:  # no policy learns from it
         config = replace(config, learned_reward=False)
     if not config.use_base_lm:
         config = replace(config, interpreter_start="afresh")
@@ -40,23 +36,21 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 def with_checkpoint(config: RunConfig, name: str) -> RunConfig:
-    """The settings with the backbone, layers, heads and widths of a checkpoint, and its tokeniser.
+    """Return the settings with the backbone, layers, heads, widths and tokeniser of a checkpoint.
 
     Args:
-        config: its widths may be anything.
-        name: of the checkpoint.
+        config: its widths do not matter.
+        name: the checkpoint's folder or hub name.
 
     Raises:
         ValueError: one line; see `pretrained.architecture`.
     """
-    if getattr(config.task, "tokenizer", name) is None:
-        config = replace(config, task=replace(config.task, tokenizer=name))
     sizes: dict[str, Any] = sizes_of(architecture(name))
-    return replace(config, **sizes, model_hidden_dim=None)
+    return replace(config, **sizes, model_hidden_dim=None, task=config.task.with_tokenizer(name))
 
 
 def sizes_of(found: Architecture) -> dict[str, str | int | None]:
-    """Key -> what a checkpoint says."""
+    """Return the settings that a checkpoint decides, by key."""
     return {
         "backbone": found.family,
         "model_n_layer": found.layers,

@@ -1,4 +1,4 @@
-"""What rows say: the names that scripts of one's own import."""
+"""Rows and what follows from them: the names that scripts of one's own import."""
 
 from toyqs.evidence.cells import load_cells
 from toyqs.evidence.decision import verdict

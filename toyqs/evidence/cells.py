@@ -1,4 +1,4 @@
-"""Cells of a sweep: a run beside its controls over its seeds, as planned and as found on disk."""
+"""Cells of a sweep: a run and its controls over its seeds, as planned and as found on disk."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ class Cell(NamedTuple):
 
     settings: dict[str, Any]  # of the run itself, named as the columns of its rows; no seed
     arms: dict[str, pd.DataFrame]  # one row per finished seed, ascending; the first is the run itself
-    missing: dict[
-        str, list[int]
-    ]  # arm -> the seeds asked for that have no row; arms that lack none are absent
+    missing: dict[str, list[int]]  # arm -> the seeds asked for without a row; complete arms are absent
 
 
 def name_of(keys: Iterable[str]) -> str:
-    """The name of a set of runs, whatever their order."""
+    """Return the name of a set of runs, the same whatever their order."""
     return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:12]
 
 
@@ -38,13 +36,13 @@ def write_cell(
     arms: Mapping[str, Mapping[int, str]],
     asked_for: Iterable[str],
 ) -> None:
-    """Note what a cell consists of, before its runs begin.
+    """Write down what a cell consists of, before its runs begin.
 
     Args:
-        runs_dir: the folder of runs; it is made where there is none.
-        settings: of the run itself, named as the columns of its rows; a seed among them is left out.
+        runs_dir: the folder of runs; created where it does not exist.
+        settings: of the run itself, named as the columns of its rows; a seed is left out.
         arms: arm -> seed -> key of its run, the run itself first.
-        asked_for: the arms that are to be run; of the others, rows that happen to be there count too.
+        asked_for: the arms to be run; rows of the others count too where they exist.
     """
     folder = Path(runs_dir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,15 +53,15 @@ def write_cell(
         "asked_for": asked,
         "arms": {arm: {str(seed): key for seed, key in by_seed.items()} for arm, by_seed in arms.items()},
     }
-    # written anew even where nothing changed: of two plans for one cell the later command's holds
+    # written again even where nothing changed: of two plans for one cell the later command's is valid
     write_json(folder / f"{name_of(keys)}.json", plan)
 
 
 def load_cells(runs_dir: Path | str) -> list[Cell]:
-    """Every cell that was ever planned in a folder of runs, with the rows that are there.
+    """Load every cell that was ever planned in a folder of runs, with the rows that have finished.
 
     Cells of equal settings, planned for different seeds, controls or labels (`info`), are one. Where two
-    plans name different runs for one arm and seed, as after controls were matched anew, the later holds.
+    plans name different runs for one arm and seed, as after controls were matched again, the later is valid.
 
     Args:
         runs_dir: the folder that the runs were written to.
@@ -76,7 +74,7 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
         ValueError: a file of the folder is damaged.
     """
     rows = load_rows(runs_dir)
-    found = {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")}
+    finished = {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")}
     merged: dict[str, tuple[dict[str, Any], dict[str, dict[int, str]], set[tuple[str, int]]]] = {}
     plans = (Path(runs_dir) / FOLDER).glob("*.json")
     for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
@@ -86,7 +84,7 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
         for arm, by_seed in plan["arms"].items():
             arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
             asked |= {(arm, int(seed)) for seed in by_seed if arm in plan["asked_for"]}
-    return [_cell(*merged[text], found) for text in sorted(merged)]
+    return [_cell(*merged[text], finished) for text in sorted(merged)]
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
@@ -100,14 +98,14 @@ def _cell(
     settings: dict[str, Any],
     arms: dict[str, dict[int, str]],
     asked: set[tuple[str, int]],
-    found: dict[str, dict[str, Any]],
+    finished: dict[str, dict[str, Any]],
 ) -> Cell:
     frames, missing = {}, {}
     for place, (arm, by_seed) in enumerate(arms.items()):
-        rows = [found[key] for _, key in sorted(by_seed.items()) if key in found]
+        rows = [finished[key] for _, key in sorted(by_seed.items()) if key in finished]
         if rows or place == 0 or any((arm, seed) in asked for seed in by_seed):
             frames[arm] = pd.DataFrame(rows)
-        lacking = [seed for seed, key in sorted(by_seed.items()) if (arm, seed) in asked and key not in found]
+        lacking = [seed for seed, key in by_seed.items() if (arm, seed) in asked and key not in finished]
         if lacking:
-            missing[arm] = lacking
+            missing[arm] = sorted(lacking)
     return Cell(settings, frames, missing)

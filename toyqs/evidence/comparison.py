@@ -1,10 +1,10 @@
-"""What a comparison of arms found: a table to read, a table to load, a figure."""
+"""A comparison of arms: a table to read, a table to load, a figure."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 
 from toyqs.evidence import style
 from toyqs.evidence.decision import verdict
-from toyqs.evidence.gain import CONTROLS, Interval, interval, reasoning_gain
-from toyqs.evidence.text import human, listed, plus_minus
+from toyqs.evidence.gain import CONTROLS, estimate, interval, paired_gains
+from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, task_words
 from toyqs.files import write_text
 
-WIDTH = 110
 COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
 HEADINGS = (
     ("", "NLL", "accuracy", "gain of thinking", "used", "recurrent", "FLOPs", "train", "CPU s"),
@@ -26,7 +25,7 @@ HEADINGS = (
 
 
 def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
-    """The comparison as plain text, at most 110 columns wide, with the verdict under it.
+    """Return the comparison as plain text, at most 110 columns wide, with the verdict under it.
 
     Args:
         arms: one row per seed in each; the thinking arm first, then its controls in the order of display.
@@ -37,22 +36,21 @@ def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
     Raises:
         ValueError: the thinking arm has no rows, or an arm two rows for one seed.
     """
-    thinking, gains = next(iter(arms.values())), _gains(arms)
-    lines = [*_title(thinking), "", *_grid(comparison_frame(arms)), ""]
+    lines = ["", *_grid(comparison_frame(arms)), ""]
+    thinking, gains = next(iter(arms.values())), paired_gains(arms)
     if gains:
-        mark = (
-            "±: half of a 95 % t-interval over seeds; gain: this arm's NLL minus thinking's, paired by seed"
-        )
-        lines += [mark, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS), ""]
+        symbols = "±: half of a 95 % t-interval over seeds; "
+        symbols += "gain: this arm's NLL minus thinking's, paired by seed"
+        lines += [symbols, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS), ""]
     lines += _notes(arms)
     if gains:
         word, sentence = verdict(gains)
         lines += ["", f"Verdict: {word}.", *textwrap.wrap(sentence, WIDTH)]
-    return "\n".join(lines).rstrip("\n")
+    return "\n".join([*_title(thinking), *lines]).rstrip("\n")
 
 
 def comparison_frame(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The comparison as numbers, one row per arm.
+    """Return the comparison as numbers, one row per arm.
 
     Args:
         arms: as for `comparison_table`.
@@ -60,8 +58,13 @@ def comparison_frame(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns:
         Indexed by arm: `seeds` (their number); `nll`, `accuracy` and `gain` (of thinking over the arm), each
         with its `_half_width` (95 % t over seeds); the costs, each a mean over seeds.
+
+    Raises:
+        ValueError: as `comparison_table`.
     """
-    gains, rows = _gains(arms), {}
+    if next(iter(arms.values())).empty:
+        raise ValueError("the thinking arm has no complete run, so there is nothing to compare")
+    gains, rows = paired_gains(arms), {}
     for arm, frame in arms.items():
         row: dict[str, float] = {"seeds": len(frame)}
         values = {
@@ -70,8 +73,8 @@ def comparison_frame(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             "gain": gains.get(arm),
         }
         for name, column in values.items():
-            found = Interval(math.nan, math.nan, 0) if column is None or column.empty else interval(column)
-            row |= {name: found.mean, f"{name}_half_width": found.half_width}
+            mean, half_width, _ = estimate(column)
+            row |= {name: mean, f"{name}_half_width": half_width}
         rows[arm] = row | {name: float(_column(frame, name).mean()) for name in COSTS}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
@@ -142,30 +145,19 @@ def _draw_final(axes: Axes, arm: str, place: int, frame: pd.DataFrame) -> None:
     axes.scatter(place + spread, values, color=colour, s=26, alpha=0.6, linewidths=0)
     if not len(values):
         return
-    found = interval(values)
-    if math.isnan(found.mean):
+    mean, half_width, _ = interval(values)
+    if math.isnan(mean):
         lost = int(np.isnan(values).sum())
         axes.annotate(
             f"{lost} diverged", (place, 0.97), xycoords=("data", "axes fraction"), ha="center", color=colour
         )
         return
-    error = 0.0 if math.isnan(found.half_width) else found.half_width
-    axes.errorbar(
-        place + 0.18, found.mean, error, color=colour, fmt="_", markersize=13, capsize=4, linewidth=2
-    )
-
-
-def _gains(arms: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
-    (_, thinking), *controls = arms.items()
-    if thinking.empty:
-        raise ValueError("the thinking arm has no complete run, so there is nothing to compare")
-    seeds = set(thinking["seed"])
-    shared = {arm: frame for arm, frame in controls if not frame.empty and seeds & set(frame["seed"])}
-    return {arm: reasoning_gain(thinking, frame) for arm, frame in shared.items()}
+    error = 0.0 if math.isnan(half_width) else half_width
+    axes.errorbar(place + 0.18, mean, error, color=colour, fmt="_", markersize=13, capsize=4, linewidth=2)
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    """The metric as floats, NaN where a row has none; empty where no row has any."""
+    """Return the metric as floats, NaN where a row has none; empty where no row has any."""
     if name not in frame or (name != "nll" and frame[name].isna().all()):
         return pd.Series(dtype=float)
     return pd.to_numeric(frame[name]).astype(float)
@@ -185,37 +177,22 @@ def _title(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def task_words(row: pd.Series) -> str:
-    """A run's task and its knobs in words."""
-    knobs = {str(name)[5:]: value for name, value in row.items() if str(name).startswith("task.")}
-    shown = [
-        f"{name}={_plain(value)}" for name, value in knobs.items() if np.ndim(value) == 0 and pd.notna(value)
-    ]
-    return " ".join([str(row["task"]), *shown])
-
-
 def _setting(frame: pd.DataFrame) -> str:
     row = frame.iloc[0]
     widths = {"base width": "base_lm_hidden_dim", "reasoner width": "reasoner_hidden_dim"}
     parts = [f"{word} {row[name]:g}" for word, name in widths.items() if pd.notna(row.get(name))]
-    return ", ".join([task_words(row), *parts, f"seeds {listed(frame['seed'])}"])
-
-
-def _plain(value: object) -> str:
-    return Path(value).name if isinstance(value, str) else f"{value:.12g}"
+    return ", ".join([task_words(row.to_dict()), *parts, f"seeds {listed(frame['seed'])}"])
 
 
 def _grid(frame: pd.DataFrame) -> list[str]:
-    cells = [list(heading) for heading in HEADINGS]
+    lines: list[Sequence[str]] = [*HEADINGS]
     for arm, row in frame.iterrows():
         nll = plus_minus(row["nll"], row["nll_half_width"], ".3f", nothing="diverged")
         accuracy = plus_minus(100 * row["accuracy"], 100 * row["accuracy_half_width"], ".1f")
         gain = plus_minus(row["gain"], row["gain_half_width"], "+.3f")
         costs = [f"{row[name]:,.0f}" if name == "train_steps" else human(row[name]) for name in COSTS]
-        cells.append([str(arm), nll, accuracy, gain, *costs])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([c[0].ljust(widths[0]), *map(str.rjust, c[1:], widths[1:])]).rstrip() for c in cells]
-    return [*lines[:2], "-" * len(max(lines, key=len)), *lines[2:]]
+        lines.append((str(arm), nll, accuracy, gain, *costs))
+    return aligned(list(zip(*lines, strict=True)), left=[0], rule=True)
 
 
 def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -238,24 +215,22 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _thoughts(frame: pd.DataFrame) -> list[str]:
-    """Two sentences on whether the thoughts are used, from the means over seeds of what was measured."""
+    """Return two sentences on whether the thoughts are used, from means over seeds."""
     words = {
         "nll": "with its own thought",
         "nll_shuffled": "with a thought from another place",
         "nll_marginal": "averaging the predictions of all its thoughts",
     }
-    found = {
-        name: _mean(frame, name)
-        for name in (*words, "thought_entropy", "information", "information_shuffled")
-    }
-    if found["nll_shuffled"] is None:
+    more = ("thought_entropy", "information", "information_shuffled")
+    means = {name: _mean(frame, name) for name in (*words, *more)}
+    if means["nll_shuffled"] is None:
         return []
-    losses = [f"{found[name]:.3f} {text}" for name, text in words.items() if found[name] is not None]
+    losses = [f"{means[name]:.3f} {text}" for name, text in words.items() if means[name] is not None]
     sentences = f"NLL of the thinking model: {', '.join(losses)}."
-    if found["thought_entropy"] is not None:
-        sentences += f" Entropy of a thought: {found['thought_entropy']:.2f} nats."
-    if found["information"] is not None:
-        sentences += f" A thought tells {found['information']:.2f} nats about what was read"
-        chance = found["information_shuffled"]
+    if means["thought_entropy"] is not None:
+        sentences += f" Entropy of a thought: {means['thought_entropy']:.2f} nats."
+    if means["information"] is not None:
+        sentences += f" A thought tells {means['information']:.2f} nats about what was read"
+        chance = means["information_shuffled"]
         sentences += "." if chance is None else f"; one from another place tells {chance:.2f}."
     return textwrap.wrap(sentences, WIDTH)

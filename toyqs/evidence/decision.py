@@ -1,4 +1,4 @@
-"""The verdict: whether thinking helped, by its gains over the controls."""
+"""The verdict on thinking, by its gains over the controls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from toyqs.evidence.gain import CONTROLS, MATCHED, Interval, interval
+from toyqs.evidence.text import listed
 
 JUDGED = ("zero_length", *MATCHED)
 FEWEST_SEEDS = 4
@@ -16,14 +17,14 @@ EXPLANATIONS = {"compute_matched": "training compute", "param_matched": "capacit
 
 
 class Verdict(NamedTuple):
-    """Whether thinking helped: one of the words of `verdict`, and what it means in plain English."""
+    """One of the words of `verdict`, and its meaning in plain English."""
 
     word: str
     sentence: str
 
 
 def verdict(gains: Mapping[str, pd.Series]) -> Verdict:
-    """Whether thinking helped, judged by paired 95 % t-intervals of its gain over the controls.
+    """Judge whether thinking helped by paired 95 % t-intervals of its gain over the controls.
 
     The matched controls are compute_matched and param_matched; only they and zero_length are judged.
     The first line that holds gives the word:
@@ -69,7 +70,7 @@ def _no_verdict(judged: Mapping[str, Interval], gains: Mapping[str, pd.Series]) 
         return "Neither zero_length nor a matched control was run, so there is nothing to judge thinking by."
     for name, gain in judged.items():
         if not math.isfinite(gain.mean):
-            lost = ", ".join(str(seed) for seed, value in gains[name].items() if not math.isfinite(value))
+            lost = listed(seed for seed, value in gains[name].items() if not math.isfinite(value))
             return f"Seed {lost} diverged in thinking or in {name}; leaving it out would flatter the rest."
     fewest = min(gain.count for gain in judged.values())
     if fewest < FEWEST_SEEDS:

@@ -1,8 +1,7 @@
-"""What the cells say in numbers: arms, gains paired by seed, verdicts, tables, what is missing."""
+"""Cells in numbers: arms, gains paired by seed, verdicts, tables, what is missing."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,20 +11,19 @@ import pandas as pd
 from toyqs.evidence import style
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
-from toyqs.evidence.gain import Interval, interval, reasoning_gain
+from toyqs.evidence.gain import by_seed, estimate, paired_gains
+from toyqs.evidence.rows import ORIGINS
 from toyqs.evidence.selection import BASE, place_of
-from toyqs.evidence.text import spans, spelled
+from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans, spelled
 
-LINE = 110  # columns of what is printed
 COSTS = ("parameters", "flops_per_token", "train_steps", "cpu_seconds")
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
 GAIN_HEADING = "gain of thinking over each control, nats, ± half of a 95 % t-interval, paired by seed:"
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
-NOTHING = Interval(math.nan, math.nan, 0)
 
 
 class Finding(NamedTuple):
-    """A cell and what its rows say."""
+    """A cell, its losses, its gains and its verdict."""
 
     cell: Cell
     losses: dict[str, pd.Series]  # each arm's held-out NLL by seed; an arm without a finished seed is absent
@@ -35,151 +33,143 @@ class Finding(NamedTuple):
 
 def find(cell: Cell) -> Finding:
     """Pair the arms of a cell and judge it; a seed that diverged has NaN."""
-    thinking, *controls = cell.arms
-    # without their hundred other columns pairing rows is several times faster
-    rows = {arm: frame[["seed", "nll"]] for arm, frame in cell.arms.items() if len(frame)}
-    seeds = set(rows[thinking]["seed"]) if thinking in rows else set()
-    losses = {arm: pd.to_numeric(frame.set_index("seed")["nll"]).astype(float) for arm, frame in rows.items()}
-    gains = {
-        arm: reasoning_gain(rows[thinking], rows[arm])
-        for arm in controls
-        if arm in rows and seeds & set(rows[arm]["seed"])
-    }
+    losses = {arm: by_seed(frame, "nll") for arm, frame in cell.arms.items() if len(frame)}
+    gains = paired_gains(cell.arms)
     return Finding(cell, losses, gains, verdict(gains).word)
 
 
 def arm_names(arms: Iterable[str]) -> list[str]:
-    """Arms, each once, in the order of display."""
-    found = dict.fromkeys(arms)
-    known = [arm for arm in style.ARM_COLOURS if arm in found]
-    return [*known, *(arm for arm in found if arm not in known)]
+    """Return the arms, each once, in the order of display."""
+    names = dict.fromkeys(arms)
+    known = [arm for arm in style.ARM_COLOURS if arm in names]
+    return [*known, *(arm for arm in names if arm not in known)]
 
 
-def estimate(values: pd.Series | None) -> Interval:
-    """Mean and interval over seeds; of no seeds, NaN."""
-    return NOTHING if values is None or values.empty else interval(values)
+def estimate_text(values: pd.Series | None, form: str, absent: str = "–", sign: str = " ± ") -> str:
+    """Return mean ± half width over seeds, "diverged" where a seed did, `absent` where there is none."""
+    mean, half_width, count = estimate(values)
+    return plus_minus(mean, half_width, form, "diverged" if count else absent, sign)
+
+
+def started_flags(frame: pd.DataFrame) -> pd.Series:
+    """Return whether each seed of an arm started to think; seeds of which it is not known are left out."""
+    return frame["started"].dropna() if "started" in frame else pd.Series(dtype=bool)
+
+
+def num_started(frame: pd.DataFrame) -> int | None:
+    """Return how many seeds of an arm started to think; None where it is known of none."""
+    flags = started_flags(frame)
+    return int(flags.sum()) if len(flags) else None
 
 
 def arm_table(findings: Sequence[Finding], keys: Sequence[str]) -> pd.DataFrame:
-    """One row per cell and arm.
+    """Return one row per cell and arm.
 
     Returns:
         The cell's values of `keys`; `arm`, `seeds` (their number); `nll` and `gain` (of thinking over the
         arm, paired over `gain_seeds` seeds), each with its `_half_width` (95 % t over seeds); the costs, each
-        a mean over seeds; `started`, how many seeds started to think; `verdict` beside the thinking arm.
+        a mean over seeds; `started`, how many seeds started to think; `verdict` in the thinking arm's row.
     """
     rows = []
-    for found in findings:
-        for place, (arm, frame) in enumerate(found.cell.arms.items()):
-            nll, over = estimate(found.losses.get(arm)), estimate(found.gains.get(arm))
-            row: dict[str, Any] = {key: found.cell.settings.get(key) for key in keys}
+    for finding in findings:
+        for place, (arm, frame) in enumerate(finding.cell.arms.items()):
+            nll, over = estimate(finding.losses.get(arm)), estimate(finding.gains.get(arm))
+            row: dict[str, Any] = {key: finding.cell.settings.get(key) for key in keys}
             row |= {"arm": arm, "seeds": len(frame), "nll": nll.mean, "nll_half_width": nll.half_width}
             row |= {"gain_seeds": over.count, "gain": over.mean, "gain_half_width": over.half_width}
             row |= {name: frame[name].astype(float).mean() if name in frame else None for name in COSTS}
-            known = frame["started"].dropna() if "started" in frame else ()
-            row |= {"started": int(sum(known)) if len(known) else None}
-            rows.append(row | {"verdict": None if place else found.verdict})
+            row["started"] = num_started(frame)
+            rows.append(row | {"verdict": None if place else finding.verdict})
     return pd.DataFrame(rows).astype({"started": "Int64"})
 
 
 def loss_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    """A text table of every arm's NLL, one line per cell, after the cell's values of some settings."""
-    arms = arm_names(arm for found in findings for arm in found.cell.arms)
-    rows = [[_plus_minus(estimate(found.losses.get(arm))) for arm in arms] for found in findings]
-    return _aligned(findings, keys, arms, rows)
+    """Return a text table of every arm's NLL, one line per cell, after the cell's values of some settings."""
+    arms = arm_names(arm for finding in findings for arm in finding.cell.arms)
+    return _lines(findings, keys, _texts([finding.losses for finding in findings], arms, ".3f"))
 
 
 def gain_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    """A text table of the gain over every control and the verdict; see `loss_lines`."""
-    arms = arm_names(arm for found in findings for arm in list(found.cell.arms)[1:])
-    rows = [[_plus_minus(estimate(found.gains.get(arm)), "+") for arm in arms] for found in findings]
-    rows = [[*row, found.verdict] for row, found in zip(rows, findings, strict=True)]
-    return _aligned(findings, keys, [*arms, "verdict"], rows)
+    """Return a text table of the gain over every control and the verdict; see `loss_lines`."""
+    arms = arm_names(arm for finding in findings for arm in list(finding.cell.arms)[1:])
+    gains = _texts([finding.gains for finding in findings], arms, "+.3f")
+    return _lines(findings, keys, gains | {"verdict": [finding.verdict for finding in findings]})
 
 
-def _plus_minus(found: Interval, sign: str = "") -> str:
-    if not found.count:
-        return "–"
-    if math.isnan(found.mean):
-        return "diverged"
-    return f"{found.mean:{sign}.3f}" + ("" if math.isnan(found.half_width) else f"±{found.half_width:.3f}")
+def _texts(cells: Sequence[Mapping[str, pd.Series]], arms: Sequence[str], form: str) -> dict[str, list[str]]:
+    return {arm: [estimate_text(values.get(arm), form, sign="±") for values in cells] for arm in arms}
 
 
-def _aligned(
-    findings: Sequence[Finding], keys: Sequence[str], headings: Sequence[str], rows: Sequence[Sequence[str]]
-) -> list[str]:
-    """Columns under two lines of headings, which break at an underscore; a verdict stands to the left."""
-    values = [
-        (SHORT.get(key, key), [spelled(found.cell.settings.get(key)) for found in findings]) for key in keys
-    ]
-    numbers = [(heading, [row[place] for row in rows]) for place, heading in enumerate(headings)]
-    columns = []
-    for heading, texts in values + numbers:
-        first, _, second = heading.rpartition("_")
-        columns.append([first, second, *texts])
-    widths = [max(map(len, column)) for column in columns]
-    verdicts = headings[-1:] == ["verdict"]
-    lines = []
-    for line in zip(*columns, strict=True):
-        cells = [text.rjust(width) for text, width in zip(line, widths, strict=True)]
-        lines.append("  ".join([*cells[:-1], line[-1]] if verdicts else cells).rstrip())
-    return lines
+def _lines(findings: Sequence[Finding], keys: Sequence[str], texts: dict[str, list[str]]) -> list[str]:
+    """Return columns under two lines of headings, which break at an underscore; a verdict is left-aligned."""
+    settings = {key: [spelled(finding.cell.settings.get(key)) for finding in findings] for key in keys}
+    headed = [(SHORT.get(key, key), column) for key, column in (settings | texts).items()]
+    columns = [[*heading.rpartition("_")[::2], *column] for heading, column in headed]
+    return aligned(columns, left=[len(columns) - 1] if "verdict" in texts else [])
 
 
 def notes(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    """What a reader must know beside the numbers: seeds missing, diverged, and such as never thought."""
+    """Return what a reader must know in addition: which seeds are missing, diverged or never thought.
+
+    Args:
+        findings: of the cells shown.
+        keys: the settings that name a cell.
+    """
     lines = ["Missing: nothing that was asked for."]
-    if missing := _said(findings, keys, _missing):
+    if missing := _by_cell(findings, keys, _missing):
         lines = ["Missing, asked for but not finished:", *(f"  {line}" for line in missing)]
-    if lost := _said(findings, keys, _diverged):
-        text = f"Diverged, so no mean is given, which the other seeds would flatter: {'; '.join(lost)}."
-        lines += textwrap.wrap(text, LINE)
-    if never := _said(findings, keys, _never):
-        lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", LINE)
+    if diverged := _by_cell(findings, keys, _diverged):
+        text = f"Diverged, so no mean is given, which the other seeds would flatter: {'; '.join(diverged)}."
+        lines += textwrap.wrap(text, WIDTH)
+    if never := _by_cell(findings, keys, _never):
+        lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", WIDTH)
     return lines
 
 
-def _said(findings: Iterable[Finding], keys: Sequence[str], tell: Callable[[Finding], str]) -> list[str]:
-    told = [(place_of(found.cell, keys), tell(found)) for found in findings]
-    return [f"{place}: {what}" if place else what for place, what in told if what]
+def _by_cell(
+    findings: Iterable[Finding], keys: Sequence[str], describe: Callable[[Finding], str]
+) -> list[str]:
+    """Return the description of each cell that has one, after the cell's name."""
+    described = [(place_of(finding.cell, keys), describe(finding)) for finding in findings]
+    return [f"{place}: {text}" if place else text for place, text in described if text]
 
 
-def _missing(found: Finding) -> str:
-    missing = found.cell.missing
-    if missing and missing.keys() == found.cell.arms.keys() and not found.losses:
+def _missing(finding: Finding) -> str:
+    missing = finding.cell.missing
+    if missing and missing.keys() == finding.cell.arms.keys() and not finding.losses:
         return _seeds({"everything": set().union(*missing.values())})
     return _seeds(missing)
 
 
-def _diverged(found: Finding) -> str:
-    return _seeds({arm: loss.index[loss.isna()] for arm, loss in found.losses.items()})
+def _diverged(finding: Finding) -> str:
+    return _seeds({arm: loss.index[loss.isna()] for arm, loss in finding.losses.items()})
 
 
-def _never(found: Finding) -> str:
-    thinking = next(iter(found.cell.arms.values()))
+def _never(finding: Finding) -> str:
+    thinking = next(iter(finding.cell.arms.values()))
     if "started" not in thinking:
         return ""
     seeds = list(thinking.loc[thinking["started"].eq(False), "seed"])
     return _seeds({f"{len(seeds)} of {len(thinking)}": seeds})
 
 
-def _seeds(found: Mapping[str, Collection[int]]) -> str:
-    return ", ".join(f"{what} (seed {spans(seeds)})" for what, seeds in found.items() if len(seeds))
+def _seeds(named: Mapping[str, Collection[int]]) -> str:
+    return ", ".join(f"{name} (seed {spans(seeds)})" for name, seeds in named.items() if len(seeds))
 
 
 def origins(cells: Iterable[Cell]) -> str | None:
-    """One line where the rows were made by several commits or results versions."""
+    """Return a warning in one line where several commits or results versions made the rows; else None."""
     frames = [frame for cell in cells for frame in cell.arms.values() if len(frame)]
     parts = []
-    for column, noun in (("commit", "commits"), ("results_version", "results versions")):
-        found = {str(value) for frame in frames if column in frame for value in frame[column]}
-        if len(found) > 1:
-            parts.append(f"{len(found)} {noun} ({', '.join(sorted(found))})")
+    for column, noun in ORIGINS.items():
+        values = {str(value) for frame in frames if column in frame for value in frame[column]}
+        if len(values) > 1:
+            parts.append(f"{len(values)} {noun} ({', '.join(sorted(values))})")
     return f"warning: these rows are of {' and '.join(parts)}" if parts else None
 
 
 def floor_of(cells: Iterable[Cell]) -> float | None:
-    """The least NLL possible (Bayes), where the task knows it and it is the same for all cells."""
+    """Return the least possible NLL (Bayes) where the task knows it and all cells share it; else None."""
     frames = [frame for cell in cells for frame in cell.arms.values() if "bayes_floor" in frame]
-    found = {float(value) for frame in frames for value in frame["bayes_floor"].dropna()}
-    return found.pop() if len(found) == 1 else None
+    floors = {float(value) for frame in frames for value in frame["bayes_floor"].dropna()}
+    return floors.pop() if len(floors) == 1 else None

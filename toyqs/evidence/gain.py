@@ -1,9 +1,9 @@
-"""What rows say: gain paired by seed, mean and interval over seeds, verdict."""
+"""Gains paired by seed, means and intervals over seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -30,17 +30,17 @@ class Interval(NamedTuple):
 
     @property
     def lower(self) -> float:
-        """The interval's lower end."""
+        """Return the interval's lower end."""
         return self.mean - self.half_width
 
     @property
     def upper(self) -> float:
-        """The interval's upper end."""
+        """Return the interval's upper end."""
         return self.mean + self.half_width
 
 
 def interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
-    """Mean over seeds with Student's t-interval.
+    """Compute the mean over seeds and Student's t-interval.
 
         x̄ ± t((1 + confidence) / 2; n − 1) · s / √n
 
@@ -71,8 +71,18 @@ def interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
     return Interval(float(numbers.mean()), quantile * spread / math.sqrt(count), count)
 
 
+def estimate(values: pd.Series | None) -> Interval:
+    """Compute `interval`, or NaN over 0 seeds where there are no values."""
+    return Interval(math.nan, math.nan, 0) if values is None or values.empty else interval(values)
+
+
+def by_seed(frame: pd.DataFrame, metric: str) -> pd.Series:
+    """Return a metric as floats indexed by the seed, NaN where a run diverged."""
+    return pd.to_numeric(frame[metric].set_axis(frame["seed"])).astype(float)
+
+
 def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = "nll") -> pd.Series:
-    """What thinking gains over a control, run by run.
+    """Compute what thinking gains over a control, run by run.
 
         gain(seed) = control's metric(seed) − thinking's metric(seed)
 
@@ -92,7 +102,7 @@ def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = 
     """
     columns = []
     for frame in (thinking, control):
-        column = pd.Series() if frame.empty else pd.to_numeric(frame.set_index("seed")[metric])
+        column = pd.Series(dtype=float) if frame.empty else by_seed(frame, metric)
         if not column.index.is_unique:
             raise ValueError("reasoning_gain: two rows for one seed; give one row per seed in each arm")
         columns.append(column)
@@ -102,11 +112,26 @@ def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = 
     return (columns[1].loc[seeds] - columns[0].loc[seeds]).rename("gain").rename_axis("seed")
 
 
-def onset(thinking: pd.DataFrame, control: pd.DataFrame) -> int | None:
-    """The evaluation from which on thinking is better than a control beyond chance.
+def paired_gains(arms: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+    """Compute `reasoning_gain` over each control that has a seed in common with thinking.
 
-    That it stays so is part of it: in the first steps the arms differ by a hundredth of a nat that is gone
-    at the next evaluation.
+    Args:
+        arms: one row per seed in each; the thinking arm first.
+
+    Returns:
+        By the control's name; empty where thinking has no rows.
+    """
+    (_, thinking), *controls = arms.items()
+    seeds = set() if thinking.empty else set(thinking["seed"])
+    shared = {arm: frame for arm, frame in controls if not frame.empty and seeds & set(frame["seed"])}
+    return {arm: reasoning_gain(thinking, frame) for arm, frame in shared.items()}
+
+
+def onset(thinking: pd.DataFrame, control: pd.DataFrame) -> int | None:
+    """Return the step from which on thinking is better than a control beyond chance.
+
+    It must be better at every later evaluation too: in the first steps the arms differ by a hundredth of a
+    nat that is gone at the next evaluation.
 
     Args:
         thinking: held-out NLL, a row for each step and a column for each seed.
@@ -117,9 +142,9 @@ def onset(thinking: pd.DataFrame, control: pd.DataFrame) -> int | None:
         None: there is none, or there are fewer than two seeds in common.
     """
     gains = (control - thinking).dropna(axis=0, how="all").dropna(axis=1, how="all")
-    found = None
+    first = None
     for step, row in gains.sort_index(ascending=False).iterrows():
         if not interval(row).lower > 0:
             break
-        found = int(step)
-    return found
+        first = int(step)
+    return first

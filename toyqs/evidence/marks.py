@@ -1,4 +1,4 @@
-"""What the figures are made of: seeds beside their mean and interval, and scales that show all of them."""
+"""Parts of figures: seeds next to their mean and interval, and scales that show all of them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from toyqs.evidence import style
-from toyqs.evidence.findings import estimate
+from toyqs.evidence.gain import estimate
 
 FAR = 5  # times the values of most controls: too far off to share a linear scale with them
-ROOM = 0.4  # of the points' range: an interval is shown so far beyond them
-BESIDE = 0.04  # inches from an interval to its seeds
+ROOM = 0.4  # of the points' range: how far beyond them an interval is shown
+SEED_GAP = 0.04  # inches from an interval to its seeds
 MARGIN = 0.04  # of what is shown
 
 Values = Mapping[str, Sequence[pd.Series]]  # arm -> one series by seed for each cell
 
 
 def offsets(count: int, width: float) -> np.ndarray:
-    """Places for several marks side by side, centred on 0 and `width` / count apart."""
+    """Return places for several marks side by side, centred on 0 and `width` / count apart."""
     return (np.arange(count) - (count - 1) / 2) * (width / max(count, 1))
 
 
 def draw_arm(
     axes: Axes, arm: str, places: Sequence[float], values: Sequence[pd.Series], sideways: bool = False
 ) -> None:
-    """Every seed's point, and over them the mean with its 95 % t-interval.
+    """Draw every seed's point and the mean with its 95 % t-interval.
 
     Args:
-        axes: where.
+        axes: the panel.
         arm: chooses the colour.
         places: one per cell, on the axis that has no values.
         values: one per cell; where a seed diverged, the others' points are drawn, but no mean.
@@ -44,28 +44,16 @@ def draw_arm(
     """
     points = [(place, x) for place, seeds in zip(places, values, strict=True) for x in seeds.dropna()]
     where, what = [place for place, _ in points], [value for _, value in points]
-    found = [estimate(seeds) for seeds in values]
-    means = [x.mean for x in found]
-    halves = [0.0 if math.isnan(x.half_width) else x.half_width for x in found]
+    estimates = [estimate(seeds) for seeds in values]
+    means = [x.mean for x in estimates]
+    halves = [0.0 if math.isnan(x.half_width) else x.half_width for x in estimates]
     colour = style.arm_colour(arm)
-    line: dict[str, Any] = {
-        "color": colour,
-        "marker": "o",
-        "markersize": 5,
-        "capsize": 2.5,
-        "elinewidth": 1.2,
-        "label": arm,
-    }
-    right, up = (0.0, BESIDE) if sideways else (-BESIDE, 0.0)
+    look = {"marker": "o", "markersize": 5, "capsize": 2.5, "elinewidth": 1.2}
+    line: dict[str, Any] = {"color": colour, "label": arm, **look}
+    right, up = (0.0, SEED_GAP) if sideways else (-SEED_GAP, 0.0)
     shifted = axes.transData + ScaledTranslation(right, up, axes.figure.dpi_scale_trans)
-    dots: dict[str, Any] = {
-        "color": colour,
-        "s": 13,
-        "alpha": 0.65,
-        "linewidths": 0,
-        "zorder": 3,
-        "transform": shifted,
-    }
+    look = {"s": 13, "alpha": 0.65, "linewidths": 0, "zorder": 3}
+    dots: dict[str, Any] = {"color": colour, "transform": shifted, **look}
     if sideways:
         axes.errorbar(means, np.array(places), xerr=halves, linestyle="none", **line)
         axes.scatter(what, where, **dots)
@@ -75,34 +63,44 @@ def draw_arm(
 
 
 def legend(figure: Figure, arms: Iterable[str], floor: bool = False) -> None:
-    """One legend for all panels, below them."""
+    """Draw one legend for all panels, below them."""
     handles = [
         Line2D([], [], color=style.arm_colour(arm), marker="o", label=style.arm_name(arm)) for arm in arms
     ]
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, len(handles)),
-        columnspacing=1.3,
-        handlelength=1.5,
-    )
+    layout: dict[str, Any] = {"loc": "outside lower center", "columnspacing": 1.3, "handlelength": 1.5}
+    figure.legend(handles=handles, ncols=max(1, len(handles)), **layout)
+
+
+def draw_floor(axes: Axes, floor: float | None) -> None:
+    """Draw the least possible loss as a dashed line, where it is known."""
+    if floor is not None:
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
+
+
+def label_rows(axes: Axes, labels: Sequence[str], **font: Any) -> None:
+    """Label the rows of a panel, the first at the top, and shade every other one."""
+    for row in range(1, len(labels), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", linewidth=0, zorder=0)
+    axes.set_yticks(np.arange(len(labels)), labels, **font)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(False, axis="y")
 
 
 def fit_losses(panels: Iterable[Axes], values: Values, floor: float | None) -> None:
-    """Give the panels a range along y in which every seed's loss, and the floor, is seen."""
+    """Give the panels a range along y that shows every seed's loss, and the floor."""
     for axes in panels:
         _fit(axes, "y", values, [] if floor is None else [floor])
 
 
 def fit_gains(panels: Iterable[Axes], which: str, values: Values) -> str:
-    """Give the panels a scale along "x" or "y" on which every seed's gain, and 0, is seen.
+    """Give the panels a scale along "x" or "y" that shows every seed's gain, and 0.
 
     Where a few controls are far off, the scale is linear as far as the others reach, logarithmic beyond.
 
     Returns:
-        What the label of that axis must add.
+        Words to add to the label of that axis.
     """
     limit = _limit(values)
     for axes in panels:
@@ -118,13 +116,13 @@ def fit_gains(panels: Iterable[Axes], which: str, values: Values) -> str:
 
 
 def _fit(axes: Axes, which: str, values: Values, shown: Sequence[float]) -> tuple[float, float]:
-    """Set and return the range: every point is in it, an interval much wider than the points is cut off."""
+    """Set and return a range that holds every point; an interval much wider than the points is cut off."""
     seeds = [series for each in values.values() for series in each if series.notna().any()]
     points = np.concatenate([np.array(shown), *(series.dropna().to_numpy() for series in seeds)])
     if not len(points):
         return 0.0, 1.0
-    found = [estimate(series) for series in seeds]
-    ends = [end for x in found for end in (x.lower, x.upper) if math.isfinite(end)]
+    estimates = [estimate(series) for series in seeds]
+    ends = [end for x in estimates for end in (x.lower, x.upper) if math.isfinite(end)]
     transform = (axes.xaxis if which == "x" else axes.yaxis).get_transform()
     reach = transform.transform(np.array([*ends, points[0]]))
     points = transform.transform(points)
@@ -139,7 +137,7 @@ def _fit(axes: Axes, which: str, values: Values, shown: Sequence[float]) -> tupl
 
 
 def _limit(values: Values) -> float | None:
-    """As far as most controls' gains reach, where those of the others are far beyond."""
+    """Return how far most controls' gains reach, where those of the others are far beyond; else None."""
     reach = sorted(
         max((abs(series).max() for series in each if series.notna().any()), default=0.0)
         for each in values.values()

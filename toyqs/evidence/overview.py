@@ -1,4 +1,4 @@
-"""What a sweep found: a line per cell, and all of its numbers to load."""
+"""A sweep as a line per cell, and all of its numbers to load."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from toyqs.evidence.comparison import WIDTH, comparison_frame, task_words
-from toyqs.evidence.decision import JUDGED, verdict
-from toyqs.evidence.gain import Interval, interval, reasoning_gain
-from toyqs.evidence.text import plus_minus
+from toyqs.evidence import cells as planned
+from toyqs.evidence.comparison import comparison_frame
+from toyqs.evidence.decision import JUDGED
+from toyqs.evidence.findings import Finding, estimate_text, find, floor_of, started_flags
+from toyqs.evidence.text import WIDTH, aligned, listed, task_words
 from toyqs.files import write_text
 
 # A cell: the settings that tell it from the others, and its arms with one row per finished seed in each;
@@ -21,23 +22,26 @@ Cell = tuple[Mapping[str, Any], Mapping[str, pd.DataFrame]]
 
 
 def sweep_table(cells: Sequence[Cell]) -> str:
-    """A line per cell: its loss, what thinking gains over the controls that are judged, the verdict.
+    """Return a line per cell: its loss, what thinking gains over the controls that are judged, the verdict.
 
     Returns:
         Lines without a newline at the end.
     """
-    names = list(dict.fromkeys(name for settings, _ in cells for name in settings))
+    findings = [find(planned.Cell(dict(settings), dict(arms), {})) for settings, arms in cells]
+    runs = [_run(arms) for _, arms in cells]
     controls = [arm for arm in JUDGED if any(arm in list(arms)[1:] for _, arms in cells)]
-    columns = [_settings(cells, name) for name in names]
-    columns += [["", "seeds", *(str(len(_run(arms))) for _, arms in cells)]]
-    columns += [["NLL", "nats", *(_shown(_loss(arms), ".3f", "not finished") for _, arms in cells)]]
+    columns = [_settings(cells, name) for name in dict.fromkeys(name for cell, _ in cells for name in cell)]
+    columns += [["", "seeds", *(str(len(run)) for run in runs)]]
+    columns += [["NLL", "nats", *map(_loss, findings)]]
     columns += [
-        ["gain over", arm, *(_shown(_gain(arms, arm), "+.3f", "–") for _, arms in cells)] for arm in controls
+        ["gain over", arm, *(estimate_text(finding.gains.get(arm), "+.3f") for finding in findings)]
+        for arm in controls
     ]
-    started = [_started(arms) for _, arms in cells]
+    started = [_started(run) for run in runs]
     columns += [["", "started", *started]] if any(started) else []
-    columns += [["", "verdict", *(_verdict(arms) for _, arms in cells)]] if controls else []
-    text = [*_title(cells), "", *_aligned(columns), "", "±: half of a 95 % t-interval over seeds"]
+    columns += [["", "verdict", *map(_verdict, findings)]] if controls else []
+    title = _title(runs, floor_of(finding.cell for finding in findings))
+    text = [*title, "", *aligned(columns, rule=True), "", "±: half of a 95 % t-interval over seeds"]
     if controls:
         text[-1] += "; over a control: its NLL minus thinking's, paired by seed"
     if any(started):
@@ -45,28 +49,21 @@ def sweep_table(cells: Sequence[Cell]) -> str:
     return "\n".join(text + _missing(cells))
 
 
-def _aligned(columns: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in columns]
-    lines = ["  ".join(map(str.rjust, line, widths)).rstrip() for line in zip(*columns, strict=True)]
-    return [*lines[:2], "-" * max(map(len, lines)), *lines[2:]]
-
-
 def _run(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return next(iter(arms.values()))
 
 
-def _title(cells: Sequence[Cell]) -> list[str]:
-    found = [_run(arms) for _, arms in cells if not _run(arms).empty]
-    tasks = sorted({task_words(frame.iloc[0]) for frame in found})
-    floors = {value for frame in found if "bayes_floor" in frame for value in frame["bayes_floor"].dropna()}
-    lines = textwrap.wrap(f"{len(cells)} cells: {'; '.join(tasks)}", WIDTH)
-    if len(tasks) == 1 and len(floors) == 1:
-        lines.append(f"Best possible NLL (Bayes), per counted position: {floors.pop():.3f} nats")
+def _title(runs: Sequence[pd.DataFrame], floor: float | None) -> list[str]:
+    finished = [frame for frame in runs if not frame.empty]
+    tasks = sorted({task_words(frame.iloc[0].to_dict()) for frame in finished})
+    lines = textwrap.wrap(f"{len(runs)} cells: {'; '.join(tasks)}", WIDTH)
+    if len(tasks) == 1 and floor is not None:
+        lines.append(f"Best possible NLL (Bayes), per counted position: {floor:.3f} nats")
     return lines
 
 
 def _settings(cells: Sequence[Cell], name: str) -> list[str]:
-    """A column of a setting; its name is broken over two lines, for it is longer than its values."""
+    """Return a setting's column; its name is broken over two lines, for it is longer than its values."""
     values = [str(settings.get(name, "–")) for settings, _ in cells]
     middle = min(
         (place for place, letter in enumerate(name) if letter in "_."),
@@ -76,48 +73,28 @@ def _settings(cells: Sequence[Cell], name: str) -> list[str]:
     return [name[: middle + 1], name[middle + 1 :], *values]
 
 
-def _shown(found: Interval | None, form: str, nothing: str) -> str:
-    return nothing if found is None else plus_minus(found.mean, found.half_width, form, "diverged")
+def _loss(finding: Finding) -> str:
+    return estimate_text(finding.losses.get(next(iter(finding.cell.arms))), ".3f", "not finished")
 
 
-def _loss(arms: Mapping[str, pd.DataFrame]) -> Interval | None:
-    run = _run(arms)
-    return None if run.empty else interval(pd.to_numeric(run["nll"]).astype(float))
+def _verdict(finding: Finding) -> str:
+    return finding.verdict if any(arm in JUDGED for arm in finding.gains) else "–"
 
 
-def _gains(arms: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
-    """Of thinking over each judged control that shares a seed with it."""
-    (_, run), *others = arms.items()
-    seeds = set() if run.empty else set(run["seed"])
-    shared = {arm: frame for arm, frame in others if not frame.empty and seeds & set(frame["seed"])}
-    return {arm: reasoning_gain(run, frame) for arm, frame in shared.items() if arm in JUDGED}
-
-
-def _gain(arms: Mapping[str, pd.DataFrame], control: str) -> Interval | None:
-    gain = _gains(arms).get(control)
-    return None if gain is None else interval(gain)
-
-
-def _verdict(arms: Mapping[str, pd.DataFrame]) -> str:
-    gains = _gains(arms)
-    return verdict(gains).word if gains else "–"
-
-
-def _started(arms: Mapping[str, pd.DataFrame]) -> str:
-    run = _run(arms)
-    flags = run["started"].dropna() if "started" in run else pd.Series(dtype=bool)
+def _started(run: pd.DataFrame) -> str:
+    flags = started_flags(run)
     return f"{int(flags.sum())} of {len(flags)}" if len(flags) else ""
 
 
 def _missing(cells: Sequence[Cell]) -> list[str]:
-    """Arms with fewer seeds than another arm of their cell."""
+    """Return a sentence that names the arms with fewer seeds than another arm of their cell."""
     lacking = []
     for settings, arms in cells:
-        seeds = set().union(*(set(frame["seed"]) for frame in arms.values() if not frame.empty))
+        seeds = {arm: set() if frame.empty else set(frame["seed"]) for arm, frame in arms.items()}
         where = " ".join(f"{name}={value}" for name, value in settings.items())
-        for arm, frame in arms.items():
-            if left := seeds - (set() if frame.empty else set(frame["seed"])):
-                lacking.append(f"{arm} ({where}) seed {', '.join(map(str, sorted(left)))}")
+        for arm, finished in seeds.items():
+            if left := set().union(*seeds.values()) - finished:
+                lacking.append(f"{arm} ({where}) seed {listed(left)}")
     return textwrap.wrap(f"Not finished: {'; '.join(lacking)}.", WIDTH) if lacking else []
 
 

@@ -1,4 +1,4 @@
-"""Rows on disk: write, load."""
+"""Rows and learning curves on disk."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pandas as pd
 
 from toyqs.files import json_object, read_json
 
+ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
+
 
 def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataFrame:
-    """Every complete run below a folder, one row each, in the order of their keys.
+    """Load every complete run below a folder, one row each, in the order of their keys.
 
     Rows made by several commits or results versions are loaded together and a warning says so.
 
@@ -23,7 +25,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
 
     Returns:
         One column per name in the summaries; empty where no run is complete.
-        `frame.attrs["unfinished"]` lists the keys of runs begun but without a row.
+        `frame.attrs["unfinished"]` lists the keys of runs begun but not finished.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -43,7 +45,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
         rows.append(json_object(text, f"{run / 'summary.json'}"))
     frame = pd.DataFrame(rows)
     frame.attrs["unfinished"] = unfinished
-    for column, noun in (("commit", "commits"), ("results_version", "results versions")):
+    for column, noun in ORIGINS.items():
         if column in frame and (count := frame[column].nunique(dropna=False)) > 1:
             message = f"{folder}: rows from {count} {noun}; column {column!r} tells them apart"
             warnings.warn(message, stacklevel=2)
@@ -51,7 +53,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
 
 
 def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
-    """What one run measured while it trained, one row per line of its metrics.jsonl.
+    """Load what one run measured while it trained, one row per line of its metrics.jsonl.
 
     A last line that an interruption cut short is left out.
 
@@ -72,12 +74,12 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
 
 def _read_curve(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
-    # a whole line ends in a newline, so what follows the last newline is empty or torn
+    # a whole line ends in a newline, so what follows the last newline is empty or incomplete
     return [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
 
 
 def is_complete(folder: Path | str, key: str) -> bool:
-    """Whether a run has its row and its curve, both readable; a damaged one is as good as none.
+    """Tell whether a run has its row and its curve, both readable; a damaged one counts as none.
 
     Args:
         folder: the folder of runs.
@@ -91,18 +93,18 @@ def is_complete(folder: Path | str, key: str) -> bool:
 
 
 def held_out(runs: Path, key: str) -> pd.Series:
-    """A run's held-out NLL by step; empty where the file is missing or damaged."""
+    """Load a run's held-out NLL by step; empty where the file is missing or damaged."""
     try:
         lines = load_curve(runs, key)
-        # a logarithmic axis has no place for what was measured before the first step
-        found = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
-        return found.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
+        # a logarithmic axis cannot show what was measured before the first step
+        curve = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
+        return curve.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
     except (OSError, ValueError, KeyError):
         return pd.Series(dtype=float)
 
 
 def by_step(runs: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """The curves of an arm's rows: a row for each step, a column for each seed that has one."""
+    """Load the curves of an arm's rows: a row for each step, a column for each seed that has one."""
     keys = zip(rows.get("key", ()), rows.get("seed", ()), strict=True)
-    found = {seed: held_out(runs, key) for key, seed in keys}
-    return pd.DataFrame({seed: curve for seed, curve in found.items() if len(curve)})
+    curves = {seed: held_out(runs, key) for key, seed in keys}
+    return pd.DataFrame({seed: curve for seed, curve in curves.items() if len(curve)})

@@ -1,9 +1,10 @@
-"""What the scripts have in common: the command line, the cells read, figure and table written."""
+"""Parts that the analysis scripts share: command line, reading cells, writing figure and table."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,24 +16,34 @@ from matplotlib.figure import Figure
 from toyqs.evidence import style
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.findings import Finding, notes, origins
-from toyqs.evidence.selection import Refusal, choose
-from toyqs.files import write_text
+from toyqs.evidence.selection import choose, setting_line
+from toyqs.evidence.text import WIDTH
+from toyqs.files import Refusal, write_text
 
 ENDINGS = (".png", ".svg", ".pdf")
 MORE = """\
-A sweep need not be finished: what is missing is said. Where the folder holds more than one figure
+A sweep need not be finished: missing runs are listed. Where the folder holds more than one figure
 can show, KEY=VALUE words choose: reasoner_hidden_dim=32 keeps the cells with that setting,
-base_lm_hidden_dim=4,8 keeps both. The table is written beside the figure, as CSV."""
+base_lm_hidden_dim=4,8 keeps both. The table is written next to the figure, as CSV."""
 
 
 class Product(NamedTuple):
-    """What a script makes of the cells."""
+    """The figure, table and text that a script makes of the cells, each without the common settings."""
 
     figure: Figure
     table: pd.DataFrame
-    text: list[str]  # lines printed above what is missing
-    findings: Sequence[Finding]  # of the cells it shows
-    keys: Sequence[str]  # the settings that tell them apart
+    text: list[str]  # lines printed between the common settings and what is missing
+    findings: Sequence[Finding]  # of the cells shown
+    keys: Sequence[str]  # the settings that name a cell
+    subtitle: str = ""  # a line of the figure below the common settings
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `Refusal`."""
+        raise Refusal(f"{message}; --help says more")
 
 
 def run_script(
@@ -41,7 +52,7 @@ def run_script(
     """Read the cells asked for, make figure and table of them, write both, print the text.
 
     Args:
-        make: the folder of runs, the cells chosen -> what they come to, drawn in the house style.
+        make: the folder of runs, the cells chosen -> figure, table and text, drawn in the figure style.
         description: what the figure shows, for --help.
         output: the figure's name where none is given.
         words: of the command line; None: those that the program was called with.
@@ -49,62 +60,83 @@ def run_script(
     Returns:
         0; 1 where the folder has nothing to show or a file cannot be written; 2 for a wrong command line.
     """
-    parser = _parser(description, output)
-    try:
-        options = parser.parse_intermixed_args(words)
-        if options.runs is None:
-            raise Refusal("no folder of runs; give RUNS, the runs_dir of a sweep; --help says more")
-        _check_output(options.output)
+    parser = runs_parser(description, "[-o FILE]", MORE)
+    add_output(parser, output)
+
+    def work(options: argparse.Namespace) -> None:
+        check_output(options.output)
         with style.style():
-            product = make(options.runs, choose(read_cells(options.runs), options.choices))
-            written = _write(product, options.output)
-        if warning := origins(found.cell for found in product.findings):
+            product = make(options.runs, chosen_cells(options))
+            cells = [finding.cell for finding in product.findings]
+            common = setting_line(cells)
+            title = "\n".join(filter(None, [textwrap.fill(common, 140), product.subtitle]))
+            product.figure.suptitle(title, fontsize=12)
+            written = write(options.output, product.figure, product.table)
+        if warning := origins(cells):
             print(f"{parser.prog}: {warning}", file=sys.stderr)
-        print(
-            "\n".join([*product.text, "", *notes(product.findings, product.keys), "", *written]), flush=True
-        )
+        text = [*textwrap.wrap(common, WIDTH), "", *product.text]
+        print("\n".join([*text, "", *notes(product.findings, product.keys), "", *written]), flush=True)
+
+    return run(work, parser, words)
+
+
+def run(
+    work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, words: Sequence[str] | None
+) -> int:
+    """Do what a command line asks for; a `Refusal` is printed in one line.
+
+    Returns:
+        0, or the exit code of the refusal.
+    """
+    try:
+        work(parser.parse_intermixed_args(words))
         return 0
     except Refusal as refusal:
         print(f"{parser.prog}: {refusal}", file=sys.stderr)
         return refusal.code
-    except BrokenPipeError:  # whoever read the text has left; the files are written
-        sys.stdout = None  # nothing is left to flush at the end
+    except BrokenPipeError:  # the reader of the text has closed it; the files are written
+        sys.stdout = None  # Python must not flush it at the end
         return 0
 
 
-class Parser(argparse.ArgumentParser):
-    """Refuses a wrong command line in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises `Refusal`."""
-        raise Refusal(f"{message}; --help says more")
-
-
-def _parser(description: str, output: str) -> Parser:
-    form = argparse.RawDescriptionHelpFormatter
-    usage = "%(prog)s RUNS [KEY=VALUE ...] [-o FILE]"
-    parser = Parser(usage=usage, description=description, epilog=MORE, formatter_class=form)
+def runs_parser(description: str, options: str, epilog: str | None = None) -> Parser:
+    """Create a parser of RUNS and of KEY=VALUE words; `options` ends the line of usage."""
+    form, usage = argparse.RawDescriptionHelpFormatter, f"%(prog)s RUNS [KEY=VALUE ...] {options}"
+    parser = Parser(usage=usage, description=description, epilog=epilog, formatter_class=form)
     # not required of argparse, which would then name KEY=VALUE as required too
     parser.add_argument("runs", metavar="RUNS", type=Path, nargs="?", help="a sweep's runs_dir")
     parser.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
-    purpose = f"the figure, {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; without this %(default)s"
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path(output), help=purpose)
     return parser
 
 
-def _check_output(path: Path) -> None:
+def add_output(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add the option that names the figure."""
+    purpose = f"the figure, {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; without this %(default)s"
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path(output), help=purpose)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a figure's path before anything is computed.
+
+    Raises:
+        Refusal: its ending is no known format, or its folder does not exist.
+    """
     if path.suffix not in ENDINGS:
         raise Refusal(f"-o {path}: the ending chooses the format; give one of {', '.join(ENDINGS)}")
     if not path.parent.is_dir():
         raise Refusal(f"-o {path}: there is no folder {path.parent}; make it first")
 
 
-def read_cells(runs: Path) -> list[Cell]:
-    """The cells of a folder of runs.
+def chosen_cells(options: argparse.Namespace) -> list[Cell]:
+    """Load the cells that a command line of `runs_parser` chooses.
 
     Raises:
-        Refusal: there is no such folder, nothing was begun in it, or a file is damaged.
+        Refusal: no folder is given, it does not exist, no run was started in it, a file is damaged, or no
+            cell is left.
     """
+    runs: Path | None = options.runs
+    if runs is None:
+        raise Refusal("no folder of runs; give RUNS, the runs_dir of a sweep; --help says more")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of several commits; `origins` looks at the rows shown only
@@ -115,14 +147,20 @@ def read_cells(runs: Path) -> list[Cell]:
         raise Refusal(str(error), 1) from None
     if not cells:
         raise Refusal(f"{runs}: no run was begun here; give the runs_dir of a python run.py", 1)
-    return cells
+    return choose(cells, options.choices)
 
 
-def _write(product: Product, path: Path) -> list[str]:
-    table = path.with_suffix(".csv")
+def write(path: Path, figure: Figure, table: pd.DataFrame | None = None) -> list[str]:
+    """Write a figure, and a table next to it as CSV; return the lines that name them.
+
+    Raises:
+        Refusal: a file cannot be written.
+    """
     try:
-        style.save(product.figure, path)
-        write_text(table, product.table.to_csv(index=False))
+        style.save(figure, path)
+        if table is None:
+            return [f"figure {path}"]
+        write_text(path.with_suffix(".csv"), table.to_csv(index=False))
     except OSError as error:
         raise Refusal(f"-o {path}: cannot be written: {error.strerror or error}", 1) from None
-    return [f"figure {path}", f"table  {table}"]
+    return [f"figure {path}", f"table  {path.with_suffix('.csv')}"]

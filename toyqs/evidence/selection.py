@@ -1,4 +1,4 @@
-"""Which cells of a folder a figure shows, and how they are called."""
+"""The choice of a folder's cells for a figure, and their names."""
 
 from __future__ import annotations
 
@@ -9,38 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.text import spans, spelled
+from toyqs.evidence.text import spans, spelled, task_words
+from toyqs.files import Refusal
 
 BASE = "base_lm_hidden_dim"
-REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # they may grow with the base's width
-OF_POLICY = ("reward", "baseline", "advantage_scale")  # they matter only where policy_loss_beta is not 0
+REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # may grow with the base's width
+POLICY_KEYS = ("reward", "baseline", "advantage_scale")  # no effect where policy_loss_beta is 0
 MOST_VALUES = 8  # of a setting that are listed in one line
 
 
-class Refusal(Exception):
-    """One line for the reader, and the exit code: 2 for what was typed, 1 for what the folder holds."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 def choose(cells: Sequence[Cell], words: Iterable[str]) -> list[Cell]:
-    """The cells that have every setting asked for.
+    """Return the cells that have every setting asked for.
 
     Args:
         cells: of a folder.
         words: each KEY=VALUE or KEY=VALUE,VALUE; None, True and False are written null, true, false.
 
     Raises:
-        Refusal: a word is no such thing, or no cell has it.
+        Refusal: a word is not KEY=VALUE, or no cell has it.
     """
-    left = list(cells)
+    chosen = list(cells)
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise Refusal(f"{word}: a choice is written KEY=VALUE, such as {BASE}=4")
-        values = _values(left, name)
+        values = _values(chosen, name)
         if not values:
             near = difflib.get_close_matches(name, {key for cell in cells for key in cell.settings}, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -48,8 +41,8 @@ def choose(cells: Sequence[Cell], words: Iterable[str]) -> list[Cell]:
         wanted = {text} if text in values else {_respelled(part) for part in text.split(",")}
         if lacking := sorted(wanted - set(values)):
             raise Refusal(f"{name}={','.join(lacking)}: no such cell; there is {name}={_listed(values)}")
-        left = [c for c in left if name in c.settings and spelled(c.settings[name]) in wanted]
-    return left
+        chosen = [c for c in chosen if name in c.settings and spelled(c.settings[name]) in wanted]
+    return chosen
 
 
 def _respelled(text: str) -> str:
@@ -60,7 +53,7 @@ def _respelled(text: str) -> str:
 
 
 def _values(cells: Iterable[Cell], name: str) -> dict[str, Any]:
-    """What a setting is in the cells that have it, ascending, by its spelling."""
+    """Return spelling -> value of a setting in the cells that have it, ascending by value."""
     values = {spelled(cell.settings[name]): cell.settings[name] for cell in cells if name in cell.settings}
     return dict(sorted(values.items(), key=lambda item: _order(item[1])))
 
@@ -77,60 +70,59 @@ def _listed(values: Iterable[str]) -> str:
 
 
 def differing(cells: Sequence[Cell]) -> dict[str, list[str]]:
-    """The settings, but for the label `info`, that have several values; their spelling, ascending."""
+    """Return the settings with several values -> their spellings, ascending; the label `info` is left out."""
     names = dict.fromkeys(name for cell in cells for name in cell.settings if name != "info")
-    found = {name: list(_values(cells, name)) for name in names}
-    return {name: values for name, values in found.items() if len(values) > 1}
+    values = {name: list(_values(cells, name)) for name in names}
+    return {name: spellings for name, spellings in values.items() if len(spellings) > 1}
 
 
 def telling_apart(cells: Sequence[Cell], first: Sequence[str]) -> list[str]:
-    """A few settings whose values name every cell, those of `first` before others."""
-    found = differing(cells)
-    names = [name for name in first if name in found]
+    """Return a few settings whose values tell all cells apart, those of `first` before others."""
+    names = differing(cells)
     keys: list[str] = []
-    for name in [*names, *(name for name in found if name not in names)]:
-        if len({place_of(cell, [*keys, name]) for cell in cells}) > len(
-            {place_of(cell, keys) for cell in cells}
-        ):
-            keys.append(name)
+    places = 1
+    for name in [*(name for name in first if name in names), *(name for name in names if name not in first)]:
+        more = len({place_of(cell, [*keys, name]) for cell in cells})
+        if more > places:
+            keys, places = [*keys, name], more
     return keys
 
 
 def thinking_cells(runs: Path, cells: Sequence[Cell], or_plain: bool = False) -> list[Cell]:
-    """The cells of thinking runs; plain models in the same folder are their controls at most.
+    """Return the cells of thinking runs; plain models in the same folder are their controls at most.
 
     Args:
         runs: the folder, for the message.
         cells: of the folder.
-        or_plain: where no run thinks, plain models will do.
+        or_plain: where no run thinks, return the plain models.
 
     Raises:
         Refusal: there are none, or none of their runs has finished.
     """
-    found = [cell for cell in cells if cell.settings.get("use_reasoner", True)]
-    if not found and not or_plain:
+    chosen = [cell for cell in cells if cell.settings.get("use_reasoner", True)]
+    if not chosen and not or_plain:
         raise Refusal(f"{runs}: plain models only (use_reasoner=false): no thinking to compare with them", 1)
-    found = found or list(cells)
-    if all(frame.empty for cell in found for frame in cell.arms.values()):
-        raise Refusal(f"{runs}: nothing has finished yet; cells begun: {len(found)}", 1)
-    return found
+    chosen = chosen or list(cells)
+    if all(frame.empty for cell in chosen for frame in cell.arms.values()):
+        raise Refusal(f"{runs}: nothing has finished yet; cells begun: {len(chosen)}", 1)
+    return chosen
 
 
 def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> list[Cell]:
-    """The cells in the order of the settings that the figure shows, which must tell them apart.
+    """Return the cells in the order of the settings that the figure shows, which must tell them apart.
 
     Reasoner and interpreter may be a fixed multiple of the base's width, and settings of the policy loss
-    may be idle where its weight is 0; nothing else may differ unseen.
+    may differ where its weight is 0, for they have no effect there; no other difference may be hidden.
 
     Raises:
-        Refusal: with the settings that differ, their values, and a choice that leaves one cell per place.
+        Refusal: other settings differ; it names their values and a choice that leaves one cell per place.
     """
-    if other := _unseen(cells, keys):
-        left, words = list(cells), []
-        while unseen := _unseen(left, keys):
-            name, values = next(iter(unseen.items()))
+    if other := _hidden(cells, keys):
+        rest, words = list(cells), []
+        while hidden := _hidden(rest, keys):
+            name, values = next(iter(hidden.items()))
             words.append(f"{name}={values[0]}")
-            left = choose(left, words[-1:])
+            rest = choose(rest, words[-1:])
         kinds = "; ".join(f"{name}={_listed(values)}" for name, values in other.items())
         remedy = " ".join(map(shlex.quote, words))
         raise Refusal(f"{runs}: the cells differ in more than the figure shows: {kinds}; add, say, {remedy}")
@@ -138,22 +130,23 @@ def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> lis
 
 
 def in_order(cells: Sequence[Cell], keys: Sequence[str]) -> list[Cell]:
-    """The cells by their values of some settings, ascending."""
+    """Return the cells by their values of some settings, ascending."""
     return sorted(cells, key=lambda cell: [_order(cell.settings.get(key)) for key in keys])
 
 
-def _unseen(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, list[str]]:
-    found = {name: values for name, values in differing(cells).items() if name not in keys}
-    if "task" in found:  # the knobs of different tasks say nothing
-        found = {name: values for name, values in found.items() if not name.startswith("task.")}
-    if "policy_loss_beta" in keys and any(name in found for name in OF_POLICY):
+def _hidden(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, list[str]]:
+    """Return the settings that differ without the figure's showing it -> their spellings."""
+    others = {name: values for name, values in differing(cells).items() if name not in keys}
+    if "task" in others:  # the knobs of different tasks cannot be compared
+        others = {name: values for name, values in others.items() if not name.startswith("task.")}
+    if "policy_loss_beta" in keys and any(name in others for name in POLICY_KEYS):
         rewarded = differing([cell for cell in cells if cell.settings["policy_loss_beta"]])
-        found = {name: values for name, values in found.items() if name not in OF_POLICY or name in rewarded}
-    return {name: values for name, values in found.items() if not (BASE in keys and _multiple(cells, name))}
+        others = {n: values for n, values in others.items() if n not in POLICY_KEYS or n in rewarded}
+    return {name: values for name, values in others.items() if not (BASE in keys and _multiple(cells, name))}
 
 
 def _multiple(cells: Sequence[Cell], name: str) -> float | None:
-    """How many times as wide as the base a role is, where that is the same in all cells."""
+    """Return how many times as wide as the base a role is, where all cells have the same ratio."""
     if name not in (REASONER, INTERPRETER):
         return None
     ratios = {cell.settings[name] / cell.settings[BASE] for cell in cells}
@@ -161,14 +154,9 @@ def _multiple(cells: Sequence[Cell], name: str) -> float | None:
 
 
 def setting_line(cells: Sequence[Cell]) -> str:
-    """What all cells have in common: the task with its knobs, the reasoner's width; and their seeds."""
+    """Return what all cells share, the task with its knobs and the reasoner's width; and their seeds."""
     same = {name: value for name, value in cells[0].settings.items() if name not in differing(cells)}
-    knobs = [
-        f"{name[5:]}={Path(value).name if isinstance(value, str) else spelled(value)}"
-        for name, value in same.items()
-        if name.startswith("task.") and value is not None
-    ]
-    parts = [" ".join([str(same.get("task", "several tasks")), *knobs])]
+    parts = [task_words(same)]
     thinks = any(cell.settings.get("use_reasoner", True) for cell in cells)
     alike = all(cell.settings.get(REASONER) == cell.settings.get(INTERPRETER) for cell in cells)
     for name, word in ((REASONER, "reasoner"), *([] if alike else [(INTERPRETER, "interpreter")])):
@@ -183,5 +171,5 @@ def setting_line(cells: Sequence[Cell]) -> str:
 
 
 def place_of(cell: Cell, keys: Sequence[str]) -> str:
-    """A cell among the others, as typed: "base_lm_hidden_dim=4 policy_loss_beta=1"; "" without keys."""
+    """Return a cell's name as typed: "base_lm_hidden_dim=4 policy_loss_beta=1"; "" without keys."""
     return " ".join(f"{key}={spelled(cell.settings[key])}" for key in keys if key in cell.settings)

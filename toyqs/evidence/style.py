@@ -1,8 +1,7 @@
-"""The one figure style: sizes, colours of the arms, atomic saving."""
+"""The figure style: sizes, colours of the arms, atomic saving."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from toyqs.files import temporary_of
+from toyqs.files import replacing
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -30,7 +29,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "toyqs",  # equal rows give equal files
 }
 
-# Okabe and Ito's palette: told apart with every common form of colour blindness
+# Okabe and Ito's palette: distinguishable with every common form of colour blindness
 ARM_COLOURS = {
     "thinking": "#D55E00",
     "no_reasoner": "#4D4D4D",
@@ -52,24 +51,24 @@ ARM_LABELS = {
 
 
 def arm_name(arm: str) -> str:
-    """An arm's label in one line, for legends."""
+    """Return an arm's label in one line, for legends."""
     return ARM_LABELS.get(arm, arm).replace("-\n", "-").replace("\n", " ")
 
 
 def arm_colour(arm: str) -> str:
-    """An arm's colour in every figure."""
+    """Return an arm's colour, the same in every figure."""
     return ARM_COLOURS.get(arm, OTHER_COLOUR)
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The house style, for as long as the `with` block lasts."""
+    """Apply the figure style within a `with` block."""
     with mpl.rc_context(STYLE):
         yield
 
 
 def new_figure(width: float = 12.0, height: float = 5.0) -> Figure:
-    """A figure that needs no display and leaves no global state; width and height in inches."""
+    """Create a figure that needs no display and no global state; width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -82,10 +81,5 @@ def save(figure: Figure, path: Path | str) -> None:
         figure: drawn within `style`.
         path: its folder exists; its ending (.png, .svg, .pdf) chooses the format.
     """
-    path = Path(path)
-    temporary = temporary_of(path)
-    try:
-        figure.savefig(temporary, format=path.suffix[1:])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix[1:])

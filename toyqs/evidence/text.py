@@ -1,21 +1,36 @@
-"""Numbers, settings and lists as people read them."""
+"""Numbers, settings, lists and tables as people read them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
+WIDTH = 110  # columns of what is printed
 
 
 def spelled(value: Any) -> str:
-    """A setting's value as it is typed: 1 for 1.0, true, null."""
+    """Return a setting's value as it is typed: 1 for 1.0, true, null."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"{value:.12g}" if isinstance(value, int | float) else str(value)
 
 
+def task_words(settings: Mapping[Any, Any]) -> str:
+    """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3"; of a path the file's name alone."""
+    knobs = [
+        f"{name.removeprefix('task.')}={Path(value).name if isinstance(value, str) else spelled(value)}"
+        for name, value in settings.items()
+        if str(name).startswith("task.") and pd.notna(value)
+    ]
+    return " ".join([str(settings.get("task", "several tasks")), *knobs])
+
+
 def spans(numbers: Iterable[int]) -> str:
-    """Whole numbers in few words: 1, 2, 3, 7 -> "1–3, 7"."""
+    """Return whole numbers in few words: 1, 2, 3, 7 -> "1–3, 7"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -30,15 +45,24 @@ def listed(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in sorted(values))  # type: ignore[type-var]
 
 
-def plus_minus(mean: float, half_width: float, form: str, nothing: str = "–") -> str:
-    """Mean ± half width in a number format; the mean alone where there is no interval."""
+def plus_minus(mean: float, half_width: float, form: str, nothing: str = "–", sign: str = " ± ") -> str:
+    """Return mean ± half width in a number format; the mean alone where there is no interval.
+
+    Args:
+        mean: over seeds; NaN: `nothing` is returned.
+        half_width: of the interval; NaN: there is none.
+        form: such as ".3f", or "+.3f" for a mean with its sign.
+        nothing: the text for NaN.
+        sign: the text between the two numbers.
+    """
     if math.isnan(mean):
         return nothing
-    return f"{mean:{form}}" if math.isnan(half_width) else f"{mean:{form}} ± {half_width:{form.lstrip('+')}}"
+    half = "" if math.isnan(half_width) else f"{sign}{half_width:{form.lstrip('+')}}"
+    return f"{mean:{form}}{half}"
 
 
 def human(number: float) -> str:
-    """A number in three digits and a unit: 950, 12.3k, 4.10M; "–" where there is none."""
+    """Return a number in three digits and a unit: 950, 12.3k, 4.10M; "–" for NaN."""
     if math.isnan(number):
         return "–"
     for unit in ("", "k", "M", "G", "T"):
@@ -48,3 +72,19 @@ def human(number: float) -> str:
             return text + unit
         number /= 1000
     return f"{1000 * number:.3g}T"
+
+
+def aligned(columns: Sequence[Sequence[str]], left: Collection[int] = (), rule: bool = False) -> list[str]:
+    """Return the lines of a text table.
+
+    Args:
+        columns: the texts of each, equally many, headings first.
+        left: the columns aligned to the left; the others are aligned to the right.
+        rule: draw a line below the first two lines, the headings.
+    """
+    padded = []
+    for place, column in enumerate(columns):
+        width = max(map(len, column))
+        padded.append([text.ljust(width) if place in left else text.rjust(width) for text in column])
+    lines = ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
+    return [*lines[:2], "-" * max(map(len, lines)), *lines[2:]] if rule else lines

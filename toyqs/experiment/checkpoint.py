@@ -1,4 +1,4 @@
-"""The state of an unfinished training, in its run's folder: written whole, read by the next process there."""
+"""The file with the state of an unfinished training: written by one process, resumed by the next."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from toyqs.files import temporary_of
 
 NAME = "checkpoint.pt"
 
-SavedState = dict[
-    str, Any
-]  # one seed's; "step" and "log_size", the bytes of metrics.jsonl by then, and the rest
+# One seed's state. This module reads its "step" and its "log_size", the bytes of metrics.jsonl by then.
+SavedState = dict[str, Any]
 
 
 def write(folder: Path, state: SavedState) -> None:
-    """Write a state so that a reader finds it or the one before it, whatever dies meanwhile.
+    """Write a state so that a reader finds either all of it or the one before it, even after a crash.
 
     Args:
         folder: of the run.
-        state: tensors, numbers, words, and lists and dictionaries of them.
+        state: tensors, numbers, strings, and lists and dictionaries of them.
     """
     temporary = temporary_of(folder / NAME)
     try:
@@ -40,30 +39,30 @@ def write(folder: Path, state: SavedState) -> None:
 
 
 def read(folder: Path) -> SavedState | None:
-    """The state of a run's last checkpoint, on the CPU; None where there is none that can be read."""
+    """Read a run's last checkpoint onto the CPU; return None where none is readable and fits the log."""
     try:
         state: SavedState = torch.load(folder / NAME, map_location="cpu", weights_only=True)
         return state if (folder / "metrics.jsonl").stat().st_size >= state["log_size"] else None
     except FileNotFoundError:
         return None
-    except Exception as error:  # torch.load raises whatever a damaged file leads it to
-        said = " ".join(str(error).split())[:100]
-        print(f"toyqs: {folder / NAME} cannot be read, the run begins anew: {said}", file=sys.stderr)
+    except Exception as error:  # torch.load raises all kinds of errors on a damaged file
+        why = " ".join(str(error).split())[:100]
+        print(f"toyqs: {folder / NAME} cannot be read, the run starts again: {why}", file=sys.stderr)
         return None
 
 
 def remove(folder: Path) -> None:
-    """Remove a run's checkpoint, where there is one."""
+    """Remove a run's checkpoint if it has one."""
     (folder / NAME).unlink(missing_ok=True)
 
 
 def by_progress(config: RunConfig, seeds: Sequence[int]) -> list[list[int]]:
-    """The seeds in groups that can be trained side by side: those at the same step.
+    """Group the seeds that are at the same step, so that each group can be trained side by side.
 
-    Seeds trained side by side write their checkpoints one after another, and a kill may come in between.
+    A stack writes its seeds' checkpoints one after another; a kill in between leaves them at different steps.
     """
     groups: dict[int, list[int]] = {}
     for seed in seeds:
-        found = read(Path(config.runs_dir) / run_key(config, seed))
-        groups.setdefault(found["step"] if found else 0, []).append(seed)
+        saved = read(Path(config.runs_dir) / run_key(config, seed))
+        groups.setdefault(saved["step"] if saved else 0, []).append(seed)
     return list(groups.values())

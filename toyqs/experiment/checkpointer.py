@@ -1,4 +1,4 @@
-"""When the state of a training is saved, and which runs it resumes."""
+"""Save the state of a training now and then, and resume from it."""
 
 from __future__ import annotations
 
@@ -12,52 +12,59 @@ from toyqs.training.state import TrainState
 
 
 class ResumeOnly:
-    """What earlier processes left of a training; another process keeps what this one leaves."""
+    """Resumes a training and saves nothing: for the ranks other than 0, which saves for all.
 
-    def __init__(self, left: Sequence[checkpoint.SavedState | None]) -> None:
-        self.left = [state for state in left if state is not None]
+    Args:
+        saved: the last checkpoint of each seed, all at the same step; None where a seed has none.
+    """
+
+    def __init__(self, saved: Sequence[checkpoint.SavedState | None]) -> None:
+        self.saved = [state for state in saved if state is not None]
 
     def resume(self, state: TrainState) -> None:
-        """Put the training back to where an earlier process left it, if one did."""
-        if self.left:
-            state.restore([left["training"] for left in self.left])
+        """Restore the training where there are checkpoints."""
+        if self.saved:
+            state.restore([saved["training"] for saved in self.saved])
 
     def keep(self, state: TrainState) -> None:
-        """Keep nothing."""
+        """Save nothing."""
 
 
 class Checkpointer(ResumeOnly):
-    """Keeps a stack's training in its runs' folders, a file per seed."""
+    """Resumes a training with its curve and its timer, and saves them in the run folders, a file per seed."""
 
     def __init__(
         self,
         config: RunConfig,
-        records: Sequence[RunFolder],
+        folders: Sequence[RunFolder],
         curve: LearningCurve,
-        left: Sequence[checkpoint.SavedState | None],
+        saved: Sequence[checkpoint.SavedState | None],
     ) -> None:
-        super().__init__(left)
+        super().__init__(saved)
         self.every, self.steps = config.checkpoint_every, config.max_steps
-        self.records, self.curve = records, curve
-        self.first = 0
+        self.folders, self.curve, self.timer = folders, curve, curve.timer
+        self.first_step = 0  # steps that an earlier process has done
 
     def resume(self, state: TrainState) -> None:
-        """Put the training, its curve and its clock back."""
+        """Restore training, curve and timer where there are checkpoints, and start timing the training."""
         super().resume(state)
-        clock = self.curve.clock
-        if self.left:
-            self.curve.restore([left["curve"] for left in self.left])
-            clock.go_on(self.left[0]["seconds"])
-        self.first, self.left = state.step, []
-        clock.start_training()
+        if self.saved:
+            self.curve.restore([saved["curve"] for saved in self.saved])
+            self.timer.add_earlier(self.saved[0]["seconds"])
+        self.first_step, self.saved = state.step, []
+        self.timer.start_training()
 
     def keep(self, state: TrainState) -> None:
-        """Write a checkpoint after every so many steps but the last."""
+        """Save the state every `checkpoint_every` steps; not after the last, which the row follows."""
         if not self.every or state.step % self.every or state.step == self.steps:
             return
-        clock = self.curve.clock
-        with clock.paused():
-            for index, record in enumerate(self.records):
-                parts = {"training": state.seed_state(index), "curve": self.curve.seed_state(index)}
-                kept = {"step": state.step, "log_size": record.log.size, "seconds": clock.seconds}
-                checkpoint.write(record.folder, parts | kept)
+        with self.timer.paused():
+            for index, folder in enumerate(self.folders):
+                saved = {
+                    "step": state.step,
+                    "log_size": folder.log.size,
+                    "seconds": self.timer.seconds,
+                    "training": state.seed_state(index),
+                    "curve": self.curve.seed_state(index),
+                }
+                checkpoint.write(folder.folder, saved)

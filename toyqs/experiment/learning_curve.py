@@ -1,4 +1,4 @@
-"""Held-out NLL while a stack of runs trains."""
+"""The held-out NLL of a stack of runs during training."""
 
 from __future__ import annotations
 
@@ -15,55 +15,57 @@ from toyqs.training.evaluation import evaluate
 from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, Model, rows
 
-NUM_EVALUATIONS = 20  # while training, where eval_every leaves it open
-CURVE_POSITIONS = 1024  # about so many thinking positions are evaluated while training
+NUM_EVALUATIONS = 20  # during training, where eval_every = 0
+CURVE_POSITIONS = 1024  # about so many thinking positions are evaluated at each
 
 Progress = Callable[[int, float | None], None]
 
 
 class LearningCurve:
-    """Measures held-out NLL now and then while training, and says how far it is."""
+    """Callback of a training that logs its losses and the held-out NLL, and reports progress."""
 
     def __init__(
         self,
         model: Model,
         held_out: Batch,
         seeds: Sequence[int],
-        settings: TrainingParams,
+        params: TrainingParams,
         every: int,
         logs: Sequence[RunLog],
         progress: Progress,
-        clock: Timer,
+        timer: Timer,
     ) -> None:
-        """Measure where `every` says.
+        """Select the held-out sequences and the steps at which they are evaluated.
 
         Args:
-            model: that is trained.
-            held_out: (S, B, T), of which some sequences are taken.
+            model: the one in training.
+            held_out: (S, B, T), of which some sequences are used.
             seeds: S of them.
-            settings: of the training.
-            every: so many steps; 0: twenty times in all.
-            logs: of the seeds.
+            params: of the training.
+            every: steps from one evaluation to the next; 0: twenty evaluations in all.
+            logs: one per seed.
             progress: called after every step with its number, and with the mean held-out NLL where it was
                 measured.
-            clock: stands still meanwhile.
+            timer: paused during an evaluation.
         """
         positions = int(held_out.think[0, 0].sum())
         size = held_out.inputs.shape[1]
-        # Spread over the held-out sequences: those of a text stand in its order.
+        # Every n-th sequence: those of a text come in its order, and its beginning may differ from the rest.
         stride = max(1, min(size // 2, size * positions // CURVE_POSITIONS))
         self.held_out = rows(held_out, slice(0, size // stride * stride, stride))
-        self.model, self.seeds, self.settings = model, seeds, settings
-        self.logs, self.progress, self.clock = logs, progress, clock
-        steps = settings.steps
-        due = range(every, steps + 1, every) if every else range(1, NUM_EVALUATIONS + 1)
-        self.due = {*due, steps} if every else {math.ceil(i * steps / NUM_EVALUATIONS) for i in due}
+        self.model, self.seeds, self.params = model, seeds, params
+        self.logs, self.progress, self.timer = logs, progress, timer
+        steps, parts = params.steps, range(1, NUM_EVALUATIONS + 1)
+        regular = (
+            range(every, steps + 1, every) if every else (math.ceil(i * steps / len(parts)) for i in parts)
+        )
+        self.due = {*regular, steps}
         self.sums: dict[str, Tensor] = {}  # since the last evaluation
-        self.counts: dict[str, int] = {}  # of the values in them
-        self.snr: list[Tensor] = []  # of the policy, (S,) each
+        self.counts: dict[str, int] = {}  # how many values are in each of the sums
+        self.snr: list[Tensor] = []  # (S,) each: the policy gradient's signal-to-noise ratios
 
     def __call__(self, step: int, values: dict[str, Tensor]) -> None:
-        """Take the values (S,) of a training step."""
+        """Take in the values (S,) of a training step; evaluate where it is due."""
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -72,9 +74,9 @@ class LearningCurve:
         if step not in self.due:
             self.progress(step, None)
             return
-        with self.clock.paused():
-            sizes, at_once = self.settings.sizes_at(step - 1), self.settings.eval_chunk
-            measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=at_once)
+        with self.timer.paused():
+            sizes, chunk = self.params.sizes_at(step - 1), self.params.eval_chunk
+            measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=chunk)
         means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, log in enumerate(self.logs):
             for kind, metrics in (("train", means), ("held_out", measured)):
@@ -83,12 +85,12 @@ class LearningCurve:
         self.progress(step, float(measured["nll"].mean()))
 
     def seed_state(self, index: int) -> dict[str, Any]:
-        """What was taken since the last evaluation, of one seed."""
+        """Return one seed's part of what has been taken in since the last evaluation."""
         sums = {name: value[index].clone() for name, value in self.sums.items()}
         return {"sums": sums, "counts": dict(self.counts), "snr": [snr[index].clone() for snr in self.snr]}
 
     def restore(self, parts: Sequence[dict[str, Any]]) -> None:
-        """Go on from what `of_seed` gave, one part per seed."""
+        """Continue from the results of `seed_state`, one per seed."""
         device, self.counts = self.held_out.inputs.device, dict(parts[0]["counts"])
         names = parts[0]["sums"]
         self.sums = {name: torch.stack([part["sums"][name] for part in parts]).to(device) for name in names}

@@ -1,4 +1,4 @@
-"""The files of one run."""
+"""The files of one run, from its settings to its row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toyqs.experiment import checkpoint
 from toyqs.experiment.tracking import RunLog, environment
 from toyqs.files import write_json
 
-_environment = functools.cache(environment)  # it asks git, and this process goes on with the source it has
+_environment = functools.cache(environment)  # once: the source that this process runs stays the same
 
 
 class RunFolder:
@@ -28,12 +28,14 @@ class RunFolder:
         self.wandb_mode = config.wandb_mode
 
     def begin(self, stack_size: int, log_size: int) -> None:
-        """Write config.json and env.json, open metrics.jsonl; an older row goes, and what a kill left.
+        """Remove an older row and temporary files, write config.json and env.json, open metrics.jsonl.
 
-        Of an older metrics.jsonl the first `log_size` bytes stay.
+        Args:
+            stack_size: number of seeds trained side by side.
+            log_size: bytes of an older metrics.jsonl to keep; 0: none.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (".*.*", ".tmp*", "summary.json"):  # safetensors begins with a .tmp of its own
+        for name in (".*.*", ".tmp*", "summary.json"):  # safetensors writes to a .tmp* of its own first
             for file in self.folder.glob(name):
                 file.unlink()
         self.environment = _environment() | {"stack_size": stack_size}
@@ -42,7 +44,7 @@ class RunFolder:
         self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)
 
     def end(self, weights: dict[str, Tensor], index: int, values: dict[str, Any]) -> None:
-        """Write one seed's of the weights (S, ...), then the row."""
+        """Write the weights of the seed at `index` of weights (S, ...), then the row."""
         weights = {name: weight[index : index + 1].contiguous() for name, weight in weights.items()}
         temporary = self.folder / ".model.safetensors"
         save_file(weights, temporary)

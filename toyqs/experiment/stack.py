@@ -1,4 +1,4 @@
-"""One stack of runs, equal but for their seeds: build, train, evaluate, write the rows."""
+"""Run one stack, runs that differ only in the seed: build, train, evaluate, write the rows."""
 
 from __future__ import annotations
 
@@ -30,104 +30,98 @@ from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
 from toyqs.types import Batch
 
-STARTED = 0.01  # nats that another sequence's thoughts must cost before a seed counts as thinking
+STARTED = 0.01  # nats by which another sequence's thoughts must be worse before a seed counts as started
 
 
 def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Progress) -> None:
-    """Train one model per seed side by side and write each one's run folder.
+    """Train one model per seed, side by side, and write each one's run folder.
 
-    The row, summary.json, is written last and whole: a folder without it is an unfinished run.
-
-    Where the seeds' folders hold checkpoints, the training goes on from there.
+    The training continues from the checkpoints in the folders, where there are any. The row, summary.json,
+    is written last and whole: a folder without it is an unfinished run.
 
     Args:
-        config: resolved, max_steps given.
+        config: resolved, with max_steps.
         seeds: S of them, all at the same step; their folders are overwritten.
-        cost: of a training step, columns of the row.
+        cost: of a training step; becomes columns of the row.
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
     """
-    clock = Timer(config.device)
+    timer = Timer(config.device)
     training = Training(config, seeds)
-    settings, held_out = training.settings, training.held_out
-    records = [RunFolder(config, seed) for seed in seeds]
-    left = [checkpoint.read(record.folder) for record in records]
-    for record, state in zip(records, left, strict=True):
-        record.begin(len(seeds), state["log_size"] if state else 0)
-    curve = training.curve([record.log for record in records], progress, clock)
-    checkpoints = Checkpointer(config, records, curve, left)
+    folders = [RunFolder(config, seed) for seed in seeds]
+    saved = [checkpoint.read(folder.folder) for folder in folders]
+    for folder, state in zip(folders, saved, strict=True):
+        folder.begin(len(seeds), state["log_size"] if state else 0)
+    curve = training.curve([folder.log for folder in folders], progress, timer)
+    checkpointer = Checkpointer(config, folders, curve, saved)
     try:
-        training.run(curve, checkpoints)
-        tokens = (settings.steps - checkpoints.first) * held_out.inputs.shape[2] * settings.batch_size
-        speed = clock.speed(tokens * len(seeds))
-        final, weights = training.evaluated(), training.weights()
+        training.run(curve, checkpointer)
+        speed = timer.speed(training.tokens_since(checkpointer.first_step))
+        final, weights = training.evaluate(), training.weights()
     except BaseException:
-        for record in records:
-            record.log.close()
+        for folder in folders:
+            folder.log.close()
         raise
     if curve.snr:
         final |= {"policy_snr": mean_of_steps(curve.snr)}
-    wall_seconds, cpu_seconds = clock.seconds
+    wall_seconds, cpu_seconds = timer.seconds
+    params = training.params
     common = {
         "results_version": RESULTS_VERSION,
         "bayes_floor": config.task.floor(),
         **cost._asdict(),
-        "train_steps": settings.steps,
-        "final_reasoning_len": settings.length_at(settings.steps - 1),
-        "sequences_seen": settings.steps * settings.batch_size,
+        "train_steps": params.steps,
+        "final_reasoning_len": params.length_at(params.steps - 1),
+        "sequences_seen": params.steps * params.batch_size,
         "cpu_seconds": cpu_seconds / len(seeds),
         "wall_seconds": wall_seconds,
         "tokens_per_second": speed,
-        "peak_memory_bytes": clock.peak_memory(),
+        "peak_memory_bytes": timer.peak_memory(),
     }
-    for index, record in enumerate(records):
+    for index, folder in enumerate(folders):
         metrics = {name: float(value[index]) for name, value in final.items()}
-        record.end(weights, index, common | metrics | {"started": _started(metrics)})
+        folder.end(weights, index, common | metrics | {"started": _started(metrics)})
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
-    """Train what `run_stack` trains, beside the process that does all the rest."""
+    """Train a stack on a rank other than 0, which does all the rest of `run_stack`."""
     training = Training(config, seeds)
     folders = [Path(config.runs_dir) / identity.run_key(config, seed) for seed in seeds]
     training.run(lambda step, values: None, ResumeOnly([checkpoint.read(folder) for folder in folders]))
 
 
 class Training:
-    """A stack's model and what trains it in this process."""
+    """A stack's model, its data and the plain numbers of its training, in this process."""
 
     def __init__(self, config: RunConfig, seeds: Sequence[int]) -> None:
         torch.set_num_threads(1)
         self.config, self.seeds = config, seeds
-        self.settings = replace(
-            build_training_params(config), rank=distributed.rank(), ranks=distributed.ranks()
-        )
+        params = build_training_params(config)
+        self.params = replace(params, rank=distributed.rank(), ranks=distributed.ranks())
         self.model = build_model(config, seeds)
         self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
 
-    def curve(self, logs: Sequence[RunLog], progress: Progress, clock: Timer) -> LearningCurve:
-        """What measures the model while it trains."""
-        return LearningCurve(
-            self.model,
-            self.held_out,
-            self.seeds,
-            self.settings,
-            self.config.eval_every,
-            logs,
-            progress,
-            clock,
-        )
+    def curve(self, logs: Sequence[RunLog], progress: Progress, timer: Timer) -> LearningCurve:
+        """Build the callback that evaluates the model during training."""
+        every = self.config.eval_every
+        return LearningCurve(self.model, self.held_out, self.seeds, self.params, every, logs, progress, timer)
 
     def run(self, report: StepCallback, checkpoints: Checkpoints) -> None:
-        """Train to the end."""
+        """Train to the last step."""
         config, model = self.config, self.model
-        data = draw_batches(config.task, self.seeds, self.settings, next(model.parameters()))
+        data = draw_batches(config.task, self.seeds, self.params, next(model.parameters()))
         reference_model = build_reference_model(config, model)
-        train(model, build_objective(config), data, self.settings, report, reference_model, checkpoints)
+        train(model, build_objective(config), data, self.params, report, reference_model, checkpoints)
 
-    def evaluated(self) -> dict[str, Tensor]:
-        """What is measured at the end, (S,) each."""
-        sizes, at_once = self.settings.sizes_at(self.settings.steps - 1), self.settings.eval_chunk
-        return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=at_once)
+    def tokens_since(self, step: int) -> int:
+        """Count the tokens of all seeds from a step to the last."""
+        num_seeds, _, length = self.held_out.inputs.shape
+        return (self.params.steps - step) * self.params.batch_size * length * num_seeds
+
+    def evaluate(self) -> dict[str, Tensor]:
+        """Evaluate the model after the last step; return metrics (S,) by name."""
+        sizes, chunk = self.params.sizes_at(self.params.steps - 1), self.params.eval_chunk
+        return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=chunk)
 
     def weights(self) -> dict[str, Tensor]:
         """Return all weights (S, ...) by name."""
@@ -135,18 +129,18 @@ class Training:
 
 
 def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
-    """The held-out sequences, the same for every seed and every run of the task, (S, B, T)."""
+    """Draw the held-out sequences (S, B, T), the same for every seed and every run of the task."""
     available = config.task.held_out_size(config.seq_len)
     size = min(config.eval_sequences, available or config.eval_sequences)
-    drawn = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
-    held_out = stack([drawn] * num_seeds, like, config.think_at == "all")
+    batch = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
+    held_out = stack([batch] * num_seeds, like, config.think_at == "all")
     if not build_training_params(config).adaptive_len:
         return held_out
     return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
 
 
 def _started(metrics: dict[str, float]) -> bool | None:
-    """Whether thoughts are used: another sequence's cost more. None where no symbol was sampled."""
+    """Tell whether thoughts are used: another sequence's give a higher NLL. None without sampled symbols."""
     if "nll_shuffled" not in metrics:
         return None
     return metrics["nll_shuffled"] - metrics["nll"] >= STARTED

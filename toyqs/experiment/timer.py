@@ -1,4 +1,4 @@
-"""What a training takes: seconds, tokens per second, memory. Never part of a run's results."""
+"""Measure the cost of a training: seconds, tokens per second, memory. Never part of a run's results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Timer:
-    """Runs from its making on.
+    """A clock that runs from its construction on.
 
     Args:
         device: cpu or cuda.
@@ -19,39 +19,39 @@ class Timer:
 
     def __init__(self, device: str) -> None:
         self.on_gpu = device == "cuda"
-        self.begun, self.cpu_begun = time.perf_counter(), time.process_time()
-        self.wall_before, self.cpu_before = 0.0, 0.0  # of an earlier process at the same training
-        self.training_begun, self.aside_seconds = self.begun, 0.0
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
+        self.earlier_wall, self.earlier_cpu = 0.0, 0.0  # of earlier processes at the same training
+        self.training_start, self.paused_seconds = self.start, 0.0
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
 
-    def go_on(self, seconds: tuple[float, float]) -> None:
-        """Count an earlier process's `seconds` too."""
-        self.wall_before, self.cpu_before = seconds
+    def add_earlier(self, seconds: tuple[float, float]) -> None:
+        """Add the `seconds` of earlier processes at the same training."""
+        self.earlier_wall, self.earlier_cpu = seconds
 
     def start_training(self) -> None:
-        """From here on tokens are trained."""
-        self.training_begun, self.aside_seconds = self._now(), 0.0
+        """Start the time over which `speed` is a mean."""
+        self.training_start, self.paused_seconds = self._now(), 0.0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done within a `with` block is no training."""
-        begun = self._now()
+        """Leave the time of a `with` block out of `speed`."""
+        start = self._now()
         yield
-        self.aside_seconds += self._now() - begun
+        self.paused_seconds += self._now() - start
 
     def speed(self, tokens: int) -> float:
-        """Tokens per second of training, so many having been trained since it was started."""
-        return tokens / max(self._now() - self.training_begun - self.aside_seconds, 1e-9)
+        """Return tokens per second, from the number of tokens trained since `start_training`."""
+        return tokens / max(self._now() - self.training_start - self.paused_seconds, 1e-9)
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Wall-clock and processor seconds so far, those of earlier processes with them."""
-        wall, cpu = time.perf_counter() - self.begun, time.process_time() - self.cpu_begun
-        return self.wall_before + wall, self.cpu_before + cpu
+        """Return wall-clock and processor seconds so far, those of earlier processes included."""
+        wall, cpu = time.perf_counter() - self.start, time.process_time() - self.cpu_start
+        return self.earlier_wall + wall, self.earlier_cpu + cpu
 
     def peak_memory(self) -> int:
-        """Bytes: the most that tensors took on the GPU, or that the process has ever taken."""
+        """Return peak memory in bytes: that of tensors on a GPU, otherwise that of the process."""
         if self.on_gpu:
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

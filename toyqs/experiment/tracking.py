@@ -1,4 +1,4 @@
-"""Where a run's numbers go while it trains: its file always, wandb if asked; what it ran on."""
+"""Record a run's metrics during training, in a file and on request in wandb, and its environment."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from typing import Any
 WANDB_INIT_SECONDS = 20
 WANDB_CLOSE_SECONDS = 30
 
-# one failure speaks for the whole process: the other runs would only wait for the same server again
+# after one failure the whole process gives up: its other runs would only wait for the same server again
 _wandb_given_up = threading.Event()
 
 
 class RunLog:
-    """The metrics of one run, one JSON object a line, readable while the run goes on.
+    """The metrics of one run in metrics.jsonl, one JSON object a line, readable during training.
 
-    With wandb_mode "offline" or "online" the same numbers go to one wandb run, named by the key. A metric `x`
-    of kind `k` is called `k/x` there, for wandb has one name per curve. No failure of wandb reaches the run.
+    With wandb_mode "offline" or "online" the same numbers go to a wandb run named by the key, where a metric
+    `x` of kind `k` is called `k/x`: wandb has one name per curve. No failure of wandb stops the run.
 
     Args:
-        folder: the run's, named by its key; it exists. An older metrics.jsonl there is replaced.
-        config: what wandb shows as the run's settings.
+        folder: the run's, named by its key; it exists. An older metrics.jsonl in it is replaced.
+        config: the settings that wandb shows.
         wandb_mode: "disabled", "offline" or "online".
-        keep: bytes of the older file that stay, whole lines; wandb is sent them again.
+        keep: bytes of the older file to keep, whole lines; they are sent to wandb again.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class RunLog:
         path = folder / "metrics.jsonl"
         self._file = path.open("a", encoding="utf-8")
         self._file.truncate(keep)
-        wanted = wandb_mode != "disabled" and not _wandb_given_up.is_set()
-        self._mirror = _WandbMirror(folder, dict(config), wandb_mode) if wanted else None
+        mirrored = wandb_mode != "disabled" and not _wandb_given_up.is_set()
+        self._mirror = _WandbMirror(folder, dict(config), wandb_mode) if mirrored else None
         for line in path.read_text(encoding="utf-8").splitlines():
             values = json.loads(line)
             self._send(values.pop("step"), values.pop("kind"), values)
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """Return the bytes written so far."""
         return os.fstat(self._file.fileno()).st_size
 
     def write(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
         """Append one line and flush it; a number that is not finite becomes null, as JSON has none.
 
         Args:
-            step: training steps taken.
+            step: training steps done.
             kind: "train" or "held_out".
             values: metrics by name.
         """
@@ -72,10 +72,10 @@ class RunLog:
             self._mirror.send({"step": step, **{f"{kind}/{name}": value for name, value in values.items()}})
 
     def close(self, row: Mapping[str, Any] | None = None) -> None:
-        """Close the file and end the wandb run, waiting for wandb a bounded time.
+        """Close the file and end the wandb run, waiting at most WANDB_CLOSE_SECONDS for wandb.
 
         Args:
-            row: the run's row; wandb shows it as the run's summary, under the same names.
+            row: the run's row; wandb shows it as the run's summary.
         """
         self._file.close()
         if self._mirror:
@@ -87,12 +87,12 @@ def _is_finite(value: float | None) -> bool:
 
 
 class _WandbMirror:
-    """One wandb run kept by a daemon thread, so that nothing wandb does can stop or hold up the training."""
+    """A wandb run in a daemon thread of its own, so that nothing in wandb can stop or delay the training."""
 
     def __init__(self, folder: Path, config: dict[str, Any], mode: str) -> None:
         self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._row: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._keep, args=(folder, config, mode), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(folder, config, mode), daemon=True)
         self._thread.start()
 
     def send(self, record: dict[str, Any]) -> None:
@@ -107,14 +107,14 @@ class _WandbMirror:
             if self._thread.is_alive():
                 _give_up_wandb(f"no end within {WANDB_CLOSE_SECONDS} s")
 
-    def _keep(self, folder: Path, config: dict[str, Any], mode: str) -> None:
+    def _run(self, folder: Path, config: dict[str, Any], mode: str) -> None:
         try:
             run = _start_wandb(folder, config, mode)
             while (record := self._records.get()) is not None:
                 run.log(record)
             run.summary.update(self._row)
             run.finish()
-        except BaseException as error:  # wandb turns some refusals into KeyboardInterrupt
+        except BaseException as error:  # wandb turns some errors into KeyboardInterrupt
             _give_up_wandb(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
@@ -129,7 +129,7 @@ def _start_wandb(folder: Path, config: dict[str, Any], mode: str) -> Any:
         dir=str(folder),
         config=config,
         mode="online" if mode == "online" else "offline",
-        reinit="create_new",  # the seeds of a stack are runs open at once
+        reinit="create_new",  # the seeds of a stack are open at the same time
         settings=wandb.Settings(
             init_timeout=WANDB_INIT_SECONDS, finish_timeout=WANDB_INIT_SECONDS, console="off", silent=True
         ),
@@ -141,14 +141,15 @@ def _start_wandb(folder: Path, config: dict[str, Any], mode: str) -> Any:
 def _give_up_wandb(reason: str) -> None:
     if not _wandb_given_up.is_set():
         _wandb_given_up.set()
-        print(f"wandb: {reason[:200]}; going on without it, the files have all numbers", file=sys.stderr)
+        print(f"wandb: {reason[:200]}; continuing without it; the files have all numbers", file=sys.stderr)
 
 
 def environment() -> dict[str, Any]:
-    """What a run ran on, for its env.json: versions, machine, commit of the source, command line.
+    """Describe a run's environment for its env.json: versions, machine, commit of the source, command line.
 
     Returns:
-        `commit` and `dirty` (tracked files differ from it) are None where the source is no git checkout.
+        Name -> value; `commit` and `dirty` (tracked files differ from it) are None where the source is not in
+        a git checkout.
     """
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", Path(__file__).name) else None
     return {

@@ -1,6 +1,13 @@
-"""Baselines of a thought's reward, and how advantages are scaled."""
+"""Baselines of a thought's reward, and how advantages are scaled.
+
+A baseline maps rewards (S, B, T, K), and a field of the trace where it reads one, to (S, B, T, K). A new
+baseline is one function and its line in BASELINES.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +19,7 @@ STD_FLOOR = 1e-3  # added to the standard deviation: equal rewards give advantag
 
 
 def none(rewards: Tensor) -> Tensor:
-    """No baseline: b = 0. Unbiased, with the highest variance.
+    """Use no baseline, b = 0. Unbiased, with the highest variance.
 
     Args:
         rewards: (S, B, T, K).
@@ -24,7 +31,7 @@ def none(rewards: Tensor) -> Tensor:
 
 
 def group_mean(rewards: Tensor) -> Tensor:
-    """The mean reward of all thoughts at the position, the thought itself included.
+    """Compute the mean reward of all thoughts at the position, the thought itself included.
 
         b[...,k] = (1 / K) Σ_j r[...,j]
 
@@ -47,7 +54,7 @@ def group_mean(rewards: Tensor) -> Tensor:
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """Baseline of each thought: the mean reward of the other thoughts at its position.
+    """Compute the baseline of each thought: the mean reward of the other thoughts at its position.
 
         b[...,k] = (Σ_j r[...,j] − r[...,k]) / (K − 1)
 
@@ -69,7 +76,7 @@ def leave_one_out(rewards: Tensor) -> Tensor:
 
 
 def ema(rewards: Tensor, running_reward: Tensor) -> Tensor:
-    """A moving mean of past rewards, one number per seed. Unbiased; works with K = 1.
+    """Use a moving mean of past rewards, one number per seed. Unbiased; works with K = 1.
 
         b = m,    m ← decay · m + (1 − decay) · mean(r)  after each step, in the training loop
 
@@ -85,13 +92,63 @@ def ema(rewards: Tensor, running_reward: Tensor) -> Tensor:
     return running_reward.view(-1, 1, 1, 1).expand_as(rewards)
 
 
+def value(rewards: Tensor, expected: Tensor) -> Tensor:
+    """Use the reward that a critic expects at the position. Unbiased; works with K = 1.
+
+    Args:
+        rewards: (S, B, T, K).
+        expected: (S, B, T), the critic's value, which does not depend on the thought.
+
+    Returns:
+        (S, B, T, K), no gradient.
+    """
+    return expected.detach().unsqueeze(-1).expand_as(rewards)
+
+
+def of_prediction(rewards: Tensor, earned: Tensor) -> Tensor:
+    """Use what another prediction at the position would have earned. Unbiased; works with K = 1.
+
+    Args:
+        rewards: (S, B, T, K).
+        earned: (S, B, T, 1).
+
+    Returns:
+        (S, B, T, K).
+
+    Source: Rennie et al. 2017, "Self-critical sequence training", whose other prediction is the greedy one.
+    """
+    return earned.expand_as(rewards)
+
+
 def _require_group(rewards: Tensor) -> None:
     if rewards.shape[-1] < 2:
         raise ValueError("a group baseline needs at least 2 thoughts per position (K = 1 trains nothing)")
 
 
+class Baseline(NamedTuple):
+    """A baseline's function, the field of the trace that it reads, and the thoughts that it needs."""
+
+    compute: Callable[..., Tensor]  # rewards (S, B, T, K), and the field where it reads one -> (S, B, T, K)
+    reads: str | None = None  # a field of the trace
+    is_prediction: bool = False  # the field holds logits: `compute` takes the reward that they earn
+    least_thoughts: int = 1  # K
+
+
+BASELINES = {
+    "none": Baseline(none),
+    "group_mean": Baseline(group_mean, least_thoughts=2),
+    "trice": Baseline(group_mean, least_thoughts=2),  # the literature's other name
+    "leave_one_out": Baseline(leave_one_out, least_thoughts=2),
+    "ema": Baseline(ema, reads="running_reward"),
+    "value": Baseline(value, reads="value"),
+    "null_thought": Baseline(of_prediction, reads="base_logits", is_prediction=True),
+    "average_thought": Baseline(of_prediction, reads="average_logits", is_prediction=True),
+    "greedy_thought": Baseline(of_prediction, reads="greedy_logits", is_prediction=True),
+}
+
+
 def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Advantages divided by their standard deviation over the counted thoughts, seed by seed.
+    """Divide advantages by their standard deviation over the thoughts that count, seed by seed.
 
         A ← A / (std(A) + 10⁻³)
 
@@ -100,7 +157,7 @@ def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
     Args:
         advantages: (S, B, T, K).
         weights: (S, B, T), 0 where a position does not count.
-        total: sums up over processes, where several have a share of the batch each.
+        total: sums over the processes that share the batch.
 
     Returns:
         (S, B, T, K).
@@ -113,7 +170,7 @@ def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
 
 def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Advantages divided by their standard deviation over the K thoughts of a position (O2c).
+    """Divide advantages by their standard deviation over the K thoughts of a position (O2c).
 
         A ← A / std_k(A),    0 where the K are equal
 
@@ -122,8 +179,8 @@ def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
     Args:
         advantages: (S, B, T, K), K ≥ 2.
-        weights: (S, B, T), not read.
-        total: not read.
+        weights: ignored.
+        total: ignored.
 
     Returns:
         (S, B, T, K).
@@ -136,12 +193,12 @@ def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
 
 def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """What is worse than the baseline is not discouraged (O2b): A ← max(A, 0). Biased.
+    """Drop negative advantages, so that no thought is discouraged (O2b): A ← max(A, 0). Biased.
 
     Args:
         advantages: (S, B, T, K).
-        weights: (S, B, T), not read.
-        total: not read.
+        weights: ignored.
+        total: ignored.
 
     Returns:
         (S, B, T, K).
@@ -150,7 +207,7 @@ def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reducti
 
 
 def no_scale(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Advantages as they are, (S, B, T, K)."""
+    """Return the advantages (S, B, T, K) unchanged."""
     return advantages
 
 

@@ -13,12 +13,12 @@ from toyqs.types import Batch, Trace
 
 @dataclass(frozen=True)
 class BestOf(ThoughtObjective):
-    """Maximum likelihood on the thought that earned most, the first of those that did.
+    """Maximum likelihood on the thought with the highest reward, the first one of several.
 
         policy:   −log π(h_b | x),    b = argmax_i r_i
 
-    Biased: the policy climbs to the law of the best of K of its own thoughts, and on to one thought, however
-    little it is better. Equal rewards make it imitate what it happened to draw.
+    Biased: the policy moves to the distribution of the best of K of its own thoughts, and from there to a
+    single thought, however little it is better. With equal rewards it imitates an arbitrary thought.
 
     Source: Dong et al. 2023, "RAFT: reward ranked finetuning for generative foundation model alignment".
     """
@@ -27,7 +27,7 @@ class BestOf(ThoughtObjective):
     least_thoughts: ClassVar[int] = 2
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """(S, B, T)."""
+        """Compute minus the log-probability of the best thought, (S, B, T)."""
         assert trace.log_prob is not None
         best = reward.argmax(-1, keepdim=True)
         return -trace.log_prob.sum(-1).gather(-1, best).squeeze(-1)

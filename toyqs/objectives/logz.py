@@ -1,4 +1,4 @@
-"""The squared fault of log π against log π* = r / β − log Z, with log Z estimated or learned."""
+"""The squared error of log π against log π* = r / β − log Z, with log Z estimated or learned."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from toyqs.objectives.losses import log_mean_exp_of_others
 from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
 from toyqs.types import Batch, Trace
 
-EFFECTIVE_SAMPLES = 2.0  # fewer, and an estimate of log Z rests on one thought: logz_mse leaves it out
+EFFECTIVE_SAMPLES = 2.0  # with fewer, an estimate of log Z depends on one thought: logz_mse masks it
 
 
 def log_z_of_others(rewards: Tensor, beta: Temperature, sampler_log_prob: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimates of log Z = log Σ_h exp(r / β), for each thought from the others, and how far to trust them.
+    """Estimate log Z = log Σ_h exp(r / β) for each thought from the others, and how reliable that is.
 
         log Ẑ_i = log (1 / (K − 1)) Σ_{j ≠ i} exp(r_j / β) / density_j
 
@@ -28,7 +28,7 @@ def log_z_of_others(rewards: Tensor, beta: Temperature, sampler_log_prob: Tensor
         sampler_log_prob: (S, B, T, K) log-density that each thought was drawn from.
 
     Returns:
-        (S, B, T, K) log Ẑ and the effective number of samples behind each, (Σ w)² / Σ w²; no gradient.
+        (S, B, T, K) log Ẑ and the effective number of samples of each, (Σ w)² / Σ w²; no gradient.
     """
     if rewards.shape[-1] < 3:
         raise ValueError("log Z from the other thoughts needs at least 3 thoughts per position")
@@ -37,10 +37,10 @@ def log_z_of_others(rewards: Tensor, beta: Temperature, sampler_log_prob: Tensor
 
 
 def effective_others(log_w: Tensor) -> Tensor:
-    """How many of the other thoughts count, (Σ w)² / Σ w² over those.
+    """Compute the effective number of the other thoughts, (Σ w)² / Σ w² over those.
 
     Args:
-        log_w: (S, B, T, K) log-weights, whatever their sum.
+        log_w: (S, B, T, K) log-weights, not necessarily normalised.
 
     Returns:
         (S, B, T, K), computed in float64; 1 where the others are hundreds of nats below the one left out.
@@ -51,7 +51,7 @@ def effective_others(log_w: Tensor) -> Tensor:
 
 
 def logz(rewards: Tensor, log_prob: Tensor, beta: Temperature, log_z: Tensor) -> Tensor:
-    """The squared fault of log π against log π* = r / β − log Z, for a log Z given.
+    """Compute the squared error of log π against log π* = r / β − log Z, for a given log Z.
 
         (1 / K) Σ_i (β log π(h_i) + β sg log Z − sg r_i)² / (2 β)
 
@@ -62,7 +62,7 @@ def logz(rewards: Tensor, log_prob: Tensor, beta: Temperature, log_z: Tensor) ->
         rewards: (S, B, T, K).
         log_prob: (S, B, T, K), differentiable.
         beta: temperature, above 0.
-        log_z: (S, B, T, K) or (S, B, T, 1); its gradient is kept where it is learned.
+        log_z: (S, B, T, K) or (S, B, T, 1); with its gradient where it is learned.
 
     Returns:
         (S, B, T, K), per thought.
@@ -74,20 +74,20 @@ def logz(rewards: Tensor, log_prob: Tensor, beta: Temperature, log_z: Tensor) ->
 
 @dataclass(frozen=True)
 class LogZ(Tempered):
-    """`logz` with log Z from the other thoughts, where enough of them count (O11)."""
+    """`logz` with log Z from the other thoughts, where their effective number is large enough (O11)."""
 
     name: ClassVar[str] = "logz_mse"
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 3
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
-        """(S, B, T)."""
+        """Compute the loss (S, B, T), 0 for thoughts whose estimate of log Z is unreliable."""
         log_z, samples = log_z_of_others(reward, beta, sampling_density(log_prob, trace))
-        fault = logz(reward, log_prob, beta, log_z)
-        return fault.where(_enough(samples), 0.0).mean(-1)
+        error = logz(reward, log_prob, beta, log_z)
+        return error.where(_enough(samples), 0.0).mean(-1)
 
     def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
-        """How many samples are behind an estimate of log Z, and the share of thoughts masked for too few."""
+        """Compute the effective samples per estimate of log Z, and the share of thoughts masked."""
         assert trace.log_prob is not None
         density = sampling_density(trace.log_prob.sum(-1), trace)
         samples = effective_others((reward / self.beta(reward, batch) - density).detach())
@@ -107,11 +107,11 @@ class LearnedLogZ(Tempered):
 
     @property
     def has_critic(self) -> bool:
-        """Always."""
+        """Return True: the critic learns β log Z."""
         return True
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
-        """(S, B, T)."""
+        """Compute the loss (S, B, T), whose gradient trains policy and critic."""
         if trace.value is None:
             raise ValueError("logz_learned needs trace.value")
         return logz(reward, log_prob, beta, trace.value.unsqueeze(-1) / beta).mean(-1)

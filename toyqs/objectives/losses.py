@@ -10,21 +10,21 @@ from torch import Tensor
 
 from toyqs.objectives.rewards import require_shape
 
-Total = Callable[[Tensor], Tensor]
+Total = Callable[[Tensor], Tensor]  # sums over the processes that share a batch
 
 
 def no_reduction(values: Tensor) -> Tensor:
-    """The sum over the only process there is: the values."""
+    """Return the values: their sum over a single process."""
     return values
 
 
 def log_mean_exp(values: Tensor) -> Tensor:
-    """log (1 / K) Σ_k exp(v_k): (S, B, T, K) -> (S, B, T)."""
+    """Compute log (1 / K) Σ_k exp(v_k): (S, B, T, K) -> (S, B, T)."""
     return values.logsumexp(-1) - math.log(values.shape[-1])
 
 
 def log_mean_exp_of_others(values: Tensor) -> Tensor:
-    """`log_mean_exp` without each of the K in turn.
+    """Compute `log_mean_exp` over the other K − 1, for each of the K.
 
     Args:
         values: (S, B, T, K), K ≥ 2.
@@ -44,7 +44,7 @@ def log_mean_exp_of_others(values: Tensor) -> Tensor:
 
 
 def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
-    """A loss whose gradient is the score-function (REINFORCE) estimate.
+    """Compute a loss whose gradient is the score-function (REINFORCE) estimate.
 
         −(1 / K) Σ_k sg(A_k) · log π(h_k | x),    log π(h_k | x) = Σ_l log π(s_kl | ·)
 
@@ -68,7 +68,7 @@ def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
 
 
 def position_mean(values: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Weighted mean over a seed's positions: the one place where losses are normalised.
+    """Compute the weighted mean over a seed's positions: the one place where losses are normalised.
 
     Args:
         values: (S, B, T).

@@ -1,4 +1,4 @@
-"""Reward and entropy of whole thoughts together, in two forms."""
+"""Objectives that maximise reward and entropy of whole thoughts together, in two forms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from toyqs.types import Trace
 
 
 def maxent(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
-    """REINFORCE on the reward and the entropy of whole thoughts together, leave-one-out baseline.
+    """Compute REINFORCE's loss on reward and entropy of whole thoughts, with leave-one-out baseline.
 
         −(1 / K) Σ_i sg(A_i) · log π(h_i),    A = (r − β log π) − leave-one-out mean of it
 
-    The expected gradient is that of −(E_π r + β H(π)): the score term that a plain sum of per-symbol
-    entropies leaves out is in it.
+    The expected gradient is that of −(E_π r + β H(π)), with the score term that a plain sum of per-symbol
+    entropies leaves out.
 
     Args:
         rewards: (S, B, T, K), K ≥ 2.
@@ -36,18 +36,18 @@ def maxent(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
 
 @dataclass(frozen=True)
 class MaxEnt(Tempered):
-    """See `maxent` (O10)."""
+    """The objective of `maxent` (O10)."""
 
     name: ClassVar[str] = "maxent"
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
-        """(S, B, T)."""
+        """Compute `maxent`, (S, B, T)."""
         return maxent(reward, log_prob, beta)
 
 
 def vargrad(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
-    """Within-group variance of β log π − r, zero where the policy is π* ∝ exp(r / β).
+    """Compute the within-group variance of β log π − r, zero where the policy is π* ∝ exp(r / β).
 
         Σ_i (d_i − mean d)² / (2 β (K − 1)),    d = β log π − sg r
 
@@ -71,12 +71,12 @@ def vargrad(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
 
 @dataclass(frozen=True)
 class VarGrad(Tempered):
-    """See `vargrad` (O11v)."""
+    """The objective of `vargrad` (O11v)."""
 
     name: ClassVar[str] = "vargrad"
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
-        """(S, B, T)."""
+        """Compute `vargrad`, (S, B, T)."""
         return vargrad(reward, log_prob, beta)

@@ -1,4 +1,4 @@
-"""The objective of thoughts that the prediction's own gradient reaches: no policy, no score function."""
+"""The objective of thoughts that the prediction's own gradient reaches, without a score function."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from toyqs.objectives import losses, rewards
-from toyqs.objectives.objective import OWN_LOSS, Loss, Objective, regularisers, rewarded
+from toyqs.objectives.objective import Loss, Objective, regularisers
 from toyqs.types import Batch, Trace
 
 
 @dataclass(frozen=True)
 class Pathwise(Objective):
-    """The prediction's loss alone; it reaches the reasoner along the thoughts' path (O13, O14, O15).
+    """The prediction's loss alone, back-propagated through the thoughts to the reasoner (O13, O14, O15).
 
         nll:   −log q(y | h_i, x), the mean over the thoughts; −r_i for the rewards of OWN_LOSS
 
-    and entropy and prior where the thoughts have them, exact here, for early symbols' effect on later
-    distributions flows along the path too. For Gaussian thoughts the expected gradient is that of
+    and entropy and prior where the thoughts have them; they are exact here, as the effect of early symbols
+    on later distributions is differentiated too. For Gaussian thoughts the expected gradient is that of
     Σ_h π(h | x) log q(y | h, x), as for `Reinforce`, with far lower variance; deterministic thoughts have
     it exactly; relaxed tokens are biased.
 
@@ -29,10 +29,10 @@ class Pathwise(Objective):
     uses_score_function: ClassVar[bool] = False
     changes_prediction_loss: ClassVar[bool] = True
 
-    train_nll_num: int | None = None  # the first so many of the K carry the loss; None: all
+    train_nll_num: int | None = None  # how many of the K, the first ones, carry the loss; None: all
 
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             trace: logits (S, B, T, K, N, V) with a gradient to the thoughts, and what the reward needs.
@@ -41,13 +41,10 @@ class Pathwise(Objective):
         Returns:
             The parts "nll" and, where the trace has them, "entropy" and "prior".
         """
-        each = rewards.token_log_prob(trace.logits, rewards.tokens(batch))
-        taught = rewards.discounted(batch, self.ahead_decay, self.teacher_forcing_weight)
-        batch = rewards.discounted(batch, self.ahead_decay)
-        reward = rewarded(self.reward, self.reward_beta, rewards.over_tokens(each, batch), trace, batch)
-        predicted = rewards.over_tokens(each, taught)
-        if self.reward in OWN_LOSS:
-            predicted = rewarded(self.reward, self.reward_beta, predicted, trace, taught)
-        means = {"nll": -predicted[..., : self.train_nll_num].mean(-1), **regularisers(trace)}
+        token_log_q = rewards.token_log_prob(trace.logits, rewards.tokens(batch))
+        discounted = rewards.discounted(batch, self.ahead_decay)
+        reward = self.compute_reward(rewards.over_tokens(token_log_q, discounted), trace, discounted)
+        score = self.predictor_score(token_log_q, trace, batch)
+        means = {"nll": -score[..., : self.train_nll_num].mean(-1), **regularisers(trace)}
         parts = {name: losses.position_mean(value, batch.weights) for name, value in means.items()}
         return Loss(parts, losses.position_mean(reward.detach().mean(-1), batch.weights))

@@ -1,4 +1,4 @@
-"""The thoughts of a position, weighed or ranked against one another by what they earned."""
+"""Objectives that rank or weight the thoughts of a position by their rewards."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from toyqs.types import Batch, Trace
 
 
 def listwise(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
-    """The policy's ranking of the K thoughts is fitted to the rewards' (cross entropy of two softmaxes).
+    """Fit the policy's ranking of the K thoughts to the rewards' (cross entropy of two softmaxes).
 
         −Σ_i sg softmax(r / β)_i · log softmax(log π)_i
 
-    Zero gradient at π* ∝ exp(r / β), whatever law the thoughts were drawn from. K = 1 trains nothing;
+    Zero gradient at π* ∝ exp(r / β), whatever the thoughts were drawn from. K = 1 trains nothing;
     K = 2 is the soft-label form of DPO with β = 1.
 
     Args:
@@ -36,23 +36,23 @@ def listwise(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
 
 @dataclass(frozen=True)
 class Listwise(Tempered):
-    """See `listwise` (O8)."""
+    """The objective of `listwise` (O8)."""
 
     name: ClassVar[str] = "listwise"
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
-        """(S, B, T)."""
+        """Compute `listwise`, (S, B, T)."""
         return listwise(reward, log_prob, beta)
 
     def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
-        """How many thoughts count in the rewards' softmax."""
+        """Compute the effective number of thoughts in the rewards' softmax."""
         return {"effective_samples": effective_samples((reward / self.beta(reward, batch)).softmax(-1))}
 
 
 def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
-    """Minus the log-probability that drawing thoughts by π without replacement ranks them by reward.
+    """Compute minus the log-probability that drawing by π without replacement ranks thoughts by reward.
 
         −Σ_i [ log π_(i) − log Σ_{j ≥ i} π_(j) ],    r_(1) ≥ r_(2) ≥ …
 
@@ -76,20 +76,20 @@ def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PlackettLuce(ThoughtObjective):
-    """See `plackett_luce` (O8p)."""
+    """The objective of `plackett_luce` (O8p)."""
 
     name: ClassVar[str] = "plackett_luce"
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """(S, B, T)."""
+        """Compute `plackett_luce`, (S, B, T)."""
         assert trace.log_prob is not None
         return plackett_luce(reward, trace.log_prob.sum(-1))
 
 
 def weighted_mle(rewards: Tensor, log_prob: Tensor, beta: Temperature, sampler_log_prob: Tensor) -> Tensor:
-    """Maximum likelihood on the thoughts drawn, each weighted by what it is worth.
+    """Compute the weighted negative log-likelihood of the thoughts drawn.
 
         −Σ_i sg w̄_i · log π(h_i),    w̄ = softmax(r / β − log of the sampling density)
 
@@ -113,18 +113,18 @@ def weighted_mle(rewards: Tensor, log_prob: Tensor, beta: Temperature, sampler_l
 
 @dataclass(frozen=True)
 class WeightedMLE(Tempered):
-    """See `weighted_mle` (O9)."""
+    """The objective of `weighted_mle` (O9)."""
 
     name: ClassVar[str] = "weighted_mle"
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
-        """(S, B, T)."""
+        """Compute `weighted_mle`, (S, B, T)."""
         return weighted_mle(reward, log_prob, beta, sampling_density(log_prob, trace))
 
     def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
-        """How many thoughts count by their weights."""
+        """Compute the effective number of thoughts by their weights."""
         assert trace.log_prob is not None
         density = sampling_density(trace.log_prob.sum(-1), trace)
         weights = (reward / self.beta(reward, batch) - density).softmax(-1)

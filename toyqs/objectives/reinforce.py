@@ -1,4 +1,4 @@
-"""REINFORCE and its close relatives: a thought's advantage times the gradient of its log-probability."""
+"""REINFORCE and objectives close to it: a thought's advantage times the gradient of its log-probability."""
 
 from __future__ import annotations
 
@@ -8,28 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.objectives import advantages as baselines
-from toyqs.objectives import advantages as objectives_advantages
 from toyqs.objectives import losses, rewards
-from toyqs.objectives.objective import Allowed, ThoughtObjective, rewarded
+from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
+from toyqs.objectives.objective import Allowed, ThoughtObjective
 from toyqs.types import Batch, Trace
-
-GROUP_BASELINES = {
-    "group_mean": baselines.group_mean,
-    "trice": baselines.group_mean,  # the literature's other name
-    "leave_one_out": baselines.leave_one_out,
-}
-# Baselines that are what another prediction would have earned -> where a trace has it.
-OF_PREDICTIONS = {
-    "null_thought": "base_logits",
-    "average_thought": "average_logits",
-    "greedy_thought": "greedy_logits",  # Rennie et al. 2017, "Self-critical sequence training"
-}
 
 
 @dataclass(frozen=True)
 class Reinforce(ThoughtObjective):
-    """Thoughts that raise the reward are made likelier; the predictor learns from all of them (O2).
+    """Score-function gradient: thoughts of high reward become likelier; the predictor learns from all (O2).
 
         policy:   −sg(r_i − b) · log π(h_i | x)
 
@@ -41,69 +28,62 @@ class Reinforce(ThoughtObjective):
 
     name: ClassVar[str] = "reinforce"
 
-    baseline: str = "leave_one_out"  # or none, ema, value, group_mean, or one of OF_PREDICTIONS
-    advantage_scale: str = "none"  # a key of policy.ADVANTAGE_SCALES
+    baseline: str = "leave_one_out"  # a key of BASELINES
+    advantage_scale: str = "none"  # a key of ADVANTAGE_SCALES
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """The score-function loss; its value means nothing, its gradient is the estimate."""
+        """Compute the score-function loss; its value means nothing, its gradient is the estimate."""
         assert trace.log_prob is not None
         return losses.score_function_loss(self.advantages(reward, trace, batch), trace.log_prob)
 
     def advantages(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """(S, B, T, K) rewards above the baseline, scaled.
+        """Compute the rewards less the baseline, scaled, (S, B, T, K).
 
         Raises:
             ValueError: a group baseline meets K = 1, or the trace lacks what the baseline needs.
         """
-        scale = objectives_advantages.ADVANTAGE_SCALES[self.advantage_scale]
+        scale = ADVANTAGE_SCALES[self.advantage_scale]
         above = reward - self._baseline(reward, trace, batch)
         return scale(above, batch.weights, batch.total or losses.no_reduction)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        match self.baseline:
-            case "none":
-                return baselines.none(reward)
-            case "ema":
-                if trace.running_reward is None:
-                    raise ValueError("baseline ema needs trace.running_reward")
-                return baselines.ema(reward, trace.running_reward)
-            case "value":
-                return _value(trace).detach().unsqueeze(-1).expand_as(reward)
-            case name if name in OF_PREDICTIONS:
-                return self._of_prediction(getattr(trace, OF_PREDICTIONS[name]), trace, batch)
-            case name:
-                return GROUP_BASELINES[name](reward)
+        """Compute the baseline (S, B, T, K)."""
+        baseline = BASELINES[self.baseline]
+        if baseline.reads is None:
+            return baseline.compute(reward)
+        read = self._read(baseline.reads, trace)
+        if baseline.is_prediction:
+            read = self._earned(read, trace, batch)
+        return baseline.compute(reward, read)
+
+    def _read(self, field: str, trace: Trace) -> Tensor:
+        """Return what the trace holds in a field; ValueError, naming both, where it holds nothing."""
+        value: Tensor | None = getattr(trace, field)
+        if value is None:
+            raise ValueError(f"baseline {self.baseline} needs trace.{field}")
+        return value
+
+    def _earned(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """Compute the reward (S, B, T, 1) of one prediction per position, logits (S, B, T, N, V)."""
+        other = trace._replace(logits=logits.detach().unsqueeze(3))
+        log_q = rewards.over_tokens(rewards.token_log_prob(other.logits, rewards.tokens(batch)), batch)
+        return self.compute_reward(log_q, other, batch)
 
     @property
     def has_critic(self) -> bool:
-        """Where the baseline is a critic's value."""
-        return self.baseline == "value"
+        """Tell whether the baseline is a critic's value."""
+        return BASELINES[self.baseline].reads == "value"
 
     def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
-        """The value's squared error, a mean over the thoughts, (S, B, T)."""
+        """Compute the value's squared error, a mean over the thoughts, (S, B, T); None without a critic."""
         if not self.has_critic:
             return None
-        return 0.5 * (_value(trace).unsqueeze(-1) - reward).square().mean(-1)
-
-    def _of_prediction(self, logits: Tensor | None, trace: Trace, batch: Batch) -> Tensor:
-        """What another prediction (S, B, T, N, V) would have earned, (S, B, T, K)."""
-        if logits is None or trace.log_prob is None:
-            raise ValueError(f"baseline {self.baseline} needs trace.{OF_PREDICTIONS[self.baseline]}")
-        silent = trace._replace(logits=logits.detach().unsqueeze(3))
-        log_q = rewards.over_tokens(rewards.token_log_prob(silent.logits, rewards.tokens(batch)), batch)
-        earned = rewarded(self.reward, self.reward_beta, log_q, silent, batch)
-        return earned.expand(trace.log_prob.shape[:-1])
-
-
-def _value(trace: Trace) -> Tensor:
-    if trace.value is None:
-        raise ValueError("baseline value needs trace.value")
-    return trace.value
+        return 0.5 * (self._read("value", trace).unsqueeze(-1) - reward).square().mean(-1)
 
 
 @dataclass(frozen=True)
 class ClippedReinforce(Reinforce):
-    """Several steps on the same thoughts, kept near the policy that drew them (O16).
+    """Several steps on the same thoughts, limited to ratios near 1 to the policy that drew them (O16).
 
         −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),    ρ = π(h | x) / π_sampled(h | x)
 
@@ -119,7 +99,7 @@ class ClippedReinforce(Reinforce):
     clip_ratio: float = 0.2  # ε
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """The clipped surrogate."""
+        """Compute the clipped surrogate loss, (S, B, T)."""
         assert trace.log_prob is not None
         if trace.sampler_log_prob is None:
             raise ValueError("ppo_clip needs trace.sampler_log_prob")
@@ -131,12 +111,12 @@ class ClippedReinforce(Reinforce):
 
 @dataclass(frozen=True)
 class MultiSample(ThoughtObjective):
-    """The likelihood of the mixture of K thoughts' predictions, a bound that rises with K (O4).
+    """Likelihood of the mixture of K thoughts' predictions, a bound that rises with K (O4).
 
         nll:     −log (1 / K) Σ_i q(y | h_i, x)
         policy:  −sg(L − b_i) Σ_i log π(h_i | x),    L = log (1 / K) Σ_i q(y | h_i, x)
 
-    Summed over the thoughts, where Reinforce averages: L is earned by all of them together. K = 1 is
+    Summed over the thoughts, where Reinforce averages, as L is the reward of all of them together. K = 1 is
     Reinforce without a baseline. With baseline leave_one_out b_i is L without thought i, which leaves the
     expected gradient unchanged.
 
@@ -159,13 +139,13 @@ class MultiSample(ThoughtObjective):
     baseline: str = "leave_one_out"  # none or leave_one_out
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """The score part of the bound."""
+        """Compute the score-function part of the bound's gradient as a loss, (S, B, T)."""
         assert trace.log_prob is not None
         bound = losses.log_mean_exp(reward).unsqueeze(-1).expand_as(reward)
         if self.baseline == "leave_one_out":
             bound = bound - losses.log_mean_exp_of_others(reward)
         return -(bound.detach() * trace.log_prob.sum(-1)).sum(-1)
 
-    def predictor_loss(self, log_q: Tensor) -> Tensor:
-        """Minus the bound."""
-        return -losses.log_mean_exp(log_q)
+    def predictor_loss(self, score: Tensor) -> Tensor:
+        """Return minus the bound, (S, B, T)."""
+        return -losses.log_mean_exp(score)

@@ -1,4 +1,4 @@
-"""A learned reward: which sequences it is fitted on, by what loss, and how well it tells thoughts apart."""
+"""A learned reward: the sequences it is fitted on, its loss, and how well it separates thoughts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 from toyqs.objectives.rewards import require_shape
 from toyqs.types import Batch, Trace
 
-TINY = 1e-12  # of a spread that divides: where all thoughts earn the same, nothing is told apart
+TINY = 1e-12  # least divisor of a correlation, where all thoughts earn the same
 
 
 def learned(trace: Trace) -> Tensor:
-    """r_ψ(h, x), (S, B, T, K), with its gradient.
+    """Return r_ψ(h, x), (S, B, T, K), with its gradient.
 
     Raises:
         ValueError: the trace has none.
@@ -22,16 +22,16 @@ def learned(trace: Trace) -> Tensor:
 
 
 def split_to_fit_and_pay(batch: Batch) -> tuple[Batch, Batch]:
-    """Where a learned reward is fitted, and where it pays the policy: two batches with no sequence in common.
+    """Split a batch into the sequences that a learned reward is fitted on and those where it pays the policy.
 
-    The first half of the sequences counts in the one, the others in the other; a middle one pays. A reward
-    that was fitted on the very targets of a thought knows what it should only expect.
+    The first half of the sequences counts in the one, the others, with the middle one, in the other. They
+    are disjoint because a reward model that is fitted on a thought's own targets knows them by heart.
 
     Args:
         batch: weights (S, B, T), B ≥ 2.
 
     Returns:
-        The batch with weight 0 outside the first half, and inside it.
+        Two batches: weight 0 outside the first half, and weight 0 inside it.
 
     Raises:
         ValueError: B = 1, which has no halves.
@@ -45,17 +45,17 @@ def split_to_fit_and_pay(batch: Batch) -> tuple[Batch, Batch]:
 
 
 def squared_error(expected: Tensor, earned: Tensor, *, apart: bool = False) -> Tensor:
-    """What a learned reward learns from: its squared error, a mean over the thoughts.
+    """Compute the loss of a learned reward: its squared error, a mean over the thoughts.
 
         (1 / K) Σ_i ½ (sg t_i − r_ψ(h_i, x))²
 
-    Least where r_ψ(h, x) = E[t | h, x], the mean over the targets. `apart` takes t and r_ψ less their means
-    over the position's thoughts: what is left is what tells the thoughts apart, without the far larger
-    spread of what a position earns whatever it thinks.
+    Minimal where r_ψ(h, x) = E[t | h, x], the mean over the targets. With `apart` the means over the
+    position's thoughts are subtracted from t and r_ψ. The differences between thoughts remain, without the
+    far larger differences between positions.
 
     Args:
         expected: (S, B, T, K) r_ψ.
-        earned: (S, B, T, K) t, what the thoughts earned in fact.
+        earned: (S, B, T, K) t, what the thoughts earned.
         apart: see above.
 
     Returns:
@@ -69,12 +69,12 @@ def squared_error(expected: Tensor, earned: Tensor, *, apart: bool = False) -> T
 
 
 def correlation(expected: Tensor, earned: Tensor, weights: Tensor) -> Tensor:
-    """Whether a learned reward tells the thoughts of a position apart: its correlation with what they earned.
+    """Compute the correlation of a learned reward with what the thoughts of a position earned.
 
         Σ (r − r̄)(t − t̄) / √(Σ (r − r̄)² Σ (t − t̄)²),    r̄ and t̄ the means over a position's thoughts
 
     Its square is the share of the variance of t among the thoughts of a position that r explains. 0 where
-    there is none.
+    t has no variance.
 
     Args:
         expected: (S, B, T, K).
@@ -86,5 +86,5 @@ def correlation(expected: Tensor, earned: Tensor, weights: Tensor) -> Tensor:
     """
     r, t = (x.detach() - x.detach().mean(-1, keepdim=True) for x in (expected, earned))
     weights = weights.unsqueeze(-1)
-    together, of_r, of_t = ((weights * x).sum((1, 2, 3)) for x in (r * t, r * r, t * t))
-    return together / (of_r * of_t).sqrt().clamp(min=TINY)
+    covariance, variance_r, variance_t = ((weights * x).sum((1, 2, 3)) for x in (r * t, r * r, t * t))
+    return covariance / (variance_r * variance_t).sqrt().clamp(min=TINY)

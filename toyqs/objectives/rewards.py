@@ -1,13 +1,14 @@
-"""Rewards: how good was each thought.
+"""Rewards: a number per thought that says how good it was.
 
-A reward maps log q (S, B, T, K), the trace and the batch to (S, B, T, K). The policy's loss sees it
-without its gradient (objective.py detaches); the predictor climbs those of objective.OWN_LOSS. Where a
-position predicts several tokens, a reward is a sum over them by `batch.ahead.weights`.
+A reward maps log q (S, B, T, K), the trace and the batch to (S, B, T, K). The policy's loss uses it without
+its gradient (objective.py detaches); the predictor also maximises those of OWN_LOSS. Where a position
+predicts several tokens, a reward is a sum over them by `batch.ahead.weights` (`over_tokens`). A new reward
+is one function and its line in REWARDS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from toyqs.types import Batch, Trace
 
 
 def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of the target under each thought's prediction, summed over the N tokens.
+    """Compute the log-probability of the targets under each thought's prediction, summed over the N tokens.
 
         log q(y | h, x) = Σ_n log softmax(logits_n)[y_n]
 
@@ -35,18 +36,18 @@ def target_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def token_log_prob(logits: Tensor, targets: Tensor) -> Tensor:
-    """`target_log_prob` before the sum, token by token: (S, B, T, K, N)."""
+    """Compute the log-probability of each target under each thought's prediction, (S, B, T, K, N)."""
     require_shape("targets", targets, logits.shape[:3] + logits.shape[4:5])
     return log_prob_of(logits, targets.unsqueeze(3).expand(logits.shape[:-1]))
 
 
 def tokens(batch: Batch) -> Tensor:
-    """What each position predicts, (S, B, T, N) long."""
+    """Return the targets of each position, (S, B, T, N) long."""
     return batch.targets.unsqueeze(-1) if batch.ahead is None else batch.ahead.targets
 
 
 def over_tokens(values: Tensor, batch: Batch) -> Tensor:
-    """The sum over a position's N tokens, by their weights; a token of weight 0 adds 0, whatever its value.
+    """Sum over a position's N tokens by their weights; a token of weight 0 adds 0, whatever its value.
 
     Args:
         values: (S, B, T, K, N).
@@ -62,13 +63,13 @@ def over_tokens(values: Tensor, batch: Batch) -> Tensor:
 
 
 def discounted(batch: Batch, decay: float, later: float = 1.0) -> Batch:
-    """The batch with tokens that weigh the less the further ahead they are.
+    """Return the batch with weights that fall with how far ahead a token is.
 
         1, later · decay, later · decay², … later · decay^{N−1}
 
     Args:
         batch: unchanged where it has no `ahead`.
-        decay: of each token against the one before.
+        decay: a token's weight relative to the one before.
         later: factor of all but the first.
     """
     if batch.ahead is None or decay == later == 1.0:
@@ -79,7 +80,7 @@ def discounted(batch: Batch, decay: float, later: float = 1.0) -> Batch:
 
 
 def likelihood(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
-    """The log-likelihood of the targets, r = log q(y | h, x), with no floor, clip or scale.
+    """Compute the log-likelihood of the targets, r = log q(y | h, x), with no floor, clip or scale.
 
     Source: Zelikman et al. 2024, "Quiet-STaR".
     """
@@ -87,15 +88,15 @@ def likelihood(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
 
 def accuracy(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
-    """1 where the likeliest token is the target, else 0; summed over the N tokens.
+    """Return 1 where the most likely token is the target, else 0; summed over the N tokens.
 
-    All K thoughts right, or all wrong: a group baseline then leaves no gradient.
+    Where all K thoughts are right, or all wrong, a group baseline leaves no gradient.
     """
     return over_tokens(hits(trace.logits, tokens(batch)), batch)
 
 
 def hits(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 where the likeliest prediction is the target, else 0.
+    """Return 1 where the most likely token is the target, else 0.
 
     Args:
         logits: (S, B, T, K, N, V).
@@ -104,12 +105,12 @@ def hits(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (S, B, T, K, N), no gradient.
     """
-    found = logits.detach().argmax(-1) == targets.unsqueeze(3)
-    return found.to(logits.dtype)
+    hit = logits.detach().argmax(-1) == targets.unsqueeze(3)
+    return hit.to(logits.dtype)
 
 
 def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
-    """How much likelier the thought made the targets than a reference holds them (O5).
+    """Compute the log-likelihood of the targets relative to a reference's (O5).
 
         r = log q(y | h, x) − sg log p̄(y | x)
 
@@ -117,16 +118,16 @@ def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
     Source: Hatamizadeh et al. 2025, "RLP: Reinforcement as a pretraining objective".
     """
-    known = _reference(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
-    return log_q - over_tokens(known.unsqueeze(3), batch)
+    log_p = _reference(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
+    return log_q - over_tokens(log_p.unsqueeze(3), batch)
 
 
 def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
-    """Minus the divergence of the prediction from a reference, the reference's own mean (O6f).
+    """Compute minus the forward KL divergence, from a reference to the prediction (O6f).
 
         r = Σ_y LM(y | x) (log q(y | h, x) − log LM(y | x)) = −KL(LM ‖ q)
 
-    Mean-seeking. What the reference holds impossible adds nothing.
+    Mean-seeking. Tokens that the reference holds impossible add nothing.
     """
     reference = _reference(trace).unsqueeze(3)
     possible = reference > -torch.inf
@@ -135,11 +136,11 @@ def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
 
 def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> Tensor:
-    """The reference's opinion of the prediction, and β times the prediction's entropy (O6r).
+    """Compute the prediction's mean log-probability under a reference, plus β times its entropy (O6r).
 
         r = Σ_y q(y | h, x) (log LM(y | x) − β log q(y | h, x))
 
-    β = 1 is −KL(q ‖ LM), mode-seeking; the optimum is q ∝ LM^{1/β}, at β → 0 the likeliest token alone.
+    β = 1 is −KL(q ‖ LM), mode-seeking; the optimum is q ∝ LM^{1/β}, at β → 0 the most likely token alone.
     A reference that holds a token impossible makes every reward −∞.
     """
     log_prob = log_softmax(trace.logits)
@@ -147,32 +148,42 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
 
 
-COSTS = ("length_penalty", "punish_unfinished")  # what a thought's length may cost, by their settings' names
+Reward = Callable[[Tensor, Trace, Batch], Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
+REWARDS: dict[str, Reward] = {
+    "likelihood": likelihood,
+    "accuracy": accuracy,
+    "log_ratio": log_ratio,
+    "kl_forward": kl_forward,
+    "kl_reverse": kl_reverse,
+}
+OWN_LOSS = ("kl_forward", "kl_reverse")  # what the predictor maximises too, in place of the likelihood
+
+COSTS = ("length_penalty", "punish_unfinished")  # settings: what a thought's length may cost
 
 
 def penalty(trace: Trace, weights: Mapping[str, float]) -> Tensor | None:
-    """What is taken from the rewards of thoughts for their length and for not coming to an end.
+    """Compute what is subtracted from the rewards of thoughts for their length and for not ending.
 
         length_penalty · (symbols of the thought) + punish_unfinished · [no end drawn within L]
 
     Args:
-        trace: of thoughts of variable length, where anything costs.
-        weights: of COSTS; one that is not there is 0.
+        trace: of thoughts of variable length, unless all weights are 0.
+        weights: of COSTS; a missing one is 0.
 
     Returns:
         (S, B, T, K), no gradient; None where nothing costs.
     """
-    per_symbol, at_the_end = (weights.get(name, 0.0) for name in COSTS)
-    if not (per_symbol or at_the_end):
+    per_symbol, if_unfinished = (weights.get(name, 0.0) for name in COSTS)
+    if not (per_symbol or if_unfinished):
         return None
     if trace.length is None or trace.unfinished is None:
         raise ValueError("a penalty needs trace.length and trace.unfinished")
     length, unfinished = (x.to(trace.logits.dtype) for x in (trace.length, trace.unfinished))
-    return per_symbol * length + at_the_end * unfinished
+    return per_symbol * length + if_unfinished * unfinished
 
 
 def _reference(trace: Trace) -> Tensor:
-    """(S, B, T, N, V)."""
+    """Return log LM(y | x), (S, B, T, N, V); ValueError where the trace has none."""
     if trace.reference_log_probs is None:
         raise ValueError("this reward needs trace.reference_log_probs")
     return trace.reference_log_probs

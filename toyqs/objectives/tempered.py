@@ -1,6 +1,6 @@
-"""Objectives with a temperature: the policy is drawn towards π* ∝ exp(r / β), not to one best thought.
+"""The base of objectives with a temperature: their optimum is π* ∝ exp(r / β), not one best thought.
 
-Each takes rewards r and the thoughts' log π = Σ_l log π(s_l), and gives a loss per position whose value
+Each computes, from rewards r and the thoughts' log π = Σ_l log π(s_l), a loss per position whose value
 matters only where the docstring says so. Shapes are checked by the caller (objective.py).
 """
 
@@ -16,24 +16,24 @@ from toyqs.objectives.objective import ThoughtObjective
 from toyqs.types import Batch, Trace
 
 Temperature = float | Tensor  # a number, or one per seed, (S, 1, 1, 1)
-TINY = 1e-12  # of a relative temperature where all rewards are equal
+TINY = 1e-12  # the least temperature where it is relative, which all rewards being equal would make 0
 
 
 @dataclass(frozen=True)
 class Tempered(ThoughtObjective):
-    """What they share: the temperature, and the density that the thoughts were drawn from."""
+    """The base class of objectives with a temperature."""
 
     temperature: float = 0.1  # β
     temperature_scale: str = "absolute"  # spread: β counts in standard deviations within a group
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """The loss at the temperature of this batch, (S, B, T)."""
+        """Compute the loss at the temperature of this batch, (S, B, T)."""
         assert trace.log_prob is not None
         beta = self.beta(reward, batch)
         return self.at_temperature(beta, reward, trace.log_prob.sum(-1), trace)
 
     def beta(self, reward: Tensor, batch: Batch) -> Temperature:
-        """The temperature of a batch."""
+        """Compute the temperature of a batch."""
         if self.temperature_scale == "absolute":
             return self.temperature
         spread = position_mean(reward.std(-1), batch.weights, batch.total or no_reduction)
@@ -41,14 +41,14 @@ class Tempered(ThoughtObjective):
 
     @abstractmethod
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
-        """The loss per position (S, B, T), from rewards and log π (S, B, T, K)."""
+        """Compute the loss per position (S, B, T), from rewards and log π (S, B, T, K)."""
 
 
 def effective_samples(weights: Tensor) -> Tensor:
-    """How many of the K thoughts count, 1 / Σ w̄², from weights (S, B, T, K) that sum to 1: (S, B, T)."""
+    """Compute how many thoughts count, 1 / Σ w̄², from weights (S, B, T, K) that sum to 1: (S, B, T)."""
     return weights.square().sum(-1).reciprocal()
 
 
 def sampling_density(log_prob: Tensor, trace: Trace) -> Tensor:
-    """Log-density (S, B, T, K) that each thought was drawn from: the policy's own where no other is known."""
+    """Return the log-density (S, B, T, K) that each thought was drawn from, by default the policy's."""
     return log_prob.detach() if trace.sampler_log_prob is None else trace.sampler_log_prob

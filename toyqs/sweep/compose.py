@@ -1,4 +1,4 @@
-"""From what was typed to a RunConfig that is known to work, or to one line that says what is wrong."""
+"""Turn a command line into a RunConfig that can run, or into one line that says what is wrong."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from toyqs.sweep.hydra_errors import refusal_of, unknown_key, wrong_type
 
 
 def compose_jobs(jobs: Sequence[DictConfig | Exception]) -> tuple[list[RunConfig], int]:
-    """The jobs that can run; what is refused or settled by itself is said on stderr, once per line.
+    """Sort out the jobs that can run; print refusals and notes on stderr, equal lines once.
 
     Args:
-        jobs: each composed, or what kept it from being so.
+        jobs: each composed, or the error that prevented it.
 
     Returns:
-        The configurations that are known to work, and the exit code: 2 where a job was refused.
+        The configurations that can run, and the exit code: 2 where a job was refused.
     """
-    configs, said = [], {}
+    configs, lines = [], {}
     for job in jobs:
         try:
             config, notes = compose_checked(job)
         except Refusal as refusal:
-            said[str(refusal)] = 2
+            lines[str(refusal)] = 2
             continue
         configs.append(config)
-        said |= dict.fromkeys(notes, 0)
+        lines |= dict.fromkeys(notes, 0)
     if len({config.runs_dir for config in configs}) > 1:
-        said["runs_dir: one sweep fills one folder; give runs_dir=FOLDER once"] = 2
+        lines["runs_dir: one sweep fills one folder; give runs_dir=FOLDER once"] = 2
         configs.clear()
-    for line in said:
+    for line in lines:
         print(f"toyqs: {line}", file=sys.stderr)
-    return configs, max(said.values(), default=0)
+    return configs, max(lines.values(), default=0)
 
 
 def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
-    """The composed configuration as a RunConfig that is known to work, variants and widths filled in.
+    """Turn a composed configuration into a RunConfig that can run, with variants and widths filled in.
 
     Returns:
-        The configuration, and notes on what the checks settled by themselves, a line each.
+        The configuration, and a line for each setting that the checks changed by themselves.
 
     Raises:
         Refusal: one line with the key, the value and the remedy.
@@ -56,12 +56,12 @@ def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
         raise refusal_of(cfg) from cfg
     kind = OmegaConf.get_type(cfg, "task")
     if kind is None or kind not in TASKS.values():
-        raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task={next(iter(TASKS))}")
+        raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task=rev_prog")
     try:
         values = cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True))
-        knobs = values.pop("task")
+        task = values.pop("task")
         config: RunConfig = _typed(RunConfig, values)
-        config = replace(config, task=_typed(kind, knobs, "task."))
+        config = replace(config, task=_typed(kind, task, "task."))
     except OmegaConfBaseException as error:
         raise refusal_of(error) from error
     notes = check(config)
@@ -80,6 +80,6 @@ def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:
 
 
 def refuse(error: Exception) -> int:
-    """Say in one line on stderr what was wrong, and return the exit code for it."""
+    """Print one line on stderr that says what was wrong, and return the exit code for it."""
     print(f"toyqs: {error if isinstance(error, Refusal) else refusal_of(error)}", file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""One writer per run: a lock on its folder, which the system itself drops when the owner dies."""
+"""One writer per run: a lock on its folder, which the system releases when the owner dies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from toyqs.files import read_json, write_json
 
 
 class RunLock:
-    """The right to write a run's folder, from `claim`; released at the end of a `with` block.
+    """An acquired lock on a run's folder, released at the end of a `with` block.
 
-    The lock is the kernel's (flock on the file .lock), so that no death of its owner, kill -9 or a lost
-    machine's power, leaves it behind, and nobody has to guess whether a lock is stale. owner.json beside
-    it only tells people who is at work.
+    The lock is the kernel's (flock on the file .lock): it cannot outlive its owner, whether that is killed or
+    the machine loses power, so nobody has to guess whether a lock is stale. owner.json, next to it, only
+    tells people who holds the lock.
     """
 
     def __init__(self, folder: Path, lock: FileLock) -> None:
@@ -28,17 +28,17 @@ class RunLock:
         write_json(self._owner, {"host": host, "pid": os.getpid(), "since": since, "command": sys.argv})
 
     def __enter__(self) -> RunLock:
-        """The claim itself."""
+        """Return the lock."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others write."""
+        """Release the lock."""
         self._owner.unlink(missing_ok=True)
         self._lock.release()
 
 
 def acquire(folder: Path) -> RunLock | None:
-    """Claim a run's folder, which is made where there is none; None where another process holds it."""
+    """Lock a run's folder, making it if need be; return None where another process holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -49,12 +49,12 @@ def acquire(folder: Path) -> RunLock | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is at a run's folder, or has died there."""
+    """Tell whether a process holds a run's folder, or died while it held it."""
     return (folder / "owner.json").exists()
 
 
 def owner_of(folder: Path) -> str:
-    """Who holds a run's folder, in words."""
+    """Say which process holds a run's folder."""
     try:
         owner: dict[str, Any] = read_json(folder / "owner.json")
         return f"process {owner['pid']} on {owner['host']}, since {owner['since']}"

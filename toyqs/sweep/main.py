@@ -1,4 +1,4 @@
-"""A command's whole course: cells and their runs, all of them on the cores at hand, the report."""
+"""Run a command: plan its cells, train their runs on the available cores, print the report."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from toyqs.training.flops import Cost
 
 
 def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
-    """Train runs and their controls, skip what is complete, print what came of it.
+    """Train runs and their controls, skip those that are complete, print the table.
 
     Args:
-        configs: checked and resolved, of one folder of runs.
-        sweep: stacks are trained in worker processes even one at a time, so that nothing stops the others.
+        configs: checked and resolved, with one folder of runs.
+        sweep: train in worker processes even one stack at a time, so that no failure stops the other stacks.
 
     Returns:
         0, or 1 where a run failed, or 2 where the folder of runs cannot be made.
@@ -38,19 +38,19 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     try:
         Path(runs_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        said = f"cannot be made ({error.strerror}); give a folder of your own"
-        print(f"toyqs: runs_dir={runs_dir}: {said}", file=sys.stderr)
+        why = f"cannot be made ({error.strerror}); give a folder of your own"
+        print(f"toyqs: runs_dir={runs_dir}: {why}", file=sys.stderr)
         return 2
     cost = cached_cost()
-    cells, unbuildable = _planned(configs, cost)
+    cells, unbuildable = _plan(configs, cost)
     if not cells:
         return 1
     for cell in cells:
         write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
-    asked = {key for cell in cells for arm in cell.arms for key in cell.keys[arm].values()}
-    undone = {key for key in asked if force or not is_settled(runs_dir, key)}
-    if done := len(asked) - len(undone):
-        print(f"{done} of {len(asked)} runs are complete already", flush=True)
+    keys = {key for cell in cells for key in cell.run_keys}
+    undone = {key for key in keys if force or not is_settled(runs_dir, key)}
+    if done := len(keys) - len(undone):
+        print(f"{done} of {len(keys)} runs are complete already", flush=True)
     stacks = stacks_of(cells, undone, cost)
     progress = Progress(stacks, done)
     try:
@@ -59,14 +59,12 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
         progress.close()
     _report(runs_dir, cells)
     for failure in failures:
-        print(f"toyqs: {_told(failure)}", file=sys.stderr)
+        print(f"toyqs: {_describe(failure)}", file=sys.stderr)
     return 1 if failures or unbuildable else 0
 
 
-def _planned(
-    configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost]
-) -> tuple[list[PlannedCell], int]:
-    """The cells, each once, and how many of the configurations are no model that can be built."""
+def _plan(configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost]) -> tuple[list[PlannedCell], int]:
+    """Plan the cells, equal ones once, and count the configurations whose model cannot be built."""
     cells: dict[str, PlannedCell] = {}
     failed = 0
     for config in configs:
@@ -74,7 +72,7 @@ def _planned(
             if config.pretrained is not None:
                 count_parameters(config)  # builds the model: a damaged checkpoint is found before any work
             cell = plan_cell(config, cost)
-        except (RuntimeError, MemoryError) as error:  # torch says so where a tensor is too large
+        except (RuntimeError, MemoryError) as error:  # torch's, where a tensor is too large
             failed += 1
             print(f"toyqs: the model cannot be built: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
@@ -83,7 +81,7 @@ def _planned(
             print(f"toyqs: {error}", file=sys.stderr)
             continue
         # Two spellings can be one cell, such as the patterns BAAA and ABBB.
-        cells.setdefault(name_of(key for arm in cell.arms for key in cell.keys[arm].values()), cell)
+        cells.setdefault(name_of(cell.run_keys), cell)
     return list(cells.values()), failed
 
 
@@ -93,26 +91,25 @@ def _processes(configs: Sequence[RunConfig], stacks: Sequence[Stack]) -> int:
     return min(len(stacks), given or (1 if on_gpu else len(os.sched_getaffinity(0))))
 
 
-def _told(failure: Failure) -> str:
+def _describe(failure: Failure) -> str:
     names = ", ".join(f"{seed} (key {key})" for seed, key in failure.runs)
     return f"failed: {failure.stack.name}, seed {names}: {failure.why}; log {failure.log}"
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> None:
-    rows = load_rows(
-        runs_dir, {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
-    )
+    known = {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
+    rows = load_rows(runs_dir, known)
     if rows.empty:
         return
     folder = Path(runs_dir) / "reports"
     folder.mkdir(exist_ok=True)
     arms = [_arms(cell, rows) for cell in cells]
-    name = name_of(key for cell in cells for arm in cell.arms for key in cell.keys[arm].values())
+    name = name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     if len(cells) > 1:
-        found = list(zip(differences(cells), arms, strict=True))
-        sweep_csv(found, table)
-        print(sweep_table(found))
+        labelled = list(zip(differences(cells), arms, strict=True))
+        sweep_csv(labelled, table)
+        print(sweep_table(labelled))
     elif not next(iter(arms[0].values())).empty:
         comparison_figure(arms[0], _curves(runs_dir, arms[0]), figure)
         comparison_csv(arms[0], table)
@@ -122,9 +119,8 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> None:
 
 
 def _arms(cell: PlannedCell, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The cell's rows that are there, arm by arm; one column's dtype must not hang on the other cells."""
-    keys = {arm: cell.keys[arm].values() for arm in cell.arms}
-    return {arm: rows[rows["key"].isin(wanted)].sort_values("seed") for arm, wanted in keys.items()}
+    """Split the rows of a cell into its arms."""
+    return {arm: rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed") for arm in cell.arms}
 
 
 def _curves(runs_dir: str, arms: dict[str, pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:

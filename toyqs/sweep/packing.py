@@ -1,4 +1,4 @@
-"""Packing of a sweep's jobs: those equal but for the seed become one job with a list of seeds."""
+"""Pack a sweep's jobs: those that differ only in the seed become one job with a list of seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command comes to: cells, each a run beside its controls, and the stacks still to be done."""
+"""Plan a command: its cells, each a run with its controls, and the stacks still to be trained."""
 
 from __future__ import annotations
 
@@ -13,65 +13,70 @@ from toyqs.config.identity import run_key, settings
 from toyqs.config.run_config import RunConfig
 from toyqs.training.flops import Cost
 
-# FLOPs of one seed's training step, up to which so many seeds are trained side by side on one core: beyond
-# them a stack gains nothing and keeps the other cores waiting. Measured by bench/stacks.py.
+# (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
+# one core. A larger stack would gain nothing and leave other cores idle. Measured by bench/stacks.py.
 STACK_SIZES = ((5e6, 16), (1e8, 8), (float("inf"), 2))
 
-STEP_SECONDS = 2e-3  # what a step takes beside its arithmetic
+STEP_SECONDS = 2e-3  # of a step, spent on anything but arithmetic
 FLOPS_PER_SECOND = 1e10
 
 
 class PlannedCell(NamedTuple):
-    """A run beside its controls."""
+    """A run and its controls."""
 
     config: RunConfig  # the run itself, max_steps filled in
     seeds: list[int]
-    arms: dict[str, RunConfig]  # asked for, in the order of display; the run itself first
-    keys: dict[str, dict[int, str]]  # arm -> seed -> key; also of controls that count only if they are there
+    arms: dict[str, RunConfig]  # to be trained, in the order of display; the run itself first
+    keys: dict[str, dict[int, str]]  # arm -> seed -> key; also of controls that are shown only if they exist
+
+    @property
+    def run_keys(self) -> list[str]:
+        """List the keys of the runs to be trained."""
+        return [key for arm in self.arms for key in self.keys[arm].values()]
 
 
 class Stack(NamedTuple):
     """Runs to be trained side by side: one configuration, several seeds."""
 
     arm: str
-    label: str  # what tells its cell from the others
+    label: str  # the settings that distinguish its cell from the others
     config: RunConfig
     seeds: list[int]
     cost: Cost
 
     @property
     def name(self) -> str:
-        """Arm and cell."""
+        """Name the arm, and the cell where there are several."""
         return f"{self.arm} ({self.label})" if self.label else self.arm
 
     @property
     def work(self) -> float:
-        """Rough seconds: they only order the stacks and weigh the progress."""
+        """Estimate the seconds, which only order the stacks and weigh the progress."""
         flops = self.cost.flops_per_step * len(self.seeds)
         return self.config.max_steps * (STEP_SECONDS + flops / FLOPS_PER_SECOND)
 
 
 def seeds_of(config: RunConfig) -> list[int]:
-    """A run's seeds, one or several."""
+    """Return a run's seeds as a list."""
     return config.seed if isinstance(config.seed, list) else [config.seed]
 
 
 def cached_cost() -> Callable[[RunConfig], Cost]:
-    """`count_cost`, which runs a training step, at most once for each set of settings."""
-    known: dict[str, Cost] = {}
+    """Return `count_cost`, which runs a training step, with a cache over the settings that matter to it."""
+    counted: dict[str, Cost] = {}
 
     def cost(config: RunConfig) -> Cost:
         weight = float(config.policy_loss_beta != 0.0)  # the policy loss costs the same at any other weight
         key = run_key(replace(config, max_steps=1, policy_loss_beta=weight), 0)
-        if key not in known:
-            known[key] = count_cost(config)
-        return known[key]
+        if key not in counted:
+            counted[key] = count_cost(config)
+        return counted[key]
 
     return cost
 
 
 def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost) -> PlannedCell:
-    """A run and its controls, with the number of steps filled in.
+    """Plan a run and its controls, with the number of steps filled in.
 
     Args:
         config: checked and resolved.
@@ -94,42 +99,43 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost)
 
 
 def differences(cells: Sequence[PlannedCell]) -> list[dict[str, Any]]:
-    """What tells each cell from the others: those of its settings that are not the same in all of them.
+    """Find the settings that are not the same in all cells.
 
     Returns:
-        Per cell, setting -> value; empty for a single cell.
+        For each cell, setting -> value; empty for a single cell.
     """
     columns = [settings(cell.config, 0) | {"seed": cell.seeds} for cell in cells]
-    names = list(dict.fromkeys(name for each in columns for name in each))
+    names = dict.fromkeys(name for each in columns for name in each)
     differing = [name for name in names if len({repr(each.get(name)) for each in columns}) > 1]
     return [{name: each[name] for name in differing if name in each} for each in columns]
 
 
 def label(difference: Mapping[str, Any]) -> str:
-    """Such as "base_lm_hidden_dim=4 policy_loss_beta=0.1"."""
+    """Write settings as they are typed, such as "base_lm_hidden_dim=4 policy_loss_beta=0.1"."""
     return " ".join(f"{name}={value}" for name, value in difference.items())
 
 
 def stacks_of(
     cells: Sequence[PlannedCell], undone: set[str], cost: Callable[[RunConfig], Cost]
 ) -> list[Stack]:
-    """The stacks that do what is undone, the longest first; a run that several cells share is in one.
+    """Stack the runs that are to be trained, the longest stack first; a run that cells share is in one stack.
 
     Args:
         cells: of the command.
-        undone: keys of the runs to do.
+        undone: keys of the runs to be trained.
         cost: counts a run's training step.
     """
-    left, stacks = set(undone), []
+    remaining: set[str] = set(undone)
+    stacks: list[Stack] = []
     for cell, difference in zip(cells, differences(cells), strict=True):
         for arm, config in cell.arms.items():
-            seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in left]
-            left.difference_update(cell.keys[arm].values())
+            seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in remaining]
+            remaining.difference_update(cell.keys[arm].values())
             if not seeds:
                 continue
-            counted = cost(config)
-            size = next(size for flops, size in STACK_SIZES if counted.flops_per_step <= flops)
+            step_cost = cost(config)
+            size = next(size for flops, size in STACK_SIZES if step_cost.flops_per_step <= flops)
             size = size if config.backbone == "gru" else 1  # a transformer's seeds are trained one by one
             spans = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-            stacks += [Stack(arm, label(difference), config, span, counted) for span in spans]
+            stacks += [Stack(arm, label(difference), config, span, step_cost) for span in spans]
     return sorted(stacks, key=lambda stack: -stack.work)

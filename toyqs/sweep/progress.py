@@ -1,4 +1,4 @@
-"""The live line of a command: what is done, running, failed and skipped, and the time left."""
+"""The live line of a command: counts of runs, the time left, the loss so far."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tqdm import tqdm
 from toyqs.sweep.plan import Stack
 
 PLAIN_LINE_SECONDS = 10
-FIRST_SHARE = 0.02  # of the work: before, imports and first calls are no measure of the rest
+FIRST_SHARE = 0.02  # of the work, before which imports and first calls dominate and no time is estimated
 
 
 class Progress:
-    """A bar on a terminal, else a plain line now and then.
+    """A bar on a terminal, elsewhere a plain line now and then.
 
-    For a run beside its controls the line also gives thinking's latest held-out loss and its gain over
-    zero_length so far.
+    For a single cell the line also shows the latest held-out loss of the arm `thinking`, and its gain over
+    `zero_length` so far.
 
     Args:
-        stacks: that are to be done.
+        stacks: those to be trained.
         skipped: number of runs that are complete already.
     """
 
@@ -34,28 +34,23 @@ class Progress:
         self._one_cell = len({stack.label for stack in stacks}) == 1
         self._runs = skipped + sum(len(stack.seeds) for stack in stacks)
         self._finished, self._failed, self._skipped = 0, 0, skipped
-        self._begun = self._printed = time.monotonic()
+        self._started = self._printed = time.monotonic()
         terminal = bool(stacks) and sys.stderr.isatty()
         self._plain = bool(stacks) and not terminal
         form = "{percentage:3.0f}% |{bar}| {elapsed} gone{postfix}"
         self._bar = tqdm(total=self._total, bar_format=form, disable=not terminal, file=sys.stderr)
 
     def start(self, index: int, stack: Stack) -> None:
-        """A stack has begun.
-
-        Args:
-            index: its number.
-            stack: the stack.
-        """
+        """Count a stack, known by its number from now on, as running."""
         self._running[index] = stack
         self._show()
 
     def update(self, index: int, work: float, loss: float | None) -> None:
-        """Say how far a stack is.
+        """Take in how far a stack is.
 
         Args:
             index: its number.
-            work: done so far.
+            work: done so far; NaN where it is not known.
             loss: its latest held-out NLL; None or NaN where it is not known.
         """
         if not math.isnan(work):
@@ -65,7 +60,7 @@ class Progress:
         self._show()
 
     def finish(self, index: int, done: int, skipped: int, failed: int) -> None:
-        """A stack has come to an end; its runs are counted by what became of them."""
+        """Count a stack as ended, and its runs by their outcome."""
         self._work[index] = self._running.pop(index).work
         self._finished += done
         self._skipped += skipped
@@ -73,16 +68,16 @@ class Progress:
         self._show()
 
     def say(self, text: str) -> None:
-        """A line of its own, above the live one."""
+        """Print a line above the live one."""
         tqdm.write(f"toyqs: {text}", file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the line as it is and print no more."""
+        """Leave the last line standing and print no more."""
         self._plain = False
         self._bar.close()
 
     def line(self) -> str:
-        """Counts of runs, time left, and for a single cell the loss."""
+        """Write the counts of runs, the time left and, for a single cell, the loss."""
         running = sum(len(stack.seeds) for stack in self._running.values())
         counts = f"{self._finished} done, {running} running, {self._failed} failed, {self._skipped} skipped"
         parts = [f"{counts} of {self._runs} runs", f"{self._left()} left"]
@@ -96,8 +91,8 @@ class Progress:
         done = sum(self._work.values())
         if done < FIRST_SHARE * self._total:
             return "?"
-        # the mean speed, not a recent one: the stacks' units of work are not equally fast
-        seconds = (time.monotonic() - self._begun) * max(0.0, self._total / done - 1)
+        # the mean speed, not a recent one: a unit of work takes longer in some stacks than in others
+        seconds = (time.monotonic() - self._started) * max(0.0, self._total / done - 1)
         return str(tqdm.format_interval(seconds))
 
     def _show(self) -> None:

@@ -1,4 +1,4 @@
-"""A cell's settings -> the command that runs the same on a transformer."""
+"""Spell a run's settings as a command line, the same on a transformer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:-]*")  # a word that Hydra reads a
 
 
 class Size(NamedTuple):
-    """Of the transformer."""
+    """The size of a transformer, and its learning rate."""
 
     backbone: str
     layers: int
@@ -28,17 +28,17 @@ class Size(NamedTuple):
 
 
 def command(settings: Mapping[str, Any], seeds: Sequence[int], controls: str, size: Size) -> str:
-    """A line for the shell.
+    """Spell the shell command that runs a cell on a transformer.
 
     Args:
-        settings: a cell's.
+        settings: the cell's.
         seeds: of its runs.
         controls: none or fair.
-        size: what is added. The other roles keep their width's share of the widest one's, rounded up to what
-            the heads divide; all else is carried over as it is.
+        size: of the transformer. The widths keep their ratios, each rounded up to a multiple of what the
+            heads need; all other settings stay as they are.
 
     Raises:
-        Refusal: such a run is none of a transformer's, or the settings are not of this version.
+        Refusal: no transformer can run these settings, or they are not of this version.
     """
     config = replace(config_of(settings), seed=list(seeds), controls=controls)
     config = on_transformer(config, size)
@@ -47,7 +47,7 @@ def command(settings: Mapping[str, Any], seeds: Sequence[int], controls: str, si
 
 
 def on_transformer(config: RunConfig, size: Size) -> RunConfig:
-    """The same run with a transformer in the place of its GRUs."""
+    """Replace a run's GRUs by a transformer."""
     config = replace(
         config,
         backbone=size.backbone,
@@ -60,31 +60,36 @@ def on_transformer(config: RunConfig, size: Size) -> RunConfig:
     factor = size.width / max(widths.values())
     scaled = {name: unit * math.ceil(width * factor / unit) for name, width in widths.items()}
     if len(set(scaled.values())) == 1:
-        plain = {name: getattr(RunConfig, name) for name in WIDTHS}
-        return replace(config, model_hidden_dim=scaled[WIDTHS[0]], **plain)
+        defaults = {name: getattr(RunConfig, name) for name in WIDTHS}
+        return replace(config, model_hidden_dim=scaled[WIDTHS[0]], **defaults)
     return replace(config, **scaled)
 
 
 def typed_words(config: RunConfig) -> list[str]:
-    """What has to be typed for a run, quoted for the shell: nothing that is so without it."""
-    plain = RunConfig()
-    shown, left = config, []
+    """List the words KEY=VALUE that have to be typed for a run, quoted for the shell.
+
+    A key is left out where the run is the same at its default.
+    """
+    defaults = RunConfig()
+    reduced, needed = config, []
     for name in (x.name for x in fields(RunConfig) if x.name != "task"):
-        without = replace(shown, **{name: getattr(plain, name)})
+        without = replace(reduced, **{name: getattr(defaults, name)})
         if canonical(without) == canonical(config):
-            shown = without
+            reduced = without
         else:
-            left.append(name)
-    typed = [] if config.task.name == plain.task.name else [("task", config.task.name)]
-    fresh = type(config.task)()
-    knobs = [(f"task.{x.name}", getattr(config.task, x.name)) for x in fields(config.task)]
-    typed += [(name, value) for name, value in knobs if value != getattr(fresh, name.partition(".")[2])]
-    typed += [(name, getattr(config, name)) for name in left]
+            needed.append(name)
+    typed = [] if config.task.name == defaults.task.name else [("task", config.task.name)]
+    task_defaults = type(config.task)()
+    for name in (x.name for x in fields(config.task)):
+        value = getattr(config.task, name)
+        if value != getattr(task_defaults, name):
+            typed.append((f"task.{name}", value))
+    typed += [(name, getattr(config, name)) for name in needed]
     return [shlex.quote(f"{name}={_value(value)}") for name, value in typed]
 
 
 def _value(value: Any) -> str:
-    """As Hydra's grammar has it."""
+    """Write a value in Hydra's grammar."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list | tuple):

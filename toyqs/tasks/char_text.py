@@ -33,6 +33,7 @@ class CharText(Windows):
     """
 
     name: ClassVar[str] = "char_text"
+    summary: ClassVar[str] = "the next character of a text: task.path=FILE or task.dataset=shake"
     unit: ClassVar[str] = "characters"
 
     path: str | None = None  # a UTF-8 text file
@@ -40,7 +41,7 @@ class CharText(Windows):
     held_out_fraction: float = 0.1  # the part of the text, its end, that is never trained on
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work; reads the text, and may download it.
+        """Refuse settings that cannot work; reads the text, and may download it.
 
         Args:
             seq_len: T, characters per sequence.
@@ -58,12 +59,12 @@ class CharText(Windows):
 
     @property
     def given(self) -> str:
-        """As in `Windows`."""
+        """Return the setting that names the text, as typed."""
         return f"task.dataset={self.dataset}" if self.path is None else f"task.path={self.path}"
 
     @cached_property
     def _encoded(self) -> tuple[str, Tensor]:
-        """The alphabet, and the text as ids: read once, when first asked for."""
+        """Read the text, once: its alphabet, and its ids."""
         if self.path is not None and self.dataset is not None:
             raise ValueError(
                 f"task.path={self.path} and task.dataset={self.dataset}: both name a text; give only one"
@@ -87,39 +88,39 @@ class CharText(Windows):
 
     @property
     def alphabet(self) -> str:
-        """The characters of the text, sorted; a character's id is its place."""
+        """Return the characters of the text, sorted; a character's id is its place."""
         return self._encoded[0]
 
     @property
     def ids(self) -> Tensor:
-        """(number of characters,) int32: the whole text."""
+        """Return the whole text, (number of characters,) int32."""
         return self._encoded[1]
 
     @property
     def vocab_size(self) -> int:
-        """V, the number of different characters."""
+        """Return V, the number of different characters."""
         return len(self.alphabet)
 
     def identity(self) -> dict[str, str | float]:
-        """What the data depend on: the text itself, wherever it lies, and the split."""
+        """Return what the data depend on: the text itself, wherever its file is, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes() + self.alphabet.encode()).hexdigest()
         return {"sha256": digest, "held_out_fraction": self.held_out_fraction}
 
     def encode(self, text: str) -> Tensor:
-        """The ids (n,) long of a text's characters.
+        """Return the ids (n,) long of a text's characters.
 
         Raises:
             ValueError: a character that the file does not have.
         """
         rank = {character: place for place, character in enumerate(self.alphabet)}
         if unknown := sorted(set(text) - rank.keys()):
-            raise ValueError(f"{self.given}: has no character {unknown[0]!r}, which was asked for")
+            raise ValueError(f"{self.given}: has no character {unknown[0]!r}, which the text to encode has")
         return torch.tensor([rank[character] for character in text], dtype=torch.long)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids."""
+        """Return the text of token ids."""
         return "".join(self.alphabet[i] for i in ids)
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """The characters of token ids; those that cannot be printed as Python escapes them."""
+        """Return the characters of token ids; those that cannot be printed as Python escapes them."""
         return [repr(self.alphabet[i])[1:-1] for i in ids]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -12,15 +11,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split
+from toyqs.tasks.task import Task, check_split, counted_from
 from toyqs.types import Batch
 
-MAX_SHARPNESS = 50.0  # beyond it a probability could be 0 in float64, and its logarithm not finite
-FLOOR_NUMBERS = 2**22  # probabilities that the floor is computed from, at most
+MAX_SHARPNESS = 50.0  # above it a probability could be 0 in float64, and its logarithm not finite
+FLOOR_NUMBERS = 2**22  # most probabilities that the floor is computed from
 
 
 @dataclass
-class HiddenMarkov:
+class HiddenMarkov(Task):
     """Predict each next symbol of a hidden Markov chain; every position counts and thinks.
 
         s_1 uniform,   s_{t+1} ~ transition[s_t],   x_t ~ emission[s_t]
@@ -32,7 +31,7 @@ class HiddenMarkov:
         a_1 = 1 / states,   b_t(s) ∝ a_t(s) emission[s, x_t],   a_{t+1} = b_t · transition,
         p(x_{t+1} | x_1…x_t) = a_{t+1} · emission
 
-    a_t is what x_1…x_{t−1} tell about s_t, and b_t what x_t adds.
+    a_t is the distribution of s_t given x_1…x_{t−1}, and b_t that given x_t too.
 
     Worked example, of a task whose matrices are
 
@@ -50,10 +49,11 @@ class HiddenMarkov:
     [[0.36, 0.64], [0.32, 0.68]]
 
     Splits: both are fresh, independent draws of the one chain; they differ by the generator alone. A
-    sequence may come in both by chance, which the floor allows for: its targets are random all the same.
+    sequence may occur in both by chance, which does not lower the floor: its targets are random all the same.
     """
 
     name: ClassVar[str] = "hidden_markov"
+    summary: ClassVar[str] = "the next symbol of a hidden Markov chain, whose best possible loss is known"
     num_steps: ClassVar[int] = 400
 
     states: int = 16  # number of hidden states
@@ -64,14 +64,7 @@ class HiddenMarkov:
     seed: int = 0  # fixes both matrices
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work.
-
-        Args:
-            seq_len: ignored, the task has a length of its own.
-
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
+        """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
         for key, least in (("states", 1), ("vocab", 2), ("positions", 1)):
             value = getattr(self, key)
             if value < least:
@@ -83,38 +76,31 @@ class HiddenMarkov:
 
     @property
     def vocab_size(self) -> int:
-        """V = vocab."""
+        """Return V = vocab."""
         return self.vocab
 
     def length(self, seq_len: int) -> int:
-        """T = positions, whatever `seq_len`."""
+        """Return T = positions, whatever `seq_len`."""
         return self.positions
-
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: sequences are drawn."""
-        return None
 
     @cached_property
     def transition(self) -> Tensor:
-        """(states, states) float64, row s holds the probabilities of the state after s."""
+        """Draw the transition matrix, (states, states) float64; row s: of the state after s."""
         return self._rows("transition", self.states, self.transition_sharpness)
 
     @cached_property
     def emission(self) -> Tensor:
-        """(states, V) float64, row s holds the probabilities of the symbols in state s."""
+        """Draw the emission matrix, (states, V) float64; row s: of the symbols in state s."""
         return self._rows("emission", self.vocab, self.emission_sharpness)
 
     def _rows(self, purpose: str, columns: int, sharpness: float) -> Tensor:
+        """Draw a stochastic matrix (states, columns)."""
         source = random.Random(f"{purpose}/{self.seed}")
         normal = [[source.gauss(0.0, 1.0) for _ in range(columns)] for _ in range(self.states)]
         return (sharpness * torch.tensor(normal, dtype=torch.float64)).softmax(-1)
 
     def floor(self) -> float:
-        """Bayes NLL in nats per position: the mean over positions of E[H(x_{t+1} | x_1…x_t)].
+        """Compute the Bayes NLL in nats per position: the mean over positions of E[H(x_{t+1} | x_1…x_t)].
 
         See `floor_and_error` for how it is computed.
         """
@@ -122,11 +108,11 @@ class HiddenMarkov:
 
     @cached_property
     def floor_and_error(self) -> tuple[float, float]:
-        """The floor, and the standard error of its estimate: 0 where it is exact.
+        """Compute the floor, and the standard error of its estimate: 0 where it is exact.
 
-        Exact, by the sum over all V^T inputs, where these have at most 2^22 probabilities to sum; else the
-        mean of the oracle's entropies over as many sequences as have 2^22 of them, drawn with a generator
-        of its own, the same for every run. At the defaults those are 32,768 sequences, and the standard
+        Exact, by the sum over all V^T inputs, where that sums at most 2^22 probabilities; else the mean of
+        the oracle's entropies over as many sequences as have 2^22 of them, from a generator that is the same
+        for every run. At the defaults those are 32,768 sequences, and the standard
         error is 0.0011 nats.
         """
         numbers = self.positions * self.vocab
@@ -142,7 +128,7 @@ class HiddenMarkov:
         return float(entropy.mean()), float(entropy.std()) / len(inputs) ** 0.5
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """True log-probabilities of the next symbol.
+        """Compute the true log-probabilities of the next symbol.
 
         Args:
             inputs: (…, T) long.
@@ -153,50 +139,31 @@ class HiddenMarkov:
         ahead = torch.full((*inputs.shape[:-1], self.states), 1 / self.states, dtype=torch.float64)
         predictions = []
         for symbol in inputs.unbind(-1):
-            here = ahead * self.emission.T[symbol]
-            ahead = (here / here.sum(-1, keepdim=True)) @ self.transition
+            joint = ahead * self.emission.T[symbol]
+            ahead = (joint / joint.sum(-1, keepdim=True)) @ self.transition
             predictions.append(ahead @ self.emission)
         return torch.stack(predictions, dim=-2).log()
 
     def _draw(self, generator: torch.Generator, batch_size: int) -> Tensor:
-        """x_1…x_{T+1} of some sequences, (B, T + 1) long."""
+        """Draw x_1…x_{T+1} of some sequences, (B, T + 1) long."""
         shape = (self.positions + 1, 2, batch_size)
         numbers = torch.rand(shape, generator=generator, dtype=torch.float64)
         rows = torch.full((batch_size, self.states), 1 / self.states, dtype=torch.float64)
         symbols = []
-        for of_state, of_symbol in numbers:
-            state = _pick(rows, of_state)
-            symbols.append(_pick(self.emission[state], of_symbol))
+        for for_state, for_symbol in numbers:
+            state = _pick(rows, for_state)
+            symbols.append(_pick(self.emission[state], for_symbol))
             rows = self.transition[state]
         return torch.stack(symbols, dim=-1)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Fresh sequences, whatever the split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: ignored.
-
-        Returns:
-            Batch with S = 1 and T = positions, all weights 1, thinking everywhere, with its oracle.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw fresh sequences, whatever the split, with their oracle; see `Task.sample`."""
         check_split(split)
         drawn = self._draw(generator, batch_size).unsqueeze(0)
         inputs, targets = drawn[..., :-1].contiguous(), drawn[..., 1:].contiguous()
-        weights, think = torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool)
-        return Batch(inputs, targets, weights, think, self.oracle(inputs))
-
-    def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: their numbers."""
-        return [str(i) for i in ids]
+        return counted_from(0, inputs, targets)._replace(oracle=self.oracle(inputs))
 
 
 def _pick(probabilities: Tensor, numbers: Tensor) -> Tensor:
@@ -206,5 +173,5 @@ def _pick(probabilities: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _entropy(log_prob: Tensor) -> Tensor:
-    """(B, T, V) -> (B,), the mean over positions."""
+    """Compute the entropy of log-probabilities (B, T, V), the mean over positions, (B,)."""
     return -(log_prob.exp() * log_prob).sum(-1).mean(-1)

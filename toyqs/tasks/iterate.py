@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split
+from toyqs.tasks.task import Task, check_split, counted_from
 from toyqs.types import Batch
 
 KINDS = ("cycle", "map")
@@ -19,7 +19,7 @@ MAX_DRAWS = 100  # of a map, until one fits
 
 
 @dataclass
-class Iterate:
+class Iterate(Task):
     """Apply a fixed function k times to a symbol, k given last.
 
         y = f^k(x) = f(… f(f(x))),   1 ≤ k ≤ task.k
@@ -53,11 +53,13 @@ class Iterate:
     never has in training are likely held out. They are at least 2 for each k.
 
     Training pairs are drawn uniformly from those whose k is not yet too large (`largest_k`), held-out pairs
-    equally often, give or take one. Who learns the training pairs by heart is confidently wrong on the
-    others: compare accuracies, as the NLL then tells how confidently.
+    equally often, give or take one, as many as are asked for: thoughts are sampled anew each time. A model
+    that learns the training pairs by heart is confidently wrong on the others: compare accuracies, as the
+    NLL then tells how confidently.
     """
 
     name: ClassVar[str] = "iterate"
+    summary: ClassVar[str] = "a fixed function applied k times, to pairs of symbol and k held out"
     num_steps: ClassVar[int] = 500
 
     n: int = 16  # number of symbols
@@ -68,14 +70,7 @@ class Iterate:
     seed: int = 0  # fixes the function and what is held out
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work.
-
-        Args:
-            seq_len: ignored, the task has a length of its own.
-
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
+        """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
         if self.kind not in KINDS:
             raise ValueError(f"task.kind={self.kind}: is not a choice; give one of {', '.join(KINDS)}")
         if self.n < 3:
@@ -97,35 +92,27 @@ class Iterate:
 
     @property
     def vocab_size(self) -> int:
-        """V = n + task.k."""
+        """Return V = n + task.k."""
         return self.n + self.k
 
     def length(self, seq_len: int) -> int:
-        """T = 2, whatever `seq_len`."""
+        """Return T = 2, whatever `seq_len`."""
         return 2
 
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: there are few pairs, but thoughts are sampled anew for each time that one is drawn."""
-        return None
-
     def floor(self) -> float:
-        """Bayes NLL in nats: 0, as x and k determine the answer."""
+        """Return the Bayes NLL: 0, as x and k determine the answer."""
         return 0.0
 
     @property
     def powers(self) -> Tensor:
-        """(task.k + 1, n) long, row j is f^j; row 0 is the identity."""
+        """Return the iterates of f, (task.k + 1, n) long: row j is f^j, row 0 the identity."""
         return self._drawn[0]
 
     @cached_property
     def _drawn(self) -> tuple[Tensor, dict[int, set[int]]]:
-        """The iterates of the function, and the held-out answers of each k from 2.
+        """Draw the iterates of the function, and the held-out answers of each k from 2.
 
-        Many a map loops or merges so soon that little can be held out: it is drawn until enough can.
+        Many maps loop or merge so soon that little can be held out: maps are drawn until one allows enough.
         """
         source = random.Random(f"function/{self.seed}")
         for _ in range(MAX_DRAWS if self.kind == "map" else 1):
@@ -140,19 +127,20 @@ class Iterate:
         )
 
     def _iterates(self, source: random.Random) -> Tensor:
-        after = torch.empty(self.n, dtype=torch.long)
+        """Draw a function and compute its iterates, as in `powers`."""
+        function = torch.empty(self.n, dtype=torch.long)
         if self.kind == "cycle":
             order = torch.tensor(source.sample(range(self.n), self.n))
-            after[order] = order.roll(-1)
+            function[order] = order.roll(-1)
         else:
-            after[:] = torch.tensor([source.randrange(self.n) for _ in range(self.n)])
+            function[:] = torch.tensor([source.randrange(self.n) for _ in range(self.n)])
         rows = [torch.arange(self.n)]
         for _ in range(self.k):
-            rows.append(after[rows[-1]])
+            rows.append(function[rows[-1]])
         return torch.stack(rows)
 
     def _hold_out(self, powers: Tensor, source: random.Random) -> dict[int, set[int]]:
-        """The held-out answers of each k from 2; empty where some k has too few."""
+        """Draw the held-out answers of each k from 2; empty where some k has too few."""
         held_out = {}
         for k in range(self.k, 1, -1):  # the largest first: it is the likeliest to have too few
             others = torch.cat([powers[:k], powers[k + 1 :]])
@@ -166,7 +154,7 @@ class Iterate:
 
     @cached_property
     def pairs(self) -> dict[str, Tensor]:
-        """Split -> (number of pairs, 2) long, each x and k, in the order of k."""
+        """List the pairs of each split, (number of pairs, 2) long, each x and k, in the order of k."""
         powers, held_out = self._drawn
         pairs: dict[str, list[list[int]]] = {"train": [], "held_out": []}
         for k in range(1, self.k + 1):
@@ -175,7 +163,7 @@ class Iterate:
         return {split: torch.tensor(each) for split, each in pairs.items()}
 
     def largest_k(self, progress: float) -> int:
-        """The largest k that is trained on: from 1, in equal stages, to task.k where the curriculum ends.
+        """Compute the largest k that is trained on: from 1 to task.k, in equal stages of the curriculum.
 
         Args:
             progress: share of the training that is done, 0 to 1.
@@ -185,7 +173,7 @@ class Iterate:
         return 1 + int((self.k - 1) * progress / self.curriculum)
 
     def answers(self, inputs: Tensor) -> Tensor:
-        """True answers.
+        """Compute the true answers.
 
         Args:
             inputs: (…, 2) long, x and the token of k.
@@ -196,7 +184,7 @@ class Iterate:
         return self.powers[inputs[..., 1] - self.n + 1, inputs[..., 0]]
 
     def thought_length(self, inputs: Tensor) -> Tensor:
-        """As many symbols as the function is to be applied: k where it has been read, 0 before.
+        """Return one symbol per application of the function: k where it has been read, 0 before.
 
         Args:
             inputs: (S, B, 2) long, x and the token of k.
@@ -209,21 +197,7 @@ class Iterate:
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Pairs of a split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: share of the training that is done, for the curriculum of the training split.
-
-        Returns:
-            Batch with S = 1 and T = 2.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw pairs of a split; see `Task.sample`. The curriculum is of the training split alone."""
         check_split(split)
         pairs = self.pairs[split]
         if split == "train":
@@ -234,10 +208,8 @@ class Iterate:
         inputs = (pairs[index] + torch.tensor([0, self.n - 1])).unsqueeze(0)
         targets = torch.zeros_like(inputs)
         targets[..., 1] = self.answers(inputs)
-        think = torch.zeros(inputs.shape, dtype=torch.bool)
-        think[..., 1] = True
-        return Batch(inputs, targets, think.float(), think)
+        return counted_from(1, inputs, targets)
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: "3" for a symbol, "k2" for two iterations."""
+        """Return readable names of token ids: "3" for a symbol, "k2" for two iterations."""
         return [str(i) if i < self.n else f"k{i - self.n + 1}" for i in ids]

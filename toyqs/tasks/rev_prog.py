@@ -12,14 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split, scatter
+from toyqs.tasks.task import Task, check_split, counted_from, scatter
 from toyqs.types import Batch
 
 MAX_PROGRAMS = 10**6
 
 
 @dataclass
-class RevProg:
+class RevProg(Task):
     """Apply a program of k operators to each of the query symbols that follow it.
 
         y = op_k(… op_2(op_1(x)))
@@ -56,6 +56,7 @@ class RevProg:
     """
 
     name: ClassVar[str] = "rev_prog"
+    summary: ClassVar[str] = "a program of operators, then the symbols to apply it to"
     num_steps: ClassVar[int] = 450
 
     p: int = 6  # number of symbols
@@ -67,14 +68,7 @@ class RevProg:
     seed: int = 0  # fixes the operators and the held-out programs
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work.
-
-        Args:
-            seq_len: ignored, the task has a length of its own.
-
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
+        """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
         if self.p < 3:
             raise ValueError(
                 f"task.p={self.p}: fewer than 3 symbols leave no two operators whose order matters; "
@@ -118,23 +112,15 @@ class RevProg:
 
     @property
     def vocab_size(self) -> int:
-        """V = p + m."""
+        """Return V = p + m."""
         return self.p + self.m
 
     def length(self, seq_len: int) -> int:
-        """T = k + queries, whatever `seq_len`."""
+        """Return T = k + queries, whatever `seq_len`."""
         return self.k + self.queries
 
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: sequences are drawn, and thoughts with them."""
-        return None
-
     def floor(self) -> float:
-        """Bayes NLL in nats per query: the entropy of the label noise.
+        """Compute the Bayes NLL in nats per query: the entropy of the label noise.
 
             −c ln c − (p − 1) (ε/p) ln(ε/p),   c = 1 − ε + ε/p
 
@@ -148,7 +134,7 @@ class RevProg:
 
     @cached_property
     def permutations(self) -> Tensor:
-        """(m, p) long, row i is operator i: distinct, not the identity, and if m ≥ 2 not all commute."""
+        """Draw the operators, (m, p) long, row i is operator i; if m ≥ 2 not all commute."""
         source = random.Random(f"operators/{self.seed}")
         rows: list[tuple[int, ...]] = []
         while not rows or (self.m > 1 and _all_commute(rows)):
@@ -167,7 +153,7 @@ class RevProg:
 
     @cached_property
     def programs(self) -> dict[str, Tensor]:
-        """Numbers of each split's programs where programs are held out; op_1 is the highest digit."""
+        """Draw the numbers of each split's programs if some are held out; op_1 is the highest digit."""
         total = self.m**self.k
         source = random.Random(f"held-out programs/{self.seed}")
         mask = torch.zeros(total, dtype=torch.bool)
@@ -175,7 +161,7 @@ class RevProg:
         return {"train": (~mask).nonzero().squeeze(1), "held_out": mask.nonzero().squeeze(1)}
 
     def answers(self, inputs: Tensor) -> Tensor:
-        """True answers, before label noise.
+        """Compute the true answers, before label noise.
 
         Args:
             inputs: (…, T) long, operators then queries.
@@ -189,7 +175,7 @@ class RevProg:
         return answer
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """True log-probabilities of the observed answers.
+        """Compute the true log-probabilities of the observed answers.
 
         −inf marks what cannot be observed; take exponentials, or gather possible targets, before multiplying.
         Operator positions do not count and hold the uniform −ln V as a filler.
@@ -211,21 +197,7 @@ class RevProg:
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Sequences drawn uniformly from a split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: ignored.
-
-        Returns:
-            Batch with S = 1 and T = k + queries; `oracle` is left to the method of that name.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw sequences uniformly from a split, without the oracle; see `Task.sample`."""
         check_split(split)
         query = torch.randint(self.p, (batch_size, self.queries), generator=generator)
         if self.held_out_programs > 0:
@@ -246,16 +218,14 @@ class RevProg:
             observed = torch.where(replaced, drawn, observed)
         targets = torch.zeros_like(inputs)
         targets[..., self.k :] = observed
-        think = torch.zeros(inputs.shape, dtype=torch.bool)
-        think[..., self.k :] = True
-        return Batch(inputs, targets, think.float(), think)
+        return counted_from(self.k, inputs, targets)
 
     def _held_out_query(self, program: Tensor, query: Tensor) -> Tensor:
-        """The one value of the last query that is held out after each beginning, (B,) long."""
+        """Compute the one value of the last query that is held out after each beginning, (B,) long."""
         return scatter([*program.unbind(1), *query[:, :-1].unbind(1)], self.seed) % self.p
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: "3" for a symbol, "op0" for an operator."""
+        """Return readable names of token ids: "3" for a symbol, "op0" for an operator."""
         return [str(i) if i < self.p else f"op{i - self.p}" for i in ids]
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split, scatter
+from toyqs.tasks.task import Task, check_split, counted_from, scatter
 from toyqs.types import Batch
 
 GROUPS = {"s3": 3, "s5": 5}  # name -> number of points that are permuted
@@ -20,7 +20,7 @@ DRAWN_FROM = ("all", "swaps")
 
 
 @dataclass
-class S5:
+class S5(Task):
     """Multiply permutations as they come: the running product of group elements.
 
         y_t = g_t ∘ … ∘ g_2 ∘ g_1,   y_t(i) = g_t(y_{t−1}(i)): the element read first acts first
@@ -29,8 +29,8 @@ class S5:
     ids count the permutations in lexicographic order, 0 is the identity, V is the group's order. A sequence
     is T = positions elements. asked=every: every position counts and thinks. asked=end: only the last does,
     and the targets before it are a filler 0. drawn_from=swaps: only elements that exchange two points are
-    read, 10 of S_5's and 3 of S_3's. They generate the group, and one step is then soon learnt, so that what
-    is hard is how many follow each other.
+    read, 10 of S_5's and 3 of S_3's. They generate the group, and one step is then soon learnt, so that the
+    difficulty is the length.
 
     Worked examples, in S_3, whose element i takes 0, 1, 2 to
 
@@ -51,22 +51,16 @@ class S5:
     """
 
     name: ClassVar[str] = "s5"
+    summary: ClassVar[str] = "the running product of permutations"
     num_steps: ClassVar[int] = 1000
 
     group: str = "s5"  # s5 (120 elements) or s3 (6)
     positions: int = 4  # elements per sequence
     asked: str = "every"  # where the product so far is asked: every (position) or end
-    drawn_from: str = "all"  # what is read: all (elements) or swaps (of two points)
+    drawn_from: str = "all"  # elements that are read: all, or swaps (of two points)
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work.
-
-        Args:
-            seq_len: ignored, the task has a length of its own.
-
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
+        """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
         choices_of = {"group": tuple(GROUPS), "asked": ASKED, "drawn_from": DRAWN_FROM}
         for key, choices in choices_of.items():
             value = getattr(self, key)
@@ -79,33 +73,25 @@ class S5:
 
     @property
     def vocab_size(self) -> int:
-        """V, the order of the group."""
+        """Return V, the order of the group."""
         return len(self.elements)
 
     def length(self, seq_len: int) -> int:
-        """T = positions, whatever `seq_len`."""
+        """Return T = positions, whatever `seq_len`."""
         return self.positions
 
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """The task's own number of training steps, whatever the arguments."""
-        return self.num_steps
-
-    def held_out_size(self, seq_len: int) -> None:
-        """No bound: sequences are drawn, and thoughts with them."""
-        return None
-
     def floor(self) -> float:
-        """Bayes NLL in nats: 0, as the elements read determine their product."""
+        """Return the Bayes NLL: 0, as the elements read determine their product."""
         return 0.0
 
     @cached_property
     def elements(self) -> Tensor:
-        """(V, number of points) long: what each element makes of each point, in lexicographic order."""
+        """List all elements in lexicographic order, each by its points' images, (V, points) long."""
         return torch.tensor(list(itertools.permutations(range(GROUPS[self.group]))))
 
     @cached_property
     def letters(self) -> Tensor:
-        """(A,) long: the ids that sequences are drawn from."""
+        """List the ids that sequences are drawn from, (A,) long."""
         if self.drawn_from == "all":
             return torch.arange(self.vocab_size)
         moved = (self.elements != torch.arange(GROUPS[self.group])).sum(-1)
@@ -113,14 +99,14 @@ class S5:
 
     @cached_property
     def table(self) -> Tensor:
-        """(V, V) long: the id of "first row's element, then column's"."""
+        """Compute the id of "first row's element, then column's", (V, V) long."""
         composed = self.elements[:, self.elements].transpose(0, 1)  # [a, b, i] = b(a(i))
         place = GROUPS[self.group] ** torch.arange(GROUPS[self.group] - 1, -1, -1)
         # read as a number, a permutation grows with its id
         return torch.searchsorted((self.elements * place).sum(-1), (composed * place).sum(-1))
 
     def products(self, inputs: Tensor) -> Tensor:
-        """Running products.
+        """Compute the running products.
 
         Args:
             inputs: (…, T) long.
@@ -136,21 +122,7 @@ class S5:
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Sequences drawn uniformly from a split.
-
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            seq_len: ignored.
-            split: "train" or "held_out".
-            progress: ignored.
-
-        Returns:
-            Batch with S = 1 and T = positions.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """Draw sequences uniformly from a split; see `Task.sample`."""
         check_split(split)
         letters, count = self.letters, len(self.letters)
         inputs = torch.randint(count, (1, batch_size, self.positions), generator=generator)
@@ -161,10 +133,8 @@ class S5:
             last = (last + torch.randint(1, count, (batch_size,), generator=generator)) % count
         inputs[0, :, -1] = last
         inputs = letters[inputs]
-        think = torch.zeros(inputs.shape, dtype=torch.bool)
-        think[..., 0 if self.asked == "every" else -1 :] = True
-        return Batch(inputs, self.products(inputs) * think, think.float(), think)
+        return counted_from(0 if self.asked == "every" else -1, inputs, self.products(inputs))
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids: what the element makes of 0, 1, 2, …, such as "021"."""
+        """Return readable names of token ids: the images of 0, 1, 2, …, such as "021"."""
         return ["".join(map(str, self.elements[i].tolist())) for i in ids]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,47 +14,42 @@ from toyqs.types import Batch
 SPLITS = ("train", "held_out")
 
 
-class Task(Protocol):
-    """A source of sequences; a task is a dataclass, and its fields are its knobs in the configuration."""
+class Task(ABC):
+    """A source of sequences; a subclass is a dataclass, whose fields are the keys task.x of a run.
 
-    name: ClassVar[str]
+    A subclass gives `name`, `summary`, `vocab_size`, `length` and `sample`; the rest has defaults.
+    """
 
-    def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work, before any other work.
+    name: ClassVar[str] = ""  # the word after task=; "": a base class, which cannot be chosen
+    summary: ClassVar[str] = ""  # one line of --help
+    num_steps: ClassVar[int] = 500  # training steps where none are asked for
 
-        Args:
-            seq_len: length of a training sequence, for tasks without a length of their own.
+    think_every: int = 1  # above 1: only every think_every-th position thinks
 
-        Raises:
-            ValueError: one line that names the key as typed and the remedy.
-        """
-        ...
+    # What only some tasks have, None in the others; a task that has it defines a method of this name.
+    oracle: Callable[[Tensor], Tensor] | None = None
+    """inputs (S, B, T) -> true log p(target | prefix), (S, B, T, V)"""
+    thought_length: Callable[[Tensor], Tensor] | None = None
+    """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
+    identity: Callable[[], dict[str, str | float]] | None = None
+    """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
+    encode: Callable[[str], Tensor] | None = None
+    """text -> token ids (n,) long; a task that has it also has `decode(ids) -> text`"""
 
     @property
+    @abstractmethod
     def vocab_size(self) -> int:
-        """V, the number of token ids."""
-        ...
+        """Return V, the number of token ids."""
 
+    @abstractmethod
     def length(self, seq_len: int) -> int:
-        """T of a sample; tasks with a length of their own ignore `seq_len`."""
-        ...
+        """Return T of a sample; tasks with a length of their own ignore `seq_len`."""
 
-    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """Number of training steps where none is asked for."""
-        ...
-
-    def held_out_size(self, seq_len: int) -> int | None:
-        """Number of different held-out sequences; None: more than anyone asks for."""
-        ...
-
-    def floor(self) -> float | None:
-        """Bayes NLL in nats per counted position; None where unknown."""
-        ...
-
+    @abstractmethod
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Sequences of a split, the same for the same state of the generator and the same progress.
+        """Draw sequences of a split, the same for the same state of the generator and the same progress.
 
         Args:
             generator: the only source of randomness.
@@ -69,15 +65,54 @@ class Task(Protocol):
         Raises:
             ValueError: an unknown split.
         """
-        ...
+
+    def check(self, seq_len: int) -> None:
+        """Refuse settings of the task that cannot work, before any other work.
+
+        Args:
+            seq_len: length of a training sequence, for tasks without a length of their own.
+
+        Raises:
+            ValueError: one line that names the key as typed and the remedy.
+        """
+        return None
+
+    def with_tokenizer(self, checkpoint: str) -> Task:
+        """Return the task with a checkpoint's tokeniser, where it cuts text by one and has none yet."""
+        return self
+
+    def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
+        """Return the number of training steps where none is asked for."""
+        return self.num_steps
+
+    def held_out_size(self, seq_len: int) -> int | None:
+        """Return the number of different held-out sequences; None: sequences are drawn without end."""
+        return None
+
+    def floor(self) -> float | None:
+        """Return the Bayes NLL in nats per counted position; None where unknown."""
+        return None
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Readable names of token ids."""
-        ...
+        """Return readable names of token ids; by default their numbers."""
+        return [str(i) for i in ids]
+
+
+def counted_from(first: int, inputs: Tensor, targets: Tensor) -> Batch:
+    """Return a batch whose positions from `first` on count and think.
+
+    Args:
+        first: -1 for the last position alone.
+        inputs: (S, B, T) long.
+        targets: (S, B, T) long; where a position does not count they become a filler 0.
+    """
+    think = torch.zeros(inputs.shape, dtype=torch.bool)
+    think[..., first:] = True
+    return Batch(inputs, targets * think, think.float(), think)
 
 
 def scatter(digits: Sequence[Tensor], seed: int) -> Tensor:
-    """A number for each row of digits, fixed by the digits and the seed, otherwise as by chance.
+    """Compute a number for each row of digits, fixed by the digits and the seed, otherwise as by chance.
 
     It holds out sequences by no rule that a model could learn, such as a checksum, which would let long
     training on the others tell the answers of these apart.

@@ -1,4 +1,4 @@
-"""TokenText: the next token of a text, as a pretrained model's tokeniser cuts it."""
+"""TokenText: the next token of a text, cut by a pretrained model's tokeniser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,23 +30,26 @@ class Encoded(NamedTuple):
 class TokenText(Windows):
     """Predict each next token of a corpus; every think_every-th position thinks.
 
-    With think_every=4 and seq_len=8 the positions 3 and 7 think. NLL is trained and measured at the positions
-    that think alone; n_tokens_ahead=N lets each of them predict N tokens.
+    With think_every=4 and seq_len=8 the positions 3 and 7 think. NLL is trained and measured only at the
+    positions that think; n_tokens_ahead=N lets each of them predict N tokens.
 
-    Splits: the last held_out_fraction of the tokens is held out, from the beginning of a document on where
+    Splits: the last held_out_fraction of the tokens is held out, from the beginning of a document on if
     there are several, and windows are as `Windows` says. A window may hold several documents.
     """
 
     name: ClassVar[str] = "token_text"
+    summary: ClassVar[str] = (
+        "the next token of a text, cut as a pretrained model does: task.path=FILE pretrained=FOLDER"
+    )
 
     path: str | None = None  # a UTF-8 text file; or a .jsonl of questions and answers, or of texts
-    dataset: str | None = None  # of the Hugging Face hub, owner/name or owner/name:part, where there is a net
-    tokenizer: str | None = None  # the checkpoint whose tokens they are; None: that of pretrained
+    dataset: str | None = None  # of the Hugging Face hub: owner/name or owner/name:part
+    tokenizer: str | None = None  # the checkpoint whose tokeniser cuts the text; None: that of pretrained
     held_out_fraction: float = 0.1  # the part of the corpus, its end, that is never trained on
-    think_every: int = 1  # at how many positions one thinks
+    think_every: int = 1  # one of how many positions thinks
 
     def check(self, seq_len: int) -> None:
-        """Refuse knobs that cannot work; reads the corpus, and may download it.
+        """Refuse settings that cannot work; reads the corpus, and may download it.
 
         Args:
             seq_len: T, tokens per sequence.
@@ -62,9 +65,13 @@ class TokenText(Windows):
             )
         self.check_lengths(seq_len)
 
+    def with_tokenizer(self, checkpoint: str) -> TokenText:
+        """Return the task with a checkpoint's tokeniser, unless task.tokenizer is given."""
+        return self if self.tokenizer is not None else replace(self, tokenizer=checkpoint)
+
     @property
     def given(self) -> str:
-        """As in `Windows`."""
+        """Return the setting that names the text, as typed."""
         return f"task.dataset={self.dataset}" if self.path is None else f"task.path={self.path}"
 
     @property
@@ -82,17 +89,17 @@ class TokenText(Windows):
             raise ValueError(
                 "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
             )
-        seen = None if self.path is None else _seen(self.path)
-        return _encoded(self.path, self.dataset, self._folder, seen)
+        version = None if self.path is None else _file_version(self.path)
+        return _encoded(self.path, self.dataset, self._folder, version)
 
     @property
     def ids(self) -> Tensor:
-        """As in `Windows`."""
+        """Return the whole corpus, (number of tokens,) int32."""
         return self._corpus.ids
 
     @property
     def border(self) -> int:
-        """As in `Windows`."""
+        """Return how many ids are for training: up to the beginning of a document if one follows."""
         ids, starts = self._corpus
         least = len(ids) - round(self.held_out_fraction * len(ids))
         later = starts[starts >= least]
@@ -100,11 +107,11 @@ class TokenText(Windows):
 
     @property
     def vocab_size(self) -> int:
-        """V, as many as the checkpoint's model has, which may be more than the tokeniser's."""
+        """Return V, that of the checkpoint's model, which may be more than the tokeniser's."""
         return max(_tokenizer(self._folder).get_vocab_size(), _config(self._folder).get("vocab_size", 0))
 
     def identity(self) -> dict[str, str | float]:
-        """What the data depend on: the tokens themselves, wherever the text lies, and the split."""
+        """Return what the data depend on: the tokens themselves, wherever the file is, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
         knobs = {"held_out_fraction": self.held_out_fraction, "think_every": self.think_every}
         return {"sha256": digest, "border": self.border, "vocab_size": self.vocab_size, **knobs}
@@ -112,37 +119,37 @@ class TokenText(Windows):
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """As in `Windows`, thinking at every think_every-th position."""
+        """Draw windows as `Windows` does, thinking at every think_every-th position."""
         batch = super().sample(generator, batch_size, seq_len, split, progress)
         places = torch.arange(1, seq_len + 1) % self.think_every == 0
         return batch._replace(think=batch.think & places)
 
     def encode(self, text: str) -> Tensor:
-        """The ids (n,) long of a text's tokens."""
-        found = _tokenizer(self._folder).encode(text, add_special_tokens=False)
-        return torch.tensor(found.ids, dtype=torch.long)
+        """Return the ids (n,) long of a text's tokens."""
+        encoding = _tokenizer(self._folder).encode(text, add_special_tokens=False)
+        return torch.tensor(encoding.ids, dtype=torch.long)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids."""
+        """Return the text of token ids."""
         return str(_tokenizer(self._folder).decode(list(ids), skip_special_tokens=False))
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """The texts of token ids; what cannot be printed as Python escapes it."""
+        """Return the texts of token ids; what cannot be printed as Python escapes it."""
         names = _names(self._folder, self.vocab_size)
         return [names[i] for i in ids]
 
 
-def _seen(path: str) -> tuple[int, int] | None:
-    """What tells a changed file from the one read before; None where there is none."""
+def _file_version(path: str) -> tuple[int, int] | None:
+    """Return the size and time of a file, by which a changed one is noticed; None where there is none."""
     try:
-        found = Path(path).expanduser().stat()
+        status = Path(path).expanduser().stat()
     except (OSError, RuntimeError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=4)
-def _encoded(path: str | None, dataset: str | None, folder: Path, seen: tuple[int, int] | None) -> Encoded:
+def _encoded(path: str | None, dataset: str | None, folder: Path, version: tuple[int, int] | None) -> Encoded:
     documents = read_documents(path) if path is not None else hub_documents(str(dataset))
     end = _config(folder).get("eos_token_id")
     after = [] if end is None else [end[0] if isinstance(end, list) else end]
@@ -173,5 +180,5 @@ def _names(folder: Path, count: int) -> list[str]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return found
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config

@@ -1,22 +1,23 @@
-"""Windows of one long row of ids: what tasks over a text share."""
+"""Windows of one long row of ids: the base of tasks over a text."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import check_split
+from toyqs.tasks.task import Task, check_split, counted_from
 from toyqs.types import Batch
 
 
-class Windows(ABC):
-    """Training windows start anywhere, uniformly; no window, its last target included, crosses the border.
+class Windows(Task):
+    """Windows of a text; none, its last target included, crosses the border to the held-out text.
 
-    Held-out windows are spread evenly over the held-out text, in its order and without the generator, so they
-    are the same for every run; they overlap only where it is shorter than batch_size · seq_len + 1 ids.
+    Training windows start anywhere, uniformly. Held-out windows are spread evenly over the held-out text, in
+    its order and without the generator, so they are the same for every run; they overlap only where it is
+    shorter than batch_size · seq_len + 1 ids.
     """
 
     held_out_fraction: float
@@ -25,20 +26,20 @@ class Windows(ABC):
     @property
     @abstractmethod
     def ids(self) -> Tensor:
-        """(number of ids,) int32: the whole text."""
+        """Return the whole text, (number of ids,) int32."""
 
     @property
     def border(self) -> int:
-        """How many ids are for training; the others are held out."""
+        """Return how many ids are for training; the others are held out."""
         return len(self.ids) - round(self.held_out_fraction * len(self.ids))
 
     @property
     @abstractmethod
     def given(self) -> str:
-        """The setting that names the text, as typed."""
+        """Return the setting that names the text, as typed."""
 
     def check_fraction(self) -> None:
-        """Refuse a part of the text that is none.
+        """Refuse a held_out_fraction that is not between 0 and 1.
 
         Raises:
             ValueError: one line that names the key as typed and the remedy.
@@ -50,13 +51,13 @@ class Windows(ABC):
             )
 
     def check_lengths(self, seq_len: int) -> None:
-        """Refuse a text that has no window.
+        """Refuse a text that is too short for a window.
 
         Args:
             seq_len: T.
 
         Raises:
-            ValueError: as in `check_fraction`.
+            ValueError: one line that names the key as typed and the remedy.
         """
         for split in ("train", "held_out"):
             length = len(self._part(split))
@@ -71,25 +72,21 @@ class Windows(ABC):
         return self.ids[: self.border] if split == "train" else self.ids[self.border :]
 
     def length(self, seq_len: int) -> int:
-        """T = seq_len."""
+        """Return T = seq_len."""
         return seq_len
 
     def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
-        """Training steps that draw as many ids as `epochs` passes through the training text."""
+        """Return the steps that draw as many ids as `epochs` passes through the training text."""
         return epochs * max(1, len(self._part("train")) // (batch_size * seq_len))
 
     def held_out_size(self, seq_len: int) -> int:
-        """Number of windows that the held-out text holds side by side."""
+        """Return the number of windows that the held-out text holds side by side."""
         return max(1, (len(self._part("held_out")) - 1) // seq_len)
-
-    def floor(self) -> float | None:
-        """Unknown for a text."""
-        return None
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
-        """Windows of the text.
+        """Draw windows of the text.
 
         Args:
             generator: decides where training windows start; held-out windows do not use it.
@@ -113,4 +110,4 @@ class Windows(ABC):
             starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
         windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
-        return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
+        return counted_from(0, inputs, targets)

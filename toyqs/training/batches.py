@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from toyqs.rng import stream, thought_noise
+from toyqs.tasks.task import Task
 from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, focus, thinking_positions
 
@@ -106,18 +107,8 @@ def rank_slice(batch: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
     return cut(batch)
 
 
-class Sampler(Protocol):
-    """A task, as the loop sees it."""
-
-    def sample(
-        self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
-    ) -> Batch:
-        """Sequences of the split "train" or "held_out" when a share of the training is done, with S = 1."""
-        ...
-
-
 def draw_batches(
-    task: Sampler, seeds: Sequence[int], settings: TrainingParams, like: Tensor
+    task: Task, seeds: Sequence[int], settings: TrainingParams, like: Tensor
 ) -> Iterator[TrainingBatch]:
     """Draw training batches and thought noise without end, each from its own stream per seed.
 
@@ -139,10 +130,10 @@ def draw_batches(
         progress = min(1.0, step / settings.steps)
         many = [task.sample(g, CHUNK * size, settings.seq_len, "train", progress) for g in data]
         stacked = stack(many, like, settings.think_everywhere)
-        if settings.reference == "oracle" and stacked.oracle is None:
-            stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))  # type: ignore[attr-defined]
-        if settings.adaptive_len:
-            stacked = stacked._replace(thought_length=task.thought_length(stacked.inputs))  # type: ignore[attr-defined]
+        if settings.reference == "oracle" and stacked.oracle is None and task.oracle is not None:
+            stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))
+        if settings.adaptive_len and task.thought_length is not None:
+            stacked = stacked._replace(thought_length=task.thought_length(stacked.inputs))
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
         for part in chunks(prepare(stacked, silence, settings.num_ahead), size):
             if not settings.thoughts.length:

@@ -117,7 +117,7 @@ def test_markers_begin_as_a_symbol_that_is_there(tmp_path: Path) -> None:
         refused(f"meta_token_init={wrong}: .*give an id from 0 to 5", meta_token_init=wrong)
     refused("meta_token_init=a: .*thought_vocab=6 have no names", meta_token_init="a")
     refused("meta_token_init=0.5: takes", meta_token_init=0.5)
-    refused("meta_token_init=True: takes", meta_token_init=True)
+    refused("meta_token_init=true: takes", meta_token_init=True)
     text, dash = tmp_path / "text.txt", "\N{EM DASH}"
     for line, known, unknown in (("ab-", ("a", "-", dash), "x"), (f"ab{dash}", (dash, "b"), "-")):
         text.write_text(line * 100, encoding="utf-8")

@@ -10,13 +10,20 @@ import pytest
 import torch
 
 from tests.config.checks.checking import NO_REASONER, ONE_GRU, accepted, refused
-from toyqs.config.checks.values import ABOVE_ZERO, AT_LEAST, CHOICES
 from toyqs.config.run_config import RunConfig
 from toyqs.model.mixing import MIXERS
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
 
+
+def having(name: str) -> dict[str, Any]:
+    """Return this entry of the keys' metadata, of those that have it."""
+    found = {x.name: x.metadata.get(name) for x in fields(RunConfig)}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+CHOICES, AT_LEAST, ABOVE = having("choices"), having("at_least"), having("above")
 FLOATS = [x.name for x in fields(RunConfig) if x.type == "float"]
 
 
@@ -42,18 +49,8 @@ def test_numbers_are_finite(key: str, value: float) -> None:
 
 def test_every_number_has_a_range() -> None:
     numbers = {x.name for x in fields(RunConfig) if str(x.type).startswith(("int", "float"))}
-    assert numbers - set(AT_LEAST) == {
-        "base_lr",
-        "max_steps",
-        "policy_loss_beta",
-        "temperature",
-        "clip_ratio",
-        "hard_quantile",
-        "sigma",
-        "gumbel_temperature",
-        "meta_token_scale",
-        "sampler_temperature",
-    }
+    assert numbers - set(AT_LEAST) - set(ABOVE) == {"max_steps", "policy_loss_beta", "hard_quantile"}
+    assert len(CHOICES) == 25 and set(ABOVE.values()) == {0}
 
 
 @pytest.mark.parametrize("steps", [0, -2])
@@ -130,7 +127,7 @@ def test_notes_say_what_is_settled() -> None:
     assert "controls" in note
 
 
-@pytest.mark.parametrize("name", ABOVE_ZERO)
+@pytest.mark.parametrize("name", ABOVE)
 def test_what_is_divided_by_is_above_zero(name: str) -> None:
     refused(f"{name}=0.0: is not above 0; give for example {name}=", **{name: 0.0})
 

@@ -1,4 +1,4 @@
-"""RunConfig -> what stands beside a model's thoughts: critics, other predictions, another sampler."""
+"""RunConfig -> what helps a policy learn: critics, extra predictions, another sampler."""
 
 from __future__ import annotations
 
@@ -14,52 +14,55 @@ from toyqs.objectives.registry import fields_of
 
 
 def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Auxiliaries:
-    """What stands beside the thoughts of a run.
+    """Return what helps the policy of a run learn.
 
     Args:
         config: resolved, of a run whose thoughts have symbols.
         num_seeds: S.
-        policy: draws the symbols.
+        policy: the head that samples the symbols.
     """
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
-    asked = {config.baseline if "baseline" in fields_of(config) else "", critic.sees if critic else ""}
-    compared = config.reference == "no_thought" and config.uses_reference
+    compared_with = {
+        config.baseline if "baseline" in fields_of(config) else "",
+        critic.sees if critic else "",
+    }
+    log_ratio = config.reference == "no_thought" and config.uses_reference
     wanted = {
-        "base": compared or bool(asked & {"null_thought", "base_prediction"}),
-        "average": "average_thought" in asked or isinstance(reward_model, RewardOfPrediction),
+        "base": log_ratio or bool(compared_with & {"null_thought", "base_prediction"}),
+        "average": "average_thought" in compared_with or isinstance(reward_model, RewardOfPrediction),
     }
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
-    greedy_head = Likeliest(policy) if "greedy_thought" in asked else None  # type: ignore[arg-type]
+    greedy_head = Likeliest(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
     return Auxiliaries(extra_predictions, greedy_head, critic, _sampler(config, policy), reward_model)
 
 
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
     if not config.has_critic:
         return None
-    return ValueHead(num_seeds, _told(config), config.task.vocab_size, config.value_sees)
+    return ValueHead(num_seeds, _context_widths(config), config.task.vocab_size, config.value_sees)
 
 
 def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPrediction | None:
     if not config.learned_reward:
         return None
     if config.reward_sees == "prediction":
-        return RewardOfPrediction(num_seeds, _told(config), config.task.vocab_size)
+        return RewardOfPrediction(num_seeds, _context_widths(config), config.task.vocab_size)
     sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
     size = sizes.get(config.symbol_kind, config.thought_vocab or config.task.vocab_size)
-    chosen = config.symbol_kind == "token"
-    size += chosen and config.lengths_vary  # after its end a thought's symbols are one more
+    is_token = config.symbol_kind == "token"
+    size += is_token and config.lengths_vary  # one more symbol stands for "after the end"
     length, vocab_size = config.max_reasoning_len, config.task.vocab_size
-    return RewardModel(num_seeds, _told(config), length, size, vocab_size, chosen)
+    return RewardModel(num_seeds, _context_widths(config), length, size, vocab_size, is_token)
 
 
-def _told(config: RunConfig) -> list[int]:
-    """The widths of what critics are told of the context."""
+def _context_widths(config: RunConfig) -> list[int]:
+    """Return the widths of the context that critics read."""
     width = config.widths
     return [width[role] for role in ("base_lm", "base_reasoner") if role in config.roles_in_use]
 
 
 def _sampler(config: RunConfig, policy: ThoughtHead) -> ThoughtHead | None:
-    """What draws the thoughts of training in place of the policy's own head."""
+    """Return what samples the thoughts of training in place of the policy's own head; None: nothing does."""
     match config.sampler, policy:
         case "tempered", TokenHead():
             return TemperedTokens(policy, config.sampler_temperature)

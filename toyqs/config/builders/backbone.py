@@ -1,4 +1,4 @@
-"""RunConfig -> the memory of a core."""
+"""RunConfig -> the backbone of a core."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from toyqs.model.backbones.gru import GRU
 
 
 def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen | None = None) -> Backbone:
-    """A memory of one width, its weights zero.
+    """Return a backbone of one width, its weights zero.
 
     Args:
         config: resolved.
         num_seeds: S; 1 for a transformer.
         width: D.
-        frozen: a pretrained decoder's weights, to which adapters are added; None: it learns itself.
+        frozen: a pretrained decoder's weights, to which adapters are added; None: its own weights learn.
 
     Raises:
-        Damaged: the frozen weights are not all that the decoder has.
+        CheckpointError: the frozen weights lack one that the decoder has.
     """
     if config.backbone == "gru":
         return GRU(num_seeds, width)
     assert num_seeds == 1, "a transformer takes one seed at a time"
-    # Loaded only where it is wanted: the library takes seconds, and the extra may not be installed.
+    # Imported only where needed: the library takes seconds to load, and the extra may not be installed.
     from transformers import AutoConfig
 
     from toyqs.model.backbones.transformer import TransformerBackbone
@@ -49,7 +49,7 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
 
 
 def _sizes(config: RunConfig, width: int) -> dict[str, Any]:
-    """A decoder's sizes under the library's names."""
+    """Return a decoder's sizes under the names of the library transformers."""
     sizes = {
         "hidden_size": width,
         "num_hidden_layers": config.model_n_layer,
@@ -59,7 +59,7 @@ def _sizes(config: RunConfig, width: int) -> dict[str, Any]:
     if config.backbone == "gpt2":
         return sizes
     return sizes | {
-        # Three matrices make up this layer, where GPT-2 has two of four times the width: as many parameters.
+        # Three matrices here, where GPT-2 has two of four times the width: as many parameters in all.
         "intermediate_size": 8 * width // 3,
         "num_key_value_heads": config.model_n_kv_head or config.model_n_head,
         "head_dim": width // config.model_n_head,

@@ -1,4 +1,4 @@
-"""What a run's training step costs: built as the run builds it, and counted by cost.py."""
+"""RunConfig -> the cost of a training step, built as the run builds it and counted by training/flops.py."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from toyqs.training.params import TrainingParams
 
 
 def count_cost(config: RunConfig) -> Cost:
-    """Parameters, FLOPs and recurrent steps of a run's training step, for one seed.
+    """Count parameters, FLOPs and recurrent steps of a run's training step, for one seed.
 
-    Products that gradient checkpointing takes a second time do not count, and FlexAttention's are counted as
+    Products that gradient checkpointing computes again are not counted, and FlexAttention's are counted as
     those of `branch_attention=dense`.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training.
     """
     config = replace(config, branch_attention="dense")
-    settings = build_training_params(config)
-    if not settings.stages:
-        return _cost_at(config, settings, settings.thoughts.length)
-    steps = Counter(map(settings.length_at, range(settings.steps)))
-    return mean({_cost_at(config, settings, length): count for length, count in steps.items()})
+    params = build_training_params(config)
+    if not params.stages:
+        return _cost_at(config, params, params.thoughts.length)
+    steps = Counter(map(params.length_at, range(params.steps)))
+    return mean({_cost_at(config, params, length): count for length, count in steps.items()})
 
 
-def _cost_at(config: RunConfig, settings: TrainingParams, length: int) -> Cost:
-    """Of a training step with thoughts of this length."""
+def _cost_at(config: RunConfig, params: TrainingParams, length: int) -> Cost:
+    """Count a training step with thoughts of this length."""
     model, objective = build_model(config, [0]), build_objective(config)
     reference_model = build_reference_model(config, model)
     like = next(model.parameters())
-    weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
-    drawn = truncate_thoughts(next(draw_batches(config.task, [0], settings, like)), length)
+    weights = {name: weight.at(0.0) for name, weight in params.weights.items()}
+    batch = truncate_thoughts(next(draw_batches(config.task, [0], params, like)), length)
     running = like.new_zeros(1)
 
     def step() -> None:
-        ready = sample_thoughts(model, drawn) if settings.inner_steps else drawn
-        for _ in range(max(1, settings.inner_steps)):
-            accumulate(model, objective, ready, weights, settings, running, reference_model=reference_model)
+        ready = sample_thoughts(model, batch) if params.inner_steps else batch
+        for _ in range(max(1, params.inner_steps)):
+            accumulate(model, objective, ready, weights, params, running, reference_model=reference_model)
 
     models = [model] if reference_model is None else [model, cast(nn.Module, reference_model.model)]
-    return measure(models, step, settings.batch_size * config.task.length(config.seq_len))
+    return measure(models, step, params.batch_size * config.task.length(config.seq_len))

@@ -1,4 +1,4 @@
-"""RunConfig -> task, model, objective, settings: the only translator."""
+"""RunConfig -> the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.registry import objective_class
 
-# What a thought symbol is -> the core that hears it.
+# Kind of a symbol -> the core that embeds it.
 CORES: dict[str, type[Core]] = {
     "token": Core,
     "gaussian": LatentCore,
@@ -34,7 +34,7 @@ CORES: dict[str, type[Core]] = {
 
 
 def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
-    """The model of a run, one copy per seed, with its initial weights.
+    """Return the model of a run, one copy per seed, with its initial weights.
 
     Args:
         config: resolved.
@@ -47,7 +47,7 @@ def build_model(config: RunConfig, seeds: Sequence[int]) -> LatentReasoner:
 
 
 def _start_markers(model: LatentReasoner, config: RunConfig) -> None:
-    """Let the markers begin as a thought symbol does, in every core that knows the symbols."""
+    """Give the markers the embedding of a thought symbol, in every core that has a table of symbols."""
     symbol = config.marker_start
     if symbol is None:
         return
@@ -59,7 +59,12 @@ def _start_markers(model: LatentReasoner, config: RunConfig) -> None:
 
 
 def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
-    """A run's model with all parameters zero; config resolved."""
+    """Return a run's model with all parameters zero.
+
+    Args:
+        config: resolved.
+        num_seeds: S.
+    """
     vocab_size = config.task.vocab_size
     width = config.widths
     used = config.roles_in_use
@@ -96,7 +101,7 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
 
 
 def _last_token(config: RunConfig) -> int | None:
-    """How many positions after its own the context's last token is fed again; None: it is not."""
+    """Return how many positions after its own the context's last token is fed again; None: it is not."""
     return int(config.increment_pos_id_for_last_context_token) if config.add_last_context_token else None
 
 
@@ -120,30 +125,45 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> T
 def _core(
     config: RunConfig, num_seeds: int, width: int, roles: list[str], frozen: FrozenParts | None
 ) -> Core:
-    """The core of some roles, with just the tables that they read."""
-    thinks = "reasoner" in roles or "interpreter" in roles
-    onward = config.interpreter_start == "onward"
-    # An afresh interpreter reads all L symbols, and then the reasoner all but the last.
-    num_read = config.max_reasoning_len - ("interpreter" not in roles and not onward)
-    reads_symbols = thinks and num_read > 0 and ("reasoner" in roles or not onward)
-    kind = config.symbol_kind
-    if kind == "state":  # only an interpreter that starts afresh hears a drawn state as a symbol
-        reads_symbols = "interpreter" in roles and not onward
-    rows = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim, "deterministic": 0}
-    own_symbols = rows.get(kind, config.thought_vocab or 0) if reads_symbols else 0
-    hears_tokens = reads_symbols and kind not in rows and not own_symbols
-    reads_tokens = "base_lm" in roles or "base_reasoner" in roles or hears_tokens
-    reads_tokens |= "interpreter" in roles and (config.interpreter_reads_on or config.add_last_context_token)
+    """Return the core of some roles, with only the tables that they read."""
     backbone = build_backbone(config, num_seeds, width, frozen and frozen.decoder)
     speed = (config.meta_token_mode, config.meta_token_scale, min(0.1, backbone.embedding_std))
-    return CORES[kind](
+    thinks = "reasoner" in roles or "interpreter" in roles
+    return CORES[config.symbol_kind](
         num_seeds,
         backbone,
-        num_tokens=config.task.vocab_size if reads_tokens else 0,
-        num_thought_symbols=own_symbols,
+        num_tokens=config.task.vocab_size if _reads_tokens(config, roles) else 0,
+        num_thought_symbols=_num_symbol_rows(config, roles),
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
         frozen_tokens=frozen and frozen.tokens,
     )
+
+
+def _reads_symbols(config: RunConfig, roles: list[str]) -> bool:
+    """Tell whether one of the roles reads symbols of thoughts."""
+    afresh = config.interpreter_start == "afresh"
+    if config.symbol_kind == "state":  # the reasoner's own state, which it need not read
+        return "interpreter" in roles and afresh
+    if afresh and "interpreter" in roles:
+        return config.max_reasoning_len > 0
+    # The reasoner reads its last symbol only for an interpreter that goes on from its state.
+    return "reasoner" in roles and config.max_reasoning_len > (1 if afresh else 0)
+
+
+def _num_symbol_rows(config: RunConfig, roles: list[str]) -> int:
+    """Return the rows of the core's own table of symbols; 0: none, or symbols are the task's tokens."""
+    rows = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim, "deterministic": 0}
+    return rows.get(config.symbol_kind, config.thought_vocab or 0) if _reads_symbols(config, roles) else 0
+
+
+def _reads_tokens(config: RunConfig, roles: list[str]) -> bool:
+    """Tell whether one of the roles reads the task's tokens."""
+    if "base_lm" in roles or "base_reasoner" in roles:
+        return True
+    if "interpreter" in roles and (config.interpreter_reads_on or config.add_last_context_token):
+        return True
+    symbols_are_tokens = config.symbol_kind in ("token", "gumbel") and not config.thought_vocab
+    return symbols_are_tokens and _reads_symbols(config, roles)
 
 
 def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
@@ -155,10 +175,10 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
 
 
 def count_parameters(config: RunConfig) -> int:
-    """Parameters of one seed, without allocating them.
+    """Return the number of parameters of one seed, without allocating them.
 
     Raises:
-        Damaged: a checkpoint lacks one of them.
+        CheckpointError: a checkpoint lacks one of them.
     """
     with torch.device("meta"):
         model = assemble(config, 1)

@@ -1,4 +1,4 @@
-"""RunConfig -> what a run takes from a checkpoint: weights to begin from, or frozen ones."""
+"""RunConfig -> what a run takes from a checkpoint: weights to start from, or frozen ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toyqs.model.layers import Embedding, FrozenTable, TableHead
 
 
 class FrozenParts(NamedTuple):
-    """What all cores of a run with adapters share."""
+    """The frozen weights that all cores of a run with adapters share."""
 
     decoder: Frozen
     tokens: FrozenTable
@@ -23,7 +23,7 @@ class FrozenParts(NamedTuple):
 
 
 def frozen_parts(config: RunConfig) -> FrozenParts | None:
-    """The checkpoint's weights, where a run trains adapters beside them; None: all its weights learn."""
+    """Return the checkpoint's weights where a run trains adapters on them; None: all weights learn."""
     if config.pretrained is None or not config.lora_rank:
         return None
     decoder, tokens, head = weights(config.pretrained)
@@ -35,7 +35,7 @@ def frozen_parts(config: RunConfig) -> FrozenParts | None:
 def checkpoint_head(
     config: RunConfig, model_tokens: Embedding | FrozenTable, frozen: FrozenParts | None
 ) -> TableHead:
-    """The LM head of a pretrained run.
+    """Return the LM head of a pretrained run.
 
     Args:
         config: resolved, with a checkpoint.
@@ -51,14 +51,17 @@ def checkpoint_head(
 
 
 def given_weights(config: RunConfig, model: LatentReasoner) -> dict[str, Tensor]:
-    """What a model's parameters begin from: name -> values without the seed axis; none: all are drawn.
+    """Return the values that a model's parameters start from, by name; those absent are drawn.
 
     Args:
         config: resolved.
         model: of this configuration.
 
+    Returns:
+        Parameter name -> values without the seed axis.
+
     Raises:
-        Damaged: the checkpoint lacks a weight of the decoder.
+        CheckpointError: the checkpoint lacks a weight of the decoder.
     """
     if config.pretrained is None or config.lora_rank:
         return {}

@@ -1,4 +1,4 @@
-"""RunConfig -> the model kept beside the one that trains."""
+"""RunConfig -> the reference model, which no gradient trains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from toyqs.training.reference_model import ReferenceModel
 
 
 def build_reference_model(config: RunConfig, model: LatentReasoner) -> ReferenceModel | None:
-    """The kept model of a run, before its training begins; None where nothing asks for one.
+    """Return the reference model of a run, before its training begins; None where nothing needs one.
 
     Args:
         config: resolved and checked.
@@ -29,13 +29,13 @@ def build_reference_model(config: RunConfig, model: LatentReasoner) -> Reference
         return None
     if config.reference == "checkpoint":
         like = next(model.parameters())
-        kept = finished_model(str(config.reference_run), like.shape[0]).to(like)
-        kept.num_ahead = model.num_ahead
-        kept.interpreter_reads_on = False  # a prediction without thoughts has no reading
+        reference = finished_model(str(config.reference_run), like.shape[0]).to(like)
+        # It predicts without thoughts, so there is no reading for the interpreter to continue from.
+        reference.num_ahead, reference.interpreter_reads_on = model.num_ahead, False
     else:
-        kept = copy.deepcopy(model)
+        reference = copy.deepcopy(model)
     return ReferenceModel(
-        kept,
+        reference,
         decay=config.reference_decay if config.reference == "ema" else 1.0,
         predicts=config.uses_reference,
         thought_kl_beta=config.thought_kl_beta if config.penalises_thought_kl else 0.0,
@@ -43,14 +43,14 @@ def build_reference_model(config: RunConfig, model: LatentReasoner) -> Reference
 
 
 def finished_model(folder: str, num_seeds: int) -> LatentReasoner:
-    """The model of a finished run, once for each seed.
+    """Return the model of a finished run, one copy per seed.
 
     Args:
         folder: the run's.
         num_seeds: S.
 
     Raises:
-        ValueError: one line with reference_run and the remedy: see `finished.settings_of`, or the weights
+        ValueError: one line with reference_run and the remedy: see `finished_run.settings_of`, or the weights
             are damaged or another model's.
     """
     model = assemble(resolved(settings_of(folder)), num_seeds)

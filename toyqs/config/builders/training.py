@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from toyqs.config.run_config import (
-    WEIGHED,
     RunConfig,
 )
 from toyqs.objectives.objective import LikelihoodObjective
@@ -15,12 +14,16 @@ from toyqs.training.params import LossWeight, TrainingParams
 
 
 def build_objective(config: RunConfig) -> LossFn:
-    """The loss of a run: the predictor's alone where no symbol is sampled."""
+    """Return the loss of a run: the prediction's alone where no symbol is sampled."""
     return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
 
 
 def build_training_params(config: RunConfig) -> TrainingParams:
-    """The numbers of the training loop; max_steps is resolved."""
+    """Return the numbers of the training loop.
+
+    Args:
+        config: resolved, max_steps given.
+    """
     weights = {
         "nll": LossWeight(config.nll_loss_beta),
         "policy": LossWeight(config.policy_loss_beta),
@@ -48,7 +51,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         inner_steps=_inner_steps(config),
         num_ahead=config.num_ahead,
         stages=_stages(config),
-        gate_floor=config.gate_floor if config.mixer in WEIGHED else 0.0,
+        gate_floor=config.gate_floor if config.weighs_thoughts else 0.0,
         lr_multipliers=multipliers,
         weights=weights,
         adaptive_len=config.has_thoughts and config.adaptive_len,
@@ -57,7 +60,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
 
 
 def _stages(config: RunConfig) -> tuple[int, ...]:
-    """Lengths of the thoughts in the order of training; none where they stay the same."""
+    """Return the lengths of thoughts in the order of training; none where they stay the same."""
     if config.length_schedule == "constant" or not config.has_thoughts:
         return ()
     rising = tuple(range(config.min_reasoning_len, config.max_reasoning_len + 1))
@@ -65,14 +68,14 @@ def _stages(config: RunConfig) -> tuple[int, ...]:
 
 
 def _inner_steps(config: RunConfig) -> int:
-    """Steps on thoughts drawn beforehand; 0: a step draws its own."""
+    """Return how many steps train on thoughts drawn before them; 0: a step draws its own."""
     if config.has_thoughts and objective_class(config).allows_inner_steps:
         return config.inner_steps
     return int(config.off_policy)
 
 
 def thought_sizes(config: RunConfig) -> ThoughtSizes:
-    """How many thoughts there are at a position, how long, and the noise that one symbol takes."""
+    """Return how many thoughts a position has, how long they are, and the noise that one symbol takes."""
     quantile = config.hard_quantile if config.use_reasoner and config.think_at == "hard" else None
     if not config.has_thoughts:
         return ThoughtSizes(1, 0, hard_quantile=quantile)

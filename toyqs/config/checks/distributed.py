@@ -1,8 +1,8 @@
-"""Which settings several processes can train together with the result of one; see settings.py."""
+"""Checks of what several processes can train together with the result of one."""
 
 from __future__ import annotations
 
-from toyqs.config.errors import Refusal
+from toyqs.config.errors import refuse
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 
@@ -21,20 +21,27 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
         return
     size, parts = config.data_loader_batch_size, config.grad_acc * ranks
     if size % parts or size < 2 * ranks:
-        raise Refusal(
-            f"data_loader_batch_size={size}: does not go evenly, two sequences or more, to {ranks} processes "
-            f"with grad_acc={config.grad_acc}; give a multiple of {parts}, {max(parts, 2 * ranks)} or more"
+        refuse(
+            "data_loader_batch_size",
+            size,
+            f"does not go evenly, two sequences or more, to {ranks} processes with "
+            f"grad_acc={config.grad_acc}",
+            f"a multiple of {parts}, {max(parts, 2 * ranks)} or more",
         )
     if config.learned_reward:
-        raise Refusal(
-            f"learned_reward=true: is fitted on one half of a batch, and {ranks} processes have no halves in "
-            "common; give learned_reward=false or one process"
+        refuse(
+            "learned_reward",
+            True,
+            f"is fitted on one half of a batch, and {ranks} processes have no halves in common",
+            "learned_reward=false or one process",
         )
     idle = inactive_keys(config)
     of_others = [name for name in ("baseline", "value_sees") if getattr(config, name) == "average_thought"]
     for name in of_others:
         if config.use_reasoner and name not in idle and (name == "baseline" or config.has_critic):
-            raise Refusal(
-                f"{name}=average_thought: takes the mean over the whole batch's thoughts, of which {ranks} "
-                f"processes see a share each; give another {name} or one process"
+            refuse(
+                name,
+                "average_thought",
+                f"takes the mean over a whole batch's thoughts, of which {ranks} processes see a share each",
+                f"another {name} or one process",
             )

@@ -1,8 +1,8 @@
-"""How a thought is read and what its prediction is added to; see settings.py."""
+"""Checks of how a thought is read and what its prediction is added to."""
 
 from __future__ import annotations
 
-from toyqs.config.errors import Refusal
+from toyqs.config.errors import Refusal, refuse
 from toyqs.config.run_config import RunConfig
 
 
@@ -21,27 +21,36 @@ def check_reading(config: RunConfig) -> None:
         _check_one_head(config)
     if config.add_last_context_token and config.interpreter_start != "onward":
         cause = "" if config.use_base_lm else ", as use_base_lm=false has it,"
-        raise Refusal(
-            f"add_last_context_token=true: an interpreter that starts afresh{cause} reads the symbols alone, "
-            "and no context; give interpreter_start=onward or add_last_context_token=false"
+        refuse(
+            "add_last_context_token",
+            True,
+            f"an interpreter that starts afresh{cause} reads the symbols alone, and no context",
+            "interpreter_start=onward or add_last_context_token=false",
         )
 
 
 def _check_residual(config: RunConfig) -> None:
     if not config.use_base_lm:
-        raise Refusal(
-            "use_residual=true: adds the base logits, which use_base_lm=false takes away; give "
-            "use_residual=false or use_base_lm=true"
+        refuse(
+            "use_residual",
+            True,
+            "adds the base logits, which use_base_lm=false takes away",
+            "use_residual=false or use_base_lm=true",
         )
     if config.simple_lm_head:
-        raise Refusal(
-            "use_residual=true: adds logits, and simple_lm_head=true adds the projected reading; give only "
-            "one of them"
+        refuse(
+            "use_residual",
+            True,
+            "adds logits, and simple_lm_head=true adds the projected reading",
+            "only one of them",
         )
     if config.mixing not in ("auto", "thought", "sum"):
-        raise Refusal(
-            f"use_residual=true: adds the base logits to those of the thought alone, and mixing="
-            f"{config.mixing} mixes them in another way; give mixing=thought or use_residual=false"
+        refuse(
+            "use_residual",
+            True,
+            f"adds the base logits to those of the thought alone, and mixing={config.mixing} mixes them "
+            "in another way",
+            "mixing=thought or use_residual=false",
         )
 
 

@@ -1,15 +1,15 @@
-"""How much a run may think, at which positions and for how long; see settings.py."""
+"""Checks of the positions at which a run thinks, and of the lengths of its thoughts."""
 
 from __future__ import annotations
 
-from toyqs.config.errors import Refusal
+from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 
 
 def check_extent(config: RunConfig) -> None:
-    """Refuse positions or lengths that cannot be.
+    """Refuse positions or lengths that do not go together.
 
     Args:
         config: resolved, of a run with thoughts.
@@ -27,71 +27,94 @@ def check_extent(config: RunConfig) -> None:
 
 def _check_ends(config: RunConfig) -> None:
     if config.variable_len and config.thoughts != "token":
-        raise Refusal(
-            f"variable_len=true: the end is one more token, and thoughts={config.thoughts} have none; "
-            "give thoughts=token or variable_len=false"
+        refuse(
+            "variable_len",
+            True,
+            f"the end is one more token, and thoughts={config.thoughts} have none",
+            "thoughts=token or variable_len=false",
         )
     if config.adaptive_len and config.variable_len:
-        raise Refusal(
-            "adaptive_len=true: the task says when a thought ends, and variable_len=true lets the reasoner "
-            "say it; give only one of them"
+        refuse(
+            "adaptive_len",
+            True,
+            "the task says when a thought ends, and variable_len=true lets the reasoner say it",
+            "only one of them",
         )
-    if config.adaptive_len and not hasattr(config.task, "thought_length"):
-        raise Refusal(
-            f"adaptive_len=true: task={config.task.name} does not say how long a thought should be; "
-            "give task=iterate or adaptive_len=false"
+    if config.adaptive_len and config.task.thought_length is None:
+        refuse(
+            "adaptive_len",
+            True,
+            f"task={config.task.name} does not say how long a thought should be",
+            "task=iterate or adaptive_len=false",
         )
     for key in ("length_penalty", "punish_unfinished"):
         if getattr(config, key) and not config.variable_len:
-            raise Refusal(
-                f"{key}={getattr(config, key)}: thoughts do not choose their length; give variable_len=true "
-                f"or {key}=0"
+            refuse(
+                key,
+                getattr(config, key),
+                "thoughts do not choose their length",
+                f"variable_len=true or {key}=0",
             )
 
 
 def _check_hard(config: RunConfig) -> None:
     if not config.predicts_without_thought:
-        raise Refusal(
-            "think_at=hard: with these settings there is no prediction without a thought; give "
-            "use_base_lm=true and mixing=auto, or think_at=marked"
+        refuse(
+            "think_at",
+            "hard",
+            "with these settings there is no prediction without a thought",
+            "use_base_lm=true and mixing=auto, or think_at=marked",
         )
     if config.n_tokens_ahead > 1:
-        raise Refusal(
-            f"think_at=hard: the positions that do not think predict one token, and n_tokens_ahead="
-            f"{config.n_tokens_ahead}; give n_tokens_ahead=1 or think_at=marked"
+        refuse(
+            "think_at",
+            "hard",
+            f"the positions that do not think predict one token, and n_tokens_ahead={config.n_tokens_ahead}",
+            "n_tokens_ahead=1 or think_at=marked",
         )
     if config.reward in OWN_LOSS:
-        raise Refusal(
-            f"think_at=hard: the positions that do not think climb the likelihood, not reward="
-            f"{config.reward}; give reward=likelihood or think_at=marked"
+        refuse(
+            "think_at",
+            "hard",
+            f"the positions that do not think climb the likelihood, not reward={config.reward}",
+            "reward=likelihood or think_at=marked",
         )
     if config.max_reasoning_len and config.has_critic:
-        raise Refusal(
-            "think_at=hard: a critic reads every position; give an objective and a baseline without a "
-            "critic, or think_at=marked"
+        refuse(
+            "think_at",
+            "hard",
+            "a critic reads every position",
+            "an objective and a baseline without a critic, or think_at=marked",
         )
     if config.off_policy:
-        raise Refusal(
-            f"think_at=hard: sampler={config.sampler} draws the thoughts of all positions before they are "
-            "chosen; give sampler=policy or think_at=marked"
+        refuse(
+            "think_at",
+            "hard",
+            f"sampler={config.sampler} draws the thoughts of all positions before they are chosen",
+            "sampler=policy or think_at=marked",
         )
     if config.max_reasoning_len and objective_class(config).allows_inner_steps:
-        raise Refusal(
-            f"think_at=hard: objective={config.objective} trains again on thoughts of positions "
-            "chosen before; give objective=reinforce or think_at=marked"
+        refuse(
+            "think_at",
+            "hard",
+            f"objective={config.objective} trains again on thoughts of positions chosen before",
+            "objective=reinforce or think_at=marked",
         )
 
 
 def _check_schedule(config: RunConfig) -> None:
     least, most = config.min_reasoning_len, config.max_reasoning_len
     if not most:
-        raise Refusal(
-            f"length_schedule={config.length_schedule}: with max_reasoning_len=0 there are no thoughts to "
-            "lengthen or shorten; give max_reasoning_len=2 or more, or length_schedule=constant"
+        refuse(
+            "length_schedule",
+            config.length_schedule,
+            "with max_reasoning_len=0 there are no thoughts to lengthen or shorten",
+            "max_reasoning_len=2 or more, or length_schedule=constant",
         )
     if least >= most:
-        raise Refusal(
-            f"min_reasoning_len={least}: length_schedule={config.length_schedule} goes between it and "
-            f"max_reasoning_len={most}; give a larger max_reasoning_len, a smaller min_reasoning_len or "
-            "length_schedule=constant"
+        refuse(
+            "min_reasoning_len",
+            least,
+            f"length_schedule={config.length_schedule} goes between it and max_reasoning_len={most}",
+            "a larger max_reasoning_len, a smaller min_reasoning_len or length_schedule=constant",
         )

@@ -1,24 +1,21 @@
-"""Which reference serves which run; see settings.py."""
+"""Checks of the reference that rewards and thoughts are compared with."""
 
 from __future__ import annotations
 
 from typing import cast
 
 from toyqs.config.builders.reference_model import finished_model
-from toyqs.config.errors import Refusal, refusing
+from toyqs.config.choices import REFERENCE_MODELS, REFERENCES
+from toyqs.config.errors import refuse, refusing
 from toyqs.config.finished_run import settings_of
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import (
-    KEPT,
-    RunConfig,
-)
+from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.objectives.objective import OWN_LOSS
 from toyqs.objectives.registry import objective_class
+from toyqs.objectives.rewards import OWN_LOSS
 from toyqs.rng import stream
 
-REFERENCES = ("oracle", "no_thought", *KEPT)  # build_kept.py says what those of KEPT are
 THOUGHT_KEYS = (
     *("thoughts", "thought_vocab", "max_reasoning_len", "variable_len", "latent_dim", "reasoner_hidden_dim"),
 )
@@ -42,32 +39,38 @@ def check_reference(config: RunConfig) -> None:
 
 
 def _check_needed(config: RunConfig) -> None:
-    """The reference of a reward."""
+    """Refuse a reward whose reference is absent or does not fit."""
     reward, reference = config.reward, config.reference
     if reference is None:
-        raise Refusal(
-            f"reward={reward}: needs a reference; give reference=oracle or {', '.join(REFERENCES[1:])}"
-        )
+        refuse("reward", reward, "needs a reference", f"reference=oracle or {', '.join(REFERENCES[1:])}")
     if reference == "oracle" and not hasattr(config.task, "oracle"):
-        raise Refusal(
-            f"reference=oracle: task={config.task.name} does not know its true distribution; "
-            "give reference=no_thought or another task"
+        refuse(
+            "reference",
+            "oracle",
+            f"task={config.task.name} does not know its true distribution",
+            "reference=no_thought or another task",
         )
     if reference in ("no_thought", "ema", "initial"):
         if reward in OWN_LOSS:
-            raise Refusal(
-                f"reference={reference}: reward={reward} trains the predictor towards its reference, "
-                "here itself; give reference=oracle or checkpoint"
+            refuse(
+                "reference",
+                reference,
+                f"reward={reward} trains the predictor towards its reference, here itself",
+                "reference=oracle or checkpoint",
             )
         if config.use_reasoner and not config.predicts_without_thought:
-            raise Refusal(
-                f"reference={reference}: with these settings there is no prediction without a thought; "
-                "give use_base_lm=true and mixing=auto, or reference=oracle"
+            refuse(
+                "reference",
+                reference,
+                "with these settings there is no prediction without a thought",
+                "use_base_lm=true and mixing=auto, or reference=oracle",
             )
     if reward == "kl_reverse" and reference == "oracle" and _holds_some_impossible(config):
-        raise Refusal(
-            f"reward=kl_reverse: task={config.task.name} holds some tokens impossible, which makes every "
-            "reward minus infinity; give reward=kl_forward or another task"
+        refuse(
+            "reward",
+            "kl_reverse",
+            f"task={config.task.name} holds some tokens impossible, which makes every reward minus infinity",
+            "reward=kl_forward or another task",
         )
 
 
@@ -77,49 +80,56 @@ def _holds_some_impossible(config: RunConfig) -> bool:
 
 
 def _check_thought_kl(config: RunConfig) -> None:
-    given = f"thought_kl_beta={config.thought_kl_beta}"
     if not objective_class(config).uses_score_function:
-        raise Refusal(
-            f"{given}: is taken from a thought's reward, and objective={config.objective} rewards none; "
-            "give thought_kl_beta=0 or another objective"
+        refuse(
+            "thought_kl_beta",
+            config.thought_kl_beta,
+            f"is taken from a thought's reward, and objective={config.objective} rewards none",
+            "thought_kl_beta=0 or another objective",
         )
-    if config.penalises_thought_kl and config.reference not in KEPT:
-        raise Refusal(
-            f"{given}: needs a kept model whose thoughts to stay near, and reference="
-            f"{config.reference or 'null'} has none; give reference=ema, initial or checkpoint"
+    if config.penalises_thought_kl and config.reference not in REFERENCE_MODELS:
+        refuse(
+            "thought_kl_beta",
+            config.thought_kl_beta,
+            f"needs a reference model, and reference={config.reference or 'null'} has none",
+            "reference=ema, initial or checkpoint",
         )
 
 
 def _check_checkpoint(config: RunConfig) -> None:
-    """A finished run as the reference: its files, its task, and that it can say what is asked."""
+    """Refuse a finished run that cannot be this run's reference: its files, its task, its predictions."""
     if config.reference_run is None:
-        raise Refusal(
-            "reference=checkpoint: no run is given; give reference_run=FOLDER, that of a finished run"
-        )
+        refuse("reference", "checkpoint", "no run is given", "reference_run=FOLDER, that of a finished run")
     given = f"reference_run={config.reference_run}"
     refusing(lambda: settings_of(str(config.reference_run)))
     past = resolved(settings_of(str(config.reference_run)))
     refusing(lambda: _check_task(given, past, config))
     refusing(lambda: _check_length(given, finished_model(str(config.reference_run), 1), config))
     if config.uses_reference and past.use_reasoner and not past.predicts_without_thought:
-        raise Refusal(
-            f"{given}: that run's model has no prediction without a thought; give a run with "
-            "use_reasoner=false, or one whose base is predicted from"
+        refuse(
+            "reference_run",
+            config.reference_run,
+            "that run's model has no prediction without a thought",
+            "a run with use_reasoner=false, or one whose base is predicted from",
         )
     if not config.penalises_thought_kl:
         return
     if not past.has_thoughts:
-        raise Refusal(f"{given}: that run has no thoughts to stay near; give one that thinks")
+        refuse(
+            "reference_run", config.reference_run, "that run has no thoughts to stay near", "one that thinks"
+        )
     for name, now, then in zip(THOUGHT_KEYS, _thoughts(config), _thoughts(past), strict=True):
         if now != then:
-            raise Refusal(
-                f"{given}: cannot score the thoughts of this run, {name} was {then} there and is {now} here; "
-                "give the same"
+            refuse(
+                "reference_run",
+                config.reference_run,
+                f"cannot score the thoughts of this run, {name} was {then} there and is {now} here",
+                "the same",
             )
 
 
 def _check_length(given: str, past: LatentReasoner, config: RunConfig) -> None:
-    """A transformer knows as many positions as its own run needed."""
+    """Refuse a transformer whose own run needed fewer positions."""
     needed = config.longest_sequence if config.penalises_thought_kl else config.task.length(config.seq_len)
     known = [cast(Core, core).backbone.longest for core in past.cores.values()]
     least = min((x for x in known if x is not None), default=needed)
@@ -142,7 +152,7 @@ def _check_task(given: str, past: RunConfig, config: RunConfig) -> None:
 
 
 def _thoughts(config: RunConfig) -> tuple[object, ...]:
-    """What the symbols of two runs must agree in for one to score the other's, by THOUGHT_KEYS."""
+    """Return what two runs must have in common for one to score the other's thoughts, by THOUGHT_KEYS."""
     kind = config.symbol_kind
     return (
         kind,

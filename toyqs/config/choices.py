@@ -1,0 +1,32 @@
+"""Words and bounds of settings: they stand in the setting's line of RunConfig, as metadata of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import field
+from typing import Any
+
+SYMBOL_KINDS = ("token", "gaussian", "gumbel", "deterministic", "state")
+# Samplers other than the policy itself -> the kinds of symbols that they can draw.
+SAMPLERS = {"tempered": ("token", "gaussian", "state"), "uniform": ("token",), "prior": ("gaussian",)}
+# References that are a second model, which no gradient trains.
+REFERENCE_MODELS = ("ema", "initial", "checkpoint")
+REFERENCES = ("oracle", "no_thought", *REFERENCE_MODELS)
+VALUE_INPUTS = ("context", "target", "base_prediction", "average_thought", "greedy_thought")
+META_TOKEN_MODES = ("none", "reparameterise", "lr_multiplier", "grad_scale")
+LENGTH_SCHEDULES = ("constant", "long_to_short", "short_to_long")
+
+# Named variants: what each sets.
+DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
+    "seperateInterpreter": {"weight_groups": ["A", "A", "A", "B"], "interpreter_start": "afresh"},
+}
+
+
+def one_of(default: str | None, choices: Iterable[str | None]) -> Any:
+    """Return a field that takes one of these words."""
+    return field(default=default, metadata={"choices": tuple(choices)})
+
+
+def number(default: float | None, *, at_least: float | None = None, above: float | None = None) -> Any:
+    """Return a field of a number with a bound below it; None is let through where it is the default."""
+    return field(default=default, metadata={"at_least": at_least, "above": above})
