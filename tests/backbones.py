@@ -64,11 +64,11 @@ class Folded(LatentReasoner):
         """Average the readings of the other positions of the same tuple."""
         return fold(RIGHT(reading[0].unflatten(0, (self.copies, -1))))
 
-    def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
+    def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
         if thoughts is not None:
             thoughts = Thoughts(*map(fold, thoughts))
         with mock.patch.object(latent_reasoner, "_average_of_others", self.average_of_others):
-            return self._unfold(self.one.talk(context, thoughts, floor))
+            return self._unfold(self.one.talk(context, thoughts, gate_floor))
 
     def forward(self, *given: Any, **more: Any) -> Trace:
         given, more = map(fold, given), {name: fold(value) for name, value in more.items()}

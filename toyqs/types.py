@@ -4,7 +4,7 @@ S  seeds trained side by side
 B  batch
 T  positions (after `focus`, and in a Context: the thinking positions only)
 K  thoughts per position
-L  symbols per thought, at most where thoughts end apart
+L  symbols per thought, the most where thoughts differ in length
 N  tokens predicted per position
 V  vocabulary
 D  hidden width
@@ -21,14 +21,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-BranchState: TypeAlias = Any  # a backbone's own memory of every branch; only the backbone looks inside
+BranchState: TypeAlias = Any  # a backbone's memory of every branch; only the backbone knows what it holds
 
 
 class Ahead(NamedTuple):
-    """The N tokens that a thinking position predicts, its own target the first of them."""
+    """The N tokens that each thinking position predicts, its own target the first of them."""
 
     targets: Tensor  # (S, B, T, N) long, the targets of the positions t … t + N − 1
-    weights: Tensor  # (S, B, T, N) float, 1 where such a position is there and counts, else 0
+    weights: Tensor  # (S, B, T, N) float, 1 where that position is in the sequence and counts, else 0
     oracle: Tensor | None = None  # (S, B, T, N, V) true log p(target | its own prefix)
 
 
@@ -36,88 +36,86 @@ class Batch(NamedTuple):
     """Sequences drawn from a task."""
 
     inputs: Tensor  # (S, B, T) long
-    targets: Tensor  # (S, B, T) long, what is to be predicted at each position
-    weights: Tensor  # (S, B, T) float, 0 where a position does not count
+    targets: Tensor  # (S, B, T) long, the token to predict at each position
+    weights: Tensor  # (S, B, T) float, 0 where a position does not count in the loss
     think: Tensor  # (S, B, T) bool, the positions that think; equally many in every sequence
     oracle: Tensor | None = None  # (S, B, T, V) true log p(target | prefix), where the task knows it
-    ahead: Ahead | None = None  # filled by `focus` where N > 1
-    thought_length: Tensor | None = None  # (S, B, T) long, symbols per thought where the task gives them
-    total: Callable[[Tensor], Tensor] | None = None  # sums over processes with a share each; None: one
+    ahead: Ahead | None = None  # set by `focus` where N > 1
+    thought_length: Tensor | None = None  # (S, B, T) long, symbols per thought where the task sets them
+    total: Callable[[Tensor], Tensor] | None = None  # sum over the processes that share the batch; None: one
 
     @property
     def lengths(self) -> Tensor | None:
-        """`thought_length` for all thoughts of a position, (S, B, T, 1)."""
+        """Return `thought_length` with an axis for a position's thoughts, (S, B, T, 1)."""
         return None if self.thought_length is None else self.thought_length.unsqueeze(-1)
 
 
 class Context(NamedTuple):
-    """What reading leaves behind, gathered to the thinking positions."""
+    """The result of reading the sequences, gathered to the thinking positions."""
 
-    base: Tensor | None  # (S, B, T, D) base_lm outputs; None when the prediction may not see them
-    branches: BranchState | None  # base_reasoner: one resumable branch point per position, K = 1
-    reasoner: Tensor | None = None  # (S, B, T, D) base_reasoner outputs, where a critic or r_ψ reads them
-    ahead: Tensor | None = None  # (S, B, T, N, D) base_lm outputs at t … t + N − 1; None where N = 1
-    following: Tensor | None = (
-        None  # (S, B, T, N − 1) long, the tokens after t, where readings go on over them
-    )
-    last: Tensor | None = None  # (S, B, T) long, the token at t, where the interpreter hears it again
+    base: Tensor | None  # (S, B, T, D) base_lm's outputs; None where the prediction may not see them
+    branches: BranchState | None  # base_reasoner's state after each position, where thoughts begin; K = 1
+    reasoner: Tensor | None = None  # (S, B, T, D) base_reasoner's outputs, where a critic or r_ψ reads them
+    ahead: Tensor | None = None  # (S, B, T, N, D) base_lm's outputs at t … t + N − 1; None where N = 1
+    following: Tensor | None = None  # (S, B, T, N − 1) long, the next tokens, where the interpreter reads on
+    last: Tensor | None = None  # (S, B, T) long, the token at t, where the interpreter reads it once more
 
 
 class Thoughts(NamedTuple):
     """K thoughts at every position."""
 
     symbols: Tensor  # (S, B, T, K, L) long, or (S, B, T, K, L, Z) float
-    log_prob: Tensor | None  # (S, B, T, K, L) per symbol, differentiable; None: symbols without a density
+    log_prob: Tensor | None  # (S, B, T, K, L) of each symbol, differentiable; None: it has no density
     entropy: Tensor | None  # (S, B, T, K, L) of each symbol's distribution, differentiable
     branches: BranchState  # the reasoner's state after the start marker and all symbols but the last
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
     length: Tensor | None = None  # (S, B, T, K) long, symbols before the end; None: L each
-    unfinished: Tensor | None = None  # (S, B, T, K) bool, no end drawn within L; None: none is drawn
+    unfinished: Tensor | None = None  # (S, B, T, K) bool, no end sampled within L; None: ends are not sampled
 
-    def live(self, place: int) -> Tensor | None:
-        """Whether each thought has a symbol at this place of the axis L, (S, B, T, K); None: all have."""
-        return None if self.length is None else self.length > place
+    def live(self, index: int) -> Tensor | None:
+        """Return which thoughts have a symbol of this index on the axis L, (S, B, T, K) bool; None: all."""
+        return None if self.length is None else self.length > index
 
     @property
     def given_length(self) -> Tensor | None:
-        """`length` where the task gave it; None where the symbols themselves tell."""
+        """Return `length` where the task set it; None where it follows from the symbols."""
         return self.length if self.unfinished is None else None
 
 
 class Trace(NamedTuple):
-    """All that an objective sees of a model; None where absent."""
+    """The outputs of a model that an objective sees; None where the model has no such output."""
 
     logits: Tensor  # (S, B, T, K, N, V); K = 1 when not reasoning
     log_prob: Tensor | None = None  # (S, B, T, K, L) of each thought symbol
     entropy: Tensor | None = None  # (S, B, T, K, L) of each thought symbol's distribution
-    thought_weight: Tensor | None = None  # (S, B, T, K) how open the mixer is to each thought
+    thought_weight: Tensor | None = None  # (S, B, T, K) the weight that the mixer gives each thought
     base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
     average_logits: Tensor | None = None  # (S, B, T, N, V) with the average reading of the other positions
-    greedy_logits: Tensor | None = None  # (S, B, T, N, V) with the thought of the likeliest symbols
+    greedy_logits: Tensor | None = None  # (S, B, T, N, V) with the thought of likeliest symbols
     value: Tensor | None = None  # (S, B, T) a critic's: the expected reward, or β log Σ_h exp(r / β)
     learned_reward: Tensor | None = None  # (S, B, T, K) r_ψ(h, x), differentiable in ψ alone
-    sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density that each thought was drawn from
+    sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density of each thought under its sampler
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
-    symbols: Tensor | None = None  # (S, B, T, K, L) or (S, B, T, K, L, Z) of the thoughts, to be scored again
+    symbols: Tensor | None = None  # (S, B, T, K, L) or (S, B, T, K, L, Z), the thoughts
     length: Tensor | None = None  # (S, B, T, K) long, symbols of each thought; None: L each
-    unfinished: Tensor | None = None  # (S, B, T, K) bool, no end drawn within L symbols
-    penalty: Tensor | None = None  # (S, B, T, K) what is taken from each thought's reward, no gradient
-    running_reward: Tensor | None = None  # (S,) moving mean of past rewards, kept by the training loop
+    unfinished: Tensor | None = None  # (S, B, T, K) bool, no end sampled within L symbols
+    penalty: Tensor | None = None  # (S, B, T, K) subtracted from each thought's reward, no gradient
+    running_reward: Tensor | None = None  # (S,) moving mean of past rewards, from the training loop
 
 
 class Model(Protocol):
-    """A model as training and evaluation see it; model/latent_reasoner.py says more."""
+    """The model as training and evaluation see it; model/latent_reasoner.py implements it."""
 
-    predicts_without_thought: bool  # whether it predicts without a thought too
+    predicts_without_thought: bool  # whether `talk` can predict with no thought
     num_ahead: int  # N
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
-        """Inputs (S, B, T) -> the context at the positions (S, B, T'), or at all where None."""
+        """Read inputs (S, B, T); return the context at positions (S, B, T'), None: at all."""
         ...
 
     def at(self, context: Context, index: Tensor) -> Context:
-        """The context at some of its positions, index (S, B, T')."""
+        """Return the context at some of its positions, index (S, B, T')."""
         ...
 
     def think(
@@ -129,14 +127,14 @@ class Model(Protocol):
         *,
         off_policy: bool = False,
     ) -> Thoughts | None:
-        """Noise in [0, 1), or forced symbols, (S, B, T, K, L, ...) -> thoughts; None: a model without.
+        """Sample thoughts from noise in [0, 1), or score forced symbols, (S, B, T, K, L, ...).
 
-        Lengths (S, B, T, 1 or K) end them by force.
+        Lengths (S, B, T, 1 or K) cut them off. A model without thoughts returns None.
         """
         ...
 
-    def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
-        """The prediction with each thought; the floor is the least weight that a weighed thought has."""
+    def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
+        """Predict with each thought; a mixer that weighs thoughts gives none less weight than the floor."""
         ...
 
     def __call__(
@@ -146,24 +144,24 @@ class Model(Protocol):
         noise: Tensor,
         forced: Tensor | None = None,
         targets: Tensor | None = None,
-        floor: float = 0.0,
+        gate_floor: float = 0.0,
         lengths: Tensor | None = None,
     ) -> Trace:
-        """Read, think and talk; with targets (S, B, T') a critic, if there is one, says what it expects."""
+        """Read, think and talk; with targets (S, B, T') a critic, if there is one, adds its value."""
         ...
 
 
 def focus(batch: Batch, positions: Tensor | None, num_ahead: int = 1) -> Batch:
-    """The batch at some of its positions, such as the thinking ones: T shrinks to their number.
+    """Restrict a batch to some of its positions, such as the thinking ones: T shrinks to their number.
 
     Args:
-        batch: T counts every position.
+        batch: with all positions.
         positions: (S, B, T') long, from `thinking_positions`; None: all.
         num_ahead: N, the tokens that each position predicts.
 
     Returns:
-        The same sequences, T counting the positions in the order given; with `ahead` where N > 1. A
-        position's own weight stays that of all its tokens: where it is 0, none of them counts.
+        The same sequences, with the positions in the order given; with `ahead` where N > 1. A position's own
+        weight holds for all N of its tokens: where it is 0, none of them counts.
     """
     ahead = _ahead(batch, positions, num_ahead) if num_ahead > 1 else None
     if positions is None:
@@ -175,33 +173,33 @@ def focus(batch: Batch, positions: Tensor | None, num_ahead: int = 1) -> Batch:
 
 
 def _ahead(batch: Batch, positions: Tensor | None, num_ahead: int) -> Ahead:
-    places, there = places_ahead(batch.inputs, positions, num_ahead)
-    counts = (pick_positions(batch.weights, places) > 0) & there
-    oracle = None if batch.oracle is None else pick_positions(batch.oracle, places)
-    return Ahead(pick_positions(batch.targets, places), counts.to(batch.weights.dtype), oracle)
+    ahead, exists = places_ahead(batch.inputs, positions, num_ahead)
+    counts = (pick_positions(batch.weights, ahead) > 0) & exists
+    oracle = None if batch.oracle is None else pick_positions(batch.oracle, ahead)
+    return Ahead(pick_positions(batch.targets, ahead), counts.to(batch.weights.dtype), oracle)
 
 
 def places_ahead(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
-    """Where the tokens ahead of each position stand: t, t + 1, … t + N − 1.
+    """Return the positions of the N tokens that each position predicts: t, t + 1, … t + N − 1.
 
     Args:
-        inputs: (S, B, T), whose positions they are.
-        positions: (S, B, T') long, some of them; None: all.
+        inputs: (S, B, T), the sequences.
+        positions: (S, B, T') long, t; None: all.
         num_ahead: N.
 
     Returns:
-        (S, B, T', N) long, the last position in place of those beyond the sequence, and bool, whether
-        it is there: no position of another token ever stands in for one that is missing.
+        (S, B, T', N) long, clamped to the last position, and bool: False where the position lies beyond the
+        sequence, so that no other token is counted in its place.
     """
     if positions is None:
         positions = torch.arange(inputs.shape[-1], device=inputs.device).expand(inputs.shape)
-    places = positions.unsqueeze(-1) + torch.arange(num_ahead, device=inputs.device)
+    ahead = positions.unsqueeze(-1) + torch.arange(num_ahead, device=inputs.device)
     last = inputs.shape[-1] - 1
-    return places.clamp(max=last), places <= last
+    return ahead.clamp(max=last), ahead <= last
 
 
 def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
-    """Entries of the axis T.
+    """Gather entries of the axis T.
 
     Args:
         x: (S, B, T, ...).
@@ -216,7 +214,7 @@ def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
 
 
 def rows(batch: Batch, span: slice) -> Batch:
-    """Some of a batch's sequences, before `focus`: a span of the axis B."""
+    """Return some of a batch's sequences, before `focus`: a span of the axis B."""
     inputs, targets, weights, think, oracle, _, length, _ = batch
     oracle, length = (None if x is None else x[:, span] for x in (oracle, length))
     inputs, targets, weights, think = (x[:, span] for x in (inputs, targets, weights, think))
@@ -224,7 +222,7 @@ def rows(batch: Batch, span: slice) -> Batch:
 
 
 def thinking_positions(batch: Batch) -> Tensor | None:
-    """Indices of the thinking positions; None when every position thinks.
+    """Return the indices of the thinking positions; None when every position thinks.
 
     Returns:
         (S, B, T') long, T' the number of thinking positions, ascending; or None.

@@ -37,7 +37,7 @@ def random(*shape: int, seed: int) -> Tensor:
 def given(
     visible: Tensor | None = ANY_ORDER, *, batch: int = BATCH, group: int = GROUP, scale: float = 1.0
 ) -> Given:
-    """A marker that all share, a symbol that positions share, one that thoughts share, one of each branch."""
+    """Return keys and values shared by all, by positions, by thoughts, and by none."""
     query = (scale * random(BATCH, SHARED, group, TIME, THOUGHTS, WIDTH, seed=0)).detach().requires_grad_()
     axes = [(1, 1, 1), (BATCH, 1, THOUGHTS), (1, TIME, 1), NUM_BRANCHES]
     symbols = [
@@ -60,7 +60,7 @@ def ours(of: Given) -> Tensor:
 
 
 def plain(of: Given) -> Tensor:
-    """One softmax for each branch and head, over the keys that it has."""
+    """Compute one softmax for each branch and head over its keys."""
     out, visible = torch.zeros_like(of.query), of.visible.expand(BATCH, TIME)
     for index in torch.cartesian_prod(*map(torch.arange, of.query.shape[:-1])).tolist():
         b, h, _, t, k = index
@@ -76,7 +76,7 @@ def plain(of: Given) -> Tensor:
 
 
 def worst(of: Given, attend: Callable[[Given], Tensor] = ours) -> float:
-    """The largest difference of outputs and of gradients."""
+    """Return the largest difference of outputs and of gradients."""
     pull = random(*of.query.shape, seed=13).detach()
     results = []
     for way in (attend, plain):
@@ -132,7 +132,7 @@ def test_a_wrong_form_is_noticed(change: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def shorter(block: Block) -> Block:
-    """Without the last key, where there is one that not all see."""
+    """Drop the last key, where not all positions see it."""
     if block.last == block.first:
         return block
     return block._replace(last=block.last - 1, beyond=block.beyond[..., :-1])

@@ -25,7 +25,7 @@ def decoder(config: PretrainedConfig, seed: int = 0) -> Decoder:
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_weights_are_the_library_s_seeds_first(family: str) -> None:
-    """All but the token table; tokens come as embeddings."""
+    """Return all parameters but the token table; tokens are passed as embeddings."""
     plain = AutoModel.from_config(CONFIGS[family]).named_parameters()
     wanted = {name: (1, *p.shape) for name, p in plain if name not in {"wte.weight", "embed_tokens.weight"}}
     ours = decoder(CONFIGS[family])
@@ -74,7 +74,7 @@ def test_the_optimiser_moves_the_weights_that_the_library_s_code_uses() -> None:
 
 
 def test_weights_that_were_lent_before_are_followed_where_they_go() -> None:
-    """Into an optimiser's buffer, to another precision, into a copy; and every backward pass counts."""
+    """Move the weights to a buffer, to another precision, into a copy; check every backward pass."""
     ours = decoder(CONFIGS["gpt2"])
     x, positions = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(0)), torch.arange(4)[None]
     with torch.no_grad():

@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def variable(**changes: Any) -> tuple[Any, LatentReasoner, Batch, Tensor]:
-    """Thoughts of up to three of two symbols."""
+    """Return the settings of thoughts of up to three symbols, of two kinds."""
     plain: dict[str, Any] = {"max_reasoning_len": 3, "thought_vocab": SYMBOLS, "trice_samples": 4}
     settings = tiny.config(variable_len=True, **(plain | changes))
     return settings, *tiny.sampled(settings)
@@ -40,7 +40,7 @@ def thoughts_of(model: LatentReasoner, batch: Batch, noise: Tensor) -> Thoughts:
 
 
 def check_lengths(model: LatentReasoner, batch: Batch, noise: Tensor) -> None:
-    """Lengths, padding and what is unfinished, against a loop over every thought."""
+    """Compare lengths, padding and `unfinished` with a loop over every thought."""
     thoughts = thoughts_of(model, batch, noise)
     trace = model.talk(model.read(batch.inputs, thinking_positions(batch)), thoughts)
     assert trace.length is thoughts.length and trace.unfinished is thoughts.unfinished
@@ -128,7 +128,7 @@ def alike(one: Trace, other: Trace) -> None:
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 @BACKBONES
 def test_an_end_that_is_never_drawn_is_fixed_length(groups: str, start: str, extra: dict[str, Any]) -> None:
-    """The end's logit at minus infinity: logits, log-probabilities, gradients as of L symbols each."""
+    """Compare a run whose end has the logit minus infinity with thoughts of L symbols, gradients too."""
     fixed = tiny.config(weight_groups=groups, interpreter_start=start, **extra)
     model, batch, noise = tiny.sampled(fixed)
     other, *_ = tiny.sampled(
@@ -149,7 +149,7 @@ def test_an_end_that_is_never_drawn_is_fixed_length(groups: str, start: str, ext
 @pytest.mark.parametrize("start", tiny.STARTS)
 @BACKBONES
 def test_the_likeliest_thought_ends_where_the_end_is_likeliest(start: str) -> None:
-    """At once, never, and where the symbols of a given length end."""
+    """Check ends at once, never, and at a given length."""
     for bias, symbol in ((1e3, SYMBOLS), (-1e3, None)):
         settings, model, batch, noise = variable(interpreter_start=start, baseline="greedy_thought")
         with torch.no_grad():
@@ -171,7 +171,7 @@ def test_the_likeliest_thought_ends_where_the_end_is_likeliest(start: str) -> No
 
 
 def test_the_other_weights_start_as_without_an_end() -> None:
-    """So that the two are paired by seed."""
+    """Check that the two are paired by seed."""
     fixed, ends = (dict(tiny.model(tiny.config(variable_len=x)).named_parameters()) for x in (False, True))
     assert ends.keys() - fixed.keys() == {"thought_head.ending.weight", "thought_head.ending.bias"}
     assert all(torch.equal(ends[name], value) for name, value in fixed.items())
@@ -189,7 +189,7 @@ def given(kind: str, length: int, **changes: Any) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 @BACKBONES
 def test_a_given_length_is_a_model_of_that_length(kind: str, start: str) -> None:
-    """Positions with thoughts of l symbols as in a model whose thoughts all have l, from 0 to L."""
+    """Compare positions of length l, from 0 to L, with a model whose thoughts all have l symbols."""
     settings = given(kind, 3, adaptive_len=True, interpreter_start=start)
     model, batch, noise = tiny.sampled(settings, size=4)
     positions = thinking_positions(batch)
@@ -216,7 +216,7 @@ def test_a_given_length_is_a_model_of_that_length(kind: str, start: str) -> None
 @pytest.mark.parametrize("kind", KINDS)
 @BACKBONES
 def test_all_symbols_given_is_fixed_length(kind: str, start: str) -> None:
-    """Gradients too; the path that leads through the symbols among them."""
+    """Check gradients too, among them those through the symbols."""
     found = []
     for adaptive in (False, True):
         settings = given(kind, 2, adaptive_len=adaptive, interpreter_start=start)
@@ -246,7 +246,7 @@ def test_scoring_with_given_lengths_equals_sampling(kind: str, start: str) -> No
 @pytest.mark.parametrize("start", tiny.STARTS)
 @BACKBONES
 def test_the_expected_gradient_with_a_given_length(start: str) -> None:
-    """One symbol at the counted position, two elsewhere: E[∇] = ∇ Σ_h π(h) log q(y | h), three thoughts."""
+    """Check E[∇] = ∇ Σ_h π(h) log q(y | h) with one symbol at the counted position: three thoughts."""
     settings, one = given("token", 2, adaptive_len=True, interpreter_start=start), tiny.one_position()
     lengths = torch.full((3, 2, 2, 1), 2)
     lengths[:, tiny.AT[0], tiny.AT[1]] = 1

@@ -39,7 +39,7 @@ def _on_a_cpu() -> Iterator[None]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many queries each call of FlexAttention had."""
+    """Record the number of queries of each call of FlexAttention."""
     calls, right = [], flex.attend
 
     def attend(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -51,14 +51,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def by_blocks(of: TransformerBackbone) -> TransformerBackbone:
-    """The same weights; branches attend by FlexAttention."""
+    """Return a copy whose branches attend by FlexAttention."""
     found = copy.deepcopy(of)
     found.flex = True
     return found
 
 
 def thinking(of: TransformerBackbone, places: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs at a marker and three symbols, the second not consumed by all, and the gradients of their sum.
+    """Return outputs after a marker and three symbols, the second not for all, and their sum's gradients.
 
     Returns:
         Outputs, by symbol; gradients of context, symbols and parameters.
@@ -176,14 +176,14 @@ def test_under_autocast_it_is_as_coarse_as_the_dense_one(family: str, asked: lis
 
 
 def test_it_counts_as_dense_and_has_a_key_of_its_own() -> None:
-    """Equal up to rounding, as on another device: kept runs must not be mixed."""
+    """Compare up to rounding, as on another device."""
     config = configured("gpt2")
     other = replace(config, branch_attention="flex")
     assert count_cost(config) == count_cost(other) and run_key(config, 0) != run_key(other, 0)
 
 
 def test_a_run_of_a_gpu_attends_densely_on_a_cpu(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when a finished run is asked there."""
+    """Check it as when a finished run is loaded on another device."""
     monkeypatch.setattr(flex, "DEVICES", ("cuda",))
     step(configured("gpt2", max_reasoning_len=1, branch_attention="flex"))
     assert not asked
@@ -203,7 +203,7 @@ def test_blocks_that_no_branch_sees_are_left_out() -> None:
 def test_through_torchs_compiler_it_is_the_same_and_longer_thoughts_compile_nothing_anew(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the compiler but the kernels, layers run again."""
+    """Run the compiler up to its kernels, with recomputed layers."""
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(flex, "flex_attention", torch.compile(flex_attention, backend=counter))
     compiled = []

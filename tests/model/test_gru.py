@@ -21,7 +21,7 @@ def backbone(width: int = WIDTH, seeds: int = SEEDS) -> GRU:
 
 
 def torch_gru(gru: GRU, seed: int) -> nn.GRU:
-    """torch's GRU with the weights of one seed."""
+    """Return torch's GRU with the weights of one seed."""
     plain = nn.GRU(gru.width, gru.width, batch_first=True, dtype=torch.float64)
     with torch.no_grad():
         plain.weight_ih_l0.copy_(gru.weight_ih[seed].T)
@@ -36,7 +36,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def rows(gru: GRU, embeddings: Tensor) -> Tensor:
-    """Embeddings (S, ..., D) past the inlet, in the same shape but for the width."""
+    """Project embeddings (S, ..., D), in the same shape but for the width."""
     return gru.project_input(embeddings.flatten(1, -2)).view(*embeddings.shape[:-1], 3 * gru.width)
 
 
@@ -116,7 +116,7 @@ def test_gather_takes_the_branch_points_asked_for() -> None:
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("thoughts", [(3, 1), (1, 3), (3, 3), (1, 1)], ids=["state", "x", "none", "both"])
 def test_gradient_of_a_branch_step(thoughts: tuple[int, int], width: int) -> None:
-    """The thoughts' axis broadcasts from 1 in the inputs, in the state, or in neither."""
+    """Check it with the thoughts' axis of size 1 in the inputs, in the state, or in neither."""
     of_x, of_state = thoughts
     x = random(2, 2, 1, of_x, 3 * width).requires_grad_()
     g = random(2, 2, 1, of_state, 3 * width, seed=1).requires_grad_()
@@ -125,7 +125,7 @@ def test_gradient_of_a_branch_step(thoughts: tuple[int, int], width: int) -> Non
 
 
 def test_gradient_of_a_branch_step_that_all_positions_share() -> None:
-    """A marker is one row of inputs for all branches, a start state one state for all symbols."""
+    """Check that a marker is one input for all branches, and a start state one state for all symbols."""
     marker = random(2, 1, 1, 1, 6).requires_grad_()
     g, h = (random(2, 2, 2, 3, n, seed=n).requires_grad_() for n in (6, 2))
     assert torch.autograd.gradcheck(_Branch.apply, (marker, g, h))
@@ -142,7 +142,7 @@ def test_gradient_of_a_sequence(time: int) -> None:
 
 
 def test_sequences_of_one_shape_do_not_meet_in_the_tensors_that_are_kept() -> None:
-    """Two are read before either goes back, as two roles of one width are; a third, longer, comes between."""
+    """Read two sequences before either backward pass, as two roles do, and a longer one between."""
     weight, bias = random(2, 2, 6, seed=1).requires_grad_(), random(2, 1, 6, seed=2).requires_grad_()
     one, two = (random(2, 2, 4, 6, seed=n).requires_grad_() for n in (3, 4))
 
@@ -161,11 +161,11 @@ def test_sequences_of_one_shape_do_not_meet_in_the_tensors_that_are_kept() -> No
 
 @pytest.mark.parametrize("kept", [0, 2**30])
 def test_long_sequences_are_read_like_short_ones(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
-    """What is too large to be kept is made anew; the numbers are the same."""
+    """Check that buffers too large to be reused give the same numbers."""
     gru = backbone()
     x = rows(gru, random(SEEDS, BATCH, TIME, WIDTH)).detach()
     wanted = gru.read(x)[0]
-    monkeypatch.setattr(gru_scan, "KEPT_NUMBERS", kept)
+    monkeypatch.setattr(gru_scan, "REUSED_NUMBERS", kept)
     assert torch.equal(gru.read(x)[0], wanted)
 
 

@@ -18,7 +18,7 @@ def core_of(model: LatentReasoner, role: str) -> Core:
 
 
 def consumed(core: Core, embeddings: list[Tensor], h: Tensor) -> Tensor:
-    """The state (D,) after rows of embeddings (D,), by torch's GRU."""
+    """Return the state (D,) after embeddings (D,), by torch's GRU."""
     plain = torch_gru(core.backbone, 0)
     return plain(torch.stack(embeddings)[None], h.view(1, 1, -1))[1].flatten()
 
@@ -93,7 +93,7 @@ def test_onward_at_length_zero_knows_the_context_and_nothing_else() -> None:
 
 
 def test_a_zero_length_model_has_the_thinking_models_predictor() -> None:
-    """All that it lacks serves the thoughts: their head, and afresh the roles that think."""
+    """Check that it lacks only parts that serve thoughts: their head, and with afresh the thinking roles."""
     thinking = dict(tiny.model(tiny.config(weight_groups="ABCD")).named_parameters())
     without = dict(tiny.model(tiny.config(weight_groups="ABCD", max_reasoning_len=0)).named_parameters())
     gone = {name.rsplit(".", 1)[0].removesuffix(".backbone") for name in thinking.keys() - without.keys()}

@@ -38,15 +38,15 @@ def config(kind: str, groups: str = "ABCD", start: str = "afresh", **changes: ob
     return tiny.config(**(given | {"latent_dim": 2, "trice_samples": 3} | changes))
 
 
-def thinking(settings: RunConfig, told: bool = True) -> set[str]:
-    """What the symbols' distributions hang on beside the head; a drawn state is no symbol to the reasoner."""
+def thinking(settings: RunConfig, with_outputs: bool = True) -> set[str]:
+    """Return what the symbols' distributions depend on next to the head; a sampled state is not embedded."""
     rows = [] if settings.thoughts == "state" else ROWS[settings.thoughts]
-    read = core(settings, "base_reasoner", "tokens", told=False)
-    return read | core(settings, "reasoner", "markers", *rows, told=told)
+    read = core(settings, "base_reasoner", "tokens", with_outputs=False)
+    return read | core(settings, "reasoner", "markers", *rows, with_outputs=with_outputs)
 
 
 def reading(settings: RunConfig) -> set[str]:
-    """What the prediction hangs on, the symbols given."""
+    """Return what the prediction depends on, given the symbols."""
     found = {"head.weight_0", "head.weight_1", "head.bias"} | core(settings, "base_lm", "tokens")
     if settings.interpreter_start == "afresh":
         rows = ROWS[settings.thoughts]
@@ -56,12 +56,12 @@ def reading(settings: RunConfig) -> set[str]:
     return found | (
         core(settings, "reasoner", "markers")
         if settings.thoughts == "state"
-        else thinking(settings, told=False)
+        else thinking(settings, with_outputs=False)
     )
 
 
 def expected(settings: RunConfig) -> dict[str, set[str]]:
-    """Part of the loss -> the parameters that it reaches, from the letters alone."""
+    """Derive from the letters which parameters each part of the loss reaches."""
     kind, head = settings.thoughts, HEADS[settings.thoughts]
     path = settings.objective == "pathwise"
     parts = {"nll": reading(settings) | (thinking(settings) | head if path else set())}
@@ -96,7 +96,7 @@ def test_each_part_of_the_loss_reaches_just_its_parameters(groups: str, start: s
 
 
 def test_nothing_shared_nothing_crossed() -> None:
-    """ABCD, afresh: the score function keeps reasoner and predictor apart, a path joins them."""
+    """Check with ABCD, afresh, that only a kept path lets the prediction's loss reach the reasoner."""
     for kind in ("gaussian", "state"):
         found = expected(config(kind))
         assert not any(name.startswith(("cores.B", "cores.C", "thought_head")) for name in found["nll"])
@@ -202,7 +202,7 @@ def test_sigma_starts_near_its_key_and_stays_within_ten_times(kind: str) -> None
     context = model.read(batch.inputs, thinking_positions(batch))
 
     def sigmas() -> torch.Tensor:
-        """From the symbols at two noises that make the numbers one standard deviation apart."""
+        """Compute σ from the symbols at two noises that are one standard deviation apart."""
         up, middle = (torch.full_like(noise, p) for p in (float(latents.uniform(torch.ones(1))), 0.5))
         at = [model.think(context, x).symbols[..., 0, :] for x in (up, middle)]
         return at[0] - at[1]

@@ -82,7 +82,7 @@ def test_an_mlp_head_has_two_hidden_layers_of_512() -> None:
 
 
 class Pair(nn.Module):
-    """Two parts, of which the second may be absent."""
+    """Join two parts, of which the second may be absent."""
 
     def __init__(self, seeds: int, second: bool) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ def test_both_start_as_the_symbol_in_their_own_core(vocab: int | None, mode: str
 
 
 def test_a_core_that_does_not_know_the_symbols_starts_at_random() -> None:
-    """With one symbol a reasoner reads none; its tokens, where it has some, are something else."""
+    """Check one symbol: a reasoner then reads none, and its token table serves another role."""
     changes = {"weight_groups": "ABBC", "thought_vocab": 9, "max_reasoning_len": 1}
     given, random = cores(tiny.config(**changes, meta_token_init=8)), cores(tiny.config(**changes))
     assert given["B"].thoughts is None
@@ -61,7 +61,7 @@ def test_a_core_that_does_not_know_the_symbols_starts_at_random() -> None:
 
 
 def gradient(mode: str, groups: str = "ABBC") -> tuple[Tensor, tiny.Gradients]:
-    """Logits and gradients of a batch with forced thoughts, the initial weights as built."""
+    """Return logits and gradients of a batch with forced thoughts, at the initial weights."""
     settings = tiny.config(weight_groups=groups, meta_token_mode=mode, **FASTER)
     model, batch = tiny.model(settings, scale=1.0), tiny.batch(3)
     forced = torch.randint(tiny.SYMBOLS, (1, 3, 2, 2, 2), generator=torch.Generator().manual_seed(1))
@@ -90,7 +90,7 @@ def test_the_expected_gradient_in_other_parameters(groups: str, start: str) -> N
 
 
 def trained(mode: str, **changes: Any) -> dict[str, Tensor]:
-    """Parameters after some steps, markers as their embeddings."""
+    """Return parameters after some steps, markers as their embeddings."""
     settings = tiny.config(meta_token_mode=mode, base_lr=1e-3, max_steps=8, **FASTER, **changes)
     model, numbers = build_model(settings, SEEDS), build_training_params(settings)
     data = draw_batches(settings.task, SEEDS, numbers, next(model.parameters()))

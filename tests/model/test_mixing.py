@@ -70,7 +70,7 @@ def test_gate() -> None:
 
 
 def weight_of(weigher: Weigher, s: int) -> Tensor:
-    """(B, T, K, 1) from torch's own layers."""
+    """Compute the weight (B, T, K, 1) with torch's own layers."""
     first, _, second, _, third = weigher.first, *weigher.rest
     x = base[s].unsqueeze(2) @ first.weight_0[s] + reading[s] @ first.weight_1[s] + first.bias[s]
     x = torch.relu(x) @ second.weight[s] + second.bias[s]
@@ -94,14 +94,14 @@ def test_logits(linear: bool) -> None:
     mixer, head = ready(Logits(2, BASE, READING)), ready(FeatureHead(2, [BASE, READING], 5, linear))
     got, opening = mixer.predict(head, base, reading)
     zeros = torch.zeros_like(base).unsqueeze(3), torch.zeros_like(reading)
-    alone, told = head([base.unsqueeze(3), zeros[1]]), head([zeros[0], reading])
+    of_base, of_reading = head([base.unsqueeze(3), zeros[1]]), head([zeros[0], reading])
     for s in range(2):
         w = weight_of(mixer.opening, s)
-        wanted = (1 - w) * alone[s] + w * told[s]
+        wanted = (1 - w) * of_base[s] + w * of_reading[s]
         torch.testing.assert_close(got[s], wanted, rtol=0, atol=1e-12)
         torch.testing.assert_close(opening[s], w.squeeze(-1), rtol=0, atol=1e-12)
     silent, opening = mixer.predict(head, base, None)
-    torch.testing.assert_close(silent, alone[:, :, :, :1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(silent, of_base[:, :, :, :1], rtol=0, atol=1e-12)
     assert opening is None
 
 
@@ -196,7 +196,7 @@ def test_a_mixer_that_reads_thoughts_alone_has_nothing_to_say_without(mixer: Tho
 
 
 def test_one_reading_for_all_broadcasts() -> None:
-    """A zero-length thought's reading, the same at every position, has K = 1."""
+    """Check the shape for a zero-length thought's reading, which has K = 1."""
     one = random(2, 5, 2, 1, READING)
     for kind in WITH_BASE:
         assert ready(kind(2, BASE, READING))(base, one)[0][0].shape == (2, 5, 2, 1, BASE)

@@ -59,7 +59,7 @@ def test_thoughts_that_end_apart_all_hear_the_last_token() -> None:
 
 @pytest.mark.parametrize("start", tiny.STARTS)
 def test_one_marker_is_two_tied_ones(start: str) -> None:
-    """The same numbers as with two equal rows, and the sum of their gradients."""
+    """Check for the same numbers as with two equal rows, and the sum of their gradients."""
     found = []
     for apart in (False, True):
         settings = tiny.config(weight_groups="ABBC", interpreter_start=start, different_eot=apart)
@@ -96,7 +96,7 @@ def test_the_sum_of_two_heads_calls() -> None:
 
 @pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
 def test_with_a_linear_head_concat_of_the_same_rows_is_the_sum(groups: str) -> None:
-    """Where the bias, which the sum has twice, is doubled."""
+    """Check it with a doubled bias, which the sum has twice."""
     predictions = []
     for changes in ({"use_residual": True}, {"mixing": "concat"}):
         settings = tiny.config(weight_groups=groups, **changes)
@@ -121,7 +121,7 @@ def _logits(settings: RunConfig, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def test_nothing_after_the_context_is_fed_again() -> None:
-    """A position's prediction hangs on its own last token, on no later one."""
+    """Check that a position's prediction depends on its own last token, and on no later one."""
     settings = tiny.config(**LAST, mixing="thought")
     _, batch, _ = tiny.sampled(settings)
     positions = thinking_positions(batch)

@@ -17,7 +17,7 @@ from toyqs.training.loop import accumulate
 from toyqs.types import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
-# The weights of a memory: of one that only others go on from, its keys and values alone are told apart.
+# A backbone's weights; `keys`: those that matter also where only branches continue it.
 GRU = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 GPT2_LAYER = {
     "keys": ("attn.c_attn.bias", "attn.c_attn.weight", "ln_1.bias", "ln_1.weight"),
@@ -39,16 +39,16 @@ LLAMA_LAYER = {
 }
 
 
-def memory(settings: RunConfig, told: bool) -> tuple[str, ...]:
-    """The names of a backbone's weights; told: that its outputs, not only its keys, reach the loss."""
+def memory(settings: RunConfig, with_outputs: bool) -> tuple[str, ...]:
+    """Return the names of a backbone's weights; with_outputs: not only its keys reach the loss."""
     if settings.backbone == "gru":
         return GRU
     gpt2 = settings.backbone == "gpt2"
     layer, path = (GPT2_LAYER, "h") if gpt2 else (LLAMA_LAYER, "layers")
     found = ["wpe.weight"] if gpt2 else []
     found += [f"{path}.0.{name}" for kind in layer.values() for name in kind]
-    found += [f"{path}.1.{name}" for name in (layer["keys"] + (layer["rest"] if told else ()))]
-    if told:
+    found += [f"{path}.1.{name}" for name in (layer["keys"] + (layer["rest"] if with_outputs else ()))]
+    if with_outputs:
         found += ["ln_f.bias", "ln_f.weight"] if gpt2 else ["norm.weight"]
     return tuple(f"decoder.weights.{name}" for name in found)
 
@@ -67,20 +67,20 @@ WEIGHER = {"first.weight_0", "first.weight_1", "first.bias"} | {
 }
 
 
-def core(settings: RunConfig, role: str, *tables: str, told: bool = True) -> set[str]:
-    """A role's memory and tables, by the names of its letter; told: see `memory`."""
+def core(settings: RunConfig, role: str, *tables: str, with_outputs: bool = True) -> set[str]:
+    """Return a role's backbone and tables, by the names of its letter; with_outputs: see `memory`."""
     letter = settings.weight_groups[("base_lm", "base_reasoner", "reasoner", "interpreter").index(role)]
     names = (
-        *(f"backbone.{name}" for name in memory(settings, told)),
+        *(f"backbone.{name}" for name in memory(settings, with_outputs)),
         *(f"{table}.weight" for table in tables),
     )
     return {f"cores.{letter}.{name}" for name in names}
 
 
-def thinking(settings: RunConfig, told: bool = True) -> set[str]:
-    """What a thought's log-probability hangs on; not told: what one who goes on from the thought does."""
-    read = core(settings, "base_reasoner", "tokens", told=False)
-    return read | core(settings, "reasoner", "markers", said(settings), told=told)
+def thinking(settings: RunConfig, with_outputs: bool = True) -> set[str]:
+    """Return what a thought's log-probability depends on, or without outputs its continuation."""
+    read = core(settings, "base_reasoner", "tokens", with_outputs=False)
+    return read | core(settings, "reasoner", "markers", said(settings), with_outputs=with_outputs)
 
 
 def said(settings: RunConfig) -> str:
@@ -92,19 +92,21 @@ def linear(name: str) -> set[str]:
 
 
 def silent(settings: RunConfig) -> set[str]:
-    """Weights of no effect: those behind the last keys of a transformer that only others go on from."""
+    """Return weights without effect: after the last keys of a transformer whose outputs are unused."""
     alone = settings.weight_groups.count(settings.weight_groups[1]) == 1
-    whole, keys = (core(settings, "base_reasoner", told=told) for told in (True, False))
+    whole, keys = (
+        core(settings, "base_reasoner", with_outputs=with_outputs) for with_outputs in (True, False)
+    )
     return whole - keys if alone else set()
 
 
 def start_state(settings: RunConfig) -> set[str]:
-    """What an interpreter that starts afresh has learned of its start; a transformer starts from nothing."""
+    """Return the learned start state of an afresh interpreter; a transformer needs none."""
     return {"interpreter.start_state"} if settings.backbone == "gru" else set()
 
 
 def expected(settings: RunConfig) -> dict[str, set[str]]:
-    """Part of the loss -> the parameters that it reaches, from the letters alone."""
+    """Derive from the letters which parameters each part of the loss reaches."""
     how = settings.mixer
     head = {"head.weight_0", "head.bias"} | ({"head.weight_1"} if how in ("concat", "logits") else set())
     policy = thinking(settings) | (head if settings.share_lm_head else linear("thought_head.projection"))
@@ -117,7 +119,7 @@ def expected(settings: RunConfig) -> dict[str, set[str]]:
     if settings.interpreter_start == "afresh":
         nll |= core(settings, "interpreter", "markers", said(settings)) | start_state(settings)
     else:
-        nll |= thinking(settings, told=False) | core(settings, "interpreter", "markers")
+        nll |= thinking(settings, with_outputs=False) | core(settings, "interpreter", "markers")
     return {"policy": policy, "entropy": policy, "nll": nll}
 
 
@@ -142,7 +144,7 @@ def test_each_part_of_the_loss_reaches_just_its_parameters(groups: str, start: s
 
 
 def test_nothing_shared_nothing_crossed() -> None:
-    """ABCD, afresh, heads apart: the NLL trains no reasoner, the policy no predictor."""
+    """Check that with ABCD, afresh, separate heads, the NLL trains no reasoner, the policy no predictor."""
     found = reached(tiny.config(weight_groups="ABCD"))
     assert not any(name.startswith(("cores.B", "cores.C", "thought_head")) for name in found["nll"])
     assert all(name.startswith(("cores.B", "cores.C", "thought_head")) for name in found["policy"])
@@ -179,7 +181,7 @@ def test_nothing_before_a_token_knows_of_it(groups: str, start: str) -> None:
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 @BACKBONES
 def test_a_thought_stands_alone(groups: str, start: str) -> None:
-    """Another thought in one place changes the trace there and nowhere else."""
+    """Check that another thought at one position changes the trace there and nowhere else."""
     settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=3, mixing="gate")
     model, batch, _ = tiny.sampled(settings)
     forced = torch.randint(tiny.SYMBOLS, (1, 3, 2, 3, 2), generator=torch.Generator().manual_seed(1))
@@ -212,7 +214,7 @@ def test_thoughts_have_no_order(groups: str, start: str) -> None:
 
 
 def test_thoughts_use_independent_noise() -> None:
-    """Noise of one thought moves that thought alone; no two columns of the noise are alike."""
+    """Check that noise of one thought changes that thought alone, and that no columns of noise are equal."""
     settings = tiny.config(trice_samples=3, max_reasoning_len=4)
     model, batch, noise = tiny.sampled(settings)
     context = model.read(batch.inputs, thinking_positions(batch))

@@ -38,7 +38,7 @@ def test_frequencies_on_a_grid_are_the_probabilities() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_symbol_of_probability_zero_is_never_drawn(dtype: torch.dtype) -> None:
-    """Not at the ends of the noise, nor at 1 itself, which rounding to a shorter format can make of it."""
+    """Check it at the ends of the noise, and at 1 itself, which rounding to a shorter format can produce."""
     probs = PROBS.to(dtype)
     logits = random(50, 6).to(dtype)
     logits[:, [0, 3, 5]] = -torch.inf
@@ -68,7 +68,7 @@ def test_drawing_many_rows_equals_drawing_one_by_one() -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 4, 3), (2, 3, 4, 20)], ids=["few symbols", "many symbols"])
 @pytest.mark.parametrize("draws", [1, 5], ids=["own rows", "shared rows"])
 def test_gradient_of_a_draw(shape: tuple[int, ...], draws: int) -> None:
-    """One draw from a row of its own, or K draws from a row that they share."""
+    """Check one draw from a row of its own, and K draws from a shared row."""
     logits = random(*shape).requires_grad_()
     noise = tiny.noise((*shape[:-1], draws))
 
@@ -122,7 +122,7 @@ def test_scoring_forced_symbols_equals_sampling_them(start: str, thoughts: int) 
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 @BACKBONES
 def test_the_trace_equals_the_plain_reference(groups: str, start: str, extra: dict[str, object]) -> None:
-    """Log-probabilities, entropies and logits at every position, for other mixers than the default too."""
+    """Compare log-probabilities, entropies and logits at every position, for several mixers."""
     mixing = tiny.MIXERS[tiny.PATTERNS.index(groups) % 4]
     settings = tiny.config(weight_groups=groups, interpreter_start=start, mixing=mixing, **extra)
     model, batch, noise = tiny.sampled(settings)

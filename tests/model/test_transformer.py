@@ -26,7 +26,7 @@ def context_and_symbols() -> tuple[Tensor, Tensor]:
 
 
 def think(of: TransformerBackbone, symbols: Tensor, state: BranchCache) -> tuple[Tensor, BranchCache]:
-    """Steps all symbols (1, B, T, K, L, D): outputs in that shape, and the last state."""
+    """Step all symbols (1, B, T, K, L, D); return outputs in that shape, and the last state."""
     outputs = []
     for symbol in symbols.unbind(4):
         output, state = of.step(symbol, state)
@@ -110,7 +110,7 @@ def test_thoughts_see_neither_later_positions_nor_each_other(family: str) -> Non
 
 @BOTH
 def test_one_marker_serves_all_branches_and_thoughts_split_later(family: str) -> None:
-    """Axes broadcast from 1: the start marker is one row, and one state serves K thoughts until they draw."""
+    """Check that axes broadcast from 1: one row of the start marker, one state for K thoughts at first."""
     ours, (context, symbols) = backbone(family), context_and_symbols()
     marker = random(1, 1, 1, 1, WIDTH, seed=3)
     output, state = ours.step(marker, ours.read(context)[1])
@@ -125,7 +125,7 @@ def test_one_marker_serves_all_branches_and_thoughts_split_later(family: str) ->
 @BOTH
 @pytest.mark.parametrize("before", [0, 1, 2])
 def test_gather_takes_the_branches_asked_for(family: str, before: int) -> None:
-    """After any number of symbols, positions in any order and more than once."""
+    """Check it after any number of symbols, for positions in any order and more than once."""
     ours, (context, symbols) = backbone(family), context_and_symbols()
     index = torch.tensor([[[3, 0, 3], [1, 2, 0]]])
     wanted, _ = think(ours, symbols, ours.read(context)[1])
@@ -147,7 +147,7 @@ def test_one_branch_point_taken_three_times_is_three() -> None:
 
 @BOTH
 def test_a_symbol_that_a_branch_does_not_consume_leaves_no_trace(family: str) -> None:
-    """One branch consumes the second symbol, one does not; the third comes right after what was consumed."""
+    """Let one branch consume the second symbol, another not; the third follows what each consumed."""
     ours, (context, symbols) = backbone(family), context_and_symbols()
     symbols.requires_grad_()
     live = torch.zeros(1, BATCH, TIME, THOUGHTS, dtype=torch.bool)
@@ -167,7 +167,7 @@ def test_a_symbol_that_a_branch_does_not_consume_leaves_no_trace(family: str) ->
 
 @BOTH
 def test_from_an_empty_memory_a_thought_is_the_whole_sequence(family: str) -> None:
-    """Also where its beginnings are shared: every first symbol once, each followed by its second ones."""
+    """Check it also where prefixes are shared: every first symbol once, each followed by its second ones."""
     ours = backbone(family)
     plain, marker, first = plain_model(ours), random(1, 1, 1, 1, WIDTH), random(1, 1, 3, 1, WIDTH, seed=1)
     second = random(1, 1, 6, 1, WIDTH, seed=2)
@@ -185,7 +185,7 @@ def test_from_an_empty_memory_a_thought_is_the_whole_sequence(family: str) -> No
 
 
 def test_no_parameter_is_left_over() -> None:
-    """Tokens come as embeddings: the library's token table is gone."""
+    """Check that tokens are passed as embeddings: the library's token table is removed."""
     for family in CONFIGS:
         ours, (context, symbols) = backbone(family), context_and_symbols()
         think(ours, symbols, ours.read(context)[1])[0].square().sum().backward()
@@ -193,7 +193,7 @@ def test_no_parameter_is_left_over() -> None:
 
 
 def test_another_attention_under_it_is_noticed() -> None:
-    """Models share a config that is handed on; without the keys a branch would quietly see nothing."""
+    """Check it for a config that models share: without the keys a branch would silently attend to nothing."""
     ours = backbone("llama")
     AutoModel.from_config(ours.decoder._code[0].config, attn_implementation="eager")
     with pytest.raises(RuntimeError, match="was its config shared"):

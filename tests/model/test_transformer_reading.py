@@ -34,7 +34,7 @@ def thoughts_of(both: Core, tokens: Tensor, lengths: Tensor | None) -> Thoughts:
 
 
 def whole_sequences(of: Core, tokens: Tensor, thoughts: Thoughts, later: int) -> Tensor:
-    """The library's outputs at the end of [x_≤t, start, symbols, end, x_t], one by one: (B, T, K, D).
+    """Return the library's outputs at the end of [x_≤t, start, symbols, end, x_t], one by one: (B, T, K, D).
 
     Its causal mask is given: left to itself the library takes a position that goes back for the start of
     another sequence, packed with the first.

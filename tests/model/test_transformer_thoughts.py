@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize("family", ["gpt2", "llama"])
 
 
 def core(family: str) -> Core:
-    """Its backbone is that of `branching`, its tables are drawn."""
+    """Build a core with the backbone of `branching` and random tables."""
     markers = Markers(1, WIDTH, "none", 1.0)
     tables = {"num_tokens": VOCAB, "num_thought_symbols": SYMBOLS, "markers": markers}
     found = Core(1, TransformerBackbone(CONFIGS[family]), **tables)
@@ -44,7 +44,7 @@ def drawn(*shape: int, below: int, seed: int = 0) -> Tensor:
 
 
 def sequences(of: Core, tokens: Tensor, symbols: Tensor, end: int) -> Tensor:
-    """[x_≤t, start, symbols, end marker where asked] of every thought, one by one.
+    """Return [x_≤t, start, symbols, end marker where asked] of every thought, one by one.
 
     Args:
         of: a core.
@@ -83,7 +83,7 @@ def test_thinking_scores_symbols_as_the_whole_sequence_does(family: str) -> None
 @BOTH
 @pytest.mark.parametrize("how", ["shared", "each", "lengths"])
 def test_an_interpreter_afresh_reads_the_symbols_alone(family: str, how: str) -> None:
-    """However beginnings are shared, and where thoughts end apart."""
+    """Check it with any sharing of prefixes, and where thoughts differ in length."""
     interpreter = (Afresh if how == "shared" else AfreshEach)(1, core(family))
     assert not list(interpreter.parameters(recurse=False))
     symbols = drawn(1, BATCH, TIME, THOUGHTS, LENGTH, below=SYMBOLS)
@@ -114,7 +114,7 @@ def test_an_interpreter_onward_reads_on_after_context_and_symbols(family: str, e
 
 @BOTH
 def test_a_latent_reasoner_of_transformers_reads_thinks_and_talks(family: str) -> None:
-    """At some positions: each thought's symbols reach the prediction, and every weight gets a gradient."""
+    """Check that each thought's symbols reach the prediction, and that every weight gets a gradient."""
     cores = {letter: core(family) for letter in "ABC"}
     letters = dict(zip(("base_lm", "base_reasoner", "reasoner", "interpreter"), "ABBC", strict=True))
     mixer = Concat(1, WIDTH, WIDTH)

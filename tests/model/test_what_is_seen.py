@@ -15,7 +15,7 @@ BACKBONES = pytest.mark.usefixtures("backbone")
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 @BACKBONES
 def test_symbols_alone_carry_the_context(groups: str) -> None:
-    """use_base_lm=false: with the same symbols, another context changes no prediction."""
+    """Check use_base_lm=false: with the same symbols, another context changes no prediction."""
     settings = tiny.config(weight_groups=groups, use_base_lm=False)
     model, batch, noise = tiny.sampled(settings)
     other = (batch.inputs + 1) % tiny.SYMBOLS
@@ -55,7 +55,7 @@ def test_thinking_where_marked_equals_thinking_everywhere_there(start: str, mixi
 
 @BACKBONES
 def test_a_model_without_a_reasoner_gives_the_base_lm_alone() -> None:
-    """The same names, so the same weights: the plain control starts where the thinking run's base LM does."""
+    """Check that equal names give equal weights: the plain control starts as the thinking run's base LM."""
     thinking_model = dict(tiny.model(tiny.config(mixing="add")).named_parameters())
     plain = dict(tiny.model(tiny.config(use_reasoner=False)).named_parameters())
     assert set(plain) == core(tiny.config(), "base_lm", "tokens") | {"head.weight_0", "head.bias"}

@@ -169,7 +169,7 @@ def test_a_reading_that_forgets_the_token_it_read_is_caught(monkeypatch: pytest.
     def stuck(self: LatentReasoner, reading: Tensor, following: Tensor) -> Tensor:
         return torch.stack([reading] * (following.shape[-1] + 1), -2)
 
-    monkeypatch.setattr(LatentReasoner, "_go_on", stuck)
+    monkeypatch.setattr(LatentReasoner, "_read_on", stuck)
     with pytest.raises(AssertionError):
         check_sums(config(3, ahead="continue"))
 

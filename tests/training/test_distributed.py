@@ -50,7 +50,7 @@ def configured(folder: Path, **changes: Any) -> RunConfig:
 
 
 def started(rank: int, port: int, errors: Path, work: Callable[[], int]) -> int:
-    """A copy of this process that is one of two, as torchrun would start it; its id."""
+    """Fork this process as one of two that torchrun would start; return its id."""
     process = os.fork()
     if process:
         return process
@@ -68,7 +68,7 @@ def started(rank: int, port: int, errors: Path, work: Callable[[], int]) -> int:
 
 
 def together(config: RunConfig, seeds: list[int], errors: Path) -> list[int | None]:
-    """Train with two processes; their exit codes, None where one had to be ended."""
+    """Train with two processes; return their exit codes, None where one had to be ended."""
 
     def lead() -> int:
         outcome = worker.train_stack(Stack("thinking", "", config, seeds, COST), lambda work, loss: None)
@@ -95,7 +95,7 @@ def together(config: RunConfig, seeds: list[int], errors: Path) -> list[int | No
 
 
 def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
-    """The largest difference between the rows and the weights of two trainings."""
+    """Return the largest difference between the rows and the weights of two trainings."""
     worst = 0.0
     for seed in seeds:
         first, second = (Path(config.runs_dir) / run_key(config, seed) for config in (one, other))

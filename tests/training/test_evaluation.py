@@ -41,7 +41,7 @@ def measured(
 
 
 def thoughts_of(model: LatentReasoner, batch: Batch, start: int = 0, stop: int = SIZE) -> Tensor:
-    """The symbols (S, B, T, K, L) that evaluation samples in its first chunk."""
+    """Return the symbols (S, B, T, K, L) that evaluation samples in its first chunk."""
     part = Batch(*(x[:, start:stop] for x in batch[:4]))
     sizes = ThoughtSizes(THOUGHTS, tiny.LENGTH)
     noise = thought_noise([stream(s, "evaluation noise") for s in SEEDS], part.think, sizes)
@@ -49,19 +49,19 @@ def thoughts_of(model: LatentReasoner, batch: Batch, start: int = 0, stop: int =
 
 
 class Naive:
-    """Everything about one thought in one place, from the reference."""
+    """Return all that the reference computes for one thought at one position."""
 
     def __init__(self, settings: RunConfig, model: LatentReasoner, batch: Batch) -> None:
         self.settings, self.model, self.batch = settings, model, batch
 
     def predict(self, b: int, t: int, symbols: Tensor) -> tuple[reference.Prediction, int, float]:
-        """Prediction, target and weight at sequence b, thinking position t; the same for every seed."""
+        """Return prediction, target and weight at sequence b, thinking position t, for any seed."""
         at = int(self.batch.think[0, b].nonzero()[t, 0])
         plain = reference.predict(self.model, self.settings, self.batch.inputs[0, b, : at + 1], symbols)
         return plain, int(self.batch.targets[0, b, at]), float(self.batch.weights[0, b, at])
 
     def mean(self, value: Any) -> float:
-        """The weighted mean over sequences and positions of value(b, t)."""
+        """Return the weighted mean over sequences and positions of value(b, t)."""
         total = weight = 0.0
         for b in range(SIZE):
             for t in range(2):
@@ -70,7 +70,7 @@ class Naive:
         return total / weight
 
     def nll(self, symbols: Any) -> float:
-        """Mean over the thoughts symbols(b, t) (K, L)."""
+        """Return the mean over the thoughts symbols(b, t) (K, L)."""
 
         def value(b: int, t: int) -> float:
             plain, target, _ = self.predict(b, t, symbols(b, t))
@@ -163,7 +163,7 @@ PATH = {"objective": "pathwise"}
 )
 @pytest.mark.parametrize("start", tiny.STARTS)
 def test_what_is_reported_of_other_symbols(changes: dict[str, str], lacking: set[str], start: str) -> None:
-    """What symbols without a density or a distribution cannot tell is absent, never a number."""
+    """Check that metrics that need a density or a distribution are absent without one."""
     settings, model, batch = ready(interpreter_start=start, **changes)
     got, tokens = measured(settings, model, batch), measured(*ready(interpreter_start=start))
     assert got.keys() == tokens.keys() - lacking
@@ -199,7 +199,7 @@ def test_gaussian_information_is_nothing_where_the_context_is_ignored_and_at_mos
 
 
 def test_the_thoughts_of_a_symbols_only_model_matter() -> None:
-    """Where symbols alone carry the context, shuffling them shows; where nothing is sampled, nothing can."""
+    """Check that shuffling matters where symbols alone carry the context, not where none is sampled."""
     settings, model, batch = ready(use_base_lm=False)
     got = measured(settings, model, batch)
     assert bool((got["nll_shuffled"] != got["nll"]).all())
@@ -207,7 +207,7 @@ def test_the_thoughts_of_a_symbols_only_model_matter() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """Nor does a chunk ever leave a sequence to be shuffled with itself."""
+    """Check too that no chunk leaves a sequence to be shuffled with itself."""
     settings, model, batch = ready(mixing="gate")
     right, pairs = LatentReasoner.think, []
 

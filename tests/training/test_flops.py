@@ -21,7 +21,7 @@ V, T, THINKING = tiny.SYMBOLS, 4, 2
 @pytest.mark.parametrize("width", [3, 8])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_flops_of_a_plain_gru(width: int, batch_size: int) -> None:
-    """2 n k m for each product (n, k) x (k, m); each one has two more in the backward pass."""
+    """Count 2 n k m for each product (n, k) x (k, m), and two more of them in the backward pass."""
     settings = tiny.config(use_reasoner=False, base_lm_hidden_dim=width, data_loader_batch_size=batch_size)
     project_input = 2 * V * width * 3 * width
     recurrent = 2 * batch_size * width * 3 * width
@@ -40,7 +40,7 @@ def test_flops_of_a_plain_gru(width: int, batch_size: int) -> None:
 def test_flops_of_a_plain_transformer(
     family: str, shared: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A layer's matrices, 3 times for forward and backward; two products of attention, and five backward."""
+    """Count a layer's matrices 3 times; of attention two products forward and five backward."""
     pytest.importorskip("transformers")
     monkeypatch.setattr(tiny, "BACKBONE", family)
     settings = tiny.config(use_reasoner=False, base_lm_hidden_dim=8, model_n_kv_head=shared)
@@ -56,7 +56,7 @@ def test_flops_of_a_plain_transformer(
 @pytest.mark.parametrize("length", [0, 1, 3, 6])
 @pytest.mark.parametrize("start", tiny.STARTS)
 def test_recurrent_steps(start: str, length: int) -> None:
-    """Every state update once, those that branches or positions share once for all of them."""
+    """Check that every state update counts once, also one that branches or positions share."""
     settings = tiny.config(
         interpreter_start=start, max_reasoning_len=length, trice_samples=5, data_loader_batch_size=8
     )
@@ -80,7 +80,7 @@ def test_recurrent_steps(start: str, length: int) -> None:
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 def test_counted_parameters_are_those_that_learn(groups: str, start: str, length: int) -> None:
-    """All but markers that no role of their letter hears: a letter has both of them or none."""
+    """Check all parameters but markers that no role reads: a letter has both markers or none."""
     settings = tiny.config(
         weight_groups=groups,
         interpreter_start=start,
@@ -102,7 +102,7 @@ def test_counted_parameters_are_those_that_learn(groups: str, start: str, length
 
 
 def unheard_markers(settings: RunConfig) -> int:
-    """Rows of marker tables that nothing reads."""
+    """Count the rows of marker tables that nothing reads."""
     roles = dict(
         zip(("base_lm", "base_reasoner", "reasoner", "interpreter"), settings.weight_groups, strict=True)
     )

@@ -35,7 +35,7 @@ def test_signal_and_noise_by_hand_each_seed_by_itself() -> None:
 
 
 def test_both_are_without_bias() -> None:
-    """A half's gradient is one of three vectors by chance: the mean over all pairs is what is estimated."""
+    """Check it for halves drawn from three vectors: the mean over all pairs is the exact value."""
     vectors = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).double()
     law = torch.tensor([0.2, 0.3, 0.5]).double()
     mean = law @ vectors

@@ -106,7 +106,7 @@ def gradient(settings: RunConfig, parts: int = 1) -> tuple[tiny.Gradients, dict[
 @pytest.mark.parametrize("kind", ["token", "gaussian", "vargrad", "zero length"])
 @pytest.mark.parametrize("task", [CHAIN, tiny.Toy()])
 def test_parts_of_a_batch_add_up_to_its_gradient(kind: str, task: Any) -> None:
-    """Whatever their positions weigh: those of the toy task weigh differently."""
+    """Check it with positions of different weights, as in the toy task."""
     settings = tiny.config(task=task, **HARD, **KINDS[kind], hard_quantile=0.5)
     whole, values = gradient(settings)
     for parts in (2, 4):
@@ -117,7 +117,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(kind: str, task: Any) -> None:
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "no reasoner"])
 def test_where_all_are_hard_it_is_thinking_everywhere(kind: str) -> None:
-    """Marked positions of a chain are all; so low a quantile leaves out none."""
+    """Check it where all positions are marked, and the quantile is so low that all think."""
     plain = tiny.config(task=CHAIN, **KINDS[kind])
     grads, values = gradient(tiny.config(task=CHAIN, **HARD, hard_quantile=0.01, **KINDS[kind]))
     wanted, wanted_values = gradient(plain)
@@ -164,7 +164,7 @@ Case = tuple[Tensor, Tensor, Tensor]  # log q (K, V) at a position, its target, 
 
 
 def naive(settings: RunConfig, model: LatentReasoner, batch: Batch, noise: Tensor) -> dict[str, list[Case]]:
-    """The harder position of every sequence, with its own thoughts and shuffled ones, and the easier one."""
+    """Measure the harder position of every sequence, with own and shuffled thoughts, and the easier one."""
     found: dict[str, list[Case]] = {"hard": [], "shuffled": [], "easy": []}
     prefixes, thoughts = [], []
     for b in range(SIZE):
@@ -198,7 +198,7 @@ def right(log_q: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_all_counted_positions_are_measured() -> None:
-    """Against a naive loop: the harder of two positions thinks, the other does not."""
+    """Compare with a naive loop: the harder of two positions thinks, the other does not."""
     settings, _, batch, got = measured()
     noise = thought_noise(
         [stream(s, "evaluation noise") for s in SEEDS], batch.think, thought_sizes(settings)

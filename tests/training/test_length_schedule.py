@@ -54,7 +54,7 @@ def test_few_steps_hold_every_length_they_can() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("start", tiny.STARTS)
 def test_a_shortened_step_is_the_step_of_a_model_with_short_thoughts(start: str, kind: str) -> None:
-    """Of the same parameters, on the first symbols' noise: gradients and values, bit for bit."""
+    """Compare gradients and values bit for bit, with the same parameters and the first symbols' noise."""
     path = {} if kind in ("token", "gaussian") else {"objective": "pathwise"}
     settings = tiny.config(thoughts=kind, interpreter_start=start, max_reasoning_len=3, **path)
     numbers = build_training_params(settings)
@@ -78,7 +78,7 @@ def test_a_shortened_step_is_the_step_of_a_model_with_short_thoughts(start: str,
 
 
 def test_noise_of_the_whole_length_is_drawn_whatever_the_step_uses() -> None:
-    """So a stage meets the same batches and noise as a run without a schedule."""
+    """Check that a stage has the same batches and noise as a run without a schedule."""
     both = [
         draw_batches(s.task, [3], build_training_params(s), torch.zeros(1)) for s in (quick(), quick(**DOWN))
     ]
@@ -101,7 +101,7 @@ def test_the_loop_trains_each_stage_at_its_length() -> None:
 
 
 def test_the_first_stage_is_the_run_of_its_length_and_later_ones_are_not() -> None:
-    """Long to short, so far as no thought was shortened yet."""
+    """Check long_to_short before any thought is shortened."""
     plain, falling = (
         trained(quick(max_reasoning_len=3, max_steps=40, use_scheduler=False, **x), [5])[1]
         for x in ({}, DOWN)

@@ -25,7 +25,7 @@ Values = list[dict[str, Tensor]]
 
 
 def quick(**changes: Any) -> RunConfig:
-    """A float32 run of 12 steps on rev_prog, of odd sizes unless told otherwise."""
+    """Return the settings of a float32 run of 12 steps on rev_prog, of odd sizes by default."""
     plain: dict[str, Any] = {
         "base_lm_hidden_dim": 5,
         "reasoner_hidden_dim": 7,
@@ -44,7 +44,7 @@ def quick(**changes: Any) -> RunConfig:
 def trained(
     settings: RunConfig, seeds: list[int], broken: int | None = None
 ) -> tuple[dict[str, Tensor], Values]:
-    """Parameters after training and every step's values; one seed's weights may be broken beforehand."""
+    """Return parameters after training and every step's values; one seed's weights may be broken at first."""
     model, numbers = build_model(settings, seeds), build_training_params(settings)
     like = next(model.parameters())
     if broken is not None:
@@ -70,7 +70,7 @@ def trained(
 def same(
     a: tuple[dict[str, Tensor], Values], b: tuple[dict[str, Tensor], Values], at: tuple[int, int]
 ) -> None:
-    """One seed's run in two stacks, bit for bit."""
+    """Compare one seed's run in two stacks, bit for bit."""
     (parameters, values), (others, other_values) = a, b
     i, j = at
     for name, parameter in parameters.items():
@@ -134,7 +134,7 @@ def test_the_same_seed_twice_is_the_same_run() -> None:
 
 @pytest.mark.parametrize("name", ["plain", "afresh", "onward", "gate", "shared head", "gaussian", "gumbel"])
 def test_a_seed_that_is_not_a_number_touches_no_other(name: str) -> None:
-    """Wherever it stands in the stack, the last place included."""
+    """Check it for every place in the stack, the last included."""
     settings = quick(**RUNS[name])
     alone = trained(settings, [5])
     for broken, at in ((0, 1), (1, 0)):
@@ -146,7 +146,7 @@ def test_a_seed_that_is_not_a_number_touches_no_other(name: str) -> None:
 
 @pytest.mark.parametrize("task", [tiny.Toy(), RevProg(), HiddenMarkov()])
 def test_arms_with_one_seed_see_the_same_batches(task: Any) -> None:
-    """Whatever else they draw: K, L and S differ."""
+    """Check it for different K, L and S."""
     arms = [
         quick(task=task),
         quick(task=task, use_reasoner=False, base_lm_hidden_dim=50),

@@ -19,7 +19,7 @@ SEEDS = 3
 
 
 def leaf_losses(parameters: list[Tensor], step: int) -> Tensor:
-    """Some loss whose gradient is large enough to be clipped in some seeds and not in others."""
+    """Return a loss whose gradient is clipped in some seeds and not in others."""
     scale = torch.tensor([0.01, 1.0, 5.0]).double()
     total = torch.zeros(SEEDS, dtype=torch.float64)
     for index, parameter in enumerate(parameters):
@@ -51,7 +51,7 @@ def test_equals_adamw_seed_by_seed(max_norm: float) -> None:
 
 
 def stepped(optimiser: Optimiser, model: nn.Module, step: int) -> None:
-    """A clipped step along the gradient of some loss, the same for a seed whatever others there are."""
+    """Take a clipped step along the gradient of some loss, the same for a seed in any stack."""
     optimiser.zero()
     for name, parameter in model.named_parameters():
         parameter.grad.copy_(3.0 * (parameter.detach() - 0.1 * (step + len(name))))
@@ -83,7 +83,7 @@ def test_what_is_kept_of_a_seed_goes_on_alone_and_in_company() -> None:
 
 
 def test_a_step_never_loads_the_compiler() -> None:
-    """It takes as long to import as torch itself, in every process that trains."""
+    """Check it because that import takes as long as torch's own, in every process that trains."""
     code = (
         "import sys, torch; from toyqs.training.optimizer import Optimiser;"
         "optimiser = Optimiser(torch.nn.Linear(2, 3)); optimiser.clip(1.0); optimiser.step(1e-2);"
@@ -107,7 +107,7 @@ def test_clipping_is_each_seeds_own() -> None:
 
 
 def test_parameters_stay_the_models_own() -> None:
-    """The model computes with the buffer, and its gradients land there again after every step."""
+    """Check that the model computes with the buffer, and that every step's gradients are written there."""
     model, batch, noise = tiny.sampled(tiny.config())
     optimiser = Optimiser(model)
     outputs = []
@@ -149,7 +149,7 @@ def test_a_large_model_of_one_seed_is_clipped_alike(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_norm_of_a_large_model_does_not_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Summed one by one in float32, 1 + 2⁻²⁴ + 2⁻²⁴ + … stays 1."""
+    """Check it where summing one by one in float32 fails: 1 + 2⁻²⁴ + 2⁻²⁴ + … stays 1."""
     norms = {}
     for large in (2**22, 2**10):
         monkeypatch.setattr(optimizer, "LARGE", large)

@@ -29,7 +29,7 @@ AVERAGE = {"reward": "log_ratio", "reference": "ema", "reference_decay": 0.8}
 
 @pytest.mark.parametrize("inner_steps", [1, 3])
 def test_the_average_is_that_of_all_steps(inner_steps: int) -> None:
-    """p̄_n = dⁿ p_0 + (1 − d) Σ_i d^{n−i} p_i, a step of the loop counted once."""
+    """Check p̄_n = dⁿ p_0 + (1 − d) Σ_i d^{n−i} p_i, a step of the loop counted once."""
     settings = tiny.config(**AVERAGE, objective="ppo_clip", inner_steps=inner_steps, max_steps=5)
     model, numbers = tiny.model(settings, 2), build_training_params(settings)
     reference_model = build_reference_model(settings, model)
@@ -94,7 +94,7 @@ def test_a_kept_model_costs_its_forward_pass() -> None:
 def test_a_plain_run_becomes_the_reference_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trained, written, read back: what it predicts, for both seeds, is what it predicted when it ended."""
+    """Check that a trained run, written and read back, predicts as it did when it ended, for both seeds."""
     shared = {"max_steps": 4, "eval_sequences": 16, "controls": "none", "runs_dir": str(tmp_path)}
     plain = quick(use_reasoner=False, seed=[5], **shared)
     assert main.main([plain]) == 0
@@ -122,7 +122,7 @@ def test_a_plain_run_becomes_the_reference_of_another(
 
 
 def test_where_only_some_positions_think_the_average_speaks_there() -> None:
-    """At first it says at each chosen position what the model itself would without a thought."""
+    """Check that at first its prediction is the model's own without a thought."""
     settings = quick(**AVERAGE, think_at="hard", hard_quantile=0.5, thought_kl_beta=0.1)
     model, numbers = build_model(settings, [0, 1]), build_training_params(settings)
     objective, seen = build_objective(settings), []

@@ -25,7 +25,7 @@ from toyqs.types import Batch, Trace, focus, thinking_positions
 
 
 def plain_language_model(model: LatentReasoner, inputs: Tensor) -> tuple[Tensor, list[nn.Parameter]]:
-    """Logits (B, T, V) of torch's own layers with the weights of the first seed, and its parameters."""
+    """Return logits (B, T, V) of torch's own layers with the first seed's weights, and their parameters."""
     core = model.cores["A"]
     embedding = nn.Embedding.from_pretrained(core.tokens.weight[0].detach().clone(), freeze=False)
     gru = torch_gru(core.backbone, 0)
@@ -144,7 +144,7 @@ def test_the_running_reward_is_the_mean_of_earlier_steps() -> None:
 
 
 def test_training_learns() -> None:
-    """The plain NLL of a constant target falls to about nothing."""
+    """Check that the plain NLL of a constant target falls to about 0."""
 
     class Constant(tiny.Toy):
         def sample(self, *args: Any) -> Batch:

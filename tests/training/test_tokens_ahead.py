@@ -23,7 +23,7 @@ from toyqs.types import Batch, Trace, thinking_positions
 @pytest.mark.parametrize("ahead", MODES)
 @STARTS
 def test_a_prediction_knows_the_tokens_up_to_its_own(start: str, ahead: str) -> None:
-    """The thought at t knows x_≤t; the prediction of the token after t + j knows x_≤t+j."""
+    """Check that the thought at t depends on x_≤t, and the prediction of the token after t + j on x_≤t+j."""
     settings = config(3, interpreter_start=start, ahead=ahead, mixing="gate")
     model, batch, _ = tiny.sampled(settings)
     noise = tiny.noise((1, 3, 4, 2, 2))

@@ -40,7 +40,7 @@ def configured(family: str, **changes: Any) -> RunConfig:
 
 
 def step(config: RunConfig) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The gradients of a first step, in the model's parameters, and its values."""
+    """Compute the gradients of a first step, in the model's parameters, and its values."""
     model, settings, reference_model = build_model(config, [0]), build_training_params(config), None
     reference_model = build_reference_model(config, model)
     like = next(model.parameters())
@@ -65,7 +65,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def saved() -> Iterator[list[int]]:
-    """The bytes of tensors that are saved for the backward pass, views of one storage once."""
+    """Count the bytes saved for the backward pass, views of one storage once."""
     found: dict[int, int] = {}
     numbers = [0]
 
@@ -118,7 +118,7 @@ def test_running_again_changes_neither_key_nor_cost() -> None:
 
 
 class Watch(TorchDispatchMode):
-    """Which operations were given coarse numbers."""
+    """Record which operations were given bfloat16 numbers."""
 
     def __init__(self) -> None:
         super().__init__()

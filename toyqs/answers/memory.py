@@ -64,7 +64,7 @@ def context_of(model: LatentReasoner, memory: ContextCache) -> Context:
     return Context(
         None if base is None else memory.outputs[base],
         None if reasoner is None else memory.states[reasoner],
-        last=memory.tokens if model.hears_last else None,
+        last=memory.tokens if model.rereads_last else None,
     )
 
 

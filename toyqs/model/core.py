@@ -1,4 +1,4 @@
-"""Core: what the roles of one weight group share."""
+"""The core: backbone and tables that the roles of one weight group share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from toyqs.types import BranchState
 
 
 class Core(nn.Module):
-    """A backbone with the tables that its roles need.
+    """A backbone with the embedding tables that its roles need.
 
     Thinking adds two markers to the inputs, start and end of thought. They are never outputs: the end that a
-    reasoner may draw is an output of its head alone, and what follows is this end marker.
+    reasoner may sample is an output of its head alone, and the interpreter then reads this end marker.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Core(nn.Module):
             num_thought_symbols: rows of a thought table of its own; 0: thought symbols, if any, are
                 tokens and share their table.
             markers: None: no role thinks or reads thoughts.
-            frozen_tokens: a token table that does not learn, in place of one that does.
+            frozen_tokens: a token table that is not trained, in place of one that is.
         """
         super().__init__()
         self.backbone = backbone
@@ -49,12 +49,12 @@ class Core(nn.Module):
         self.markers = markers
 
     def token_rows(self) -> Tensor:
-        """The tokens past the inlet, (S, V, I)."""
+        """Return the tokens as inputs of the backbone, (S, V, I)."""
         assert self.tokens is not None
         return self.backbone.project_input(self.tokens.weight)
 
     def thought_rows(self) -> Tensor:
-        """Start marker, end marker, then the thought symbols, past the inlet: (S, 2 + symbols, I)."""
+        """Return start marker, end marker, thought symbols as inputs of the backbone, (S, 2 + symbols, I)."""
         assert self.markers is not None
         symbols = self.symbol_table()
         markers = self.markers.rows()
@@ -62,11 +62,11 @@ class Core(nn.Module):
         return self.backbone.project_input(torch.cat(tables, dim=1))
 
     def symbol_table(self) -> Embedding | FrozenTable | None:
-        """Where `thought_rows` has the thought symbols from; None: they are no rows."""
+        """Return the table of the thought symbols; None: symbols are vectors, not rows of a table."""
         return self.thoughts or self.tokens
 
     def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
-        """What thought symbols are to the backbone.
+        """Return thought symbols as inputs of the backbone.
 
         Args:
             symbols: (S, B, T, K) long.
@@ -78,24 +78,24 @@ class Core(nn.Module):
         return gather_rows(rows, symbols + FIRST_SYMBOL)
 
     def step_symbols(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
-        """Every branch takes in the symbol that it drew: outputs (S, B, T, K, D) and the new state."""
+        """Let every branch consume its symbol; return outputs (S, B, T, K, D) and the new state."""
         return self.backbone.step(self.embed_symbols(symbols, rows), state)
 
 
 def step_live(
     core: Core, symbols: Tensor, rows: Tensor, state: BranchState, live: Tensor | None
 ) -> tuple[Tensor, BranchState]:
-    """`consume` in the live branches; those whose thought has ended hold their state.
+    """Step the live branches; those whose thought has ended keep their state.
 
     Args:
-        core: see there.
-        symbols: (S, B, T, K, ...); of a branch that has ended it does not matter which.
+        core: whose `step_symbols` it is.
+        symbols: (S, B, T, K, ...); any where a branch has ended.
         rows: from `thought_rows`.
         state: of the branches.
-        live: (S, B, T, K) bool; None: all are.
+        live: (S, B, T, K) bool; None: all are live.
 
     Returns:
-        Outputs (S, B, T, K, D), of no meaning where a branch has ended, and the state.
+        Outputs (S, B, T, K, D), without meaning where a branch has ended, and the new state.
     """
     if live is None:
         return core.step_symbols(symbols, rows, state)
@@ -104,7 +104,7 @@ def step_live(
 
 
 def where_live(live: Tensor, x: Tensor, otherwise: float) -> Tensor:
-    """x (S, B, T, K, ...) where live (S, B, T, K), elsewhere a number."""
+    """Return x (S, B, T, K, ...) where live (S, B, T, K), elsewhere a number."""
     return torch.where(live.view(*live.shape, *(1 for _ in x.shape[4:])), x, otherwise)
 
 
@@ -112,53 +112,53 @@ START, END, FIRST_SYMBOL = 0, 1, 2  # rows of Core.thought_rows
 
 
 def marker(rows: Tensor, row: int) -> Tensor:
-    """One of `thought_rows` as the same input for every branch: (S, n, I) -> (S, 1, 1, 1, I)."""
+    """Pick one of `thought_rows` as the input of every branch: (S, n, I) -> (S, 1, 1, 1, I)."""
     return rows[:, row, None, None, None]
 
 
 class RelaxedCore(Core):
-    """Symbols are weights of the thought symbols (S, B, T, K, V): what is heard is the weighted row."""
+    """A core for relaxed symbols, weights (S, B, T, K, V) of the table's rows: their weighted sum is read."""
 
     def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
-        """(S, B, T, K, I): Σ_v weight_v · row_v."""
+        """Return Σ_v weight_v · row_v, (S, B, T, K, I)."""
         return mix_rows(rows[:, FIRST_SYMBOL:], symbols)
 
 
 class LatentCore(Core):
-    """Symbols are vectors (S, B, T, K, Z); the thought table has a row for each of their Z numbers.
+    """A core for vectors (S, B, T, K, Z); the thought table has a row for each of their Z numbers.
 
     embedding = Σ_z s_z · row_z
     """
 
     def symbol_table(self) -> Embedding | None:
-        """None: no symbol is a row."""
+        """Return None: no symbol is a row."""
         return None
 
     def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
-        """(S, B, T, K, I)."""
+        """Return thought symbols as inputs of the backbone, (S, B, T, K, I)."""
         assert self.thoughts is not None
-        return self._past_projection(mix_rows(self.thoughts.weight, symbols))
+        return self._project(mix_rows(self.thoughts.weight, symbols))
 
-    def _past_projection(self, embeddings: Tensor) -> Tensor:
+    def _project(self, embeddings: Tensor) -> Tensor:
         return self.backbone.project_input(embeddings.flatten(1, -2)).view(*embeddings.shape[:-1], -1)
 
 
 class StateCore(LatentCore):
-    """Symbols are states drawn in place of the reasoner's own (S, B, T, K, D).
+    """A core for states (S, B, T, K, D) sampled in place of the reasoner's own.
 
-    The drawn state replaces the state, and the step from it has the start marker, a learned constant, as
-    its input; only an interpreter that starts afresh hears the drawn numbers. For backbones whose state
+    The sampled state replaces the state, and the step from it has the start marker, a learned constant, as
+    its input; only an interpreter that starts afresh reads the sampled numbers. For backbones whose state
     is their output vector.
     """
 
     def step_symbols(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
-        """A step from the drawn state."""
+        """Step from the sampled state."""
         return self.backbone.step(marker(rows, START), symbols)
 
 
 class EchoCore(LatentCore):
-    """Symbols are the reasoner's states (S, B, T, K, D), fed back as embeddings as they are."""
+    """A core for the reasoner's states (S, B, T, K, D), fed back as embeddings."""
 
     def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
-        """(S, B, T, K, I)."""
-        return self._past_projection(symbols)
+        """Return the states as inputs of the backbone, (S, B, T, K, I)."""
+        return self._project(symbols)

@@ -1,4 +1,4 @@
-"""Critics: what a position's thoughts are expected to earn, learned beside the model and apart from it."""
+"""Critics: learned expectations of the rewards of a position's thoughts, which train no part of the model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from toyqs.types import Trace
 
 
 class ValueHead(SeedStacked):
-    """V(x, y), the expected reward at a position that has read x and whose target is y, whatever the thought.
+    """V(x, y), the expected reward at a position that has read x and whose target is y, over all thoughts.
 
-    A layer of 32 over what the base LM and the base reasoner hold of x gives a number for every possible
-    target, of which y's is taken. `sees` says what it is given:
+    A layer of 32 over the outputs of base LM and base reasoner at x gives a number for every possible target,
+    of which y's is taken. `sees` names its inputs:
 
         context          x alone, one number for all targets: the plain value head
         target           x and y
@@ -24,11 +24,11 @@ class ValueHead(SeedStacked):
         average_thought  the same with the prediction that the average thought of the other positions gives
         greedy_thought   the same with the prediction that the thought of likeliest symbols gives
 
-    A thought's reward log q(y | h, x) moves much further with x and y than with the thought, so that what a
-    value does not explain of the former drowns the latter. The last form is exact from the start, with δ = 0,
-    for a model that pays its thoughts no attention yet: there learning to think has to begin.
+    A thought's reward log q(y | h, x) varies far more with x and y than with the thought, so that whatever a
+    value leaves unexplained of the former drowns the latter. With δ = 0 the last three forms are exact for a
+    model that does not use its thoughts yet: from there it has to learn to think.
 
-    Nothing that it is given gets its gradient: a critic trains no one but itself.
+    All inputs are detached: a critic trains itself alone.
     """
 
     hidden = 32
@@ -46,10 +46,10 @@ class ValueHead(SeedStacked):
         self.sees = sees
         self.inner = Linear(num_seeds, sum(widths), self.hidden)
         self.outer = Linear(num_seeds, self.hidden, 1 if sees == "context" else vocab_size)
-        self.start = -math.log(vocab_size)  # a reward that knows nothing
+        self.start = -math.log(vocab_size)  # the reward of a uniform prediction
 
     def forward(self, features: Sequence[Tensor], trace: Trace, targets: Tensor) -> Tensor:
-        """Expected rewards.
+        """Return expected rewards.
 
         Args:
             features: of x, (S, B, T, width_i) each.
@@ -59,20 +59,20 @@ class ValueHead(SeedStacked):
         Returns:
             (S, B, T).
         """
-        given = torch.cat([feature.detach() for feature in features], -1)
-        values = self.outer(nn.functional.relu(self.inner(given)))
+        inputs = torch.cat([feature.detach() for feature in features], -1)
+        values = self.outer(nn.functional.relu(self.inner(inputs)))
         if self.sees == "context":
             return values.squeeze(-1) + self.start
-        seen = {
+        logits = {
             "base_prediction": trace.base_logits,
             "average_thought": trace.average_logits,
             "greedy_thought": trace.greedy_logits,
         }.get(self.sees)
-        if seen is None:
-            predicted = values + self.start
+        if logits is None:
+            for_each_target = values + self.start
         else:
-            predicted = (seen[:, :, :, 0].detach() + values).log_softmax(-1)
-        return predicted.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+            for_each_target = (logits[:, :, :, 0].detach() + values).log_softmax(-1)
+        return for_each_target.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 class RewardModel(SeedStacked):
@@ -80,10 +80,10 @@ class RewardModel(SeedStacked):
 
         r_ψ(h, x) = w · relu(W x + Σ_l e_l(h_l)) + c
 
-    x is what the base LM and the base reasoner hold; e_l is a table of the symbols at place l, or a linear
-    map where symbols are vectors. It does not see the target, so what it learns is an expectation over it.
+    x is the outputs of base LM and base reasoner; e_l is a table of the l-th symbols, or a linear map where
+    symbols are vectors. It does not see the target, so it learns the expectation over targets.
 
-    Nothing that it is given gets its gradient: it trains no one but itself.
+    All inputs are detached: it trains itself alone.
     """
 
     hidden = 32
@@ -97,9 +97,9 @@ class RewardModel(SeedStacked):
             num_seeds: S.
             widths: of the features of x.
             length: L.
-            size: of a symbol: how many there are to choose from, or its width Z.
-            vocab_size: V, whose uniform prediction is the reward that it starts from.
-            chosen: whether symbols are choices, not vectors.
+            size: of a symbol: the number of symbols, or its width Z.
+            vocab_size: V; it starts at the reward of a uniform prediction.
+            chosen: whether symbols are ids, not vectors.
         """
         super().__init__()
         self.size = size
@@ -111,26 +111,26 @@ class RewardModel(SeedStacked):
         self.start = -math.log(vocab_size)
 
     def forward(self, features: Sequence[Tensor], symbols: Tensor, trace: Trace) -> Tensor:
-        """Expected rewards.
+        """Return expected rewards.
 
         Args:
             features: of x, (S, B, T, width_i) each.
             symbols: of the thoughts, (S, B, T, K, L) long or (S, B, T, K, L, Z).
-            trace: not read.
+            trace: not used.
 
         Returns:
             (S, B, T, K), with a gradient to this model's own parameters alone.
         """
-        read = self.inner(torch.cat([feature.detach() for feature in features], -1)).unsqueeze(3)
-        rewards = self.outer(nn.functional.relu(read + self._hear(symbols.detach())))
+        of_context = self.inner(torch.cat([feature.detach() for feature in features], -1)).unsqueeze(3)
+        rewards = self.outer(nn.functional.relu(of_context + self._embed(symbols.detach())))
         return rewards.squeeze(-1) + self.start
 
-    def _hear(self, symbols: Tensor) -> Tensor:
-        """(S, B, T, K, hidden)."""
+    def _embed(self, symbols: Tensor) -> Tensor:
+        """Return Σ_l e_l(h_l), (S, B, T, K, hidden)."""
         if self.symbols is None:
             assert self.vectors is not None
             rows = symbols.flatten(4)
-            missing = self.vectors.weight.shape[1] - rows.shape[-1]  # of thoughts shorter than L by now
+            missing = self.vectors.weight.shape[1] - rows.shape[-1]  # a length schedule may shorten thoughts
             return self.vectors(nn.functional.pad(rows, (0, missing)))
         places = torch.arange(symbols.shape[-1], device=symbols.device) * self.size
         return gather_rows(self.symbols.weight, symbols + places).sum(-2)
@@ -139,11 +139,11 @@ class RewardModel(SeedStacked):
 class RewardOfPrediction(SeedStacked):
     """r_ψ(h, x) = Σ_y D_ψ(y | x) sg log q(y | h, x): the likelihood that a thought is expected to earn.
 
-    Only the law of the target is learned, D_ψ = softmax(log q̄ + δ(x)), from a prediction q̄ that it starts as:
-    the one that the average thought of the other positions gives. What a thought does to each token is taken
-    from the prediction itself, so that its worth needs no learning thought by thought.
+    Only the distribution of the target is learned, D_ψ = softmax(log q̄ + δ(x)), from the prediction q̄ with
+    the average reading of the other positions. How a thought changes each token's likelihood is taken from
+    the prediction itself, so that no thought's value has to be learned.
 
-    Like RewardModel it does not see the target, and trains no one but itself.
+    Like RewardModel it does not see the target, and trains itself alone.
     """
 
     hidden = 64
@@ -155,18 +155,18 @@ class RewardOfPrediction(SeedStacked):
         self.outer = Linear(num_seeds, self.hidden, vocab_size)
 
     def forward(self, features: Sequence[Tensor], symbols: Tensor, trace: Trace) -> Tensor:
-        """Expected rewards.
+        """Return expected rewards.
 
         Args:
             features: of x, (S, B, T, width_i) each.
-            symbols: not read.
+            symbols: not used.
             trace: logits (S, B, T, K, 1, V) and average_logits (S, B, T, 1, V).
 
         Returns:
             (S, B, T, K), with a gradient to this model's own parameters alone.
         """
         assert trace.average_logits is not None
-        read = self.inner(torch.cat([feature.detach() for feature in features], -1))
-        started = trace.average_logits[:, :, :, 0].detach().log_softmax(-1)
-        known = (started + self.outer(nn.functional.relu(read))).softmax(-1).unsqueeze(3)
-        return (known * trace.logits[..., 0, :].detach().log_softmax(-1)).sum(-1)
+        of_context = self.inner(torch.cat([feature.detach() for feature in features], -1))
+        at_first = trace.average_logits[:, :, :, 0].detach().log_softmax(-1)
+        target_probs = (at_first + self.outer(nn.functional.relu(of_context))).softmax(-1).unsqueeze(3)
+        return (target_probs * trace.logits[..., 0, :].detach().log_softmax(-1)).sum(-1)

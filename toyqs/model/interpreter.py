@@ -11,9 +11,9 @@ from toyqs.types import BranchState, Thoughts
 
 
 class Afresh(SeedStacked):
-    """Reads [start, symbols, end] from an empty memory, or from a learned start state where none is empty.
+    """An interpreter that reads [start, symbols, end] from an empty memory, and so knows the symbols alone.
 
-    It knows nothing but the symbols.
+    Where a backbone has no empty memory it begins with a learned start state.
     """
 
     def __init__(self, num_seeds: int, core: Core) -> None:
@@ -24,10 +24,10 @@ class Afresh(SeedStacked):
         self.start_state = self.declare("start_state", shape, normal(0.1)) if learned else None
 
     def forward(self, thoughts: Thoughts) -> Tensor:
-        """Readings (S, B, T, K, D).
+        """Return readings (S, B, T, K, D).
 
-        A reading depends on the symbols alone, so equal beginnings are read once: all V^l of them
-        while they are fewer than the thoughts, then every thought in a row of its own.
+        A reading depends on the symbols alone, so equal prefixes are read once: all V^l prefixes of length l
+        while these are fewer than the thoughts, then every thought in a row of its own.
         """
         backbone, rows = self.core.backbone, self.core.thought_rows()
         symbols = thoughts.symbols.flatten(1, -2)  # (S, number of thoughts, L)
@@ -35,17 +35,17 @@ class Afresh(SeedStacked):
         depth = _shared_depth(vocab, *symbols.shape[1:])
         state = self._started(rows)
         for level in range(depth):
-            before = torch.arange(vocab**level, device=rows.device).repeat_interleave(vocab)
-            state = backbone.gather(state, before.expand(len(rows), 1, -1))
+            parent = torch.arange(vocab**level, device=rows.device).repeat_interleave(vocab)
+            state = backbone.gather(state, parent.expand(len(rows), 1, -1))
             each_next = rows[:, FIRST_SYMBOL:].repeat(1, vocab**level, 1)
             _, state = backbone.step(each_next[:, None, :, None], state)
-        place = vocab ** torch.arange(depth - 1, -1, -1, device=rows.device)
-        beginning = (symbols[..., :depth] * place).sum(-1)  # its row among the V^depth read
+        digits = vocab ** torch.arange(depth - 1, -1, -1, device=rows.device)
+        prefix = (symbols[..., :depth] * digits).sum(-1)  # its row among the V^depth prefixes
         if depth == symbols.shape[-1]:
             hidden, _ = backbone.step(marker(rows, END), state)
-            hidden = gather_rows(hidden[:, 0, :, 0], beginning)
+            hidden = gather_rows(hidden[:, 0, :, 0], prefix)
         else:
-            state = backbone.gather(state, beginning.unsqueeze(1))
+            state = backbone.gather(state, prefix.unsqueeze(1))
             for symbol in symbols[..., depth:].unbind(-1):
                 x = gather_rows(rows, symbol + FIRST_SYMBOL)
                 _, state = backbone.step(x[:, None, :, None], state)
@@ -53,32 +53,32 @@ class Afresh(SeedStacked):
         return hidden.view(*thoughts.symbols.shape[:-1], -1)
 
     def _started(self, rows: Tensor) -> BranchState:
-        """The state after the start marker."""
+        """Return the state after the start marker."""
         backbone = self.core.backbone
         start = backbone.empty() if self.start_state is None else self.start_state
         return backbone.step(marker(rows, START), start)[1]
 
 
 class AfreshEach(Afresh):
-    """`Afresh` with every thought in a row of its own: continuous symbols, or thoughts that end apart.
+    """`Afresh` with every thought in a row of its own: for vectors, or thoughts that differ in length.
 
-    The state of a thought that has ended waits for the end marker.
+    The state of a thought that has ended stays as it is until the end marker.
     """
 
     def forward(self, thoughts: Thoughts) -> Tensor:
-        """Readings (S, B, T, K, D)."""
+        """Return readings (S, B, T, K, D)."""
         backbone, rows = self.core.backbone, self.core.thought_rows()
         state = self._started(rows)
-        for place, symbol in enumerate(thoughts.symbols.unbind(4)):
-            live = thoughts.live(place)
-            heard = symbol if live is None else where_live(live, symbol, 0)
-            _, new = backbone.step(self.core.embed_symbols(heard, rows), state)
+        for index, symbol in enumerate(thoughts.symbols.unbind(4)):
+            live = thoughts.live(index)
+            valid = symbol if live is None else where_live(live, symbol, 0)  # padding may be no row
+            _, new = backbone.step(self.core.embed_symbols(valid, rows), state)
             state = new if live is None else backbone.keep_ended(new, state, live)
         return backbone.step(marker(rows, END), state)[0]
 
 
 def _shared_depth(vocab: int, num_thoughts: int, length: int) -> int:
-    """The largest l ≤ L with V^l ≤ number of thoughts."""
+    """Return the largest l ≤ L with V^l ≤ number of thoughts."""
     depth = 0
     while depth < length and vocab ** (depth + 1) <= num_thoughts:
         depth += 1
@@ -86,35 +86,36 @@ def _shared_depth(vocab: int, num_thoughts: int, length: int) -> int:
 
 
 class Onward(nn.Module):
-    """Continues the reasoner's state: the reasoner consumes the last symbol, this core the end marker.
+    """An interpreter that continues the reasoner's state.
 
-    The state has read the context too, so the reading may leak it past the symbols.
+    The reasoner consumes the last symbol, the interpreter's core the end marker. The state has read the
+    context too, so the context may reach the prediction past the symbols.
 
         reading = output at the end of [x_≤t, start, symbols, end], or of [x_≤t, start, symbols, end, x_t]
 
-    In the second form the prediction is read where a model without thoughts has it, at the context's last
-    token. To a memory that knows positions that token stands once more at its own one, t, or one later, where
-    the start marker was; all else in the memory stays where it is.
+    In the second form the output is taken where a model without thoughts predicts, at the context's last
+    token. In a backbone with positions that token gets its own position t again, or t + 1, the start
+    marker's; nothing else in its memory moves.
     """
 
     def __init__(self, core: Core, reasoner: Core, *, last_token: int | None = None) -> None:
         """Put both together.
 
         Args:
-            core: the interpreter's; hears the end marker, and x_t where it is fed again.
-            reasoner: whose state it goes on from.
-            last_token: how many positions after its own x_t is fed again, 0 or 1; None: it is not.
+            core: the interpreter's; consumes the end marker, and x_t where that is read again.
+            reasoner: the core whose state is continued.
+            last_token: x_t is read again so many positions after t, 0 or 1; None: it is not.
         """
         super().__init__()
         self.core, self.reasoner = core, reasoner
         self.last_token = last_token
 
     def forward(self, thoughts: Thoughts, token: Tensor | None = None) -> Tensor:
-        """Readings (S, B, T, K, D). Gradients of the prediction reach the reasoner through them.
+        """Return readings (S, B, T, K, D); through them the prediction's gradient reaches the reasoner.
 
         Args:
-            thoughts: with the branches that they were drawn in.
-            token: (S, B, T) long, x_t; only where it is fed again.
+            thoughts: with the branches in which they were sampled.
+            token: (S, B, T) long, x_t; only where it is read again.
         """
         core, reasoner = self.core, self.reasoner
         state, last = thoughts.branches, thoughts.symbols.shape[4] - 1

@@ -1,9 +1,9 @@
-"""Heads that draw continuous and relaxed symbols, where `TokenHead` draws ids.
+"""Heads for continuous and relaxed symbols, where `TokenHead` samples ids.
 
-A head that keeps the path leaves a symbol differentiable in what it was drawn from, so that the
-prediction's loss reaches the reasoner through it (pathwise). One that does not detaches every symbol:
-then the density is that of a fixed symbol, as the score function needs it. Were the symbol not detached
-there, its density would not hang on the mean at all: log N(μ + σ ε; μ, σ) = −ε² / 2 − log σ + const.
+A head that keeps the path leaves a symbol differentiable in the parameters of its distribution, so that the
+prediction's loss reaches the reasoner through it (pathwise). One that does not detaches every symbol: the
+density is then that of a fixed symbol, as the score function needs it. Were the symbol not detached, its
+density would not depend on the mean at all: log N(μ + σ ε; μ, σ) = −ε² / 2 − log σ + const.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def normals(uniform: Tensor) -> Tensor:
-    """Standard normal numbers from uniform ones, by the inverse of the distribution function.
+    """Turn uniform numbers into standard normal ones, by the inverse of the distribution function.
 
         ε = √2 · erf⁻¹(2 u − 1)
 
     Args:
-        uniform: (...) in [0, 1]; both ends are kept finite, for rounding to a shorter format can make a 1.
+        uniform: (...) in [0, 1]; both ends give finite numbers, as rounding to a shorter format can make a 1.
 
     Returns:
         (...).
@@ -37,18 +37,18 @@ def normals(uniform: Tensor) -> Tensor:
 
 
 def log_sigma(start: float, raw: Tensor) -> Tensor:
-    """Logarithm of a standard deviation that is bounded by construction.
+    """Return the logarithm of a standard deviation that is bounded by construction.
 
         σ = start · 10^tanh(raw),    start / 10 < σ < 10 · start
 
     Without a bound or a prior an entropy bonus, or an objective with a temperature, would drive σ to
-    infinity wherever the reader saturates.
+    infinity wherever the interpreter saturates.
     """
     return math.log(start) + math.log(SIGMA_RANGE) * torch.tanh(raw)
 
 
 def gaussian_symbols(mean: Tensor, log_std: Tensor, given: Tensor, *, forced: bool, path: bool) -> Symbols:
-    """One Gaussian symbol of every thought.
+    """Sample or score one Gaussian symbol of every thought.
 
         s = μ + σ ε
         log N(sg s; μ, σ) = Σ_z [−(sg s_z − μ_z)² / (2 σ_z²) − log σ_z − ½ log 2π]
@@ -58,8 +58,8 @@ def gaussian_symbols(mean: Tensor, log_std: Tensor, given: Tensor, *, forced: bo
     Args:
         mean: (S, B, T, 1 or K, Z).
         log_std: log σ, broadcast against the mean.
-        given: uniform numbers (S, B, T, K, Z); where `forced` the symbols themselves.
-        forced: score the symbols given instead of sampling.
+        given: uniform numbers (S, B, T, K, Z); with `forced` the symbols themselves.
+        forced: score the given symbols instead of sampling.
         path: a sampled symbol stays differentiable in μ and σ.
 
     Returns:
@@ -76,7 +76,7 @@ def gaussian_symbols(mean: Tensor, log_std: Tensor, given: Tensor, *, forced: bo
 
 
 class GaussianHead(ThoughtHead):
-    """Symbols s ~ N(μ, σ) of Z numbers, μ and log σ read from the reasoner's state (O12, O13).
+    """A head for symbols s ~ N(μ, σ) of Z numbers, μ and log σ read from the reasoner's state (O12, O13).
 
     σ is bounded (`log_sigma`), which the entropy bonus and the objectives with a temperature need.
 
@@ -100,19 +100,19 @@ class GaussianHead(ThoughtHead):
         self.sigma, self.path = sigma, path
 
     def law(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, B, T, 1 or K, D) -> μ and log σ, (S, B, T, 1 or K, Z) each."""
+        """Map states (S, B, T, 1 or K, D) to μ and log σ, (S, B, T, 1 or K, Z) each."""
         log_std = log_sigma(self.sigma, self.spread(hidden))
         return self.mean(hidden), log_std
 
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
-        """Symbols (S, B, T, K, Z)."""
+        """Return symbols (S, B, T, K, Z)."""
         return gaussian_symbols(*self.law(hidden), given, forced=forced, path=self.path)
 
 
 class StateHead(SeedStacked, ThoughtHead):
-    """Symbols are states s ~ N(h, σ) around the reasoner's new state h, one learned σ per dimension.
+    """A head for states s ~ N(h, σ) around the reasoner's new state h, one learned σ per dimension.
 
-    σ is bounded (`log_sigma`). Drawn by a GRU, this is a stochastic recurrent network.
+    σ is bounded (`log_sigma`). With a GRU this is a stochastic recurrent network.
 
     Source: Fraccaro et al. 2016, "Sequential neural models with stochastic layers".
     """
@@ -131,35 +131,35 @@ class StateHead(SeedStacked, ThoughtHead):
         self.sigma, self.path = sigma, path
 
     def law(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, B, T, 1 or K, D) -> μ of that shape and log σ (S, 1, 1, 1, D)."""
+        """Map states (S, B, T, 1 or K, D) to μ, the states themselves, and log σ (S, 1, 1, 1, D)."""
         return hidden, log_sigma(self.sigma, self.spread)
 
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
-        """Symbols (S, B, T, K, D)."""
+        """Return symbols (S, B, T, K, D)."""
         return gaussian_symbols(*self.law(hidden), given, forced=forced, path=self.path)
 
 
 class EchoHead(ThoughtHead):
-    """Symbols are the reasoner's own states: nothing is drawn, and the K thoughts are one (O15).
+    """A head whose symbols are the reasoner's own states: nothing is sampled, and K = 1 (O15).
 
     Source: Hao et al. 2024, "Training large language models to reason in a continuous latent space"
     (Coconut).
     """
 
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
-        """Symbols (S, B, T, 1, D), without density or entropy."""
+        """Return symbols (S, B, T, 1, D), without density or entropy."""
         return Symbols(given if forced else hidden, None, None)
 
 
 class GumbelHead(TokenHead):
-    """Symbols are one-hot rows whose gradient is that of a softmax (O14, straight-through).
+    """A head for one-hot rows whose gradient is that of a softmax (O14, straight-through).
 
         forward    s = one-hot argmax(logits + g),    g = −log(−log u): a draw from softmax(logits)
         backward   ∂ s = ∂ softmax((logits + g) / τ)
 
-    What is computed is sampling at every τ. The gradient takes the reader for linear between symbols: for a
-    smooth reader it points right and shrinks as τ rises, for a strongly curved one it may point away; low
-    τ costs variance. There is an entropy, but no density that a score function could use.
+    The forward pass samples exactly at every τ. The gradient treats the interpreter as linear between
+    symbols: for a smooth one it points the right way and shrinks as τ rises, for a strongly curved one it may
+    point the wrong way; low τ costs variance. There is an entropy, but no density for a score function.
 
     Source: Jang et al. 2017, "Categorical reparameterization with Gumbel-softmax".
     """
@@ -187,10 +187,10 @@ class GumbelHead(TokenHead):
         self.temperature = temperature
 
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
-        """Symbols (S, B, T, K, V), each row one-hot."""
+        """Return symbols (S, B, T, K, V), each row one-hot."""
         logits = self(hidden)
         log_p = log_softmax(logits)
-        # A forbidden symbol has log-probability -inf; its share of the entropy is 0, not NaN.
+        # A forbidden symbol has log-probability -inf; its term of the entropy is 0, not NaN.
         entropy = -row_sums(log_p.exp() * log_p.clamp(min=-1e30)).expand(given.shape[:-1])
         if forced:
             return Symbols(given, None, entropy)

@@ -1,4 +1,4 @@
-"""LatentReasoner: read a context, think at its positions, talk with each thought."""
+"""The model: read a context, think at its positions, talk (predict) with each thought."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ READERS = ("base_lm", "base_reasoner")
 
 
 class Horizon(NamedTuple):
-    """How far a position's prediction reaches, and what a reading does on the way; `talk` says more."""
+    """The tokens that a position predicts, and the readings that it predicts them from; see `talk`."""
 
     num_tokens: int = 1  # N
-    goes_on: bool = False  # the interpreter reads the true tokens on the way; else its reading persists
+    interpreter_reads_on: bool = False  # each token from a reading of its own; else all from the first one
 
 
 ONE_TOKEN = Horizon()
 
 
 class Auxiliaries(NamedTuple):
-    """What stands beside the thoughts' predictions."""
+    """Parts that only some objectives need."""
 
-    extra_predictions: frozenset[str] = (
-        frozenset()
-    )  # predictions in the trace: "base", with no thought; "average"
+    extra_predictions: frozenset[str] = frozenset()  # "base": with no thought; "average": see `Trace`
     greedy_head: ThoughtHead | None = (
-        None  # where the trace tells the prediction of the likeliest thought too
+        None  # samples the thoughts of `Trace.greedy_logits`; None: not computed
     )
     critic: ValueHead | None = None
-    sampler: ThoughtHead | None = None  # draws the thoughts of off-policy training; None: the thought head
+    sampler: ThoughtHead | None = None  # samples off-policy thoughts; None: the thought head does
     reward_model: RewardModel | RewardOfPrediction | None = None
 
 
@@ -65,14 +63,14 @@ class LatentReasoner(nn.Module):
             cores: letter -> core.
             head: features -> logits.
             mixer: base state and reading -> prediction (model/mixing.py).
-            thought_head: None where no symbol is sampled.
-            interpreter: None where there are no thoughts.
-            beside: what stands beside the thoughts' predictions; None: nothing.
+            thought_head: the reasoner's state -> the next symbol; None where no symbol is sampled.
+            interpreter: thought -> reading; None where there are no thoughts.
+            auxiliaries: parts that only some objectives need; None: none.
             horizon: how many tokens each position predicts.
         """
         super().__init__()
         self.letters = dict(letters)
-        # Cores and head come first: parts that hold one of them too leave it its name here.
+        # First, so that parameters shared with the parts below are named after cores and head.
         self.cores = nn.ModuleDict(dict(cores))
         self.head = head
         self.mixer = mixer
@@ -81,12 +79,12 @@ class LatentReasoner(nn.Module):
         self.extra_predictions, self.greedy_head, self.critic, self.sampler, self.reward_model = (
             auxiliaries or Auxiliaries()
         )
-        self.num_ahead, self.goes_on = horizon
+        self.num_ahead, self.interpreter_reads_on = horizon
         self.predicts_without_thought = mixer.predicts_without_thought
-        self.hears_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
+        self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
-        """Read the context once.
+        """Read the sequences, each core once.
 
         Args:
             inputs: (S, B, T) long, all positions.
@@ -96,28 +94,24 @@ class LatentReasoner(nn.Module):
             base_lm's outputs and base_reasoner's branch points at the thinking positions.
         """
         letters = {role: self.letters[role] for role in READERS if role in self.letters}
-        # Roles that share a core read alike: once.
+        # Roles that share a core read the same: once.
         read = {letter: self._read(letter, inputs) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
-        branches = read[letters["base_reasoner"]][1] if "base_reasoner" in letters else None
-        judged = self.critic is not None or self.reward_model is not None
-        heard = judged and "base_reasoner" in letters
-        context = Context(
-            base,
-            branches,
-            read[letters["base_reasoner"]][0] if heard else None,
-            last=inputs if self.hears_last else None,
-        )
-        there = context if positions is None else self.at(context, positions)
+        reasoner, branches = read[letters["base_reasoner"]] if "base_reasoner" in letters else (None, None)
+        if self.critic is None and self.reward_model is None:
+            reasoner = None
+        context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None)
+        if positions is not None:
+            context = self.at(context, positions)
         if self.num_ahead == 1:
-            return there
+            return context
         places, _ = places_ahead(inputs, positions, self.num_ahead)
         ahead = None if base is None else pick_positions(base, places)
-        following = pick_positions(inputs, places[..., 1:]) if self.goes_on else None
-        return there._replace(ahead=ahead, following=following)
+        following = pick_positions(inputs, places[..., 1:]) if self.interpreter_reads_on else None
+        return context._replace(ahead=ahead, following=following)
 
     def at(self, context: Context, index: Tensor) -> Context:
-        """The context at some of its positions.
+        """Gather the context at some of its positions.
 
         Args:
             context: from `read`.
@@ -139,14 +133,14 @@ class LatentReasoner(nn.Module):
         *,
         off_policy: bool = False,
     ) -> Thoughts | None:
-        """K thoughts at every thinking position; None for a model without thoughts.
+        """Sample K thoughts at every thinking position; return None for a model without thoughts.
 
         Args:
             context: from `read`.
             noise: (S, B, T, K, L) or (S, B, T, K, L, W) uniform in [0, 1).
             forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); score these symbols instead of sampling.
-            lengths: (S, B, T, 1 or K) long, after how many symbols each thought ends by force; None: after L.
-            off_policy: draw and score by the sampler's law, where there is a sampler, not by the policy's.
+            lengths: (S, B, T, 1 or K) long, the number of symbols that each thought is cut off at; None: L.
+            off_policy: sample and score under the sampler's law, where there is one, not the policy's.
         """
         if self.interpreter is None:
             return None
@@ -156,86 +150,87 @@ class LatentReasoner(nn.Module):
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths)
 
-    def talk(self, context: Context, thoughts: Thoughts | None, floor: float = 0.0) -> Trace:
+    def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
         """Predict with each thought, N tokens at once.
 
-        The j-th of them is the token after t + j. The true tokens up to there are read, never the
-        model's own: the base state of its prediction is base_lm's at t + j, from the one reading of the
-        sequence. With that state meets
+        The j-th of them, j = 0 … N − 1, is the target of position t + j, predicted with teacher forcing: its
+        base state is base_lm's at t + j, which has read the true tokens up to there. That state is mixed with
 
             persist    the thought's reading at t, the same for all N
             continue   the interpreter's state after [thought, end marker, x_{t+1} … x_{t+j}]
 
-        so that persist costs no step of any memory, and continue N − 1 of the interpreter's, all
+        so that persist needs no further step of a backbone, and continue N − 1 of the interpreter's, for all
         positions at once. The thought itself has seen x_≤t alone. Where the context has neither `ahead`
         nor `following`, the first token alone is predicted.
 
         Args:
             context: from `read`.
-            thoughts: from `think`; None: the prediction with no thought.
-            floor: what the mixer's openness is kept above.
+            thoughts: from `think`; None: predict with no thought.
+            gate_floor: least weight of a thought, where the mixer weighs thoughts.
 
         Returns:
-            The trace; logits (S, B, T, K, N, V), with K = 1 where there is no thought to tell apart.
+            The trace; logits (S, B, T, K, N, V), with K = 1 where all thoughts of a position are one.
             thought_weight is that of the first token.
 
         Source: Zelikman et al. 2024, "Quiet-STaR" (non-myopic scoring with teacher forcing).
         """
-        base, reading, one_token = context.base, None, context.ahead is None and context.following is None
-        if thoughts is not None:
-            reading = self._interpret(context, thoughts)
-        if not one_token:
-            base, reading = context.ahead, self._go_on(reading, context.following)
-        logits, opening = self.mixer.predict(self.head, base, reading, floor)
-        trace = Trace(logits.unsqueeze(-2) if one_token else logits, thought_weight=opening)
-        if opening is not None and not one_token:
-            trace = trace._replace(thought_weight=opening[..., 0])
+        base, reading = self._mixer_inputs(context, thoughts)
+        logits, weight = self.mixer.predict(self.head, base, reading, gate_floor)
+        if _one_token(context):
+            trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
+        else:
+            trace = Trace(logits, thought_weight=None if weight is None else weight[..., 0])
         if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
         if "base" in self.extra_predictions:
-            trace = trace._replace(base_logits=self._one_thought(base, None, floor, one_token))
+            trace = trace._replace(base_logits=self._logits(context, base, None, gate_floor))
         if "average" in self.extra_predictions:
             average = _average_of_others(reading)
-            trace = trace._replace(average_logits=self._one_thought(base, average, floor, one_token))
+            trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
         if self.greedy_head is not None:
-            trace = trace._replace(greedy_logits=self._greedy(context, thoughts, floor))
+            trace = trace._replace(greedy_logits=self._greedy_logits(context, thoughts, gate_floor))
         shared = ("log_prob", "entropy", "prior_divergence", "symbols", "length", "unfinished")
         return trace._replace(**{name: getattr(thoughts, name) for name in shared})
 
+    def _mixer_inputs(
+        self, context: Context, thoughts: Thoughts | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return base states and readings, with the axis N where several tokens are predicted."""
+        reading = None
+        if thoughts is not None:
+            assert self.interpreter is not None
+            args = (thoughts, context.last) if self.rereads_last else (thoughts,)
+            reading = self.interpreter(*args)
+        if _one_token(context):
+            return context.base, reading
+        return context.ahead, None if reading is None else self._read_on(reading, context.following)
+
+    def _logits(
+        self, context: Context, base: Tensor | None, reading: Tensor | None, gate_floor: float
+    ) -> Tensor:
+        """Return logits (S, B, T, N, V) with one reading for all thoughts of a position, or with none."""
+        logits, _ = self.mixer.predict(self.head, base, reading, gate_floor)
+        # The axis K is of size 1: where there is no axis N it takes its place.
+        return logits if _one_token(context) else logits.squeeze(3)
+
     @torch.no_grad()
-    def _greedy(self, context: Context, thoughts: Thoughts, floor: float) -> Tensor:
-        """Logits (S, B, T, N, V) with the one thought of likeliest symbols, no longer than the given ones."""
+    def _greedy_logits(self, context: Context, thoughts: Thoughts, gate_floor: float) -> Tensor:
+        """Return logits (S, B, T, N, V) with the thought of likeliest symbols, as long as the given ones."""
         *places, _, length = thoughts.symbols.shape[:5]
-        silent = torch.empty(*places, 1, length, device=thoughts.symbols.device)
+        unused_noise = torch.empty(*places, 1, length, device=thoughts.symbols.device)
         lengths = None if thoughts.given_length is None else thoughts.given_length[..., :1]
         core = self._core("reasoner")
-        greedy_head = think(core, self.greedy_head, context.branches, silent, lengths=lengths)
-        reading = self._interpret(context, greedy_head)
-        one_token = context.ahead is None and context.following is None
-        if one_token:
-            return self._one_thought(context.base, reading, floor, one_token)
-        return self._one_thought(context.ahead, self._go_on(reading, context.following), floor, one_token)
+        greedy = think(core, self.greedy_head, context.branches, unused_noise, lengths=lengths)
+        return self._logits(context, *self._mixer_inputs(context, greedy), gate_floor)
 
-    def _interpret(self, context: Context, thoughts: Thoughts) -> Tensor:
-        """Readings (S, B, T, K, E)."""
-        assert self.interpreter is not None
-        return self.interpreter(thoughts, context.last) if self.hears_last else self.interpreter(thoughts)
+    def _read_on(self, reading: Tensor, following: Tensor | None) -> Tensor:
+        """Map readings (S, B, T, K, E) to those of the N tokens (S, B, T, K, N, E), of size 1 for persist.
 
-    def _one_thought(
-        self, base: Tensor | None, reading: Tensor | None, floor: float, one_token: bool
-    ) -> Tensor:
-        """Logits (S, B, T, N, V) with one reading for all thoughts of a position, or with none."""
-        logits, _ = self.mixer.predict(self.head, base, reading, floor)
-        return logits if one_token else logits.squeeze(3)
-
-    def _go_on(self, reading: Tensor | None, following: Tensor | None) -> Tensor | None:
-        """Readings (S, B, T, K, E) -> those of the N tokens (S, B, T, K, N, E), of size 1 where they persist.
-
-        The interpreter's output stands for its state, as a GRU's does.
+        The interpreter's output is taken for its state, which it is in a GRU.
         """
-        if reading is None or following is None:
-            return None if reading is None else reading.unsqueeze(-2)
+        if following is None:
+            return reading.unsqueeze(-2)
         core = self._core("interpreter")
         rows, readings = core.token_rows(), [reading]
         for tokens in following.unbind(-1):
@@ -249,23 +244,23 @@ class LatentReasoner(nn.Module):
         noise: Tensor,
         forced: Tensor | None = None,
         targets: Tensor | None = None,
-        floor: float = 0.0,
+        gate_floor: float = 0.0,
         lengths: Tensor | None = None,
     ) -> Trace:
-        """Read, think and talk: the trace at the thinking positions.
+        """Read, think and talk; return the trace at the thinking positions.
 
         Args:
             inputs: as in `read`.
             positions: as in `read`.
             noise: as in `think`.
             forced: as in `think`.
-            targets: (S, B, T') long, for the critic; None: neither it nor the reward model is asked.
-            floor: as in `talk`.
+            targets: (S, B, T') long, for the critic; None: neither it nor the reward model is evaluated.
+            gate_floor: as in `talk`.
             lengths: as in `think`.
         """
         context = self.read(inputs, positions)
         thoughts = self.think(context, noise, forced, lengths)
-        trace = self.talk(context, thoughts, floor)
+        trace = self.talk(context, thoughts, gate_floor)
         if targets is None:
             return trace
         features = [x for x in (context.base, context.reasoner) if x is not None]
@@ -284,8 +279,13 @@ class LatentReasoner(nn.Module):
         return core.backbone.read(gather_rows(core.token_rows(), inputs))
 
 
+def _one_token(context: Context) -> bool:
+    """Return whether one token per position is predicted, so that no tensor has the axis N."""
+    return context.ahead is None and context.following is None
+
+
 def _average_of_others(reading: Tensor) -> Tensor:
-    """The mean reading of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
+    """Average the readings of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
     reading = reading.detach()
     own = reading.sum(3, keepdim=True)
     others = reading.shape[1:4].numel() - reading.shape[3]

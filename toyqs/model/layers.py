@@ -1,7 +1,7 @@
-"""Layers whose parameters carry a leading seed axis: the only place that knows how seeds are stacked.
+"""Layers whose parameters have a leading seed axis: the only file that knows how seeds are stacked.
 
-Every operation treats the seeds as independent rows of a batched kernel, so a seed computes the
-same numbers, bit for bit on CPU, alone and in company.
+Every operation treats the seeds as independent rows of a batched kernel, so that a seed computes the
+same numbers, bit for bit on a CPU, alone and stacked with others.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Rule = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def uniform(bound: float) -> Rule:
-    """Initial values drawn uniformly from [-bound, bound]."""
+    """Return the rule of initial values drawn uniformly from [-bound, bound]."""
     return lambda values, generator: values.uniform_(-bound, bound, generator=generator)
 
 
 def normal(std: float) -> Rule:
-    """Initial values drawn from N(0, std²)."""
+    """Return the rule of initial values drawn from N(0, std²)."""
     return lambda values, generator: values.normal_(0.0, std, generator=generator)
 
 
 class SeedStacked(nn.Module):
-    """A module with parameters of shape (S, ...) and a rule that says how each one starts."""
+    """A module with parameters of shape (S, ...) and a rule for each one's initial values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,14 +46,14 @@ class SeedStacked(nn.Module):
 
 
 def initialise(model: nn.Module, seeds: Sequence[int], given: Mapping[str, Tensor] | None = None) -> None:
-    """Fill every parameter from streams keyed by seed and parameter name.
+    """Fill every parameter from a random stream keyed by seed and parameter name.
 
-    A parameter of one name starts alike in every model that has it, whatever else the model holds.
+    A parameter of one name starts with the same values in every model that has it.
 
     Args:
-        model: built of Stacked modules for len(seeds) seeds.
+        model: built of SeedStacked modules for len(seeds) seeds.
         seeds: one per entry of the leading axis.
-        given: parameter name -> values of its shape but the seed axis, which take the place of the stream.
+        given: parameter name -> values of its shape without the seed axis, in place of random ones.
     """
     for module_name, module in model.named_modules():
         if not isinstance(module, SeedStacked):
@@ -72,7 +72,7 @@ def initialise(model: nn.Module, seeds: Sequence[int], given: Mapping[str, Tenso
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight + bias, seed by seed.
+    """Compute x @ weight + bias, seed by seed.
 
     Args:
         x: (S, ..., D).
@@ -92,7 +92,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows of each seed's table.
+    """Gather rows of each seed's table.
 
     Args:
         table: (S, n, F).
@@ -108,7 +108,7 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def mix_rows(table: Tensor, weights: Tensor) -> Tensor:
-    """Rows of each seed's table added up by weights: Σ_n weight_n · row_n.
+    """Compute the weighted sum of each seed's rows, Σ_n weight_n · row_n.
 
     Args:
         table: (S, n, F).
@@ -125,16 +125,16 @@ def mix_rows(table: Tensor, weights: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _first_rows(num_seeds: int, num_rows: int, device: torch.device) -> Tensor:
-    """Where each seed's rows begin in a table of all seeds, (S, 1)."""
+    """Return the index of each seed's first row in a table of all seeds, (S, 1)."""
     return torch.arange(0, num_seeds * num_rows, num_rows, device=device).unsqueeze(1)
 
 
 def logistic_(x: Tensor) -> Tensor:
-    """1 / (1 + e^-x), in place.
+    """Compute 1 / (1 + e^-x) in place.
 
-    torch.sigmoid rounds the elements left over by its vector loop differently, so one seed's values
-    would depend on how many seeds run beside it. Where a seed's block leaves a remainder, tanh, which
-    does not, takes its place.
+    torch.sigmoid rounds the remaining elements after its vector loop differently, so one seed's values would
+    depend on the number of seeds in the stack. Where a seed's block leaves a remainder tanh, which does not
+    round so, is used.
 
     Args:
         x: (S, ...), contiguous.
@@ -154,7 +154,7 @@ class Linear(SeedStacked):
         self.bias = self.declare("bias", (num_seeds, 1, out), uniform(bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(S, ..., D) -> (S, ..., E)."""
+        """Map (S, ..., D) to (S, ..., E)."""
         return affine(x, self.weight, self.bias)
 
 
@@ -171,9 +171,8 @@ class FeatureHead(SeedStacked):
 
         logits = Σ_i x_i W_i + b        (linear), or two hidden layers of 512 with GELU on top of it
 
-    Side by side the W_i are the weight of one layer over the concatenated features; kept apart, a
-    feature that all K thoughts of a position share is multiplied once. A feature left out counts as
-    zero.
+    This is one layer over the concatenated features. With a weight for each of them, a feature that all K
+    thoughts of a position share is multiplied once. A feature that is left out counts as zero.
     """
 
     def __init__(
@@ -204,7 +203,7 @@ class FeatureHead(SeedStacked):
         )
 
     def forward(self, features: Sequence[Tensor | None]) -> Tensor:
-        """Features (S, ..., width_i), broadcast against each other, None: left out -> (S, ..., V)."""
+        """Map features (S, ..., width_i), broadcast against each other, None: left out, to (S, ..., V)."""
         if not self.autocast:
             return self._logits(features)
         given = next(x for x in features if x is not None)
@@ -220,9 +219,9 @@ class FeatureHead(SeedStacked):
 
 
 class TableHead(nn.Module):
-    """The LM head of a checkpoint: every feature meets the same rows, logits = Σ_i x_i Eᵀ.
+    """The LM head of a checkpoint: every feature has the same rows, logits = Σ_i x_i Eᵀ.
 
-    Where the checkpoint ties them, E is the token table itself.
+    Where the checkpoint ties its embeddings, E is the token table itself.
     """
 
     def __init__(self, table: Embedding | FrozenTable, *, autocast: bool = False) -> None:
@@ -233,7 +232,7 @@ class TableHead(nn.Module):
         self.widths = (table.weight.shape[-1],)
 
     def forward(self, features: Sequence[Tensor | None]) -> Tensor:
-        """Features (S, ..., D), broadcast against each other, None: left out -> (S, ..., V)."""
+        """Map features (S, ..., D), broadcast against each other, None: left out, to (S, ..., V)."""
         given = [x for x in features if x is not None]
         with torch.autocast(given[0].device.type, torch.bfloat16, enabled=self.autocast):
             out, *others = (affine(x, self.table.weight.transpose(1, 2)) for x in given)
@@ -244,12 +243,12 @@ LMHead = FeatureHead | TableHead
 
 
 class FrozenTable(nn.Module):
-    """Rows such as token embeddings, (1, n, D) as a `Table` of one seed has them."""
+    """Rows that are not trained, such as token embeddings: (1, n, D), as in an `Embedding` of one seed."""
 
     weight: Tensor
 
     def __init__(self, rows: Tensor) -> None:
-        """Hold rows (n, D)."""
+        """Take rows (n, D)."""
         super().__init__()
         self.register_buffer("weight", rows.unsqueeze(0), persistent=False)
 

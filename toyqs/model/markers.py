@@ -13,18 +13,18 @@ from toyqs.model.layers import SeedStacked, normal
 class Markers(SeedStacked):
     """Embeddings (S, 2, D) of the start and the end of a thought; they are never outputs.
 
-    Two rows serve every thought, and yet each is one symbol among many to the optimiser. Three ways to let
-    them learn s times as fast as the rest:
+    These two rows are part of every thought, but the optimiser treats them as two symbols among many. Three
+    ways to let them learn s times as fast as the rest:
 
-        reparameterise    e = s θ: where the optimiser moves θ by its step, e moves by s of them
-        lr_multiplier     e = θ, and the optimiser's step is multiplied by s (optim.py)
+        reparameterise    e = s θ: a step of the optimiser moves θ, and e by s times as much
+        lr_multiplier     e = θ, and the optimiser's step is multiplied by s (training/optimizer.py)
         grad_scale        e = θ, and the gradient is multiplied by s
 
-    The first two are the same under Adam without clipping. The third does nothing there, for Adam divides a
-    constant scale out again; it only takes the others' share of the clipped norm, as the first does too.
+    The first two are the same under Adam without clipping. The third has no effect there, for Adam divides a
+    constant scale out again; with clipping it only leaves less of the norm to the rest, as does the first.
 
-    Start and end may also be the same one marker, as where a single new token is written on both sides of a
-    thought. Which side it stands on is then told by what was heard before it alone.
+    Start and end may also be one and the same marker, as where a single new token is written on both sides of
+    a thought. Then only the symbols before it tell which of the two it is.
 
     Source: Zelikman et al. 2024, "Quiet-STaR" (start and end tokens; grad_scale).
     """
@@ -55,7 +55,7 @@ class Markers(SeedStacked):
         self.weight = self.declare("weight", (num_seeds, 1 if one else 2, width), normal(std / self.scale))
 
     def rows(self) -> Tensor:
-        """The embeddings, (S, 2, D)."""
+        """Return the embeddings, (S, 2, D)."""
         weight = self.weight if self.weight.shape[1] == 2 else self.weight.expand(-1, 2, -1)
         if self.grad_scale != 1.0:
             return _ScaledGradient.apply(weight, self.grad_scale)
@@ -63,12 +63,12 @@ class Markers(SeedStacked):
 
     @torch.no_grad()
     def start_at(self, row: Tensor) -> None:
-        """Let both begin as an embedding (S, D)."""
+        """Initialise both with an embedding (S, D)."""
         self.weight.copy_(row.unsqueeze(1) / self.scale)
 
 
 class _ScaledGradient(torch.autograd.Function):
-    """x, its gradient multiplied by a number."""
+    """The identity, whose gradient is multiplied by a number."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:

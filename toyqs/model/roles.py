@@ -11,13 +11,13 @@ Part = TypeVar("Part")
 
 
 class WeightGroups(NamedTuple):
-    """Which roles share a core: one letter per role, the first seen is A."""
+    """The partition of the roles into cores: one letter per role, in the order of ROLES, the first is A."""
 
     label: str
 
     @classmethod
     def parse(cls, letters: Sequence[str]) -> WeightGroups:
-        """Canonical groups of four letters in the order of ROLES: ["B", "A", "A", "C"] -> ABBC.
+        """Rename four letters so that equal partitions are equal: ["B", "A", "A", "C"] -> ABBC.
 
         Raises:
             ValueError: not exactly four single letters.
@@ -32,12 +32,12 @@ class WeightGroups(NamedTuple):
         return cls("".join(seen[letter] for letter in letters))
 
     def letter(self, role: str) -> str:
-        """The letter of one of ROLES."""
+        """Return the letter of one of ROLES."""
         return self.label[ROLES.index(role)]
 
 
 def check_widths(groups: WeightGroups, widths: Mapping[str, int]) -> None:
-    """Refuse a letter that spans two widths.
+    """Refuse a letter whose roles have two widths.
 
     Args:
         groups: the roles' letters.
@@ -62,16 +62,16 @@ def tie(
     used: Collection[str],
     make: Callable[[int, list[str]], Part],
 ) -> dict[str, Part]:
-    """One part per letter in use.
+    """Make one part per letter in use.
 
     Args:
         groups: the roles' letters.
         widths: hidden width of each role.
-        used: the roles of this run; a letter that none of them holds gets no part.
+        used: the roles of this run; a letter of other roles alone gets no part.
         make: width and the roles that share it -> part.
 
     Raises:
-        ValueError: a letter spans two widths.
+        ValueError: a letter's roles have two widths.
     """
     check_widths(groups, {role: widths[role] for role in used})
     members: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What a training step consumes: a batch and its thought noise, whole or in parts."""
+"""The input of a training step: a batch and its thought noise, whole or in parts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs a
 
 
 class TrainingBatch(NamedTuple):
-    """What a training step consumes."""
+    """A batch of sequences with the noise of their thoughts."""
 
     inputs: Tensor  # (S, B, T) long
-    positions: Tensor | None  # (S, B, T') long, those that think, or might; None: all
+    positions: Tensor | None  # (S, B, T') long, those that think, or may be selected to; None: all
     counted: Batch  # at these positions
     noise: Tensor  # (S, B, T', K, L) or (S, B, T', K, L, W) in [0, 1)
     forced: Tensor | None = None  # (S, B, T', K, L, ...) symbols sampled before
@@ -29,20 +29,20 @@ class TrainingBatch(NamedTuple):
 
 
 def prepare(batch: Batch, noise: Tensor, num_ahead: int = 1) -> TrainingBatch:
-    """A batch (S, B, T) and its thought noise (S, B, T', K, L, …), ready for a step of N tokens."""
+    """Prepare a batch (S, B, T) and its thought noise (S, B, T', K, L, …) for a step of N tokens."""
     positions = thinking_positions(batch)
     return TrainingBatch(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
 
 
-def truncate_thoughts(drawn: TrainingBatch, length: int) -> TrainingBatch:
-    """The batch with the noise of each thought's first symbols alone, `length` of them."""
-    if drawn.noise.shape[4] == length:
-        return drawn
-    return drawn._replace(noise=drawn.noise[:, :, :, :, :length].contiguous())
+def truncate_thoughts(batch: TrainingBatch, length: int) -> TrainingBatch:
+    """Keep the noise of each thought's first `length` symbols."""
+    if batch.noise.shape[4] == length:
+        return batch
+    return batch._replace(noise=batch.noise[:, :, :, :, :length].contiguous())
 
 
-def chunks(drawn: TrainingBatch, size: int) -> Iterator[TrainingBatch]:
-    """Parts of `size` sequences each, along the axis B; what is left over is left out."""
+def chunks(batch: TrainingBatch, size: int) -> Iterator[TrainingBatch]:
+    """Split a batch into parts of `size` sequences along the axis B; a remainder is dropped."""
 
     def parts(field: Any) -> Iterator[Any]:
         if field is None:
@@ -50,16 +50,16 @@ def chunks(drawn: TrainingBatch, size: int) -> Iterator[TrainingBatch]:
         if isinstance(field, tuple):
             return map(type(field), *map(parts, field))
         whole = field[:, : field.shape[1] // size * size]
-        # Copied once, so that no step meets a tensor with gaps.
+        # Copied once, so that every part is contiguous.
         return iter(whole.unflatten(1, (-1, size)).transpose(0, 1).contiguous().unbind())
 
-    return parts(drawn)
+    return parts(batch)
 
 
 def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
-    """One batch per seed -> a batch (S, B, T) in the model's dtype, on its device.
+    """Stack one batch per seed to a batch (S, B, T) in the model's dtype, on its device.
 
-    The oracle comes along where every batch has one.
+    It has the oracle where every batch has one.
     """
     fields = zip(*(batch[:4] for batch in batches), strict=True)
     inputs, targets, weights, think = (torch.cat(field).to(like.device) for field in fields)
@@ -69,31 +69,34 @@ def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Bat
 
 
 def micro_batches(
-    drawn: TrainingBatch, count: int, rank: int = 0, ranks: int = 1
+    batch: TrainingBatch, count: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[TrainingBatch, Tensor | float]]:
-    """Parts of equally many sequences, and the share (S,) of the whole's weights that each has.
+    """Split a batch into micro-batches of equally many sequences.
 
     Args:
-        drawn: B sequences.
-        count: of the parts.
-        rank: which portion of each part is wanted,
-        ranks: of so many.
+        batch: B sequences.
+        count: the number of micro-batches.
+        rank: of several processes this one's number; it gets its slice of every micro-batch.
+        ranks: the number of processes.
+
+    Yields:
+        A micro-batch or its slice, and its share (S,) of the whole batch's weights.
     """
-    weights = drawn.counted.weights
+    weights = batch.counted.weights
     if count == ranks == 1:
-        yield drawn, 1.0
+        yield batch, 1.0
         return
     total = weights.sum((1, 2))
-    for part in chunks(drawn, weights.shape[1] // count):
-        mine = rank_slice(part, rank, ranks)
+    for micro_batch in chunks(batch, weights.shape[1] // count):
+        mine = rank_slice(micro_batch, rank, ranks)
         yield mine, mine.counted.weights.sum((1, 2)) / total
 
 
-def rank_slice(drawn: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
-    """One of so many portions of the sequences, of about equally many each."""
+def rank_slice(batch: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
+    """Return the sequences of one of several processes, of about equally many each."""
     if ranks == 1:
-        return drawn
-    size = drawn.inputs.shape[1]
+        return batch
+    size = batch.inputs.shape[1]
     span = slice(size * rank // ranks, size * (rank + 1) // ranks)
 
     def cut(field: Any) -> Any:
@@ -101,15 +104,15 @@ def rank_slice(drawn: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
             return type(field)(*map(cut, field))
         return None if field is None else field[:, span].contiguous()
 
-    return cut(drawn)
+    return cut(batch)
 
 
 def draw_batches(
     task: Task, seeds: Sequence[int], settings: TrainingParams, like: Tensor
 ) -> Iterator[TrainingBatch]:
-    """Training batches and thought noise, each from a stream of its own per seed, without end.
+    """Draw training batches and thought noise without end, each from its own stream per seed.
 
-    Batches are drawn `CHUNK` at once, when the share of the steps done is that of the first of them.
+    Batches are drawn `CHUNK` at once, all with the progress of the first of them.
 
     Args:
         task: the source of sequences.

@@ -13,13 +13,13 @@ from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.hard_positions import PositionSelection, select_positions
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
-THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; not by S, so that company changes nothing
-LOGITS = 2**26  # likewise, where a vocabulary is so large that fewer thoughts make as many
+THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; independent of S, as results have to be
+LOGITS = 2**26  # likewise; with a large vocabulary this bound is reached first
 OVERALL = ("nll", "nll_marginal", "nll_shuffled", "nll_constant", "nll_no_thought")  # of all positions
 CONTEXTS = 64  # contexts and thoughts that the information estimate compares
 
 
-Forced = tuple[Tensor, Tensor | None]  # symbols, and lengths (S, B, T, K) where the task gives them
+Forced = tuple[Tensor, Tensor | None]  # symbols, and lengths (S, B, T, K) where the task sets them
 
 
 class Meter:
@@ -30,12 +30,12 @@ class Meter:
         self.weights: dict[str, Tensor] = {}
 
     def add(self, name: str, values: Tensor, weights: Tensor) -> None:
-        """Count values (S, B, T) by weights (S, B, T)."""
+        """Add values (S, B, T) with weights (S, B, T)."""
         self.sums[name] = self.sums.get(name, 0.0) + (values * weights).double().sum((1, 2))
         self.weights[name] = self.weights.get(name, 0.0) + weights.double().sum((1, 2))
 
     def means(self) -> dict[str, Tensor]:
-        """Name -> (S,)."""
+        """Return name -> (S,)."""
         return {name: value / self.weights[name] for name, value in self.sums.items()}
 
 
@@ -49,13 +49,14 @@ def evaluate(
     full: bool,
     at_once: int = THOUGHTS,
 ) -> dict[str, Tensor]:
-    """Metrics on held-out sequences, in nats per counted position.
+    """Compute metrics on held-out sequences, in nats per counted position.
 
-    Always: `nll`, the mean over thoughts (what is trained), and `accuracy` likewise, of the first
-    token where a position predicts several; then also `nll_ahead`, the mean over thoughts and all
-    tokens that are there. Where thoughts differ in length, `thought_length`, the mean, and where they end
-    themselves, `unfinished`, the share that did not. With thoughts of some symbols also `thought_entropy`
-    and `gate`, where there are such, and with `full`, of the first token,
+    Always `nll`, the mean over thoughts (as it is trained), and `accuracy` likewise. Where a position
+    predicts several tokens these are of the first, and `nll_ahead` is the mean over thoughts and all tokens
+    in the sequence. Where thoughts differ in length `thought_length`, the mean, and where their ends are
+    sampled `unfinished`, the share without an end. With thoughts of at least one symbol also
+    `thought_entropy` and `gate`, the mean weight of a thought, where the model has them, and with `full`, of
+    the first token,
 
         nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
         nll_shuffled    with the thoughts that another sequence had at that position
@@ -63,17 +64,17 @@ def evaluate(
         nll_no_thought  the same head and no thought, where the model can do that
         information and information_shuffled (see `information`); symbols without a density have none
 
-    Where only the hardest positions think, the others count in all of these, predicted without a thought,
-    and beside them stand `thinking_share` of the positions, `nll_hard` of those that think and `nll_easy`
-    of the others; shuffled thoughts are then those of another sequence's position of the same rank.
+    Where only the hardest positions think, the others count in all of these, predicted without a thought;
+    added are `thinking_share` of the positions, `nll_hard` of those that think and `nll_easy` of the others.
+    Shuffled thoughts are then those of another sequence's position of the same rank.
 
     Args:
         model: S seeds.
         held_out: (S, B, T), B ≥ 2.
         seeds: S of them; thought noise comes from each one's own stream.
         sizes: of the thoughts.
-        full: all metrics, or those that need no other thoughts.
-        at_once: about how many thoughts are evaluated together, per seed.
+        full: compute all metrics, not only those that need no other thoughts.
+        at_once: about how many thoughts are evaluated at once, per seed.
 
     Returns:
         Name -> (S,) float64.
@@ -83,24 +84,24 @@ def evaluate(
     size = max(2, at_once // max(1, sizes.number * int(held_out.think[0, 0].sum())))
     fixed: Forced | None = None
     total = held_out.inputs.shape[1]
-    # A last sequence alone would be shuffled with itself: it joins the ones before.
+    # A single last sequence would be shuffled with itself: it joins the sequences before.
     starts = list(range(0, total - 1, size))
     for start, stop in zip(starts, [*starts[1:], total], strict=True):
         batch = rows(held_out, slice(start, stop))
         noise = thought_noise(generators, batch.think, sizes).to(batch.weights)
-        context, batch, chosen = _read(model, batch, sizes)
+        context, batch, selection = _read(model, batch, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
         trace = model.talk(context, thoughts)
-        said = thoughts is not None and thoughts.symbols.shape[4] > 0
-        _predictions(meter, trace, batch, said)
-        if chosen is not None:
-            _others(meter, chosen)
+        has_symbols = thoughts is not None and thoughts.symbols.shape[4] > 0
+        _add_predictions(meter, trace, batch, has_symbols)
+        if selection is not None:
+            _add_other_positions(meter, selection)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
         if thoughts is not None and model.predicts_without_thought:
-            _nll(meter, "nll_no_thought", model.talk(context, None), batch)
-        if thoughts is None or not said:
+            _add_nll(meter, "nll_no_thought", model.talk(context, None), batch)
+        if thoughts is None or not has_symbols:
             continue
         given = (thoughts.symbols, thoughts.given_length)
         fixed = _each(lambda x: x[:, :1, :1, :1], given) if fixed is None else fixed
@@ -109,26 +110,26 @@ def evaluate(
             "nll_constant": _each(lambda x, like: x.expand_as(like), fixed, given),
         }
         for name, (symbols, lengths) in others.items():
-            _nll(meter, name, model.talk(context, model.think(context, noise, symbols, lengths)), batch)
-    _join_others(meter)
+            _add_nll(meter, name, model.talk(context, model.think(context, noise, symbols, lengths)), batch)
+    _count_other_positions(meter)
     if fixed is None or trace.log_prob is None:
         return meter.means()
     return meter.means() | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
 
 
 def information(model: Model, context: Context, thoughts: Thoughts | None) -> dict[str, Tensor]:
-    """How much thoughts tell about their contexts, in nats per thought, at the last position.
+    """Estimate the information of thoughts about their contexts, in nats per thought, at the last position.
 
         I = mean_i [ log π(h_i | x_i) − log (1/M) Σ_j π(h_i | x_j) ],   at most log M
 
-    and the same with every h_i replaced by another context's: about 0 where thoughts ignore the
-    context, below 0 where they do not.
+    and the same with every h_i replaced by another context's: about 0 where thoughts do not depend on the
+    context, below 0 where they do.
 
     Args:
         model: S seeds.
         context: (S, B, T, ...); the first M = 64 sequences are compared.
-        thoughts: sampled in that context; the first of each position is used, with the length that was given
-            to it where one was.
+        thoughts: sampled in that context; the first of each position is used, with its length where the
+            task set it.
 
     Returns:
         "information" and "information_shuffled", (S,) float64.
@@ -161,30 +162,31 @@ def _information(model: Model, some: Batch, seeds: Sequence[int], sizes: Thought
 
 
 def _each(change: Callable[..., Tensor], *given: Forced) -> Forced:
-    """A change of symbols, and of their lengths where there are such."""
+    """Apply a change to symbols, and to their lengths where they have such."""
     symbols, lengths = zip(*given, strict=True)
     return change(*symbols), None if lengths[0] is None else change(*lengths)
 
 
 def _read(model: Model, batch: Batch, sizes: ThoughtSizes) -> tuple[Context, Batch, PositionSelection | None]:
-    """Context and batch at the positions that think, and how these were chosen, where they were."""
+    """Return context and batch at the thinking positions; and their selection, where the model makes one."""
     positions = thinking_positions(batch)
     context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)
     if sizes.hard_quantile is None:
         return context, batch, None
-    chosen = select_positions(model, context, batch, sizes.thinking(batch.inputs.shape[2]))
-    return chosen.context, chosen.batch, chosen
+    selection = select_positions(model, context, batch, sizes.thinking(batch.inputs.shape[2]))
+    return selection.context, selection.batch, selection
 
 
-def _others(meter: Meter, chosen: PositionSelection) -> None:
+def _add_other_positions(meter: Meter, selection: PositionSelection) -> None:
     """Measure the positions that do not think."""
-    meter.add("nll_easy", chosen.nll, chosen.weights)
-    meter.add("accuracy", chosen.accuracy, chosen.weights)
-    meter.add("thinking_share", chosen.think.to(chosen.weights), torch.ones_like(chosen.weights))
+    weights = selection.weights
+    meter.add("nll_easy", selection.nll, weights)
+    meter.add("accuracy", selection.accuracy, weights)
+    meter.add("thinking_share", selection.think.to(weights), torch.ones_like(weights))
 
 
-def _join_others(meter: Meter) -> None:
-    """Count them, where there are such, in every NLL: they are predicted alike whatever others think."""
+def _count_other_positions(meter: Meter) -> None:
+    """Count the positions that do not think in every NLL: their prediction is the same with any thoughts."""
     sums, weights = meter.sums, meter.weights
     if "nll_easy" not in sums:
         return
@@ -196,26 +198,26 @@ def _join_others(meter: Meter) -> None:
         del sums["nll_easy"]
 
 
-def _predictions(meter: Meter, trace: Trace, batch: Batch, said: bool) -> None:
+def _add_predictions(meter: Meter, trace: Trace, batch: Batch, has_symbols: bool) -> None:
     targets, first = batch.targets.unsqueeze(-1), trace.logits[..., :1, :]
     log_q = target_log_prob(first, targets)
     meter.add("nll", -log_q.mean(-1), batch.weights)
     meter.add("accuracy", hits(first, targets).squeeze(-1).mean(-1), batch.weights)
     if batch.ahead is not None:
-        found = over_tokens(token_log_prob(trace.logits, batch.ahead.targets), batch).mean(-1)
+        log_q_ahead = over_tokens(token_log_prob(trace.logits, batch.ahead.targets), batch).mean(-1)
         count = batch.ahead.weights.sum(-1)
-        meter.add("nll_ahead", -found / count.clamp(min=1), batch.weights * count)
-    if said:
+        meter.add("nll_ahead", -log_q_ahead / count.clamp(min=1), batch.weights * count)
+    if has_symbols:
         meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
-        _thoughts(meter, trace, batch)
+        _add_thoughts(meter, trace, batch)
 
 
-def _nll(meter: Meter, name: str, trace: Trace, batch: Batch) -> None:
+def _add_nll(meter: Meter, name: str, trace: Trace, batch: Batch) -> None:
     log_q = target_log_prob(trace.logits, batch.targets.unsqueeze(-1))
     meter.add(name, -log_q.mean(-1), batch.weights)
 
 
-def _thoughts(meter: Meter, trace: Trace, batch: Batch) -> None:
+def _add_thoughts(meter: Meter, trace: Trace, batch: Batch) -> None:
     if trace.entropy is not None:
         meter.add("thought_entropy", trace.entropy.sum(-1).mean(-1), batch.weights)
     if trace.thought_weight is not None:

@@ -28,7 +28,7 @@ StepCallback = Callable[[int, dict[str, Tensor]], None]
 
 
 class Checkpoints(Protocol):
-    """Where the states of a training are saved."""
+    """The place where the states of a training are saved."""
 
     def resume(self, state: TrainState) -> None:
         """Put the state back to where an earlier process left it, if one did."""

@@ -12,7 +12,7 @@ from toyqs.numerics import LANES
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
 
-LARGE = 2**22  # parameters of a seed, from which on sums over them, and notes whose they are, are dear
+LARGE = 2**22  # parameters of a seed: from here on one sum over them is inexact, and `seed_of` costly
 
 
 class Optimiser:
@@ -28,17 +28,17 @@ class Optimiser:
 
         Args:
             model: keeps its parameters, as views of the buffer.
-            lr_multipliers: how a parameter's name ends -> factor of its learning rate.
+            lr_multipliers: end of a parameter's name -> factor of its learning rate.
         """
         named = dict(model.named_parameters())
         first = next(iter(named.values())).detach()
         self.num_seeds = first.shape[0]
-        self.spans: dict[str, slice] = {}  # where each parameter stands
+        self.spans: dict[str, slice] = {}  # each parameter's part of the buffer
         self.used = 0
         for name, parameter in named.items():
             self.spans[name] = slice(self.used, self.used + parameter.numel())
             self.used = self.spans[name].stop
-        # Filled up, so that the fused kernel's vector loop leaves nothing over: see numerics.
+        # Padded, so that the fused kernel's vector loop leaves no remainder: see numerics.
         size = self.used + -self.used % LANES
         self.values, self.grads = first.new_zeros(size), first.new_zeros(size)
         self.means, self.squares = first.new_zeros(size), first.new_zeros(size)
@@ -57,19 +57,19 @@ class Optimiser:
         ]
 
     def seed_state(self, index: int) -> dict[str, Tensor]:
-        """Return a seed's parameters and moments, flat, and the number of steps behind them, copied."""
+        """Return copies of a seed's parameters and moments, flat, and the number of steps done."""
         taken = {name: values[self._mine(index)].clone() for name, values in self._buffers().items()}
         return taken | {"count": self.count.clone()}
 
     def restore(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
-        """Go on from what `of_seed` gave, one part per seed."""
+        """Restore what `seed_state` returned, one part per seed."""
         self.count.copy_(parts[0]["count"])
         for name, values in self._buffers().items():
             for index, part in enumerate(parts):
                 values[self._mine(index)] = part[name].to(values.device)
 
     def zero(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to zero."""
         self.grads.zero_()
 
     def clip(self, max_norm: float) -> Tensor:
@@ -108,9 +108,9 @@ class Optimiser:
             self.values[span] = old + factor * (self.values[span] - old)
 
     def sums(self, values: Tensor) -> Tensor:
-        """Sum values as long as the buffer over each seed's parameters, (S,).
+        """Sum values, of the buffer's length, over each seed's parameters, (S,).
 
-        One float32 sum over many million small numbers would stand still: it is taken tensor by tensor then.
+        A single float32 sum of many million small numbers stops growing: it is taken tensor by tensor then.
         """
         if self.seed_of is None:
             return values.sum().unsqueeze(0)
@@ -120,16 +120,16 @@ class Optimiser:
         return values.new_zeros(self.num_seeds).index_add_(0, self.seed_of, values)
 
     def _buffers(self) -> dict[str, Tensor]:
-        """Name the used part of what a checkpoint holds."""
+        """Return the used parts of the buffers that a checkpoint saves, by name."""
         buffers = {"values": self.values, "means": self.means, "squares": self.squares}
         return {name: buffer[: self.used] for name, buffer in buffers.items()}
 
     def _mine(self, index: int) -> Tensor | slice:
-        """Say which of the used elements are a seed's."""
+        """Return which of the used elements are a seed's."""
         return slice(None) if self.seed_of is None else self.seed_of[: self.used] == index
 
     def _seeds(self) -> Tensor:
-        """Say which seed each element is of."""
+        """Return the seed of each element, as an index."""
         seed_of = torch.zeros_like(self.values, dtype=torch.long)
         for span in self.spans.values():
             per_seed = (span.stop - span.start) // self.num_seeds

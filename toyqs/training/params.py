@@ -1,4 +1,4 @@
-"""The numbers of a training, and how they change while it goes on."""
+"""The numbers of a training, and their schedules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LossWeight:
     rises: bool = False
 
     def at(self, progress: float) -> float:
-        """The weight when `progress` of the training, from 0 to 1, is done."""
+        """Return the weight at a progress of the training from 0 to 1."""
         if self.rises:
             return self.value * progress
         return self.value * (1.0 - progress) if self.linear else self.value
@@ -30,7 +30,7 @@ class LossWeight:
 
 @dataclass(frozen=True)
 class TrainingParams:
-    """Plain numbers that the loop needs."""
+    """The plain numbers that the loop needs."""
 
     steps: int
     batch_size: int  # B
@@ -41,36 +41,40 @@ class TrainingParams:
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
     grad_acc: int = 1
     think_everywhere: bool = False
-    reference: str | None = None  # of trace.reference_log_probs: oracle, no_thought; a kept model has its own
-    inner_steps: int = 0  # steps on thoughts drawn before, with their log-density; 0: one, on its own draw
+    reference: str | None = (
+        None  # where trace.reference_log_probs come from: oracle, no_thought; None: elsewhere
+    )
+    inner_steps: int = (
+        0  # steps on the same thoughts, sampled before the first; 0: one, which samples its own
+    )
     num_ahead: int = 1  # N, tokens that each thinking position predicts
-    stages: tuple[int, ...] = ()  # lengths of the thoughts in turn; none: thoughts.length all along
+    stages: tuple[int, ...] = ()  # successive lengths of the thoughts; none: always thoughts.length
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
-    adaptive_len: bool = False  # the task says how long each thought is
-    eval_chunk: int = 8192  # thoughts, per seed
-    rank: int = 0  # of the processes that train together, which one this is
-    ranks: int = 1  # how many there are; each takes its share of every batch
+    adaptive_len: bool = False  # the task sets each thought's length
+    eval_chunk: int = 8192  # thoughts evaluated at once, per seed
+    rank: int = 0  # this process's number among those that train together
+    ranks: int = 1  # the number of these processes; each takes its slice of every batch
 
     def length_at(self, step: int) -> int:
-        """How many symbols a thought has in a step, from 0; the last stage goes on to the end."""
+        """Return the symbols of a thought in a step, from 0; the last stage lasts to the end."""
         if not self.stages:
             return self.thoughts.length
         passed = int(len(self.stages) * step / (STAGED * self.steps))
         return self.stages[min(passed, len(self.stages) - 1)]
 
     def sizes_at(self, step: int) -> ThoughtSizes:
-        """The thoughts of a step, from 0, which may be shorter than the noise that is drawn for them."""
+        """Return the sizes of the thoughts in a step, from 0; they may be shorter than their noise."""
         return self.thoughts._replace(length=self.length_at(step))
 
     def floor_at(self, progress: float) -> float:
-        """The least weight of a thought when `progress` of the training, from 0 to 1, is done."""
+        """Return the least weight of a thought at a progress of the training from 0 to 1."""
         return self.gate_floor * max(0.0, 1.0 - progress / GATE_WARM_UP)
 
 
 def learning_rate(step: int, settings: TrainingParams) -> float:
-    """The rate of a step: a linear warm-up, then constant, linear to 0 or a cosine to a twentieth."""
+    """Return a step's rate: constant; or after a linear warm-up linear to 0, or a cosine to a twentieth."""
     warm_up = max(1, round(WARM_UP * settings.steps))
     if settings.schedule == "constant":
         return settings.lr

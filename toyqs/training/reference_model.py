@@ -1,4 +1,4 @@
-"""References of rewards and thoughts: what a batch or a model knows by itself, and a model kept beside it."""
+"""References that rewards and thoughts are compared with: the task's law, or a model that is not trained."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from toyqs.types import Batch, Model, Trace
 
 
 def with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:
-    """The trace with the log-probabilities of the task's own law, or of the model without a thought.
+    """Add the log-probabilities of the task's own law, or of the model without a thought, to a trace.
 
     Args:
-        trace: of the model that trains.
+        trace: of the trained model.
         counted: at the thinking positions.
-        reference: oracle or no_thought; any other leaves the trace as it is.
+        reference: oracle or no_thought; any other leaves the trace unchanged.
     """
     if reference == "oracle":
         assert counted.oracle is not None
@@ -29,7 +29,7 @@ def with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace
 class ReferenceModel:
     """A model that no gradient trains: a frozen copy, a moving average, or another run's.
 
-    Its parameters follow those of the model that trains, and stay as they are where the decay is 1:
+    Its parameters p̄ average those of the trained model, p, and stay as they are where the decay is 1:
 
         p̄ ← d · p̄ + (1 − d) · p        after each step
 
@@ -43,10 +43,10 @@ class ReferenceModel:
         """Take over a model.
 
         Args:
-            model: S seeds; its parameters are this object's alone.
+            model: S seeds; not used elsewhere.
             decay: d.
-            predicts: whether the trace gets its prediction; it must then speak alone.
-            thought_kl_beta: β of the thoughts' divergence from its own; 0: it scores no thought.
+            predicts: add its prediction to traces; it must then predict without a thought.
+            thought_kl_beta: β of the KL from the policy to this model's; 0: it scores no thought.
         """
         assert isinstance(model, nn.Module)
         self.model: Model = model.requires_grad_(False)
@@ -55,37 +55,37 @@ class ReferenceModel:
 
     @torch.no_grad()
     def update_average(self, model: nn.Module) -> None:
-        """A step towards the model that trains, which has the same parameters (S, ...)."""
+        """Move towards the trained model, which has the same parameters (S, ...)."""
         if self.decay == 1.0:
             return
         for average, parameter in zip(self.parameters, model.parameters(), strict=True):
-            # Each product rounded by itself: a fused one would depend on the place in the vector.
+            # Each product is rounded by itself: a fused one would depend on its index in the vector.
             average.mul_(self.decay).add_(parameter * (1.0 - self.decay))
 
     @torch.no_grad()
     def annotate(self, trace: Trace, inputs: Tensor, positions: Tensor | None) -> Trace:
-        """The trace with what the kept model says of the same batch, without gradient.
+        """Add this model's outputs on the same batch to a trace, without gradient.
 
             reference_log_probs    log p̄(y | x) with no thought
-            penalty                β (log π(h | x) − log π̄(h | x)) more than it was, π̄ the kept model's
+            penalty                increased by β (log π(h | x) − log π̄(h | x)), π̄ this model's policy
 
         The penalty is one sample of β KL(π ‖ π̄) per thought. Its own gradient, ∇ log π, has mean 0 over
         the policy, so that none is needed.
 
         Args:
-            trace: of the model that trains, with its thoughts' symbols where the kept model scores them.
+            trace: of the trained model, with its thoughts' symbols where this model scores them.
             inputs: (S, B, T) long.
             positions: (S, B, T') long, those that think; None: all.
         """
         context = self.model.read(inputs, positions)
         if self.predicts:
-            alone = self.model.talk(context, None).logits.squeeze(3)
-            trace = trace._replace(reference_log_probs=log_softmax(alone))
+            logits = self.model.talk(context, None).logits.squeeze(3)
+            trace = trace._replace(reference_log_probs=log_softmax(logits))
         if not self.thought_kl_beta:
             return trace
         assert trace.symbols is not None and trace.log_prob is not None
-        lengths = trace.length if trace.unfinished is None else None  # where the symbols do not tell them
+        lengths = trace.length if trace.unfinished is None else None  # else they follow from the symbols
         scored = self.model.think(context, torch.empty(0), trace.symbols.detach(), lengths)
         assert scored is not None and scored.log_prob is not None
-        charged = self.thought_kl_beta * (trace.log_prob - scored.log_prob).sum(-1)
-        return trace._replace(penalty=charged if trace.penalty is None else trace.penalty + charged)
+        divergence = self.thought_kl_beta * (trace.log_prob - scored.log_prob).sum(-1)
+        return trace._replace(penalty=divergence if trace.penalty is None else trace.penalty + divergence)

@@ -1,4 +1,4 @@
-"""All that a training is between two of its steps."""
+"""The state of a training between two of its steps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
 
 
 class TrainState:
-    """Weights, moments and moving means; what is drawn next follows from the number of steps done.
+    """Weights, moments and moving means; the next batch follows from the number of steps done.
 
     Args:
         model: its parameters have shape (S, ...).
         lr_multipliers: see `Optimiser`.
-        kept: a model beside it, which may follow after every step.
+        reference_model: updated after every step where it is a moving average.
     """
 
     def __init__(
@@ -31,15 +31,15 @@ class TrainState:
         self.model, self.reference_model = model, reference_model
         self.step = 0
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
-        self.decay = 1.0  # what a moving mean of the rewards lacks to be one
+        self.decay = 1.0  # weight that the moving mean still gives to its start, 0
 
     @property
     def running_reward(self) -> Tensor:
-        """(S,), the moving mean of rewards."""
+        """Return the moving mean of rewards, (S,)."""
         return self.reward / (1.0 - self.decay) if self.decay < 1.0 else self.reward
 
     def advance(self, reward: Tensor | None) -> None:
-        """Count a step: the means follow, of the weights and of a reward (S,) where there was one."""
+        """Count a step and update the moving means, of the weights and of a reward (S,) if there is one."""
         self.step += 1
         if self.reference_model is not None:
             self.reference_model.update_average(self.model)
@@ -48,27 +48,24 @@ class TrainState:
             self.decay *= REWARD_DECAY
 
     def seed_state(self, index: int) -> dict[str, Any]:
-        """Return the part of one seed, copied, for `restore`."""
-        following = (
-            self.reference_model.parameters
-            if self.reference_model is not None and self.reference_model.decay < 1.0
-            else []
-        )
+        """Return a copy of one seed's state, for `restore`."""
+        reference = self.reference_model
+        averages = [] if reference is None or reference.decay == 1.0 else reference.parameters
         return {
             "step": self.step,
             "shapes": self.shapes,
             "optimiser": self.optimiser.seed_state(index),
-            "kept": [parameter[index].clone() for parameter in following],
+            "kept": [parameter[index].clone() for parameter in averages],
             "reward": self.reward[index].clone(),
             "decay": self.decay,
         }
 
     @torch.no_grad()
     def restore(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Go on from what `of_seed` gave, seed by seed, all of one step.
+        """Restore what `seed_state` returned, seed by seed, all after the same step.
 
         Raises:
-            ValueError: it was another model's.
+            ValueError: it is the state of another model.
         """
         if any(part["shapes"] != self.shapes for part in parts):
             raise ValueError(
@@ -80,6 +77,6 @@ class TrainState:
         if self.reference_model is None:
             return
         for index, part in enumerate(parts):
-            following = self.reference_model.parameters if part["kept"] else []
-            for parameter, value in zip(following, part["kept"], strict=True):
+            averages = self.reference_model.parameters if part["kept"] else []
+            for parameter, value in zip(averages, part["kept"], strict=True):
                 parameter[index] = value

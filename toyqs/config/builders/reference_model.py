@@ -31,7 +31,7 @@ def build_reference_model(config: RunConfig, model: LatentReasoner) -> Reference
         like = next(model.parameters())
         reference = finished_model(str(config.reference_run), like.shape[0]).to(like)
         # It predicts without thoughts, so there is no reading for the interpreter to continue from.
-        reference.num_ahead, reference.goes_on = model.num_ahead, False
+        reference.num_ahead, reference.interpreter_reads_on = model.num_ahead, False
     else:
         reference = copy.deepcopy(model)
     return ReferenceModel(

@@ -1,4 +1,4 @@
-"""The contract that every memory keeps: read a sequence, step a branch."""
+"""The contract of every backbone: read a sequence, step a branch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from toyqs.types import BranchState
 
-# Of transformers (model/decoder.py): those for which the law below is tested.
+# The transformers (decoder.py) for which the law below is tested.
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
@@ -18,17 +18,17 @@ class Backbone(nn.Module, ABC):
     Its law, tested for each: reading a prefix and stepping the thought equals reading prefix and
     thought as one sequence (float64, 1e-12).
 
-    I is the width of what `inlet` makes of an embedding; `read` and `step` consume such rows, so a
-    table of symbols passes the inlet once, not once for each use of a symbol.
+    I is the width of what `project_input` makes of an embedding; `read` and `step` consume such rows, so a
+    table of symbols is projected once, not once for each use of a symbol.
     """
 
     width: int
-    longest: int | None = None  # positions that it tells apart; None: any number
-    embedding_std = 1.0  # of the initial values of what it reads
+    longest: int | None = None  # the number of its positions; None: any number
+    embedding_std = 1.0  # of the initial values of the embeddings that it reads
 
     @abstractmethod
     def project_input(self, embeddings: Tensor) -> Tensor:
-        """Embeddings (S, n, D) -> the rows that `read` and `step` consume (S, n, I)."""
+        """Map embeddings (S, n, D) to the rows that `read` and `step` consume (S, n, I)."""
 
     @abstractmethod
     def read(self, x: Tensor) -> tuple[Tensor, BranchState]:
@@ -43,7 +43,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
-        """Every branch consumes one symbol.
+        """Let every branch consume one symbol.
 
         Args:
             x: (S, B, T, K, I); every axis but S broadcasts against the state's from 1.
@@ -54,30 +54,30 @@ class Backbone(nn.Module, ABC):
         """
 
     def empty(self) -> BranchState | None:
-        """A branch point (1, 1, 1, 1) of a memory that has read nothing; None: such a start is learned."""
+        """Return a branch point (1, 1, 1, 1) that has read nothing; None: a start state has to be learned."""
         return None
 
     def back_at_context(self, state: BranchState, later: int) -> BranchState:
-        """The same memory, the next symbol's position that of the context's last one.
+        """Return the same state, with the next symbol at the position of the context's last one, or after it.
 
-        Where a memory knows no positions it is as it was.
+        A backbone without positions returns the state unchanged.
 
         Args:
-            state: of branches that go on from a context.
-            later: how many positions after that one, 0 or 1.
+            state: of branches that continue a context.
+            later: how many positions after the context's last one, 0 or 1.
         """
         return state
 
     def as_context(self, state: BranchState) -> BranchState:
-        """The same memory of one branch at each position, its last symbol a token of the context.
+        """Return the same state of one branch per position, with its last symbol as the context's last token.
 
-        Where a memory knows no positions it is as it was.
+        A backbone without positions returns the state unchanged.
         """
         return state
 
     @abstractmethod
     def gather(self, state: BranchState, index: Tensor) -> BranchState:
-        """The branch points at the given positions.
+        """Gather the branch points at the given positions.
 
         Args:
             state: of the branches (s, b, t, k).
@@ -86,7 +86,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def keep_ended(self, new: BranchState, old: BranchState, live: Tensor) -> BranchState:
-        """The new state of live branches, the old one of those that have ended.
+        """Return the new state of live branches, and the old one of those that have ended.
 
         Args:
             new: of the branches (s, b, t, k).

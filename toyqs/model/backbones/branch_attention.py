@@ -1,13 +1,13 @@
-"""A branch's attention: to the prefix, and to its own symbols beside it; for branches see transformer.py.
+"""A branch's attention, to the prefix and to its own symbols; for branches see transformer.py.
 
 With s the scores of a query against the keys of the prefix that it sees, o = softmax(s) · v, and s' those
 against the branch's own symbols,
 
     softmax(s, s') · (v, v') = softmax(logsumexp(s), s') · (o, v')
 
-so the whole prefix is one more symbol to a branch. Its scores are not kept but computed again for the
-gradient. Both gradients are written out: a branch's own keys and values are many small tensors, and to note
-each of their products for the backward pass takes longer than the product. There is no second derivative.
+so the whole prefix counts as one more symbol to a branch. Its scores are not kept but computed again for the
+gradient. Both gradients are written out: a branch's own keys and values are many small tensors, and recording
+each of their products in autograd's graph takes longer than the product. There is no second derivative.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-POSITIONS = 128  # of a block; fewer leave out more keys that are not seen, in more and smaller products
+POSITIONS = 128  # of a block; fewer skip more of the keys that are not seen, in more and smaller products
 
 Symbol = tuple[Tensor, Tensor]  # its keys and values (b, H_kv, 1, t, k, d); b, t, k broadcast from 1
 Gradients = tuple[Tensor | None, ...]
 
 
 class Block(NamedTuple):
-    """Positions side by side: all of them see the keys before `first`, none those from `last` on."""
+    """Adjacent positions: all of them see the keys before `first`, none those from `last` on."""
 
     positions: slice
     first: int
@@ -36,23 +36,25 @@ class Block(NamedTuple):
     beyond: Tensor  # (b, 1, 1, t, 1, last - first), -inf where a key between them is not seen and else 0
 
     def queries(self, x: Tensor) -> Tensor:
-        """Of (B, H_kv, G, T, K, n) those of the block."""
+        """Slice the block's queries from (B, H_kv, G, T, K, n)."""
         return x[..., self.positions, :, :]
 
     def keys(self, x: Tensor) -> Tensor:
-        """Of (b, H_kv, P, n) those that are seen."""
+        """Slice the keys that the block sees from (b, H_kv, P, n)."""
         return x[..., : self.last, :]
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Of all queries and keys, scores (B, H_kv, G t K, last)."""
-        mine = self.queries(query)
-        found = mine.flatten(2, 4) @ self.keys(keys).mT
-        found.view(*mine.shape[:-1], -1)[..., self.first :].add_(self.beyond)
-        return found
+        """Compute the block's scores (B, H_kv, G t K, last) from all queries and keys."""
+        own = self.queries(query)
+        scores = own.flatten(2, 4) @ self.keys(keys).mT
+        scores.view(*own.shape[:-1], -1)[..., self.first :].add_(self.beyond)
+        return scores
 
 
 def visible_blocks(visible: Tensor, num_positions: int, num_keys: int, dtype: torch.dtype) -> list[Block]:
-    """What each block of positions sees of the prefix; on a GPU, which would have to wait for it, one block.
+    """Divide the positions into blocks by what they see of the prefix.
+
+    On a GPU, where reading the numbers would have to wait for it, all positions are one block.
 
     Args:
         visible: (b, t) long, how many keys each position sees, one at least; both axes broadcast from 1.
@@ -60,18 +62,18 @@ def visible_blocks(visible: Tensor, num_positions: int, num_keys: int, dtype: to
         num_keys: P.
         dtype: of the scores.
     """
-    found, start, known = [], 0, visible.device.type == "cpu"
-    for part in visible.expand(-1, num_positions).split(POSITIONS if known else num_positions, 1):
-        first, last = (int(part.min()), min(int(part.max()), num_keys)) if known else (0, num_keys)
-        hidden = torch.arange(first, last, device=part.device) >= part.unsqueeze(-1)
-        beyond = torch.zeros(hidden.shape, dtype=dtype, device=part.device).masked_fill_(hidden, -math.inf)
-        positions = slice(start, start := start + part.shape[1])
-        found.append(Block(positions, first, last, beyond[:, None, None, :, None]))
-    return found
+    blocks, start, on_cpu = [], 0, visible.device.type == "cpu"
+    for seen in visible.expand(-1, num_positions).split(POSITIONS if on_cpu else num_positions, 1):
+        first, last = (int(seen.min()), min(int(seen.max()), num_keys)) if on_cpu else (0, num_keys)
+        hidden = torch.arange(first, last, device=seen.device) >= seen.unsqueeze(-1)
+        beyond = torch.zeros(hidden.shape, dtype=dtype, device=seen.device).masked_fill_(hidden, -math.inf)
+        positions = slice(start, start := start + seen.shape[1])
+        blocks.append(Block(positions, first, last, beyond[:, None, None, :, None]))
+    return blocks
 
 
 def to_prefix(query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Block]) -> tuple[Tensor, Tensor]:
-    """Attention to the prefix alone.
+    """Attend to the prefix alone.
 
     Args:
         query: (B, H_kv, G, T, K, d), scaled; heads that share keys are G.
@@ -82,8 +84,8 @@ def to_prefix(query: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Bloc
     Returns:
         (B, H_kv, G, T, K, d), and the log-sum-exp of the scores (B, H_kv, G, T, K, 1), in float32 or finer.
     """
-    found: tuple[Tensor, Tensor] = _Prefix.apply(query, keys, values, blocks)
-    return found
+    out: tuple[Tensor, Tensor] = _Prefix.apply(query, keys, values, blocks)
+    return out
 
 
 def to_all(
@@ -92,13 +94,13 @@ def to_all(
     consumed: Sequence[Tensor | None],
     prefix: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Attention to the own symbols, and to the prefix as one more symbol.
+    """Attend to a branch's own symbols, and to the prefix as one more symbol.
 
     Args:
         query: as in `to_prefix`.
         symbols: those that the branches have consumed.
         consumed: for each, which branches did so (b, t, k) bool; None: all.
-        prefix: what `to_prefix` returns; None: nothing was read.
+        prefix: from `to_prefix`; None: nothing was read.
 
     Returns:
         (B, H_kv, G, T, K, d).
@@ -120,9 +122,9 @@ class _Prefix(Function):
             scores = block.scores(query2, keys).to(sums.dtype)
             top = scores.amax(-1, keepdim=True)
             total = scores.sub_(top).exp2_().sum(-1, keepdim=True)
-            mine, my_sums = block.queries(out), block.queries(sums)
-            mine.copy_((scores.to(query.dtype) @ block.keys(values) / total).view(mine.shape))
-            my_sums.copy_((top + total.log2()).view(my_sums.shape))
+            block_out, block_sums = block.queries(out), block.queries(sums)
+            block_out.copy_((scores.to(query.dtype) @ block.keys(values) / total).view(block_out.shape))
+            block_sums.copy_((top + total.log2()).view(block_sums.shape))
         ctx.save_for_backward(query, keys, values, out, sums)
         ctx.blocks = blocks
         return out, sums * math.log(2)
@@ -135,15 +137,15 @@ class _Prefix(Function):
         query2, at_query = _in_base_2(query), torch.empty_like(query)
         at_keys, at_values = (x.new_zeros(len(query), *x.shape[1:]) for x in (keys, values))
         for block in ctx.blocks:
-            rows, at, at_sums, my_sums = (
+            rows, at, at_sums, block_sums = (
                 block.queries(x).flatten(2, 4) for x in (query, at_out, at_total, sums)
             )
-            weights = block.scores(query2, keys).to(sums.dtype).sub_(my_sums).exp2_().to(query.dtype)
+            weights = block.scores(query2, keys).to(sums.dtype).sub_(block_sums).exp2_().to(query.dtype)
             at_scores = (at @ block.keys(values).mT).add_(at_sums).mul_(weights)
             block.keys(at_values).add_(weights.mT @ at)
             block.keys(at_keys).add_(at_scores.mT @ rows)
-            mine = block.queries(at_query)
-            mine.copy_((at_scores @ block.keys(keys)).view(mine.shape))
+            block_at_query = block.queries(at_query)
+            block_at_query.copy_((at_scores @ block.keys(keys)).view(block_at_query.shape))
         return at_query, at_keys.sum_to_size(keys.shape), at_values.sum_to_size(values.shape), None
 
 
@@ -194,10 +196,10 @@ class _All(Function):
 
 
 def _precise(x: Tensor) -> torch.dtype:
-    """That of softmaxes; also under autocast, where scores are coarser."""
+    """Return the precision of softmaxes, also under autocast, where scores have less."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def _in_base_2(query: Tensor) -> Tensor:
-    """2^score of it is e^score of the query; torch's e^x takes ten times as long where it meets -inf."""
+    """Scale a query so that 2^score is e^score: torch's e^x takes ten times as long at -inf."""
     return query * math.log2(math.e)

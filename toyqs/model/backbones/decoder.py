@@ -104,9 +104,8 @@ class Decoder(nn.Module):
         if recompute:
             recompute_layers(code)
         self._views = _SqueezedViews(self.weights)
-        self._slots: dict[
-            str, tuple[dict[str, Any], str]
-        ] = {}  # name -> its module's parameters, its key there
+        # Name -> the parameters of the module that holds it, and its key there.
+        self._slots: dict[str, tuple[dict[str, Any], str]] = {}
 
     def forward(self, embeddings: Tensor, positions: Tensor, **kwargs: Any) -> Tensor:
         """Return outputs (B, n, D) past the last norm.

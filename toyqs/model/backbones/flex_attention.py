@@ -5,8 +5,8 @@ those against the branch's own symbols,
 
     softmax(s, s') · (v, v') = softmax(logsumexp(s), s') · (o, v')
 
-so the whole prefix is one more symbol to a branch, and its scores are never kept: FlexAttention takes 128
-queries by 128 keys at a time and leaves out what no branch of such a block sees.
+so the whole prefix counts as one more symbol to a branch, and its scores are never kept: FlexAttention takes
+128 queries by 128 keys at a time and skips blocks that no branch sees.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
-# Where it is used. It has kernels for a CPU too, but none with a gradient or a log-sum-exp.
+# Where FlexAttention is used. Its kernels for a CPU have no gradient and no log-sum-exp.
 DEVICES = ("cuda",)
-# A compiled call serves one gradient mode, and one shape or any; torch's 8 are too few for a sweep.
+# A compiled call serves one gradient mode, and one shape or any; torch's limit of 8 is too low for a sweep.
 MOST_COMPILED = 64
 
 
 def visible_blocks(visible: Tensor, branches: tuple[int, ...], num_keys: int) -> BlockMask:
-    """Which blocks of the prefix's keys each block of branches sees.
+    """Find the blocks of the prefix's keys that each block of branches sees.
 
     Args:
         visible: (b, t) long, how many keys a branch sees; both axes broadcast from 1.
@@ -43,7 +43,7 @@ def visible_blocks(visible: Tensor, branches: tuple[int, ...], num_keys: int) ->
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, blocks: BlockMask) -> tuple[Tensor, Tensor]:
-    """Attention to the prefix alone.
+    """Attend to the prefix alone.
 
     Args:
         query: (B, H, T K, d), scaled.
@@ -65,6 +65,6 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, blocks: BlockMask) -> tu
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    """Each shape is compiled as it is until a second one comes, then any; thoughts' length is in none."""
+    """Compile FlexAttention, for the first shape alone and then for any; no shape depends on L."""
     torch._dynamo.config.recompile_limit = MOST_COMPILED
     return torch.compile(flex_attention)

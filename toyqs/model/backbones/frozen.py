@@ -1,7 +1,7 @@
-"""Weights that are read and never trained.
+"""Weights that are never trained.
 
-They are no parameters: optimiser, clipping, weight files and counts know nothing of them. Copies of a model
-share them, and so do all cores that are given the same.
+They are no parameters: optimiser, clipping, weight files and counts do not include them. Copies of a model
+share them, and so do all cores that are built with the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Frozen(nn.Module):
             self.register_buffer(name.replace(".", "/"), tensor, persistent=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> tensor."""
+        """Return name -> tensor."""
         return {name.replace("/", "."): tensor for name, tensor in self.named_buffers()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:

@@ -3,7 +3,8 @@
     r = σ(x_r + W_r h + b_r)      z = σ(x_z + W_z h + b_z)
     n = tanh(x_n + r ⊙ (W_n h + b_n))      h' = n + z ⊙ (h − n)
 
-with x = e W_ih + b_ih taken from a table (the inlet). The branch point is the hidden vector.
+with x = e W_ih + b_ih, which `project_input` computes once for a whole table of symbols. The branch point is
+the hidden vector.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from toyqs.model.layers import SeedStacked, affine, logistic_, uniform
 
 
 class GRU(SeedStacked, Backbone):
-    """One GRU layer; hidden width = embedding width = D, inlet width I = 3 D."""
+    """One GRU layer; hidden width = embedding width = D, input width I = 3 D."""
 
     def __init__(self, num_seeds: int, width: int) -> None:
         super().__init__()
@@ -32,37 +33,37 @@ class GRU(SeedStacked, Backbone):
         self.bias_hh = self.declare("bias_hh", (num_seeds, 1, 3 * width), rule)
 
     def project_input(self, embeddings: Tensor) -> Tensor:
-        """(S, n, D) -> (S, n, 3 D)."""
+        """Map embeddings (S, n, D) to x (S, n, 3 D)."""
         return affine(embeddings, self.weight_ih, self.bias_ih)
 
     def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, B, T, 3 D) -> outputs (S, B, T, D) and the branch points (S, B, T, 1, D)."""
+        """Read x (S, B, T, 3 D); return outputs (S, B, T, D) and the branch points (S, B, T, 1, D)."""
         outputs = Sequence.apply(x, self.weight_hh, self.bias_hh)
         return outputs, outputs.unsqueeze(3)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, B, T, K, 3 D) and hidden vectors (S, B, T, K, D) -> the new hidden vectors, twice."""
+        """Step hidden vectors (S, B, T, K, D) with x (S, B, T, K, 3 D); return the new ones, twice."""
         hidden = _Branch.apply(x, affine(state, self.weight_hh, self.bias_hh), state)
         return hidden, hidden
 
     def gather(self, state: Tensor, index: Tensor) -> Tensor:
-        """(S, B, T, K, D) -> (S, B, T', K, D)."""
+        """Gather hidden vectors (S, B, T, K, D) to (S, B, T', K, D)."""
         index = index.view(*index.shape, 1, 1).expand(*index.shape, *state.shape[3:])
         return state.gather(2, index)
 
     def keep_ended(self, new: Tensor, old: Tensor, live: Tensor) -> Tensor:
-        """(S, B, T, K, D)."""
+        """Return the new hidden vectors of live branches, the old ones of others, (S, B, T, K, D)."""
         return torch.where(live.unsqueeze(-1), new, old)
 
 
 def _parts(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., 3 D) -> the rows of both gates (..., 2 D) and those of the candidate (..., D)."""
+    """Split (..., 3 D) into the rows of both gates (..., 2 D) and of the candidate (..., D)."""
     gates, candidate = rows.split((2 * rows.shape[-1] // 3, rows.shape[-1] // 3), -1)
     return gates, candidate
 
 
 class _Branch(torch.autograd.Function):
-    """One step of branches from inlet rows x, recurrent rows g and states h, which broadcast.
+    """One step of branches from input rows x, recurrent rows g and states h, which broadcast.
 
     The rows are many and narrow, so memory traffic is the cost, not arithmetic: the gradients at x and
     at g differ in the candidate's columns alone, and share one buffer until then.

@@ -1,9 +1,9 @@
 """A GRU's steps along a sequence, forwards and backwards, written for narrow GRUs.
 
-Time is the first axis inside, so that every step works on contiguous (S, B, ·) blocks, and what does not
-depend on the order of the steps is computed for all of them at once. At these sizes making a view of a
-step costs as much as the arithmetic on it: the tensors and all their steps' views are made once for each
-shape and kept, and what must outlive a call is copied out of them.
+Time is the first axis here, so that every step works on contiguous (S, B, ·) blocks, and all that does not
+depend on the order of the steps is computed for all of them at once. At these sizes making a view of a step
+costs as much as the arithmetic on it: so the buffers and the views of all their steps are made once for each
+shape and reused, and results that must outlive a call are copied out of them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from toyqs.model.layers import logistic_
 
-KEPT_NUMBERS = 2**20  # a sequence of more is arithmetic rather than views, and would keep too much memory
+REUSED_NUMBERS = 2**20  # larger buffers are not reused: views are cheap then, and memory is not
 
 
 class Sequence(torch.autograd.Function):
     """T steps from a zero state, with one product for the recurrent weight's gradient.
 
     Args:
-        x: (S, B, T, 3 D) inlet rows.
+        x: (S, B, T, 3 D) input rows.
         weight: (S, D, 3 D).
         bias: (S, 1, 3 D).
 
@@ -35,7 +35,7 @@ class Sequence(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Read the sequence."""
         x = x.permute(2, 0, 1, 3)
-        at = _rooms(_Forwards, x)
+        at = _buffers(_Forwards, x)
         at.x.copy_(x)
         state = at.hidden[0]
         for g, g_rz, g_n, x_rz, x_n, rz, r, z, n, new in at.steps:
@@ -49,11 +49,11 @@ class Sequence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients at x, weight and bias."""
+        """Return the gradients at x, weight and bias."""
         hidden, g_n, rz, n, weight = ctx.saved_tensors
         grad = grad.permute(2, 0, 1, 3)
-        at = _rooms(_Backwards, grad)
-        at.new.copy_(grad)  # the later steps' share is added on the way
+        at = _buffers(_Backwards, grad)
+        at.new.copy_(grad)  # the loop adds the gradients from later steps
         at.rz.copy_(rz)
         slope_r, slope_z = torch.addcmul(rz, rz, rz, value=-1).chunk(2, -1)
         torch.mul(hidden[:-1] - n, slope_z, out=at.new_by_z)
@@ -74,7 +74,7 @@ class Sequence(torch.autograd.Function):
 
 
 class _Forwards:
-    """What reading fills: rows from the inlet x and from the state before g, gates r and z, candidate n."""
+    """Buffers of reading: input rows x, recurrent rows g, gates r and z, candidate n, states."""
 
     def __init__(self, like: Tensor) -> None:
         length, num_seeds, batch, wide = like.shape
@@ -90,7 +90,7 @@ class _Forwards:
 
 
 class _Backwards:
-    """What going back fills: gradients at new states, candidates n, rows g; derivatives y_by_x."""
+    """Buffers of the gradient: at new states, candidates n, rows g; derivatives y_by_x."""
 
     def __init__(self, like: Tensor) -> None:
         *sizes, width = like.shape
@@ -109,13 +109,13 @@ def _by_step(*blocks: Tensor) -> list[tuple[Tensor, ...]]:
     return list(zip(*(block.unbind() for block in blocks), strict=True))
 
 
-def _rooms(kind: type, like: Tensor) -> Any:
-    """The tensors for sequences like this one, (T, S, B, ·)."""
-    if like.numel() > KEPT_NUMBERS:
+def _buffers(kind: type, like: Tensor) -> Any:
+    """Return the buffers for sequences like this one, (T, S, B, ·)."""
+    if like.numel() > REUSED_NUMBERS:
         return kind(like)
-    return _kept(kind, like.shape, like.dtype, like.device)
+    return _reused_buffers(kind, like.shape, like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=16)
-def _kept(kind: type, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Any:
+def _reused_buffers(kind: type, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Any:
     return kind(torch.empty(shape, dtype=dtype, device=device))

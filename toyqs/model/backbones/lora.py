@@ -1,4 +1,4 @@
-"""Low-rank adapters: what a core learns over a decoder that is frozen."""
+"""Low-rank adapters: the trained parameters of a core whose decoder is frozen."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from toyqs.model.layers import SeedStacked, uniform
 
 SCALE = 2.0  # α / R: peft's lora_alpha is twice the rank
-ADAPTED = ("Linear", "Conv1D")  # the library's affine maps; Conv1D is GPT-2's name for one
+ADAPTED = ("Linear", "Conv1D")  # the library's affine maps; GPT-2's are called Conv1D
 
 
 class Adapter(SeedStacked):
-    """output + α / R · B A input, beside one affine map: A (1, R, in), B (1, out, R) and 0 at first.
+    """output + α / R · B A input, added to one affine map: A (1, R, in), B (1, out, R) and 0 at first.
 
     Source: Hu et al. 2021, "LoRA: Low-rank adaptation of large language models".
     """
@@ -24,13 +24,13 @@ class Adapter(SeedStacked):
         self.up = self.declare("B", (1, out, rank), lambda values, _: values.zero_())
 
     def hook(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        """To be registered as the map's forward hook."""
+        """Add the adapter's term to the map's output; registered as the map's forward hook."""
         inner = inputs[0] @ self.down[0].t()
         return output + SCALE * (inner @ self.up[0].t())
 
 
 def adapted(module: nn.Module, rank: int) -> nn.Module:
-    """Put an adapter beside every affine map of the library's modules.
+    """Add an adapter to every affine map of the library's modules.
 
     Args:
         module: of the library; hooks are registered in it.
@@ -53,6 +53,6 @@ def adapted(module: nn.Module, rank: int) -> nn.Module:
 
 
 def _sizes(module: nn.Module) -> tuple[int, int]:
-    """Outputs and inputs of an affine map; a Conv1D's matrix lies the other way round."""
+    """Return the numbers of outputs and inputs of an affine map; a Conv1D's matrix is transposed."""
     first, second = module.weight.shape  # type: ignore[misc]
     return (first, second) if type(module).__name__ == "Linear" else (second, first)

@@ -1,16 +1,17 @@
 """The transformer backbone: a Hugging Face causal language model, branchable at every position.
 
 A sequence is read once; the keys and values of all its positions are kept, per layer, and every branch
-attends to those up to its own position. Beside them a branch has the keys and values of its own symbols.
+attends to those up to its own position. Each branch adds the keys and values of its own symbols.
 With q the query of the l-th symbol (from 0) of a branch at position t,
 
     softmax over (q·k_0 … q·k_t, q·k'_0 … q·k'_l)        position of the symbol: t + 1 + l
 
 is one softmax over both parts: neither a T × T(1 + L) mask nor a copy of the prefix is made. The model's own
 code runs; only its attention is this file's, registered with the library by name. The products are in
-branch_attention.py; on a GPU, where that is asked for, those with the prefix are FlexAttention's (flex.py).
+branch_attention.py; with branch_attention=flex those with the prefix are FlexAttention's on a GPU
+(flex_attention.py).
 
-Needs the package transformers. Of the stack of seeds it takes one: S = 1.
+Needs the package transformers. Only S = 1: one seed at a time.
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ class ConsumedSymbol(NamedTuple):
 
 
 class BranchCache(NamedTuple):
-    """The branch state. The axes b, t, k of all in it but `position` broadcast from 1."""
+    """The branch state. The axes b, t, k of all its fields but `position` broadcast from 1."""
 
     prefix: tuple[KeyValue, ...]  # keys and values (b, H_kv, P, d) of every layer; empty: nothing was read
     visible: Tensor  # (b, t) long, how many of the P positions a branch attends to
     own: tuple[ConsumedSymbol, ...]  # its symbols so far
-    position: Tensor  # (B, T, K) long, that of its next symbol; the size of the state
+    position: Tensor  # (B, T, K) long, that of its next symbol; its shape is that of the state
     context: Tensor  # (b, t) long, the position of the context's last token
-    # What these branches see of the prefix, by blocks of positions or, by FlexAttention, of branches; None:
-    # not looked up yet, or nothing was read.
+    # What these branches see of the prefix, by blocks of positions or, for FlexAttention, of branches; None:
+    # not computed yet, or nothing was read.
     seen: Sequence[Block] | BlockMask | None = None
 
 
 class TransformerBackbone(Backbone):
-    """A decoder of the library's; the inlet is the identity, I = D."""
+    """A decoder of the library's; `project_input` is the identity, I = D."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class TransformerBackbone(Backbone):
         recompute: bool = False,
         branch_attention: str = "dense",
     ) -> None:
-        """Build the decoder; what the other arguments may be is said in `Decoder`.
+        """Build the decoder; see `Decoder` for the other arguments.
 
         Args:
             branch_attention: how branches attend to the prefix on a GPU, dense or flex.
@@ -78,27 +79,27 @@ class TransformerBackbone(Backbone):
         self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
         self.flex = branch_attention == "flex"
         self.longest = config.max_position_embeddings
-        # As the library's own table: beside rows of 1 GPT-2's positions, of 0.02 too, are hardly heard.
+        # As in the library's own table: rows of 1 would drown GPT-2's positions, which are of 0.02.
         self.embedding_std = config.initializer_range
 
     def project_input(self, embeddings: Tensor) -> Tensor:
-        """(1, n, D), as they are."""
+        """Return the embeddings (1, n, D) unchanged."""
         return embeddings
 
     def read(self, x: Tensor) -> tuple[Tensor, BranchCache]:
-        """(1, B, T, D) -> outputs (1, B, T, D), past the last norm, and the branch points (B, T, 1)."""
+        """Read (1, B, T, D); return outputs (1, B, T, D) past the last norm, and branch points (B, T, 1)."""
         positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
         outputs, layers = self._run(x.squeeze(0), positions, None)
         visible = (positions + 1).expand(outputs.shape[:2])
         return outputs.unsqueeze(0), BranchCache(layers, visible, (), visible.unsqueeze(-1), visible - 1)
 
     def empty(self) -> BranchCache:
-        """One branch point (1, 1, 1) before any symbol: what is stepped from it sees nothing else."""
+        """Return one branch point (1, 1, 1) that has read nothing, so that a branch sees only its symbols."""
         nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=next(self.parameters()).device)
         return BranchCache((), nothing.squeeze(-1), (), nothing, nothing.squeeze(-1))
 
     def step(self, x: Tensor, state: BranchCache) -> tuple[Tensor, BranchCache]:
-        """(1, B, T, K, D) -> outputs of the branches, past the last norm, and their state."""
+        """Consume x (1, B, T, K, D); return the branches' outputs past the last norm, and their state."""
         branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
         rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
         position = state.position.expand(-1, *branches[1:])
@@ -110,37 +111,35 @@ class TransformerBackbone(Backbone):
         return outputs.view(1, *branches, -1), new
 
     def back_at_context(self, state: BranchCache, later: int) -> BranchCache:
-        """The next symbol stands at the position of the context's last token, or so many after it."""
+        """Set the next symbol's position to that of the context's last token, or so many after it."""
         last = (state.context + later).unsqueeze(-1)
         return state._replace(position=last.expand_as(state.position))
 
     def as_context(self, state: BranchCache) -> BranchCache:
-        """The symbol that was consumed last is the context's last token now."""
+        """Take the symbol that was consumed last as the context's last token."""
         return state._replace(context=state.position[..., 0] - 1)
 
     def gather(self, state: BranchCache, index: Tensor) -> BranchCache:
-        """The branch points at positions (1, B, T'); the prefix stays whole."""
-        (places,) = index
+        """Gather the branch points at positions (1, B, T'); the prefix stays whole."""
+        (at,) = index
         own = tuple(
             ConsumedSymbol(
-                tuple((_pick(k, places, 3), _pick(v, places, 3)) for k, v in heard.layers),
-                None if heard.by is None else _pick(heard.by, places, 1),
+                tuple((_pick(k, at, 3), _pick(v, at, 3)) for k, v in symbol.layers),
+                None if symbol.by is None else _pick(symbol.by, at, 1),
             )
-            for heard in state.own
+            for symbol in state.own
         )
-        visible, position, context = (
-            _pick(x, places, 1) for x in (state.visible, state.position, state.context)
-        )
-        return BranchCache(state.prefix, visible, own, position.expand(*places.shape, -1), context)
+        visible, position, context = (_pick(x, at, 1) for x in (state.visible, state.position, state.context))
+        return BranchCache(state.prefix, visible, own, position.expand(*at.shape, -1), context)
 
     def keep_ended(self, new: BranchCache, old: BranchCache, live: Tensor) -> BranchCache:
-        """One step after `old`, the live branches (1, B, T, K) have consumed its symbol, no others."""
+        """Let only the live branches (1, B, T, K) have consumed the symbol of the step from old to new."""
         last = new.own[-1]._replace(by=live.squeeze(0))
         position = torch.where(live.squeeze(0), new.position, old.position)
         return new._replace(own=(*new.own[:-1], last), position=position)
 
     def _seen(self, state: BranchCache, branches: tuple[int, ...]) -> Sequence[Block] | BlockMask:
-        """As `Branches` has it; B, T, K."""
+        """Compute `BranchCache.seen` for branches of the shape B, T, K."""
         keys = state.prefix[0][0]
         if self.flex and keys.device.type in flex_attention.DEVICES:
             return flex_attention.visible_blocks(state.visible, branches, keys.shape[2])
@@ -149,7 +148,7 @@ class TransformerBackbone(Backbone):
     def _run(
         self, rows: Tensor, positions: Tensor, step: _Step | None
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
-        """Rows (B, n, D) at positions (B or 1, n) -> outputs, and every layer's keys and values."""
+        """Run rows (B, n, D) at positions (B or 1, n); return outputs, and every layer's keys and values."""
         layers: dict[int, KeyValue] = {}
         outputs = self.decoder(rows, positions, toyqs_step=step, toyqs_keys_values=layers)
         if len(layers) < self.num_layers:
@@ -157,17 +156,17 @@ class TransformerBackbone(Backbone):
         return outputs, tuple(layers[layer] for layer in range(self.num_layers))
 
 
-def _pick(x: Tensor, places: Tensor, axis: int) -> Tensor:
-    """Of the axis t the places (B, T'); where its size is 1 it is the same for all of them, and stays."""
+def _pick(x: Tensor, at: Tensor, axis: int) -> Tensor:
+    """Gather positions (B, T') of the axis t; one of size 1 broadcasts and stays."""
     if x.shape[axis] == 1:
         return x
-    index = places.view(len(places), *(1,) * (axis - 1), -1, *(1,) * (x.dim() - axis - 1))
-    shape = (len(places), *x.shape[1:])
+    index = at.view(len(at), *(1,) * (axis - 1), -1, *(1,) * (x.dim() - axis - 1))
+    shape = (len(at), *x.shape[1:])
     return x.expand(shape).gather(axis, index.expand(*shape[:axis], -1, *shape[axis + 1 :]))
 
 
 class _Step(NamedTuple):
-    """What the attention of a branch step is told."""
+    """The argument of `_attend` in a branch step."""
 
     state: BranchCache
     branches: tuple[int, ...]  # B, T, K
@@ -185,7 +184,11 @@ def _attend(
     scaling: float,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The library's attention function: queries (B, H, n, d), keys and values (B, H_kv, n, d).
+    """Attend in place of the library's attention: queries (B, H, n, d), keys and values (B, H_kv, n, d).
+
+    Args:
+        toyqs_step: the branches that are stepped; None: sequences are read.
+        toyqs_keys_values: gets this layer's keys and values.
 
     Returns:
         (B, n, H, d), and None in place of the attention's weights.
@@ -207,11 +210,11 @@ def _attend(
 
 
 def _attend_in_branches(rows: Tensor, last: KeyValue, step: _Step, layer: int) -> Tensor:
-    """Scaled queries (B, H, T K, d) of the newest symbol, its own key and value -> (B, H, T K, d)."""
+    """Attend with scaled queries (B, H, T K, d) of the newest symbol, its key and value last."""
     (batch, time, thoughts), num_kv = step.branches, last[0].shape[1]
     query = rows.view(batch, num_kv, -1, time, thoughts, rows.shape[-1])  # heads that share keys are G
-    symbols = [*(heard.layers[layer] for heard in step.state.own), last]
-    consumed = [*(heard.by for heard in step.state.own), None]
+    symbols = [*(symbol.layers[layer] for symbol in step.state.own), last]
+    consumed = [*(symbol.by for symbol in step.state.own), None]
     prefix = None
     if isinstance(step.state.seen, BlockMask):
         seen, total = flex_attention.attend(rows, *step.state.prefix[layer], step.state.seen)
