@@ -14,9 +14,10 @@ from tests.test_edges import ROOT, sources
 
 FILE_LINES, MEDIAN_LINES, FUNCTION_LINES, RUN_LINES = 300, 200, 45, 45
 # Words with which a function's docstring cannot begin: what follows is no sentence.
-FRAGMENTS = set(
-    "A An As At Each Every How If Of One The To Two What When Where Whether Which Who With".split()
-)
+FRAGMENTS = {
+    *("A", "An", "As", "At", "Each", "Every", "How", "If", "Of", "One", "The", "To", "Two"),
+    *("What", "When", "Where", "Whether", "Which", "Who", "With"),
+}
 SKIPPED = {".git", ".venv", "build", "dist", "runs", "outputs", "multirun", "wandb", "__pycache__"}
 SKIPPED |= {".carried", ".carried.new", "bench-gpu"}  # of bench/gpu.sh
 
