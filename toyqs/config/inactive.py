@@ -6,7 +6,7 @@ from toyqs.config.run_config import (
     RunConfig,
 )
 from toyqs.objectives.registry import all_fields, fields_of, objective_class
-from toyqs.objectives.rewards import OWN_LOSS
+from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE
 
 KEYS_OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
 
@@ -95,7 +95,7 @@ def _inactive_of_reference(config: RunConfig) -> list[str]:
     inactive = [] if config.reference == "ema" else ["reference_decay"]
     if config.reference != "checkpoint":
         inactive.append("reference_run")
-    if config.reward not in ("log_ratio", *OWN_LOSS) and not config.penalises_thought_kl:
+    if config.reward not in READ_REFERENCE and not config.penalises_thought_kl:
         inactive += KEYS_OF_REFERENCE
     return inactive
 

@@ -16,7 +16,7 @@ from toyqs.model.roles import ROLES, WeightGroups
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.objectives.registry import registry as objectives
-from toyqs.objectives.rewards import OWN_LOSS, REWARDS
+from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE, REWARDS
 from toyqs.tasks.registry import registry as tasks
 from toyqs.tasks.rev_prog import RevProg
 
@@ -176,7 +176,7 @@ class RunConfig:
     @property
     def uses_reference(self) -> bool:
         """Tell whether the reward reads a reference's prediction, be it only to report it."""
-        return self.reward in OWN_LOSS or (self.reward == "log_ratio" and self.has_thoughts)
+        return self.reward in READ_REFERENCE and (self.has_thoughts or self.reward in OWN_LOSS)
 
     @property
     def penalises_thought_kl(self) -> bool:

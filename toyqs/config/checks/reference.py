@@ -13,7 +13,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.registry import objective_class
-from toyqs.objectives.rewards import OWN_LOSS
+from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE
 from toyqs.rng import stream
 
 THOUGHT_KEYS = (
@@ -30,7 +30,7 @@ def check_reference(config: RunConfig) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
-    if config.reward in ("log_ratio", *OWN_LOSS):
+    if config.reward in READ_REFERENCE:
         _check_needed(config)
     if config.thought_kl_beta and config.has_thoughts:
         _check_thought_kl(config)
