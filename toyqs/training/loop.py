@@ -69,7 +69,7 @@ def train(
     snr_steps = measured_at(settings.steps) if settings.batch_size > 1 else set()
     for step in range(state.step, settings.steps):
         progress = step / settings.steps
-        rate, gate_floor = learning_rate(step, settings), settings.floor_at(progress)
+        rate, gate_floor = learning_rate(step, settings), settings.gate_floor_at(progress)
         weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
         running_reward = state.running_reward
         batch = truncate_thoughts(next(data), settings.length_at(step))
