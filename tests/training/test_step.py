@@ -87,7 +87,7 @@ def test_a_gates_floor_falls_with_the_training() -> None:
     assert build_training_params(tiny.config(mixing="add", gate_floor=0.8)).gate_floor_at(0.0) == 0.0
 
 
-def test_the_loop_tells_the_model_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_passes_the_gate_floor_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, right = [], LatentReasoner.forward
 
     def watching(self: LatentReasoner, *args: Any) -> Trace:
