@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs.config.errors import Refusal as SettingRefusal
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.findings import GAIN_HEADING, Finding, find, gain_lines
@@ -103,7 +102,7 @@ def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[s
         ]
         try:
             text.append(_command(each.finding.cell, size))
-        except SettingRefusal as refusal:
+        except Refusal as refusal:
             failures.append(str(refusal))
             text += _comment(f"No command: {refusal}")
     if len(failures) == len(chosen):

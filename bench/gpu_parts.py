@@ -59,7 +59,7 @@ class Asked(NamedTuple):
 
     @property
     def tiny(self) -> bool:
-        """Whether this is a trial."""
+        """Tell whether this is a trial."""
         return self.device == "cpu"
 
     def write(self, what: str, **values: float | str) -> None:
@@ -112,7 +112,7 @@ def training(config: RunConfig, size: int, limit: float) -> Values:
 
 
 def card(asked: Asked) -> None:
-    """Two numbers of the card: how fast it copies, how fast it multiplies."""
+    """Measure how fast the card copies (GB/s) and multiplies (TFLOP/s)."""
     size, count, width = (2**16, 2, 32) if asked.tiny else (2**28, 20, 8192)
 
     def timed(run: Callable[[], object]) -> float:

@@ -34,7 +34,7 @@ MOST_DOUBLINGS = 12
 
 
 def configured(asked: Asked, **changes: Any) -> RunConfig:
-    """The settings of a transformer, GPT-2 small unless told otherwise; tiny in a trial."""
+    """Return the settings of a transformer: GPT-2 small unless others are given; tiny in a trial."""
     sizes = TINY if asked.tiny else LARGE
     return replace(CONFIG, **SHAPE, device=asked.device, **sizes | changes)
 

@@ -34,7 +34,7 @@ EDGES: dict[str, set[str]] = {
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
-    "analysis": {"config", "evidence", "files", "sweep"},  # config and sweep: scale_up.py types commands
+    "analysis": {"evidence", "files", "sweep"},  # sweep: scale_up.py, which types commands
     "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 

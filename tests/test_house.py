@@ -13,6 +13,11 @@ import pytest
 from tests.test_edges import ROOT, sources
 
 FILE_LINES, MEDIAN_LINES, FUNCTION_LINES, RUN_LINES = 300, 200, 45, 45
+# Words with which a function's docstring cannot begin: what follows is no sentence.
+FRAGMENTS = {
+    *("A", "An", "As", "At", "Each", "Every", "How", "If", "Of", "One", "The", "To", "Two"),
+    *("What", "When", "Where", "Whether", "Which", "Who", "With"),
+}
 SKIPPED = {".git", ".venv", "build", "dist", "runs", "outputs", "multirun", "wandb", "__pycache__"}
 SKIPPED |= {".carried", ".carried.new", "bench-gpu"}  # of bench/gpu.sh
 
@@ -39,6 +44,9 @@ def breaches(path: Path) -> list[str]:
             found.append(f"{path.name}: {node.name}: {length} code lines (at most {FUNCTION_LINES})")
         if public and not prose:
             found.append(f"{path.name}: {node.name}: no docstring")
+        first = (ast.get_docstring(node) or "Return").split()[0]
+        if first in FRAGMENTS or not re.fullmatch(r"[A-Z][a-z]+[,.:]?", first):
+            found.append(f"{path.name}: {node.name}: its docstring begins with {first}, not with a verb")
     return found
 
 
@@ -69,10 +77,20 @@ def test_the_median_file_is_short() -> None:
     [
         ("long.py", "x = 1\n" * 301, "long.py: 301 lines (at most 300)"),
         ("run.py", "x = 1\n" * 46, "run.py: 46 lines (at most 45)"),
-        ("f.py", 'def f():\n    """One."""\n' + "    x = 1\n" * 45, "f.py: f: 46 code lines (at most 45)"),
+        ("f.py", 'def f():\n    """Run."""\n' + "    x = 1\n" * 45, "f.py: f: 46 code lines (at most 45)"),
         ("f.py", "def f():\n    return 1\n", "f.py: f: no docstring"),
         ("f.py", "class C:\n    def f(self):\n        return 1\n", "f.py: f: no docstring"),
         ("f.py", "x = 1  # FIX" + "ME later\n", "f.py: FIXME"),
+        (
+            "f.py",
+            'def f():\n    """Whether x."""\n',
+            "f.py: f: its docstring begins with Whether, not with a verb",
+        ),
+        (
+            "f.py",
+            'def f():\n    """(S, B) floats."""\n',
+            "f.py: f: its docstring begins with (S,, not with a verb",
+        ),
     ],
 )
 def test_a_breach_is_found(tmp_path: Path, name: str, text: str, breach: str) -> None:
@@ -81,7 +99,7 @@ def test_a_breach_is_found(tmp_path: Path, name: str, text: str, breach: str) ->
 
 
 def test_a_long_docstring_does_not_count_nor_do_private_functions_need_one(tmp_path: Path) -> None:
-    text = 'def f():\n    """One.\n' + "\n    more" * 100 + '\n    """\n' + "    x = 1\n" * 44
+    text = 'def f():\n    """Return.\n' + "\n    more" * 100 + '\n    """\n' + "    x = 1\n" * 44
     text += "def _g():\n    def h():\n        pass\nclass _C:\n    def f(self):\n        pass\n"
     (tmp_path / "f.py").write_text(text, encoding="utf-8")
     assert breaches(tmp_path / "f.py") == []

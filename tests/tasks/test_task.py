@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +21,18 @@ from toyqs.tasks.task import Task, scatter
 from toyqs.tasks.windows import Windows
 from toyqs.types import Batch
 
-GENERATED = [kind for kind in registry().values() if not issubclass(kind, Windows)]
+
+def documented() -> type[Task]:
+    """The task that docs/adding-a-task.md adds, by its code there."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "adding-a-task.md").read_text()
+    module = ModuleType("toyqs.tasks.documented")
+    sys.modules[module.__name__] = module  # where dataclasses and doctest look a class's module up
+    exec(text.split("```python\n")[1].split("```")[0], vars(module))
+    kind: type[Task] = module.Sums
+    return kind
+
+
+GENERATED = [*(kind for kind in registry().values() if not issubclass(kind, Windows)), documented()]
 VARIANTS = [
     *(kind() for kind in GENERATED),
     Iterate(kind="map", curriculum=0.0),

@@ -28,7 +28,7 @@ LM_HEAD = "lm_head.weight"
 
 
 class CheckpointError(ValueError):
-    """Weights are missing, damaged or another model's: one line with the key and the remedy."""
+    """An error for weights that are missing, damaged or another model's: one line with key and remedy."""
 
 
 class Architecture(NamedTuple):

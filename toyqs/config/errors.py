@@ -18,10 +18,12 @@ def refuse(key: str, value: Any, why: str, give: str) -> NoReturn:
 
 
 def typed(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
+    """Return a value as it is typed on the command line: true, null, [7,8], '' for an empty word."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    return str(value) or "''"
 
 
 def refusing(work: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from toyqs.config.errors import Refusal
+from toyqs.config.errors import Refusal, typed
 from toyqs.config.run_config import TASKS, RunConfig
 
 TYPE_WORDS = {
@@ -21,18 +21,18 @@ TYPE_WORDS = {
     "list[str]": "a list",
 }
 
-# How Hydra begins a message -> what is said instead; {} is the first thing that it quotes.
+# Start of a message of Hydra -> the line in its place; {} is the first thing that the message quotes.
 REWORDED = {
     "Ambiguous value": "{}: several values are a sweep; give -m as well, or a list in brackets",
     "Could not override 'run_modifier'": "{}: a preset is added with a plus; give +run_modifier=NAME",
-    "Could not append": "{0}: is there already; give {0}=VALUE without the plus",
+    "Could not append": "{0}: is given already; give {0}=VALUE without the plus",
     "Config group override": "task and run_modifier take a name; give for example task=rev_prog",
-    "Multiple values for task": "task: is there already; give task=NAME without the plus",
+    "Multiple values for task": "task: is given already; give task=NAME without the plus",
 }
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What Hydra or OmegaConf could not compose, in one line with the key and the remedy."""
+    """Return what Hydra or OmegaConf could not compose, as one line with the key and the remedy."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     text = " ".join(str(error).split())
     quoted = text.split("'")[1] if text.count("'") > 1 else ""
@@ -76,11 +76,11 @@ def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
     needed, _, optional = annotation.partition(" | ")
     takes = TYPE_WORDS.get(needed, "a value") + (" or null" if optional else "")
     given = key if error.value is None else f"{key}={error.value}"
-    return Refusal(f"{given}: takes {takes}; give for example {name}={_typeable(default)}")
+    return Refusal(f"{given}: takes {takes}; give for example {name}={typed(default)}")
 
 
 def _keys_of(kind: type, prefix: str) -> dict[str, tuple[str, Any]]:
-    """Name as typed -> annotation and default."""
+    """Return the annotation and the default of each key, by its name as typed."""
     default = kind()
     return {f"{prefix}{x.name}": (str(x.type), getattr(default, x.name)) for x in fields(kind)}
 
@@ -91,14 +91,6 @@ def all_keys() -> dict[str, tuple[str, Any]]:
     for kind in TASKS.values():
         keys |= _keys_of(kind, "task.")
     return keys
-
-
-def _typeable(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value) or "''"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -134,7 +134,7 @@ class RevProg(Task):
 
     @cached_property
     def permutations(self) -> Tensor:
-        """Draw the operators, (m, p) long, row i is operator i; if m ≥ 2 not all commute."""
+        """Draw the operators, (m, p) long: distinct, none the identity, and if m ≥ 2 not all commute."""
         source = random.Random(f"operators/{self.seed}")
         rows: list[tuple[int, ...]] = []
         while not rows or (self.m > 1 and _all_commute(rows)):

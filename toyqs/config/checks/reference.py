@@ -43,7 +43,7 @@ def _check_needed(config: RunConfig) -> None:
     reward, reference = config.reward, config.reference
     if reference is None:
         refuse("reward", reward, "needs a reference", f"reference=oracle or {', '.join(REFERENCES[1:])}")
-    if reference == "oracle" and not hasattr(config.task, "oracle"):
+    if reference == "oracle" and config.task.oracle is None:
         refuse(
             "reference",
             "oracle",

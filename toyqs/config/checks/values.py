@@ -15,7 +15,7 @@ from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.thoughts import check_thinking
-from toyqs.config.errors import Refusal, refuse, refusing, typed
+from toyqs.config.errors import refuse, refusing, typed
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import WIDTHS, RunConfig
 from toyqs.model.roles import WeightGroups
@@ -116,11 +116,10 @@ def _check_numbers(config: RunConfig) -> None:
 
 def _check_seed(seed: Any) -> None:
     seeds = seed if isinstance(seed, list) else [seed]
-    given = f"seed=[{','.join(map(str, seed))}]" if isinstance(seed, list) else f"seed={seed}"
     if not seeds or any(type(x) is not int or x < 0 for x in seeds):
-        raise Refusal(f"{given}: takes whole numbers from 0; give for example seed=7 or seed=[0,1,2,3]")
+        refuse("seed", seed, "takes whole numbers from 0", "for example seed=7 or seed=[0,1,2,3]")
     if len(set(seeds)) < len(seeds):
-        raise Refusal(f"{given}: a seed is given twice and would be the same run; give each seed once")
+        refuse("seed", seed, "a seed is given twice and would be the same run", "each seed once")
 
 
 def _check_one_width(config: RunConfig) -> None:
