@@ -46,7 +46,7 @@ QUICK_TABLES = {
             "test_each_part_of_the_loss_reaches_just_its_parameters",
             "test_nothing_before_a_token_knows_of_it",
         ),
-        "test_a_thought_stands_alone",
+        "test_a_thought_changes_the_trace_at_its_position_alone",
     ),
     "test_samplers.py": ("test_a_ratio_to_the_density_leaves_the_gradient_exact",),
     "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),

@@ -73,7 +73,7 @@ def test_the_optimiser_moves_the_weights_that_the_library_s_code_uses() -> None:
     assert ours(x, positions).square().sum() < before
 
 
-def test_weights_that_were_lent_before_are_followed_where_they_go() -> None:
+def test_cached_views_follow_weights_that_are_moved() -> None:
     """Move the weights to a buffer, to another precision, into a copy; check every backward pass."""
     ours = decoder(CONFIGS["gpt2"])
     x, positions = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(0)), torch.arange(4)[None]

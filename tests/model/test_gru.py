@@ -141,7 +141,7 @@ def test_gradient_of_a_sequence(time: int) -> None:
     assert torch.autograd.gradcheck(Sequence.apply, (x, weight, bias))
 
 
-def test_sequences_of_one_shape_do_not_meet_in_the_tensors_that_are_kept() -> None:
+def test_sequences_of_one_shape_do_not_share_results_in_the_reused_buffers() -> None:
     """Read two sequences before either backward pass, as two roles do, and a longer one between."""
     weight, bias = random(2, 2, 6, seed=1).requires_grad_(), random(2, 1, 6, seed=2).requires_grad_()
     one, two = (random(2, 2, 4, 6, seed=n).requires_grad_() for n in (3, 4))

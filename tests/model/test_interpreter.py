@@ -46,7 +46,7 @@ def test_afresh_reads_start_symbols_end(extra: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("length", [1, 3])
 @pytest.mark.parametrize("groups", ["AAAA", "ABCD"])
-def test_onward_goes_on_from_the_reasoner(groups: str, length: int) -> None:
+def test_onward_continues_the_reasoners_state(groups: str, length: int) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start="onward", max_reasoning_len=length)
     model, batch, noise = tiny.sampled(settings)
     thoughts = model.think(model.read(batch.inputs, thinking_positions(batch)), noise)

@@ -181,7 +181,7 @@ def test_base_only() -> None:
 
 
 @pytest.mark.parametrize("kind", MIXERS.values())
-def test_without_a_thought_the_base_state_speaks(kind: type[Mixer]) -> None:
+def test_without_a_thought_the_base_state_predicts(kind: type[Mixer]) -> None:
     mixer = kind(2, BASE, BASE)
     (feature,), opening = mixer(base, None)
     assert mixer.predicts_without_thought and opening is None
@@ -189,7 +189,7 @@ def test_without_a_thought_the_base_state_speaks(kind: type[Mixer]) -> None:
 
 
 @pytest.mark.parametrize("mixer", [ThoughtOnly(2, 0, READING), ThoughtOnly(2, BASE, READING)])
-def test_a_mixer_that_reads_thoughts_alone_has_nothing_to_say_without(mixer: ThoughtOnly) -> None:
+def test_a_mixer_of_thoughts_alone_refuses_to_predict_without_one(mixer: ThoughtOnly) -> None:
     assert not mixer.predicts_without_thought
     with pytest.raises(ValueError, match="no prediction without a thought"):
         mixer(base, None)

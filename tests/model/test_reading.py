@@ -52,7 +52,7 @@ def test_it_is_with_other_settings_too(groups: str, key: str) -> None:
     tiny.check_expected_gradient(settings, Reinforce(baseline="none"), 1)
 
 
-def test_thoughts_that_end_apart_all_hear_the_last_token() -> None:
+def test_thoughts_of_different_lengths_all_read_the_last_token() -> None:
     settings = tiny.config(**LAST, variable_len=True)
     tiny.check_expected_gradient(settings, Reinforce(), 2, tiny.ending(tiny.SYMBOLS))
 

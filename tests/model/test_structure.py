@@ -180,7 +180,7 @@ def test_nothing_before_a_token_knows_of_it(groups: str, start: str) -> None:
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)
 @BACKBONES
-def test_a_thought_stands_alone(groups: str, start: str) -> None:
+def test_a_thought_changes_the_trace_at_its_position_alone(groups: str, start: str) -> None:
     """Check that another thought at one position changes the trace there and nowhere else."""
     settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=3, mixing="gate")
     model, batch, _ = tiny.sampled(settings)

@@ -33,7 +33,7 @@ def lengths(**changes: Any) -> list[int]:
     return [numbers.length_at(step) for step in range(numbers.steps)]
 
 
-def test_stages_are_equally_long_over_three_quarters_and_the_last_goes_on() -> None:
+def test_stages_are_equally_long_over_three_quarters_and_the_last_lasts_to_the_end() -> None:
     up = lengths(**UP, max_reasoning_len=3, max_steps=40)
     assert up == [1] * 10 + [2] * 10 + [3] * 20
     assert lengths(**DOWN, max_reasoning_len=3, max_steps=40) == [4 - x for x in up]

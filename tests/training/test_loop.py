@@ -186,7 +186,7 @@ def test_noise_is_drawn_anew_each_step_and_for_each_seed() -> None:
     assert len({float(noise[s].sum()) for noise in noises for s in range(2)}) == 6
 
 
-def test_a_task_is_told_how_far_the_training_is() -> None:
+def test_a_task_gets_the_progress_of_the_training() -> None:
     seen: list[tuple[float, int]] = []
 
     class Watching(tiny.Toy):

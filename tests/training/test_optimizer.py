@@ -59,7 +59,7 @@ def stepped(optimiser: Optimiser, model: nn.Module, step: int) -> None:
     optimiser.step(1e-2)
 
 
-def test_what_is_kept_of_a_seed_goes_on_alone_and_in_company() -> None:
+def test_a_seeds_saved_state_resumes_alone_and_in_a_stack() -> None:
     faster = {"backbone.bias_hh": 3.0, "head.weight_0": 10.0}
     config = tiny.config(use_reasoner=False)
     whole = tiny.model(config, SEEDS)
@@ -148,7 +148,7 @@ def test_a_large_model_of_one_seed_is_clipped_alike(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(*after, rtol=1e-12, atol=0)
 
 
-def test_the_norm_of_a_large_model_does_not_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_norm_of_a_large_model_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check it where summing one by one in float32 fails: 1 + 2⁻²⁴ + 2⁻²⁴ + … stays 1."""
     norms = {}
     for large in (2**22, 2**10):

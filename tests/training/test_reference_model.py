@@ -73,12 +73,12 @@ def test_a_copy_of_the_beginning_stays_there() -> None:
         {"reward": "log_ratio", "reference": "ema", "max_reasoning_len": 0},
     ],
 )
-def test_nothing_is_kept_where_nothing_asks(changes: dict[str, object]) -> None:
+def test_there_is_no_reference_model_where_nothing_uses_one(changes: dict[str, object]) -> None:
     settings = quick(**changes)
     assert build_reference_model(settings, build_model(settings, [0])) is None
 
 
-def test_a_kept_model_costs_its_forward_pass() -> None:
+def test_a_reference_model_costs_its_forward_pass() -> None:
     plain, reference_model = quick(), quick(reward="log_ratio", reference="ema")
     without, beside = count_cost(plain), count_cost(reference_model)
     # base_lm and base_reasoner read the tokens once more, and the head predicts once a position.

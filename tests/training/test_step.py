@@ -83,11 +83,11 @@ def test_weights_of_the_loss_may_fall() -> None:
 
 def test_a_gates_floor_falls_with_the_training() -> None:
     numbers = build_training_params(tiny.config(mixing="gate", gate_floor=0.8))
-    assert [numbers.floor_at(x) for x in (0.0, 0.125, 0.25, 1.0)] == [0.8, 0.4, 0.0, 0.0]
-    assert build_training_params(tiny.config(mixing="add", gate_floor=0.8)).floor_at(0.0) == 0.0
+    assert [numbers.gate_floor_at(x) for x in (0.0, 0.125, 0.25, 1.0)] == [0.8, 0.4, 0.0, 0.0]
+    assert build_training_params(tiny.config(mixing="add", gate_floor=0.8)).gate_floor_at(0.0) == 0.0
 
 
-def test_the_loop_tells_the_model_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_passes_the_gate_floor_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, right = [], LatentReasoner.forward
 
     def watching(self: LatentReasoner, *args: Any) -> Trace:

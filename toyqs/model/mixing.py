@@ -2,9 +2,9 @@
 
 Every mixer maps base (S, B, T, D) and readings (S, B, T, K, E), either of them None where it is absent, to
 the features that the head adds up, and to the weight (S, B, T, K) of each thought, where that is one number.
-Without a reading it returns the features of the prediction with no thought, if it has one
-(`predicts_without_thought`). Where a position predicts N tokens, base is (S, B, T, N, D), readings are
-(S, B, T, K, N, E) or (S, B, T, K, 1, E), and features and weights have the axis N too.
+Without a reading the base state is the only feature, which the head predicts from with no thought. Where a
+position predicts N tokens, base is (S, B, T, N, D), readings are (S, B, T, K, N, E) or (S, B, T, K, 1, E),
+and features and weights have the axis N too.
 
 Gate, Hidden and Logits learn each thought's weight. It is kept above `gate_floor`, which the training loop
 lowers to 0: a thought that hardly moves the prediction at first would never learn to carry anything.
@@ -54,8 +54,17 @@ class Mixer(SeedStacked, ABC):
         self.widths = [base_width]
 
     @abstractmethod
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
+        """Mix base states (S, B, T, 1, D) and readings (S, B, T, K, E).
+
+        Returns:
+            The head's features, of the widths `self.widths`, and the weight of each thought or None.
+        """
+
     def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
-        """Return the head's features, and the weight of each thought."""
+        """Return the head's features, without a reading the base state; and the weight of each thought."""
+        base = base.unsqueeze(3)
+        return ([base], None) if reading is None else self.mix(base, reading, gate_floor)
 
     def predict(
         self, head: LMHead, base: Tensor | None, reading: Tensor | None, gate_floor: float = 0.0
@@ -68,9 +77,9 @@ class Mixer(SeedStacked, ABC):
 class BaseOnly(Mixer):
     """The base state alone, of a model without thoughts."""
 
-    def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, 1, D)."""
-        return [base.unsqueeze(3)], None
+        return [base], None
 
 
 class Concat(Mixer):
@@ -82,10 +91,9 @@ class Concat(Mixer):
         super().__init__(num_seeds, base_width, reading_width)
         self.widths = [base_width, reading_width]
 
-    def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, 1, D) and (S, B, T, K, E)."""
-        features = [base.unsqueeze(3)]
-        return (features if reading is None else [*features, reading]), None
+        return [base, reading], None
 
 
 class Add(Mixer):
@@ -97,10 +105,9 @@ class Add(Mixer):
         super().__init__(num_seeds, base_width, reading_width)
         self.projection = Linear(num_seeds, reading_width, base_width)
 
-    def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, K, D)."""
-        base = base.unsqueeze(3)
-        return [base if reading is None else base + self.projection(reading)], None
+        return [base + self.projection(reading)], None
 
 
 class Residual(Mixer):
@@ -118,11 +125,8 @@ class Residual(Mixer):
         # Not 0 itself, at which the reading would have no gradient in the first step.
         self.scale = self.declare("scale", (num_seeds, base_width), normal(0.05))
 
-    def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, K, D)."""
-        base = base.unsqueeze(3)
-        if reading is None:
-            return [base], None
         scale = self.scale.view(len(self.scale), *(1 for _ in reading.shape[1:-1]), -1)
         mixed = base + scale * self.projection(reading)
         return [mixed], scale.detach().abs().mean(-1).expand(mixed.shape[:-1])
@@ -139,11 +143,8 @@ class Gate(Mixer):
         self.projection = Linear(num_seeds, reading_width, base_width)
         self.opening = Linear(num_seeds, base_width + reading_width, 1)
 
-    def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
-        """Return features (S, B, T, K, D); without a thought g = 0."""
-        base = base.unsqueeze(3)
-        if reading is None:
-            return [base], None
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
+        """Return features (S, B, T, K, D)."""
         shape = torch.broadcast_shapes(base.shape[:-1], reading.shape[:-1])
         base, reading = base.expand(*shape, -1), reading.expand(*shape, -1)
         weight = logistic_above(gate_floor, self.opening(torch.cat([base, reading], -1)))
@@ -161,11 +162,8 @@ class Hidden(Mixer):
         self.projection = Linear(num_seeds, reading_width, base_width)
         self.opening = Weigher(num_seeds, base_width, reading_width)
 
-    def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
-        """Return features (S, B, T, K, D); without a thought w = 0."""
-        base = base.unsqueeze(3)
-        if reading is None:
-            return [base], None
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
+        """Return features (S, B, T, K, D)."""
         weight = logistic_above(gate_floor, self.opening(base, reading))
         return [interpolate(base, self.projection(reading), weight)], weight.squeeze(-1)
 
@@ -186,14 +184,8 @@ class Logits(Mixer):
         self.widths = [base_width, reading_width]
         self.opening = Weigher(num_seeds, base_width, reading_width)
 
-    def forward(self, base: Tensor, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
-        """Return features (S, B, T, 1, D) and (S, B, T, K, E), which `predict` passes to the head one by one.
-
-        Without a thought w = 0.
-        """
-        base = base.unsqueeze(3)
-        if reading is None:
-            return [base], None
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
+        """Return features (S, B, T, 1, D) and (S, B, T, K, E), of which `predict` takes the logits apart."""
         return [base, reading], logistic_above(gate_floor, self.opening(base, reading)).squeeze(-1)
 
     def predict(
@@ -217,13 +209,17 @@ class ThoughtOnly(Mixer):
         self.widths = [reading_width]
         self.predicts_without_thought = base_width == reading_width
 
-    def forward(self, base: Tensor | None, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
+    def mix(self, base: Tensor | None, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, K, E)."""
+        return [reading], None
+
+    def forward(self, base: Tensor | None, reading: Tensor | None, gate_floor: float = 0.0) -> Mixed:
+        """Return the reading, without one the base state."""
         if reading is not None:
-            return [reading], None
+            return self.mix(base, reading, gate_floor)
         if base is None or not self.predicts_without_thought:
             raise ValueError(f"{type(self).__name__}: this model has no prediction without a thought")
-        return [base.unsqueeze(3)], None
+        return super().forward(base, None)
 
 
 class Sum(ThoughtOnly):

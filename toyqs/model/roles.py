@@ -28,8 +28,8 @@ class WeightGroups(NamedTuple):
                 f"weight_groups=[{given}]: needs four single letters, one each for {', '.join(ROLES)}; "
                 "give for example weight_groups=[A,B,C,D]"
             )
-        seen = {letter: "ABCD"[i] for i, letter in enumerate(dict.fromkeys(letters))}
-        return cls("".join(seen[letter] for letter in letters))
+        canonical = {letter: "ABCD"[i] for i, letter in enumerate(dict.fromkeys(letters))}
+        return cls("".join(canonical[letter] for letter in letters))
 
     def letter(self, role: str) -> str:
         """Return the letter of one of ROLES."""

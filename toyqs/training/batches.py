@@ -88,8 +88,8 @@ def micro_batches(
         return
     total = weights.sum((1, 2))
     for micro_batch in chunks(batch, weights.shape[1] // count):
-        mine = rank_slice(micro_batch, rank, ranks)
-        yield mine, mine.counted.weights.sum((1, 2)) / total
+        own_slice = rank_slice(micro_batch, rank, ranks)
+        yield own_slice, own_slice.counted.weights.sum((1, 2)) / total
 
 
 def rank_slice(batch: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:

@@ -69,7 +69,7 @@ def train(
     snr_steps = measured_at(settings.steps) if settings.batch_size > 1 else set()
     for step in range(state.step, settings.steps):
         progress = step / settings.steps
-        rate, gate_floor = learning_rate(step, settings), settings.floor_at(progress)
+        rate, gate_floor = learning_rate(step, settings), settings.gate_floor_at(progress)
         weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
         running_reward = state.running_reward
         batch = truncate_thoughts(next(data), settings.length_at(step))
@@ -150,10 +150,10 @@ def accumulate(
         loss = loss if selection is None else combine(loss, selection)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
         sum(terms[1:], terms[0]).sum().backward()
-        seen = loss.parts | (loss.meters or {})
+        reported = loss.parts | (loss.meters or {})
         if loss.reward is not None:
-            seen["reward"] = loss.reward
-        for name, value in seen.items():
+            reported["reward"] = loss.reward
+        for name, value in reported.items():
             weighted = share * value.detach()
             values[name] = values[name] + weighted if name in values else weighted
     return values if total is None else {name: total(value) for name, value in values.items()}
@@ -189,10 +189,10 @@ def sample_thoughts(model: Model, batch: TrainingBatch, rank: int = 0, ranks: in
     Returns:
         The batch with the thoughts' symbols and their log-density.
     """
-    mine = rank_slice(batch, rank, ranks)
+    own_slice = rank_slice(batch, rank, ranks)
     with torch.no_grad():
-        context = model.read(mine.inputs, mine.positions)
-        thoughts = model.think(context, mine.noise, None, mine.counted.lengths, off_policy=True)
+        context = model.read(own_slice.inputs, own_slice.positions)
+        thoughts = model.think(context, own_slice.noise, None, own_slice.counted.lengths, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
     symbols, density = thoughts.symbols, thoughts.log_prob.sum(-1)
     if ranks > 1:

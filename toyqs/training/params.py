@@ -68,7 +68,7 @@ class TrainingParams:
         """Return the sizes of the thoughts in a step, from 0; they may be shorter than their noise."""
         return self.thoughts._replace(length=self.length_at(step))
 
-    def floor_at(self, progress: float) -> float:
+    def gate_floor_at(self, progress: float) -> float:
         """Return the least weight of a thought at a progress of the training from 0 to 1."""
         return self.gate_floor * max(0.0, 1.0 - progress / GATE_WARM_UP)
 
