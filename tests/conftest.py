@@ -29,7 +29,15 @@ torch.set_num_threads(1)
 # Files that start whole programs, the longest first. The workers take files in this order, so that the short
 # ones come last and all workers end at about the same time.
 LONGEST = (
-    *("test_quick", "test_interruption", "test_faults", "test_two_sweeps", "test_killing", "test_main"),
+    *(
+        "test_quick",
+        "test_interruption",
+        "test_gpu",
+        "test_faults",
+        "test_two_sweeps",
+        "test_killing",
+        "test_main",
+    ),
     *("test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_scheduler", "test_compose"),
     *("test_presets", "test_registry", "test_enumeration", "test_loop"),
 )

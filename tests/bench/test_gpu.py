@@ -48,12 +48,12 @@ def test_every_part_finds_something(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         warm.started, loaded=("bench.gpu_transformer", "transformers.models.gpt2", "torch._dynamo")
     )
     monkeypatch.setattr(gpu, "started", started)
+    # "tests" is tried below, where a test fails.
+    monkeypatch.setattr(gpu, "PARTS", [part for part in gpu.PARTS if part.name != "tests"])
     rows = tried(tmp_path, monkeypatch)
     by_part = {part.name: [row for row in rows if row["part"] == part.name] for part in gpu.PARTS}
-    counts = {"card": 4, "tests": 1, "gru": 2, "job": 1, "transformer": 4, "thoughts": 8, "largest": 4}
+    counts = {"card": 4, "gru": 2, "job": 1, "transformer": 4, "thoughts": 8, "largest": 4}
     assert {name: len(found) for name, found in by_part.items()} == counts
-    (tests,) = by_part.pop("tests")
-    assert tests["values"]["passed"] + tests["values"]["skipped"] > 5 and not tests["values"]["failed"]
     for row in chain(*by_part.values()):
         numbers = [x for x in row["values"].values() if not isinstance(x, str)]
         assert numbers and all(x > 0 for x in numbers), row
