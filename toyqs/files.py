@@ -1,10 +1,14 @@
-"""Text and JSON files, written whole or not at all; and the error that a command reports in one line."""
+"""Text and JSON files, written whole or not at all; classes found by their files; the error of one line."""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
 import json
 import math
 import os
+import pkgutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,3 +86,31 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: not a JSON object; move it away and give the command again")
     return value
+
+
+@functools.cache
+def named_classes(base: type) -> dict[str, type[Any]]:
+    """Collect the subclasses of a class that give themselves a name, from all files of its package.
+
+    Args:
+        base: has a class variable `name`, "" in classes that are not to be found.
+
+    Returns:
+        Name -> class, by the files' names in alphabetical order.
+
+    Raises:
+        ValueError: two classes have one name.
+    """
+    package = base.__module__.rpartition(".")[0]
+    folder = Path(inspect.getfile(base)).parent
+    classes: dict[str, type[Any]] = {}
+    for file in sorted(module.name for module in pkgutil.iter_modules([str(folder)])):
+        module = importlib.import_module(f"{package}.{file}")
+        for member in vars(module).values():
+            own = inspect.isclass(member) and member.__module__ == module.__name__
+            if not own or not issubclass(member, base) or not vars(member).get("name"):
+                continue
+            if member.name in classes:
+                raise ValueError(f"{file}.py: the name {member.name!r} is already that of another class")
+            classes[member.name] = member
+    return classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from toyqs.discovery import named_classes
+from toyqs.files import named_classes
 from toyqs.objectives.objective import Objective
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toyqs.discovery import named_classes
+from toyqs.files import named_classes
 from toyqs.tasks.task import Task
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toyqs.discovery import named_classes
+from toyqs.files import named_classes
 
 BASE = "class Base:\n    name = ''\n"
 CHILD = (
