@@ -63,7 +63,7 @@ def started(words: list[str], folder: Path) -> Process:
 
     Args:
         words: its file and what is typed after it.
-        folder: where it is typed; what it prints goes there, to the files out and err.
+        folder: its working folder; its output goes there, to the files out and err.
     """
     folder.mkdir(exist_ok=True)
     with (folder / "out").open("ab") as out, (folder / "err").open("ab") as err:
@@ -81,7 +81,7 @@ def done(part: Part, device: str, left: float, folder: Path) -> tuple[list[Row],
         folder: a place for its files.
 
     Returns:
-        Its rows, the last of which says why it ended early, if it did; the end of what it said then.
+        Its rows, the last of which says why it ended early, if it did; the end of its output then.
     """
     limit = min(part.seconds, left)
     if limit < LEAST:
@@ -98,15 +98,15 @@ def done(part: Part, device: str, left: float, folder: Path) -> tuple[list[Row],
             time.sleep(0.05)
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rows: list[Row] = [{"part": part.name, **json.loads(line)} for line in lines if line.endswith("}}")]
-    said = (folder / "err").read_text(encoding="utf-8", errors="replace").strip()
+    output = (folder / "err").read_text(encoding="utf-8", errors="replace").strip()
     if code is None:
         rows.append(_told(part, f"stopped after {limit:.0f} s"))
     elif code:
-        why = said.rpartition("\n")[2][:200] or f"it ended with {code}"
+        why = output.rpartition("\n")[2][:200] or f"it ended with {code}"
         rows.append(_told(part, f"failed: {why}" if code > 0 else f"ended by signal {-code}"))
     elif not rows:
         rows.append(_told(part, "found nothing"))
-    return rows, said[-4000:] if code or code is None else ""
+    return rows, output[-4000:] if code or code is None else ""
 
 
 def _told(part: Part, note: str) -> Row:
@@ -114,7 +114,7 @@ def _told(part: Part, note: str) -> Row:
 
 
 def described(device: str) -> dict[str, str]:
-    """Return what it ran on: card, driver, versions, commit."""
+    """Return the card, its driver, the versions and the commit."""
     smi = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader", "--id=0"]
     card, driver, memory = (*asked(smi).split(", "), "", "")[:3] if device == "cuda" else ("none", "", "")
     if device == "cuda":
@@ -153,7 +153,7 @@ def number(value: float) -> str:
 
 
 def table(head: dict[str, str], rows: list[Row], title: str) -> str:
-    """Return the page: what it ran on, and a table with a line for every row."""
+    """Return the page: card, versions, and a table with a line for every row."""
     lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in head.items()), ""]
     lines += ["| part | what | result |", "| --- | --- | --- |"]
     for row in rows:

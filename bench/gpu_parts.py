@@ -51,7 +51,7 @@ TINY_JOB = ["max_steps=2", "seed=0", "controls=none", "eval_sequences=32", "proc
 
 
 class Asked(NamedTuple):
-    """What a part is told."""
+    """The arguments of a part."""
 
     device: str  # cuda, or cpu: a trial of small sizes
     rows: Path  # the file that its rows are added to
@@ -209,9 +209,9 @@ def verdict(printed: str) -> str:
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the last line of what a program that failed said."""
-    said = done.stderr.strip() or done.stdout.strip()
-    return said.rpartition("\n")[2] or f"it ended with {done.returncode}"
+    """Return the last line that a failed program printed."""
+    output = done.stderr.strip() or done.stdout.strip()
+    return output.rpartition("\n")[2] or f"it ended with {done.returncode}"
 
 
 def alone(device: str, words: list[str]) -> Values:

@@ -3,5 +3,5 @@
 import os
 
 # Without this, MKL may round a matrix product by where in memory it lies, on some processors: a seed's bits
-# would then depend on the seeds beside it. MKL reads it at its first product.
+# would then depend on the seeds next to it. MKL reads it at its first product.
 os.environ.setdefault("MKL_CBWR", "AUTO")

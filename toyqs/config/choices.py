@@ -1,4 +1,4 @@
-"""Words and bounds of settings: they stand in the setting's line of RunConfig, as metadata of the field."""
+"""Words and bounds of settings: each setting has them in its line of RunConfig, as metadata of the field."""
 
 from __future__ import annotations
 

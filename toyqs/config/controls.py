@@ -16,7 +16,7 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
 
     no_reasoner      the base LM alone
     zero_length      thoughts of no symbols
-    policy_off       thoughts sampled and read, never reinforced; not beside objective=pathwise, whose
+    policy_off       thoughts sampled and read, never reinforced; not with objective=pathwise, whose
                      thoughts no policy loss trains: it would be the run itself
 
     Args:

@@ -35,10 +35,10 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
             f"is fitted on one half of a batch, and {ranks} processes have no halves in common",
             "learned_reward=false or one process",
         )
-    idle = inactive_keys(config)
+    inactive = inactive_keys(config)
     of_others = [name for name in ("baseline", "value_sees") if getattr(config, name) == "average_thought"]
     for name in of_others:
-        if config.use_reasoner and name not in idle and (name == "baseline" or config.has_critic):
+        if config.use_reasoner and name not in inactive and (name == "baseline" or config.has_critic):
             refuse(
                 name,
                 "average_thought",

@@ -87,6 +87,6 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
         refuse(
             "mixing",
             "concat",
-            f"the LM head of {given} has no rows for a reading beside the base state",
+            f"the LM head of {given} has no rows for a reading next to the base state",
             "mixing=logits, sum, hidden, gate, residual, add or thought",
         )
