@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from toyqs.config.run_config import (
     RunConfig,
 )
@@ -42,101 +44,59 @@ KEYS_OF_THOUGHTS = (
     *("different_eot", "add_last_context_token", "increment_pos_id_for_last_context_token"),
 )
 
+Condition = tuple[tuple[str, ...], Callable[[RunConfig], object]]
 
-def inactive_keys(config: RunConfig) -> list[str]:
+# Keys -> what they need in order to matter.
+ONLY_IF: tuple[Condition, ...] = (
+    (("simple_lm_head", "use_residual"), lambda c: False),  # canonical settings say both by `mixing`
+    (KEYS_OF_TRANSFORMER, lambda c: c.backbone != "gru"),
+    (("model_n_kv_head",), lambda c: c.backbone != "gpt2"),
+    (
+        ("increment_pos_id_for_last_context_token",),
+        lambda c: c.backbone != "gru" and c.add_last_context_token,
+    ),
+    (("meta_token_scale",), lambda c: c.meta_token_mode != "none"),
+    (("hard_quantile",), lambda c: c.think_at == "hard"),
+    (("min_reasoning_len",), lambda c: c.length_schedule != "constant"),
+    (("gate_floor",), lambda c: c.weighs_thoughts),
+    (KEYS_OF_AHEAD, lambda c: c.n_tokens_ahead > 1),
+    (("base_lm_hidden_dim",), lambda c: c.uses_base_lm),
+    (KEYS_OF_THOUGHTS, lambda c: c.use_reasoner),
+    (KEYS_OF_SYMBOLS, lambda c: c.has_thoughts),
+    (KEYS_OF_POLICY, lambda c: c.has_policy_loss),
+    (("thought_vocab",), lambda c: c.symbol_kind in ("token", "gumbel")),
+    (("latent_dim",), lambda c: c.symbol_kind == "gaussian"),
+    (("sigma", "prior_beta"), lambda c: c.symbol_kind in ("gaussian", "state")),
+    (("gumbel_temperature",), lambda c: c.symbol_kind == "gumbel"),
+    (("sampler_temperature",), lambda c: c.sampler == "tempered"),
+    (("entropy_encouragement_coef", "entropy_schedule"), lambda c: c.symbol_kind != "deterministic"),
+    (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),
+    (("schedule",), lambda c: c.use_scheduler),
+    (("epochs",), lambda c: c.max_steps <= 0),
+    (("seq_len",), lambda c: c.task.length(1) != c.task.length(2)),
+)
+
+# The same for what the objective, its reward and its critic read, whatever else they shape.
+ONLY_IF_READ: tuple[Condition, ...] = (
+    (("policy_loss_beta",), lambda c: objective_class(c).uses_score_function),
+    (("reward_beta",), lambda c: c.reward == "kl_reverse"),
+    (("reward_sees",), lambda c: c.learned_reward),
+    (("schedule_punfinished",), lambda c: c.punish_unfinished),
+    (("value_sees",), lambda c: c.has_critic),
+    (("critic_loss_beta",), lambda c: (c.has_critic and "baseline" in fields_of(c)) or c.learned_reward),
+    (("reference_decay",), lambda c: c.reference == "ema"),
+    (("reference_run",), lambda c: c.reference == "checkpoint"),
+    (KEYS_OF_REFERENCE, lambda c: c.reward in READ_REFERENCE or c.penalises_thought_kl),
+)
+
+
+def inactive_keys(config: RunConfig) -> set[str]:
     """Return the keys that cannot change this run."""
     active = set(KEYS_OF_REWARD) if config.reward in OWN_LOSS else set()
     if config.has_thoughts:
         # these also shape the training of the prediction
         active |= {"objective"} if objective_class(config).changes_prediction_loss else set()
         active |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
-    inactive = _inactive_of_the_rest(config) + _inactive_of_kind(config)
-    return [name for name in inactive if name not in active] + _inactive_of_objective(config)
-
-
-def _inactive_of_kind(config: RunConfig) -> list[str]:
-    """Return the keys that mean nothing to this kind of symbol."""
-    kind, inactive = config.symbol_kind, []
-    if kind not in ("token", "gumbel"):
-        inactive.append("thought_vocab")
-    if kind != "gaussian":
-        inactive.append("latent_dim")
-    if kind not in ("gaussian", "state"):
-        inactive += ["sigma", "prior_beta"]
-    if kind != "gumbel":
-        inactive.append("gumbel_temperature")
-    if config.sampler != "tempered":
-        inactive.append("sampler_temperature")
-    if kind == "deterministic":
-        inactive += ["entropy_encouragement_coef", "entropy_schedule"]
-    return inactive
-
-
-def _inactive_of_objective(config: RunConfig) -> list[str]:
-    """Return the keys that this objective, its reward and its critic do not read."""
-    read = fields_of(config)
-    inactive = sorted(all_fields() - read)
-    if not objective_class(config).uses_score_function:
-        inactive.append("policy_loss_beta")
-    if config.reward != "kl_reverse":
-        inactive.append("reward_beta")
-    if not config.learned_reward:
-        inactive.append("reward_sees")
-    if not config.punish_unfinished:
-        inactive.append("schedule_punfinished")
-    if not config.has_critic:
-        inactive.append("value_sees")
-    if not (config.has_critic and "baseline" in read) and not config.learned_reward:
-        inactive.append("critic_loss_beta")
-    return inactive + _inactive_of_reference(config)
-
-
-def _inactive_of_reference(config: RunConfig) -> list[str]:
-    inactive = [] if config.reference == "ema" else ["reference_decay"]
-    if config.reference != "checkpoint":
-        inactive.append("reference_run")
-    if config.reward not in READ_REFERENCE and not config.penalises_thought_kl:
-        inactive += KEYS_OF_REFERENCE
-    return inactive
-
-
-def _inactive_of_model(config: RunConfig) -> list[str]:
-    inactive = ["simple_lm_head", "use_residual"]  # canonical settings say both by `mixing`
-    if config.backbone == "gru":
-        inactive += [*KEYS_OF_TRANSFORMER, "increment_pos_id_for_last_context_token"]
-    elif config.backbone == "gpt2":
-        inactive.append("model_n_kv_head")
-    if not config.add_last_context_token:
-        inactive.append("increment_pos_id_for_last_context_token")
-    if config.meta_token_mode == "none":
-        inactive.append("meta_token_scale")
-    if config.think_at != "hard":
-        inactive.append("hard_quantile")
-    if config.length_schedule == "constant":
-        inactive.append("min_reasoning_len")
-    if not config.weighs_thoughts:
-        inactive.append("gate_floor")
-    if config.n_tokens_ahead == 1:
-        inactive += KEYS_OF_AHEAD
-    if not config.uses_base_lm:
-        inactive.append("base_lm_hidden_dim")
-    return inactive
-
-
-def _inactive_of_the_rest(config: RunConfig) -> list[str]:
-    inactive = _inactive_of_model(config)
-    if not config.use_reasoner:
-        inactive += KEYS_OF_THOUGHTS
-    elif not config.max_reasoning_len:
-        inactive += KEYS_OF_SYMBOLS
-    if not config.has_policy_loss:
-        inactive += KEYS_OF_POLICY
-    if not config.entropy_encouragement_coef:
-        inactive.append("entropy_schedule")
-    if not config.use_scheduler:
-        inactive.append("schedule")
-    if config.max_steps > 0:
-        inactive.append("epochs")
-    if config.task.length(1) == config.task.length(2):
-        inactive.append("seq_len")
-    return inactive
+    general = {key for keys, needed in ONLY_IF for key in keys if not needed(config)}
+    of_objective = {key for keys, needed in ONLY_IF_READ for key in keys if not needed(config)}
+    return (general - active) | of_objective | (all_fields() - fields_of(config))
