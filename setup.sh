@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv beside this file and installs toyqs into it; `bash setup.sh --help` says more.
+# Makes .venv in this folder and installs toyqs into it; `bash setup.sh --help` says more.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -173,7 +173,7 @@ new_pip() {
     pip_install --retries 1 --timeout 20 --upgrade 'pip>=25.3' || true
 }
 
-# What pip is held to beside the ranges, one requirement a line. The torch that is there stays, and with it what it
+# What pip is held to in addition to the ranges, one requirement a line. An installed torch stays, and with it what it
 # alone asks for.
 constraints() {
   "$venv/bin/python" - "$versions" "$lock" <<'PY'

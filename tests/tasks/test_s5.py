@@ -130,3 +130,11 @@ def test_refusals(knobs, key, remedy):
 
 def test_floor():
     assert S5().floor() == 0.0
+
+
+def test_the_vocabulary_can_be_asked_for_where_nothing_is_allocated() -> None:
+    """Parameters are counted on torch's meta device; sequences must be drawn on the CPU afterwards."""
+    task = S5()
+    with torch.device("meta"):
+        assert task.vocab_size == 120
+    assert not task.sample(torch.Generator().manual_seed(0), 2, 0, "train").inputs.is_meta

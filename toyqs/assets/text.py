@@ -78,8 +78,8 @@ def _download(name: str, cached: Path) -> None:
         torch.hub.download_url_to_file(address, str(cached), hash_prefix=sha256, progress=False)
     except RuntimeError as error:
         raise ValueError(
-            f"task.dataset={name}: {address} sent an unknown file (wrong sha256), which was not saved; "
-            "give task.path=FILE instead"
+            f"task.dataset={name}: {address} sent a damaged or unknown file (wrong sha256), which was not "
+            "saved; give task.path=FILE instead"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error)) or type(error).__name__

@@ -1,6 +1,6 @@
 """The values against which a run's key is hashed: a setting that has its value here stays out of the hash.
 
-A new setting comes with a line here, the value that says what was done before it: then no run that is kept
+A new setting comes with a line here, the value that says what was done before it: then no finished run
 gets another name. A default that changes leaves its line as it is, and RESULTS_VERSION is raised.
 """
 

@@ -94,7 +94,7 @@ class RunConfig:
     reward: str = one_of("likelihood", REWARDS)  # objectives/rewards.py has the equations
     reward_beta: float = number(1.0, at_least=0)  # of kl_reverse: weight of the prediction's entropy
     reference: str | None = one_of(None, (None, *choices.REFERENCES))  # of rewards and thoughts
-    reference_decay: float = number(0.99, at_least=0)  # of reference=ema: share of the average kept at a step
+    reference_decay: float = number(0.99, at_least=0)  # of reference=ema: weight of the old average
     reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
     thought_kl_beta: float = number(0.0, at_least=0)  # reward lost per nat of log π(h|x) over the reference's
     length_penalty: float = number(0.0, at_least=0)  # reward that a symbol of a variable_len thought costs
@@ -175,7 +175,7 @@ class RunConfig:
 
     @property
     def uses_reference(self) -> bool:
-        """Tell whether the reward reads a reference's prediction, be it only to report it."""
+        """Tell whether the reward reads a reference's prediction, if only to report it."""
         return self.reward in READ_REFERENCE and (self.has_thoughts or self.reward in OWN_LOSS)
 
     @property

@@ -32,6 +32,7 @@ class Mixer(SeedStacked, ABC):
     """The base class of all mixers."""
 
     name: ClassVar[str]  # the word of mixing=…
+    needs_rows: ClassVar[bool] = False  # whether the LM head needs rows of weights for the reading alone
     weighs_thoughts: ClassVar[bool] = False  # whether the weight of each thought is learned, above the floor
     predicts_without_thought: bool = True
 
@@ -86,6 +87,7 @@ class Concat(Mixer):
     """Base state and reading side by side; without a thought the reading's part is zero."""
 
     name = "concat"
+    needs_rows = True
 
     def __init__(self, num_seeds: int, base_width: int, reading_width: int) -> None:
         super().__init__(num_seeds, base_width, reading_width)

@@ -64,7 +64,7 @@ class TemperedGaussian(ThoughtHead):
         return gaussian_symbols(mean, log_std + self.wider, given, forced=forced, path=False)
 
 
-class Likeliest(ThoughtHead):
+class GreedyHead(ThoughtHead):
     """The likeliest token, or the mean of a Gaussian symbol or state: deterministic, without a density."""
 
     def __init__(self, policy: TokenHead | GaussianHead | StateHead) -> None:

@@ -17,7 +17,7 @@ from toyqs.types import Batch, Trace
 
 
 class Loss(NamedTuple):
-    """The parts of a loss, and what is logged of a step besides."""
+    """The parts of a loss, and what a step logs in addition."""
 
     parts: dict[str, Tensor]  # (S,) each
     reward: Tensor | None = None  # (S,) the mean reward; None: no thoughts to reward
@@ -159,7 +159,7 @@ class ThoughtObjective(Objective):
 
         Args:
             trace: logits (S, B, T, K, N, V), log_prob and entropy (S, B, T, K, L), and what the reward
-                and the policy's loss need besides.
+                and the policy's loss also need.
             batch: at the thinking positions.
 
         Returns:

@@ -157,7 +157,7 @@ REWARDS: dict[str, Reward] = {
     "kl_reverse": kl_reverse,
 }
 OWN_LOSS = ("kl_forward", "kl_reverse")  # what the predictor maximises too, in place of the likelihood
-READ_REFERENCE = ("log_ratio", *OWN_LOSS)  # what reads trace.reference_log_probs
+READ_REFERENCE = ("log_ratio", "kl_forward", "kl_reverse")  # what reads trace.reference_log_probs
 
 COSTS = ("length_penalty", "punish_unfinished")  # settings: what a thought's length may cost
 

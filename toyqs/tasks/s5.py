@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,7 +75,7 @@ class S5(Task):
     @property
     def vocab_size(self) -> int:
         """Return V, the order of the group."""
-        return len(self.elements)
+        return math.factorial(GROUPS[self.group])
 
     def length(self, seq_len: int) -> int:
         """Return T = positions, whatever `seq_len`."""

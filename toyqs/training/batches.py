@@ -130,9 +130,11 @@ def draw_batches(
         progress = min(1.0, step / settings.steps)
         many = [task.sample(g, CHUNK * size, settings.seq_len, "train", progress) for g in data]
         stacked = stack(many, like, settings.think_everywhere)
-        if settings.reference == "oracle" and stacked.oracle is None and task.oracle is not None:
+        if settings.reference == "oracle" and stacked.oracle is None:
+            assert task.oracle is not None
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))
-        if settings.adaptive_len and task.thought_length is not None:
+        if settings.adaptive_len:
+            assert task.thought_length is not None
             stacked = stacked._replace(thought_length=task.thought_length(stacked.inputs))
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
         for part in chunks(prepare(stacked, silence, settings.num_ahead), size):

@@ -55,7 +55,7 @@ class TrainState:
             "step": self.step,
             "shapes": self.shapes,
             "optimiser": self.optimiser.seed_state(index),
-            "kept": [parameter[index].clone() for parameter in averages],
+            "reference_model": [parameter[index].clone() for parameter in averages],
             "reward": self.reward[index].clone(),
             "decay": self.decay,
         }
@@ -77,6 +77,6 @@ class TrainState:
         if self.reference_model is None:
             return
         for index, part in enumerate(parts):
-            averages = self.reference_model.parameters if part["kept"] else []
-            for parameter, value in zip(averages, part["kept"], strict=True):
+            averages = self.reference_model.parameters if part["reference_model"] else []
+            for parameter, value in zip(averages, part["reference_model"], strict=True):
                 parameter[index] = value

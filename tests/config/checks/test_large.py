@@ -32,7 +32,7 @@ def test_a_gru_has_no_layers(name: str, value: Any, given: str, remedy: str) -> 
     ("said", "changes"),
     [
         ("torch's FlexAttention has no gradient on device=cpu; give device=cuda or", {"device": "cpu"}),
-        ("adds up in float32, against which dtype=float64 is in vain; give", {"dtype": "float64"}),
+        ("adds up in float32, which makes dtype=float64 useless; give", {"dtype": "float64"}),
         ("takes heads 16 wide or wider, and model_n_head=3 makes them 8; give", {"model_n_head": 3}),
     ],
 )
@@ -52,7 +52,7 @@ def test_coarse_products_of_fine_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(backbone, "find_spec", lambda name: name)
     large = resolved(replace(RunConfig(), backbone="gpt2", autocast=True, gradient_checkpointing=True))
     check_backbone(large)
-    with pytest.raises(Refusal, match=r"autocast=true: .* dtype=float64 is in vain; give dtype=float32"):
+    with pytest.raises(Refusal, match=r"autocast=true: .* dtype=float64 useless; give dtype=float32"):
         check_backbone(replace(large, dtype="float64"))
 
 

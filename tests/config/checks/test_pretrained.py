@@ -104,7 +104,7 @@ def test_the_hub_s_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_head_is_the_checkpoint_s(tmp_path: Path) -> None:
     name = folder(tmp_path)
     refused("linear_lm_head=false: .* of its own", pretrained=name, linear_lm_head=False)
-    refused("mixing=concat: .*give mixing=logits", pretrained=name, mixing="concat")
+    refused("mixing=concat: .*give one of mixing=add, gate", pretrained=name, mixing="concat")
     assert accepted(pretrained=name, mixing="concat", use_reasoner=False, controls="none") == []
 
 

@@ -8,7 +8,7 @@ from toyqs.config.run_config import (
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
 from toyqs.model.latent_reasoner import Auxiliaries
-from toyqs.model.samplers import Likeliest, Prior, TemperedGaussian, TemperedTokens, UniformTokens
+from toyqs.model.samplers import GreedyHead, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.registry import fields_of
 
@@ -32,7 +32,7 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead) ->
         "average": "average_thought" in compared_with or isinstance(reward_model, RewardOfPrediction),
     }
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
-    greedy_head = Likeliest(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
+    greedy_head = GreedyHead(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
     return Auxiliaries(extra_predictions, greedy_head, critic, _sampler(config, policy), reward_model)
 
 

@@ -146,7 +146,7 @@ def _reads_symbols(config: RunConfig, roles: list[str]) -> bool:
         return "interpreter" in roles and afresh
     if afresh and "interpreter" in roles:
         return config.max_reasoning_len > 0
-    # The reasoner reads its last symbol only for an interpreter that goes on from its state.
+    # The reasoner reads its last symbol only for an interpreter that continues from its state.
     return "reasoner" in roles and config.max_reasoning_len > (1 if afresh else 0)
 
 

@@ -8,7 +8,7 @@ from toyqs.config.errors import Refusal, refuse
 from toyqs.config.run_config import RunConfig
 
 # Settings that a GRU has no use for -> the value that it refuses, and the one to give.
-OF_LAYERS = {
+KEYS_OF_LAYERS = {
     "autocast": ("true", "false"),
     "gradient_checkpointing": ("true", "false"),
     "branch_attention": ("flex", "dense"),
@@ -26,7 +26,7 @@ def check_backbone(config: RunConfig) -> None:
         Refusal: one line with the key, the value and the remedy.
     """
     if config.backbone == "gru":
-        for name, (given, other) in OF_LAYERS.items():
+        for name, (given, other) in KEYS_OF_LAYERS.items():
             if getattr(config, name) != getattr(RunConfig, name):
                 refuse(
                     name,
@@ -42,7 +42,7 @@ def check_backbone(config: RunConfig) -> None:
         refuse(
             "autocast",
             True,
-            "takes products in bfloat16, against which dtype=float64 is in vain",
+            "takes products in bfloat16, which makes dtype=float64 useless",
             "dtype=float32 or autocast=false",
         )
     for width in {config.widths[role]: None for role in config.roles_in_use}:
@@ -60,7 +60,7 @@ def check_backbone(config: RunConfig) -> None:
         refuse(
             "ahead",
             "continue",
-            f"goes on from a reading as a GRU does, and {given} cannot",
+            f"continues from a reading as a GRU does, and {given} cannot",
             "ahead=persist or backbone=gru",
         )
 
@@ -78,7 +78,7 @@ def _check_flex(config: RunConfig) -> None:
         refuse(
             "branch_attention",
             "flex",
-            "adds up in float32, against which dtype=float64 is in vain",
+            "adds up in float32, which makes dtype=float64 useless",
             "dtype=float32 or branch_attention=dense",
         )
     width = config.widths["reasoner"] // config.model_n_head

@@ -9,6 +9,7 @@ from toyqs.config.errors import Refusal, refuse, refusing, typed
 from toyqs.config.resolve import sizes_of, with_checkpoint
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.backbone import FAMILIES
+from toyqs.model.mixing import MIXERS
 
 
 def check_pretrained(config: RunConfig) -> None:
@@ -25,7 +26,7 @@ def check_pretrained(config: RunConfig) -> None:
         refuse(
             "lora_rank",
             config.lora_rank,
-            "adapters learn beside a checkpoint's frozen weights, and none is given",
+            "adapters learn on a checkpoint's frozen weights, and none is given",
             "pretrained=FOLDER or lora_rank=0",
         )
     if name is None:
@@ -83,10 +84,11 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
         )
     if not config.linear_lm_head:
         refuse("linear_lm_head", False, f"{given} has an LM head of its own", "linear_lm_head=true")
-    if config.use_reasoner and config.mixer == "concat":
+    if config.use_reasoner and MIXERS[config.mixer].needs_rows:
+        known = ", ".join(name for name in sorted(MIXERS) if not MIXERS[name].needs_rows)
         refuse(
             "mixing",
-            "concat",
+            config.mixer,
             f"the LM head of {given} has no rows for a reading next to the base state",
-            "mixing=logits, sum, hidden, gate, residual, add or thought",
+            f"one of mixing={known}",
         )

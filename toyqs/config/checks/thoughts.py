@@ -38,7 +38,7 @@ def check_thinking(config: RunConfig) -> None:
         refuse(
             "interpreter_start",
             "onward",
-            f"goes on from the reasoner's state, {reasoner} wide, but interpreter_hidden_dim={interpreter}",
+            f"continues from the reasoner's state, {reasoner} wide, but interpreter_hidden_dim={interpreter}",
             "both one width, or interpreter_start=afresh",
         )
     if config.mixing not in ("auto", "thought") and not config.use_base_lm:
@@ -70,7 +70,7 @@ def check_thinking(config: RunConfig) -> None:
 
 
 def _check_ahead(config: RunConfig) -> None:
-    _given, length = f"n_tokens_ahead={config.n_tokens_ahead}", config.task.length(config.seq_len)
+    length = config.task.length(config.seq_len)
     if config.n_tokens_ahead > length:
         refuse(
             "n_tokens_ahead",
@@ -123,7 +123,7 @@ def _check_kind(config: RunConfig) -> None:
 
 
 def _check_sampler(config: RunConfig) -> None:
-    _given, objective = f"sampler={config.sampler}", config.objective
+    objective = config.objective
     if config.sampler == "policy":
         return
     if not objective_class(config).uses_score_function:
@@ -213,9 +213,9 @@ def _check_number(config: RunConfig) -> None:
     if config.trice_samples < least:
         refuse(
             "trice_samples",
-            1,
-            f"baseline={config.baseline} compares the thoughts of a position, and one alone learns nothing",
-            "trice_samples=2 or more, or baseline=none or ema",
+            config.trice_samples,
+            f"baseline={config.baseline} compares the thoughts of a position, and so few learn nothing",
+            f"trice_samples={least} or more, or baseline=none or ema",
         )
     if config.trice_samples == 1 and config.advantage_scale == "group_std":
         refuse("trice_samples", 1, "advantage_scale=group_std needs a spread", "trice_samples=2 or more")
