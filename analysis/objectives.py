@@ -38,7 +38,7 @@ NAMING = ("objective", "thoughts", "reward", "baseline", "advantage_scale", "val
 LEGEND = """\
 gain: over zero-length thoughts, paired by seed; from step: the evaluation from which on it is above 0
 beyond chance; started: seeds whose thoughts are used at the end; SNR: signal-to-noise ratio of the
-policy's gradient, the mean of ten measures over the training; ±: half of a 95 % t-interval over seeds"""
+policy's gradient, the mean of its measures over the training; ±: half of a 95 % t-interval over seeds"""
 MOST = 40  # rows that can still be read
 BAND = 0.8  # of a row's height, for the marks of all K
 SHADES = ("#85C1E9", "#2E75B6", "#08306B", "#000000")

@@ -41,6 +41,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"toyqs: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of the output has gone
+        sys.stdout = None  # so that Python flushes nothing at exit
     return 0
 
 

@@ -106,7 +106,7 @@ class RunConfig:
     objective: str = one_of("reinforce", objectives())  # how rewards move the policy; a name in objectives/
     baseline: str = one_of("leave_one_out", BASELINES)  # what a reward is compared with
     value_sees: str = one_of("average_thought", choices.VALUE_INPUTS)  # what a critic reads
-    advantage_scale: str = one_of("batch_std", ADVANTAGE_SCALES)  # what advantages are divided by
+    advantage_scale: str = one_of("batch_std", ADVANTAGE_SCALES)  # how advantages are scaled
     temperature: float = number(0.1, above=0)  # β of the objectives that draw the policy to exp(reward / β)
     temperature_scale: str = one_of("absolute", ("absolute", "spread"))  # spread: in a group's deviations
     clip_ratio: float = number(0.2, above=0)  # of ppo_clip: how far a probability ratio may be from 1

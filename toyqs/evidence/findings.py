@@ -170,6 +170,8 @@ def origins(cells: Iterable[Cell]) -> str | None:
 
 def floor_of(cells: Iterable[Cell]) -> float | None:
     """Return the least possible NLL (Bayes) where the task knows it and all cells share it; else None."""
-    frames = [frame for cell in cells for frame in cell.arms.values() if "bayes_floor" in frame]
-    floors = {float(value) for frame in frames for value in frame["bayes_floor"].dropna()}
+    frames = [frame for cell in cells for frame in cell.arms.values() if len(frame)]
+    if not all("bayes_floor" in frame and frame["bayes_floor"].notna().all() for frame in frames):
+        return None
+    floors = {float(value) for frame in frames for value in frame["bayes_floor"]}
     return floors.pop() if len(floors) == 1 else None

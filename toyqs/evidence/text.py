@@ -21,12 +21,14 @@ def spelled(value: Any) -> str:
 
 def task_words(settings: Mapping[Any, Any]) -> str:
     """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3"; of a path the file's name alone."""
+    if "task" not in settings:
+        return "several tasks"
     knobs = [
         f"{name.removeprefix('task.')}={Path(value).name if isinstance(value, str) else spelled(value)}"
         for name, value in settings.items()
         if str(name).startswith("task.") and pd.notna(value)
     ]
-    return " ".join([str(settings.get("task", "several tasks")), *knobs])
+    return " ".join([str(settings["task"]), *knobs])
 
 
 def spans(numbers: Iterable[int]) -> str:

@@ -76,7 +76,7 @@ class ValueHead(SeedStacked):
 
 
 class RewardModel(SeedStacked):
-    """r_ψ(h, x), the expected reward of the thought h at a position that has read x (O7).
+    """r_ψ(h, x), the expected reward of the thought h at a position that has read x.
 
         r_ψ(h, x) = w · relu(W x + Σ_l e_l(h_l)) + c
 

@@ -140,7 +140,7 @@ class StateHead(SeedStacked, ThoughtHead):
 
 
 class EchoHead(ThoughtHead):
-    """A head whose symbols are the reasoner's own states: nothing is sampled, and K = 1 (O15).
+    """A head whose symbols are the reasoner's own states: nothing is sampled, and K = 1.
 
     Source: Hao et al. 2024, "Training large language models to reason in a continuous latent space"
     (Coconut).

@@ -1,4 +1,4 @@
-"""Samplers: heads that sample thoughts from another distribution than the policy's (O2q).
+"""Samplers: heads that sample thoughts from another distribution than the policy's.
 
 A sampler has no parameters. It samples symbols from the reasoner's states as the policy's head does, with the
 same noise, and its log-probabilities are those of its own distribution. Evaluation does not use it.

@@ -170,7 +170,7 @@ def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
 
 def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Divide advantages by their standard deviation over the K thoughts of a position (O2c).
+    """Divide advantages by their standard deviation over the K thoughts of a position.
 
         A ← A / std_k(A),    0 where the K are equal
 
@@ -193,7 +193,7 @@ def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
 
 def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
-    """Drop negative advantages, so that no thought is discouraged (O2b): A ← max(A, 0). Biased.
+    """Drop negative advantages, so that no thought is discouraged: A ← max(A, 0). Biased.
 
     Args:
         advantages: (S, B, T, K).

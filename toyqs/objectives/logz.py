@@ -74,7 +74,7 @@ def logz(rewards: Tensor, log_prob: Tensor, beta: Temperature, log_z: Tensor) ->
 
 @dataclass(frozen=True)
 class LogZ(Tempered):
-    """`logz` with log Z from the other thoughts, where their effective number is large enough (O11)."""
+    """`logz` with log Z from the other thoughts, where their effective number is large enough."""
 
     name: ClassVar[str] = "logz_mse"
     off_policy: ClassVar[bool] = True
@@ -100,7 +100,7 @@ def _enough(samples: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LearnedLogZ(Tempered):
-    """`logz` with β log Z from a critic that learns it by the same loss (O11l)."""
+    """`logz` with β log Z from a critic that learns it by the same loss."""
 
     name: ClassVar[str] = "logz_learned"
     off_policy: ClassVar[bool] = True

@@ -36,7 +36,7 @@ def maxent(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
 
 @dataclass(frozen=True)
 class MaxEnt(Tempered):
-    """The objective of `maxent` (O10)."""
+    """The objective of `maxent`."""
 
     name: ClassVar[str] = "maxent"
     least_thoughts: ClassVar[int] = 2
@@ -71,7 +71,7 @@ def vargrad(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
 
 @dataclass(frozen=True)
 class VarGrad(Tempered):
-    """The objective of `vargrad` (O11v)."""
+    """The objective of `vargrad`."""
 
     name: ClassVar[str] = "vargrad"
     off_policy: ClassVar[bool] = True

@@ -87,7 +87,7 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class LikelihoodObjective(Objective):
-    """The objective of a model without sampled thoughts: the likelihood (O1), or a reward of OWN_LOSS.
+    """The objective of a model without sampled thoughts: the likelihood, or a reward of OWN_LOSS.
 
     −log q(y | x)
     """
@@ -139,7 +139,7 @@ class ThoughtObjective(Objective):
     A penalty in the trace is subtracted from the rewards before any baseline; the NLL ignores it.
 
     With `learned_reward` the reward named above is the target of a reward model r_ψ on one half of the
-    sequences, and on the other half sg r_ψ(h, x) pays the policy instead of it (O7):
+    sequences, and on the other half sg r_ψ(h, x) pays the policy instead of it:
 
         reward_model:  ½ (sg t_i − r_ψ(h_i, x))²,  the mean over the thoughts
         policy:        as without it, with r_i = sg r_ψ(h_i, x)

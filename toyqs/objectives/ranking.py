@@ -36,7 +36,7 @@ def listwise(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
 
 @dataclass(frozen=True)
 class Listwise(Tempered):
-    """The objective of `listwise` (O8)."""
+    """The objective of `listwise`."""
 
     name: ClassVar[str] = "listwise"
     off_policy: ClassVar[bool] = True
@@ -76,7 +76,7 @@ def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PlackettLuce(ThoughtObjective):
-    """The objective of `plackett_luce` (O8p)."""
+    """The objective of `plackett_luce`."""
 
     name: ClassVar[str] = "plackett_luce"
     off_policy: ClassVar[bool] = True
@@ -113,7 +113,7 @@ def weighted_mle(rewards: Tensor, log_prob: Tensor, beta: Temperature, sampler_l
 
 @dataclass(frozen=True)
 class WeightedMLE(Tempered):
-    """The objective of `weighted_mle` (O9)."""
+    """The objective of `weighted_mle`."""
 
     name: ClassVar[str] = "weighted_mle"
     off_policy: ClassVar[bool] = True

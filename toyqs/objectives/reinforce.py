@@ -16,7 +16,7 @@ from toyqs.types import Batch, Trace
 
 @dataclass(frozen=True)
 class Reinforce(ThoughtObjective):
-    """Score-function gradient: thoughts of high reward become likelier; the predictor learns from all (O2).
+    """Score-function gradient: thoughts of high reward become likelier; the predictor learns from all.
 
         policy:   −sg(r_i − b) · log π(h_i | x)
 
@@ -83,7 +83,7 @@ class Reinforce(ThoughtObjective):
 
 @dataclass(frozen=True)
 class ClippedReinforce(Reinforce):
-    """Several steps on the same thoughts, limited to ratios near 1 to the policy that drew them (O16).
+    """Several steps on the same thoughts, limited to ratios near 1 to the policy that drew them.
 
         −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),    ρ = π(h | x) / π_sampled(h | x)
 
@@ -111,10 +111,10 @@ class ClippedReinforce(Reinforce):
 
 @dataclass(frozen=True)
 class MultiSample(ThoughtObjective):
-    """Likelihood of the mixture of K thoughts' predictions, a bound that rises with K (O4).
+    """Likelihood of the mixture of K thoughts' predictions, a bound that rises with K.
 
         nll:     −log (1 / K) Σ_i q(y | h_i, x)
-        policy:  −sg(L − b_i) Σ_i log π(h_i | x),    L = log (1 / K) Σ_i q(y | h_i, x)
+        policy:  −Σ_i sg(L − b_i) log π(h_i | x),    L = log (1 / K) Σ_i q(y | h_i, x)
 
     Summed over the thoughts, where Reinforce averages, as L is the reward of all of them together. K = 1 is
     Reinforce without a baseline. With baseline leave_one_out b_i is L without thought i, which leaves the

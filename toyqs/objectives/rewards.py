@@ -110,7 +110,7 @@ def hits(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
-    """Compute the log-likelihood of the targets relative to a reference's (O5).
+    """Compute the log-likelihood of the targets relative to a reference's.
 
         r = log q(y | h, x) − sg log p̄(y | x)
 
@@ -123,7 +123,7 @@ def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
 
 def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
-    """Compute minus the forward KL divergence, from a reference to the prediction (O6f).
+    """Compute minus the forward KL divergence, from a reference to the prediction.
 
         r = Σ_y LM(y | x) (log q(y | h, x) − log LM(y | x)) = −KL(LM ‖ q)
 
@@ -136,7 +136,7 @@ def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
 
 def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> Tensor:
-    """Compute the prediction's mean log-probability under a reference, plus β times its entropy (O6r).
+    """Compute the prediction's mean log-probability under a reference, plus β times its entropy.
 
         r = Σ_y q(y | h, x) (log LM(y | x) − β log q(y | h, x))
 

@@ -56,7 +56,8 @@ def train(
         data: from `draw_batches`.
         settings: plain numbers.
         on_step: called after every step with its number, from 1, and the values (S,) of that step; it logs,
-            and evaluates the model when that is due. Ten times in a training the values hold `policy_snr`.
+            and evaluates the model when that is due. At most ten times in a training, 30 steps apart or more,
+            the values hold `policy_snr`.
         reference_model: a model that rewards or thoughts are compared with; a moving average of the trained
             one is updated after every step.
         checkpoints: where the training resumes from, and where it is saved.

@@ -211,11 +211,12 @@ def _check_number(config: RunConfig) -> None:
         )
     least = BASELINES[config.baseline].least_thoughts if "baseline" in fields_of(config) else 1
     if config.trice_samples < least:
+        able = ", ".join(name for name, x in BASELINES.items() if x.least_thoughts <= config.trice_samples)
         refuse(
             "trice_samples",
             config.trice_samples,
             f"baseline={config.baseline} compares the thoughts of a position, and so few learn nothing",
-            f"trice_samples={least} or more, or baseline=none or ema",
+            f"trice_samples={least} or more, or one of baseline={able}",
         )
     if config.trice_samples == 1 and config.advantage_scale == "group_std":
         refuse("trice_samples", 1, "advantage_scale=group_std needs a spread", "trice_samples=2 or more")
