@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from toyqs.evidence.decision import verdict
-from toyqs.evidence.gain import interval, onset, reasoning_gain
+from toyqs.evidence.gain import interval, onset, paired_gains, reasoning_gain
 
 
 def arm(values, seeds=None):
@@ -57,6 +57,14 @@ def test_gain_refuses_what_cannot_be_paired():
         reasoning_gain(arm([1.0]), pd.DataFrame())
     with pytest.raises(ValueError, match="two rows for one seed"):
         reasoning_gain(arm([1.0]), arm([1.0, 1.0], seeds=[1, 1]))
+
+
+def test_a_control_without_a_common_seed_is_left_out():
+    thinking, paired, apart = arm([1.0, 2.0]), arm([2.5, 4.0], seeds=[2, 3]), arm([1.0], seeds=[9])
+    arms = {"thinking": thinking, "no_reasoner": apart, "zero_length": paired, "policy_off": pd.DataFrame()}
+    found = paired_gains(arms)
+    assert {name: gain.to_dict() for name, gain in found.items()} == {"zero_length": {2: 0.5}}
+    assert paired_gains(arms | {"thinking": pd.DataFrame()}) == {}
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,13 @@ def test_only_the_remaining_steps_are_done(tmp_path):
     assert steps == list(range(31, 41))
 
 
+def test_nothing_is_saved_after_the_last_step(tmp_path, monkeypatch):
+    steps: list[int] = []
+    monkeypatch.setattr(checkpoint, "write", lambda folder, saved: steps.append(saved["step"]))
+    run_stack(configured(tmp_path), [1], COST, lambda step, loss: None)
+    assert steps == [10, 20, 30], "the row follows the 40th"
+
+
 def test_seeds_at_different_steps_continue_apart(tmp_path):
     whole, torn = configured(tmp_path / "whole"), configured(tmp_path / "torn")
     run_stack(whole, [1, 2], COST, lambda step, loss: None)

@@ -209,6 +209,19 @@ def test_a_half_is_a_mean_over_its_own_positions() -> None:
         reward_model.split_to_fit_and_pay(tiny.batch(1))
 
 
+def test_a_critic_learns_where_the_policy_is_paid() -> None:
+    settings = tiny.config(learned_reward=True, baseline="value")
+    model, drawn, noise = tiny.sampled(settings, size=5)
+    positions = thinking_positions(drawn)
+    counted = focus(drawn, positions)
+    trace = model(drawn.inputs, positions, noise, None, counted.targets)
+    squares = 0.5 * (trace.value.unsqueeze(-1) - trace.learned_reward).square().mean(-1)
+    w = counted.weights
+    wanted = (w * squares)[:, 2:].sum((1, 2)) / w[:, 2:].sum((1, 2))
+    found = build_objective(settings)(trace, counted).parts["critic"]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
 def test_parts_of_a_batch_are_halved_each() -> None:
     """Of four sequences in two parts the first and the third are fitted on."""
     settings = tiny.config(learned_reward=True, grad_acc=2)

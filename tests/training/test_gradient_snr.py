@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests import tiny
 from tests.training.test_loop import quick, trained
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.objectives.registry import registry
+from toyqs.objectives.rewards import penalty
 from toyqs.training import loop
+from toyqs.training.batches import chunks, draw_batches
 from toyqs.training.gradient_snr import measured_at, policy_snr
 from toyqs.training.optimizer import Optimiser
 from toyqs.types import Trace
@@ -64,6 +69,27 @@ def test_measuring_changes_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("policy_snr" in seen for seen in values)
     for name, parameter in without.items():
         assert torch.equal(parameter, with_meter[name]), name
+
+
+@pytest.mark.parametrize("extra", [{}, {"variable_len": True, "length_penalty": 0.3}])
+def test_it_is_of_the_policys_gradient_alone(monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]) -> None:
+    """Check it against the two halves of the last batch; the other losses count nothing, the costs do."""
+    monkeypatch.setattr(loop, "measured_at", lambda steps: {steps})
+    settings = tiny.config(entropy_encouragement_coef=0.1, max_steps=2, **extra)
+    model, numbers = tiny.model(settings, 2), build_training_params(settings)
+    objective = build_objective(settings)
+    data = draw_batches(settings.task, [3, 4], numbers, next(model.parameters()))
+    batches, seen = [next(data) for _ in range(2)], []
+    loop.train(model, objective, iter(batches), numbers, lambda step, values: seen.append(values))
+    gradients, weights = [], {name: weight.value for name, weight in numbers.weights.items()}
+    for half in chunks(batches[-1], 2):
+        trace = model(half.inputs, half.positions, half.noise)
+        trace = trace._replace(penalty=penalty(trace, weights))
+        policy = objective(trace, half.counted).parts["policy"]
+        gradients.append(tiny.flat(tiny.gradients(policy.sum(), model)))
+    one, two = gradients
+    wanted = (one * two).sum(1) / ((one - two).square().sum(1) / 4)
+    torch.testing.assert_close(seen[-1]["policy_snr"], wanted, rtol=1e-9, atol=0)
 
 
 def test_where_no_policy_is_trained_nothing_is_measured() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.model.test_gru import torch_gru
 from tests.training.test_loop import Values, trained
-from toyqs.config.builders.training import build_training_params
+from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
@@ -120,6 +120,52 @@ def test_parts_are_weighted_and_added() -> None:
         model(batch.inputs, thinking_positions(batch), noise), focus(batch, thinking_positions(batch))
     ).parts
     tiny.close(apart[1], tiny.gradients(parts["policy"].sum(), model), tolerance=1e-12)
+
+
+def test_training_is_a_plain_loop_of_clipped_steps() -> None:
+    """Check it against torch's own AdamW, with losses whose weights fall and a rate that does."""
+    settings = tiny.config(
+        clip_gradients=0.5, entropy_encouragement_coef=0.1, entropy_schedule="linear", max_steps=6
+    )
+    settings = replace(settings, schedule="linear")
+    model, plain, objective = tiny.model(settings), tiny.model(settings), build_objective(settings)
+    numbers, found = build_training_params(settings), []
+
+    def parameters(of: LatentReasoner) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in of.parameters()])
+
+    data, again = (draw_batches(settings.task, [3], numbers, next(plain.parameters())) for _ in range(2))
+    train(model, objective, data, numbers, lambda step, values: found.append(parameters(model)))
+    adamw, norms = torch.optim.AdamW(plain.parameters(), weight_decay=0.0), []
+    for step, ours in enumerate(found):
+        adamw.zero_grad()
+        weights = {name: weight.at(step / 6) for name, weight in numbers.weights.items()}
+        accumulate(plain, objective, next(again), weights, numbers, torch.zeros(1).double())
+        norms.append(float(nn.utils.clip_grad_norm_(plain.parameters(), 0.5)))
+        adamw.param_groups[0]["lr"] = learning_rate(step, numbers)
+        adamw.step()
+        torch.testing.assert_close(ours, parameters(plain), rtol=0, atol=1e-12)
+    assert len(norms) == 6 and min(norms) < 0.5 < max(norms), "the case needs both"
+
+
+def test_inner_steps_are_all_made_on_the_same_thoughts() -> None:
+    settings = tiny.config(objective="ppo_clip", inner_steps=2, max_steps=3)
+    model, numbers = tiny.model(settings), build_training_params(settings)
+    objective = build_objective(settings)
+    seen: list[Trace] = []
+
+    def watching(trace: Trace, batch: Batch) -> Any:
+        seen.append(trace)
+        return objective(trace, batch)
+
+    data = draw_batches(settings.task, [3], numbers, next(model.parameters()))
+    train(model, watching, data, numbers, lambda step, values: None)
+    assert len(seen) == 6
+    for first, second in zip(seen[::2], seen[1::2], strict=True):
+        assert torch.equal(first.symbols, second.symbols)
+        one, other = (x.log_prob.detach().sum(-1) - x.sampler_log_prob for x in (first, second))
+        assert float(one.abs().max()) < 1e-12, "drawn by the policy as it is"
+        assert float(other.abs().max()) > 1e-6, "the policy has moved on"
 
 
 def test_the_running_reward_is_the_mean_of_earlier_steps() -> None:
