@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_edges import EDGES, ROOT
+from tests.rooms import EDGES
+from tests.test_edges import ROOT
 from toyqs.config.run_config import TASKS, RunConfig
 
 README_LINES = 250

@@ -12,83 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.rooms import CONFIG_ORDER, EDGES, LAZY_MODULES, ONLY_INSIDE_FUNCTIONS, PACKAGES
+
 ROOT = Path(__file__).resolve().parents[1]
-
-# A room is a file or a folder directly below toyqs/, or one of the folders and scripts beside it.
-# Each room may import the rooms of its line, and nothing else from the project.
-EDGES: dict[str, set[str]] = {
-    "types": set(),
-    "numerics": set(),
-    "rng": set(),
-    "files": set(),
-    "assets": set(),
-    "tasks": {"assets", "files", "types"},
-    "objectives": {"files", "numerics", "types"},
-    "model": {"numerics", "rng", "types"},
-    "training": {"numerics", "objectives", "rng", "tasks", "types"},
-    "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
-    "evidence": {"files"},
-    "experiment": {"config", "files", "numerics", "rng", "training", "types"},
-    "answers": {"assets", "config", "files", "model", "rng", "types"},
-    "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
-    "run": {"sweep"},
-    "hydra_plugins": {"sweep"},
-    "analysis": {"evidence", "files", "sweep"},  # sweep: scale_up.py, which types commands
-    "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
-}
-
-# Inside config/: each part may import the parts of the lines above its own.
-CONFIG_ORDER = (
-    {"choices", "errors", "key_table"},
-    {"run_config"},
-    {"resolve", "inactive", "finished_run", "controls"},
-    {"identity", "builders"},
-    {"checks"},
-)
-
-# The packages that each room may import beyond the standard library; some files have a line of their own.
-PACKAGES: dict[str, set[str]] = {
-    "types": {"torch"},
-    "numerics": {"torch"},
-    "rng": {"torch"},
-    "files": set(),
-    "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
-    "tasks": {"numpy", "tokenizers", "torch"},
-    "objectives": {"torch"},
-    "model": {"torch"},
-    "model.backbones": {"torch", "transformers"},
-    "training": {"torch"},
-    "config": {"hydra", "omegaconf"},
-    "config.builders": {"safetensors", "torch", "transformers"},
-    "config.checks": {"torch"},  # whether the device asked for is there
-    "evidence": {"matplotlib", "numpy", "pandas", "scipy"},
-    "experiment": {"safetensors", "torch", "wandb"},
-    "answers": {"numpy", "scipy", "torch"},
-    "answers.harness": {"lm_eval", "torch"},
-    "sweep": {"filelock", "hydra", "omegaconf", "pandas", "tqdm"},
-    "run": {"hydra", "omegaconf"},
-    "hydra_plugins": {"hydra", "omegaconf"},
-    "analysis": {"matplotlib", "numpy", "pandas", "scipy"},
-    "bench": {"torch", "transformers"},
-}
-
-# Packages that are slow to import and rarely used, or usually not installed -> the files that import them at
-# their head; all others import them inside functions.
-ONLY_INSIDE_FUNCTIONS = {
-    "transformers": {
-        *(f"model.backbones.{name}" for name in ("decoder", "functional_layers", "transformer")),
-        "bench.transformer",
-    },
-    "lm_eval": {"answers.harness"},
-    **{name: set() for name in ("datasets", "huggingface_hub", "tokenizers", "wandb")},
-}
-# Files of the project that are imported inside functions only -> the files that import them at their head.
-LAZY_MODULES = {
-    "toyqs.model.backbones.functional_layers": {"toyqs.model.backbones.decoder"},
-    "toyqs.model.backbones.decoder": {"toyqs.model.backbones.transformer"},
-    "toyqs.model.backbones.transformer": {"bench.transformer"},
-    "toyqs.answers.harness": set(),
-}
 
 MOST_LEVELS = 7
 SOURCE_PARTS = ("run.py", "toyqs", "analysis", "bench", "hydra_plugins")
@@ -173,7 +99,7 @@ def bad_edges(root: Path) -> list[str]:
     for path in sources(root):
         source = module_name(path, root)
         if source != "toyqs" and room(source) not in EDGES:
-            found.append(f"{source}: has no line in the tables of tests/test_edges.py")
+            found.append(f"{source}: has no line in the tables of tests/rooms.py")
             continue
         for target, lazy in imported(path, root):
             top = target.split(".")[0]
@@ -257,7 +183,7 @@ def test_the_plan_has_no_circle_and_no_line_that_nothing_uses() -> None:
         ("analysis/curve.py", "from torch import Tensor", "analysis.curve -> torch"),
         ("analysis/curve.py", "from toyqs import model", "analysis.curve -> toyqs.model"),
         ("run.py", "import toyqs.training.loop as t", "run -> toyqs.training.loop"),
-        ("toyqs/novel.py", "x = 1", "toyqs.novel: has no line in the tables of tests/test_edges.py"),
+        ("toyqs/novel.py", "x = 1", "toyqs.novel: has no line in the tables of tests/rooms.py"),
     ],
 )  # fmt: skip
 def test_a_planted_bad_import_is_found(tmp_path: Path, path: str, line: str, edge: str) -> None:

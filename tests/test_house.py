@@ -67,6 +67,11 @@ def test_ceilings(path: Path) -> None:
     assert breaches(path) == []
 
 
+def test_files_of_tests_are_no_longer() -> None:
+    lengths = {f: f.read_text(encoding="utf-8").count("\n") for f in (ROOT / "tests").rglob("*.py")}
+    assert {f: n for f, n in lengths.items() if n > FILE_LINES} == {}
+
+
 def test_the_median_file_is_short() -> None:
     lengths = [path.read_text(encoding="utf-8").count("\n") for path in sources(ROOT)]
     assert statistics.median(lengths) < MEDIAN_LINES
