@@ -169,7 +169,8 @@ def main() -> int:
     given = parsed()
     if given.device == "cuda" and not torch.cuda.is_available():
         print(
-            "gpu: torch finds no CUDA device here; bash bench/gpu.sh try does all parts in small on the CPU"
+            "gpu: torch finds no CUDA device here; bash bench/gpu.sh try does all parts in small on the CPU",
+            file=sys.stderr,
         )
         return 1
     given.out.mkdir(parents=True, exist_ok=True)
