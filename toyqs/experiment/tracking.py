@@ -96,10 +96,12 @@ class _WandbMirror:
         self._thread.start()
 
     def send(self, record: dict[str, Any]) -> None:
+        """Hand a record to the thread, while it lives."""
         if self._thread.is_alive():
             self._records.put(record)
 
     def close(self, row: dict[str, Any]) -> None:
+        """Hand over the run's row and wait a while for the thread to end."""
         self._row = row
         self._records.put(None)
         if not _wandb_given_up.is_set():

@@ -113,6 +113,7 @@ class _Worker:
         self.future: Future[StackOutcome] = Future()
 
     def start(self, entry: tuple[int, Stack]) -> None:
+        """Start a stack in the worker's process."""
         self.entry = entry
         with _interrupt_delayed():
             # Pickled here: a pool would pass the tensors of a task through shared memory, whose server
@@ -138,10 +139,12 @@ class _Worker:
         return StackOutcome([], [], [], why)
 
     def kill(self) -> None:
+        """Kill the process at once."""
         for process in list((self.pool._processes or {}).values()):
             process.kill()
 
     def end(self) -> None:
+        """Let the process finish its stack, then end it."""
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
