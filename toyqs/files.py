@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+IDENTITY = ".identity"  # ends the name of a column that holds a hash of the files another setting names
+
 
 class Refusal(ValueError):
     """A request that cannot be met: one line that names what was given and the remedy.
@@ -86,6 +88,16 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: not a JSON object; move it away and give the command again")
     return value
+
+
+def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the names of files whose content they hold: X.identity stands for X and X.y."""
+    owners = {name.removesuffix(IDENTITY) for name in settings if name.endswith(IDENTITY)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name.endswith(IDENTITY) or name.partition(".")[0] not in owners
+    }
 
 
 @functools.cache
