@@ -12,8 +12,10 @@ from tests.killing import TIMES
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main, worker
+from toyqs.tasks.char_text import CharText
 
 
 def config(folder: Path, **changes: object) -> RunConfig:
@@ -56,6 +58,23 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert again == row
     changed = {path for path, time in summaries.items() if path.stat().st_mtime_ns != time}
     assert changed == {gone}
+
+
+def test_two_texts_of_one_name_are_two_cells(no_figure, tmp_path):
+    text = tmp_path / "text.txt"
+    for seed, content in (
+        (5, "to be or not to be "),
+        (6, "to bee or not to be "),
+        (7, "to be or not to be "),
+    ):
+        text.write_text(content * 30)
+        settings = config(
+            tmp_path / "runs", task=CharText(path=str(text)), controls="none", seed=seed, seq_len=8
+        )
+        assert main.main([settings]) == 0
+    first, second = load_cells(tmp_path / "runs")
+    assert sorted(list(x.arms["thinking"]["seed"]) for x in (first, second)) == [[5, 7], [6]]
+    assert len(set(load_rows(tmp_path / "runs")["task.identity"])) == 2
 
 
 @pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])

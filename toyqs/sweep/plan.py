@@ -11,6 +11,7 @@ from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
 from toyqs.config.identity import run_key, settings
 from toyqs.config.run_config import RunConfig
+from toyqs.files import IDENTITY
 from toyqs.training.flops import Cost
 
 # (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
@@ -99,13 +100,13 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost)
 
 
 def differences(cells: Sequence[PlannedCell]) -> list[dict[str, Any]]:
-    """Find the settings that are not the same in all cells.
+    """Find the settings that are not the same in all cells; hashes of files are left out: names differ too.
 
     Returns:
         For each cell, setting -> value; empty for a single cell.
     """
     columns = [settings(cell.config, 0) | {"seed": cell.seeds} for cell in cells]
-    names = dict.fromkeys(name for each in columns for name in each)
+    names = dict.fromkeys(name for each in columns for name in each if not name.endswith(IDENTITY))
     differing = [name for name in names if len({repr(each.get(name)) for each in columns}) > 1]
     return [{name: each[name] for name in differing if name in each} for each in columns]
 
