@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.sweep import plan
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
+from toyqs.tasks.char_text import CharText
 from toyqs.training.flops import Cost
 
 CHEAP = Cost(1, 100, 1.0, 1.0)
@@ -54,6 +56,14 @@ def test_differences_name_what_differs():
     seeds = [plan_cell(config(seed=seed), cost) for seed in (1, [2, 3])]
     assert differences(seeds) == [{"seed": [1]}, {"seed": [2, 3]}]
     assert label({"a": 1, "b": 0.5}) == "a=1 b=0.5"
+
+
+def test_texts_are_told_apart_by_their_names(tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    for path in paths:
+        Path(path).write_text(f"to be or not to be in {Path(path).name} " * 20)
+    cells = [plan_cell(config(task=CharText(path=path), seq_len=8), cost) for path in paths]
+    assert differences(cells) == [{"task.path": path} for path in paths]
 
 
 def test_what_cells_share_is_done_once_and_the_longest_first():
