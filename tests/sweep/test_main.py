@@ -58,6 +58,17 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert changed == {gone}
 
 
+def test_the_table_comes_where_every_seed_diverged(tmp_path, capsys):
+    wild = {"base_lr": 1e30, "use_scheduler": False, "clip_gradients": 0.0, "controls": "none"}
+    settings = config(tmp_path, seed=[0, 1], max_steps=20, **wild)
+    for _ in range(2):  # the second time nothing is left to train
+        assert main.main([settings]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "Diverged: thinking, seed 0 at step 2 (nll, policy; a logit is not finite)" in printed
+    rows = load_rows(tmp_path)
+    assert list(rows["train_steps"]) == [2, 2] and rows["nll"].isna().all()
+
+
 @pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])
 def test_a_damaged_run_is_run_again(no_figure, tmp_path, damage):
     settings = config(tmp_path, controls="none", seed=5)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from toyqs.numerics import mean_of_steps
 from toyqs.rng import stream
 from toyqs.training import distributed
 from toyqs.training.batches import draw_batches, stack
+from toyqs.training.divergence import Divergence
 from toyqs.training.evaluation import evaluate
 from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
@@ -55,8 +58,10 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     curve = training.curve([folder.log for folder in folders], progress, timer)
     checkpointer = Checkpointer(config, folders, curve, saved)
     try:
-        training.run(curve, checkpointer)
-        speed = timer.speed(training.tokens_since(checkpointer.first_step))
+        diverged = training.run(curve, checkpointer)
+        steps = [diverged[i].step if i in diverged else training.params.steps for i in range(len(seeds))]
+        curve.end(max(steps))
+        speed = timer.speed(training.num_tokens(max(steps) - checkpointer.first_step))
         final, weights = training.evaluate(), training.weights()
     except BaseException:
         for folder in folders:
@@ -69,10 +74,9 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     common = {
         "results_version": RESULTS_VERSION,
         "bayes_floor": config.task.floor(),
+        "uniform_nll": math.log(config.task.vocab_size),
         **cost._asdict(),
-        "train_steps": params.steps,
         "final_reasoning_len": params.length_at(params.steps - 1),
-        "sequences_seen": params.steps * params.batch_size,
         "cpu_seconds": cpu_seconds / len(seeds),
         "wall_seconds": wall_seconds,
         "tokens_per_second": speed,
@@ -80,7 +84,9 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     }
     for index, folder in enumerate(folders):
         metrics = {name: float(value[index]) for name, value in final.items()}
-        folder.end(weights, index, common | metrics | {"started": _started(metrics)})
+        own = {"train_steps": steps[index], "sequences_seen": steps[index] * params.batch_size}
+        own |= _divergence(diverged.get(index)) | {"started": _started(metrics)}
+        folder.end(weights, index, common | metrics | own)
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
@@ -106,17 +112,18 @@ class Training:
         every = self.config.eval_every
         return LearningCurve(self.model, self.held_out, self.seeds, self.params, every, logs, progress, timer)
 
-    def run(self, report: StepCallback, checkpoints: Checkpoints) -> None:
-        """Train to the last step."""
+    def run(self, report: StepCallback, checkpoints: Checkpoints) -> dict[int, Divergence]:
+        """Train to the last step; return the seeds that diverged, by index."""
         config, model = self.config, self.model
         data = draw_batches(config.task, self.seeds, self.params, next(model.parameters()))
         reference_model = build_reference_model(config, model)
-        train(model, build_objective(config), data, self.params, report, reference_model, checkpoints)
+        objective = build_objective(config)
+        return train(model, objective, data, self.params, report, reference_model, checkpoints)
 
-    def tokens_since(self, step: int) -> int:
-        """Count the tokens of all seeds from a step to the last."""
+    def num_tokens(self, steps: int) -> int:
+        """Count the tokens of all seeds in so many steps."""
         num_seeds, _, length = self.held_out.inputs.shape
-        return (self.params.steps - step) * self.params.batch_size * length * num_seeds
+        return steps * self.params.batch_size * length * num_seeds
 
     def evaluate(self) -> dict[str, Tensor]:
         """Evaluate the model after the last step; return metrics (S,) by name."""
@@ -137,6 +144,12 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
     if not build_training_params(config).adaptive_len:
         return held_out
     return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
+
+
+def _divergence(divergence: Divergence | None) -> dict[str, Any]:
+    """Return the columns that say where a seed's training ended, None where it did not diverge."""
+    values = divergence or (None, None, None)
+    return dict(zip(("diverged_at", "diverged_parts", "largest_logit"), values, strict=True))
 
 
 def _started(metrics: dict[str, float]) -> bool | None:

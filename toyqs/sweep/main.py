@@ -108,12 +108,12 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> None:
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     if len(cells) > 1:
         labelled = list(zip(differences(cells), arms, strict=True))
+        print(sweep_table(labelled), flush=True)
         sweep_csv(labelled, table)
-        print(sweep_table(labelled))
     elif not next(iter(arms[0].values())).empty:
-        comparison_figure(arms[0], _curves(runs_dir, arms[0]), figure)
+        print(comparison_table(arms[0]), flush=True)
         comparison_csv(arms[0], table)
-        print(comparison_table(arms[0]))
+        comparison_figure(arms[0], _curves(runs_dir, arms[0]), figure)
         print(f"\nfigure {figure}", end="")
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
 

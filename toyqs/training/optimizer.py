@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -67,6 +68,10 @@ class Optimiser:
         for name, values in self._buffers().items():
             for index, part in enumerate(parts):
                 values[self._mine(index)] = part[name].to(values.device)
+
+    def blank(self, index: int) -> None:
+        """Set a seed's parameters to NaN."""
+        self.values[: self.used][self._mine(index)] = math.nan
 
     def zero(self) -> None:
         """Set the gradients to zero."""
