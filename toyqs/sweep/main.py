@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
-from toyqs.config.builders.model import count_parameters
 from toyqs.config.identity import settings
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
 from toyqs.evidence.overview import sweep_csv, sweep_table
 from toyqs.evidence.rows import load_curve, load_rows
-from toyqs.sweep.plan import PlannedCell, Stack, cached_cost, differences, plan_cell, stacks_of
+from toyqs.sweep.costs import cached_cost
+from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
 from toyqs.sweep.worker import is_settled
@@ -35,16 +35,16 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
         0, or 1 where a run failed, or 2 where the folder of runs cannot be made.
     """
     runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
+    cost = cached_cost()
+    cells, unplanned = _plan(configs, cost)
+    if not cells:
+        return 1
     try:
         Path(runs_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = f"cannot be made ({error.strerror}); give a folder of your own"
         print(f"toyqs: runs_dir={runs_dir}: {why}", file=sys.stderr)
         return 2
-    cost = cached_cost()
-    cells, unbuildable = _plan(configs, cost)
-    if not cells:
-        return 1
     for cell in cells:
         write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
     keys = {key for cell in cells for key in cell.run_keys}
@@ -58,31 +58,37 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     finally:
         progress.close()
     _report(runs_dir, cells)
-    for failure in failures:
-        print(f"toyqs: {_describe(failure)}", file=sys.stderr)
-    return 1 if failures or unbuildable else 0
+    lines = [*unplanned, *map(_describe, failures)]
+    for line in lines:
+        print(f"toyqs: {line}", file=sys.stderr)
+    return 1 if lines else 0
 
 
-def _plan(configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost]) -> tuple[list[PlannedCell], int]:
-    """Plan the cells, equal ones once, and count the configurations whose model cannot be built."""
+def _plan(
+    configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost]
+) -> tuple[list[PlannedCell], list[str]]:
+    """Plan the cells, equal ones once; return them, and a line on each that cannot be trained, also printed.
+
+    A step of every run that is still to be trained is counted here: no cell is noted that can never be.
+    """
     cells: dict[str, PlannedCell] = {}
-    failed = 0
-    for config in configs:
+    unplanned = []
+    for config, difference in zip(configs, differences(configs), strict=True):
         try:
-            if config.pretrained is not None:
-                count_parameters(config)  # builds the model: a damaged checkpoint is found before any work
             cell = plan_cell(config, cost)
-        except (RuntimeError, MemoryError) as error:  # torch's, where a tensor is too large
-            failed += 1
-            print(f"toyqs: the model cannot be built: {str(error).splitlines()[0]}", file=sys.stderr)
-            continue
-        except CheckpointError as error:
-            failed += 1
-            print(f"toyqs: {error}", file=sys.stderr)
+            for arm, settings_of_arm in cell.arms.items():
+                if config.force or not all(
+                    is_settled(config.runs_dir, key) for key in cell.keys[arm].values()
+                ):
+                    cost(settings_of_arm)
+        except (RuntimeError, MemoryError, CheckpointError) as error:  # RuntimeError: torch's, too large
+            which = label(difference) or "this run"
+            unplanned.append(f"{which} cannot be trained: {str(error).splitlines()[0]}")
+            print(f"toyqs: {unplanned[-1]}", file=sys.stderr)
             continue
         # Two spellings can be one cell, such as the patterns BAAA and ABBB.
         cells.setdefault(name_of(cell.run_keys), cell)
-    return list(cells.values()), failed
+    return list(cells.values()), unplanned
 
 
 def _processes(configs: Sequence[RunConfig], stacks: Sequence[Stack]) -> int:
@@ -107,7 +113,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> None:
     name = name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     if len(cells) > 1:
-        labelled = list(zip(differences(cells), arms, strict=True))
+        labelled = list(zip(differences([cell.config for cell in cells]), arms, strict=True))
         print(sweep_table(labelled), flush=True)
         sweep_csv(labelled, table)
     elif not next(iter(arms[0].values())).empty:
