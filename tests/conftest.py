@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ if locked.departures():  # as pytest_configure below, already for what is import
     warnings.simplefilter("default")
 
 from tests import backbones, tiny
-from toyqs.sweep import scheduler
+from toyqs.sweep import worker
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -86,7 +85,7 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # before 3.13, that process does not learn sys.path from this one
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["toyqs.sweep.worker"])
-    monkeypatch.setattr(scheduler, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+    monkeypatch.setattr(worker, "start_context", lambda: context)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,7 +29,7 @@ EDGES: dict[str, set[str]] = {
 CONFIG_ORDER = (
     {"choices", "errors", "key_table"},
     {"run_config"},
-    {"resolve", "inactive", "finished_run", "controls"},
+    {"resolve", "inactive", "finished_run", "controls", "plain"},
     {"identity", "builders"},
     {"checks"},
 )

@@ -17,9 +17,12 @@ from toyqs.evidence.rows import load_rows
 from toyqs.sweep import costs, main
 
 
-def killed(pickled: bytes) -> None:
-    """Stand in for a count that the system kills for want of memory."""
-    os.kill(os.getpid(), signal.SIGKILL)
+class Killed(costs.WorkerProcess):
+    """A process that the system kills for want of memory."""
+
+    def send(self, job: str, value: Any) -> None:
+        super().send(job, value)
+        os.kill(self.process.pid, signal.SIGKILL)
 
 
 def test_costs_are_counted_once_for_equal_settings(monkeypatch):
@@ -58,7 +61,7 @@ def test_a_large_step_is_counted_in_a_process_of_its_own(monkeypatch):
     settings = config(max_steps=3, data_loader_batch_size=4)
     monkeypatch.setattr(costs, "LARGE", 0)
     assert costs.cached_cost()(settings) == count_cost(settings)
-    monkeypatch.setattr(costs, "_count", killed)
+    monkeypatch.setattr(costs, "WorkerProcess", Killed)
     with pytest.raises(MemoryError, match="killed while it was counted, for want of memory; give"):
         costs.cached_cost()(settings)
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pickle
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 from toyqs.config.builders.cost import count_cost, num_weights, step_bytes
 from toyqs.config.identity import run_key
+from toyqs.config.plain import to_plain
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.text import human
-from toyqs.sweep.worker import initialise_worker
+from toyqs.sweep.worker import WorkerProcess, stops_delayed
 from toyqs.training.flops import Cost
 
 LARGE = 2**28  # bytes: such a step is counted in a process of its own, so that want of memory ends that one
@@ -51,19 +48,19 @@ def _require_memory(config: RunConfig) -> None:
 
 
 def _count_in_own_process(config: RunConfig) -> Cost:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(1, context, initializer=initialise_worker, initargs=(None,))
+    worker: WorkerProcess | None = None
     try:
-        # pickled here, as a stack is: see the scheduler
-        return pool.submit(_count, pickle.dumps(config)).result()
-    except BrokenProcessPool:
+        with stops_delayed():
+            worker = WorkerProcess()
+        worker.send("count", to_plain(config))
+        kind, value = worker.receive()
+    except (OSError, EOFError):
         why = "one training step was killed while it was counted, for want of memory"
         raise MemoryError(f"{why}; give a smaller data_loader_batch_size or a larger grad_acc") from None
     finally:
-        for process in list((pool._processes or {}).values()):  # has nothing left to do, or is not waited for
-            process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _count(pickled: bytes) -> Cost:
-    return count_cost(pickle.loads(pickled))
+        if worker is not None:
+            worker.kill()  # it has nothing left to do, or is not waited for
+            worker.end()
+    if kind != "cost":
+        raise MemoryError(value)
+    return Cost(*value)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
 from toyqs.config.identity import run_key, settings
+from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
 from toyqs.training.flops import Cost
 
@@ -42,6 +43,16 @@ class Stack(NamedTuple):
     config: RunConfig
     seeds: list[int]
     cost: Cost
+
+    def to_plain(self) -> list[Any]:
+        """Return the stack as a JSON value, for another process."""
+        return [self.arm, self.label, to_plain(self.config), self.seeds, list(self.cost)]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[Any]) -> Stack:
+        """Return the stack that `to_plain` has written."""
+        arm, label, config, seeds, cost = plain
+        return cls(arm, label, from_plain(config), seeds, Cost(*cost))
 
     @property
     def name(self) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from toyqs.sweep.plan import Stack
+
+tqdm.set_lock(
+    threading.RLock()
+)  # its own is a semaphore, of whose leak Python warns where the command is killed
 
 PLAIN_LINE_SECONDS = 10
 FIRST_SHARE = 0.02  # of the work, before which imports and first calls dominate and no time is estimated

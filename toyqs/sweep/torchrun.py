@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 from toyqs.config.errors import Refusal
+from toyqs.config.plain import from_plain
 from toyqs.config.run_config import register
 from toyqs.sweep.hydra_errors import all_keys
 from toyqs.sweep.presets import register_lists
@@ -49,8 +50,8 @@ def serve_rank() -> int:
     from toyqs.sweep.worker import one_line
 
     try:
-        for config, seeds in distributed.receive_jobs():
-            train_along(config, seeds)
+        for job in distributed.receive_jobs():
+            train_along(from_plain(job["config"]), job["seeds"])
     except KeyboardInterrupt:
         return 130
     except BaseException as error:
