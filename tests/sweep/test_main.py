@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.killing import TIMES
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
-from toyqs.evidence.rows import load_rows
+from toyqs.evidence.rows import is_complete, load_rows
 from toyqs.sweep import main, worker
 
 
@@ -69,15 +70,54 @@ def test_the_table_comes_where_every_seed_diverged(tmp_path, capsys):
     assert list(rows["train_steps"]) == [2, 2] and rows["nll"].isna().all()
 
 
-@pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])
-def test_a_damaged_run_is_run_again(no_figure, tmp_path, damage):
+DAMAGED_FILES = ["config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"]
+DAMAGE = {
+    "cut": lambda content: content[:20],
+    "gone": lambda content: None,
+    "zeros": lambda content: bytes(len(content)),
+    "one digit": lambda content: content.replace(b"1", b"2", 1),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_FILES)
+def test_a_damaged_run_is_run_again(no_figure, tmp_path, capsys, name):
+    settings = config(tmp_path, controls="none", seed=[5, 6])
+    assert main.main([settings]) == 0
+    key = run_key(settings, 5)
+    file = tmp_path / key / name
+    whole = file.read_bytes()
+    for damage in DAMAGE.values():
+        if (other := damage(whole)) is None:
+            file.unlink()
+        else:
+            file.write_bytes(other)
+        capsys.readouterr()
+        assert main.main([settings]) == 0
+        out, err = capsys.readouterr()
+        gone = name == "summary.json" and other is None
+        line = f"toyqs: damaged, trained again: run {key} ({name})\n"
+        assert err == ("" if gone else line) and "1 of 2 runs are complete already" in out
+        assert is_complete(tmp_path, key) and len(load_rows(tmp_path)) == 2
+        if name not in ("env.json", "summary.json"):
+            assert file.read_bytes() == whole
+
+
+def test_a_folder_of_another_user_is_one_line_and_the_table_comes(tmp_path, capsys):
     settings = config(tmp_path, controls="none", seed=5)
     assert main.main([settings]) == 0
-    file = tmp_path / run_key(settings, 5) / damage
-    whole = file.read_bytes()
-    file.write_bytes(whole[:20])
-    assert main.main([settings]) == 0
-    assert len(file.read_bytes()) > 20 and len(load_rows(tmp_path)) == 1
+    table = capsys.readouterr().out
+    for name in ("cells", "reports"):
+        shutil.rmtree(tmp_path / name)
+        (tmp_path / name).touch()  # no user can write to a file as if it were a folder
+    assert main.main([settings]) == 1
+    out, err = capsys.readouterr()
+    assert out.partition("figure")[0].split("\n", 1)[1].strip() == table.partition("figure")[0].strip()
+    lines = err.splitlines()
+    assert len(lines) == 2, err
+    for name, line in zip(("cells", "reports"), lines, strict=True):
+        assert (
+            line.startswith(f"toyqs: {tmp_path / name} cannot be written to (") and "rows and table" in line
+        )
 
 
 def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
@@ -115,10 +155,10 @@ def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatc
     settings = config(tmp_path)
     real = worker.run_stack
 
-    def failing(config, seeds, cost, progress):
+    def failing(config, seeds, cost, progress, say):
         if not config.max_reasoning_len:
             raise RuntimeError("out of luck")
-        real(config, seeds, cost, progress)
+        real(config, seeds, cost, progress, say)
 
     monkeypatch.setattr(worker, "run_stack", failing)
     assert main.main([settings]) == 1
