@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from toyqs.evidence import style
 from toyqs.evidence.decision import verdict
+from toyqs.evidence.findings import OTHERS_ALONE, without_thought
 from toyqs.evidence.gain import CONTROLS, estimate, interval, paired_gains
 from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, task_words
 from toyqs.files import write_text
@@ -210,7 +211,8 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
             names = f" (never: seed {listed(never)})" if len(never) else ""
             started.append(f"{arm} {len(frame) - len(never)} of {len(frame)} seeds{names}")
     if started:
-        notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.", WIDTH)
+        alone = "" if without_thought(thinking) else f" This is {OTHERS_ALONE}."
+        notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.{alone}", WIDTH)
     return notes + _thoughts(thinking)
 
 
@@ -219,6 +221,7 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
     words = {
         "nll": "with its own thought",
         "nll_shuffled": "with a thought from another place",
+        "nll_no_thought": "without a thought",
         "nll_marginal": "averaging the predictions of all its thoughts",
     }
     more = ("thought_entropy", "information", "information_shuffled")
