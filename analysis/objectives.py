@@ -24,7 +24,7 @@ from toyqs.evidence.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import telling_apart, thinking_cells
-from toyqs.evidence.text import aligned, plus_minus, spelled
+from toyqs.evidence.text import aligned, plus_minus, short, spelled
 from toyqs.files import Refusal
 
 DESCRIPTION = """\
@@ -155,7 +155,7 @@ def _text(lines: Sequence[Line]) -> list[str]:
             "–" if line.onset is None else str(line.onset),
             started_text(next(iter(line.finding.cell.arms.values()))) or "–",
             plus_minus(*estimate(line.snr)[:2], ".2f"),
-            f"{line.seconds.mean():.1f}" if len(line.seconds) else "–",
+            short(line.seconds.mean(), ".1f") if len(line.seconds) else "–",
         ]
         rows.append([line.name, *numbers])
     alone = [f"*: {OTHERS_ALONE}"] if any("*" in row[5] for row in rows) else []

@@ -15,7 +15,7 @@ from toyqs.evidence import style
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.findings import OTHERS_ALONE, without_thought
 from toyqs.evidence.gain import CONTROLS, estimate, interval, paired_gains
-from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, task_words
+from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words
 from toyqs.files import write_text
 
 COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
@@ -228,12 +228,14 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
     means = {name: _mean(frame, name) for name in (*words, *more)}
     if means["nll_shuffled"] is None:
         return []
-    losses = [f"{means[name]:.3f} {text}" for name, text in words.items() if means[name] is not None]
+    losses = [
+        f"{short(means[name], '.3f')} {text}" for name, text in words.items() if means[name] is not None
+    ]
     sentences = f"NLL of the thinking model: {', '.join(losses)}."
     if means["thought_entropy"] is not None:
-        sentences += f" Entropy of a thought: {means['thought_entropy']:.2f} nats."
+        sentences += f" Entropy of a thought: {short(means['thought_entropy'], '.2f')} nats."
     if means["information"] is not None:
-        sentences += f" A thought tells {means['information']:.2f} nats about what was read"
+        sentences += f" A thought tells {short(means['information'], '.2f')} nats about what was read"
         chance = means["information_shuffled"]
-        sentences += "." if chance is None else f"; one from another place tells {chance:.2f}."
+        sentences += "." if chance is None else f"; one from another place tells {short(chance, '.2f')}."
     return textwrap.wrap(sentences, WIDTH)
