@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toyqs.objectives.losses import log_mean_exp_of_others
-from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
+from toyqs.objectives.tempered import Temperature, Tempered, below_highest, sampling_density
 from toyqs.types import Batch, Trace
 
 EFFECTIVE_SAMPLES = 2.0  # with fewer, an estimate of log Z depends on one thought: logz_mse masks it
@@ -82,6 +82,7 @@ class LogZ(Tempered):
 
     def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
         """Compute the loss (S, B, T), 0 for thoughts whose estimate of log Z is unreliable."""
+        reward = below_highest(reward)
         log_z, samples = log_z_of_others(reward, beta, sampling_density(log_prob, trace))
         error = logz(reward, log_prob, beta, log_z)
         return error.where(_enough(samples), 0.0).mean(-1)
@@ -90,7 +91,8 @@ class LogZ(Tempered):
         """Compute the effective samples per estimate of log Z, and the share of thoughts masked."""
         assert trace.log_prob is not None
         density = sampling_density(trace.log_prob.sum(-1), trace)
-        samples = effective_others((reward / self.beta(reward, batch) - density).detach())
+        beta, reward = self.scaled(reward, batch)
+        samples = effective_others((below_highest(reward) / beta - density).detach())
         return {"effective_samples": samples.mean(-1), "masked": 1.0 - _enough(samples).to(reward).mean(-1)}
 
 

@@ -44,7 +44,7 @@ class Reinforce(ThoughtObjective):
         """
         scale = ADVANTAGE_SCALES[self.advantage_scale]
         above = reward - self._baseline(reward, trace, batch)
-        return scale(above, batch.weights, batch.total or losses.no_reduction)
+        return scale(above, reward, batch.weights, batch.total or losses.no_reduction)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the baseline (S, B, T, K)."""

@@ -49,6 +49,13 @@ def test_group_std_of_one() -> None:
     )
 
 
+def test_one_thought_has_no_spread() -> None:
+    alone = {"trice_samples": 1, "objective": "logz_learned", "temperature_scale": "spread"}
+    refused("trice_samples=1: temperature_scale=spread .*temperature_scale=absolute", **alone)
+    for harmless in ({"policy_loss_beta": 0.0}, {"temperature_scale": "absolute"}, {"max_reasoning_len": 0}):
+        assert accepted(**(alone | harmless)) == []
+
+
 def test_multi_sample_bounds_the_likelihood() -> None:
     refused("baseline=ema: objective=multi_sample", objective="multi_sample", baseline="ema")
     refused("reward=accuracy: objective=multi_sample", objective="multi_sample", reward="accuracy")

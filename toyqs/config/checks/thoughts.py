@@ -220,6 +220,14 @@ def _check_number(config: RunConfig) -> None:
         )
     if config.trice_samples == 1 and config.advantage_scale == "group_std":
         refuse("trice_samples", 1, "advantage_scale=group_std needs a spread", "trice_samples=2 or more")
+    relative = "temperature_scale" in fields_of(config) and config.temperature_scale == "spread"
+    if config.trice_samples == 1 and relative:
+        refuse(
+            "trice_samples",
+            1,
+            "temperature_scale=spread needs a spread",
+            "trice_samples=2 or more, or temperature_scale=absolute",
+        )
 
 
 def _check_objective(config: RunConfig) -> None:
