@@ -43,7 +43,7 @@ def relative(method: str) -> Tempered:
 
 def policy_gradient(objective: ThoughtObjective, reward: Tensor) -> Tensor:
     log_prob = LOG_PROB.unsqueeze(-1).clone().requires_grad_()
-    trace = Trace(torch.empty(0), log_prob, value=torch.zeros(1, 1, 1))
+    trace = Trace(torch.empty(0), log_prob, correction=torch.zeros(1, 1, 1, 1))
     loss = objective.policy_loss(reward, trace, BATCH).sum()
     return torch.autograd.grad(loss, log_prob)[0].flatten()
 

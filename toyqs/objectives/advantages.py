@@ -141,7 +141,7 @@ BASELINES = {
     "trice": Baseline(group_mean, least_thoughts=2),  # the literature's other name
     "leave_one_out": Baseline(leave_one_out, least_thoughts=2),
     "ema": Baseline(ema, reads="running_reward"),
-    "value": Baseline(value, reads="value"),
+    "value": Baseline(value, reads="correction"),
     "null_thought": Baseline(of_prediction, reads="base_logits", is_prediction=True),
     "average_thought": Baseline(of_prediction, reads="average_logits", is_prediction=True),
     "greedy_thought": Baseline(of_prediction, reads="greedy_logits", is_prediction=True),

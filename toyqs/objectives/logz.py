@@ -80,7 +80,9 @@ class LogZ(Tempered):
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 3
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute the loss (S, B, T), 0 for thoughts whose estimate of log Z is unreliable."""
         reward = below_highest(reward)
         log_z, samples = log_z_of_others(reward, beta, sampling_density(log_prob, trace))
@@ -102,18 +104,24 @@ def _enough(samples: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LearnedLogZ(Tempered):
-    """`logz` with β log Z from a critic that learns it by the same loss."""
+    """`logz` with β log Z from a critic that learns it by the same loss.
+
+    It learns what β log Σ_h exp(r / β) is beyond the reward of the prediction that `value_sees` names.
+    """
 
     name: ClassVar[str] = "logz_learned"
     off_policy: ClassVar[bool] = True
+
+    value_sees: str = "context"  # what the critic corrects; see Objective.expected
 
     @property
     def has_critic(self) -> bool:
         """Return True: the critic learns β log Z."""
         return True
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute the loss (S, B, T), whose gradient trains policy and critic."""
-        if trace.value is None:
-            raise ValueError("logz_learned needs trace.value")
-        return logz(reward, log_prob, beta, trace.value.unsqueeze(-1) / beta).mean(-1)
+        value = self.expected(self.value_sees, trace, batch)
+        return logz(reward, log_prob, beta, value.unsqueeze(-1) / beta).mean(-1)

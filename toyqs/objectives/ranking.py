@@ -50,7 +50,9 @@ class Listwise(Tempered):
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute `listwise`, (S, B, T)."""
         return listwise(reward, log_prob, beta)
 
@@ -142,7 +144,9 @@ class WeightedMLE(Tempered):
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute `weighted_mle`, (S, B, T)."""
         return weighted_mle(reward, log_prob, beta, sampling_density(log_prob, trace))
 

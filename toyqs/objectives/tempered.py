@@ -30,7 +30,7 @@ class Tempered(ThoughtObjective):
         """Compute the loss at the temperature of this batch, (S, B, T)."""
         assert trace.log_prob is not None
         beta, reward = self.scaled(reward, batch)
-        return self.at_temperature(beta, reward, trace.log_prob.sum(-1), trace)
+        return self.at_temperature(beta, reward, trace.log_prob.sum(-1), trace, batch)
 
     def scaled(self, reward: Tensor, batch: Batch) -> tuple[Temperature, Tensor]:
         """Return the temperature of a batch, and the rewards that it divides.
@@ -52,7 +52,9 @@ class Tempered(ThoughtObjective):
         return (self.temperature * spread.clamp(min=EQUAL)).view(-1, 1, 1, 1), reward
 
     @abstractmethod
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute the loss per position (S, B, T), from rewards and log π (S, B, T, K)."""
 
 

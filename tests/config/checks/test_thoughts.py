@@ -104,7 +104,8 @@ def test_a_path_alone_is_a_loss_only_through_the_prediction() -> None:
 
 
 def test_tokens_ahead() -> None:
-    assert accepted(n_tokens_ahead=2) == []
+    for critic in ({}, {"baseline": "value"}, {"objective": "logz_learned"}):
+        assert accepted(n_tokens_ahead=2, **critic) == []
     refused("n_tokens_ahead=8: a sequence of task=rev_prog has only 7 tokens", n_tokens_ahead=8)
     for changes in ({"use_base_lm": False}, {"mixing": "thought"}):
         refused("n_tokens_ahead=2: .*ahead=continue", n_tokens_ahead=2, **changes)

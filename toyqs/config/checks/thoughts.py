@@ -246,13 +246,6 @@ def _check_objective(config: RunConfig) -> None:
         )
     if config.learned_reward:
         check_learned_reward(config)
-    if config.has_critic and config.n_tokens_ahead > 1:
-        refuse(
-            "n_tokens_ahead",
-            config.n_tokens_ahead,
-            "a critic knows what one token earns",
-            "n_tokens_ahead=1, or a baseline and an objective without a critic",
-        )
     if config.has_critic and config.value_sees == "base_prediction" and not config.predicts_without_thought:
         refuse(
             "value_sees",
