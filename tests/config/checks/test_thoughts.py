@@ -49,6 +49,13 @@ def test_group_std_of_one() -> None:
     )
 
 
+def test_one_thought_has_no_spread() -> None:
+    alone = {"trice_samples": 1, "objective": "logz_learned", "temperature_scale": "spread"}
+    refused("trice_samples=1: temperature_scale=spread .*temperature_scale=absolute", **alone)
+    for harmless in ({"policy_loss_beta": 0.0}, {"temperature_scale": "absolute"}, {"max_reasoning_len": 0}):
+        assert accepted(**(alone | harmless)) == []
+
+
 def test_multi_sample_bounds_the_likelihood() -> None:
     refused("baseline=ema: objective=multi_sample", objective="multi_sample", baseline="ema")
     refused("reward=accuracy: objective=multi_sample", objective="multi_sample", reward="accuracy")
@@ -97,7 +104,8 @@ def test_a_path_alone_is_a_loss_only_through_the_prediction() -> None:
 
 
 def test_tokens_ahead() -> None:
-    assert accepted(n_tokens_ahead=2) == []
+    for critic in ({}, {"baseline": "value"}, {"objective": "logz_learned"}):
+        assert accepted(n_tokens_ahead=2, **critic) == []
     refused("n_tokens_ahead=8: a sequence of task=rev_prog has only 7 tokens", n_tokens_ahead=8)
     for changes in ({"use_base_lm": False}, {"mixing": "thought"}):
         refused("n_tokens_ahead=2: .*ahead=continue", n_tokens_ahead=2, **changes)

@@ -220,6 +220,14 @@ def _check_number(config: RunConfig) -> None:
         )
     if config.trice_samples == 1 and config.advantage_scale == "group_std":
         refuse("trice_samples", 1, "advantage_scale=group_std needs a spread", "trice_samples=2 or more")
+    relative = "temperature_scale" in fields_of(config) and config.temperature_scale == "spread"
+    if config.trice_samples == 1 and relative:
+        refuse(
+            "trice_samples",
+            1,
+            "temperature_scale=spread needs a spread",
+            "trice_samples=2 or more, or temperature_scale=absolute",
+        )
 
 
 def _check_objective(config: RunConfig) -> None:
@@ -238,13 +246,6 @@ def _check_objective(config: RunConfig) -> None:
         )
     if config.learned_reward:
         check_learned_reward(config)
-    if config.has_critic and config.n_tokens_ahead > 1:
-        refuse(
-            "n_tokens_ahead",
-            config.n_tokens_ahead,
-            "a critic knows what one token earns",
-            "n_tokens_ahead=1, or a baseline and an objective without a critic",
-        )
     if config.has_critic and config.value_sees == "base_prediction" and not config.predicts_without_thought:
         refuse(
             "value_sees",
