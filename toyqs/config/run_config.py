@@ -124,6 +124,7 @@ class RunConfig:
     use_scheduler: bool = True  # false: the learning rate is constant
     schedule: str = one_of("cosine", ("linear", "cosine"))  # of the learning rate, after the warm-up
     clip_gradients: float = number(1.0, at_least=0)  # largest norm of a seed's gradient; 0: off
+    weight_decay: float = number(0.0, at_least=0)  # AdamW's, on every parameter; it is times the rate
     max_steps: int = -1  # training steps; -1: the task's own number
     epochs: int = number(50, at_least=1)  # passes through a corpus where max_steps is -1
     data_loader_batch_size: int = number(64, at_least=1)  # B, sequences per training step
