@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# For runs on a text, in place of the data set of the preset Logbook, which is downloaded.
+TEXT = ("task.dataset=null", f"task.path={Path(__file__).resolve().parents[1] / 'README.md'}")
 DIMS = (2, 4, 8, 16, 32, 64)  # what <dims> stands for
 ALL_SEEDS = (0, 1, 2, 3)  # where none is typed
 PATTERNS = (
