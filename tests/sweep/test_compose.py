@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests import tiny
-from tests.logbook import LINES, TEXT, Line, jobs
+from tests.logbook import RUNNING, TEXT, Line, jobs
 from toyqs.config.checks import backbone
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
@@ -63,7 +63,7 @@ def test_jobs_of_a_line() -> None:
 
 
 @pytest.mark.parametrize("which", ["ends", pytest.param("all", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+@pytest.mark.parametrize("line", RUNNING, ids=lambda line: line.name)
 def test_logbook_lines_compose(line: Line, which: str, composed: Callable[..., RunConfig]) -> None:
     packed = pack(jobs(line.text.removeprefix("python run.py -m")))
     for words in [packed[0], packed[-1]] if which == "ends" else packed:
@@ -219,9 +219,19 @@ def test_refused_in_one_line(words: str, message: str, composed: Callable[..., R
     assert "\n" not in str(refused.value)
 
 
-def test_dashes_are_refused() -> None:
-    with pytest.raises(Refusal, match="give max_steps=5"):
-        prepare(["--max_steps=5"])
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("--max_steps=5", "give max_steps=5"),
+        ("-max_steps=5", "give max_steps=5"),
+        ("-mmax_steps=5", "give -m max_steps=5"),
+        ("-m+run_modifier=Quick", r"give -m \+run_modifier=Quick"),
+        ("-m~task", "give -m ~task"),
+    ],
+)
+def test_dashes_are_refused(word: str, remedy: str) -> None:
+    with pytest.raises(Refusal, match=remedy):
+        prepare([word])
 
 
 @pytest.mark.usefixtures("composed")
