@@ -89,6 +89,7 @@ SETTINGS: dict[str, Any] = {
     "use_scheduler": True,
     "schedule": "cosine",
     "clip_gradients": 1.0,
+    "weight_decay": 0.0,
     "max_steps": -1,
     "epochs": 50,
     "data_loader_batch_size": 64,

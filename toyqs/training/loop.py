@@ -91,7 +91,7 @@ def train(
             if settings.ranks > 1:
                 distributed.all_reduce_(optimiser.grads)
             optimiser.clip(settings.max_norm)
-            optimiser.step(rate)
+            optimiser.step(rate, settings.weight_decay)
         if step + 1 in snr_steps and weights.get("policy") and "policy" in values:
             values["policy_snr"] = _policy_snr(state, objective, batch, weights, settings, gate_floor)
         state.advance(values.get("reward"))

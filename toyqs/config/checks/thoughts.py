@@ -41,7 +41,7 @@ def check_thinking(config: RunConfig) -> None:
             f"continues from the reasoner's state, {reasoner} wide, but interpreter_hidden_dim={interpreter}",
             "both one width, or interpreter_start=afresh",
         )
-    if config.mixing not in ("auto", "thought") and not config.use_base_lm:
+    if config.mixing not in ("auto", "thought", "add") and not config.use_base_lm:
         refuse(
             "mixing",
             config.mixing,
@@ -78,7 +78,7 @@ def _check_ahead(config: RunConfig) -> None:
             f"a sequence of task={config.task.name} has only {length} tokens",
             f"n_tokens_ahead={length} or fewer",
         )
-    if config.ahead == "persist" and config.mixer == "thought":
+    if config.ahead == "persist" and (config.mixer == "thought" or not config.use_base_lm):
         refuse(
             "n_tokens_ahead",
             config.n_tokens_ahead,
