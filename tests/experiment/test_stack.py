@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.killing import TIMES
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.identity import run_key
@@ -25,7 +26,6 @@ from toyqs.training.evaluation import evaluate
 from toyqs.training.flops import Cost
 
 COST = Cost(1, 2, 3.0, 4.0)
-TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
 
 
 def config(folder: Path, **changes: object) -> RunConfig:

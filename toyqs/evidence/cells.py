@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from toyqs.evidence.rows import load_rows
-from toyqs.files import read_json, write_json
+from toyqs.files import make_folder, read_json, write_json
 
 FOLDER = "cells"  # below the folder of runs
 PARTS = {"settings": dict, "asked_for": list, "arms": dict}  # of a plan
@@ -45,7 +45,7 @@ def write_cell(
         asked_for: the arms to be run; rows of the others count too where they exist.
     """
     folder = Path(runs_dir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     asked = list(asked_for)
     keys = [key for arm in asked for key in arms[arm].values()]
     plan = {

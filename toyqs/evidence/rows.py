@@ -5,11 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from toyqs.files import json_object, read_json
+from toyqs.files import ROW, damage, json_object, read_json
 
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
 
@@ -68,18 +67,15 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
         FileNotFoundError: the run has no metrics.jsonl.
         ValueError: a line before the last is not a JSON object.
     """
-    rows = _read_curve(Path(folder) / key / "metrics.jsonl")
+    path = Path(folder) / key / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # a whole line ends in a newline, so what follows the last newline is empty or incomplete
+    rows = [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
     return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
 
 
-def _read_curve(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # a whole line ends in a newline, so what follows the last newline is empty or incomplete
-    return [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
-
-
-def is_complete(folder: Path | str, key: str) -> bool:
-    """Tell whether a run has its row and its curve, both readable; a damaged one counts as none.
+def damaged_files(folder: Path | str, key: str) -> list[str] | None:
+    """List the files of a finished run that are not as they were written; return None where it has no row.
 
     Args:
         folder: the folder of runs.
@@ -87,9 +83,16 @@ def is_complete(folder: Path | str, key: str) -> bool:
     """
     run = Path(folder) / key
     try:
-        return bool(read_json(run / "summary.json")) and bool(_read_curve(run / "metrics.jsonl"))
+        return damage(read_json(run / ROW), run)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError):
-        return False
+        return [ROW]
+
+
+def is_complete(folder: Path | str, key: str) -> bool:
+    """Tell whether a run has its row and all its files are as they were when that was written."""
+    return damaged_files(folder, key) == []
 
 
 def held_out(runs: Path, key: str) -> pd.Series:

@@ -36,11 +36,17 @@ from toyqs.types import Batch
 STARTED = 0.01  # nats that other thoughts, and none, must cost before a seed counts as started
 
 
-def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Progress) -> None:
+def run_stack(
+    config: RunConfig,
+    seeds: Sequence[int],
+    cost: Cost,
+    progress: Progress,
+    say: checkpoint.Say = checkpoint.say_on_stderr,
+) -> None:
     """Train one model per seed, side by side, and write each one's run folder.
 
-    The training continues from the checkpoints in the folders, where there are any. The row, summary.json,
-    is written last and whole: a folder without it is an unfinished run.
+    The training continues from the checkpoints in the folders, where there are any that can be used. The row,
+    summary.json, is written last and whole: a folder without it is an unfinished run.
 
     Args:
         config: resolved, with max_steps.
@@ -48,11 +54,27 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         cost: of a training step; becomes columns of the row.
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
+        say: prints a line for the user.
     """
+    folders = [RunFolder(config, seed) for seed in seeds]
+    saved = [checkpoint.read(folder.folder, say) for folder in folders]
+    try:
+        return _run(config, seeds, cost, progress, folders, saved)
+    except checkpoint.Unusable as error:
+        checkpoint.begin_anew([folder.folder for folder in folders], error, say)
+    _run(config, seeds, cost, progress, folders, [None] * len(seeds))
+
+
+def _run(
+    config: RunConfig,
+    seeds: Sequence[int],
+    cost: Cost,
+    progress: Progress,
+    folders: Sequence[RunFolder],
+    saved: Sequence[checkpoint.SavedState | None],
+) -> None:
     timer = Timer(config.device)
     training = Training(config, seeds)
-    folders = [RunFolder(config, seed) for seed in seeds]
-    saved = [checkpoint.read(folder.folder) for folder in folders]
     for folder, state in zip(folders, saved, strict=True):
         folder.begin(len(seeds), state["log_size"] if state else 0)
     curve = training.curve([folder.log for folder in folders], progress, timer)
@@ -91,9 +113,19 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
     """Train a stack on a rank other than 0, which does all the rest of `run_stack`."""
-    training = Training(config, seeds)
     folders = [Path(config.runs_dir) / identity.run_key(config, seed) for seed in seeds]
-    training.run(lambda step, values: None, ResumeOnly([checkpoint.read(folder) for folder in folders]))
+    saved = [checkpoint.read(folder) for folder in folders]
+    try:
+        return _run_along(config, seeds, saved)
+    except checkpoint.Unusable:  # rank 0 finds the same, says so and removes them
+        pass
+    _run_along(config, seeds, [])
+
+
+def _run_along(
+    config: RunConfig, seeds: Sequence[int], saved: Sequence[checkpoint.SavedState | None]
+) -> None:
+    Training(config, seeds).run(lambda step, values: None, ResumeOnly(saved))
 
 
 class Training:

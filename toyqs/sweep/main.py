@@ -16,6 +16,7 @@ from toyqs.evidence.cells import name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
 from toyqs.evidence.overview import sweep_csv, sweep_table
 from toyqs.evidence.rows import load_curve, load_rows
+from toyqs.files import make_folder
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
@@ -40,7 +41,7 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     if not cells:
         return 1
     try:
-        Path(runs_dir).mkdir(parents=True, exist_ok=True)
+        make_folder(runs_dir)
     except OSError as error:
         why = f"cannot be made ({error.strerror}); give a folder of your own"
         print(f"toyqs: runs_dir={runs_dir}: {why}", file=sys.stderr)

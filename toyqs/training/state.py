@@ -81,9 +81,7 @@ class TrainState:
             ValueError: it is the state of another model.
         """
         if any(part["shapes"] != self.shapes for part in parts):
-            raise ValueError(
-                "checkpoint.pt is of a model with other parameters; remove it from the run's folder"
-            )
+            raise ValueError("checkpoint.pt is of a model with other parameters")
         self.step, self.decay = parts[0]["step"], parts[0]["decay"]
         lost = {index: part["diverged"] for index, part in enumerate(parts) if part["diverged"]}
         self.diverged = {index: Divergence(*values) for index, values in lost.items()}
