@@ -229,7 +229,7 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
     if means["nll_shuffled"] is None:
         return []
     losses = [
-        f"{short(means[name], '.3f')} {text}" for name, text in words.items() if means[name] is not None
+        f"{short(mean, '.3f')} {text}" for name, text in words.items() if (mean := means[name]) is not None
     ]
     sentences = f"NLL of the thinking model: {', '.join(losses)}."
     if means["thought_entropy"] is not None:

@@ -170,7 +170,8 @@ def batch_std(advantages: Tensor, rewards: Tensor, weights: Tensor, total: Total
     variance = total(((advantages - mean).square() * share).sum((1, 2, 3), keepdim=True))
     size = total((rewards.square() * share).sum((1, 2, 3), keepdim=True)).sqrt()
     deviation = variance.sqrt()
-    return torch.where(deviation > rounding(size), advantages / (deviation + STD_FLOOR), 0.0)
+    # so that a deviation that is NaN stays one
+    return torch.where(deviation <= rounding(size), 0.0, advantages / (deviation + STD_FLOOR))
 
 
 def group_std(advantages: Tensor, rewards: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:

@@ -210,9 +210,12 @@ def rounding(rewards: Tensor) -> Tensor:
 
 
 def differ(rewards: Tensor) -> Tensor:
-    """Tell at which positions the rewards differ by more than rounding: (S, B, T, K) -> (S, B, T, 1) bool."""
+    """Tell at which positions the rewards differ by more than rounding: (S, B, T, K) -> (S, B, T, 1) bool.
+
+    Those that are not numbers differ, so that what is divided by their spread is none either.
+    """
     lowest, highest = rewards.aminmax(dim=-1, keepdim=True)
-    return highest - lowest > rounding(highest)
+    return ~(highest - lowest <= rounding(highest))
 
 
 def settled(rewards: Tensor) -> Tensor:
