@@ -92,6 +92,7 @@ OTHER: dict[str, Any] = {
     "use_scheduler": False,
     "schedule": "linear",
     "clip_gradients": 0.0,
+    "weight_decay": 0.01,
     "max_steps": 101,
     "epochs": 51,
     "data_loader_batch_size": 32,

@@ -134,8 +134,8 @@ PLAIN: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @BACKBONES
 def test_every_method_meets_rewards_policy_and_density(method: str, sampler: str, groups: str) -> None:
     every, truth, known = drawn_by(config(sampler, groups), 2)
-    log_z = torch.full(every.trace.log_prob.shape[:3], 0.3 * BETA, dtype=torch.float64)
-    every = every._replace(trace=every.trace._replace(value=log_z))
+    log_z = torch.full((*every.trace.log_prob.shape[:3], 1), 0.3 * BETA, dtype=torch.float64)
+    every = every._replace(trace=every.trace._replace(correction=log_z))
     index = tuples(2)
     log_pi, density = (x[index][:, None, None] for x in (truth.log_prob.sum(-1), known))
     each = PLAIN[method](truth.log_q.detach()[index][:, None, None], log_pi, density).flatten()

@@ -76,16 +76,18 @@ def test_nll_ahead_is_the_mean_over_all_tokens() -> None:
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradients_are_the_whole_batchs(parts: int) -> None:
-    settings = config(3, ahead_decay=0.9, teacher_forcing_weight=0.5, ahead="continue")
+    critic = {"baseline": "value", "value_sees": "base_prediction"}
+    settings = config(3, ahead_decay=0.9, teacher_forcing_weight=0.5, ahead="continue", **critic)
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
     drawn, found = prepare(batch, noise, 3), []
     for grad_acc in (1, parts):
         model.zero_grad()
         numbers = replace(build_training_params(settings), grad_acc=grad_acc)
-        weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
+        weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3, "critic": 0.9}
         accumulate(model, build_objective(settings), drawn, weights, numbers, torch.zeros(2).double())
         found.append({name: p.grad.clone() for name, p in model.named_parameters()})
     tiny.close(found[1], found[0], tolerance=1e-12)
+    assert bool(found[0]["critic.outer.bias"].view(2, 3, -1).any(-1).all()), "a token without a correction"
 
 
 def test_an_oracle_is_asked_at_each_token() -> None:

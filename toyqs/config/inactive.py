@@ -60,7 +60,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("min_reasoning_len",), lambda c: c.length_schedule != "constant"),
     (("gate_floor",), lambda c: c.weighs_thoughts),
     (KEYS_OF_AHEAD, lambda c: c.n_tokens_ahead > 1),
-    (("base_lm_hidden_dim",), lambda c: c.uses_base_lm),
+    (("base_lm_hidden_dim",), lambda c: c.uses_base_lm or (c.use_reasoner and c.mixer == "add")),
     (KEYS_OF_THOUGHTS, lambda c: c.use_reasoner),
     (KEYS_OF_SYMBOLS, lambda c: c.has_thoughts),
     (KEYS_OF_POLICY, lambda c: c.has_policy_loss),

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from toyqs.evidence import style
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.divergence import divergence_notes
+from toyqs.evidence.findings import OTHERS_ALONE, without_thought
 from toyqs.evidence.gain import CONTROLS, estimate, interval, paired_gains
-from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, task_words
+from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words
 from toyqs.files import write_text
 
 COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
@@ -210,7 +211,8 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
     for note in divergence_notes(arms):
         notes += textwrap.wrap(note, WIDTH)
     if started:
-        notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.", WIDTH)
+        alone = "" if without_thought(thinking) else f" This is {OTHERS_ALONE}."
+        notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.{alone}", WIDTH)
     return notes + _thoughts(thinking)
 
 
@@ -219,18 +221,21 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
     words = {
         "nll": "with its own thought",
         "nll_shuffled": "with a thought from another place",
+        "nll_no_thought": "without a thought",
         "nll_marginal": "averaging the predictions of all its thoughts",
     }
     more = ("thought_entropy", "information", "information_shuffled")
     means = {name: _mean(frame, name) for name in (*words, *more)}
     if means["nll_shuffled"] is None:
         return []
-    losses = [f"{means[name]:.3f} {text}" for name, text in words.items() if means[name] is not None]
+    losses = [
+        f"{short(mean, '.3f')} {text}" for name, text in words.items() if (mean := means[name]) is not None
+    ]
     sentences = f"NLL of the thinking model: {', '.join(losses)}."
     if means["thought_entropy"] is not None:
-        sentences += f" Entropy of a thought: {means['thought_entropy']:.2f} nats."
+        sentences += f" Entropy of a thought: {short(means['thought_entropy'], '.2f')} nats."
     if means["information"] is not None:
-        sentences += f" A thought tells {means['information']:.2f} nats about what was read"
+        sentences += f" A thought tells {short(means['information'], '.2f')} nats about what was read"
         chance = means["information_shuffled"]
-        sentences += "." if chance is None else f"; one from another place tells {chance:.2f}."
+        sentences += "." if chance is None else f"; one from another place tells {short(chance, '.2f')}."
     return textwrap.wrap(sentences, WIDTH)

@@ -20,6 +20,7 @@ from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans, spelled
 COSTS = ("parameters", "flops_per_token", "train_steps", "cpu_seconds")
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
 GAIN_HEADING = "gain of thinking over each control, nats, ± half of a 95 % t-interval, paired by seed:"
+OTHERS_ALONE = "judged by other sequences' thoughts alone: the model predicts nothing without a thought"
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
 
 
@@ -61,6 +62,19 @@ def num_started(frame: pd.DataFrame) -> int | None:
     """Return how many seeds of an arm started to think; None where it is known of none."""
     flags = started_flags(frame)
     return int(flags.sum()) if len(flags) else None
+
+
+def started_text(frame: pd.DataFrame) -> str:
+    """Return how many seeds of an arm started, "3 of 4"; with a * where OTHERS_ALONE holds; "" if unknown."""
+    flags = started_flags(frame)
+    if not len(flags):
+        return ""
+    return f"{int(flags.sum())} of {len(flags)}{'' if without_thought(frame) else ' *'}"
+
+
+def without_thought(frame: pd.DataFrame) -> bool:
+    """Tell whether the rows of an arm say what its model predicts without a thought."""
+    return "nll_no_thought" in frame and bool(frame["nll_no_thought"].notna().any())
 
 
 def arm_table(findings: Sequence[Finding], keys: Sequence[str]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from toyqs.evidence import cells as planned
 from toyqs.evidence.comparison import comparison_frame
 from toyqs.evidence.decision import JUDGED
 from toyqs.evidence.divergence import divergence_notes
-from toyqs.evidence.findings import Finding, estimate_text, find, floor_of, started_flags
+from toyqs.evidence.findings import OTHERS_ALONE, Finding, estimate_text, find, floor_of, started_text
 from toyqs.evidence.text import WIDTH, aligned, listed, task_words
 from toyqs.files import write_text
 
@@ -38,7 +38,7 @@ def sweep_table(cells: Sequence[Cell]) -> str:
         ["gain over", arm, *(estimate_text(finding.gains.get(arm), "+.3f") for finding in findings)]
         for arm in controls
     ]
-    started = [_started(run) for run in runs]
+    started = [started_text(run) for run in runs]
     columns += [["", "started", *started]] if any(started) else []
     columns += [["", "verdict", *map(_verdict, findings)]] if controls else []
     title = _title(runs, floor_of(finding.cell for finding in findings))
@@ -47,6 +47,8 @@ def sweep_table(cells: Sequence[Cell]) -> str:
         text[-1] += "; over a control: its NLL minus thinking's, paired by seed"
     if any(started):
         text.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
+    if any("*" in each for each in started):
+        text.append(f"*: {OTHERS_ALONE}")
     return "\n".join(text + _missing(cells) + _diverged(cells))
 
 
@@ -80,11 +82,6 @@ def _loss(finding: Finding) -> str:
 
 def _verdict(finding: Finding) -> str:
     return finding.verdict if any(arm in JUDGED for arm in finding.gains) else "–"
-
-
-def _started(run: pd.DataFrame) -> str:
-    flags = started_flags(run)
-    return f"{int(flags.sum())} of {len(flags)}" if len(flags) else ""
 
 
 def _missing(cells: Sequence[Cell]) -> list[str]:

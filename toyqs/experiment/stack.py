@@ -33,7 +33,7 @@ from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
 from toyqs.types import Batch
 
-STARTED = 0.01  # nats by which another sequence's thoughts must be worse before a seed counts as started
+STARTED = 0.01  # nats that other thoughts, and none, must cost before a seed counts as started
 
 
 def run_stack(
@@ -185,7 +185,14 @@ def _divergence(divergence: Divergence | None) -> dict[str, Any]:
 
 
 def _started(metrics: dict[str, float]) -> bool | None:
-    """Tell whether thoughts are used: another sequence's give a higher NLL. None without sampled symbols."""
+    """Tell whether thoughts are used: another sequence's cost STARTED, and so does having none.
+
+    A model that does not predict without a thought is judged by the first alone.
+
+    Returns:
+        None without sampled symbols.
+    """
     if "nll_shuffled" not in metrics:
         return None
-    return metrics["nll_shuffled"] - metrics["nll"] >= STARTED
+    others = [metrics[name] for name in ("nll_shuffled", "nll_no_thought") if name in metrics]
+    return all(nll - metrics["nll"] >= STARTED for nll in others)

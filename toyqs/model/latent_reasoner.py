@@ -254,7 +254,7 @@ class LatentReasoner(nn.Module):
             positions: as in `read`.
             noise: as in `think`.
             forced: as in `think`.
-            targets: (S, B, T') long, for the critic; None: neither it nor the reward model is evaluated.
+            targets: (S, B, T', N) long, for the critic; None: neither it nor the reward model is evaluated.
             gate_floor: as in `talk`.
             lengths: as in `think`.
         """
@@ -265,7 +265,7 @@ class LatentReasoner(nn.Module):
             return trace
         features = [x for x in (context.base, context.reasoner) if x is not None]
         if self.critic is not None:
-            trace = trace._replace(value=self.critic(features, trace, targets))
+            trace = trace._replace(correction=self.critic(features, targets))
         if self.reward_model is not None:
             assert thoughts is not None
             trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols, trace))

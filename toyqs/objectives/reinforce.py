@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.objectives import losses, rewards
+from toyqs.objectives import losses
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.objective import Allowed, ThoughtObjective
 from toyqs.types import Batch, Trace
@@ -29,6 +29,7 @@ class Reinforce(ThoughtObjective):
     name: ClassVar[str] = "reinforce"
 
     baseline: str = "leave_one_out"  # a key of BASELINES
+    value_sees: str = "context"  # what the value of baseline=value corrects; see Objective.expected
     advantage_scale: str = "none"  # a key of ADVANTAGE_SCALES
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -44,41 +45,31 @@ class Reinforce(ThoughtObjective):
         """
         scale = ADVANTAGE_SCALES[self.advantage_scale]
         above = reward - self._baseline(reward, trace, batch)
-        return scale(above, batch.weights, batch.total or losses.no_reduction)
+        return scale(above, reward, batch.weights, batch.total or losses.no_reduction)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the baseline (S, B, T, K)."""
         baseline = BASELINES[self.baseline]
         if baseline.reads is None:
             return baseline.compute(reward)
-        read = self._read(baseline.reads, trace)
-        if baseline.is_prediction:
-            read = self._earned(read, trace, batch)
-        return baseline.compute(reward, read)
-
-    def _read(self, field: str, trace: Trace) -> Tensor:
-        """Return what the trace holds in a field; ValueError, naming both, where it holds nothing."""
-        value: Tensor | None = getattr(trace, field)
-        if value is None:
-            raise ValueError(f"baseline {self.baseline} needs trace.{field}")
-        return value
-
-    def _earned(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """Compute the reward (S, B, T, 1) of one prediction per position, logits (S, B, T, N, V)."""
-        other = trace._replace(logits=logits.detach().unsqueeze(3))
-        log_q = rewards.over_tokens(rewards.token_log_prob(other.logits, rewards.tokens(batch)), batch)
-        return self.compute_reward(log_q, other, batch)
+        if self.has_critic:
+            return baseline.compute(reward, self.expected(self.value_sees, trace, batch))
+        read = self._from(trace, baseline.reads)
+        return baseline.compute(
+            reward, self.earned_by(read, trace, batch) if baseline.is_prediction else read
+        )
 
     @property
     def has_critic(self) -> bool:
         """Tell whether the baseline is a critic's value."""
-        return BASELINES[self.baseline].reads == "value"
+        return BASELINES[self.baseline].reads == "correction"
 
-    def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
+    def critic_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor | None:
         """Compute the value's squared error, a mean over the thoughts, (S, B, T); None without a critic."""
         if not self.has_critic:
             return None
-        return 0.5 * (self._read("value", trace).unsqueeze(-1) - reward).square().mean(-1)
+        value = self.expected(self.value_sees, trace, batch)
+        return 0.5 * (value.unsqueeze(-1) - reward).square().mean(-1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.objectives.objective import Loss
-from toyqs.objectives.rewards import COSTS, penalty
+from toyqs.objectives.rewards import COSTS, penalty, tokens
 from toyqs.training import distributed
 from toyqs.training.batches import TrainingBatch, chunks, micro_batches, rank_slice, truncate_thoughts
 from toyqs.training.divergence import Divergence, largest_logits, lost_parts
@@ -91,7 +91,7 @@ def train(
             if settings.ranks > 1:
                 distributed.all_reduce_(optimiser.grads)
             optimiser.clip(settings.max_norm)
-            optimiser.step(rate)
+            optimiser.step(rate, settings.weight_decay)
         if step + 1 in snr_steps and weights.get("policy") and "policy" in values:
             values["policy_snr"] = _policy_snr(state, objective, batch, weights, settings, gate_floor)
         state.advance(values.get("reward"))
@@ -194,7 +194,7 @@ def _forward(
     """Return trace and batch at the thinking positions; and their selection, where the model makes one."""
     counted = batch.counted
     if settings.thoughts.hard_quantile is None:
-        args = (batch.noise, batch.forced, counted.targets, gate_floor, counted.lengths)
+        args = (batch.noise, batch.forced, tokens(counted), gate_floor, counted.lengths)
         return model(batch.inputs, batch.positions, *args), counted, None
     count = settings.thoughts.thinking(counted.inputs.shape[2])
     selection = select_positions(model, model.read(batch.inputs, batch.positions), counted, count)
