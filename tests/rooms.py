@@ -29,7 +29,9 @@ EDGES: dict[str, set[str]] = {
 CONFIG_ORDER = (
     {"choices", "errors", "key_table"},
     {"run_config"},
-    {"resolve", "inactive", "finished_run", "controls", "plain"},
+    {"resolve", "inactive", "controls", "bounds", "plain"},
+    {"finished_run"},
+    {"contents"},
     {"identity", "builders"},
     {"checks"},
 )

@@ -24,6 +24,7 @@ DAY = 86400.0  # seconds
 BLOCK = 1 << 20  # bytes
 ROW = "summary.json"  # the file of a run's row
 SEAL = "checksums"  # the row's column with what its files were when it was written
+IDENTITY = ".identity"  # ends the name of a column that holds a hash of the files another setting names
 
 
 class Refusal(ValueError):
@@ -198,6 +199,16 @@ def _now(path: Path) -> str | None:
 
 def _checksum(row: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(_finite(row), sort_keys=True).encode()):08x}"
+
+
+def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the names of files whose content they hold: X.identity stands for X and X.y."""
+    owners = {name.removesuffix(IDENTITY) for name in settings if name.endswith(IDENTITY)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name.endswith(IDENTITY) or name.partition(".")[0] not in owners
+    }
 
 
 @functools.cache
