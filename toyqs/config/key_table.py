@@ -76,6 +76,7 @@ SETTINGS: dict[str, Any] = {
     "temperature": 0.1,
     "temperature_scale": "absolute",
     "clip_ratio": 0.2,
+    "clip_each": "thought",
     "inner_steps": 1,
     "length_penalty": 0.0,
     "punish_unfinished": 0.0,
