@@ -150,14 +150,14 @@ def read_json(path: Path | str) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is not a JSON object.
     """
-    return json_object(Path(path).read_text(encoding="utf-8"), f"{path}")
+    return json_object(Path(path).read_bytes(), f"{path}")
 
 
-def json_object(text: str, where: str) -> dict[str, Any]:
+def json_object(text: bytes, where: str) -> dict[str, Any]:
     """Parse a JSON object; a ValueError that names `where` says that the text is none."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, no text, or nested a thousand deep
         value = None
     if not isinstance(value, dict):
         raise ValueError(f"{where}: not a JSON object; move it away and give the command again")

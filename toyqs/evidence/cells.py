@@ -92,11 +92,16 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
 def _read_plan(path: Path) -> dict[str, Any]:
     plan = read_json(path)
     whole = all(isinstance(plan.get(name), kind) for name, kind in PARTS.items())
-    if not whole or not all(
-        isinstance(arm, dict) and all(map(str.isdecimal, arm)) for arm in plan["arms"].values()
-    ):
+    if not whole or not all(map(_is_arm, plan["arms"].values())):
         raise ValueError(f"{path}: not a cell of a sweep; move it away and give the command again")
     return plan
+
+
+def _is_arm(by_seed: Any) -> bool:
+    """Tell whether this is an arm of a plan: seed -> key."""
+    return isinstance(by_seed, dict) and all(
+        seed.isdecimal() and isinstance(key, str) for seed, key in by_seed.items()
+    )
 
 
 def _cell(
