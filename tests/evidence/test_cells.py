@@ -139,8 +139,10 @@ def test_folders_without_cells(tmp_path):
         ("{torn", "not a JSON object"),
         ("{}", "not a cell"),
         ('{"settings": 1, "arms": 1, "asked_for": 1}', "not a cell"),
-        ('{"settings": {}, "arms": {"thinking": ["a"]}, "asked_for": []}', "not a cell"),
-        ('{"settings": {}, "arms": {"thinking": {"x": "a"}}, "asked_for": []}', "not a cell"),
+        ('{"settings": {}, "arms": {"thinking": [1]}, "asked_for": []}', "not a cell"),
+        ('{"settings": {}, "arms": {"thinking": {"one": "k"}}, "asked_for": []}', "not a cell"),
+        ('{"settings": {}, "arms": {"thinking": {"1": null}}, "asked_for": []}', "not a cell"),
+        ("[" * 100_000, "not a JSON object"),
     ],
 )
 def test_a_damaged_plan_is_named(tmp_path, text, says):

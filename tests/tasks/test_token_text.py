@@ -141,7 +141,7 @@ def test_refusals(tmp_path: Path, cut: str) -> None:
     say("task.path=.*: cannot be read", path=str(tmp_path / "none.jsonl"))
     say("task.tokenizer=none: there is no such folder", tokenizer="none")
     bad = written(tmp_path / "bad.jsonl", [{"question": "a"}])
-    say("task.path=.*: has a line without question and answer, or text", path=bad)
+    say("task.path=.*: line 1 is not of this format .it has no answer.; mend the line", path=bad)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text("{}")
     say("holds no tokenizer.json", tokenizer=str(tmp_path / "bare"))

@@ -111,8 +111,8 @@ def columns_of(folder: str) -> dict[str, Any]:
     """
     content = _bytes(folder, SETTINGS)
     try:
-        columns = json_object(content.decode("utf-8"), SETTINGS)
-    except (ValueError, RecursionError) as error:
+        columns = json_object(content, SETTINGS)
+    except ValueError as error:
         raise _damaged(folder, "not a JSON object in UTF-8") from error
     if missing := [name for name in ("task", "weight_groups", "seed") if name not in columns]:
         raise _damaged(folder, f"without {missing[0]}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from toyqs.evidence.rows import load_rows
-from toyqs.files import by_content, read_json, write_json
+from toyqs.files import by_content, make_folder, read_json, write_json
 
 FOLDER = "cells"  # below the folder of runs
 PARTS = {"settings": dict, "asked_for": list, "arms": dict}  # of a plan
@@ -45,7 +45,7 @@ def write_cell(
         asked_for: the arms to be run; rows of the others count too where they exist.
     """
     folder = Path(runs_dir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     asked = list(asked_for)
     keys = [key for arm in asked for key in arms[arm].values()]
     plan = {
@@ -92,11 +92,16 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
 def _read_plan(path: Path) -> dict[str, Any]:
     plan = read_json(path)
     whole = all(isinstance(plan.get(name), kind) for name, kind in PARTS.items())
-    if not whole or not all(
-        isinstance(arm, dict) and all(map(str.isdecimal, arm)) for arm in plan["arms"].values()
-    ):
+    if not whole or not all(map(_is_arm, plan["arms"].values())):
         raise ValueError(f"{path}: not a cell of a sweep; move it away and give the command again")
     return plan
+
+
+def _is_arm(by_seed: Any) -> bool:
+    """Tell whether this is an arm of a plan: seed -> key."""
+    return isinstance(by_seed, dict) and all(
+        seed.isdecimal() and isinstance(key, str) for seed, key in by_seed.items()
+    )
 
 
 def _cell(

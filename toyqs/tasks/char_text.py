@@ -67,7 +67,8 @@ class CharText(Windows):
         """Read the text, once: its alphabet, and its ids."""
         if self.path is not None and self.dataset is not None:
             raise ValueError(
-                f"task.path={self.path} and task.dataset={self.dataset}: both name a text; give only one"
+                f"task.path={self.path} and task.dataset={self.dataset}: both name a text; give only one "
+                "(task.dataset=null undoes a preset's)"
             )
         known = ", ".join(DATASETS)
         if self.path is not None:

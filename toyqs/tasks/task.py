@@ -12,6 +12,8 @@ from torch import Tensor
 from toyqs.types import Batch
 
 SPLITS = ("train", "held_out")
+LONGEST = 10_000  # positions; a step of the default model, counted once for each arm, takes seconds by then
+MOST_NUMBERS = 10**6  # that a task draws or computes before the first sequence
 
 
 class Task(ABC):
@@ -148,6 +150,31 @@ def scatter(digits: Sequence[Tensor], seed: int) -> Tensor:
         number = (number * 1103515245 + 12345 + digit * 2654435761) & (2**31 - 1)
         number = number ^ (number >> 15)
     return number >> 3
+
+
+def check_length(given: str, length: int) -> None:
+    """Refuse sequences that no training here would come to an end with.
+
+    Args:
+        given: the setting that makes them so long, as typed.
+        length: T.
+
+    Raises:
+        ValueError: one line with the setting, and the most positions that there may be.
+    """
+    if length > LONGEST:
+        raise ValueError(
+            f"{given}: makes sequences of {length} positions, and there may be {LONGEST}; give less"
+        )
+
+
+def check_amount(given: str, count: int) -> None:
+    """Refuse settings for which a task would draw or compute numbers for minutes; see `check_length`."""
+    if count > MOST_NUMBERS:
+        raise ValueError(
+            f"{given}: the task has to compute {count} numbers first, and there may be {MOST_NUMBERS}; "
+            "give less"
+        )
 
 
 def check_split(split: str) -> None:

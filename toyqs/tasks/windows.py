@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_split, counted_from
+from toyqs.tasks.task import Task, check_length, check_split, counted_from
 from toyqs.types import Batch
 
 
@@ -46,7 +46,7 @@ class Windows(Task):
             )
 
     def check_lengths(self, seq_len: int) -> None:
-        """Refuse a text that is too short for a window.
+        """Refuse windows that are too long, and a text that is too short for one.
 
         Args:
             seq_len: T.
@@ -54,6 +54,7 @@ class Windows(Task):
         Raises:
             ValueError: one line that names the key as typed and the remedy.
         """
+        check_length(f"seq_len={seq_len}", seq_len)
         for split in ("train", "held_out"):
             length = len(self._part(split))
             if length < seq_len + 1:

@@ -91,13 +91,9 @@ def _check_runs_dir(runs_dir: str) -> None:
 
 def _notes(config: RunConfig) -> list[str]:
     notes = []
-    if config.use_reasoner and not config.use_base_lm:
-        if resolved(replace(config, use_base_lm=True)).interpreter_start == "onward":
-            notes.append(
-                "use_base_lm=false sets interpreter_start=afresh: onward would let the context past it"
-            )
-        if config.simple_lm_head:
-            notes.append("simple_lm_head=true has no effect: use_base_lm=false leaves nothing to add to")
+    with_base = resolved(replace(config, use_base_lm=True))
+    if config.use_reasoner and not config.use_base_lm and with_base.interpreter_start == "onward":
+        notes.append("use_base_lm=false sets interpreter_start=afresh: onward would let the context past it")
     if config.symbol_kind == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
     if config.use_reasoner and config.meta_token_mode == "grad_scale":
