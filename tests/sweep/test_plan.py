@@ -60,8 +60,8 @@ def test_texts_are_told_apart_by_their_names(tmp_path):
     paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     for path in paths:
         Path(path).write_text(f"to be or not to be in {Path(path).name} " * 20)
-    cells = [plan_cell(config(task=CharText(path=path), seq_len=8), cost) for path in paths]
-    assert differences(cells) == [{"task.path": path} for path in paths]
+    configs = [config(task=CharText(path=path), seq_len=8) for path in paths]
+    assert differences(configs) == [{"task.path": path} for path in paths]
 
 
 def test_what_cells_share_is_done_once_and_the_longest_first():
