@@ -44,6 +44,11 @@ LONGEST = (
 
 # The items on transformers that run by default: of these tables, one item for each line of QUICK.
 QUICK_TABLES = {
+    "test_ahead.py": ("test_the_expected_gradient_of_two_tokens",),
+    "test_tokens_ahead.py": (
+        "test_a_prediction_knows_the_tokens_up_to_its_own",
+        "test_the_first_token_is_measured_as_if_it_were_alone",
+    ),
     "test_enumeration.py": ("test_leave_one_out_is_unbiased",),
     "test_registry.py": ("test_reward_and_entropy_of_whole_thoughts", "test_multi_sample_climbs_the_bound"),
     "test_latents.py": ("test_leave_one_out_is_unbiased", "test_the_trace_equals_the_plain_reference"),
@@ -59,8 +64,8 @@ QUICK_TABLES = {
     "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),
 }
 QUICK: list[dict[str, Any]] = [
-    {"backbone": "gpt2", "groups": "AAAA", "start": "onward"},
-    {"backbone": "llama", "groups": "ABCD", "start": "afresh"},
+    {"backbone": "gpt2", "groups": "AAAA", "start": "onward", "ahead": "continue"},
+    {"backbone": "llama", "groups": "ABCD", "start": "afresh", "ahead": "continue"},
 ]
 
 

@@ -70,6 +70,7 @@ OTHER: dict[str, Any] = {
     "temperature": 0.7,
     "temperature_scale": "spread",
     "clip_ratio": 0.1,
+    "clip_each": "symbol",
     "inner_steps": 2,
     "value_sees": "context",
     "critic_loss_beta": 2.0,

@@ -24,6 +24,7 @@ DAY = 86400.0  # seconds
 BLOCK = 1 << 20  # bytes
 ROW = "summary.json"  # the file of a run's row
 SEAL = "checksums"  # the row's column with what its files were when it was written
+IDENTITY = ".identity"  # ends the name of a column that holds a hash of the files another setting names
 
 
 class Refusal(ValueError):
@@ -149,14 +150,14 @@ def read_json(path: Path | str) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is not a JSON object.
     """
-    return json_object(Path(path).read_text(encoding="utf-8"), f"{path}")
+    return json_object(Path(path).read_bytes(), f"{path}")
 
 
-def json_object(text: str, where: str) -> dict[str, Any]:
+def json_object(text: bytes, where: str) -> dict[str, Any]:
     """Parse a JSON object; a ValueError that names `where` says that the text is none."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, no text, or nested a thousand deep
         value = None
     if not isinstance(value, dict):
         raise ValueError(f"{where}: not a JSON object; move it away and give the command again")
@@ -198,6 +199,16 @@ def _now(path: Path) -> str | None:
 
 def _checksum(row: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(_finite(row), sort_keys=True).encode()):08x}"
+
+
+def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the names of files whose content they hold: X.identity stands for X and X.y."""
+    owners = {name.removesuffix(IDENTITY) for name in settings if name.endswith(IDENTITY)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name.endswith(IDENTITY) or name.partition(".")[0] not in owners
+    }
 
 
 @functools.cache

@@ -94,7 +94,7 @@ class Trace(NamedTuple):
     greedy_logits: Tensor | None = None  # (S, B, T, N, V) with the thought of likeliest symbols
     correction: Tensor | None = None  # (S, B, T, N) a critic's, of the reward of a prediction that it knows
     learned_reward: Tensor | None = None  # (S, B, T, K) r_ψ(h, x), differentiable in ψ alone
-    sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density of each thought under its sampler
+    sampler_log_prob: Tensor | None = None  # (S, B, T, K, L) log-density of each symbol under its sampler
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
     symbols: Tensor | None = None  # (S, B, T, K, L) or (S, B, T, K, L, Z), the thoughts

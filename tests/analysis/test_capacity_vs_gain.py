@@ -175,7 +175,7 @@ def test_nothing_to_show(tmp_path, call):
     write(tmp_path / "runs", plain, {"no_reasoner": ZERO})
     (tmp_path / "runs" / "cells" / "torn.json").write_text("{")
     code, _, err, _, _ = call()
-    assert code == 1 and "torn.json: not a JSON object" in err
+    assert code == 2 and "torn.json: not a JSON object" in err
 
 
 def test_plain_models_are_no_cells_of_their_own(tmp_path, call):

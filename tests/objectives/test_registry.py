@@ -89,11 +89,12 @@ def test_what_is_fitted_within_a_group(method: str, groups: str, start: str) -> 
 @BACKBONES
 def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) -> None:
     every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
-    log_prob = every.trace.log_prob.sum(-1).detach()
-    got = expected(every, ClippedReinforce(), "policy", sampler_log_prob=log_prob)
-    tiny.close(got, expected(every, Reinforce(), "policy"), tolerance=1e-12)
+    log_prob = every.trace.log_prob.detach()
+    for each in ("thought", "symbol"):
+        got = expected(every, ClippedReinforce(clip_each=each), "policy", sampler_log_prob=log_prob)
+        tiny.close(got, expected(every, Reinforce(), "policy"), tolerance=1e-12)
     # Where every thought is now far likelier, only those to be discouraged still move.
-    trace = every.trace._replace(sampler_log_prob=log_prob - 1.0)
+    trace = every.trace._replace(sampler_log_prob=log_prob - 0.5)
     (grad,) = torch.autograd.grad(
         ClippedReinforce()(trace, every.batch).parts["policy"].sum(), every.trace.log_prob, retain_graph=True
     )

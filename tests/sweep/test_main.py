@@ -14,8 +14,10 @@ from tests.killing import TIMES
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import is_complete, load_rows
 from toyqs.sweep import main, worker
+from toyqs.tasks.char_text import CharText
 
 
 def config(folder: Path, **changes: object) -> RunConfig:
@@ -101,6 +103,23 @@ def test_a_damaged_run_is_run_again(no_figure, tmp_path, capsys, name):
         assert is_complete(tmp_path, key) and len(load_rows(tmp_path)) == 2
         if name not in ("env.json", "summary.json"):
             assert file.read_bytes() == whole
+
+
+def test_two_texts_of_one_name_are_two_cells(no_figure, tmp_path):
+    text = tmp_path / "text.txt"
+    for seed, content in (
+        (5, "to be or not to be "),
+        (6, "to bee or not to be "),
+        (7, "to be or not to be "),
+    ):
+        text.write_text(content * 30)
+        settings = config(
+            tmp_path / "runs", task=CharText(path=str(text)), controls="none", seed=seed, seq_len=8
+        )
+        assert main.main([settings]) == 0
+    first, second = load_cells(tmp_path / "runs")
+    assert sorted(list(x.arms["thinking"]["seed"]) for x in (first, second)) == [[5, 7], [6]]
+    assert len(set(load_rows(tmp_path / "runs")["task.identity"])) == 2
 
 
 def test_a_folder_of_another_user_is_one_line_and_the_table_comes(tmp_path, capsys):

@@ -164,7 +164,7 @@ def test_inner_steps_are_all_made_on_the_same_thoughts() -> None:
     assert len(seen) == 6
     for first, second in zip(seen[::2], seen[1::2], strict=True):
         assert torch.equal(first.symbols, second.symbols)
-        one, other = (x.log_prob.detach().sum(-1) - x.sampler_log_prob for x in (first, second))
+        one, other = ((x.log_prob.detach() - x.sampler_log_prob).sum(-1) for x in (first, second))
         assert float(one.abs().max()) < 1e-12, "drawn by the policy as it is"
         assert float(other.abs().max()) > 1e-6, "the policy has moved on"
 

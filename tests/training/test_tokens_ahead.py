@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.objectives.test_ahead import MODES, STARTS, config, everywhere
+from tests.objectives.test_ahead import BACKBONES, MODES, STARTS, config, everywhere
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.objectives import rewards
 from toyqs.rng import ThoughtSizes
@@ -22,6 +22,7 @@ from toyqs.types import Batch, Trace, thinking_positions
 
 @pytest.mark.parametrize("ahead", MODES)
 @STARTS
+@BACKBONES
 def test_a_prediction_knows_the_tokens_up_to_its_own(start: str, ahead: str) -> None:
     """Check that the thought at t depends on x_≤t, and the prediction of the token after t + j on x_≤t+j."""
     settings = config(3, interpreter_start=start, ahead=ahead, mixing="gate")
@@ -39,13 +40,14 @@ def test_a_prediction_knows_the_tokens_up_to_its_own(start: str, ahead: str) -> 
                 assert same == (t + j < later), (t, j)
 
 
-@pytest.mark.parametrize("extra", [{}, {"mixing": "gate"}, {"max_reasoning_len": 0}, {"use_base_lm": False}])
+@pytest.mark.parametrize("extra", [{"use_base_lm": False}, {}, {"mixing": "gate"}, {"max_reasoning_len": 0}])
+@BACKBONES
 def test_the_first_token_is_measured_as_if_it_were_alone(extra: dict[str, Any]) -> None:
     ahead = "continue" if "use_base_lm" in extra else "persist"
     one, three = config(1, **extra), config(3, ahead=ahead, **extra)
-    batch, found = everywhere(5), []
-    for settings in (one, three):
-        model = tiny.model(settings)
+    models, batch, found = [tiny.model(one), tiny.model(three)], everywhere(5), []
+    tiny.lend(models[1], models[0])
+    for settings, model in zip((one, three), models, strict=True):
         with torch.no_grad():
             found.append(evaluate(model, batch, [0], ThoughtSizes(3, settings.max_reasoning_len), full=True))
     alone, first = found

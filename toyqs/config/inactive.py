@@ -19,7 +19,7 @@ KEYS_OF_REWARD = ("reward", "reward_beta", *KEYS_OF_REFERENCE)
 KEYS_OF_POLICY = (
     *KEYS_OF_REWARD,
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
-    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
+    *("clip_ratio", "clip_each", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
     *("learned_reward", "reward_sees"),
     *("length_penalty", "punish_unfinished", "schedule_punfinished"),
 )

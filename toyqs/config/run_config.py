@@ -110,6 +110,7 @@ class RunConfig:
     temperature: float = number(0.1, above=0)  # β of the objectives that draw the policy to exp(reward / β)
     temperature_scale: str = one_of("absolute", ("absolute", "spread"))  # spread: in a group's deviations
     clip_ratio: float = number(0.2, above=0)  # of ppo_clip: how far a probability ratio may be from 1
+    clip_each: str = one_of("thought", ("thought", "symbol"))  # of ppo_clip: what each clipped ratio is of
     inner_steps: int = number(1, at_least=1)  # of ppo_clip: training steps on the same thoughts
     # 8. weights of the loss
     policy_loss_beta: float = 1.0  # of the policy loss; any finite number

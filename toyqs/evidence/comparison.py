@@ -228,9 +228,8 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
     means = {name: _mean(frame, name) for name in (*words, *more)}
     if means["nll_shuffled"] is None:
         return []
-    losses = [
-        f"{short(mean, '.3f')} {text}" for name, text in words.items() if (mean := means[name]) is not None
-    ]
+    known = {text: mean for name, text in words.items() if (mean := means[name]) is not None}
+    losses = [f"{short(mean, '.3f')} {text}" for text, mean in known.items()]
     sentences = f"NLL of the thinking model: {', '.join(losses)}."
     if means["thought_entropy"] is not None:
         sentences += f" Entropy of a thought: {short(means['thought_entropy'], '.2f')} nats."

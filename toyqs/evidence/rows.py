@@ -5,11 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from toyqs.files import ROW, damage, json_object, read_json
 
+# Columns that are numbers, or null, in every row that has them.
+NUMBERS = (
+    *("nll", "accuracy", "nll_shuffled", "nll_marginal", "nll_no_thought", "bayes_floor", "policy_snr"),
+    *("thought_entropy", "information", "information_shuffled", "parameters", "recurrent_steps_per_token"),
+    *("flops_per_token", "train_steps", "cpu_seconds", "started"),
+    *("diverged_at", "largest_logit", "uniform_nll"),
+)
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
 
 
@@ -28,7 +36,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a summary.json is not a JSON object.
+        ValueError: a summary.json is not a JSON object, or not a row.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -36,12 +44,10 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
     rows, unfinished = [], []
     for run in sorted(folder.iterdir() if keys is None else {folder / key for key in keys}):
         try:
-            text = (run / "summary.json").read_text(encoding="utf-8")
+            rows.append(_read_row(run / ROW))
         except (FileNotFoundError, NotADirectoryError):
             if (run / "config.json").is_file():
                 unfinished.append(run.name)
-            continue
-        rows.append(json_object(text, f"{run / 'summary.json'}"))
     frame = pd.DataFrame(rows)
     frame.attrs["unfinished"] = unfinished
     for column, noun in ORIGINS.items():
@@ -49,6 +55,16 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
             message = f"{folder}: rows from {count} {noun}; column {column!r} tells them apart"
             warnings.warn(message, stacklevel=2)
     return frame
+
+
+def _read_row(path: Path) -> dict[str, Any]:
+    row = read_json(path)
+    numbers = {name: float | int | None for name in NUMBERS if name in row or name == "nll"}
+    for name, kind in {"key": str, "seed": int, **numbers}.items():
+        if name not in row or not isinstance(row[name], kind):
+            found = f"{name}={row[name]!r:.40} is no such value" if name in row else f"it has no {name}"
+            raise ValueError(f"{path}: not a row ({found}); move it away and give the command again")
+    return row
 
 
 def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
@@ -68,7 +84,7 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
         ValueError: a line before the last is not a JSON object.
     """
     path = Path(folder) / key / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     # a whole line ends in a newline, so what follows the last newline is empty or incomplete
     rows = [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
     return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
@@ -83,7 +99,7 @@ def damaged_files(folder: Path | str, key: str) -> list[str] | None:
     """
     run = Path(folder) / key
     try:
-        return damage(read_json(run / ROW), run)
+        return damage(_read_row(run / ROW), run)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
@@ -102,7 +118,7 @@ def held_out(runs: Path, key: str) -> pd.Series:
         # a logarithmic axis cannot show what was measured before the first step
         curve = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
         return curve.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return pd.Series(dtype=float)
 
 

@@ -24,6 +24,7 @@ class RunFolder:
     """The folder of one run, named by its key."""
 
     def __init__(self, config: RunConfig, seed: int) -> None:
+        self.record = identity.record(config, seed)
         self.settings = identity.settings(config, seed)
         self.key = identity.run_key(config, seed)
         self.folder = Path(config.runs_dir) / self.key
@@ -41,7 +42,7 @@ class RunFolder:
             for file in self.folder.glob(name):
                 file.unlink()
         self.environment = _environment() | {"stack_size": stack_size}
-        write_json(self.folder / "config.json", self.settings)
+        write_json(self.folder / "config.json", self.record)
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)
 

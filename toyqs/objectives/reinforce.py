@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.objectives import losses
+from toyqs.objectives import losses, rewards
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.objective import Allowed, ThoughtObjective
 from toyqs.types import Batch, Trace
@@ -76,9 +76,15 @@ class Reinforce(ThoughtObjective):
 class ClippedReinforce(Reinforce):
     """Several steps on the same thoughts, limited to ratios near 1 to the policy that drew them.
 
-        −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),    ρ = π(h | x) / π_sampled(h | x)
+        thought:  −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),
+                  ρ_i = π(h_i | x) / π_sampled(h_i | x)
+        symbol:   −(1 / K) Σ_i Σ_l min(ρ_il A_i, clip(ρ_il, 1 − ε, 1 + ε) A_i),
+                  ρ_il the same of the symbol s_il given those before it
 
-    In the first of the steps ρ = 1 and the gradient is Reinforce's.
+    In the first of the steps ρ = 1 and the gradient is Reinforce's, with either. The ratio of each symbol is
+    what was published. Once the policy has moved it is biased even unclipped, for it leaves out how much
+    likelier the symbols before have become; the ratio of the thought is not. The symbols are summed: divided
+    by their number, as in GRPO, those of short thoughts would weigh more. Padding has ratio 1, no gradient.
 
     Source: Schulman et al. 2017, "Proximal policy optimization algorithms".
     """
@@ -88,6 +94,7 @@ class ClippedReinforce(Reinforce):
     allows_inner_steps: ClassVar[bool] = True
 
     clip_ratio: float = 0.2  # ε
+    clip_each: str = "thought"  # or symbol: what each ratio is of
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the clipped surrogate loss, (S, B, T)."""
@@ -95,9 +102,13 @@ class ClippedReinforce(Reinforce):
         if trace.sampler_log_prob is None:
             raise ValueError("ppo_clip needs trace.sampler_log_prob")
         advantages = self.advantages(reward, trace, batch)
-        ratio = (trace.log_prob.sum(-1) - trace.sampler_log_prob).exp()
+        rewards.require_shape("sampler_log_prob", trace.sampler_log_prob, trace.log_prob.shape)
+        own, drawn = trace.log_prob, trace.sampler_log_prob
+        if self.clip_each == "thought":
+            own, drawn = own.sum(-1, keepdim=True), drawn.sum(-1, keepdim=True)
+        ratio, advantages = (own - drawn).exp(), advantages.unsqueeze(-1)
         clipped = ratio.clamp(1 - self.clip_ratio, 1 + self.clip_ratio)
-        return -torch.minimum(ratio * advantages, clipped * advantages).mean(-1)
+        return -torch.minimum(ratio * advantages, clipped * advantages).sum(-1).mean(-1)
 
 
 @dataclass(frozen=True)

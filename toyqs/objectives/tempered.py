@@ -73,4 +73,4 @@ def below_highest(rewards: Tensor) -> Tensor:
 
 def sampling_density(log_prob: Tensor, trace: Trace) -> Tensor:
     """Return the log-density (S, B, T, K) that each thought was drawn from, by default the policy's."""
-    return log_prob.detach() if trace.sampler_log_prob is None else trace.sampler_log_prob
+    return log_prob.detach() if trace.sampler_log_prob is None else trace.sampler_log_prob.sum(-1)

@@ -11,6 +11,7 @@ from toyqs.config.controls import matched_controls, unmatched_controls
 from toyqs.config.identity import run_key, settings
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
+from toyqs.files import IDENTITY
 from toyqs.training.flops import Cost
 
 # (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
@@ -95,13 +96,13 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
 
 
 def differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
-    """Find the settings that are not the same in all configurations.
+    """Find the settings that are not the same in all configurations; hashes of files are left out.
 
     Returns:
         For each of them, setting -> value; empty for a single one.
     """
     columns = [settings(config, 0) | {"seed": seeds_of(config)} for config in configs]
-    names = dict.fromkeys(name for each in columns for name in each)
+    names = dict.fromkeys(name for each in columns for name in each if not name.endswith(IDENTITY))
     differing = [name for name in names if len({repr(each.get(name)) for each in columns}) > 1]
     return [{name: each[name] for name in differing if name in each} for each in columns]
 

@@ -223,7 +223,7 @@ def sample_thoughts(model: Model, batch: TrainingBatch, rank: int = 0, ranks: in
         context = model.read(own_slice.inputs, own_slice.positions)
         thoughts = model.think(context, own_slice.noise, None, own_slice.counted.lengths, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
-    symbols, density = thoughts.symbols, thoughts.log_prob.sum(-1)
+    symbols, density = thoughts.symbols, thoughts.log_prob
     if ranks > 1:
         symbols, density = distributed.all_gather_batch(symbols), distributed.all_gather_batch(density)
     return batch._replace(forced=symbols, sampler_log_prob=density)

@@ -115,7 +115,7 @@ def test_tokens_ahead() -> None:
         assert accepted(n_tokens_ahead=2, **critic) == []
     refused("n_tokens_ahead=8: a sequence of task=rev_prog has only 7 tokens", n_tokens_ahead=8)
     for changes in ({"use_base_lm": False}, {"mixing": "thought"}):
-        refused("n_tokens_ahead=2: .*ahead=continue", n_tokens_ahead=2, **changes)
+        refused("ahead=persist: .*all 2 tokens.*give ahead=continue", n_tokens_ahead=2, **changes)
         assert accepted(n_tokens_ahead=2, ahead="continue", **changes) == []
     refused(
         "teacher_forcing_weight=0.5: objective=multi_sample",

@@ -80,10 +80,10 @@ def _check_ahead(config: RunConfig) -> None:
         )
     if config.ahead == "persist" and (config.mixer == "thought" or not config.use_base_lm):
         refuse(
-            "n_tokens_ahead",
-            config.n_tokens_ahead,
-            "with ahead=persist only the base state sees the tokens ahead, and with these settings it "
-            "is not predicted from",
+            "ahead",
+            "persist",
+            "with these settings only the thought is predicted from, and it would give all "
+            f"{config.n_tokens_ahead} tokens one and the same prediction",
             "ahead=continue, or use_base_lm=true and mixing=auto",
         )
 
