@@ -31,12 +31,19 @@ def write_text(path: Path | str, text: str) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if temporary.is_file():
+            os.fsync(file.fileno())
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a path to write to; it replaces `path` at the end of the block, unless the block raised."""
+    """Yield a path to write to; it replaces `path` at the end of the block, unless the block raised.
+
+    A device or a pipe is written to itself: replacing it would take it from everybody.
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        yield Path(path)
+        return
     temporary = temporary_of(Path(path))
     try:
         yield temporary

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from scipy.stats import binomtest
@@ -28,16 +29,22 @@ examples:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ValueError."""
+        raise ValueError(f"{message}; {self.prog} --help says more")
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    given = _parser().parse_args(words)
-    torch.set_num_threads(given.threads or torch.get_num_threads())
     try:
-        _check_folder(given.output)
-        loaded = load(given.run, given.device, given.seed)
-        result = given.measure(given, loaded)
-        if given.output is not None:
-            write_json(given.output, result)
+        given = _parser().parse_args(words)
+        torch.set_num_threads(given.threads or torch.get_num_threads())
+        _check_output(given.output)
+        result = given.measure(given, load(given.run, given.device, given.seed))
+        _write(given.output, result)
     except ValueError as error:
         print(f"toyqs: {error}", file=sys.stderr)
         return 2
@@ -47,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m toyqs.answers",
         description=__doc__,
         epilog=EXAMPLES,
@@ -78,10 +85,12 @@ def _add(measures: Any, name: str, measure: Callable[..., Any], text: str) -> ar
     """Add a measure with the arguments that all measures share."""
     part: argparse.ArgumentParser = measures.add_parser(name, help=text, description=text)
     part.add_argument("run", metavar="RUN", help="folder of a finished run, runs/KEY")
-    part.add_argument("-o", "--output", metavar="FILE", help="also write the results as JSON")
+    part.add_argument(
+        "-o", "--output", metavar="FILE", type=os.path.expanduser, help="also write the results as JSON"
+    )
     part.add_argument("--seed", type=int, default=0, help="seed of thoughts and sampled tokens (0)")
     part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu if not given")
-    part.add_argument("--threads", type=_count, metavar="N", help="CPU threads (all)")
+    part.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (all)")
     part.set_defaults(measure=measure)
     return part
 
@@ -164,21 +173,48 @@ def _share(right: int, total: int) -> str:
 
 def _count(word: str) -> int:
     """Parse a whole number of at least 1."""
-    if (number := int(word)) < 1:
-        raise argparse.ArgumentTypeError(f"{word} is less than 1")
+    try:
+        number = int(word)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{word} is no whole number of at least 1")
+    return number
+
+
+def _threads(word: str) -> int:
+    """Parse a number of threads; many more than there are CPUs end the process."""
+    if (number := _count(word)) > (most := os.cpu_count() or 1):
+        raise argparse.ArgumentTypeError(f"{word} is more than the {most} CPUs of this machine")
     return number
 
 
 def _temperature(word: str) -> float:
     """Parse a number of at least 0."""
-    if not 0 <= (number := float(word)) < float("inf"):
+    try:
+        number = float(word)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{word} is no temperature; give 0 or more")
     return number
 
 
-def _check_folder(path: str | None) -> None:
-    if path is not None and not (folder := Path(path).absolute().parent).is_dir():
-        raise ValueError(f"{path}: there is no folder {folder}; give a file in a folder that exists")
+def _check_output(path: str | None) -> None:
+    if path is None:
+        return
+    if not (folder := Path(path).absolute().parent).is_dir():
+        raise ValueError(f"-o {path}: there is no folder {folder}; give a file in a folder that exists")
+    if Path(path).is_dir():
+        raise ValueError(f"-o {path}: is a folder; give a file")
+
+
+def _write(path: str | None, result: Any) -> None:
+    try:
+        if path is not None:
+            write_json(path, result)
+    except OSError as error:
+        raise ValueError(f"-o {path}: cannot be written ({error.strerror}); give another file") from error
 
 
 if __name__ == "__main__":
