@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from toyqs.command_line import Parser, run
 from toyqs.evidence import style
-from toyqs.evidence.script import Parser, add_output, check_output, run, write
+from toyqs.evidence.script import add_output, check_output, write
 from toyqs.files import Refusal
 
 DESCRIPTION = """\
@@ -55,13 +58,19 @@ def read(path: str) -> pd.DataFrame:
     """
     remedy = "give the CSV of python bench/estimators.py"
     try:
-        table = pd.read_csv(path)
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise ValueError("a pipe or a device, which may have no end")
+        table = pd.read_csv(path, dtype={"estimator": str, "aim": str})
     except (OSError, ValueError) as error:
         raise Refusal(f"{path}: cannot be read; {remedy}") from error
     lacking = {"estimator", "K", "aim", *COLUMNS} - set(table.columns)
     if lacking or table.empty:
         raise Refusal(f"{path}: holds no estimators; {remedy}")
-    return table
+    numbers = table[["K", *COLUMNS]].apply(pd.to_numeric, errors="coerce")
+    right = np.isfinite(numbers).all(axis=1) & (numbers["K"] >= 1) & table["estimator"].notna()
+    if not right.all():
+        raise Refusal(f"{path}: line {int(right.argmin()) + 2} holds no estimator's numbers; {remedy}")
+    return table.assign(**numbers)
 
 
 def figure(table: pd.DataFrame) -> Figure:

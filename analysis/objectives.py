@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.evidence import marks, style
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.findings import Finding, find, num_started
+from toyqs.evidence.findings import OTHERS_ALONE, Finding, find, num_started, started_text
 from toyqs.evidence.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import telling_apart, thinking_cells
-from toyqs.evidence.text import aligned, plus_minus, spelled
+from toyqs.evidence.text import aligned, plus_minus, short, spelled
 from toyqs.files import Refusal
 
 DESCRIPTION = """\
@@ -153,12 +153,13 @@ def _text(lines: Sequence[Line]) -> list[str]:
             plus_minus(*estimate(line.nll)[:2], ".3f"),
             plus_minus(*estimate(line.gain)[:2], "+.3f"),
             "–" if line.onset is None else str(line.onset),
-            "–" if line.started is None else f"{line.started} of {len(line.nll)}",
+            started_text(next(iter(line.finding.cell.arms.values()))) or "–",
             plus_minus(*estimate(line.snr)[:2], ".2f"),
-            f"{line.seconds.mean():.1f}" if len(line.seconds) else "–",
+            short(line.seconds.mean(), ".1f") if len(line.seconds) else "–",
         ]
         rows.append([line.name, *numbers])
-    return [*aligned(list(zip(*rows, strict=True)), left=[0]), "", *LEGEND.splitlines()]
+    alone = [f"*: {OTHERS_ALONE}"] if any("*" in row[5] for row in rows) else []
+    return [*aligned(list(zip(*rows, strict=True)), left=[0]), "", *LEGEND.splitlines(), *alone]
 
 
 def _figure(lines: Sequence[Line]) -> Figure:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from toyqs.command_line import Parser, positive, run, whole
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.findings import GAIN_HEADING, Finding, find, gain_lines
 from toyqs.evidence.gain import MATCHED, estimate
-from toyqs.evidence.script import Parser, chosen_cells, run, runs_parser
+from toyqs.evidence.script import chosen_cells, runs_parser
 from toyqs.evidence.selection import (
     BASE,
     place_of,
@@ -58,21 +59,14 @@ def _print_commands(options: argparse.Namespace) -> None:
 
 def _parser() -> Parser:
     parser = runs_parser(DESCRIPTION, "[options]")
-    parser.add_argument("--best", type=_count, default=3, help="how many cells; without this %(default)s")
+    parser.add_argument("--best", type=whole, default=3, help="how many cells; without this %(default)s")
     parser.add_argument("--backbone", default="gpt2", help="without this %(default)s")
-    parser.add_argument("--layers", type=_count, default=2, help="without this %(default)s")
-    parser.add_argument("--heads", type=_count, default=4, help="without this %(default)s")
+    parser.add_argument("--layers", type=whole, default=2, help="without this %(default)s")
+    parser.add_argument("--heads", type=whole, default=4, help="without this %(default)s")
     purpose = "of the widest role, the others keep their share of it; without this %(default)s"
-    parser.add_argument("--width", type=_count, default=64, help=purpose)
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate; without this %(default)s")
+    parser.add_argument("--width", type=whole, default=64, help=purpose)
+    parser.add_argument("--lr", type=positive, default=1e-3, help="learning rate; without this %(default)s")
     return parser
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
 
 
 def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[str]:

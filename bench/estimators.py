@@ -12,6 +12,7 @@ import io
 import itertools
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from toyqs.command_line import Parser, check_file, run, whole, writing
 from toyqs.files import write_text
 from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.registry import registry
@@ -83,8 +85,8 @@ def estimates(
     table = logits.expand(len(index), -1).clone().requires_grad_()
     log_prob = table.log_softmax(1).gather(1, index)
     reward = rewards[index][:, None, None]
-    mean = (logits.softmax(0) * rewards).sum().expand(len(index), 1, 1)
-    trace = Trace(torch.empty(0), log_prob[:, None, None, :, None], value=mean)
+    mean = (logits.softmax(0) * rewards).sum().expand(len(index), 1, 1, 1)
+    trace = Trace(torch.empty(0), log_prob[:, None, None, :, None], correction=mean)
     ones = torch.ones(len(index), 1, 1, dtype=torch.float64)
     batch = Batch(ones.long(), ones.long(), ones, ones.bool())
     (gradients,) = torch.autograd.grad(estimator.policy_loss(reward, trace, batch).sum(), table)
@@ -108,12 +110,17 @@ def measured(name: str, number: int, seeds: int) -> dict[str, object]:
     return dict(zip(COLUMNS, (name, number, words, *values), strict=True))
 
 
-def main() -> None:
-    """Print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("-o", default="estimators.csv", help="where the table goes (estimators.csv)")
-    parser.add_argument("--worlds", type=int, default=20, help="policies to average over (20)")
-    given = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the table and write it; return the exit code."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    place = Path("estimators.csv")
+    parser.add_argument("-o", type=Path, default=place, help="where the table goes (estimators.csv)")
+    parser.add_argument("--worlds", type=whole, default=20, help="policies to average over (20)")
+    return run(_tabulate, parser, words)
+
+
+def _tabulate(given: argparse.Namespace) -> None:
+    check_file(given.o)
     torch.set_num_threads(1)
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -129,9 +136,10 @@ def main() -> None:
             table.writerow(row)
             values = "".join(f"{row[column]:9.3f}" for column in COLUMNS[3:])
             print(f"{name:26}{number:4}  {row['aim']:20}{values}")
-    write_text(Path(given.o), text.getvalue())
+    with writing(given.o):
+        write_text(given.o, text.getvalue())
     print(f"\ntable  {given.o}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,11 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from toyqs.command_line import Parser, positive, run, writing
+from toyqs.files import Refusal, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 450.0  # of all parts
@@ -164,16 +170,22 @@ def table(head: dict[str, str], rows: list[Row], title: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Do all parts and write the table; 1 where there is no GPU."""
-    given = parsed()
+    return run(_measure, parser(), words)
+
+
+def _measure(given: argparse.Namespace) -> int:
     if given.device == "cuda" and not torch.cuda.is_available():
         print(
             "gpu: torch finds no CUDA device here; bash bench/gpu.sh try does all parts in small on the CPU",
             file=sys.stderr,
         )
         return 1
-    given.out.mkdir(parents=True, exist_ok=True)
+    if given.out.exists() and not given.out.is_dir():
+        raise Refusal(f"--out {given.out}: is no folder; give one, or a name that is not taken")
+    with writing(given.out, "--out"):
+        given.out.mkdir(parents=True, exist_ok=True)
     trial = " (a trial on the CPU: its numbers mean nothing)" if given.device == "cpu" else ""
     title, head = f"toyqs on a GPU{trial}", described(given.device)
     end, rows, logs = time.monotonic() + given.seconds, [], {}
@@ -185,21 +197,22 @@ def main() -> int:
         rows += found
         logs |= {part.name: log} if log else {}
         print(f"{part.name:<12}{took:>6.0f} s  {len(found)} rows", flush=True)
-        (given.out / "gpu.md").write_text(table(head, rows, title), encoding="utf-8")
         whole = {"title": title, **head, "rows": rows, "logs": logs}
-        (given.out / "gpu.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        with writing(given.out, "--out"):
+            write_text(given.out / "gpu.md", table(head, rows, title))
+            write_text(given.out / "gpu.json", json.dumps(whole, indent=1) + "\n")
     print(f"table       {given.out / 'gpu.md'}")
     return 0
 
 
-def parsed() -> argparse.Namespace:
-    """Return what is asked for on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a trial (cuda)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for all parts ({SECONDS:.0f})")
+    parser.add_argument("--seconds", type=positive, default=SECONDS, help=f"for all parts ({SECONDS:.0f})")
     place = Path(os.environ.get("OUT") or "bench-gpu")
     parser.add_argument("--out", type=Path, default=place, help="folder of the table ($OUT, or bench-gpu)")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

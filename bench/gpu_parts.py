@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.stacks import step_seconds
 from bench.step import CONFIG, now, thought_tokens
+from toyqs.command_line import Parser, check_file, positive, run
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -230,17 +231,21 @@ def alone(device: str, words: list[str]) -> Values:
 PARTS: dict[str, Callable[[Asked], None]] = {"card": card, "tests": tests, "gru": gru, "job": job}
 
 
-def main(parts: dict[str, Callable[[Asked], None]]) -> None:
-    """Do the part that the command line names."""
-    parser = argparse.ArgumentParser(description="One part of bench/gpu.sh, which calls it.")
+def main(parts: dict[str, Callable[[Asked], None]]) -> int:
+    """Do the part that the command line names; return the exit code."""
+    parser = Parser(description="One part of bench/gpu.sh, which calls it.")
     parser.add_argument("part", choices=parts)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes (cuda)")
     parser.add_argument("--rows", type=Path, required=True, help="the file that rows are added to")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that it may take (60)")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    parts[given.part](Asked(given.device, given.rows, given.seconds))
+    parser.add_argument("--seconds", type=positive, default=60.0, help="that it may take (60)")
+
+    def work(given: argparse.Namespace) -> None:
+        check_file(given.rows, "--rows")
+        torch.set_num_threads(1)
+        parts[given.part](Asked(given.device, given.rows, given.seconds))
+
+    return run(work, parser)
 
 
 if __name__ == "__main__":
-    main(PARTS)
+    sys.exit(main(PARTS))

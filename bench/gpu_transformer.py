@@ -108,4 +108,4 @@ def _doubled(asked: Asked, changes: Callable[[int], dict[str, Any]], end: float)
 PARTS = {"transformer": transformer, "thoughts": thoughts, "largest": largest}
 
 if __name__ == "__main__":
-    main(PARTS)
+    sys.exit(main(PARTS))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.step import now, processor
+from toyqs.command_line import Parser, run, whole
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
@@ -84,12 +86,15 @@ def measured(rounds: int, steps: int) -> dict[str, dict[int, float]]:
     return found
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of every size (3)")
-    parser.add_argument("--steps", type=int, default=12, help="steps of a turn (12)")
-    given = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the table; return the exit code."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=whole, default=3, help="turns of every size (3)")
+    parser.add_argument("--steps", type=whole, default=12, help="steps of a turn (12)")
+    return run(_tabulate, parser, words)
+
+
+def _tabulate(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     print(f"Milliseconds per seed and training step, 1 thread of {processor()}, torch {torch.__version__}")
     print("S: seeds side by side")
@@ -100,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,7 +10,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import reference
 from bench.reference import Recipe, Reference
+from toyqs.command_line import Parser, run, whole
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
@@ -204,14 +205,17 @@ def measure(config: RunConfig, rounds: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Print the comparison; return 1 where the gradients differ."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15, help="how often both run, in turns (15)")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=whole, default=15, help="how often both run, in turns (15)")
     parser.add_argument(
         "--quick", action="store_true", help="two rounds of one small step, to see that it works"
     )
-    options = parser.parse_args()
+    return run(_compare, parser, words)
+
+
+def _compare(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     config, rounds = CONFIG, options.rounds
     if options.quick:

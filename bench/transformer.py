@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,12 +34,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.library import cache_name
 from bench.step import now, processor
+from toyqs.command_line import Parser, run, whole
+from toyqs.files import Refusal
 from toyqs.model.backbones import flex_attention as flex
 from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.layers import initialise
 
 TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5}  # of outputs, in float64; Llama's norms compute in float32
 COARSE = 1e-4  # of outputs on a GPU, in float32, the finest in which FlexAttention's kernels sum
+MOST = 4096  # of each size
 DENSE, FLEX, ONE_BY_ONE = "shared, dense", "shared, flex", "one by one"
 
 
@@ -235,11 +239,14 @@ def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[s
     return lines
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Print the comparison; return 1 where outputs differ."""
-    given = asked()
+    return run(_compare, parser(), words)
+
+
+def _compare(given: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    size = Size(given.width, given.positions, given.length, given.layers, given.heads)
+    size = checked(given)
     gpu, clock, precision = None, "CPU time ", "float64"
     if given.device == "cuda":
         gpu, clock, precision = torch.cuda.get_device_name(), "GPU time ", "float32"
@@ -247,7 +254,12 @@ def main() -> int:
     print(f"Machine    {gpu or processor()}, 1 thread, torch {torch.__version__}, float32")
     print(f"Model      {size.width} wide, {size.layers} layers, {size.heads} heads")
     print(f"Thoughts   {size.length} symbols at each of {size.positions} positions of one sequence")
-    found = difference(given.family, size, given.device)
+    try:
+        found = difference(given.family, size, given.device)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise Refusal("these sizes do not fit into memory; give smaller ones") from error
     equal = found <= (TOLERANCES[given.family] if precision == "float64" else COARSE)
     print(
         f"Outputs    {'equal' if equal else 'DIFFERENT'}, in {precision}: they differ by at most {found:.1e}"
@@ -259,23 +271,29 @@ def main() -> int:
     return 0
 
 
-def asked() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=TOLERANCES, default="gpt2", help="gpt2 if not given")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu if not given")
+    small = functools.partial(whole, most=MOST)
     for name in ("width", "layers", "heads"):
         default = getattr(Size(), name)
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"of the model ({default})")
-    parser.add_argument("--positions", type=int, default=Size().positions, help="T (256)")
-    parser.add_argument("--length", type=int, default=Size().length, help="L, symbols of a thought (16)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often all run, in turns (5)")
-    given = parser.parse_args()
+        parser.add_argument(f"--{name}", type=small, default=default, help=f"of the model ({default})")
+    parser.add_argument("--positions", type=small, default=Size().positions, help="T (256)")
+    parser.add_argument("--length", type=small, default=Size().length, help="L, symbols of a thought (16)")
+    parser.add_argument("--rounds", type=whole, default=5, help="how often all run, in turns (5)")
+    return parser
+
+
+def checked(given: argparse.Namespace) -> Size:
+    """Return the size asked for; refuse heads that do not divide the width, and a device not there."""
+    unit = given.heads * (1 if given.family == "gpt2" else 2)  # rotary heads need an even width each
+    if given.width % unit:
+        raise Refusal(f"--width {given.width}: --heads {given.heads} need a multiple of {unit}; give one")
     if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no CUDA device here; give --device cpu")
-    return given
+        raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
+    return Size(given.width, given.positions, given.length, given.layers, given.heads)
 
 
 if __name__ == "__main__":

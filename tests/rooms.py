@@ -10,26 +10,29 @@ EDGES: dict[str, set[str]] = {
     "rng": set(),
     "files": set(),
     "assets": set(),
+    "command_line": {"files"},
     "tasks": {"assets", "files", "types"},
     "objectives": {"files", "numerics", "types"},
     "model": {"numerics", "rng", "types"},
     "training": {"numerics", "objectives", "rng", "tasks", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
-    "evidence": {"files"},
+    "evidence": {"command_line", "files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
-    "answers": {"assets", "config", "files", "model", "rng", "types"},
+    "answers": {"assets", "command_line", "config", "files", "model", "rng", "types"},
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
-    "analysis": {"evidence", "files", "sweep"},  # sweep: scale_up.py, which types commands
-    "bench": {"config", "experiment", "files", "model", "objectives", "training", "types"},
+    "analysis": {"command_line", "evidence", "files", "sweep"},  # sweep: scale_up.py, which types commands
+    "bench": {"command_line", "config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 
 # Inside config/: each part may import the parts of the lines above its own.
 CONFIG_ORDER = (
     {"choices", "errors", "key_table"},
     {"run_config"},
-    {"resolve", "inactive", "finished_run", "controls"},
+    {"resolve", "inactive", "controls", "bounds", "plain"},
+    {"finished_run"},
+    {"contents"},
     {"identity", "builders"},
     {"checks"},
 )
@@ -40,6 +43,7 @@ PACKAGES: dict[str, set[str]] = {
     "numerics": {"torch"},
     "rng": {"torch"},
     "files": set(),
+    "command_line": set(),
     "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
     "tasks": {"numpy", "tokenizers", "torch"},
     "objectives": {"torch"},

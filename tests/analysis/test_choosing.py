@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 
 import pytest
 
 from analysis import capacity_vs_gain
 from tests.analysis.synthetic import Figures, Script, settings, write
+from toyqs import files
+from toyqs.evidence import style
 
 
 def sweep(folder, widths=(4, 8), **changes):
@@ -39,6 +43,23 @@ def test_a_folder_of_several_sweeps_asks_which(tmp_path, call):
         "task.k=3", "-o", "x.png", "reasoner_hidden_dim=32.0", "base_lm_hidden_dim=8"
     )
     assert code == 0 and "k=3" in out and set(table["base_lm_hidden_dim"]) == {8}
+
+
+def test_two_texts_of_one_name_are_told_apart(tmp_path, call):
+    """As are cells of which one was planned before a setting existed."""
+    text = {"task": "char_text", "task.path": "a/text.txt", "task.k": None}
+    sweep(tmp_path / "runs", **text, **{"task.identity": "1f"})
+    code, out, _, _, _ = call()
+    assert code == 0 and " path=text.txt, reasoner" in out and "1f" not in out
+    sweep(tmp_path / "runs", **text, **{"task.identity": "2e"})
+    code, _, err, _, _ = call()
+    assert code == 2 and "task.identity=1f,2e; add, say, task.identity=1f" in err
+    code, _, _, _, table = call("task.identity=2e")
+    assert code == 0 and len(table)
+    sweep(tmp_path / "runs", **text)
+    code, _, err, _, _ = call()
+    assert code == 2 and "task.identity=1f,2e,null; add" in err
+    assert call("task.identity=null")[0] == 0
 
 
 def test_widths_that_grow_with_the_base_are_one_sweep(tmp_path, call):
@@ -89,15 +110,39 @@ def test_values_are_chosen_as_they_are_typed(tmp_path, call):
         assert code == 0 and set(table["base_lm_hidden_dim"]) == {width}
 
 
-def test_a_figure_that_cannot_be_written_is_one_line(tmp_path, call):
+def test_a_figure_that_cannot_be_there_is_one_line(tmp_path, call):
     sweep(tmp_path / "runs")
-    (tmp_path / "x.png").mkdir()
-    call.figures.really = True
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "table.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    before = sorted(tmp_path.iterdir())
+    for name, says in {
+        "folder.png": "-o folder.png: is a folder; give the name of a file",
+        "table.png": "-o table.csv: is a folder",
+        "pipe.png": "-o pipe.png: is a pipe or a device",
+        "full.png": "-o full.png: is a pipe or a device",
+        "nowhere/x.png": "-o nowhere/x.png: there is no folder nowhere; make it first",
+    }.items():
+        code = capacity_vs_gain.main(["runs", "-o", name])
+        out, err = call.capsys.readouterr()
+        assert (code, out, err.count("\n")) == (2, "", 1) and says in err
+    assert sorted(tmp_path.iterdir()) == before and not call.figures.drawn
+
+
+@pytest.mark.parametrize("full", ["the table", "the figure"])
+def test_on_a_full_device_there_is_neither_figure_nor_table(tmp_path, call, monkeypatch, full):
+    sweep(tmp_path / "runs")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((files.os, "fsync") if full == "the table" else (style, "save")), refuse)
     code = capacity_vs_gain.main(["runs", "-o", "x.png"])
     out, err = call.capsys.readouterr()
-    assert (code, out, err.count("\n")) == (1, "", 1) and "-o x.png: cannot be written: Is a directory" in err
-    assert not (tmp_path / "x.csv").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "x.png"]
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "-o x.png: cannot be written: No space left on device" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_no_words_at_all(call):

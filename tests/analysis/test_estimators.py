@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pandas as pd
 import pytest
 
@@ -45,6 +47,12 @@ def test_the_figure_is_written(table, tmp_path, capsys):
         (["nowhere.csv"], "nowhere.csv: cannot be read; give the CSV of python bench/estimators.py"),
         (["other.csv"], "other.csv: holds no estimators"),
         (["empty.csv"], "empty.csv: cannot be read"),
+        (["."], ".: cannot be read"),
+        (["pipe.csv"], "pipe.csv: cannot be read"),
+        (["binary.csv"], "binary.csv: cannot be read"),
+        (["estimators.csv", "-o", "nowhere/x.png"], "-o nowhere/x.png: there is no folder nowhere"),
+        (["estimators.csv", "-o", "folder.png"], "-o folder.png: is a folder"),
+        (["estimators.csv", "--nosuch"], "unrecognized arguments: --nosuch"),
         (["estimators.csv", "-o", "x.jpg"], "-o x.jpg: the ending chooses the format"),
     ],
 )
@@ -52,7 +60,28 @@ def test_refusals(table, tmp_path, monkeypatch, capsys, words, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    before = sorted(tmp_path.iterdir())
     assert estimators.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"estimators.py: {says}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.csv", "estimators.csv", "other.csv"]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.9", "nine"), ("0.9", ""), ("0.9", "inf"), ("0.9", "0.9,1"),
+        (",4,", ",-4,"), (",4,", ",x,"), ("one", ""),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_named(table, tmp_path, capsys, old, new):
+    head, first, second, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([head, first, second.replace(old, new, 1), *rest, ""]))
+    path = tmp_path / "e.png"
+    assert estimators.main([str(table), "-o", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{table}: line 3 holds no estimator" in line or f"{table}: cannot be read" in line
+    assert not path.exists()

@@ -41,6 +41,14 @@ def test_every_objective_and_k(tmp_path, call):
     assert max(map(len, out.splitlines())) <= 110
 
 
+def test_an_objective_whose_model_needs_a_thought_is_marked(tmp_path, call):
+    cell(tmp_path, "reinforce", columns={"nll_no_thought": 3.0})
+    assert "*" not in call().out
+    cell(tmp_path, "vargrad")
+    out = call().out
+    assert out.count("4 of 4 *") == 1 and "\n*: judged by other sequences' thoughts alone: the model" in out
+
+
 def test_the_onset_is_where_the_gain_leaves_chance(tmp_path, call):
     """Check the onset of arms whose curves fall from 1.8 above their ends, so that the gain is immediate."""
     cell(tmp_path, "reinforce")

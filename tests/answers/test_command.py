@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -75,16 +76,19 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tokens", "--count", "0"], "--count: 0 is no whole number of at least 1"),
-        (["latency", "--tokens", "-5"], "-5 is no whole number of at least 1"),
-        (["exact", "FILE", "--first", "0"], "0 is no whole number"),
-        (["exact", "FILE", "--texts", "1.5"], "1.5 is no whole number"),
-        (["exact", "FILE", "--most", "x"], "x is no whole number"),
+        (["tokens", "--count", "0"], "--count: 0 is out of range; give a whole number, 1 to"),
+        (["latency", "--tokens", "-5"], "-5 is out of range"),
+        (["exact", "FILE", "--first", "0"], "0 is out of range"),
+        (["exact", "FILE", "--texts", "1.5"], "1.5 is out of range"),
+        (["exact", "FILE", "--most", "x"], "x is out of range"),
         (["exact", "FILE", "--temperature", "-1"], "-1 is no temperature"),
         (["exact", "FILE", "--temperature", "warm"], "warm is no temperature"),
         (["exact", "FILE", "--temperature", "nan"], "nan is no temperature"),
-        (["choose", "FILE", "--threads", "-1"], "-1 is no whole number"),
-        (["choose", "FILE", "--threads", "1000000000"], "1000000000 is more than the"),
+        (["choose", "FILE", "--threads", "-1"], "-1 is out of range"),
+        (
+            ["choose", "FILE", "--threads", "1000000000"],
+            "1000000000 is out of range; give a whole number, 1 to",
+        ),
         (["tokens", "--seed", "one"], "--seed: invalid int value: 'one'"),
         (["tokens", "more"], "unrecognized arguments: more"),
         (["choose"], "the following arguments are required: FILE"),
@@ -98,24 +102,29 @@ def test_a_wrong_command_line_is_one_line(
     assert message in err and err.count("\n") == 1 and "--help says more" in err and not out
 
 
-def test_what_cannot_be_written(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A device that is full stays a device; a pipe takes what is written."""
-    before = sorted(tmp_path.iterdir())
-    for path, message, begun in [
-        (tmp_path / "no" / "x.json", "there is no folder", False),
-        (tmp_path / "runs", "runs: is a folder; give a file", False),
-        (Path("/dev/full"), "/dev/full: cannot be written (No space left on device)", True),
-    ]:
-        assert main(["tokens", run, "--count", "9", "-o", str(path)]) == 2
+def test_what_cannot_be_written(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, message: str, code: int = 2) -> str:
+        assert main(["tokens", run, "--count", "9", "-o", str(path)]) == code
         out, err = capsys.readouterr()
-        assert f"-o {path}: " in err and message in err and err.count("\n") == 1 and bool(out) == begun
-    assert Path("/dev/full").is_char_device() and sorted(tmp_path.iterdir()) == before
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor() as pool:
-        read = pool.submit(pipe.read_text)
-        assert main(["latency", run, "--tokens", "1", "-o", str(pipe)]) == 0
-        assert json.loads(read.result()).keys() == {"with thoughts", "without thoughts"} and pipe.is_fifo()
+        assert err == f"toyqs: -o {path}: {message}\n"
+        return out
+
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    missing = tmp_path / "no"
+    assert not refused(missing / "x.json", f"there is no folder {missing}; make it first")
+    assert not refused(tmp_path / "runs", "is a folder; give the name of a file")
+    for path in (tmp_path / "pipe", Path("/dev/full")):
+        assert not refused(path, "is a pipe or a device; give the name of a file")
+
+    def full(path: Path, *_: Any) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert refused(tmp_path / "x.json", "cannot be written: No space left on device", 1)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_window_of_one_position_predicts_one_token(

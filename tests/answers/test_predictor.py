@@ -33,6 +33,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "gaussian": {"thoughts": "gaussian", "entropy_encouragement_coef": 0.0},
     "variable": {"variable_len": True},
     "several ahead": {"n_tokens_ahead": 3},
+    "reading on": {
+        **{"weight_groups": list("AAAA"), "interpreter_start": "onward", "mixing": "thought"},
+        **{"n_tokens_ahead": 3, "ahead": "continue"},
+    },
     "no thoughts": {"use_reasoner": False},
     "zero length": {"max_reasoning_len": 0},
     "without the base": {"use_base_lm": False},
@@ -43,6 +47,7 @@ MODELS = [pytest.param("gru", kind, id=kind) for kind in KINDS] + [
         ("gpt2", "apart"),
         ("gpt2", "one GRU onward"),
         ("gpt2", "last token"),
+        ("gpt2", "reading on"),
         ("llama", "gaussian"),
     ]
 ]

@@ -39,6 +39,7 @@ def arm(nll, parameters=402, steps=1800, **more):
 def arms(**changes):
     thoughts = {
         "nll_shuffled": 4.51,
+        "nll_no_thought": 1.92,
         "nll_marginal": 0.301,
         "information": 2.11,
         "information_shuffled": 0.03,
@@ -104,10 +105,19 @@ def test_seeds_that_never_started_are_counted_and_named():
 
 def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
     table = comparison_table(arms())
-    assert "4.510 with a thought from another place" in table
+    assert "4.510 with a thought from another place, 1.920 without a thought" in " ".join(table.split())
+    assert "sequences' thoughts alone" not in table
     assert "tells 2.11 nats" in " ".join(table.split()) and "tells 0.03" in " ".join(table.split())
     assert "Entropy" not in table, "not measured here"
     assert "with a thought from another place" not in comparison_table({"no_reasoner": arm([1.0])})
+
+
+def test_a_model_without_a_prediction_without_a_thought_is_judged_by_others_alone():
+    frames = arms()
+    del frames["thinking"]["nll_no_thought"]
+    table = " ".join(comparison_table(frames).split())
+    assert "(never: seed 1, 2, 3, 4). This is judged by other sequences' thoughts alone: the model" in table
+    assert "without a thought," not in table
 
 
 def test_a_diverged_seed_is_named_and_no_mean_hides_it():

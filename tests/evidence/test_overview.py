@@ -44,6 +44,15 @@ def test_a_line_per_cell():
     assert max(map(len, lines)) <= 110
 
 
+def test_cells_whose_models_need_a_thought_are_marked():
+    (settings, arms), *others = cells()
+    measured = arms | {"thinking": arms["thinking"].assign(nll_no_thought=3.0)}
+    text = sweep_table([(settings, measured), *others])
+    assert "3 of 4 " in text and "*" not in text
+    text = sweep_table([(settings, measured), ({"base_width": 16}, arms), *others])
+    assert text.count("3 of 4 *") == 1 and "\n*: judged by other sequences' thoughts alone: the model" in text
+
+
 def test_what_is_missing_is_said():
     text = " ".join(sweep_table(cells()).split())
     assert (

@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from toyqs import files
-from toyqs.evidence.rows import load_curve, load_rows
+from toyqs.evidence.rows import is_complete, load_curve, load_rows
 from toyqs.files import write_json
 
 
@@ -68,10 +68,33 @@ def test_load_rows_without_rows(tmp_path):
     assert load_rows(tmp_path).empty
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         load_rows(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"{torn", "not a JSON object"),
+        (b"\xff\xfe\xff", "not a JSON object"),
+        (b"[" * 100_000, "not a JSON object"),
+        (b'{"key": "a", "nll": 1}', "not a row (it has no seed)"),
+        (b'{"key": "a", "seed": 1}', "not a row (it has no nll)"),
+        (b'{"key": 1, "seed": 1, "nll": 1}', "not a row (key=1 is no such value)"),
+        (b'{"key": "a", "seed": "1", "nll": 1}', "not a row (seed='1' is no such value)"),
+        (b'{"key": "a", "seed": 1, "nll": "low"}', "not a row (nll='low' is no such value)"),
+        (b'{"key": "a", "seed": 1, "nll": 1, "cpu_seconds": []}', "not a row (cpu_seconds=[] is no such"),
+    ],
+)
+def test_a_damaged_row_is_named_and_counts_as_none(tmp_path, text, says):
     add_run(tmp_path, "a")
-    (tmp_path / "a" / "summary.json").write_text("{torn")
-    with pytest.raises(ValueError, match=r"summary\.json: not a JSON object"):
+    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert is_complete(tmp_path, "a")
+    path = tmp_path / "a" / "summary.json"
+    path.write_bytes(text)
+    with pytest.raises(ValueError) as caught:
         load_rows(tmp_path)
+    assert str(caught.value).startswith(f"{path}: {says}")
+    assert str(caught.value).endswith("move it away and give the command again")
+    assert not is_complete(tmp_path, "a")
 
 
 @pytest.mark.parametrize(
@@ -90,12 +113,13 @@ def test_rows_of_several_origins_say_so(tmp_path, column, says):
 
 def test_five_hundred_runs_load_within_a_second(tmp_path):
     values = {f"column {i}": float(i) for i in range(100)}
-    text = json.dumps({"seed": 1, "commit": "a", "results_version": 1, **values})
+    row = {"key": "a", "nll": 1.0, "seed": 1, "commit": "a", "results_version": 1, **values}
+    text = json.dumps(row)
     for run in range(500):
         (tmp_path / f"{run:03}").mkdir()
         (tmp_path / f"{run:03}" / "summary.json").write_text(text)
     clock = time.process_time()
-    assert load_rows(tmp_path).shape == (500, 103)
+    assert load_rows(tmp_path).shape == (500, 105)
     assert time.process_time() - clock < 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.killing import TIMES
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.identity import run_key
 from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.experiment import stack
 from toyqs.experiment.stack import draw_held_out, run_stack
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
@@ -23,7 +26,6 @@ from toyqs.training.evaluation import evaluate
 from toyqs.training.flops import Cost
 
 COST = Cost(1, 2, 3.0, 4.0)
-TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
 
 
 def config(folder: Path, **changes: object) -> RunConfig:
@@ -89,6 +91,31 @@ def test_records(tmp_path):
     assert json.loads((folder / "config.json").read_text())["base_lm_hidden_dim"] == 3
 
 
+@pytest.mark.parametrize(
+    ("own", "shuffled", "without", "started"),
+    [
+        (2.599, 2.625, 2.584, False),  # thoughts that hurt, though another sequence's hurt more
+        (2.599, 2.625, 2.602, False),
+        (2.599, 2.625, 2.610, True),
+        (2.599, 2.602, 2.625, False),
+        (2.599, 2.625, None, True),  # a model that does not predict without a thought
+        (2.599, 2.602, None, False),
+        (2.599, None, 2.625, None),  # no sampled symbols
+        (2.599, 2.625, math.nan, False),
+        (math.nan, 2.625, 2.625, False),
+    ],
+)
+def test_started_is_that_other_thoughts_cost_and_none_does(own, shuffled, without, started):
+    found = {"nll": own, "nll_shuffled": shuffled, "nll_no_thought": without}
+    assert stack._started({name: nll for name, nll in found.items() if nll is not None}) is started
+
+
+@pytest.mark.parametrize(("mixing", "measured"), [("concat", True), ("thought", False)])
+def test_only_some_models_predict_without_a_thought(mixing, measured, tmp_path):
+    row = rows(config(tmp_path, mixing=mixing, max_steps=1), [0])[0]
+    assert ("nll_no_thought" in row) == measured and row["started"] is False
+
+
 def test_saved_weights_give_the_row(tmp_path):
     settings = config(tmp_path)
     row = rows(settings, [4, 5])[5]
@@ -139,7 +166,7 @@ def test_long_sequences_leave_two_for_the_curve(tmp_path):
 
 
 # Raise key_table.RESULTS_VERSION when these change on purpose.
-GOLDEN_VERSION = 2
+GOLDEN_VERSION = 3
 GOLDEN = {"nll": 1.9080364989633474, "nll_shuffled": 1.9071584635135732, "thought_entropy": 5.322827954629406}
 
 

@@ -44,14 +44,12 @@ def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
 
 def test_differences_name_what_differs():
     cells = [
-        plan_cell(config(base_lm_hidden_dim=width, policy_loss_beta=beta), cost)
-        for width in (4, 8)
-        for beta in (1, 0.1)
+        config(base_lm_hidden_dim=width, policy_loss_beta=beta) for width in (4, 8) for beta in (1.0, 0.1)
     ]
     assert differences(cells)[1] == {"base_lm_hidden_dim": 4, "policy_loss_beta": 0.1}
     assert differences(cells[:2]) == [{"policy_loss_beta": 1.0}, {"policy_loss_beta": 0.1}]
     assert differences(cells[:1]) == [{}]
-    seeds = [plan_cell(config(seed=seed), cost) for seed in (1, [2, 3])]
+    seeds = [config(seed=seed) for seed in (1, [2, 3])]
     assert differences(seeds) == [{"seed": [1]}, {"seed": [2, 3]}]
     assert label({"a": 1, "b": 0.5}) == "a=1 b=0.5"
 
@@ -87,14 +85,3 @@ def test_stacks_are_no_larger_than_the_table_says(monkeypatch):
 
     assert sizes(100) == [4, 1]
     assert sizes(101) == [2, 2, 1]
-
-
-def test_costs_are_counted_once_for_equal_settings(monkeypatch):
-    counted = []
-    monkeypatch.setattr(plan, "count_cost", lambda config: counted.append(config) or CHEAP)
-    cost = plan.cached_cost()
-    assert cost(config()) == cost(config(max_steps=20)) == CHEAP
-    cost(config(policy_loss_beta=-0.1))
-    cost(config(base_lm_hidden_dim=3))
-    cost(config(policy_loss_beta=0.0))
-    assert len(counted) == 3

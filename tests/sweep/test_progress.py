@@ -54,6 +54,8 @@ def test_a_run_beside_its_controls_shows_its_gain(monkeypatch):
     bar.update(0, 1.0, 0.5)
     bar.update(0, 2.0, math.nan)
     assert bar.line().endswith("left; loss 0.500, gain so far +1.250")
+    bar.update(0, 3.0, 996304608256.0)
+    assert bar.line().endswith("left; loss 9.96e+11, gain so far -9.96e+11")
 
 
 def test_plain_lines_come_now_and_then(monkeypatch, capsys):

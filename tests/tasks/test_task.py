@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,3 +119,36 @@ def test_scattered_numbers_are_as_by_chance() -> None:
             chi_square = float(((counts - expected) ** 2 / expected).sum())
             assert abs(chi_square - kinds) < 5 * (2 * kinds) ** 0.5
     assert not torch.equal(scatter(digits.unbind(1), 0), scatter(digits.unbind(1), 1))
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (RevProg(k=10**6), "task.k=1000000 and task.queries=4: makes sequences of 1000004 positions"),
+        (RevProg(queries=10**6), "task.k=3 and task.queries=1000000: makes sequences of 1000003 positions"),
+        (RevProg(p=10**9), "task.p=1000000000 and task.m=3: the task has to compute 3000000000 numbers"),
+        (RevProg(p=12, m=10**7), "task.p=12 and task.m=10000000: the task has to compute 120000000 numbers"),
+        (S5(positions=10**6), "task.positions=1000000: makes sequences of 1000000 positions"),
+        (HiddenMarkov(positions=10**6), "task.positions=1000000: makes sequences of 1000000 positions"),
+        (HiddenMarkov(states=10**4), "task.states=10000 and task.vocab=8: the task has to compute 100080000"),
+        (
+            HiddenMarkov(vocab=10**6),
+            "task.states=16 and task.vocab=1000000: the task has to compute 16000256",
+        ),
+        (Iterate(n=10**5, k=10**4), "task.n=100000 and task.k=10000: the task has to compute 1000000000"),
+    ],
+    ids=repr,
+)
+def test_what_would_take_minutes_in_silence_is_refused_at_once(task: Task, says: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(ValueError, match=r"give less$") as caught:
+        task.check(0)
+    assert str(caught.value).startswith(says) and time.process_time() - begun < 1
+
+
+def test_the_longest_and_largest_that_there_may_be() -> None:
+    RevProg(k=9996).check(0)
+    with pytest.raises(ValueError, match="10001 positions"):
+        RevProg(k=9997).check(0)
+    Iterate(n=300, k=299).check(0)
+    HiddenMarkov(states=996, vocab=8).check(0)

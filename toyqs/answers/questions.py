@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from toyqs.assets.documents import read_json_lines, text_of
 
 Item = TypeVar("Item")
 
@@ -73,26 +73,14 @@ def _spelled(number: str) -> str:
 
 
 def _lines(path: str, parse: Callable[[Any], Item]) -> list[Item]:
-    try:
-        text = Path(path).expanduser().read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); give a file of JSON lines") from error
-    items = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            items.append(parse(json.loads(line)))
-        except (KeyError, TypeError, ValueError) as error:
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(f"{path}: line {number} is not of this format ({why})") from error
+    items = read_json_lines(path, parse)
     if not items:
         raise ValueError(f"{path}: holds no questions; give a file of JSON lines")
     return items
 
 
 def _number_question(row: Any) -> NumberQuestion:
-    question, solution = str(row["question"]), str(row["answer"])
+    question, solution = text_of(row, "question"), text_of(row, "answer")
     number = stated_number(solution)
     if number is None:
         raise ValueError("the answer has no number")
@@ -100,12 +88,24 @@ def _number_question(row: Any) -> NumberQuestion:
 
 
 def _choice_question(row: Any) -> ChoiceQuestion:
-    question, choices = row["question"], row.get("choices")
+    key, question, holder = text_of(row, "answerKey"), row.get("question"), row
     if isinstance(question, dict):
-        question, choices = question["stem"], question["choices"]
-    if isinstance(choices, dict):
-        pairs = list(zip(choices["label"], choices["text"], strict=True))
+        question, holder = text_of(question, "stem"), question
     else:
-        pairs = [(choice["label"], choice["text"]) for choice in choices]
-    labels, texts = ([str(x) for x in column] for column in zip(*pairs, strict=True))
-    return ChoiceQuestion(str(question), texts, labels.index(row["answerKey"]))
+        question = text_of(row, "question")
+    choices = holder.get("choices")
+    if isinstance(choices, dict):
+        pairs = zip(_list(choices, "label"), _list(choices, "text"), strict=True)
+        choices = [{"label": label, "text": text} for label, text in pairs]
+    else:
+        choices = _list(holder, "choices")
+    labels, texts = ([text_of(choice, name) for choice in choices] for name in ("label", "text"))
+    if key not in labels:
+        raise ValueError(f"answerKey {key} is none of the labels")
+    return ChoiceQuestion(question, texts, labels.index(key))
+
+
+def _list(row: dict[str, Any], name: str) -> list[Any]:
+    if not isinstance(row.get(name), list):
+        raise ValueError(f"{name} is no list")
+    return list(row[name])

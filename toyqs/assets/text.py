@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import socket
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import torch
@@ -22,27 +23,29 @@ DATASETS = {
 }
 
 
-def read_text(path: str) -> str:
-    """Read a UTF-8 file, line ends unchanged.
+def read_text(path: str, key: str = "task.path=") -> str:
+    """Read a UTF-8 file: without its byte-order mark, line ends unchanged.
 
     Args:
         path: the file; "~" is the home folder.
+        key: what stands before the path where it was typed.
 
     Raises:
-        ValueError: one line, where it cannot be read or is no UTF-8 text.
+        ValueError: one line, where it is no file, cannot be read or is no UTF-8 text.
     """
     try:
-        data = Path(path).expanduser().read_bytes()
+        file = Path(path).expanduser()
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ValueError("a pipe or a device, which may have no end")
+        data = file.read_bytes()
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"task.path={path}: cannot be read ({reason}); give task.path=FILE, a text file"
-        ) from error
+        raise ValueError(f"{key}{path}: cannot be read ({reason}); give {key}FILE, a text file") from error
     try:
-        return data.decode("utf-8")
+        return data.removeprefix(BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"task.path={path}: is no UTF-8 text (byte {error.start}); convert the file to UTF-8"
+            f"{key}{path}: is no UTF-8 text (byte {error.start}); convert the file to UTF-8"
         ) from error
 
 

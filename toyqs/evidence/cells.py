@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from toyqs.evidence.rows import load_rows
-from toyqs.files import read_json, write_json
+from toyqs.files import by_content, make_folder, read_json, write_json
 
 FOLDER = "cells"  # below the folder of runs
 PARTS = {"settings": dict, "asked_for": list, "arms": dict}  # of a plan
@@ -45,7 +45,7 @@ def write_cell(
         asked_for: the arms to be run; rows of the others count too where they exist.
     """
     folder = Path(runs_dir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     asked = list(asked_for)
     keys = [key for arm in asked for key in arms[arm].values()]
     plan = {
@@ -60,8 +60,10 @@ def write_cell(
 def load_cells(runs_dir: Path | str) -> list[Cell]:
     """Load every cell that was ever planned in a folder of runs, with the rows that have finished.
 
-    Cells of equal settings, planned for different seeds, controls or labels (`info`), are one. Where two
-    plans name different runs for one arm and seed, as after controls were matched again, the later is valid.
+    Cells of equal settings, planned for different seeds, controls or labels (`info`), are one. Files are
+    compared by what they hold: one text under two paths is one cell, two texts under one path are two.
+    Where two plans name different runs for one arm and seed, as after controls were matched again, the
+    later is valid.
 
     Args:
         runs_dir: the folder that the runs were written to.
@@ -79,7 +81,7 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
     plans = (Path(runs_dir) / FOLDER).glob("*.json")
     for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         plan = _read_plan(path)
-        text = json.dumps(plan["settings"] | {"info": None}, sort_keys=True)
+        text = json.dumps(by_content(plan["settings"] | {"info": None}), sort_keys=True)
         _, arms, asked = merged.setdefault(text, (plan["settings"], {}, set()))
         for arm, by_seed in plan["arms"].items():
             arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
@@ -89,9 +91,17 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
 
 def _read_plan(path: Path) -> dict[str, Any]:
     plan = read_json(path)
-    if not all(isinstance(plan.get(name), kind) for name, kind in PARTS.items()):
+    whole = all(isinstance(plan.get(name), kind) for name, kind in PARTS.items())
+    if not whole or not all(map(_is_arm, plan["arms"].values())):
         raise ValueError(f"{path}: not a cell of a sweep; move it away and give the command again")
     return plan
+
+
+def _is_arm(by_seed: Any) -> bool:
+    """Tell whether this is an arm of a plan: seed -> key."""
+    return isinstance(by_seed, dict) and all(
+        seed.isdecimal() and isinstance(key, str) for seed, key in by_seed.items()
+    )
 
 
 def _cell(

@@ -13,8 +13,10 @@ from matplotlib.axes import Axes
 
 from toyqs.evidence import style
 from toyqs.evidence.decision import verdict
+from toyqs.evidence.divergence import divergence_notes
+from toyqs.evidence.findings import OTHERS_ALONE, without_thought
 from toyqs.evidence.gain import CONTROLS, estimate, interval, paired_gains
-from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, task_words
+from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words
 from toyqs.files import write_text
 
 COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
@@ -112,7 +114,7 @@ def comparison_figure(
                 axes.axhline(floor, color="black", linestyle="--", linewidth=1.2)
             note = {"xytext": (-3, 3), "textcoords": "offset points", "ha": "right", "fontsize": 10}
             left.annotate("best possible (Bayes)", (1, floor), xycoords=("axes fraction", "data"), **note)
-        left.set_xscale("log")
+        style.log_axis(left)
         if any(curves.values()):
             left.legend(loc="best")
         left.set(xlabel="training steps (log scale)", ylabel="held-out NLL, nats per counted position")
@@ -202,15 +204,15 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
         have = set() if frame.empty else set(frame["seed"])
         if lacking := set(thinking["seed"]) - have:
             notes.append(f"Not finished: {arm}, seed {listed(lacking)}.")
-        lost = frame.loc[_column(frame, "nll").isna(), "seed"] if have else ()
-        if len(lost):
-            notes.append(f"Diverged: {arm}, seed {listed(lost)}; no mean is given over the others alone.")
         if "started" in frame and frame["started"].notna().any():
             never = frame.loc[frame["started"].eq(False), "seed"]
             names = f" (never: seed {listed(never)})" if len(never) else ""
             started.append(f"{arm} {len(frame) - len(never)} of {len(frame)} seeds{names}")
+    for note in divergence_notes(arms):
+        notes += textwrap.wrap(note, WIDTH)
     if started:
-        notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.", WIDTH)
+        alone = "" if without_thought(thinking) else f" This is {OTHERS_ALONE}."
+        notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.{alone}", WIDTH)
     return notes + _thoughts(thinking)
 
 
@@ -219,18 +221,20 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
     words = {
         "nll": "with its own thought",
         "nll_shuffled": "with a thought from another place",
+        "nll_no_thought": "without a thought",
         "nll_marginal": "averaging the predictions of all its thoughts",
     }
     more = ("thought_entropy", "information", "information_shuffled")
     means = {name: _mean(frame, name) for name in (*words, *more)}
     if means["nll_shuffled"] is None:
         return []
-    losses = [f"{means[name]:.3f} {text}" for name, text in words.items() if means[name] is not None]
+    known = {text: mean for name, text in words.items() if (mean := means[name]) is not None}
+    losses = [f"{short(mean, '.3f')} {text}" for text, mean in known.items()]
     sentences = f"NLL of the thinking model: {', '.join(losses)}."
     if means["thought_entropy"] is not None:
-        sentences += f" Entropy of a thought: {means['thought_entropy']:.2f} nats."
+        sentences += f" Entropy of a thought: {short(means['thought_entropy'], '.2f')} nats."
     if means["information"] is not None:
-        sentences += f" A thought tells {means['information']:.2f} nats about what was read"
+        sentences += f" A thought tells {short(means['information'], '.2f')} nats about what was read"
         chance = means["information_shuffled"]
-        sentences += "." if chance is None else f"; one from another place tells {chance:.2f}."
+        sentences += "." if chance is None else f"; one from another place tells {short(chance, '.2f')}."
     return textwrap.wrap(sentences, WIDTH)

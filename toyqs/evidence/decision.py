@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from toyqs.evidence.gain import CONTROLS, MATCHED, Interval, interval
-from toyqs.evidence.text import listed
+from toyqs.evidence.text import listed, plus_minus
 
 JUDGED = ("zero_length", *MATCHED)
 FEWEST_SEEDS = 4
@@ -81,7 +81,7 @@ def _no_verdict(judged: Mapping[str, Interval], gains: Mapping[str, pd.Series]) 
 def _difference(gain: Interval) -> str:
     side = "lower" if gain.mean >= 0 else "higher"
     unsure = ", which could be chance," if gain.lower <= 0 <= gain.upper else ""
-    return f"{abs(gain.mean):.3f} ± {gain.half_width:.3f} {side}{unsure}"
+    return f"{plus_minus(abs(gain.mean), gain.half_width, '.3f')} {side}{unsure}"
 
 
 def _meaning_helps(zero: Interval | None, matched: Mapping[str, Interval]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from toyqs.evidence import style
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
+from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.gain import by_seed, estimate, paired_gains
 from toyqs.evidence.rows import ORIGINS
 from toyqs.evidence.selection import BASE, place_of
@@ -19,6 +20,7 @@ from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans, spelled
 COSTS = ("parameters", "flops_per_token", "train_steps", "cpu_seconds")
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
 GAIN_HEADING = "gain of thinking over each control, nats, ± half of a 95 % t-interval, paired by seed:"
+OTHERS_ALONE = "judged by other sequences' thoughts alone: the model predicts nothing without a thought"
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
 
 
@@ -60,6 +62,19 @@ def num_started(frame: pd.DataFrame) -> int | None:
     """Return how many seeds of an arm started to think; None where it is known of none."""
     flags = started_flags(frame)
     return int(flags.sum()) if len(flags) else None
+
+
+def started_text(frame: pd.DataFrame) -> str:
+    """Return how many seeds of an arm started, "3 of 4"; with a * where OTHERS_ALONE holds; "" if unknown."""
+    flags = started_flags(frame)
+    if not len(flags):
+        return ""
+    return f"{int(flags.sum())} of {len(flags)}{'' if without_thought(frame) else ' *'}"
+
+
+def without_thought(frame: pd.DataFrame) -> bool:
+    """Tell whether the rows of an arm say what its model predicts without a thought."""
+    return "nll_no_thought" in frame and bool(frame["nll_no_thought"].notna().any())
 
 
 def arm_table(findings: Sequence[Finding], keys: Sequence[str]) -> pd.DataFrame:
@@ -118,9 +133,8 @@ def notes(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
     lines = ["Missing: nothing that was asked for."]
     if missing := _by_cell(findings, keys, _missing):
         lines = ["Missing, asked for but not finished:", *(f"  {line}" for line in missing)]
-    if diverged := _by_cell(findings, keys, _diverged):
-        text = f"Diverged, so no mean is given, which the other seeds would flatter: {'; '.join(diverged)}."
-        lines += textwrap.wrap(text, WIDTH)
+    for note in _by_cell(findings, keys, _divergence):
+        lines += textwrap.wrap(note, WIDTH)
     if never := _by_cell(findings, keys, _never):
         lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", WIDTH)
     return lines
@@ -141,8 +155,8 @@ def _missing(finding: Finding) -> str:
     return _seeds(missing)
 
 
-def _diverged(finding: Finding) -> str:
-    return _seeds({arm: loss.index[loss.isna()] for arm, loss in finding.losses.items()})
+def _divergence(finding: Finding) -> str:
+    return " ".join(divergence_notes(finding.cell.arms))
 
 
 def _never(finding: Finding) -> str:

@@ -12,7 +12,8 @@ import pandas as pd
 from toyqs.evidence import cells as planned
 from toyqs.evidence.comparison import comparison_frame
 from toyqs.evidence.decision import JUDGED
-from toyqs.evidence.findings import Finding, estimate_text, find, floor_of, started_flags
+from toyqs.evidence.divergence import divergence_notes
+from toyqs.evidence.findings import OTHERS_ALONE, Finding, estimate_text, find, floor_of, started_text
 from toyqs.evidence.text import WIDTH, aligned, listed, task_words
 from toyqs.files import write_text
 
@@ -37,7 +38,7 @@ def sweep_table(cells: Sequence[Cell]) -> str:
         ["gain over", arm, *(estimate_text(finding.gains.get(arm), "+.3f") for finding in findings)]
         for arm in controls
     ]
-    started = [_started(run) for run in runs]
+    started = [started_text(run) for run in runs]
     columns += [["", "started", *started]] if any(started) else []
     columns += [["", "verdict", *map(_verdict, findings)]] if controls else []
     title = _title(runs, floor_of(finding.cell for finding in findings))
@@ -46,7 +47,9 @@ def sweep_table(cells: Sequence[Cell]) -> str:
         text[-1] += "; over a control: its NLL minus thinking's, paired by seed"
     if any(started):
         text.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
-    return "\n".join(text + _missing(cells))
+    if any("*" in each for each in started):
+        text.append(f"*: {OTHERS_ALONE}")
+    return "\n".join(text + _missing(cells) + _diverged(cells))
 
 
 def _run(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -81,11 +84,6 @@ def _verdict(finding: Finding) -> str:
     return finding.verdict if any(arm in JUDGED for arm in finding.gains) else "–"
 
 
-def _started(run: pd.DataFrame) -> str:
-    flags = started_flags(run)
-    return f"{int(flags.sum())} of {len(flags)}" if len(flags) else ""
-
-
 def _missing(cells: Sequence[Cell]) -> list[str]:
     """Return a sentence that names the arms with fewer seeds than another arm of their cell."""
     lacking = []
@@ -96,6 +94,16 @@ def _missing(cells: Sequence[Cell]) -> list[str]:
             if left := set().union(*seeds.values()) - finished:
                 lacking.append(f"{arm} ({where}) seed {listed(left)}")
     return textwrap.wrap(f"Not finished: {'; '.join(lacking)}.", WIDTH) if lacking else []
+
+
+def _diverged(cells: Sequence[Cell]) -> list[str]:
+    """Return sentences on the seeds of each cell that diverged."""
+    lines = []
+    for settings, arms in cells:
+        where = " ".join(f"{name}={value}" for name, value in settings.items())
+        if notes := divergence_notes(arms):
+            lines += textwrap.wrap(f"{where}: {' '.join(notes)}", WIDTH)
+    return lines
 
 
 def sweep_csv(cells: Sequence[Cell], path: Path | str) -> None:

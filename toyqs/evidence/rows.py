@@ -9,8 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from toyqs.files import json_object, read_json
+from toyqs.files import ROW, damage, json_object, read_json
 
+# Columns that are numbers, or null, in every row that has them.
+NUMBERS = (
+    *("nll", "accuracy", "nll_shuffled", "nll_marginal", "nll_no_thought", "bayes_floor", "policy_snr"),
+    *("thought_entropy", "information", "information_shuffled", "parameters", "recurrent_steps_per_token"),
+    *("flops_per_token", "train_steps", "cpu_seconds", "started"),
+    *("diverged_at", "largest_logit", "uniform_nll"),
+)
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
 
 
@@ -29,7 +36,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a summary.json is not a JSON object.
+        ValueError: a summary.json is not a JSON object, or not a row.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -37,12 +44,10 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
     rows, unfinished = [], []
     for run in sorted(folder.iterdir() if keys is None else {folder / key for key in keys}):
         try:
-            text = (run / "summary.json").read_text(encoding="utf-8")
+            rows.append(_read_row(run / ROW))
         except (FileNotFoundError, NotADirectoryError):
             if (run / "config.json").is_file():
                 unfinished.append(run.name)
-            continue
-        rows.append(json_object(text, f"{run / 'summary.json'}"))
     frame = pd.DataFrame(rows)
     frame.attrs["unfinished"] = unfinished
     for column, noun in ORIGINS.items():
@@ -50,6 +55,16 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
             message = f"{folder}: rows from {count} {noun}; column {column!r} tells them apart"
             warnings.warn(message, stacklevel=2)
     return frame
+
+
+def _read_row(path: Path) -> dict[str, Any]:
+    row = read_json(path)
+    numbers = {name: float | int | None for name in NUMBERS if name in row or name == "nll"}
+    for name, kind in {"key": str, "seed": int, **numbers}.items():
+        if name not in row or not isinstance(row[name], kind):
+            found = f"{name}={row[name]!r:.40} is no such value" if name in row else f"it has no {name}"
+            raise ValueError(f"{path}: not a row ({found}); move it away and give the command again")
+    return row
 
 
 def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
@@ -68,18 +83,15 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
         FileNotFoundError: the run has no metrics.jsonl.
         ValueError: a line before the last is not a JSON object.
     """
-    rows = _read_curve(Path(folder) / key / "metrics.jsonl")
+    path = Path(folder) / key / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    # a whole line ends in a newline, so what follows the last newline is empty or incomplete
+    rows = [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
     return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
 
 
-def _read_curve(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # a whole line ends in a newline, so what follows the last newline is empty or incomplete
-    return [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
-
-
-def is_complete(folder: Path | str, key: str) -> bool:
-    """Tell whether a run has its row and its curve, both readable; a damaged one counts as none.
+def damaged_files(folder: Path | str, key: str) -> list[str] | None:
+    """List the files of a finished run that are not as they were written; return None where it has no row.
 
     Args:
         folder: the folder of runs.
@@ -87,9 +99,16 @@ def is_complete(folder: Path | str, key: str) -> bool:
     """
     run = Path(folder) / key
     try:
-        return bool(read_json(run / "summary.json")) and bool(_read_curve(run / "metrics.jsonl"))
+        return damage(_read_row(run / ROW), run)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError):
-        return False
+        return [ROW]
+
+
+def is_complete(folder: Path | str, key: str) -> bool:
+    """Tell whether a run has its row and all its files are as they were when that was written."""
+    return damaged_files(folder, key) == []
 
 
 def held_out(runs: Path, key: str) -> pd.Series:
@@ -99,7 +118,7 @@ def held_out(runs: Path, key: str) -> pd.Series:
         # a logarithmic axis cannot show what was measured before the first step
         curve = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
         return curve.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return pd.Series(dtype=float)
 
 

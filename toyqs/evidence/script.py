@@ -8,17 +8,18 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toyqs.command_line import Parser, check_file, run, writing
 from toyqs.evidence import style
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.findings import Finding, notes, origins
 from toyqs.evidence.selection import choose, setting_line
 from toyqs.evidence.text import WIDTH
-from toyqs.files import Refusal, write_text
+from toyqs.files import Refusal, replacing, write_text
 
 ENDINGS = (".png", ".svg", ".pdf")
 MORE = """\
@@ -38,14 +39,6 @@ class Product(NamedTuple):
     subtitle: str = ""  # a line of the figure below the common settings
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that refuses a wrong command line in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise `Refusal`."""
-        raise Refusal(f"{message}; --help says more")
-
-
 def run_script(
     make: Callable[[Path, list[Cell]], Product], description: str, output: str, words: Sequence[str] | None
 ) -> int:
@@ -58,13 +51,14 @@ def run_script(
         words: of the command line; None: those that the program was called with.
 
     Returns:
-        0; 1 where the folder has nothing to show or a file cannot be written; 2 for a wrong command line.
+        0; 1 where the folder has nothing to show or a file cannot be written; 2 for a wrong command line or a
+        damaged file.
     """
     parser = runs_parser(description, "[-o FILE]", MORE)
     add_output(parser, output)
 
     def work(options: argparse.Namespace) -> None:
-        check_output(options.output)
+        check_output(options.output, options.output.with_suffix(".csv"))
         with style.style():
             product = make(options.runs, chosen_cells(options))
             cells = [finding.cell for finding in product.findings]
@@ -78,25 +72,6 @@ def run_script(
         print("\n".join([*text, "", *notes(product.findings, product.keys), "", *written]), flush=True)
 
     return run(work, parser, words)
-
-
-def run(
-    work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, words: Sequence[str] | None
-) -> int:
-    """Do what a command line asks for; a `Refusal` is printed in one line.
-
-    Returns:
-        0, or the exit code of the refusal.
-    """
-    try:
-        work(parser.parse_intermixed_args(words))
-        return 0
-    except Refusal as refusal:
-        print(f"{parser.prog}: {refusal}", file=sys.stderr)
-        return refusal.code
-    except BrokenPipeError:  # the reader of the text has closed it; the files are written
-        sys.stdout = None  # Python must not flush it at the end
-        return 0
 
 
 def runs_parser(description: str, options: str, epilog: str | None = None) -> Parser:
@@ -115,16 +90,16 @@ def add_output(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path(output), help=purpose)
 
 
-def check_output(path: Path) -> None:
-    """Refuse a figure's path before anything is computed.
+def check_output(figure: Path, *beside: Path) -> None:
+    """Refuse the path of a figure, and of files beside it, before anything is computed.
 
     Raises:
-        Refusal: its ending is no known format, or its folder does not exist.
+        Refusal: the ending is no known format, or a file cannot be there.
     """
-    if path.suffix not in ENDINGS:
-        raise Refusal(f"-o {path}: the ending chooses the format; give one of {', '.join(ENDINGS)}")
-    if not path.parent.is_dir():
-        raise Refusal(f"-o {path}: there is no folder {path.parent}; make it first")
+    if figure.suffix not in ENDINGS:
+        raise Refusal(f"-o {figure}: the ending chooses the format; give one of {', '.join(ENDINGS)}")
+    for path in (figure, *beside):
+        check_file(path)
 
 
 def chosen_cells(options: argparse.Namespace) -> list[Cell]:
@@ -144,23 +119,24 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
     except FileNotFoundError as error:
         raise Refusal(str(error)) from None
     except (OSError, ValueError) as error:
-        raise Refusal(str(error), 1) from None
+        raise Refusal(str(error)) from None
     if not cells:
         raise Refusal(f"{runs}: no run was begun here; give the runs_dir of a python run.py", 1)
     return choose(cells, options.choices)
 
 
 def write(path: Path, figure: Figure, table: pd.DataFrame | None = None) -> list[str]:
-    """Write a figure, and a table next to it as CSV; return the lines that name them.
+    """Write a figure, and a table next to it as CSV, both or none; return the lines that name them.
 
     Raises:
         Refusal: a file cannot be written.
     """
-    try:
-        style.save(figure, path)
+    beside = path.with_suffix(".csv")
+    with writing(path):
         if table is None:
+            style.save(figure, path)
             return [f"figure {path}"]
-        write_text(path.with_suffix(".csv"), table.to_csv(index=False))
-    except OSError as error:
-        raise Refusal(f"-o {path}: cannot be written: {error.strerror or error}", 1) from None
-    return [f"figure {path}", f"table  {path.with_suffix('.csv')}"]
+        with replacing(beside) as temporary:  # it takes its place once the figure has
+            write_text(temporary, table.to_csv(index=False))
+            style.save(figure, path)
+    return [f"figure {path}", f"table  {beside}"]

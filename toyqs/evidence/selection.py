@@ -34,14 +34,14 @@ def choose(cells: Sequence[Cell], words: Iterable[str]) -> list[Cell]:
         if not equals:
             raise Refusal(f"{word}: a choice is written KEY=VALUE, such as {BASE}=4")
         values = _values(chosen, name)
-        if not values:
+        if not any(name in cell.settings for cell in chosen):
             near = difflib.get_close_matches(name, {key for cell in cells for key in cell.settings}, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise Refusal(f"{word}: the cells have no such setting{hint}")
         wanted = {text} if text in values else {_respelled(part) for part in text.split(",")}
         if lacking := sorted(wanted - set(values)):
             raise Refusal(f"{name}={','.join(lacking)}: no such cell; there is {name}={_listed(values)}")
-        chosen = [c for c in chosen if name in c.settings and spelled(c.settings[name]) in wanted]
+        chosen = [cell for cell in chosen if spelled(cell.settings.get(name)) in wanted]
     return chosen
 
 
@@ -53,8 +53,8 @@ def _respelled(text: str) -> str:
 
 
 def _values(cells: Iterable[Cell], name: str) -> dict[str, Any]:
-    """Return spelling -> value of a setting in the cells that have it, ascending by value."""
-    values = {spelled(cell.settings[name]): cell.settings[name] for cell in cells if name in cell.settings}
+    """Return spelling -> value of a setting, ascending by value; in cells that lack it, it is null."""
+    values = {spelled(value): value for cell in cells for value in [cell.settings.get(name)]}
     return dict(sorted(values.items(), key=lambda item: _order(item[1])))
 
 
@@ -147,7 +147,7 @@ def _hidden(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, list[str]]:
 
 def _multiple(cells: Sequence[Cell], name: str) -> float | None:
     """Return how many times as wide as the base a role is, where all cells have the same ratio."""
-    if name not in (REASONER, INTERPRETER):
+    if name not in (REASONER, INTERPRETER) or any(name not in cell.settings for cell in cells):
         return None
     ratios = {cell.settings[name] / cell.settings[BASE] for cell in cells}
     return ratios.pop() if len(ratios) == 1 else None

@@ -9,7 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from toyqs.files import IDENTITY
+
 WIDTH = 110  # columns of what is printed
+MANY_DIGITS = 1e4  # a number from here on, such as the loss of a run that blew up, is written in three digits
 
 
 def spelled(value: Any) -> str:
@@ -20,13 +23,13 @@ def spelled(value: Any) -> str:
 
 
 def task_words(settings: Mapping[Any, Any]) -> str:
-    """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3"; of a path the file's name alone."""
+    """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3"; of a path the file's name alone, no hash."""
     if "task" not in settings:
         return "several tasks"
     knobs = [
         f"{name.removeprefix('task.')}={Path(value).name if isinstance(value, str) else spelled(value)}"
         for name, value in settings.items()
-        if str(name).startswith("task.") and pd.notna(value)
+        if str(name).startswith("task.") and not name.endswith(IDENTITY) and pd.notna(value)
     ]
     return " ".join([str(settings["task"]), *knobs])
 
@@ -59,8 +62,14 @@ def plus_minus(mean: float, half_width: float, form: str, nothing: str = "–", 
     """
     if math.isnan(mean):
         return nothing
-    half = "" if math.isnan(half_width) else f"{sign}{half_width:{form.lstrip('+')}}"
-    return f"{mean:{form}}{half}"
+    half = "" if math.isnan(half_width) else f"{sign}{short(half_width, form.lstrip('+'))}"
+    return f"{short(mean, form)}{half}"
+
+
+def short(number: float, form: str) -> str:
+    """Return a number in a format such as ".3f" or "+.3f"; from 10,000 on in three digits: 9.96e+11."""
+    sign = "+" if form.startswith("+") else ""
+    return f"{number:{sign}.3g}" if abs(number) >= MANY_DIGITS else f"{number:{form}}"
 
 
 def human(number: float) -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from toyqs.evidence.text import short
 from toyqs.sweep.plan import Stack
+
+tqdm.set_lock(
+    threading.RLock()
+)  # its own is a semaphore, of whose leak Python warns where the command is killed
 
 PLAIN_LINE_SECONDS = 10
 FIRST_SHARE = 0.02  # of the work, before which imports and first calls dominate and no time is estimated
@@ -83,8 +89,8 @@ class Progress:
         parts = [f"{counts} of {self._runs} runs", f"{self._left()} left"]
         thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")
         if self._one_cell and thinking is not None:
-            gain = "" if zero is None else f", gain so far {zero - thinking:+.3f}"
-            parts.append(f"loss {thinking:.3f}{gain}")
+            gain = "" if zero is None else f", gain so far {short(zero - thinking, '+.3f')}"
+            parts.append(f"loss {short(thinking, '.3f')}{gain}")
         return "; ".join(parts)
 
     def _left(self) -> str:

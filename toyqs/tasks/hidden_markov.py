@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_split, counted_from
+from toyqs.tasks.task import Task, check_amount, check_length, check_split, counted_from
 from toyqs.types import Batch
 
 MAX_SHARPNESS = 50.0  # above it a probability could be 0 in float64, and its logarithm not finite
@@ -69,6 +69,9 @@ class HiddenMarkov(Task):
             value = getattr(self, key)
             if value < least:
                 raise ValueError(f"task.{key}={value}: is too small; give task.{key}={least} or more")
+        check_length(f"task.positions={self.positions}", self.positions)
+        numbers = self.states * (self.states + self.vocab)
+        check_amount(f"task.states={self.states} and task.vocab={self.vocab}", numbers)
         for key in ("transition_sharpness", "emission_sharpness"):
             value = getattr(self, key)
             if not 0 <= value <= MAX_SHARPNESS:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_split, counted_from
+from toyqs.tasks.task import Task, check_amount, check_split, counted_from
 from toyqs.types import Batch
 
 KINDS = ("cycle", "map")
@@ -80,6 +80,7 @@ class Iterate(Task):
                 f"task.k={self.k}: with fewer than 2 iterations nothing is held out, and n or more lead "
                 f"back to where others led; give task.k=2 to {self.n - 1}, or a larger task.n"
             )
+        check_amount(f"task.n={self.n} and task.k={self.k}", self.n * self.k)
         if not 0 < self.held_out < 1:
             raise ValueError(
                 f"task.held_out={self.held_out}: is a share of the answers; give more than 0 and less than 1"

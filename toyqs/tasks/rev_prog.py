@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_split, counted_from, scatter
+from toyqs.tasks.task import Task, check_amount, check_length, check_split, counted_from, scatter
 from toyqs.types import Batch
 
 MAX_PROGRAMS = 10**6
@@ -89,6 +89,8 @@ class RevProg(Task):
                 f"task.label_noise={self.label_noise}: is a probability; give 0 or more and less than 1"
             )
         self._check_held_out_programs()
+        check_length(f"task.k={self.k} and task.queries={self.queries}", self.length(seq_len))
+        check_amount(f"task.p={self.p} and task.m={self.m}", self.p * self.m)
 
     def _check_held_out_programs(self) -> None:
         given = f"task.held_out_programs={self.held_out_programs}"

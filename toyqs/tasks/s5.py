@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_split, counted_from, scatter
+from toyqs.tasks.task import Task, check_length, check_split, counted_from, scatter
 from toyqs.types import Batch
 
 GROUPS = {"s3": 3, "s5": 5}  # name -> number of points that are permuted
@@ -71,6 +71,7 @@ class S5(Task):
             raise ValueError(
                 f"task.positions={self.positions}: one element is no product; give task.positions=2 or more"
             )
+        check_length(f"task.positions={self.positions}", self.positions)
 
     @property
     def vocab_size(self) -> int:

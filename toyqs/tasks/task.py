@@ -12,6 +12,8 @@ from torch import Tensor
 from toyqs.types import Batch
 
 SPLITS = ("train", "held_out")
+LONGEST = 10_000  # positions; a step of the default model, counted once for each arm, takes seconds by then
+MOST_NUMBERS = 10**6  # that a task draws or computes before the first sequence
 
 
 class Task(ABC):
@@ -33,6 +35,8 @@ class Task(ABC):
     """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
     identity: Callable[[], dict[str, str | float]] | None = None
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
+    vocabulary: Callable[[], str] | None = None
+    """() -> what token ids stand for, where a file says that: an alphabet, or the hash of a tokeniser"""
     encode: Callable[[str], Tensor] | None = None
     """text -> token ids (n,) long; a task that has it also has `decode(ids) -> text`"""
 
@@ -86,6 +90,22 @@ class Task(ABC):
         """Return the task with a checkpoint's tokeniser, where it cuts text by one and has none yet."""
         return self
 
+    def with_vocabulary(self, vocabulary: str) -> Task:
+        """Return the task of a finished run, whose tokens are known without its text.
+
+        Args:
+            vocabulary: what `vocabulary()` returned when the run was trained.
+
+        Raises:
+            ValueError: one line, where it is none, or differs from that of the files there are now.
+        """
+        return self
+
+    @property
+    def given(self) -> str:
+        """Return the setting that names the data, as typed."""
+        return f"task={self.name}"
+
     def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
         """Return the number of training steps where none is asked for."""
         return self.num_steps
@@ -135,6 +155,31 @@ def scatter(digits: Sequence[Tensor], seed: int) -> Tensor:
         number = (number * 1103515245 + 12345 + digit * 2654435761) & (2**31 - 1)
         number = number ^ (number >> 15)
     return number >> 3
+
+
+def check_length(given: str, length: int) -> None:
+    """Refuse sequences that no training here would come to an end with.
+
+    Args:
+        given: the setting that makes them so long, as typed.
+        length: T.
+
+    Raises:
+        ValueError: one line with the setting, and the most positions that there may be.
+    """
+    if length > LONGEST:
+        raise ValueError(
+            f"{given}: makes sequences of {length} positions, and there may be {LONGEST}; give less"
+        )
+
+
+def check_amount(given: str, count: int) -> None:
+    """Refuse settings for which a task would draw or compute numbers for minutes; see `check_length`."""
+    if count > MOST_NUMBERS:
+        raise ValueError(
+            f"{given}: the task has to compute {count} numbers first, and there may be {MOST_NUMBERS}; "
+            "give less"
+        )
 
 
 def check_split(split: str) -> None:

@@ -129,6 +129,25 @@ class TokenText(Windows):
         knobs = {"held_out_fraction": self.held_out_fraction, "think_every": self.think_every}
         return {"sha256": digest, "border": self.border, "vocab_size": self.vocab_size, **knobs}
 
+    def vocabulary(self) -> str:
+        """Return a hash of the tokeniser, and of what the checkpoint says about its tokens."""
+        says = {name: _config(self._folder).get(name) for name in ("vocab_size", "eos_token_id")}
+        content = _tokenizer_file(self._folder).read_bytes() + json.dumps(says, sort_keys=True).encode()
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def with_vocabulary(self, vocabulary: str) -> TokenText:
+        """Return the task, whose tokeniser must be the one that the run was trained with.
+
+        Raises:
+            ValueError: one line with both hashes.
+        """
+        if vocabulary != (now := self.vocabulary()):
+            raise ValueError(
+                f"task.tokenizer={self.tokenizer}: has changed since the run was trained: its hash was "
+                f"{vocabulary} and is {now}; put back what was there"
+            )
+        return self
+
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
@@ -184,10 +203,14 @@ def _tokenizer(folder: Path) -> Any:
         raise ValueError(
             "task=token_text: the package tokenizers is not installed; pip install -e '.[transformer]'"
         ) from error
+    return Tokenizer.from_file(str(_tokenizer_file(folder)))
+
+
+def _tokenizer_file(folder: Path) -> Path:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise ValueError(f"task.tokenizer={folder}: holds no tokenizer.json; give another checkpoint")
-    return Tokenizer.from_file(str(file))
+    return file
 
 
 @functools.lru_cache(maxsize=4)

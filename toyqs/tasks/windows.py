@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_split, counted_from
+from toyqs.tasks.task import Task, check_length, check_split, counted_from
 from toyqs.types import Batch
 
 
@@ -33,11 +33,6 @@ class Windows(Task):
         """Return how many ids are for training; the others are held out."""
         return len(self.ids) - round(self.held_out_fraction * len(self.ids))
 
-    @property
-    @abstractmethod
-    def given(self) -> str:
-        """Return the setting that names the text, as typed."""
-
     def check_fraction(self) -> None:
         """Refuse a held_out_fraction that is not between 0 and 1.
 
@@ -51,7 +46,7 @@ class Windows(Task):
             )
 
     def check_lengths(self, seq_len: int) -> None:
-        """Refuse a text that is too short for a window.
+        """Refuse windows that are too long, and a text that is too short for one.
 
         Args:
             seq_len: T.
@@ -59,6 +54,7 @@ class Windows(Task):
         Raises:
             ValueError: one line that names the key as typed and the remedy.
         """
+        check_length(f"seq_len={seq_len}", seq_len)
         for split in ("train", "held_out"):
             length = len(self._part(split))
             if length < seq_len + 1:

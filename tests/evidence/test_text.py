@@ -1,0 +1,48 @@
+"""Numbers as people read them: those of a run that blew up stay short."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from tests.evidence.test_comparison import arm, arms
+from toyqs.evidence.comparison import comparison_table
+from toyqs.evidence.overview import sweep_table
+from toyqs.evidence.text import short
+
+
+@pytest.mark.parametrize(
+    ("number", "form", "text"),
+    [
+        (996304608256.0, ".3f", "9.96e+11"),
+        (-996304608256.0, "+.3f", "-9.96e+11"),
+        (996304608256.0, "+.3f", "+9.96e+11"),
+        (9999.9, ".3f", "9999.900"),
+        (1e4, ".3f", "1e+04"),
+        (0.5, "+.3f", "+0.500"),
+        (1e300, ".1f", "1e+300"),
+        (math.nan, ".3f", "nan"),
+        (math.inf, "+.3f", "+inf"),
+    ],
+)
+def test_a_number_that_blew_up_is_short(number: float, form: str, text: str) -> None:
+    assert short(number, form) == text
+
+
+def test_tables_of_a_run_that_blew_up_are_readable() -> None:
+    thoughts = {"nll_shuffled": 3e30, "nll_no_thought": 2e30, "thought_entropy": 1e9, "information": 1e20}
+    blown = arms(
+        thinking=arm([996304608256.0, 1e30, 2.0, 1e12], **thoughts, information_shuffled=-1e22, started=True)
+    )
+    tables = [comparison_table(blown), sweep_table([({"a": 1}, blown), ({"a": 2}, arms())])]
+    assert not any(re.search(r"\d{12}", table) for table in tables)
+    assert max(map(len, tables[0].splitlines())) <= 110
+    assert "2.5e+29 ± " in tables[0] and "2e+30 without a thought" in tables[0].replace("\n", " ")
+    assert "e+29 ± " in tables[0].partition("Verdict")[2]
+
+
+def test_a_diverged_seed_is_no_number() -> None:
+    assert "diverged" in sweep_table([({"a": 1}, {"no_reasoner": pd.DataFrame(arm([math.nan]))})])
