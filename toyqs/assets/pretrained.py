@@ -19,7 +19,7 @@ from torch import Tensor
 from toyqs.assets import smollm2
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # owner/model
-HUB_FILES = ("config.json", "*.safetensors", "tokenizer*.json")
+HUB_FILES = ("config.json", "generation_config.json", "*.safetensors", "tokenizer*.json")
 # Entries of a config.json that do not describe the model.
 OUTSIDE_IDENTITY = ("_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype")
 PREFIXES = ("model.", "transformer.")  # of the decoder's names in a model with an LM head

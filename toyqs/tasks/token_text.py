@@ -90,7 +90,7 @@ class TokenText(Windows):
                 "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
             )
         version = None if self.path is None else _file_version(self.path)
-        return _encoded(self.path, self.dataset, self._folder, version)
+        return _encoded(self.path, self.dataset, self._folder, version, self.ends[:1])
 
     @property
     def ids(self) -> Tensor:
@@ -109,6 +109,19 @@ class TokenText(Windows):
     def vocab_size(self) -> int:
         """Return V, that of the checkpoint's model, which may be more than the tokeniser's."""
         return max(_tokenizer(self._folder).get_vocab_size(), _config(self._folder).get("vocab_size", 0))
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Return the ids with which the checkpoint ends a text; the first stands after each document.
+
+        Those of its config.json come first, then those that only its generation_config.json has.
+        """
+        found: list[Any] = []
+        for name in ("config.json", "generation_config.json"):
+            says = _config(self._folder, name) if (self._folder / name).is_file() else {}
+            given = says.get("eos_token_id")
+            found += given if isinstance(given, list) else [given]
+        return tuple(dict.fromkeys(x for x in found if isinstance(x, int)))
 
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the tokens themselves, wherever the file is, and the split."""
@@ -168,11 +181,15 @@ def _file_version(path: str) -> tuple[int, int] | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _encoded(path: str | None, dataset: str | None, folder: Path, version: tuple[int, int] | None) -> Encoded:
+def _encoded(
+    path: str | None,
+    dataset: str | None,
+    folder: Path,
+    version: tuple[int, int] | None,
+    end: tuple[int, ...],
+) -> Encoded:
     documents = read_documents(path) if path is not None else hub_documents(str(dataset))
-    end = _config(folder).get("eos_token_id")
-    after = [] if end is None else [end[0] if isinstance(end, list) else end]
-    rows = [[*x.ids, *after] for x in _tokenizer(folder).encode_batch(documents, add_special_tokens=False)]
+    rows = [[*x.ids, *end] for x in _tokenizer(folder).encode_batch(documents, add_special_tokens=False)]
     lengths = torch.tensor([0, *map(len, rows)])
     ids = torch.tensor([i for row in rows for i in row], dtype=torch.int32)
     return Encoded(ids, lengths.cumsum(0)[:-1])
@@ -202,6 +219,11 @@ def _names(folder: Path, count: int) -> list[str]:
     return [repr(text)[1:-1] for text in texts]
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    try:
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"task.tokenizer={folder}: its {name} is damaged; give another checkpoint")
     return config
