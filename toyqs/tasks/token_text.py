@@ -90,7 +90,14 @@ class TokenText(Windows):
                 "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
             )
         version = None if self.path is None else _file_version(self.path)
-        return _encoded(self.path, self.dataset, self._folder, version)
+        corpus = _encoded(self.path, self.dataset, self._folder, version)
+        highest = int(corpus.ids.max()) if len(corpus.ids) else 0
+        if highest >= self.vocab_size:
+            raise ValueError(
+                f"task.tokenizer={self.tokenizer}: puts a token {highest} into the text, and has only "
+                f"{self.vocab_size} (is it eos_token_id in config.json?); give another checkpoint"
+            )
+        return corpus
 
     @property
     def ids(self) -> Tensor:
@@ -170,7 +177,12 @@ def _tokenizer(folder: Path) -> Any:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise ValueError(f"task.tokenizer={folder}: holds no tokenizer.json; give another checkpoint")
-    return Tokenizer.from_file(str(file))
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more special
+        raise ValueError(
+            f"task.tokenizer={folder}: its tokenizer.json is damaged; give another checkpoint"
+        ) from error
 
 
 @functools.lru_cache(maxsize=4)
