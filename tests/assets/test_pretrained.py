@@ -272,5 +272,8 @@ def test_a_damaged_checkpoint_is_one_line(
     assert main.main([config]) == 1
     said = {"none there": "holds no *.safetensors", "one missing": "lacks layers.1.mlp.up_proj.weight"}
     err = capsys.readouterr().err
-    assert f"toyqs: pretrained={folder}: {said.get(harm, 'its safetensors are damaged')}" in err
+    assert (
+        f"toyqs: this run cannot be trained: pretrained={folder}: {said.get(harm, 'its safetensors are damaged')}"
+        in err
+    )
     assert err.count("\n") == 1
