@@ -12,6 +12,7 @@ from tests.killing import TIMES
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main, worker
 
@@ -56,6 +57,24 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert again == row
     changed = {path for path, time in summaries.items() if path.stat().st_mtime_ns != time}
     assert changed == {gone}
+
+
+def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys):
+    plain = config(tmp_path, use_reasoner=False, controls="none", seed=[0])
+    assert main.main([plain]) == 0
+    assert "base width 6, seeds 0" in capsys.readouterr().out, "no reasoner's width"
+    thinking = [config(tmp_path, trice_samples=number, controls="none", seed=[0]) for number in (2, 3)]
+    assert main.main([plain, *thinking]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = next(place for place, line in enumerate(lines) if line[:2] == ["reasoner", "samples"])
+    assert [line[:2] for line in lines[start + 2 : start + 5]] == [
+        ["False", "–"],
+        ["True", "2"],
+        ["True", "3"],
+    ]
+    cells = load_cells(tmp_path)
+    assert sorted(cell.settings.get("trice_samples", 0) for cell in cells) == [0, 2, 3]
+    assert all("base_lm_hidden_dim" in cell.settings and "temperature" not in cell.settings for cell in cells)
 
 
 @pytest.mark.parametrize("damage", ["summary.json", "metrics.jsonl"])

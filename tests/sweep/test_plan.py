@@ -9,6 +9,8 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.sweep import plan
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
+from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.s5 import S5
 from toyqs.training.flops import Cost
 
 CHEAP = Cost(1, 100, 1.0, 1.0)
@@ -54,6 +56,21 @@ def test_differences_name_what_differs():
     seeds = [plan_cell(config(seed=seed), cost) for seed in (1, [2, 3])]
     assert differences(seeds) == [{"seed": [1]}, {"seed": [2, 3]}]
     assert label({"a": 1, "b": 0.5}) == "a=1 b=0.5"
+
+
+def test_a_setting_without_effect_is_no_difference():
+    thinking = [plan_cell(config(trice_samples=number), cost) for number in (2, 4)]
+    plain = plan_cell(config(use_reasoner=False), cost)
+    assert differences([thinking[1], plain]) == [{"use_reasoner": True}, {"use_reasoner": False}]
+    two = [{"use_reasoner": True, "trice_samples": 2}, {"use_reasoner": True, "trice_samples": 4}]
+    found = differences([*thinking, plain])
+    assert [{name: each[name] for name in each if name != "train_nll_num"} for each in found] == [
+        *two,
+        {"use_reasoner": False},
+    ]
+    tasks = [plan_cell(config(task=task), cost) for task in (RevProg(k=2), RevProg(k=3), S5())]
+    assert [each.get("task.k") for each in differences(tasks)] == [2, 3, None]
+    assert not any("task.positions" in each for each in differences(tasks))
 
 
 def test_what_cells_share_is_done_once_and_the_longest_first():

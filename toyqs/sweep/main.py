@@ -12,12 +12,20 @@ import pandas as pd
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.identity import settings
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
 from toyqs.evidence.overview import sweep_csv, sweep_table
 from toyqs.evidence.rows import load_curve, load_rows
-from toyqs.sweep.plan import PlannedCell, Stack, cached_cost, differences, plan_cell, stacks_of
+from toyqs.sweep.plan import (
+    PlannedCell,
+    Stack,
+    cached_cost,
+    differences,
+    plan_cell,
+    stacks_of,
+)
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
 from toyqs.sweep.worker import is_settled
@@ -46,7 +54,8 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     if not cells:
         return 1
     for cell in cells:
-        write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
+        columns = settings(cell.config, cell.seeds[0])
+        write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
     keys = {key for cell in cells for key in cell.run_keys}
     undone = {key for key in keys if force or not is_settled(runs_dir, key)}
     if done := len(keys) - len(undone):
@@ -119,8 +128,12 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> None:
 
 
 def _arms(cell: PlannedCell, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split the rows of a cell into its arms."""
-    return {arm: rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed") for arm in cell.arms}
+    """Split the rows of a cell into its arms, without the settings that have no effect in an arm."""
+    arms = {}
+    for arm, config in cell.arms.items():
+        frame = rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed")
+        arms[arm] = frame.drop(columns=inactive_keys(config), errors="ignore")
+    return arms
 
 
 def _curves(runs_dir: str, arms: dict[str, pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:

@@ -10,6 +10,7 @@ from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
 from toyqs.config.identity import run_key, settings
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.training.flops import Cost
 
@@ -99,15 +100,20 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost)
 
 
 def differences(cells: Sequence[PlannedCell]) -> list[dict[str, Any]]:
-    """Find the settings that are not the same in all cells.
+    """Find the settings that are not the same in all cells in which they have an effect.
 
     Returns:
-        For each cell, setting -> value; empty for a single cell.
+        For each cell, setting -> value, without those that have no effect in it; empty for a single cell.
     """
-    columns = [settings(cell.config, 0) | {"seed": cell.seeds} for cell in cells]
+    columns = [_active(cell.config) | {"seed": cell.seeds} for cell in cells]
     names = dict.fromkeys(name for each in columns for name in each)
-    differing = [name for name in names if len({repr(each.get(name)) for each in columns}) > 1]
+    differing = [name for name in names if len({repr(each[name]) for each in columns if name in each}) > 1]
     return [{name: each[name] for name in differing if name in each} for each in columns]
+
+
+def _active(config: RunConfig) -> dict[str, Any]:
+    idle = inactive_keys(config)
+    return {name: value for name, value in settings(config, 0).items() if name not in idle}
 
 
 def label(difference: Mapping[str, Any]) -> str:
