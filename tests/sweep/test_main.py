@@ -122,6 +122,24 @@ def test_two_texts_of_one_name_are_two_cells(no_figure, tmp_path):
     assert len(set(load_rows(tmp_path / "runs")["task.identity"])) == 2
 
 
+def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys):
+    plain = config(tmp_path, use_reasoner=False, controls="none", seed=[0])
+    assert main.main([plain]) == 0
+    assert "base width 6, seeds 0" in capsys.readouterr().out, "no reasoner's width"
+    thinking = [config(tmp_path, trice_samples=number, controls="none", seed=[0]) for number in (2, 3)]
+    assert main.main([plain, *thinking]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = next(place for place, line in enumerate(lines) if line[:2] == ["reasoner", "samples"])
+    assert [line[:2] for line in lines[start + 2 : start + 5]] == [
+        ["False", "–"],
+        ["True", "2"],
+        ["True", "3"],
+    ]
+    cells = load_cells(tmp_path)
+    assert sorted(cell.settings.get("trice_samples", 0) for cell in cells) == [0, 2, 3]
+    assert all("base_lm_hidden_dim" in cell.settings and "temperature" not in cell.settings for cell in cells)
+
+
 def test_a_folder_of_another_user_is_one_line_and_the_table_comes(tmp_path, capsys):
     settings = config(tmp_path, controls="none", seed=5)
     assert main.main([settings]) == 0

@@ -11,6 +11,7 @@ import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.identity import settings
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
@@ -73,7 +74,8 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     """Note the cells on disk, for the scripts in analysis/; return the folder where that cannot be done."""
     try:
         for cell in cells:
-            write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
+            columns = settings(cell.config, cell.seeds[0])
+            write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
@@ -152,8 +154,12 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
 
 
 def _arms(cell: PlannedCell, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split the rows of a cell into its arms."""
-    return {arm: rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed") for arm in cell.arms}
+    """Split the rows of a cell into its arms, without the settings that have no effect in an arm."""
+    arms = {}
+    for arm, config in cell.arms.items():
+        frame = rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed")
+        arms[arm] = frame.drop(columns=inactive_keys(config), errors="ignore")
+    return arms
 
 
 def _curves(runs_dir: str, arms: dict[str, pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:
