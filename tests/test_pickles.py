@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
+import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.test_edges import ROOT, sources
+from toyqs.training import distributed
 
 # Modules that unpickle or run what they read.
 MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -75,3 +80,22 @@ def test_what_unpickles_is_found(text: str) -> None:
 )
 def test_what_does_not_is_not(text: str) -> None:
     assert pickles(text) == []
+
+
+class Evil:
+    """A thing that leaves a mark where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("mark",)
+
+
+def test_a_message_in_torchruns_store_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = pickle.dumps(("cpu", Evil()))
+    store = SimpleNamespace(wait=lambda *_: None, get=lambda _: message)
+    monkeypatch.setattr(distributed, "_store", lambda: store)
+    with pytest.raises(ValueError):
+        next(distributed.receive_jobs())
+    assert list(tmp_path.iterdir()) == []
+    pickle.loads(message)
+    assert [path.name for path in tmp_path.iterdir()] == ["mark"], "the message would have"

@@ -54,7 +54,10 @@ class LoadedRun(NamedTuple):
         try:
             check_unchanged(self.folder, self.config, "task")
         except ValueError as error:
-            raise Refusal(str(error)) from error
+            why = str(error).partition("; ")[0]
+            raise Refusal(
+                f"{why}; put back the text of the training, or ask in the folder in which the run was trained"
+            ) from error
         task, length = self.config.task, self.config.task.length(self.config.seq_len)
         windows = min(-(-count // length), task.held_out_size(self.config.seq_len))
         batch = task.sample(torch.Generator(), windows, self.config.seq_len, "held_out")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.identity import settings
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
@@ -61,26 +62,23 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     finally:
         progress.close()
     unwritten += _report(runs_dir, cells)
-    lines = [*unplanned, *map(_describe, failures), *unwritten]
+    lines = [*unplanned, *map(_describe, failures)]
+    if unwritten:
+        lines.append(f"cannot be written to: {', '.join(unwritten)}; rows and table are whole")
     for line in lines:
         print(f"toyqs: {line}", file=sys.stderr)
     return 1 if lines else 0
 
 
 def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
-    """Note the cells on disk; return a line that says so where that cannot be done."""
+    """Note the cells on disk, for the scripts in analysis/; return the folder where that cannot be done."""
     try:
         for cell in cells:
-            write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
+            columns = settings(cell.config, cell.seeds[0])
+            write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
     except OSError as error:
-        return [
-            _unwritten(Path(runs_dir) / FOLDER, error, "the scripts in analysis/ may not find this sweep")
-        ]
+        return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
-
-
-def _unwritten(folder: Path, error: OSError, what: str) -> str:
-    return f"{folder} cannot be written to ({error.strerror}): {what}; rows and table are whole"
 
 
 def _say_damaged(runs_dir: str, keys: Iterable[str]) -> None:
@@ -129,7 +127,7 @@ def _describe(failure: Failure) -> str:
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
-    """Print the table, and write it and the figure; return a line where that cannot be done."""
+    """Print the table, and write it and the figure; return the folder where that cannot be done."""
     known = {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
     rows = load_rows(runs_dir, known)
     if rows.empty:
@@ -150,14 +148,18 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
             comparison_figure(arms[0], _curves(runs_dir, arms[0]), figure)
             print(f"\nfigure {figure}", end="")
     except OSError as error:
-        return [_unwritten(folder, error, "no figure and no CSV")]
+        return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
     return []
 
 
 def _arms(cell: PlannedCell, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split the rows of a cell into its arms."""
-    return {arm: rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed") for arm in cell.arms}
+    """Split the rows of a cell into its arms, without the settings that have no effect in an arm."""
+    arms = {}
+    for arm, config in cell.arms.items():
+        frame = rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed")
+        arms[arm] = frame.drop(columns=inactive_keys(config), errors="ignore")
+    return arms
 
 
 def _curves(runs_dir: str, arms: dict[str, pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:

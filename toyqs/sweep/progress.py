@@ -13,9 +13,8 @@ from tqdm import tqdm
 from toyqs.evidence.text import short
 from toyqs.sweep.plan import Stack
 
-tqdm.set_lock(
-    threading.RLock()
-)  # its own is a semaphore, of whose leak Python warns where the command is killed
+# Its own is a semaphore as well, of whose leak Python 3.14 warns where the command is killed.
+tqdm.set_lock(threading.RLock())
 
 PLAIN_LINE_SECONDS = 10
 FIRST_SHARE = 0.02  # of the work, before which imports and first calls dominate and no time is estimated

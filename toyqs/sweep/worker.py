@@ -106,7 +106,8 @@ def train_stack(
     except BaseException as error:  # also SystemExit, which would end more than this stack
         if not distributed.is_first_to_fail():
             os._exit(1)  # another rank has printed why
-        traceback.print_exc()
+        with suppress(OSError), log_path(stack).open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
         return StackOutcome([], complete, elsewhere, one_line(error))
     return StackOutcome(done, complete, elsewhere)
 

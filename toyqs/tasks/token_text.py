@@ -90,7 +90,14 @@ class TokenText(Windows):
                 "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
             )
         version = None if self.path is None else _file_version(self.path)
-        return _encoded(self.path, self.dataset, self._folder, version, self.ends[:1])
+        corpus = _encoded(self.path, self.dataset, self._folder, version, self.ends[:1])
+        highest = int(corpus.ids.max()) if len(corpus.ids) else 0
+        if highest >= self.vocab_size:
+            raise ValueError(
+                f"task.tokenizer={self.tokenizer}: puts a token {highest} into the text, and has only "
+                f"{self.vocab_size} (is it eos_token_id in config.json?); give another checkpoint"
+            )
+        return corpus
 
     @property
     def ids(self) -> Tensor:
@@ -203,7 +210,13 @@ def _tokenizer(folder: Path) -> Any:
         raise ValueError(
             "task=token_text: the package tokenizers is not installed; pip install -e '.[transformer]'"
         ) from error
-    return Tokenizer.from_file(str(_tokenizer_file(folder)))
+    file = _tokenizer_file(folder)
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more special
+        raise ValueError(
+            f"task.tokenizer={folder}: its tokenizer.json is damaged; give another checkpoint"
+        ) from error
 
 
 def _tokenizer_file(folder: Path) -> Path:
