@@ -7,6 +7,7 @@ import sys
 STOPPED = "toyqs: stopped; complete runs are kept, the same command does the others"
 if __name__ == "__main__":  # importing takes seconds, in which Ctrl-C comes as well
     signal.signal(signal.SIGINT, lambda *_: print(STOPPED, file=sys.stderr, flush=True) or os._exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # is answered like Ctrl-C
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
@@ -34,8 +35,7 @@ if __name__ == "__main__":
         job()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C could only disturb Python's exit
-        print(STOPPED, file=sys.stderr)
-        exit_codes.append(130)
+        exit_codes.append(print(STOPPED, file=sys.stderr) or 130)
     except BrokenPipeError:  # the reader of the output has gone; files are written before the table
         sys.stdout = None  # so that Python flushes nothing at exit
     except Exception as error:

@@ -92,7 +92,7 @@ def _draw(
         if having:
             shown[arm] = [seeds for _, seeds in having]
             marks.draw_arm(axes, arm, [width * 2**shift for width, _ in having], shown[arm])
-    axes.set_xscale("log", base=2)
+    style.log_axis(axes, base=2)
     axes.set_xticks(widths, [f"{width:g}" for width in widths])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="base width (log scale)", xlim=(widths[0] * 2**-0.5, widths[-1] * 2**0.5))

@@ -108,7 +108,7 @@ def _figure(cells: Sequence[Cell], keys: Sequence[str], curves: Sequence[Curves]
         marks.draw_floor(axes, floor)
         axes.set_title(place_of(cell, keys).replace(" ", ", " if across < 4 else "\n"))
         axes.tick_params(labelbottom=True)
-    panels[0].set_xscale("log")
+    style.log_axis(panels[0])
     panels[0].minorticks_off()
     panels[0].set_ylim(top=_top(curves))
     for axes in panels[len(cells) :]:

@@ -85,8 +85,8 @@ def estimates(
     table = logits.expand(len(index), -1).clone().requires_grad_()
     log_prob = table.log_softmax(1).gather(1, index)
     reward = rewards[index][:, None, None]
-    mean = (logits.softmax(0) * rewards).sum().expand(len(index), 1, 1)
-    trace = Trace(torch.empty(0), log_prob[:, None, None, :, None], value=mean)
+    mean = (logits.softmax(0) * rewards).sum().expand(len(index), 1, 1, 1)
+    trace = Trace(torch.empty(0), log_prob[:, None, None, :, None], correction=mean)
     ones = torch.ones(len(index), 1, 1, dtype=torch.float64)
     batch = Batch(ones.long(), ones.long(), ones, ones.bool())
     (gradients,) = torch.autograd.grad(estimator.policy_loss(reward, trace, batch).sum(), table)

@@ -27,7 +27,7 @@ def sizes(plain: dict[str, Any]) -> dict[str, Any]:
 
     Tests of settings that a transformer refuses are skipped.
     """
-    if plain.get("thoughts") == "state" or plain.get("ahead") == "continue":
+    if plain.get("thoughts") == "state":
         pytest.skip("refused with a transformer: see tests/config/checks/test_backbone.py")
     found = {"model_n_layer": 2, "model_n_head": 2} | plain
     for name, width in plain.items():

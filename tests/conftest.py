@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ if locked.departures():  # as pytest_configure below, already for what is import
     warnings.simplefilter("default")
 
 from tests import backbones, tiny
-from toyqs.sweep import scheduler
+from toyqs.sweep import worker
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -45,6 +44,11 @@ LONGEST = (
 
 # The items on transformers that run by default: of these tables, one item for each line of QUICK.
 QUICK_TABLES = {
+    "test_ahead.py": ("test_the_expected_gradient_of_two_tokens",),
+    "test_tokens_ahead.py": (
+        "test_a_prediction_knows_the_tokens_up_to_its_own",
+        "test_the_first_token_is_measured_as_if_it_were_alone",
+    ),
     "test_enumeration.py": ("test_leave_one_out_is_unbiased",),
     "test_registry.py": ("test_reward_and_entropy_of_whole_thoughts", "test_multi_sample_climbs_the_bound"),
     "test_latents.py": ("test_leave_one_out_is_unbiased", "test_the_trace_equals_the_plain_reference"),
@@ -60,8 +64,8 @@ QUICK_TABLES = {
     "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),
 }
 QUICK: list[dict[str, Any]] = [
-    {"backbone": "gpt2", "groups": "AAAA", "start": "onward"},
-    {"backbone": "llama", "groups": "ABCD", "start": "afresh"},
+    {"backbone": "gpt2", "groups": "AAAA", "start": "onward", "ahead": "continue"},
+    {"backbone": "llama", "groups": "ABCD", "start": "afresh", "ahead": "continue"},
 ]
 
 
@@ -86,7 +90,7 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # before 3.13, that process does not learn sys.path from this one
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["toyqs.sweep.worker"])
-    monkeypatch.setattr(scheduler, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+    monkeypatch.setattr(worker, "start_context", lambda: context)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -50,7 +50,9 @@ def die_at_a_new_change(folder: str, known: set[str], pipe: int) -> None:
     def look(event: str, details: tuple[Any, ...]) -> None:
         writes = event in EVENTS or (event == "open" and details[2] & (os.O_WRONLY | os.O_RDWR))
         if writes and str(details[0]).startswith(folder):
-            name = re.sub(r"\.\d+\b", ".PID", str(details[0]).removeprefix(folder))
+            name = re.sub(
+                r"\.[0-9a-f]{8}\.\d+\.[0-9a-f]{8}$", ".TEMPORARY", str(details[0]).removeprefix(folder)
+            )
             if (change := f"{event} {name}") not in known:
                 os.write(pipe, change.encode())
                 os.kill(os.getpid(), signal.SIGKILL)

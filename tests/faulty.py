@@ -41,7 +41,11 @@ train = worker.run_stack
 
 
 def faulty(
-    config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Callable[[int, float | None], None]
+    config: RunConfig,
+    seeds: Sequence[int],
+    cost: Cost,
+    progress: Callable[[int, float | None], None],
+    say: Callable[[str], None],
 ) -> None:
     """Run a stack as `run_stack` does, ended during the training where FAULTS says so."""
     if trained := os.environ.get("TRAINED"):
@@ -57,7 +61,7 @@ def faulty(
         if end and step == 2:
             ENDS[end]()
 
-    train(config, seeds, cost, report)
+    train(config, seeds, cost, report, say)
 
 
 worker.run_stack = faulty  # worker processes import this file too, as their main module

@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from toyqs.files import SEAL  # noqa: E402
+
 WORDS = (
     *("-m", "base_lm_hidden_dim=4,6", "reasoner_hidden_dim=4", "seed=1,2,3", "controls=fair"),
     *("max_steps=30", "data_loader_batch_size=4", "eval_sequences=16"),
@@ -35,7 +39,8 @@ SMALL: dict[str, Any] = {  # settings of short runs
     "trice_samples": 2,
     "max_reasoning_len": 1,
 }
-TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes")
+# columns of a row that are not the same in two trainings of one run
+TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes", SEAL)
 SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors")
 START_UP = 0.35  # share of the kills before any row is written
 GONE_SECONDS = 5.0

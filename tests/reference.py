@@ -119,7 +119,7 @@ def alike(
     weights = Weights(model, settings)
     following = tokens[:0] if following is None else following
     base = None
-    if settings.mixer != "thought":
+    if settings.use_base_lm and settings.mixer != "thought":
         base = weights.read("base_lm", torch.cat([tokens, following]))
     state = weights.mark("reasoner", 0, weights.after("base_reasoner", tokens))
     log_probs, entropies = [], []
@@ -177,6 +177,8 @@ def mix(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Ten
     how = settings.mixer
     if how == "thought":
         return reading
+    if base is None:
+        return weights.linear("mixer.projection", reading)
     base = base.expand(len(reading), -1)
     both = torch.cat([base, reading], -1)
     if how == "concat":

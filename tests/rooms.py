@@ -18,7 +18,7 @@ EDGES: dict[str, set[str]] = {
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"command_line", "files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
-    "answers": {"assets", "config", "files", "model", "rng", "types"},
+    "answers": {"assets", "command_line", "config", "files", "model", "rng", "types"},
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"sweep"},
     "hydra_plugins": {"sweep"},
@@ -30,7 +30,9 @@ EDGES: dict[str, set[str]] = {
 CONFIG_ORDER = (
     {"choices", "errors", "key_table"},
     {"run_config"},
-    {"resolve", "inactive", "finished_run", "controls"},
+    {"resolve", "inactive", "controls", "bounds", "plain"},
+    {"finished_run"},
+    {"contents"},
     {"identity", "builders"},
     {"checks"},
 )

@@ -23,6 +23,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.rewards import tokens
 from toyqs.tasks.task import Task
 from toyqs.types import Batch, Trace, focus, thinking_positions
 
@@ -226,10 +227,10 @@ def enumerate_tuples(
     built, one = model(settings, len(index), scale), one_position(settings.n_tokens_ahead)
     copies = repeated(one, len(index))
     positions = thinking_positions(copies)
-    targets = focus(copies, positions).targets
-    trace = built(copies.inputs, positions, torch.empty(0), forced_everywhere(thoughts[index]), targets)
+    focused = focus(copies, positions, settings.n_tokens_ahead)
+    forced = forced_everywhere(thoughts[index])
+    trace = built(copies.inputs, positions, torch.empty(0), forced, tokens(focused))
     log_prob = trace.log_prob[:, AT[0], AT[1]].sum((-1, -2))
-    focused = focus(copies, thinking_positions(copies), settings.n_tokens_ahead)
     return Enumeration(built, trace, focused, log_prob.detach().exp())
 
 

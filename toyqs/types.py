@@ -92,9 +92,9 @@ class Trace(NamedTuple):
     base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
     average_logits: Tensor | None = None  # (S, B, T, N, V) with the average reading of the other positions
     greedy_logits: Tensor | None = None  # (S, B, T, N, V) with the thought of likeliest symbols
-    value: Tensor | None = None  # (S, B, T) a critic's: the expected reward, or β log Σ_h exp(r / β)
+    correction: Tensor | None = None  # (S, B, T, N) a critic's, of the reward of a prediction that it knows
     learned_reward: Tensor | None = None  # (S, B, T, K) r_ψ(h, x), differentiable in ψ alone
-    sampler_log_prob: Tensor | None = None  # (S, B, T, K) log-density of each thought under its sampler
+    sampler_log_prob: Tensor | None = None  # (S, B, T, K, L) log-density of each symbol under its sampler
     reference_log_probs: Tensor | None = None  # (S, B, T, N, V) log LM(y | x)
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
     symbols: Tensor | None = None  # (S, B, T, K, L) or (S, B, T, K, L, Z), the thoughts
@@ -147,7 +147,7 @@ class Model(Protocol):
         gate_floor: float = 0.0,
         lengths: Tensor | None = None,
     ) -> Trace:
-        """Read, think and talk; with targets (S, B, T') a critic, if there is one, adds its value."""
+        """Read, think and talk; with targets (S, B, T', N) a critic, if there is one, adds its correction."""
         ...
 
 

@@ -155,7 +155,7 @@ def test_seeds_that_diverged_or_never_began_to_think_are_named(tmp_path, call):
     )
     code, out, _, _, table = call()
     assert code == 0
-    assert "Diverged" in out and "base_lm_hidden_dim=12: zero_length (seed 3)." in out.replace("\n", " ")
+    assert "base_lm_hidden_dim=12: Diverged: zero_length, seed 3;" in out.replace("\n", " ")
     assert "Never started to think: base_lm_hidden_dim=24: 4 of 4 (seed 1–4)." in out
     assert np.isnan(table.loc[1, "nll"]) and np.isnan(table.loc[1, "gain"])
     assert list(table["started"].dropna()) == [4, 0]

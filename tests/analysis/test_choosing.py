@@ -45,6 +45,23 @@ def test_a_folder_of_several_sweeps_asks_which(tmp_path, call):
     assert code == 0 and "k=3" in out and set(table["base_lm_hidden_dim"]) == {8}
 
 
+def test_two_texts_of_one_name_are_told_apart(tmp_path, call):
+    """As are cells of which one was planned before a setting existed."""
+    text = {"task": "char_text", "task.path": "a/text.txt", "task.k": None}
+    sweep(tmp_path / "runs", **text, **{"task.identity": "1f"})
+    code, out, _, _, _ = call()
+    assert code == 0 and " path=text.txt, reasoner" in out and "1f" not in out
+    sweep(tmp_path / "runs", **text, **{"task.identity": "2e"})
+    code, _, err, _, _ = call()
+    assert code == 2 and "task.identity=1f,2e; add, say, task.identity=1f" in err
+    code, _, _, _, table = call("task.identity=2e")
+    assert code == 0 and len(table)
+    sweep(tmp_path / "runs", **text)
+    code, _, err, _, _ = call()
+    assert code == 2 and "task.identity=1f,2e,null; add" in err
+    assert call("task.identity=null")[0] == 0
+
+
 def test_widths_that_grow_with_the_base_are_one_sweep(tmp_path, call):
     for width in (4, 8, 16):
         sweep(tmp_path / "runs", [width], reasoner_hidden_dim=width, interpreter_hidden_dim=2 * width)

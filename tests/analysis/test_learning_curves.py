@@ -131,6 +131,14 @@ def test_a_seed_that_diverged_breaks_the_mean_and_leaves_the_range_alone(tmp_pat
     assert list(rows["nll"][:2]) == [2.0, 500001.0] and np.isnan(rows["nll"].iloc[2])
 
 
+def test_the_table_and_the_figure_come_where_every_seed_diverged(tmp_path, call):
+    write(tmp_path / "runs", settings(), {"thinking": {1: None}})
+    curve(tmp_path, "thinking", 1, [held_out(1, None)])
+    code, out, _, figure, table = call()
+    assert code == 0 and "Diverged: thinking, seed 1;" in out
+    assert figure is not None and table["nll"].isna().all()
+
+
 def test_more_panels_than_can_be_read_are_refused(tmp_path, call):
     synthetic.pattern_sweep(tmp_path / "runs", num_seeds=1)
     result = call()

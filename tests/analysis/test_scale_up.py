@@ -169,6 +169,9 @@ def test_settings_of_another_version_are_refused(tmp_path: Path, capsys: Any) ->
         write(folder, columns() | changes, {"thinking": THINKING, "zero_length": ZERO})
         code, _, err = call(capsys, str(folder))
         assert code == 1 and "novel: not a" in err
+    write(tmp_path / "typed", columns() | {"epochs": "many"}, {"thinking": THINKING, "zero_length": ZERO})
+    code, _, err = call(capsys, str(tmp_path / "typed"))
+    assert code == 1 and "epochs=many: Value 'many' of type 'str'" in err and err.count("\n") == 1
 
 
 def test_a_removed_setting_is_passed_over_where_it_says_what_is_done_now(tmp_path: Path, capsys: Any) -> None:

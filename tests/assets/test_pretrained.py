@@ -217,6 +217,12 @@ def test_a_finished_run_is_read_again_with_its_trunk(saved: Path, tmp_path: Path
     folder = written(tmp_path / "run", config, model)
     again = finished_model(folder, 1)
     torch.testing.assert_close(silent(again, some_inputs()), silent(model, some_inputs()), rtol=0, atol=0)
+    shutil.move(saved / "llama-True", tmp_path / "there")
+    shutil.copytree(saved / "llama-False", saved / "llama-True")
+    with pytest.raises(ValueError, match=r"pretrained=.*llama-True: has changed since .*run was trained"):
+        finished_model(folder, 1)
+    shutil.rmtree(saved / "llama-True")
+    shutil.move(tmp_path / "there", saved / "llama-True")
     size = (tmp_path / "run" / "model.safetensors").stat().st_size
     assert size > 4 * sum(p.numel() for p in model.parameters())
     assert rank == 0 or not any("decoder.weights.norm" in name for name, _ in model.named_parameters())

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment, sent as a terminal does to every process of the command; then a kill."""
+"""Ctrl-C at any moment, sent as a terminal does to every process of the command; SIGTERM; a kill."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ STOP_SECONDS = 15.0  # measured: 6, with four busy processes to each core
 ROWS = "runs/*/summary.json"
 
 
-def interrupted(session: int, times: int = 1) -> float:
-    """Press Ctrl-C; return the seconds until every process was gone."""
+def interrupted(
+    session: int, times: int = 1, stop: int = signal.SIGINT, *, all_of_them: bool = True
+) -> float:
+    """Press Ctrl-C, or send another signal; return the seconds until every process was gone."""
     start = time.monotonic()
     for _ in range(times):
         if killing.alive(session):
-            os.killpg(session, signal.SIGINT)
+            (os.killpg if all_of_them else os.kill)(session, stop)
             time.sleep(0.05 * (times > 1))
     assert killing.until(lambda: not killing.alive(session), 60)
     return time.monotonic() - start
@@ -93,11 +95,25 @@ def test_while_starting_up(seconds: float, tmp_path: Path) -> None:
     assert killing.stderr_of(tmp_path) == [LINE]
 
 
-def test_while_the_workers_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_while_the_workers_start(stop: int, tmp_path: Path) -> None:
     process = killing.started(killing.command(*LONG), tmp_path)
     assert killing.until(lambda: len(workers(process.pid)) == 2, 120)
     time.sleep(0.5)
-    assert interrupted(process.pid) < STOP_SECONDS
+    assert interrupted(process.pid, stop=stop) < STOP_SECONDS
+    assert process.wait() == 130
+    assert killing.stderr_of(tmp_path) == [LINE]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_sigterm_is_answered_like_ctrl_c(tmp_path: Path, processes: int, all_of_them: bool) -> None:
+    """Send it to the command alone, as `kill` and Docker do, and to all its processes, as Slurm does."""
+    words = [f"{name}={value}" for name, value in (SMALL | {"max_steps": 20000}).items()]
+    words = ["-m", *words, "base_lm_hidden_dim=4,5"] if processes > 1 else [*words, "processes=1"]
+    process = warm.started([str(killing.ROOT / "run.py"), *words], tmp_path)
+    assert killing.until(lambda: [*tmp_path.glob("runs/*/metrics.jsonl")], 120)
+    assert interrupted(process.pid, stop=signal.SIGTERM, all_of_them=all_of_them) < STOP_SECONDS
     assert process.wait() == 130
     assert killing.stderr_of(tmp_path) == [LINE]
 

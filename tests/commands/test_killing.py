@@ -74,6 +74,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     start = time.monotonic()
     assert killing.until(lambda: not killing.alive(process.pid), killing.GONE_SECONDS)
     assert time.monotonic() - start < killing.GONE_SECONDS
+    assert killing.stderr_of(tmp_path) == [], "such as a warning of leaked semaphores"
     folders = {path.parent for path in runs.glob("*/metrics.jsonl")}
     locks = [acquire(folder) for folder in folders]
     assert len(locks) == 4 and None not in locks, "a lock outlives its owner"

@@ -1,11 +1,12 @@
 """Every command line of the research logbook, typed in bash verbatim but for words that shorten it.
 
-One of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
+Two of them by default, the others with `-m slow`; but bash splits all of them by default, into the words
 that test_compose.py composes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
-from tests.logbook import LINES, PATTERNS, Line, jobs
+from tests.logbook import LINES, PATTERNS, REFUSED, RUNNING, Line, jobs
 from toyqs.evidence.rows import load_rows
 from toyqs.model.roles import WeightGroups
 
@@ -28,7 +29,7 @@ SHORTENED = {name: SHORT.replace("steps=2", "steps=1") for name in ("wide reason
 BY_DEFAULT = "own interpreter"  # values in quotes; the partition of others is in test_command_line.py
 TYPED = [
     pytest.param(line, id=line.name, marks=() if line.name == BY_DEFAULT else pytest.mark.slow)
-    for line in LINES
+    for line in RUNNING
 ]
 
 
@@ -76,6 +77,22 @@ def test_a_line_runs_as_typed(line: Line, tmp_path: Path) -> None:
     )
 
 
+def test_the_line_without_a_blank_is_one_line(tmp_path: Path) -> None:
+    code, err, rows, left = typed(REFUSED, tmp_path / "here")
+    assert code == 2 and rows.empty and left == []
+    word = "-m+run_modifier=QuietSTaRDiscreteRunConfig"
+    assert err == f"toyqs: {word}: a blank is missing; give {word.replace('+', ' +')}\n"
+
+
+def test_the_lines_are_the_logbooks_own() -> None:
+    """Check the file against the hash of the 19 lines as they stand in the logbook."""
+    data = (ROOT / "tests" / "logbook.txt").read_bytes()
+    assert len(LINES) == 19
+    assert hashlib.sha256(data).hexdigest() == (
+        "25d29b0a4bdd171b318e0287755c1d0dc9910930bf35f13265d746e31c715bf7"
+    )
+
+
 def test_bash_makes_of_every_line_the_words_that_are_composed(tmp_path: Path) -> None:
     script = "python() { printf '%s\\0' \"$@\"; echo; }\n" + "\n".join(line.text for line in LINES)
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -85,10 +102,11 @@ def test_bash_makes_of_every_line_the_words_that_are_composed(tmp_path: Path) ->
 
 def test_a_line_is_as_many_rows_as_its_product() -> None:
     """Compare the table of columns with the words themselves, so that a row missing in both is found."""
-    for line in LINES:
+    for line in RUNNING:
         seeds = 1 if "seed=" in line.text else 4
         assert len(line.rows) == seeds * len(jobs(line.text.removeprefix("python run.py -m")))
-    assert [len(line.rows) for line in LINES] == [18, 6, 3, 6, 18, 6, 2, 2, 32, 8, 8, 9, 6, 15]
+    counts = [len(line.rows) for line in RUNNING]
+    assert counts == [18, 6, 3, 6, 18, 18, 2, 2, 32, 8, 8, 9, 4, 6, 6, 6, 15, 30, 30]
 
 
 def test_patterns_are_canonical() -> None:

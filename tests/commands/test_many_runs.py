@@ -17,7 +17,8 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
-from toyqs.sweep.plan import cached_cost, plan_cell
+from toyqs.sweep.costs import cached_cost
+from toyqs.sweep.plan import plan_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = [1, 2, 3, 4, 5]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from tests.logbook import TEXT
 from toyqs.config.run_config import register
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
@@ -28,7 +29,8 @@ def test_a_preset_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     transformer = "backbone:" in (ROOT / "conf" / "run_modifier" / f"{name}.yaml").read_text()
     if transformer:
         pytest.importorskip("transformers")
-    trains([f"+run_modifier={name}", *(FEWER if transformer else ())], tmp_path, monkeypatch)
+    extra = [*(FEWER if transformer else ()), *(TEXT if name == "Logbook" else ())]
+    trains([f"+run_modifier={name}", *extra], tmp_path, monkeypatch)
 
 
 def test_coconut_trains_on_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

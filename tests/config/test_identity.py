@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from tests.keys import BASE, OTHER, Text, key, same
 from tests.run_folders import written
 from toyqs.assets import pretrained
 from toyqs.config import finished_run, identity
-from toyqs.config.identity import run_key, settings
-from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS
+from toyqs.config.identity import record, run_key, settings
+from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS, key_of
 from toyqs.config.run_config import OUTSIDE_KEY, TASKS, RunConfig
+from toyqs.tasks.char_text import CharText
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +47,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "reference_run": {"reward": "log_ratio", "reference": "checkpoint"},
     "temperature": {"objective": "vargrad"},
     "temperature_scale": {"objective": "maxent"},
-    "clip_ratio": {"objective": "ppo_clip"},
-    "inner_steps": {"objective": "ppo_clip"},
+    **{name: {"objective": "ppo_clip"} for name in ("clip_ratio", "clip_each", "inner_steps")},
     "reward_sees": {"learned_reward": True},
     "value_sees": {"baseline": "value"},
     "critic_loss_beta": {"baseline": "value"},
@@ -137,7 +138,37 @@ def test_a_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
         {"reward": "log_ratio", "reference": "checkpoint", "reference_run": x} for x in (first, second, third)
     ]
     assert same(runs[0], runs[1]) and not same(runs[0], runs[2])
+    label = written(tmp_path / "label", replace(plain, base_lm_hidden_dim=5, info="a label"))
+    assert same(runs[0], runs[0] | {"reference_run": label}), "it is the same run under another label"
     weights = Path(first) / "model.safetensors"
-    before = key(**runs[0])
+    before = key(**runs[0]), settings(replace(BASE, **runs[0]), 0)
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    assert key(**runs[0]) != before
+    assert key(**runs[0]) != before[0]
+    after = settings(replace(BASE, **runs[0]), 0)
+    assert {name for name in after if after[name] != before[1][name]} == {"reference_run.identity"}
+
+
+def test_what_files_hold_is_in_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only there where there are files."""
+
+    def noted(**changed: Any) -> dict[str, Any]:
+        return {x: y for x, y in settings(replace(BASE, **changed), 0).items() if x.endswith(".identity")}
+
+    assert noted() == {} == noted(reference_run="nowhere"), "nothing reads it"
+    text = noted(task=Text())
+    assert text.keys() == {"task.identity"} and re.fullmatch("[0-9a-f]{16}", text["task.identity"])
+    assert text == noted(task=Text(path="b.txt"))
+    assert noted(pretrained=OTHER["pretrained"]).keys() == {"pretrained.identity"}
+    monkeypatch.setattr(Text, "content", "abd")
+    assert noted(task=Text()) != text
+    monkeypatch.setattr(Text, "content", "abc")
+    monkeypatch.setattr(Text, "name", "other")
+    assert noted(task=Text()) != text, "what one task makes of a text is not what another does"
+
+
+def test_a_config_json_gives_the_key_of_its_run(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("to be or not to be " * 20)
+    for changed in ({}, OTHER | {"pretrained": None, "reference_run": None}, {"task": CharText(str(path))}):
+        columns = json.loads(json.dumps(record(replace(BASE, **changed), 7)))
+        assert key_of(columns, columns.pop("results_version")) == key(**changed)

@@ -28,6 +28,7 @@ from toyqs.tasks.rev_prog import RevProg
         ({"simple_lm_head": True}, {"mixing": "add"}),
         ({"mixing": "auto"}, {"mixing": "concat"}),
         ({"mixing": "auto", "use_base_lm": False}, {"mixing": "thought", "use_base_lm": False}),
+        ({"simple_lm_head": True, "use_base_lm": False}, {"mixing": "add", "use_base_lm": False}),
         ({"debug_cfg": "seperateInterpreter"}, {"weight_groups": list("AAAB")}),
         ({"model_hidden_dim": 9}, {"base_lm_hidden_dim": 9, "reasoner_hidden_dim": 9}),
         ({"thought_vocab": None, "meta_token_init": "2"}, {"thought_vocab": None, "meta_token_init": 2}),
@@ -56,7 +57,8 @@ def test_mixing() -> None:
     assert BASE.mixer == "concat"
     assert replace(BASE, simple_lm_head=True).mixer == "add"
     assert replace(BASE, mixing="gate").mixer == "gate"
-    assert replace(BASE, use_base_lm=False, simple_lm_head=True).mixer == "thought"
+    assert replace(BASE, use_base_lm=False).mixer == "thought"
+    assert replace(BASE, use_base_lm=False, simple_lm_head=True).mixer == "add"
 
 
 def test_settings_are_flat_columns() -> None:

@@ -88,6 +88,21 @@ def test_plans_of_equal_settings_are_one_cell(tmp_path):
     assert wide.missing == {"thinking": [4]}
 
 
+def test_cells_are_compared_by_what_their_files_hold(tmp_path):
+    """One text under two paths is one cell; two texts under one path are two, and so are two references."""
+    text = {"task": "char_text", "task.path": "a.txt", "task.identity": "1"}
+    plan(tmp_path, {"thinking": [1]}, **text)
+    plan(tmp_path, {"thinking": [2]}, **text | {"task.path": "b.txt"})
+    plan(tmp_path, {"thinking": [3]}, **text | {"task.identity": "2"})
+    plan(tmp_path, {"thinking": [4]}, **text | {"reference_run": "runs/x", "reference_run.identity": "3"})
+    plan(tmp_path, {"thinking": [5]}, **text | {"reference_run": "runs/x", "reference_run.identity": "4"})
+    plan(tmp_path, {"thinking": [6]}, **{"task": "char_text", "task.path": "a.txt"})  # of an earlier version
+    for seed in range(1, 7):
+        finish(tmp_path, f"thinking-{seed}", seed)
+    seeds = sorted(seeds_of(cell)["thinking"] for cell in load_cells(tmp_path))
+    assert seeds == [[1, 2], [3], [4], [5], [6]]
+
+
 @pytest.mark.parametrize("older", ["a", "b"])
 def test_of_two_plans_for_one_run_the_later_holds(tmp_path, older):
     newer = {"a": "b", "b": "a"}[older]

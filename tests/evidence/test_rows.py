@@ -18,7 +18,7 @@ def add_run(folder, key, **values):
     (folder / key).mkdir()
     write_json(folder / key / "config.json", {})
     row = {"key": key, "seed": 1, "commit": "abc", "results_version": 1, "nll": 0.5} | values
-    write_json(folder / key / "summary.json", row)
+    write_json(folder / key / "summary.json", files.sealed(row, folder / key, ["config.json"]))
 
 
 def test_json_is_standard_and_numbers_that_are_not_finite_become_null(tmp_path):
@@ -86,7 +86,6 @@ def test_load_rows_without_rows(tmp_path):
 )
 def test_a_damaged_row_is_named_and_counts_as_none(tmp_path, text, says):
     add_run(tmp_path, "a")
-    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 1}\n')
     assert is_complete(tmp_path, "a")
     path = tmp_path / "a" / "summary.json"
     path.write_bytes(text)

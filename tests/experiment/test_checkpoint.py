@@ -16,6 +16,7 @@ from tests import killing
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.rows import is_complete
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
 from toyqs.sweep import worker
@@ -125,22 +126,65 @@ def test_a_wrong_checkpoint_would_be_noticed(tmp_path):
     assert any("model.safetensors" in line for line in wrong)
 
 
-@pytest.mark.parametrize("damage", ["torn", "foreign", "curve"])
-def test_a_run_without_a_usable_checkpoint_starts_again(tmp_path, capsys, damage):
+DAMAGE = {
+    "torn": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "foreign": lambda path: torch.save([1, 2], path),
+    "other keys": lambda path: torch.save({"step": 30, "log_size": 0, "log": "0:00000000"}, path),
+    "no curve": lambda path: (path.parent / checkpoint.LOG).unlink(),
+    "a short curve": lambda path: (path.parent / checkpoint.LOG).write_text(""),
+    "a changed curve": lambda path: flip(path.parent / checkpoint.LOG, 100),
+}
+
+
+def flip(path: Path, bit: int) -> None:
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_run_without_a_usable_checkpoint_begins_anew_and_says_so(tmp_path, capsys, damage):
     config, steps = configured(tmp_path), []
     with pytest.raises(Stopped):
         run_stack(config, [1], COST, stop_at(35))
     path = folder_of(config, 1) / checkpoint.NAME
-    if damage == "torn":
-        path.write_bytes(path.read_bytes()[:1000])
-    elif damage == "foreign":
-        torch.save([1, 2], path)
-    else:
-        (path.parent / "metrics.jsonl").write_text("")
+    DAMAGE[damage](path)
     run_stack(config, [1], COST, lambda step, loss: steps.append(step))
-    assert steps[0] == 1 and not path.exists()
-    err, unreadable = capsys.readouterr().err, damage != "curve"
-    assert err.count("\n") == unreadable and ("cannot be read" in err) == unreadable
+    assert steps == list(range(1, 41)) and not path.exists()
+    assert is_complete(config.runs_dir, run_key(config, 1))
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith(f"toyqs: {path} cannot be used, the run begins anew: ")
+
+
+def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path, capsys):
+    """Flip bits all over a checkpoint, one at a time: none may change what is resumed."""
+    config = configured(tmp_path)
+    with pytest.raises(Stopped):
+        run_stack(config, [1], COST, stop_at(35))
+    folder, noticed = folder_of(config, 1), 0
+    path = folder / checkpoint.NAME
+    whole, wanted = path.read_bytes(), checkpoint.read(folder)
+    for bit in range(0, 8 * len(whole), 8 * len(whole) // 300):
+        path.write_bytes(whole)
+        flip(path, bit)
+        found = checkpoint.read(folder)
+        assert found is None or same(found, wanted), bit
+        noticed += found is None
+        assert found is None or path.exists()
+    assert noticed > 100
+    assert capsys.readouterr().err.count("\n") == noticed
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two states are equal, tensors to the bit."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
 
 
 def test_a_kill_after_the_row_leaves_a_checkpoint_that_the_next_command_removes(tmp_path):
@@ -153,15 +197,18 @@ def test_a_kill_after_the_row_leaves_a_checkpoint_that_the_next_command_removes(
     assert not path.exists()
 
 
-def test_a_model_with_other_parameters_is_refused_in_a_line(tmp_path):
+def test_a_checkpoint_of_other_parameters_is_not_used(tmp_path):
     config, wider = configured(tmp_path), configured(tmp_path, base_lm_hidden_dim=5)
     with pytest.raises(Stopped):
         run_stack(config, [1], COST, stop_at(35))
     folder_of(wider, 1).mkdir()
     for name in (checkpoint.NAME, "metrics.jsonl"):
         (folder_of(config, 1) / name).rename(folder_of(wider, 1) / name)
-    failure = trained(wider, [1]).failure
-    assert failure is not None and "remove it" in failure
+    said: list[str] = []
+    steps: list[int] = []
+    run_stack(wider, [1], COST, lambda step, loss: steps.append(step), said.append)
+    assert steps == list(range(1, 41)) and is_complete(wider.runs_dir, run_key(wider, 1))
+    assert len(said) == 1 and "begins anew: checkpoint.pt is of a model with other parameters" in said[0]
 
 
 def test_a_killed_process_leaves_checkpoints_for_the_next(tmp_path):

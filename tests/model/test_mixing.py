@@ -19,6 +19,7 @@ from toyqs.model.mixing import (
     Hidden,
     Logits,
     Mixer,
+    Projected,
     Residual,
     ThoughtOnly,
 )
@@ -175,6 +176,15 @@ def test_thought_only() -> None:
     assert torch.equal(feature, reading) and opening is None and mixer.widths == [READING]
 
 
+def test_projected() -> None:
+    mixer = ready(Projected(2, BASE, READING))
+    (feature,), opening = mixer(None, reading)
+    for s in range(2):
+        wanted = reading[s] @ mixer.projection.weight[s] + mixer.projection.bias[s]
+        torch.testing.assert_close(feature[s], wanted, rtol=0, atol=1e-12)
+    assert opening is None and mixer.widths == [BASE]
+
+
 def test_base_only() -> None:
     (feature,), opening = BaseOnly(2, BASE, READING)(base, None)
     assert torch.equal(feature, base.unsqueeze(3)) and opening is None
@@ -188,7 +198,10 @@ def test_without_a_thought_the_base_state_predicts(kind: type[Mixer]) -> None:
     assert torch.equal(feature, base.unsqueeze(3))
 
 
-@pytest.mark.parametrize("mixer", [ThoughtOnly(2, 0, READING), ThoughtOnly(2, BASE, READING)])
+@pytest.mark.parametrize(
+    "mixer",
+    [ThoughtOnly(2, 0, READING), ThoughtOnly(2, BASE, READING), Projected(2, READING, READING)],
+)
 def test_a_mixer_of_thoughts_alone_refuses_to_predict_without_one(mixer: ThoughtOnly) -> None:
     assert not mixer.predicts_without_thought
     with pytest.raises(ValueError, match="no prediction without a thought"):

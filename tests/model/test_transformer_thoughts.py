@@ -43,27 +43,30 @@ def drawn(*shape: int, below: int, seed: int = 0) -> Tensor:
     return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def sequences(of: Core, tokens: Tensor, symbols: Tensor, end: int) -> Tensor:
-    """Return [x_≤t, start, symbols, end marker where asked] of every thought, one by one.
+def sequences(of: Core, tokens: Tensor, symbols: Tensor, end: int, after: Tensor | None = None) -> Tensor:
+    """Return [x_≤t, start, symbols, end marker where asked, tokens after it] of every thought, one by one.
 
     Args:
         of: a core.
         tokens: (B, T); none: the context is left out.
         symbols: (B, T, K, L), −1 past a thought's end.
         end: 1 to end with the end marker, else 0.
+        after: (B, T, n); None: no tokens.
 
     Returns:
-        The outputs from the start marker on (B, T, K, 1 + L + end, D), right-aligned.
+        The outputs from the start marker on (B, T, K, 1 + L + end + n, D), right-aligned.
     """
     plain, rows, table = plain_model(of.backbone), of.thought_rows()[0], of.token_rows()[0]
-    size = 1 + symbols.shape[-1] + end
+    after = tokens.new_zeros(*symbols.shape[:2], 0, dtype=torch.long) if after is None else after
+    size = 1 + symbols.shape[-1] + end + after.shape[-1]
     found = torch.zeros(*symbols.shape[:3], size, WIDTH, dtype=rows.dtype)
     for b, t, k in torch.cartesian_prod(*map(torch.arange, symbols.shape[:3])).tolist():
         own = symbols[b, t, k]
         ids = [0, *(own[own >= 0] + 2).tolist(), *[1] * end]
         before = table[tokens[b, : t + 1]] if tokens.numel() else table[:0]
-        outputs = whole(plain, torch.cat([before, rows[ids]])[None])[0]
-        found[b, t, k, size - len(ids) :] = outputs[-len(ids) :]
+        outputs = whole(plain, torch.cat([before, rows[ids], table[after[b, t]]])[None])[0]
+        own_outputs = outputs[len(before) :]
+        found[b, t, k, size - len(own_outputs) :] = own_outputs
     return found
 
 
@@ -83,7 +86,7 @@ def test_thinking_scores_symbols_as_the_whole_sequence_does(family: str) -> None
 @BOTH
 @pytest.mark.parametrize("how", ["shared", "each", "lengths"])
 def test_an_interpreter_afresh_reads_the_symbols_alone(family: str, how: str) -> None:
-    """Check it with any sharing of prefixes, and where thoughts differ in length."""
+    """Check it with any sharing of prefixes, where thoughts differ in length, and with tokens after them."""
     interpreter = (Afresh if how == "shared" else AfreshEach)(1, core(family))
     assert not list(interpreter.parameters(recurse=False))
     symbols = drawn(1, BATCH, TIME, THOUGHTS, LENGTH, below=SYMBOLS)
@@ -92,8 +95,10 @@ def test_an_interpreter_afresh_reads_the_symbols_alone(family: str, how: str) ->
         length = drawn(1, BATCH, TIME, THOUGHTS, below=LENGTH + 1, seed=1)
         padded = symbols.where(torch.arange(LENGTH) < length.unsqueeze(-1), -1)
         thoughts = thoughts._replace(length=length)
-    wanted = sequences(interpreter.core, torch.empty(0), padded[0], 1)[..., -1, :]
-    torch.testing.assert_close(interpreter(thoughts)[0], wanted, rtol=0, atol=1e-12)
+    after = drawn(1, BATCH, TIME, 2, below=VOCAB, seed=3)
+    wanted = sequences(interpreter.core, torch.empty(0), padded[0], 1, after[0])[..., -3:, :]
+    torch.testing.assert_close(interpreter(thoughts)[0], wanted[..., 0, :], rtol=0, atol=1e-12)
+    torch.testing.assert_close(interpreter(thoughts, following=after)[0], wanted, rtol=0, atol=1e-12)
 
 
 @BOTH
@@ -108,8 +113,10 @@ def test_an_interpreter_onward_reads_on_after_context_and_symbols(family: str, e
         padded = forced.where(torch.arange(LENGTH) < lengths.unsqueeze(-1), -1)
     _, state = both.backbone.read(both.token_rows()[:, tokens])
     thoughts = think(both, speaker, state, forced.double(), forced=forced, lengths=lengths)
-    wanted = sequences(both, tokens, padded[0], 1)[..., -1, :]
-    torch.testing.assert_close(Onward(both, both)(thoughts)[0], wanted, rtol=0, atol=1e-12)
+    after = drawn(1, BATCH, TIME, 2, below=VOCAB, seed=3)
+    wanted, onward = sequences(both, tokens, padded[0], 1, after[0])[..., -3:, :], Onward(both, both)
+    torch.testing.assert_close(onward(thoughts)[0], wanted[..., 0, :], rtol=0, atol=1e-12)
+    torch.testing.assert_close(onward(thoughts, following=after)[0], wanted, rtol=0, atol=1e-12)
 
 
 @BOTH

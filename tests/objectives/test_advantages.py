@@ -68,3 +68,12 @@ def test_group_baselines_refuse_a_single_thought(rule: Callable[[Tensor], Tensor
 def test_the_others_take_a_single_thought() -> None:
     assert advantages.none(rewards(1)).shape == (2, 3, 4, 1)
     assert advantages.ema(rewards(1), torch.zeros(2)).shape == (2, 3, 4, 1)
+
+
+@pytest.mark.parametrize("scale", [advantages.batch_std, advantages.group_std])
+def test_a_reward_that_is_no_number_is_not_taken_for_an_equal_one(
+    scale: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> None:
+    given = rewards()
+    given[0, 0, 0, 1] = torch.nan
+    assert scale(given - given.mean(-1, keepdim=True), given, torch.ones(2, 3, 4))[0, 0, 0].isnan().all()

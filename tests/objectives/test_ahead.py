@@ -13,13 +13,14 @@ from tests import reference, tiny
 from toyqs import types
 from toyqs.config.builders.training import build_objective
 from toyqs.config.run_config import RunConfig
-from toyqs.model import latent_reasoner
+from toyqs.model import interpreter, latent_reasoner
+from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import LikelihoodObjective
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 from toyqs.objectives.rewards import REWARDS
-from toyqs.types import Ahead, Batch, Trace, focus
+from toyqs.types import Ahead, Batch, BranchState, Trace, focus
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 MODES = ("persist", "continue")
@@ -166,10 +167,10 @@ def test_tokens_from_the_wrong_places_are_caught(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_reading_that_forgets_the_token_it_read_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stuck(self: LatentReasoner, reading: Tensor, following: Tensor) -> Tensor:
+    def stuck(core: Core, reading: Tensor, state: BranchState, following: Tensor) -> Tensor:
         return torch.stack([reading] * (following.shape[-1] + 1), -2)
 
-    monkeypatch.setattr(LatentReasoner, "_read_on", stuck)
+    monkeypatch.setattr(interpreter, "_read_on", stuck)
     with pytest.raises(AssertionError):
         check_sums(config(3, ahead="continue"))
 

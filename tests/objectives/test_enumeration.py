@@ -17,6 +17,7 @@ EXTRAS = {
     "shared_head": {"share_lm_head": True, "mixing": "add"},
     "shared_head_projected": {"share_lm_head": True, "mixing": "concat"},
     "symbols_only": {"use_base_lm": False},
+    "symbols_projected": {"use_base_lm": False, "simple_lm_head": True, "reasoner_hidden_dim": 5},
     "own_symbols": {"thought_vocab": 3},
 }
 

@@ -173,15 +173,16 @@ def test_positions_that_do_not_count_do_not_move_the_scale() -> None:
     other[:, 1] += 50.0
     kept = [0, 2, 3]
     torch.testing.assert_close(
-        objectives_advantages.batch_std(advantages, weights)[:, kept],
-        objectives_advantages.batch_std(other, weights)[:, kept],
+        objectives_advantages.batch_std(advantages, advantages, weights)[:, kept],
+        objectives_advantages.batch_std(other, other, weights)[:, kept],
         rtol=0,
         atol=1e-12,
     )
 
 
 def test_equal_rewards_stay_finite() -> None:
-    scaled = objectives_advantages.batch_std(torch.zeros(1, 2, 2, 3), torch.ones(1, 2, 2))
+    equal = torch.zeros(1, 2, 2, 3)
+    scaled = objectives_advantages.batch_std(equal, equal, torch.ones(1, 2, 2))
     assert torch.equal(scaled, torch.zeros_like(scaled))
 
 

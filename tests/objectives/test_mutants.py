@@ -165,6 +165,20 @@ def test_a_reward_with_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     caught("afresh")
 
 
+def of_the_thought_itself(self: Reinforce, value_sees: str, trace: Trace, batch: Batch) -> Tensor:
+    """A value that starts from the prediction of the first thought, not of one drawn without it."""
+    return self.earned_by(trace.logits[:, :, :, 0], trace, batch).squeeze(3)
+
+
+def test_a_value_that_starts_from_the_thought_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny.config(weight_groups="ABCD", baseline="value", value_sees="average_thought")
+    value = Reinforce(baseline="value", value_sees="average_thought")
+    tiny.check_expected_gradient(settings, value, 1)
+    monkeypatch.setattr(Reinforce, "expected", of_the_thought_itself)
+    with pytest.raises(AssertionError, match="off by"):
+        tiny.check_expected_gradient(settings, value, 1)
+
+
 def first_for_all(advantages: Tensor, log_prob: Tensor) -> Tensor:
     return -(advantages[..., :1].detach() * log_prob.sum(-1)).mean(-1)
 

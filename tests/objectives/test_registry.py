@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
 from toyqs.objectives.registry import registry
 from toyqs.objectives.reinforce import ClippedReinforce, Reinforce
+from toyqs.objectives.rewards import REWARDS
 from toyqs.objectives.tempered import Tempered
 
 BETA = 0.4
@@ -35,8 +37,8 @@ def soft_loss(truth: tiny.Exact) -> Tensor:
 def test_reward_and_entropy_of_whole_thoughts(method: str, groups: str, start: str) -> None:
     settings = tiny.config(weight_groups=groups, interpreter_start=start)
     every, truth = tiny.enumerate_tuples(settings, 2), tiny.exact(settings)
-    log_z = torch.full(every.trace.log_prob.shape[:3], 0.3).double()
-    got = expected(every, FAMILY[method](temperature=BETA), "policy", "nll", value=log_z)
+    log_z = torch.full((*every.trace.log_prob.shape[:3], 1), 0.3).double()
+    got = expected(every, FAMILY[method](temperature=BETA), "policy", "nll", correction=log_z)
     tiny.close(got, truth.gradient(soft_loss(truth)))
 
 
@@ -87,11 +89,12 @@ def test_what_is_fitted_within_a_group(method: str, groups: str, start: str) -> 
 @BACKBONES
 def test_the_first_clipped_step_is_reinforce_and_a_far_one_is_none(groups: str) -> None:
     every = tiny.enumerate_tuples(tiny.config(weight_groups=groups), 2)
-    log_prob = every.trace.log_prob.sum(-1).detach()
-    got = expected(every, ClippedReinforce(), "policy", sampler_log_prob=log_prob)
-    tiny.close(got, expected(every, Reinforce(), "policy"), tolerance=1e-12)
+    log_prob = every.trace.log_prob.detach()
+    for each in ("thought", "symbol"):
+        got = expected(every, ClippedReinforce(clip_each=each), "policy", sampler_log_prob=log_prob)
+        tiny.close(got, expected(every, Reinforce(), "policy"), tolerance=1e-12)
     # Where every thought is now far likelier, only those to be discouraged still move.
-    trace = every.trace._replace(sampler_log_prob=log_prob - 1.0)
+    trace = every.trace._replace(sampler_log_prob=log_prob - 0.5)
     (grad,) = torch.autograd.grad(
         ClippedReinforce()(trace, every.batch).parts["policy"].sum(), every.trace.log_prob, retain_graph=True
     )
@@ -121,17 +124,27 @@ def test_another_predictions_reward_is_an_unbiased_baseline(groups: str, start: 
 @pytest.mark.parametrize(
     "sees", ["context", "target", "base_prediction", "average_thought", "greedy_thought"]
 )
+@pytest.mark.parametrize("num", [1, 2])
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD"])
 @BACKBONES
-def test_a_value_is_an_unbiased_baseline(groups: str, sees: str) -> None:
-    """It knows the context and the target, never the thought."""
-    settings = tiny.config(weight_groups=groups, baseline="value", value_sees=sees)
+def test_a_value_is_an_unbiased_baseline(groups: str, num: int, sees: str) -> None:
+    """It knows the context and the targets, never the thought; so with every reward."""
+    settings = tiny.config(weight_groups=groups, baseline="value", value_sees=sees, n_tokens_ahead=num)
     every, truth = tiny.enumerate_tuples(settings, 1), tiny.exact(settings)
-    assert every.trace.value is not None
-    at = every.trace.value[:, tiny.AT[0], tiny.AT[1]]
-    torch.testing.assert_close(at, at[:1].expand_as(at), rtol=0, atol=1e-14)
-    got = expected(every, Reinforce(baseline="value"), "policy", "nll")
+    objective = Reinforce(baseline="value", value_sees=sees)
+    at = objective.expected(sees, every.trace, every.batch)[:, tiny.AT[0], tiny.AT[1]]
+    torch.testing.assert_close(at, at[:1].expand_as(at), rtol=0, atol=1e-13)
+    got = expected(every, objective, "policy", "nll")
     tiny.close(got, truth.gradient(-(truth.probability * truth.log_q).sum()))
+    reference = torch.tensor([0.2, 0.5, 0.3]).double().log().expand(*every.trace.logits[:, :, :, 0].shape)
+    for reward in REWARDS:
+        plain, compared = (
+            expected(
+                every, replace(objective, reward=reward, baseline=b), "policy", reference_log_probs=reference
+            )
+            for b in ("none", "value")
+        )
+        tiny.close(compared, plain)
 
 
 SCALES = {"positive_only": "group_mean", "group_std": "group_mean"}
@@ -169,9 +182,10 @@ def test_equal_rewards_give_no_advantage_and_no_nan() -> None:
         (Reinforce(baseline="null_thought"), "base_logits"),
         (Reinforce(baseline="average_thought"), "average_logits"),
         (Reinforce(baseline="greedy_thought"), "greedy_logits"),
-        (Reinforce(baseline="value"), "value"),
+        (Reinforce(baseline="value"), "correction"),
+        (FAMILY["logz_learned"](value_sees="greedy_thought"), "correction"),
         (ClippedReinforce(), "sampler_log_prob"),
-        (FAMILY["logz_learned"](), "value"),
+        (FAMILY["logz_learned"](), "correction"),
     ],
 )
 def test_what_a_trace_lacks_is_named(objective: ThoughtObjective, lacking: str) -> None:
@@ -184,8 +198,8 @@ def test_what_a_trace_lacks_is_named(objective: ThoughtObjective, lacking: str) 
 def test_a_relative_temperature_follows_the_rewards_spread(method: str) -> None:
     """Rewards a hundred times as far apart: the same policy gradient, up to their scale where it counts."""
     every = tiny.enumerate_tuples(tiny.config(weight_groups="ABCD"), 3, tiny.THOUGHTS[:4])
-    log_z = torch.zeros(every.trace.log_prob.shape[:3]).double()
-    trace = every.trace._replace(value=log_z)
+    log_z = torch.zeros(*every.trace.log_prob.shape[:3], 1).double()
+    trace = every.trace._replace(correction=log_z)
     objective = FAMILY[method](temperature=BETA, temperature_scale="spread")
     reward = log_q_of(every).detach()
     reward = reward - reward.mean(-1, keepdim=True)  # a learned log Z of 0 is as far from both

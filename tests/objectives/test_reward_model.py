@@ -17,6 +17,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.objectives import reward_model
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.rewards import tokens
 from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch, Trace, focus, thinking_positions
@@ -73,7 +74,7 @@ def traced(settings: RunConfig, change: Callable[[Batch], Batch] = lambda batch:
     batch = change(batch)
     positions = thinking_positions(batch)
     counted = focus(batch, positions)
-    trace = model(batch.inputs, positions, noise, None, counted.targets)
+    trace = model(batch.inputs, positions, noise, None, tokens(counted))
     return model, build_objective(settings)(trace, counted)
 
 
@@ -191,7 +192,7 @@ def test_a_half_is_a_mean_over_its_own_positions() -> None:
     model, drawn, noise = tiny.sampled(settings, size=5)
     positions = thinking_positions(drawn)
     counted = focus(drawn, positions)
-    trace = model(drawn.inputs, positions, noise, None, counted.targets)
+    trace = model(drawn.inputs, positions, noise, None, tokens(counted))
     loss, whole = LEARNED(trace, counted), Reinforce()(trace, counted)
     squares = 0.5 * (
         trace.learned_reward
@@ -210,12 +211,12 @@ def test_a_half_is_a_mean_over_its_own_positions() -> None:
 
 
 def test_a_critic_learns_where_the_policy_is_paid() -> None:
-    settings = tiny.config(learned_reward=True, baseline="value")
+    settings = tiny.config(learned_reward=True, baseline="value", value_sees="target")
     model, drawn, noise = tiny.sampled(settings, size=5)
     positions = thinking_positions(drawn)
     counted = focus(drawn, positions)
-    trace = model(drawn.inputs, positions, noise, None, counted.targets)
-    squares = 0.5 * (trace.value.unsqueeze(-1) - trace.learned_reward).square().mean(-1)
+    trace = model(drawn.inputs, positions, noise, None, tokens(counted))
+    squares = 0.5 * (trace.correction - trace.learned_reward).square().mean(-1)
     w = counted.weights
     wanted = (w * squares)[:, 2:].sum((1, 2)) / w[:, 2:].sum((1, 2))
     found = build_objective(settings)(trace, counted).parts["critic"]

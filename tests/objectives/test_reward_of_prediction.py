@@ -11,6 +11,7 @@ from tests.objectives.test_reward_model import DATA, LOG_Q, POLICY, settings_of
 from tests.reference import Weights
 from toyqs.config.builders.training import build_objective
 from toyqs.objectives import reward_model
+from toyqs.objectives.rewards import tokens
 from toyqs.types import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
@@ -62,6 +63,6 @@ def test_the_expected_likelihood_is_of_the_thoughts_and_blind_to_the_target() ->
     settings = settings_of("token", reward_sees="prediction")
     model, batch, noise = tiny.sampled(settings, size=4)
     positions = thinking_positions(batch)
-    targets = focus(batch, positions).targets
+    targets = tokens(focus(batch, positions))
     found = [model(batch.inputs, positions, noise, None, t).learned_reward for t in (targets, 2 - targets)]
     assert torch.equal(*found) and bool((found[0].std(-1) > 0).any())

@@ -53,7 +53,7 @@ def drawn_by(settings: RunConfig, count: int) -> tuple[tiny.Enumeration, tiny.Ex
     context = every.built.read(copies.inputs, thinking_positions(copies))
     with torch.no_grad():
         scored = every.built.think(context, torch.empty(0), every.trace.symbols, off_policy=True)
-    density = scored.log_prob.sum(-1)
+    density = scored.log_prob
     probability = known.exp()[tuples(count)].prod(-1)
     return (
         every._replace(trace=every.trace._replace(sampler_log_prob=density), probability=probability),
@@ -76,7 +76,7 @@ def expected(every: tiny.Enumeration, objective: ThoughtObjective) -> tiny.Gradi
 @BACKBONES
 def test_the_density_is_that_of_the_law(sampler: str, groups: str) -> None:
     every, _, known = drawn_by(config(sampler, groups), 2)
-    got = every.trace.sampler_log_prob[:, tiny.AT[0], tiny.AT[1]]
+    got = every.trace.sampler_log_prob[:, tiny.AT[0], tiny.AT[1]].sum(-1)
     torch.testing.assert_close(got, known[tuples(2)], rtol=0, atol=1e-12)
     assert abs(float(every.probability.sum()) - 1) < 1e-12
     own = every.trace.log_prob.detach().sum(-1)[:, tiny.AT[0], tiny.AT[1]]
@@ -103,7 +103,7 @@ def test_a_ratio_to_the_density_leaves_the_gradient_exact(baseline: str, sampler
 
 def own_density(every: tiny.Enumeration) -> tiny.Enumeration:
     """The mutant: log π stands in place of the density."""
-    own = every.trace.log_prob.detach().sum(-1)
+    own = every.trace.log_prob.detach()
     return every._replace(trace=every.trace._replace(sampler_log_prob=own))
 
 
@@ -134,8 +134,8 @@ PLAIN: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @BACKBONES
 def test_every_method_meets_rewards_policy_and_density(method: str, sampler: str, groups: str) -> None:
     every, truth, known = drawn_by(config(sampler, groups), 2)
-    log_z = torch.full(every.trace.log_prob.shape[:3], 0.3 * BETA, dtype=torch.float64)
-    every = every._replace(trace=every.trace._replace(value=log_z))
+    log_z = torch.full((*every.trace.log_prob.shape[:3], 1), 0.3 * BETA, dtype=torch.float64)
+    every = every._replace(trace=every.trace._replace(correction=log_z))
     index = tuples(2)
     log_pi, density = (x[index][:, None, None] for x in (truth.log_prob.sum(-1), known))
     each = PLAIN[method](truth.log_q.detach()[index][:, None, None], log_pi, density).flatten()
@@ -191,7 +191,7 @@ def whole_space(sampler: str, groups: str) -> tiny.Enumeration:
     trace = built(one.inputs, positions, torch.empty(0), forced)
     with torch.no_grad():
         scored = built.think(built.read(one.inputs, positions), torch.empty(0), forced, off_policy=True)
-    trace = trace._replace(sampler_log_prob=scored.log_prob.sum(-1))
+    trace = trace._replace(sampler_log_prob=scored.log_prob)
     return tiny.Enumeration(built, trace, focus(one, positions), torch.ones(1).double())
 
 

@@ -54,11 +54,11 @@ def check_loop(name: str) -> None:
     model, drawn, trace = in_the_loop(settings)
     assert torch.equal(trace.symbols, drawn.forced)
     context = model.read(drawn.inputs, drawn.positions)
-    for off_policy, found in ((True, trace.sampler_log_prob), (False, trace.log_prob.sum(-1))):
+    for off_policy, found in ((True, trace.sampler_log_prob), (False, trace.log_prob)):
         scored = model.think(context, torch.empty(0), drawn.forced, off_policy=off_policy)
-        torch.testing.assert_close(found, scored.log_prob.sum(-1), rtol=0, atol=1e-12)
+        torch.testing.assert_close(found, scored.log_prob, rtol=0, atol=1e-12)
     assert not trace.sampler_log_prob.requires_grad and trace.log_prob.requires_grad
-    other = trace.sampler_log_prob - trace.log_prob.detach().sum(-1)
+    other = trace.sampler_log_prob - trace.log_prob.detach()
     assert float(other.abs().max()) > 1e-3
 
 
@@ -113,11 +113,11 @@ def test_continuous_symbols_of_the_sampler() -> None:
     wanted = torch.distributions.Normal(policy[0] - std_times_noise, std * math.sqrt(2.0)).log_prob(
         flatter[0]
     )
-    torch.testing.assert_close(flatter[1], wanted.sum((-1, -2)), rtol=0, atol=1e-9)
+    torch.testing.assert_close(flatter[1], wanted.sum(-1), rtol=0, atol=1e-9)
     assert bool((std > 0).all())
     torch.testing.assert_close(prior[0], prior[2], rtol=0, atol=1e-12)
     wanted = torch.distributions.Normal(0.0, 1.0).log_prob(prior[0])
-    torch.testing.assert_close(prior[1], wanted.sum((-1, -2)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(prior[1], wanted.sum(-1), rtol=0, atol=1e-12)
 
 
 def test_evaluation_draws_from_the_policy() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests import tiny
-from tests.logbook import LINES, Line, jobs
+from tests.logbook import RUNNING, TEXT, Line, jobs
 from toyqs.config.checks import backbone
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
@@ -62,7 +63,7 @@ def test_jobs_of_a_line() -> None:
 
 
 @pytest.mark.parametrize("which", ["ends", pytest.param("all", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+@pytest.mark.parametrize("line", RUNNING, ids=lambda line: line.name)
 def test_logbook_lines_compose(line: Line, which: str, composed: Callable[..., RunConfig]) -> None:
     packed = pack(jobs(line.text.removeprefix("python run.py -m")))
     for words in [packed[0], packed[-1]] if which == "ends" else packed:
@@ -81,7 +82,8 @@ def test_the_line_in_a_preset_composes(
     for words in pack(jobs(line.removeprefix("-m "))):
         monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as if it were installed
         # -1: the task's own number, which is CPU-sized where the preset keeps the default job's widths
-        assert composed(*words).max_steps in ((20,) if sweep else (200, 40, -1))
+        text = TEXT if file.stem == "Logbook" else ()
+        assert composed(*words, *text).max_steps in ((20,) if sweep else (200, 40, -1))
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
@@ -90,9 +92,10 @@ def test_presets_are_short_and_yield_to_what_is_typed(
 ) -> None:
     monkeypatch.setattr(backbone, "find_spec", lambda name: name)  # as if it were installed
     lines = [x for x in file.read_text().splitlines() if x and not x.startswith("#")]
-    assert len(lines) <= 12
-    config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none")
-    task = "hidden_markov" if "task: hidden_markov" in file.read_text() else "rev_prog"
+    assert len(lines) <= 13
+    text = TEXT if file.stem == "Logbook" else ()
+    config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none", *text)
+    (task,) = re.findall(r"override /task: (\w+)", file.read_text()) or ["rev_prog"]
     assert (config.max_steps, config.base_lr, config.task.name) == (5, 0.5, task)
 
 
@@ -110,12 +113,32 @@ def test_presets_named_after_the_literature(composed: Callable[..., RunConfig]) 
         100,
     ) * 3
     assert (config.trice_samples, config.max_reasoning_len, config.controls) == (10, 10, "none")
+    assert (config.base_lr, config.use_scheduler, config.clip_gradients) == (1e-3, False, 0)
+    assert (config.mixing, config.linear_lm_head, config.share_lm_head) == ("auto", False, False)
+    simple = composed(READER, "simple_lm_head=True")
+    assert (simple.mixer, simple.linear_lm_head) == ("add", True)
+    assert composed(READER, "simple_lm_head=True", "use_base_lm=False").mixer == "add"
     low = composed("+run_modifier=InterpreterLowVarGRURunConfig")
     assert (low.use_base_lm, low.trice_samples, low.base_lr) == (False, 100, config.base_lr)
     assert not composed("+run_modifier=InterpreterGRURunConfig").use_reasoner
     quiet = composed(QUIET, "model_hidden_dim=16")
     assert (quiet.base_lm_hidden_dim, quiet.reasoner_hidden_dim, quiet.interpreter_hidden_dim) == (16,) * 3
     assert (quiet.weight_groups, quiet.interpreter_start, quiet.mixing) == (["A"] * 4, "onward", "thought")
+    assert (quiet.linear_lm_head, quiet.share_lm_head, quiet.use_scheduler) == (True, True, False)
+
+
+def test_the_logbooks_text_goes_with_its_presets(composed: Callable[..., RunConfig]) -> None:
+    """Check it after another preset, with a path in place of the data set, which would be downloaded."""
+    given = OmegaConf.load(ROOT / "conf" / "run_modifier" / "Logbook.yaml")
+    assert given.task.dataset == "shake"
+    for preset in (READER, QUIET):
+        alone, config = composed(preset), composed(f"{READER[:14]}[{preset[14:]},Logbook]", *TEXT)
+        assert (alone.task.name, alone.weight_decay) == ("rev_prog", 0.0)
+        assert (config.task.name, config.epochs, config.weight_decay) == ("char_text", 50, 0.01)
+        same = {"task": alone.task, "epochs": alone.epochs, "weight_decay": 0.0}
+        assert replace(config, **same) == alone
+    with pytest.raises(Refusal, match=r"task.dataset=shake: .*task.dataset=null"):
+        composed("+run_modifier=Logbook", TEXT[1])
 
 
 @pytest.mark.parametrize(
@@ -138,6 +161,7 @@ def test_without_the_base_the_interpreter_starts_afresh_and_a_note_says_so(
 def test_debug_variant(composed: Callable[..., RunConfig]) -> None:
     config = composed(QUIET, "debug_cfg=seperateInterpreter")
     assert (config.weight_groups, config.interpreter_start) == (["A", "A", "A", "B"], "afresh")
+    assert not config.share_lm_head  # the LM head reads the interpreter's state, and no longer the reasoner's
 
 
 def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -195,9 +219,19 @@ def test_refused_in_one_line(words: str, message: str, composed: Callable[..., R
     assert "\n" not in str(refused.value)
 
 
-def test_dashes_are_refused() -> None:
-    with pytest.raises(Refusal, match="give max_steps=5"):
-        prepare(["--max_steps=5"])
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("--max_steps=5", "give max_steps=5"),
+        ("-max_steps=5", "give max_steps=5"),
+        ("-mmax_steps=5", "give -m max_steps=5"),
+        ("-m+run_modifier=Quick", r"give -m \+run_modifier=Quick"),
+        ("-m~task", "give -m ~task"),
+    ],
+)
+def test_dashes_are_refused(word: str, remedy: str) -> None:
+    with pytest.raises(Refusal, match=remedy):
+        prepare([word])
 
 
 @pytest.mark.usefixtures("composed")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.sweep import plan
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
+from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.s5 import S5
 from toyqs.training.flops import Cost
@@ -46,21 +48,27 @@ def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
 
 def test_differences_name_what_differs():
     cells = [
-        plan_cell(config(base_lm_hidden_dim=width, policy_loss_beta=beta), cost)
-        for width in (4, 8)
-        for beta in (1, 0.1)
+        config(base_lm_hidden_dim=width, policy_loss_beta=beta) for width in (4, 8) for beta in (1.0, 0.1)
     ]
     assert differences(cells)[1] == {"base_lm_hidden_dim": 4, "policy_loss_beta": 0.1}
     assert differences(cells[:2]) == [{"policy_loss_beta": 1.0}, {"policy_loss_beta": 0.1}]
     assert differences(cells[:1]) == [{}]
-    seeds = [plan_cell(config(seed=seed), cost) for seed in (1, [2, 3])]
+    seeds = [config(seed=seed) for seed in (1, [2, 3])]
     assert differences(seeds) == [{"seed": [1]}, {"seed": [2, 3]}]
     assert label({"a": 1, "b": 0.5}) == "a=1 b=0.5"
 
 
+def test_texts_are_told_apart_by_their_names(tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    for path in paths:
+        Path(path).write_text(f"to be or not to be in {Path(path).name} " * 20)
+    configs = [config(task=CharText(path=path), seq_len=8) for path in paths]
+    assert differences(configs) == [{"task.path": path} for path in paths]
+
+
 def test_a_setting_without_effect_is_no_difference():
-    thinking = [plan_cell(config(trice_samples=number), cost) for number in (2, 4)]
-    plain = plan_cell(config(use_reasoner=False), cost)
+    thinking = [config(trice_samples=number) for number in (2, 4)]
+    plain = config(use_reasoner=False)
     assert differences([thinking[1], plain]) == [{"use_reasoner": True}, {"use_reasoner": False}]
     two = [{"use_reasoner": True, "trice_samples": 2}, {"use_reasoner": True, "trice_samples": 4}]
     found = differences([*thinking, plain])
@@ -68,7 +76,7 @@ def test_a_setting_without_effect_is_no_difference():
         *two,
         {"use_reasoner": False},
     ]
-    tasks = [plan_cell(config(task=task), cost) for task in (RevProg(k=2), RevProg(k=3), S5())]
+    tasks = [config(task=task) for task in (RevProg(k=2), RevProg(k=3), S5())]
     assert [each.get("task.k") for each in differences(tasks)] == [2, 3, None]
     assert not any("task.positions" in each for each in differences(tasks))
 
@@ -104,14 +112,3 @@ def test_stacks_are_no_larger_than_the_table_says(monkeypatch):
 
     assert sizes(100) == [4, 1]
     assert sizes(101) == [2, 2, 1]
-
-
-def test_costs_are_counted_once_for_equal_settings(monkeypatch):
-    counted = []
-    monkeypatch.setattr(plan, "count_cost", lambda config: counted.append(config) or CHEAP)
-    cost = plan.cached_cost()
-    assert cost(config()) == cost(config(max_steps=20)) == CHEAP
-    cost(config(policy_loss_beta=-0.1))
-    cost(config(base_lm_hidden_dim=3))
-    cost(config(policy_loss_beta=0.0))
-    assert len(counted) == 3

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
+from tqdm import tqdm
 
 from toyqs.config.run_config import RunConfig
 from toyqs.sweep import progress
@@ -91,3 +93,7 @@ def test_with_nothing_to_do_it_is_silent(monkeypatch, capsys):
     clock.now = 60
     bar.close()
     assert capsys.readouterr().err == ""
+
+
+def test_the_bar_has_no_semaphore():
+    assert isinstance(tqdm.get_lock(), type(threading.RLock()))

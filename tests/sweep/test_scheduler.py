@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import time
 from dataclasses import replace
-from multiprocessing import resource_sharer
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests import killing
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -23,6 +21,7 @@ from toyqs.sweep.locks import acquire
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.worker import StackOutcome
+from toyqs.tasks.rev_prog import RevProg
 from toyqs.training.flops import Cost
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -90,7 +89,7 @@ def test_a_failure_is_one_line_and_releases_the_locks(tmp_path, monkeypatch, cap
     message = " ".join(str(error).split())
     assert outcome.failure is not None
     assert outcome.failure.startswith(f"{type(error).__name__}: {message} (test_scheduler.py:")
-    assert "Traceback" in capsys.readouterr().err
+    assert "Traceback" in worker.log_path(one).read_text() and capsys.readouterr().err == ""
     assert acquire(folder_of(one, 1)) is not None
 
 
@@ -129,38 +128,81 @@ def test_a_run_that_another_command_holds_is_tried_again(tmp_path, monkeypatch, 
     )
 
 
-def test_a_stack_reaches_its_worker_without_a_server_of_tensors(tmp_path, monkeypatch):
-    """Tensors in a used task must not go through shared memory, which needs a thread that fails at Ctrl-C."""
-
-    def refuse(*_):
-        raise AssertionError("a tensor travels through shared memory")
-
-    monkeypatch.setattr(resource_sharer, "DupFd", refuse)
-    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)
-    one = stack(tmp_path, [0])
-    assert isinstance(one.config.task.permutations, torch.Tensor)
-    assert "permutations" in vars(one.config.task)
-    assert scheduler.run_all([one], 1, Progress([one], 0), isolate=True) == []
+def test_a_stack_reaches_its_worker_as_json():
+    one = stack(Path("runs"), [0, 5], task=RevProg(k=2, label_noise=0.1), weight_groups=list("ABBC"))
+    assert one.config.task.permutations.shape == (3, 6)
+    assert "permutations" in vars(one.config.task), "a task that has been used holds tensors"
+    text = json.dumps(one.to_plain())
+    assert Stack.from_plain(json.loads(text)) == one
+    with pytest.raises(TypeError):
+        Stack.from_plain(json.loads(text.replace("label_noise", "no_such_setting")))
 
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch, seen):
-    """Both where the scheduler sees its death and where the pool's own thread notices it first."""
+    """Both where the next stack can no longer be sent to it and where it is, but not read."""
     one, other = stack(tmp_path, [0]), stack(tmp_path, [5])
     progress = Progress([one, other], 0)
-    real, killed = scheduler._collect, []
+    real, killed = scheduler._Worker.start, []
 
-    def collect(queue, busy):
-        free = real(queue, busy)
-        if free is not None and free.process is not None and not free.entry and not killed:
-            killed.append(free.process.pid)
-            os.kill(free.process.pid, signal.SIGKILL)
-            free.process.join()
-            if not seen:
-                assert killing.until(lambda: free.pool._broken, 10)
-                monkeypatch.setattr(free.process, "is_alive", lambda: True)
-        return real(queue, free) if free is not None else None
+    def start(self, entry):
+        idle = self.process is not None and not killed
+        if idle:
+            killed.append(self.process.process.pid)
+            os.kill(killed[0], signal.SIGSTOP if not seen else signal.SIGKILL)
+            if seen:
+                self.process.process.join()
+        real(self, entry)
+        if idle and not seen:
+            os.kill(killed[0], signal.SIGKILL)
 
-    monkeypatch.setattr(scheduler, "_collect", collect)
+    monkeypatch.setattr(scheduler._Worker, "start", start)
     assert scheduler.run_all([one, other], 1, progress, isolate=True) == []
     assert killed and is_complete(tmp_path, run_key(other.config, 5))
+
+
+@pytest.mark.parametrize(("block", "isolate"), [("log.txt", True), (".lock", True), (".lock", False)])
+def test_force_that_cannot_begin_is_a_failure_and_the_old_row_stays(tmp_path, capsys, block, isolate):
+    one = stack(tmp_path, [0, 1])
+    assert scheduler.run_all([one], 1, Progress([one], 0), isolate=False) == []
+    rows = [folder_of(one, seed) / "summary.json" for seed in one.seeds]
+    before = [row.read_bytes() for row in rows]
+    (folder_of(one, 0) / block).unlink(missing_ok=True)
+    (folder_of(one, 0) / block).mkdir()
+    forced = one._replace(config=replace(one.config, force=True))
+    progress = Progress([forced], 0)
+    (failure,) = scheduler.run_all([forced], 1, progress, isolate=isolate)
+    assert [seed for seed, _ in failure.runs] == [0, 1] and "IsADirectoryError" in failure.why
+    assert progress.line().startswith("0 done, 0 running, 2 failed, 0 skipped of 2 runs")
+    assert [row.read_bytes() for row in rows] == before
+    (folder_of(one, 0) / block).rmdir()
+    assert scheduler.run_all([forced], 1, Progress([forced], 0), isolate=isolate) == []
+    assert [row.read_bytes() for row in rows] != before, "times differ"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_what_a_training_says_reaches_the_user(tmp_path, capfd, isolate):
+    """A worker's own output goes to its log; a line for the user does not."""
+    one = stack(tmp_path, [0])
+    folder_of(one, 0).mkdir()
+    (folder_of(one, 0) / "checkpoint.pt").write_bytes(b"x")
+    (folder_of(one, 0) / "log.txt").write_text("a failure of an earlier command")
+    assert scheduler.run_all([one], 1, Progress([one], 0), isolate=isolate) == []
+    lines = [line for line in capfd.readouterr().err.splitlines() if "begins anew" in line]
+    assert len(lines) == 1 and lines[0].startswith(f"toyqs: {folder_of(one, 0)}")
+    assert not (folder_of(one, 0) / "log.txt").exists()
+
+
+def test_the_log_of_a_failure_is_in_the_folder_of_a_run_that_failed(tmp_path):
+    """The first of two runs has its row when the second fails; a later command tidies the log away."""
+    one = stack(tmp_path, [0, 1])
+    blocked = folder_of(one, 1) / "model.safetensors"
+    blocked.mkdir(parents=True)
+    (failure,) = scheduler.run_all([one], 1, Progress([one], 0), isolate=True)
+    assert failure.runs == [(1, run_key(one.config, 1))] and is_complete(tmp_path, run_key(one.config, 0))
+    assert failure.log == folder_of(one, 1) / "log.txt" and "Traceback" in failure.log.read_text()
+    assert not worker.log_path(one).exists()
+    blocked.rmdir()
+    rest = one._replace(seeds=[1])
+    assert scheduler.run_all([rest], 1, Progress([rest], 0), isolate=True) == []
+    assert not failure.log.exists()

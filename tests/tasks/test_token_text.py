@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 import torch
 
+from tests import run_folders
 from tests.config.checks.checking import accepted, refused
 from toyqs.answers.metrics import prompt
 from toyqs.assets.documents import read_documents
+from toyqs.config.builders.reference_model import finished_model
+from toyqs.config.finished_run import settings_of
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import EM_DASH, RunConfig
+from toyqs.tasks import token_text
+from toyqs.tasks.char_text import CharText
 from toyqs.tasks.task import Task
 from toyqs.tasks.token_text import TokenText
 
@@ -73,6 +78,31 @@ def test_documents_are_split_whole(tmp_path: Path, cut: str) -> None:
     assert task.border == 14, "not 10, in the middle of the second"
 
 
+@pytest.mark.parametrize(
+    ("says", "more", "ends"),
+    [
+        (0, None, (0,)),
+        (3, {"eos_token_id": 0}, (3, 0)),
+        ([3, 1], {"eos_token_id": [1, 2]}, (3, 1, 2)),
+        (None, {"eos_token_id": [2, 0]}, (2, 0)),
+        (None, {}, ()),
+        (None, None, ()),
+    ],
+)
+def test_the_ends_of_a_document(
+    says: Any, more: dict[str, Any] | None, ends: tuple[int, ...], tmp_path: Path, cut: str
+) -> None:
+    """The checkpoint's in the order of its files; the first stands between documents."""
+    file = Path(cut) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": says}))
+    if more is not None:
+        (Path(cut) / "generation_config.json").write_text(json.dumps(more))
+    task = TokenText(path=written(tmp_path / "x.jsonl", [{"text": "a b"}, {"text": "c"}]), tokenizer=cut)
+    assert task.ends == ends
+    assert task.ids.tolist() == [1, 2, *ends[:1], 3, *ends[:1]]
+    assert CharText(path=str(tmp_path / "x.jsonl")).ends == ()
+
+
 def test_a_pretrained_run_s_task_takes_its_tokens(
     tmp_path: Path, cut: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +131,26 @@ def test_a_corpus_is_known_by_its_tokens(tmp_path: Path, cut: str) -> None:
     assert key(one) != key(replace(one, path=str(copy)))
 
 
+def test_a_finished_run_knows_its_tokeniser_not_its_text(tmp_path: Path, cut: str) -> None:
+    task = text_of(tmp_path, "a b c " * 40, tokenizer=cut)
+    small = {"base_lm_hidden_dim": 3, "reasoner_hidden_dim": 3, "max_steps": 1, "seq_len": 5}
+    folder = run_folders.written(tmp_path / "run", resolved(RunConfig(task=task, **small)))
+    (tmp_path / "text.txt").unlink()
+    assert finished_model(folder, 1).head is not None
+    assert settings_of(folder).task.encode("b a").tolist() == [2, 1]
+    file, config = Path(cut) / "tokenizer.json", Path(cut) / "config.json"
+    for path, change in ((file, ('"a":1', '"a":2')), (config, ('"eos_token_id": 0', '"eos_token_id": 1'))):
+        before = path.read_text()
+        after = "".join(before.split()).replace(*("".join(x.split()) for x in change))
+        path.write_text(after)
+        for cached in (token_text._tokenizer, token_text._encoded):
+            cached.cache_clear()
+        with pytest.raises(ValueError, match=rf"{folder}: task.tokenizer={cut}: has changed since .* and is"):
+            settings_of(folder)
+        path.write_text(before)
+    settings_of(folder)
+
+
 def test_refusals(tmp_path: Path, cut: str) -> None:
     task = text_of(tmp_path, "a b c " * 40, tokenizer=cut)
 
@@ -117,6 +167,10 @@ def test_refusals(tmp_path: Path, cut: str) -> None:
     say("task.path=.*: cannot be read", path=str(tmp_path / "none.jsonl"))
     say("task.tokenizer=none: there is no such folder", tokenizer="none")
     bad = written(tmp_path / "bad.jsonl", [{"question": "a"}])
+    for damaged in ("{", "[]", "[" * 9999):
+        (Path(cut) / "generation_config.json").write_text(damaged)
+        say("task.tokenizer=.*: its generation_config.json is damaged; give another", held_out_fraction=0.2)
+    (Path(cut) / "generation_config.json").unlink()
     say("task.path=.*: line 1 is not of this format .it has no answer.; mend the line", path=bad)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text("{}")

@@ -94,6 +94,11 @@ def together(config: RunConfig, seeds: list[int], errors: Path) -> list[int | No
     return list(codes.values())
 
 
+def stop_at_5(step: int, loss: float | None) -> None:
+    if step == 5:
+        raise KeyboardInterrupt
+
+
 def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
     """Return the largest difference between the rows and the weights of two trainings."""
     worst = 0.0
@@ -159,7 +164,7 @@ def test_two_processes_train_a_transformer_as_one(tmp_path: Path, changes: dict[
 def test_statistics_of_a_share_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (configured(tmp_path / name) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
-    of_share = lambda advantages, weights, total: objectives_advantages.batch_std(advantages, weights)  # noqa: E731
+    of_share = lambda *given: objectives_advantages.batch_std(*given[:3])  # noqa: E731
     monkeypatch.setitem(objectives_advantages.ADVANTAGE_SCALES, "batch_std", of_share)
     assert together(two, [1], tmp_path / "err") == [0, 0]
     assert furthest(one, two, [1]) > 1e-6
@@ -178,14 +183,23 @@ def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(tmp_path: Path, chan
     changes = {"checkpoint_every": 2, **changes}
     one, two = (configured(tmp_path / name, **changes) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
-
-    def stop(step: int, loss: float | None) -> None:
-        if step == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_stack(two, [1], COST, stop)
+        run_stack(two, [1], COST, stop_at_5)
     assert together(two, [1], tmp_path / "err") == [0, 0]
+    assert furthest(one, two, [1]) < 1e-10
+
+
+def test_two_processes_begin_anew_where_the_checkpoint_is_of_another_model(tmp_path: Path) -> None:
+    one, two, other = (configured(tmp_path / name, checkpoint_every=2) for name in ("one", "two", "other"))
+    other = resolved(replace(other, base_lm_hidden_dim=5))
+    run_stack(one, [1], COST, lambda step, loss: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_stack(other, [1], COST, stop_at_5)
+    Path(two.runs_dir).mkdir(parents=True)
+    (Path(other.runs_dir) / run_key(other, 1)).rename(Path(two.runs_dir) / run_key(two, 1))
+    assert together(two, [1], tmp_path / "err") == [0, 0]
+    (line,) = (tmp_path / "err").read_text().splitlines()
+    assert "begins anew: checkpoint.pt is of a model with other parameters" in line
     assert furthest(one, two, [1]) < 1e-10
 
 
@@ -201,7 +215,6 @@ def test_a_failing_process_ends_both_with_one_line(
         raise ValueError("no\nmore")
 
     monkeypatch.setattr(stack, "train", failing_train)
-    monkeypatch.setattr(worker.traceback, "print_exc", lambda: None)  # in a worker it goes to the log
     assert together(configured(tmp_path), [1], tmp_path / "err") == [1, 1]
     (line,) = [x for x in (tmp_path / "err").read_text().splitlines() if x.startswith("toyqs: ")]
     assert "ValueError: no more (test_distributed.py:" in line

@@ -76,6 +76,28 @@ def test_recurrent_steps(start: str, length: int) -> None:
     assert count_cost(settings).recurrent_steps_per_token == pytest.approx(updates / (8 * T))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("start", tiny.STARTS)
+def test_tokens_read_after_a_thought_are_counted(
+    family: str, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Count a step of every thought for each of them, and its reading's product with the head."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(tiny, "BACKBONE", family)
+    sizes = {"base_lm_hidden_dim": 8, "reasoner_hidden_dim": 8, "interpreter_start": start}
+    read_on, silent = (
+        count_cost(tiny.config(**sizes, n_tokens_ahead=3, ahead=ahead)) for ahead in ("continue", "persist")
+    )
+    steps = 4 * THINKING * 2 * 2  # of sequences, positions, thoughts, tokens
+    matrices = 4 * 8 * 8 + (2 * 8 * 32 if family == "gpt2" else 3 * 8 * (8 * 8 // 3))
+    # Of the context, where it is heard: two products forward and five backward.
+    heard = 2 * 2 * T * 8 * (2 + 5) if start == "onward" else 0
+    wanted = steps * (3 * 2 * (2 * matrices + 8 * V) + heard)
+    assert read_on.flops_per_step - silent.flops_per_step == wanted
+    more = read_on.recurrent_steps_per_token - silent.recurrent_steps_per_token
+    assert more == pytest.approx(steps / (4 * T))
+
+
 @pytest.mark.parametrize("length", [0, 2])
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)

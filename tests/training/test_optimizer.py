@@ -27,23 +27,36 @@ def leaf_losses(parameters: list[Tensor], step: int) -> Tensor:
     return total * scale
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 @pytest.mark.parametrize("max_norm", [0.0, 1.0])
-def test_equals_adamw_seed_by_seed(max_norm: float) -> None:
+def test_equals_adamw_seed_by_seed(max_norm: float, weight_decay: float) -> None:
+    """Check it with weights that decay too, and with one parameter that learns faster."""
     model = tiny.model(tiny.config(mixing="gate"), SEEDS)
+    names = [name for name, _ in model.named_parameters()]
+    fast = names.index("head.bias")
     apart = [[nn.Parameter(p.detach()[s : s + 1].clone()) for p in model.parameters()] for s in range(SEEDS)]
-    plain = [torch.optim.AdamW(own, lr=1.0, weight_decay=0.0, fused=False) for own in apart]
-    optimiser = Optimiser(model)
+    plain = [
+        torch.optim.AdamW(
+            [{"params": [own[fast]]}, {"params": own[:fast] + own[fast + 1 :]}],
+            lr=1.0,
+            weight_decay=weight_decay,
+            fused=False,
+        )
+        for own in apart
+    ]
+    optimiser = Optimiser(model, {"head.bias": 7.0})
     for step, rate in enumerate([1e-3, 3e-3, 3e-3, 2e-3, 1e-4]):
         optimiser.zero()
         leaf_losses(list(model.parameters()), step).sum().backward()
         norms = optimiser.clip(max_norm)
-        optimiser.step(rate)
+        optimiser.step(rate, weight_decay)
         for s in range(SEEDS):
             plain[s].zero_grad()
             leaf_losses([p.expand(SEEDS, *p.shape[1:]) for p in apart[s]], step)[s].backward()
             norm = nn.utils.clip_grad_norm_(apart[s], max_norm or torch.inf)
             assert abs(float(norm) - float(norms[s])) < 1e-10 * float(norm)
-            plain[s].param_groups[0]["lr"] = rate
+            for group, factor in zip(plain[s].param_groups, (7.0, 1.0), strict=True):
+                group["lr"] = factor * rate
             plain[s].step()
             for ours, theirs in zip(model.parameters(), apart[s], strict=True):
                 torch.testing.assert_close(ours[s], theirs[0], rtol=0, atol=1e-12)

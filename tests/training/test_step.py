@@ -122,12 +122,13 @@ def test_parts_are_weighted_and_added() -> None:
     tiny.close(apart[1], tiny.gradients(parts["policy"].sum(), model), tolerance=1e-12)
 
 
-def test_training_is_a_plain_loop_of_clipped_steps() -> None:
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_training_is_a_plain_loop_of_clipped_steps(weight_decay: float) -> None:
     """Check it against torch's own AdamW, with losses whose weights fall and a rate that does."""
     settings = tiny.config(
         clip_gradients=0.5, entropy_encouragement_coef=0.1, entropy_schedule="linear", max_steps=6
     )
-    settings = replace(settings, schedule="linear")
+    settings = replace(settings, schedule="linear", weight_decay=weight_decay)
     model, plain, objective = tiny.model(settings), tiny.model(settings), build_objective(settings)
     numbers, found = build_training_params(settings), []
 
@@ -136,7 +137,7 @@ def test_training_is_a_plain_loop_of_clipped_steps() -> None:
 
     data, again = (draw_batches(settings.task, [3], numbers, next(plain.parameters())) for _ in range(2))
     train(model, objective, data, numbers, lambda step, values: found.append(parameters(model)))
-    adamw, norms = torch.optim.AdamW(plain.parameters(), weight_decay=0.0), []
+    adamw, norms = torch.optim.AdamW(plain.parameters(), weight_decay=weight_decay), []
     for step, ours in enumerate(found):
         adamw.zero_grad()
         weights = {name: weight.at(step / 6) for name, weight in numbers.weights.items()}
@@ -163,7 +164,7 @@ def test_inner_steps_are_all_made_on_the_same_thoughts() -> None:
     assert len(seen) == 6
     for first, second in zip(seen[::2], seen[1::2], strict=True):
         assert torch.equal(first.symbols, second.symbols)
-        one, other = (x.log_prob.detach().sum(-1) - x.sampler_log_prob for x in (first, second))
+        one, other = ((x.log_prob.detach() - x.sampler_log_prob).sum(-1) for x in (first, second))
         assert float(one.abs().max()) < 1e-12, "drawn by the policy as it is"
         assert float(other.abs().max()) > 1e-6, "the policy has moved on"
 

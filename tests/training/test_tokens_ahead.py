@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.objectives.test_ahead import MODES, STARTS, config, everywhere
+from tests.objectives.test_ahead import BACKBONES, MODES, STARTS, config, everywhere
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.objectives import rewards
 from toyqs.rng import ThoughtSizes
@@ -22,6 +22,7 @@ from toyqs.types import Batch, Trace, thinking_positions
 
 @pytest.mark.parametrize("ahead", MODES)
 @STARTS
+@BACKBONES
 def test_a_prediction_knows_the_tokens_up_to_its_own(start: str, ahead: str) -> None:
     """Check that the thought at t depends on x_≤t, and the prediction of the token after t + j on x_≤t+j."""
     settings = config(3, interpreter_start=start, ahead=ahead, mixing="gate")
@@ -39,13 +40,14 @@ def test_a_prediction_knows_the_tokens_up_to_its_own(start: str, ahead: str) -> 
                 assert same == (t + j < later), (t, j)
 
 
-@pytest.mark.parametrize("extra", [{}, {"mixing": "gate"}, {"max_reasoning_len": 0}, {"use_base_lm": False}])
+@pytest.mark.parametrize("extra", [{"use_base_lm": False}, {}, {"mixing": "gate"}, {"max_reasoning_len": 0}])
+@BACKBONES
 def test_the_first_token_is_measured_as_if_it_were_alone(extra: dict[str, Any]) -> None:
     ahead = "continue" if "use_base_lm" in extra else "persist"
     one, three = config(1, **extra), config(3, ahead=ahead, **extra)
-    batch, found = everywhere(5), []
-    for settings in (one, three):
-        model = tiny.model(settings)
+    models, batch, found = [tiny.model(one), tiny.model(three)], everywhere(5), []
+    tiny.lend(models[1], models[0])
+    for settings, model in zip((one, three), models, strict=True):
         with torch.no_grad():
             found.append(evaluate(model, batch, [0], ThoughtSizes(3, settings.max_reasoning_len), full=True))
     alone, first = found
@@ -76,16 +78,18 @@ def test_nll_ahead_is_the_mean_over_all_tokens() -> None:
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradients_are_the_whole_batchs(parts: int) -> None:
-    settings = config(3, ahead_decay=0.9, teacher_forcing_weight=0.5, ahead="continue")
+    critic = {"baseline": "value", "value_sees": "base_prediction"}
+    settings = config(3, ahead_decay=0.9, teacher_forcing_weight=0.5, ahead="continue", **critic)
     model, batch, noise = tiny.sampled(settings, size=4, copies=2)
     drawn, found = prepare(batch, noise, 3), []
     for grad_acc in (1, parts):
         model.zero_grad()
         numbers = replace(build_training_params(settings), grad_acc=grad_acc)
-        weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3}
+        weights = {"nll": 1.0, "policy": 0.7, "entropy": 0.3, "critic": 0.9}
         accumulate(model, build_objective(settings), drawn, weights, numbers, torch.zeros(2).double())
         found.append({name: p.grad.clone() for name, p in model.named_parameters()})
     tiny.close(found[1], found[0], tolerance=1e-12)
+    assert bool(found[0]["critic.outer.bias"].view(2, 3, -1).any(-1).all()), "a token without a correction"
 
 
 def test_an_oracle_is_asked_at_each_token() -> None:

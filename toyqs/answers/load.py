@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from toyqs.answers.metrics import Text
 from toyqs.answers.predictor import Predictor
+from toyqs.answers.text import Text
 from toyqs.config.builders.reference_model import finished_model
 from toyqs.config.builders.training import build_training_params
+from toyqs.config.contents import check_unchanged
 from toyqs.config.errors import Refusal
 from toyqs.config.finished_run import settings_of
 from toyqs.config.resolve import resolved
@@ -22,6 +23,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 class LoadedRun(NamedTuple):
     """A finished run: its settings, its model and its task, which maps text to tokens."""
 
+    folder: str
     config: RunConfig
     model: LatentReasoner
     text: Text
@@ -44,12 +46,23 @@ class LoadedRun(NamedTuple):
         return Predictor(self.model, sizes, thinking=thinking, seed=self.seed)
 
     def held_out(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield held-out windows as (first token, tokens after it), `count` of the latter or a few more."""
+        """Yield held-out windows as (first token, tokens after it), `count` of the latter or a few more.
+
+        Raises:
+            Refusal: the text is gone, or is not the one that the run was trained on.
+        """
+        try:
+            check_unchanged(self.folder, self.config, "task")
+        except ValueError as error:
+            why = str(error).partition("; ")[0]
+            raise Refusal(
+                f"{why}; put back the text of the training, or ask in the folder in which the run was trained"
+            ) from error
         task, length = self.config.task, self.config.task.length(self.config.seq_len)
-        windows = min(max(1, -(-count // (length - 1))), task.held_out_size(self.config.seq_len))
+        windows = min(-(-count // length), task.held_out_size(self.config.seq_len))
         batch = task.sample(torch.Generator(), windows, self.config.seq_len, "held_out")
-        for tokens in batch.inputs[0]:
-            yield tokens[:1], tokens[1:]
+        for inputs, targets in zip(batch.inputs[0], batch.targets[0], strict=True):
+            yield inputs[:1], targets
 
 
 def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
@@ -67,7 +80,8 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
         config = resolved(settings_of(folder))
         model = finished_model(folder, 1)
     except ValueError as error:
-        raise Refusal(str(error).removeprefix("reference_run=")) from error
+        message = str(error).removeprefix("reference_run=")
+        raise Refusal(message if folder in message else f"{folder}: {message}") from error
     if config.task.encode is None:
         raise Refusal(
             f"{folder}: its task is {config.task.name}, and only a run on a text can be asked; give a run of "
@@ -80,4 +94,4 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
     model = model.to(device=device, dtype=getattr(torch, config.dtype))
-    return LoadedRun(config, model, config.task, seed)
+    return LoadedRun(folder, config, model, config.task, seed)

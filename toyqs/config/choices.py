@@ -18,7 +18,11 @@ LENGTH_SCHEDULES = ("constant", "long_to_short", "short_to_long")
 
 # Named variants: what each sets.
 DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
-    "seperateInterpreter": {"weight_groups": ["A", "A", "A", "B"], "interpreter_start": "afresh"},
+    "seperateInterpreter": {
+        "weight_groups": ["A", "A", "A", "B"],
+        "interpreter_start": "afresh",
+        "share_lm_head": False,
+    },
 }
 
 

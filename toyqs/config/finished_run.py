@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from toyqs.config.bounds import check_bounds
 from toyqs.config.errors import Refusal, typed
+from toyqs.config.key_table import RESULTS_VERSION, key_of
 from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.files import IDENTITY, json_object
 
 SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 
 # Settings of earlier versions -> the value that says what is always done now.
 REMOVED: dict[str, Any] = {"shard_optimiser": False, "fsdp": False}
+
+VERSION, VOCABULARY = "results_version", "task.vocabulary"  # what config.json holds next to settings
+
+KEY = re.compile("[0-9a-f]{16}")  # the name of a run's folder
 
 
 def config_of(columns: Mapping[str, Any]) -> RunConfig:
@@ -28,16 +38,18 @@ def config_of(columns: Mapping[str, Any]) -> RunConfig:
         columns: `task` is the task's name, `task.x` a setting of its own, weight_groups a word.
 
     Raises:
-        Refusal: a task or a setting that this version does not have, or a removed one at another value.
+        Refusal: a task or a setting that this version does not have, a removed one at another value, or a
+            value that its setting does not take.
     """
-    values = {name: value for name, value in columns.items() if name not in REMOVED}
+    values = {n: x for n, x in columns.items() if n not in (*REMOVED, VERSION, VOCABULARY)}
+    values = {name: value for name, value in values.items() if not name.endswith(IDENTITY)}
     for name in REMOVED.keys() & columns.keys():
         if columns[name] != REMOVED[name]:
             raise Refusal(
                 f"{name}={typed(columns[name])}: this version does not have that; give runs of this version"
             )
-    task = values.pop("task")
-    if task not in TASKS:
+    task = values.pop("task", None)
+    if not isinstance(task, str) or task not in TASKS:
         raise Refusal(f"task={task}: not a task of this version; give runs of this version")
     own = {name[len("task.") :]: values.pop(name) for name in list(values) if name.startswith("task.")}
     unknown = values.keys() - {x.name for x in fields(RunConfig)}
@@ -46,42 +58,87 @@ def config_of(columns: Mapping[str, Any]) -> RunConfig:
         raise Refusal(
             f"{', '.join(sorted(unknown))}: not a setting of this version; give runs of this version"
         )
-    values["weight_groups"] = list(values.get("weight_groups", "ABCD"))
-    return RunConfig(**values, task=TASKS[task](**own))
+    groups = values.pop("weight_groups", "ABCD")
+    values["weight_groups"] = list(groups) if isinstance(groups, str) else groups
+    config: RunConfig = _typed(RunConfig, values)
+    config = replace(config, task=_typed(TASKS[task], own, "task."))
+    check_bounds(config)
+    return config
+
+
+def _typed(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Return an object of a dataclass whose fields have their types, as those of typed words have."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+    except OmegaConfBaseException as error:
+        key, why = f"{prefix}{error.full_key}", str(error.msg or error).splitlines()[0]
+        raise Refusal(f"{key}={typed(values.get(str(error.full_key)))}: {why}; give runs of toyqs") from error
 
 
 def settings_of(folder: str) -> RunConfig:
-    """Return the settings of a finished run, for its one seed.
+    """Return the settings of a finished run, for its one seed; its task knows its tokens without its text.
 
     Args:
         folder: the run's, as given in reference_run.
 
     Raises:
-        ValueError: one line with reference_run and the remedy: no folder of a finished run, or config.json
-            is damaged or of another version.
+        ValueError: one line with reference_run and the remedy: no folder of a finished run, config.json is
+            damaged, of another version or another run's, or the run's tokeniser has changed.
     """
+    columns = columns_of(folder)
     try:
-        columns = json.loads(_bytes(folder, SETTINGS))
-        columns["weight_groups"]  # a config.json has every setting of its version
-        return config_of(columns)
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError, Refusal) as error:
-        why = (
-            str(error).partition(";")[0] if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
-        )
-        raise ValueError(
-            f"reference_run={folder}: its {SETTINGS} is damaged or of another version of toyqs "
-            f"({why.splitlines()[0]}); give the folder of another run"
-        ) from error
+        config = config_of(columns)
+        version, key = columns.get(VERSION), Path(folder).resolve().name
+        if version is not None and not (isinstance(version, int) and version <= RESULTS_VERSION):
+            raise Refusal(f"{VERSION}={version}: not a version of results that this version knows")
+        if version is not None and KEY.fullmatch(key) and key_of(_settings(columns), version) != key:
+            raise Refusal(f"its settings have the key {key_of(_settings(columns), version)}, not {key}")
+    except ValueError as error:
+        raise _damaged(folder, str(error).rpartition("; give")[0] or str(error)) from error
+    if VOCABULARY not in columns:
+        return config
+    try:
+        return replace(config, task=config.task.with_vocabulary(columns[VOCABULARY]))
+    except ValueError as error:
+        raise ValueError(f"reference_run={folder}: {error}") from error
+
+
+def columns_of(folder: str) -> dict[str, Any]:
+    """Return what a finished run's config.json holds.
+
+    Raises:
+        ValueError: one line with reference_run and the remedy: there is none that can be read.
+    """
+    content = _bytes(folder, SETTINGS)
+    try:
+        columns = json_object(content, SETTINGS)
+    except ValueError as error:
+        raise _damaged(folder, "not a JSON object in UTF-8") from error
+    if missing := [name for name in ("task", "weight_groups", "seed") if name not in columns]:
+        raise _damaged(folder, f"without {missing[0]}")
+    return columns
+
+
+def _settings(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if name not in (*REMOVED, VERSION, VOCABULARY)}
+
+
+def _damaged(folder: str, why: str) -> ValueError:
+    return ValueError(
+        f"reference_run={folder}: its {SETTINGS} is damaged, another run's or of another version of toyqs "
+        f"({why}); give the folder of another run"
+    )
 
 
 def identity(folder: str) -> str:
-    """Return a hash of the run's settings and weights: the same wherever the folder lies.
+    """Return a hash of the run's key and weights: the same wherever its folder and its text lie.
 
     Raises:
         ValueError: as in `settings_of`, where a file is missing.
     """
-    digests = [hashlib.sha256(_bytes(folder, name)).hexdigest() for name in (SETTINGS, WEIGHTS)]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    columns, weights = columns_of(folder), hashlib.sha256(_bytes(folder, WEIGHTS)).hexdigest()
+    key = key_of(_settings(columns), columns.get(VERSION, 0))
+    return hashlib.sha256(f"{key}{weights}".encode()).hexdigest()
 
 
 def _bytes(folder: str, name: str) -> bytes:

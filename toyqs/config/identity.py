@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import fields, replace
 from typing import Any
 
-from toyqs.assets import pretrained
-from toyqs.config import finished_run
+from toyqs.config.contents import identities
 from toyqs.config.inactive import inactive_keys
-from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TASK_SETTINGS
+from toyqs.config.key_table import RESULTS_VERSION, key_of
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import (
     OUTSIDE_KEY,
@@ -40,12 +37,14 @@ def settings(config: RunConfig, seed: int) -> dict[str, Any]:
     """Return the columns of a row that say what was run, in the spelling of `canonical`.
 
     Returns:
-        Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`.
+        Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`. X.identity is a
+        hash of the files that X names, absent where it names none.
     """
     config = canonical(config)
     columns = {name: value for name, value in _plain(config).items() if name not in OUTSIDE_KEY}
     columns |= {"seed": seed, "weight_groups": "".join(config.weight_groups), "task": config.task.name}
-    return columns | {f"task.{name}": value for name, value in _plain(config.task).items()}
+    columns |= {f"task.{name}": value for name, value in _plain(config.task).items()}
+    return columns | identities(config)
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -59,23 +58,18 @@ def run_key(config: RunConfig, seed: int) -> str:
     """Return the run's name: equal for equal results, however the command line was written.
 
     Returns:
-        16 hex digits of the hash of RESULTS_VERSION and of all settings that can matter and differ from
-        their values in key_table.py. A task with an `identity()`, such as the content of its file, is
-        hashed by that instead of by its own settings, and a checkpoint or a run that is referred to by its
-        files' content.
+        16 hex digits; see `key_of`. What names files, such as a text's path, is hashed by what they hold.
     """
-    columns = settings(config, seed)
-    del columns["info"]
-    table = SETTINGS | {
-        f"task.{name}": value for name, value in TASK_SETTINGS.get(config.task.name, {}).items()
-    }
-    columns = {name: value for name, value in columns.items() if name not in table or value != table[name]}
-    if config.task.identity is not None:
-        columns = {name: value for name, value in columns.items() if not name.startswith("task.")}
-        columns["task.identity"] = config.task.identity()
-    if name := columns.get("pretrained"):
-        columns["pretrained"] = pretrained.identity(name)
-    if run := columns.get("reference_run"):
-        columns["reference_run"] = finished_run.identity(run)
-    text = json.dumps(columns | {"results_version": RESULTS_VERSION}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return key_of(settings(config, seed), RESULTS_VERSION)
+
+
+def record(config: RunConfig, seed: int) -> dict[str, Any]:
+    """Return what a run's config.json holds: its settings, and what a finished run needs to be read again.
+
+    Returns:
+        The columns of `settings`; `results_version`; and `task.vocabulary`, what token ids stand for, where
+        the task knows that from a file.
+    """
+    columns = {"results_version": RESULTS_VERSION} | settings(config, seed)
+    task = resolved(config).task
+    return columns if task.vocabulary is None else columns | {"task.vocabulary": task.vocabulary()}

@@ -19,7 +19,7 @@ KEYS_OF_REWARD = ("reward", "reward_beta", *KEYS_OF_REFERENCE)
 KEYS_OF_POLICY = (
     *KEYS_OF_REWARD,
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
-    *("clip_ratio", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
+    *("clip_ratio", "clip_each", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
     *("learned_reward", "reward_sees"),
     *("length_penalty", "punish_unfinished", "schedule_punfinished"),
 )
@@ -60,7 +60,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("min_reasoning_len",), lambda c: c.length_schedule != "constant"),
     (("gate_floor",), lambda c: c.weighs_thoughts),
     (KEYS_OF_AHEAD, lambda c: c.n_tokens_ahead > 1),
-    (("base_lm_hidden_dim",), lambda c: c.uses_base_lm),
+    (("base_lm_hidden_dim",), lambda c: c.uses_base_lm or (c.use_reasoner and c.mixer == "add")),
     (KEYS_OF_THOUGHTS, lambda c: c.use_reasoner),
     (KEYS_OF_SYMBOLS, lambda c: c.has_thoughts),
     (KEYS_OF_POLICY, lambda c: c.has_policy_loss),

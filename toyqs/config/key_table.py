@@ -1,4 +1,4 @@
-"""The values against which a run's key is hashed: a setting that has its value here stays out of the hash.
+"""A run's key, and the values against which it is hashed: a setting that has its value here stays out.
 
 A new setting comes with a line here, the value that says what was done before it: then no finished run
 gets another name. A default that changes leaves its line as it is, and RESULTS_VERSION is raised.
@@ -6,10 +6,15 @@ gets another name. A default that changes leaves its line as it is, and RESULTS_
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
+from toyqs.files import by_content
+
 # Raised on purpose when the same settings begin to give other numbers, or when a default changes.
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 
 TABLE_VERSION = 2  # the version of results at which the lines below were the defaults
 
@@ -71,6 +76,7 @@ SETTINGS: dict[str, Any] = {
     "temperature": 0.1,
     "temperature_scale": "absolute",
     "clip_ratio": 0.2,
+    "clip_each": "thought",
     "inner_steps": 1,
     "length_penalty": 0.0,
     "punish_unfinished": 0.0,
@@ -89,6 +95,7 @@ SETTINGS: dict[str, Any] = {
     "use_scheduler": True,
     "schedule": "cosine",
     "clip_gradients": 1.0,
+    "weight_decay": 0.0,
     "max_steps": -1,
     "epochs": 50,
     "data_loader_batch_size": 64,
@@ -133,3 +140,21 @@ TASK_SETTINGS: dict[str, dict[str, Any]] = {
         "think_every": 1,
     },
 }
+
+
+def key_of(columns: Mapping[str, Any], version: int) -> str:
+    """Return the key of the run that has these settings: 16 hex digits.
+
+    Args:
+        columns: all settings of the run, as `identity.settings` returns them and config.json holds them.
+        version: RESULTS_VERSION when the run was trained.
+    """
+    own = TASK_SETTINGS.get(columns["task"], {})
+    table = SETTINGS | {f"task.{name}": value for name, value in own.items()}
+    hashed = {
+        name: value
+        for name, value in columns.items()
+        if name != "info" and (name not in table or value != table[name])
+    }
+    text = json.dumps(by_content(hashed) | {"results_version": version}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -58,7 +58,7 @@ class RunConfig:
     interpreter_start: str = one_of("afresh", ("afresh", "onward"))  # onward: from the reasoner's last state
     # 3. the prediction
     mixing: str = one_of("auto", ("auto", *sorted(MIXERS)))  # how base state and reading are combined
-    simple_lm_head: bool = False  # true: mixing auto adds the projected reading instead of concatenating it
+    simple_lm_head: bool = False  # true: mixing=auto projects the reading to the base's width and adds it
     use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
     gate_floor: float = number(0.0, at_least=0)  # least weight of a thought at first: gate, hidden, logits
     linear_lm_head: bool = True  # false: an MLP with two hidden layers
@@ -110,6 +110,7 @@ class RunConfig:
     temperature: float = number(0.1, above=0)  # β of the objectives that draw the policy to exp(reward / β)
     temperature_scale: str = one_of("absolute", ("absolute", "spread"))  # spread: in a group's deviations
     clip_ratio: float = number(0.2, above=0)  # of ppo_clip: how far a probability ratio may be from 1
+    clip_each: str = one_of("thought", ("thought", "symbol"))  # of ppo_clip: what each clipped ratio is of
     inner_steps: int = number(1, at_least=1)  # of ppo_clip: training steps on the same thoughts
     # 8. weights of the loss
     policy_loss_beta: float = 1.0  # of the policy loss; any finite number
@@ -124,6 +125,7 @@ class RunConfig:
     use_scheduler: bool = True  # false: the learning rate is constant
     schedule: str = one_of("cosine", ("linear", "cosine"))  # of the learning rate, after the warm-up
     clip_gradients: float = number(1.0, at_least=0)  # largest norm of a seed's gradient; 0: off
+    weight_decay: float = number(0.0, at_least=0)  # AdamW's, on every parameter; it is times the rate
     max_steps: int = -1  # training steps; -1: the task's own number
     epochs: int = number(50, at_least=1)  # passes through a corpus where max_steps is -1
     data_loader_batch_size: int = number(64, at_least=1)  # B, sequences per training step
@@ -194,7 +196,7 @@ class RunConfig:
     def mixer(self) -> str:
         """Return the word of the mixer, with `auto` decided."""
         if not self.use_base_lm:
-            return "thought"
+            return "add" if self.simple_lm_head or self.mixing == "add" else "thought"
         if self.use_residual:
             return "sum"
         if self.mixing == "auto":
@@ -219,7 +221,7 @@ class RunConfig:
         """Tell whether the model can also predict without a thought."""
         interpreter = self.interpreter_hidden_dim or self.reasoner_hidden_dim
         as_wide = self.uses_base_lm and self.base_lm_hidden_dim == interpreter
-        return self.mixer != "thought" or as_wide
+        return (self.use_base_lm and self.mixer != "thought") or as_wide
 
     @property
     def num_ahead(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from toyqs.evidence.rows import load_rows
-from toyqs.files import read_json, write_json
+from toyqs.files import by_content, make_folder, read_json, write_json
 
 FOLDER = "cells"  # below the folder of runs
 PARTS = {"settings": dict, "inactive": list, "asked_for": list, "arms": dict}  # of a plan
@@ -47,7 +47,7 @@ def write_cell(
         inactive: the settings that have no effect in the run itself.
     """
     folder = Path(runs_dir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     asked = list(asked_for)
     keys = [key for arm in asked for key in arms[arm].values()]
     plan = {
@@ -63,8 +63,10 @@ def write_cell(
 def load_cells(runs_dir: Path | str) -> list[Cell]:
     """Load every cell that was ever planned in a folder of runs, with the rows that have finished.
 
-    Cells of equal settings, planned for different seeds, controls or labels (`info`), are one. Where two
-    plans name different runs for one arm and seed, as after controls were matched again, the later is valid.
+    Cells of equal settings, planned for different seeds, controls or labels (`info`), are one. Files are
+    compared by what they hold: one text under two paths is one cell, two texts under one path are two.
+    Where two plans name different runs for one arm and seed, as after controls were matched again, the
+    later is valid.
 
     Args:
         runs_dir: the folder that the runs were written to.
@@ -82,7 +84,7 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
     plans = (Path(runs_dir) / FOLDER).glob("*.json")
     for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         plan = _read_plan(path)
-        text = json.dumps(plan["settings"] | {"info": None}, sort_keys=True)
+        text = json.dumps(by_content(plan["settings"] | {"info": None}), sort_keys=True)
         active = {name: x for name, x in plan["settings"].items() if name not in plan["inactive"]}
         _, arms, asked = merged.get(text, (None, {}, set()))
         merged[text] = active, arms, asked

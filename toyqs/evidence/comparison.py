@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from toyqs.evidence import style
 from toyqs.evidence.decision import verdict
+from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import OTHERS_ALONE, without_thought
 from toyqs.evidence.gain import CONTROLS, estimate, interval, paired_gains
 from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words
@@ -113,7 +114,7 @@ def comparison_figure(
                 axes.axhline(floor, color="black", linestyle="--", linewidth=1.2)
             note = {"xytext": (-3, 3), "textcoords": "offset points", "ha": "right", "fontsize": 10}
             left.annotate("best possible (Bayes)", (1, floor), xycoords=("axes fraction", "data"), **note)
-        left.set_xscale("log")
+        style.log_axis(left)
         if any(curves.values()):
             left.legend(loc="best")
         left.set(xlabel="training steps (log scale)", ylabel="held-out NLL, nats per counted position")
@@ -203,13 +204,12 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
         have = set() if frame.empty else set(frame["seed"])
         if lacking := set(thinking["seed"]) - have:
             notes.append(f"Not finished: {arm}, seed {listed(lacking)}.")
-        lost = frame.loc[_column(frame, "nll").isna(), "seed"] if have else ()
-        if len(lost):
-            notes.append(f"Diverged: {arm}, seed {listed(lost)}; no mean is given over the others alone.")
         if "started" in frame and frame["started"].notna().any():
             never = frame.loc[frame["started"].eq(False), "seed"]
             names = f" (never: seed {listed(never)})" if len(never) else ""
             started.append(f"{arm} {len(frame) - len(never)} of {len(frame)} seeds{names}")
+    for note in divergence_notes(arms):
+        notes += textwrap.wrap(note, WIDTH)
     if started:
         alone = "" if without_thought(thinking) else f" This is {OTHERS_ALONE}."
         notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.{alone}", WIDTH)

@@ -11,6 +11,7 @@ import pandas as pd
 from toyqs.evidence import style
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
+from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.gain import by_seed, estimate, paired_gains
 from toyqs.evidence.rows import ORIGINS
 from toyqs.evidence.selection import BASE, place_of, value_of
@@ -132,9 +133,8 @@ def notes(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
     lines = ["Missing: nothing that was asked for."]
     if missing := _by_cell(findings, keys, _missing):
         lines = ["Missing, asked for but not finished:", *(f"  {line}" for line in missing)]
-    if diverged := _by_cell(findings, keys, _diverged):
-        text = f"Diverged, so no mean is given, which the other seeds would flatter: {'; '.join(diverged)}."
-        lines += textwrap.wrap(text, WIDTH)
+    for note in _by_cell(findings, keys, _divergence):
+        lines += textwrap.wrap(note, WIDTH)
     if never := _by_cell(findings, keys, _never):
         lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", WIDTH)
     return lines
@@ -155,8 +155,8 @@ def _missing(finding: Finding) -> str:
     return _seeds(missing)
 
 
-def _diverged(finding: Finding) -> str:
-    return _seeds({arm: loss.index[loss.isna()] for arm, loss in finding.losses.items()})
+def _divergence(finding: Finding) -> str:
+    return " ".join(divergence_notes(finding.cell.arms))
 
 
 def _never(finding: Finding) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from toyqs.evidence import cells as planned
 from toyqs.evidence.comparison import comparison_frame
 from toyqs.evidence.decision import JUDGED
+from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import OTHERS_ALONE, Finding, estimate_text, find, floor_of, started_text
 from toyqs.evidence.text import WIDTH, aligned, listed, task_words
 from toyqs.files import write_text
@@ -48,7 +49,7 @@ def sweep_table(cells: Sequence[Cell]) -> str:
         text.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
     if any("*" in each for each in started):
         text.append(f"*: {OTHERS_ALONE}")
-    return "\n".join(text + _missing(cells))
+    return "\n".join(text + _missing(cells) + _diverged(cells))
 
 
 def _run(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -93,6 +94,16 @@ def _missing(cells: Sequence[Cell]) -> list[str]:
             if left := set().union(*seeds.values()) - finished:
                 lacking.append(f"{arm} ({where}) seed {listed(left)}")
     return textwrap.wrap(f"Not finished: {'; '.join(lacking)}.", WIDTH) if lacking else []
+
+
+def _diverged(cells: Sequence[Cell]) -> list[str]:
+    """Return sentences on the seeds of each cell that diverged."""
+    lines = []
+    for settings, arms in cells:
+        where = " ".join(f"{name}={value}" for name, value in settings.items())
+        if notes := divergence_notes(arms):
+            lines += textwrap.wrap(f"{where}: {' '.join(notes)}", WIDTH)
+    return lines
 
 
 def sweep_csv(cells: Sequence[Cell], path: Path | str) -> None:

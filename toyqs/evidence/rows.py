@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from toyqs.files import json_object, read_json
+from toyqs.files import ROW, damage, json_object, read_json
 
 # Columns that are numbers, or null, in every row that has them.
 NUMBERS = (
     *("nll", "accuracy", "nll_shuffled", "nll_marginal", "nll_no_thought", "bayes_floor", "policy_snr"),
     *("thought_entropy", "information", "information_shuffled", "parameters", "recurrent_steps_per_token"),
     *("flops_per_token", "train_steps", "cpu_seconds", "started"),
+    *("diverged_at", "largest_logit", "uniform_nll"),
 )
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
 
@@ -43,7 +44,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
     rows, unfinished = [], []
     for run in sorted(folder.iterdir() if keys is None else {folder / key for key in keys}):
         try:
-            rows.append(_read_row(run / "summary.json"))
+            rows.append(_read_row(run / ROW))
         except (FileNotFoundError, NotADirectoryError):
             if (run / "config.json").is_file():
                 unfinished.append(run.name)
@@ -82,18 +83,15 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
         FileNotFoundError: the run has no metrics.jsonl.
         ValueError: a line before the last is not a JSON object.
     """
-    rows = _read_curve(Path(folder) / key / "metrics.jsonl")
+    path = Path(folder) / key / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    # a whole line ends in a newline, so what follows the last newline is empty or incomplete
+    rows = [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
     return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
 
 
-def _read_curve(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_bytes().split(b"\n")
-    # a whole line ends in a newline, so what follows the last newline is empty or incomplete
-    return [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
-
-
-def is_complete(folder: Path | str, key: str) -> bool:
-    """Tell whether a run has its row and its curve, both readable; a damaged one counts as none.
+def damaged_files(folder: Path | str, key: str) -> list[str] | None:
+    """List the files of a finished run that are not as they were written; return None where it has no row.
 
     Args:
         folder: the folder of runs.
@@ -101,9 +99,16 @@ def is_complete(folder: Path | str, key: str) -> bool:
     """
     run = Path(folder) / key
     try:
-        return bool(_read_row(run / "summary.json")) and bool(_read_curve(run / "metrics.jsonl"))
+        return damage(_read_row(run / ROW), run)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError):
-        return False
+        return [ROW]
+
+
+def is_complete(folder: Path | str, key: str) -> bool:
+    """Tell whether a run has its row and all its files are as they were when that was written."""
+    return damaged_files(folder, key) == []
 
 
 def held_out(runs: Path, key: str) -> pd.Series:

@@ -10,7 +10,7 @@ from typing import Any
 
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.text import spans, spelled, task_words
-from toyqs.files import Refusal
+from toyqs.files import IDENTITY, Refusal
 
 BASE = "base_lm_hidden_dim"
 REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # may grow with the base's width
@@ -35,14 +35,14 @@ def choose(cells: Sequence[Cell], words: Iterable[str]) -> list[Cell]:
         if not equals:
             raise Refusal(f"{word}: a choice is written KEY=VALUE, such as {BASE}=4")
         values = _values(chosen, name)
-        if not values:
+        if not any(name in cell.settings for cell in chosen):
             near = difflib.get_close_matches(name, {key for cell in cells for key in cell.settings}, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise Refusal(f"{word}: the cells have no such setting{hint}")
         wanted = {text} if text in values else {_respelled(part) for part in text.split(",")}
         if lacking := sorted(wanted - set(values)):
             raise Refusal(f"{name}={','.join(lacking)}: no such cell; there is {name}={_listed(values)}")
-        chosen = [c for c in chosen if name in c.settings and spelled(c.settings[name]) in wanted]
+        chosen = [cell for cell in _having(chosen, name) if spelled(cell.settings.get(name)) in wanted]
     return chosen
 
 
@@ -55,8 +55,13 @@ def _respelled(text: str) -> str:
 
 def _values(cells: Iterable[Cell], name: str) -> dict[str, Any]:
     """Return spelling -> value of a setting in the cells that have it, ascending by value."""
-    values = {spelled(cell.settings[name]): cell.settings[name] for cell in cells if name in cell.settings}
+    values = {spelled(value): value for cell in _having(cells, name) for value in [cell.settings.get(name)]}
     return dict(sorted(values.items(), key=lambda item: order(item[1])))
+
+
+def _having(cells: Iterable[Cell], name: str) -> list[Cell]:
+    """Return the cells in which a setting has an effect; a hash of files that a cell lacks is null there."""
+    return [cell for cell in cells if name in cell.settings or name.endswith(IDENTITY)]
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -72,6 +74,16 @@ def new_figure(width: float = 12.0, height: float = 5.0) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def log_axis(axes: Axes, base: float = 10) -> None:
+    """Make the x axis logarithmic once all is drawn; where no point is finite it stays linear.
+
+    A logarithmic axis without a positive number is an error of matplotlib's, and would take the table along.
+    """
+    panels = axes.get_shared_x_axes().get_siblings(axes)
+    if any(math.isfinite(panel.dataLim.minposx) for panel in panels):
+        axes.set_xscale("log", base=base)
 
 
 def save(figure: Figure, path: Path | str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from toyqs.files import IDENTITY
+
 WIDTH = 110  # columns of what is printed
 MANY_DIGITS = 1e4  # a number from here on, such as the loss of a run that blew up, is written in three digits
 
@@ -21,13 +23,13 @@ def spelled(value: Any) -> str:
 
 
 def task_words(settings: Mapping[Any, Any]) -> str:
-    """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3"; of a path the file's name alone."""
+    """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3"; of a path the file's name alone, no hash."""
     if "task" not in settings:
         return "several tasks"
     knobs = [
         f"{name.removeprefix('task.')}={Path(value).name if isinstance(value, str) else spelled(value)}"
         for name, value in settings.items()
-        if str(name).startswith("task.") and pd.notna(value)
+        if str(name).startswith("task.") and not name.endswith(IDENTITY) and pd.notna(value)
     ]
     return " ".join([str(settings["task"]), *knobs])
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +12,71 @@ import torch
 
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
-from toyqs.files import temporary_of
+from toyqs.files import fingerprint, replacing
 
-NAME = "checkpoint.pt"
+NAME, LOG = "checkpoint.pt", "metrics.jsonl"
 
-# One seed's state. This module reads its "step" and its "log_size", the bytes of metrics.jsonl by then.
+# One seed's state. This module reads its "step" and its "log_size", the bytes of metrics.jsonl by then, and
+# adds "log", by which it notices that these bytes have changed.
 SavedState = dict[str, Any]
+
+Say = Callable[[str], None]  # prints a line for the user
+
+
+class Unusable(ValueError):
+    """A checkpoint from which a training cannot continue; the message says why."""
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line for the user."""
+    print(f"toyqs: {line}", file=sys.stderr)
 
 
 def write(folder: Path, state: SavedState) -> None:
     """Write a state so that a reader finds either all of it or the one before it, even after a crash.
 
     Args:
-        folder: of the run.
+        folder: of the run; its metrics.jsonl is on the disk.
         state: tensors, numbers, strings, and lists and dictionaries of them.
     """
-    temporary = temporary_of(folder / NAME)
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / NAME)
-    finally:
-        temporary.unlink(missing_ok=True)
+    log = {"log": fingerprint(folder / LOG, state["log_size"])}
+    with replacing(folder / NAME) as temporary:
+        torch.save(state | log, temporary)
 
 
-def read(folder: Path) -> SavedState | None:
-    """Read a run's last checkpoint onto the CPU; return None where none is readable and fits the log."""
-    try:
-        state: SavedState = torch.load(folder / NAME, map_location="cpu", weights_only=True)
-        return state if (folder / "metrics.jsonl").stat().st_size >= state["log_size"] else None
-    except FileNotFoundError:
+def read(folder: Path, say: Say = say_on_stderr) -> SavedState | None:
+    """Read a run's last checkpoint onto the CPU; return None where there is none.
+
+    One that is damaged, or whose curve is, is removed, and a line says so.
+    """
+    path = folder / NAME
+    if not path.exists():
         return None
+    try:
+        return _verified(path)
     except Exception as error:  # torch.load raises all kinds of errors on a damaged file
-        why = " ".join(str(error).split())[:100]
-        print(f"toyqs: {folder / NAME} cannot be read, the run starts again: {why}", file=sys.stderr)
+        begin_anew([folder], error, say)
         return None
+
+
+def _verified(path: Path) -> SavedState:
+    with zipfile.ZipFile(path) as file:  # torch.load does not look at the checksums
+        if (part := file.testzip()) is not None:
+            raise Unusable(f"its part {part} is damaged")
+    state: SavedState = torch.load(path, map_location="cpu", weights_only=True)
+    log = path.with_name(LOG)
+    if not log.exists() or fingerprint(log, state["log_size"]) != state["log"]:
+        raise Unusable(f"{LOG} beside it is damaged")
+    int(state["step"])
+    return state
+
+
+def begin_anew(folders: Sequence[Path], error: Exception, say: Say) -> None:
+    """Remove the checkpoints of runs that cannot continue from them, and say why."""
+    why = " ".join(str(error).split())[:100] or type(error).__name__
+    for folder in folders:
+        say(f"{folder / NAME} cannot be used, the run begins anew: {why}")
+        remove(folder)
 
 
 def remove(folder: Path) -> None:
@@ -56,13 +84,13 @@ def remove(folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
 
 
-def by_progress(config: RunConfig, seeds: Sequence[int]) -> list[list[int]]:
+def by_progress(config: RunConfig, seeds: Sequence[int], say: Say = say_on_stderr) -> list[list[int]]:
     """Group the seeds that are at the same step, so that each group can be trained side by side.
 
     A stack writes its seeds' checkpoints one after another; a kill in between leaves them at different steps.
     """
     groups: dict[int, list[int]] = {}
     for seed in seeds:
-        saved = read(Path(config.runs_dir) / run_key(config, seed))
+        saved = read(Path(config.runs_dir) / run_key(config, seed), say)
         groups.setdefault(saved["step"] if saved else 0, []).append(seed)
     return list(groups.values())

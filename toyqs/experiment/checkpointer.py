@@ -22,9 +22,20 @@ class ResumeOnly:
         self.saved = [state for state in saved if state is not None]
 
     def resume(self, state: TrainState) -> None:
-        """Restore the training where there are checkpoints."""
-        if self.saved:
-            state.restore([saved["training"] for saved in self.saved])
+        """Restore the training where there are checkpoints.
+
+        Raises:
+            Unusable: they do not fit the training, which has to begin anew.
+        """
+        try:
+            if self.saved:
+                self.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoint.Unusable(str(error)) from error
+
+    def restore(self, state: TrainState) -> None:
+        """Restore the training from the checkpoints, of which there are some."""
+        state.restore([saved["training"] for saved in self.saved])
 
     def keep(self, state: TrainState) -> None:
         """Save nothing."""
@@ -48,11 +59,14 @@ class Checkpointer(ResumeOnly):
     def resume(self, state: TrainState) -> None:
         """Restore training, curve and timer where there are checkpoints, and start timing the training."""
         super().resume(state)
-        if self.saved:
-            self.curve.restore([saved["curve"] for saved in self.saved])
-            self.timer.add_earlier(self.saved[0]["seconds"])
         self.first_step, self.saved = state.step, []
         self.timer.start_training()
+
+    def restore(self, state: TrainState) -> None:
+        """Restore training, curve and timer."""
+        super().restore(state)
+        self.curve.restore([saved["curve"] for saved in self.saved])
+        self.timer.add_earlier(self.saved[0]["seconds"])
 
     def keep(self, state: TrainState) -> None:
         """Save the state every `checkpoint_every` steps; not after the last, which the row follows."""
@@ -60,6 +74,7 @@ class Checkpointer(ResumeOnly):
             return
         with self.timer.paused():
             for index, folder in enumerate(self.folders):
+                folder.log.sync()
                 saved = {
                     "step": state.step,
                     "log_size": folder.log.size,

@@ -71,9 +71,17 @@ class LearningCurve:
             self.counts[name] = self.counts.get(name, 0) + 1
         if "policy_snr" in values:
             self.snr.append(values["policy_snr"])
-        if step not in self.due:
+        if step in self.due:
+            self._evaluate(step)
+        else:
             self.progress(step, None)
-            return
+
+    def end(self, step: int) -> None:
+        """Evaluate after the last step, which is an early one where all seeds diverged."""
+        if step not in self.due:
+            self._evaluate(step)
+
+    def _evaluate(self, step: int) -> None:
         with self.timer.paused():
             sizes, chunk = self.params.sizes_at(step - 1), self.params.eval_chunk
             measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=chunk)

@@ -6,14 +6,16 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from toyqs.config import identity
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint
 from toyqs.experiment.tracking import RunLog, environment
-from toyqs.files import write_json
+from toyqs.files import ROW, make_folder, sealed, write_bytes, write_json
+
+FILES = ("config.json", "env.json", "metrics.jsonl", "model.safetensors")  # beside the row, which notes them
 
 _environment = functools.cache(environment)  # once: the source that this process runs stays the same
 
@@ -22,6 +24,7 @@ class RunFolder:
     """The folder of one run, named by its key."""
 
     def __init__(self, config: RunConfig, seed: int) -> None:
+        self.record = identity.record(config, seed)
         self.settings = identity.settings(config, seed)
         self.key = identity.run_key(config, seed)
         self.folder = Path(config.runs_dir) / self.key
@@ -34,22 +37,25 @@ class RunFolder:
             stack_size: number of seeds trained side by side.
             log_size: bytes of an older metrics.jsonl to keep; 0: none.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (".*.*", ".tmp*", "summary.json"):  # safetensors writes to a .tmp* of its own first
+        make_folder(self.folder)
+        for name in (".*.*", ROW):
             for file in self.folder.glob(name):
                 file.unlink()
         self.environment = _environment() | {"stack_size": stack_size}
-        write_json(self.folder / "config.json", self.settings)
+        write_json(self.folder / "config.json", self.record)
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)
 
     def end(self, weights: dict[str, Tensor], index: int, values: dict[str, Any]) -> None:
-        """Write the weights of the seed at `index` of weights (S, ...), then the row."""
+        """Write the weights of the seed at `index` of weights (S, ...), then the row.
+
+        Each file and its name are on the disk before the row, so a power cut leaves no row without them.
+        """
         weights = {name: weight[index : index + 1].contiguous() for name, weight in weights.items()}
-        temporary = self.folder / ".model.safetensors"
-        save_file(weights, temporary)
-        temporary.replace(self.folder / "model.safetensors")
+        write_bytes(self.folder / "model.safetensors", save(weights))
+        self.log.sync()
         row = {"key": self.key, "commit": self.environment["commit"], **self.settings, **values}
-        write_json(self.folder / "summary.json", row)
+        row = sealed(row, self.folder, FILES)
+        write_json(self.folder / ROW, row)
         checkpoint.remove(self.folder)
         self.log.close(row)

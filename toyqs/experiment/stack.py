@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from toyqs.numerics import mean_of_steps
 from toyqs.rng import stream
 from toyqs.training import distributed
 from toyqs.training.batches import draw_batches, stack
+from toyqs.training.divergence import Divergence
 from toyqs.training.evaluation import evaluate
 from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
@@ -33,11 +36,17 @@ from toyqs.types import Batch
 STARTED = 0.01  # nats that other thoughts, and none, must cost before a seed counts as started
 
 
-def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Progress) -> None:
+def run_stack(
+    config: RunConfig,
+    seeds: Sequence[int],
+    cost: Cost,
+    progress: Progress,
+    say: checkpoint.Say = checkpoint.say_on_stderr,
+) -> None:
     """Train one model per seed, side by side, and write each one's run folder.
 
-    The training continues from the checkpoints in the folders, where there are any. The row, summary.json,
-    is written last and whole: a folder without it is an unfinished run.
+    The training continues from the checkpoints in the folders, where there are any that can be used. The row,
+    summary.json, is written last and whole: a folder without it is an unfinished run.
 
     Args:
         config: resolved, with max_steps.
@@ -45,18 +54,36 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
         cost: of a training step; becomes columns of the row.
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
+        say: prints a line for the user.
     """
+    folders = [RunFolder(config, seed) for seed in seeds]
+    saved = [checkpoint.read(folder.folder, say) for folder in folders]
+    try:
+        return _run(config, seeds, cost, progress, folders, saved)
+    except checkpoint.Unusable as error:
+        checkpoint.begin_anew([folder.folder for folder in folders], error, say)
+    _run(config, seeds, cost, progress, folders, [None] * len(seeds))
+
+
+def _run(
+    config: RunConfig,
+    seeds: Sequence[int],
+    cost: Cost,
+    progress: Progress,
+    folders: Sequence[RunFolder],
+    saved: Sequence[checkpoint.SavedState | None],
+) -> None:
     timer = Timer(config.device)
     training = Training(config, seeds)
-    folders = [RunFolder(config, seed) for seed in seeds]
-    saved = [checkpoint.read(folder.folder) for folder in folders]
     for folder, state in zip(folders, saved, strict=True):
         folder.begin(len(seeds), state["log_size"] if state else 0)
     curve = training.curve([folder.log for folder in folders], progress, timer)
     checkpointer = Checkpointer(config, folders, curve, saved)
     try:
-        training.run(curve, checkpointer)
-        speed = timer.speed(training.tokens_since(checkpointer.first_step))
+        diverged = training.run(curve, checkpointer)
+        steps = [diverged[i].step if i in diverged else training.params.steps for i in range(len(seeds))]
+        curve.end(max(steps))
+        speed = timer.speed(training.num_tokens(max(steps) - checkpointer.first_step))
         final, weights = training.evaluate(), training.weights()
     except BaseException:
         for folder in folders:
@@ -69,10 +96,9 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     common = {
         "results_version": RESULTS_VERSION,
         "bayes_floor": config.task.floor(),
+        "uniform_nll": math.log(config.task.vocab_size),
         **cost._asdict(),
-        "train_steps": params.steps,
         "final_reasoning_len": params.length_at(params.steps - 1),
-        "sequences_seen": params.steps * params.batch_size,
         "cpu_seconds": cpu_seconds / len(seeds),
         "wall_seconds": wall_seconds,
         "tokens_per_second": speed,
@@ -80,14 +106,26 @@ def run_stack(config: RunConfig, seeds: Sequence[int], cost: Cost, progress: Pro
     }
     for index, folder in enumerate(folders):
         metrics = {name: float(value[index]) for name, value in final.items()}
-        folder.end(weights, index, common | metrics | {"started": _started(metrics)})
+        own = {"train_steps": steps[index], "sequences_seen": steps[index] * params.batch_size}
+        own |= _divergence(diverged.get(index)) | {"started": _started(metrics)}
+        folder.end(weights, index, common | metrics | own)
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
     """Train a stack on a rank other than 0, which does all the rest of `run_stack`."""
-    training = Training(config, seeds)
     folders = [Path(config.runs_dir) / identity.run_key(config, seed) for seed in seeds]
-    training.run(lambda step, values: None, ResumeOnly([checkpoint.read(folder) for folder in folders]))
+    saved = [checkpoint.read(folder) for folder in folders]
+    try:
+        return _run_along(config, seeds, saved)
+    except checkpoint.Unusable:  # rank 0 finds the same, says so and removes them
+        pass
+    _run_along(config, seeds, [])
+
+
+def _run_along(
+    config: RunConfig, seeds: Sequence[int], saved: Sequence[checkpoint.SavedState | None]
+) -> None:
+    Training(config, seeds).run(lambda step, values: None, ResumeOnly(saved))
 
 
 class Training:
@@ -106,17 +144,18 @@ class Training:
         every = self.config.eval_every
         return LearningCurve(self.model, self.held_out, self.seeds, self.params, every, logs, progress, timer)
 
-    def run(self, report: StepCallback, checkpoints: Checkpoints) -> None:
-        """Train to the last step."""
+    def run(self, report: StepCallback, checkpoints: Checkpoints) -> dict[int, Divergence]:
+        """Train to the last step; return the seeds that diverged, by index."""
         config, model = self.config, self.model
         data = draw_batches(config.task, self.seeds, self.params, next(model.parameters()))
         reference_model = build_reference_model(config, model)
-        train(model, build_objective(config), data, self.params, report, reference_model, checkpoints)
+        objective = build_objective(config)
+        return train(model, objective, data, self.params, report, reference_model, checkpoints)
 
-    def tokens_since(self, step: int) -> int:
-        """Count the tokens of all seeds from a step to the last."""
+    def num_tokens(self, steps: int) -> int:
+        """Count the tokens of all seeds in so many steps."""
         num_seeds, _, length = self.held_out.inputs.shape
-        return (self.params.steps - step) * self.params.batch_size * length * num_seeds
+        return steps * self.params.batch_size * length * num_seeds
 
     def evaluate(self) -> dict[str, Tensor]:
         """Evaluate the model after the last step; return metrics (S,) by name."""
@@ -137,6 +176,12 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
     if not build_training_params(config).adaptive_len:
         return held_out
     return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
+
+
+def _divergence(divergence: Divergence | None) -> dict[str, Any]:
+    """Return the columns that say where a seed's training ended, None where it did not diverge."""
+    values = divergence or (None, None, None)
+    return dict(zip(("diverged_at", "diverged_parts", "largest_logit"), values, strict=True))
 
 
 def _started(metrics: dict[str, float]) -> bool | None:

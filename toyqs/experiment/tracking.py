@@ -54,6 +54,10 @@ class RunLog:
         """Return the bytes written so far."""
         return os.fstat(self._file.fileno()).st_size
 
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        os.fsync(self._file.fileno())
+
     def write(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
         """Append one line and flush it; a number that is not finite becomes null, as JSON has none.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -13,66 +12,66 @@ from toyqs.types import Trace
 
 
 class ValueHead(SeedStacked):
-    """V(x, y), the expected reward at a position that has read x and whose target is y, over all thoughts.
+    """δ(x, y), what thoughts are expected to earn at a position beyond what a prediction that it knows does.
 
-    A layer of 32 over the outputs of base LM and base reasoner at x gives a number for every possible target,
-    of which y's is taken. `sees` names its inputs:
+        V(x, y) = r(the prediction) + Σ_n w_n δ_n(x, y_n),    n over the tokens, w_n their weights in a reward
 
-        context          x alone, one number for all targets: the plain value head
-        target           x and y
-        base_prediction  x, y and the prediction with no thought: V = log softmax(its logits + δ(x))[y]
-        average_thought  the same with the prediction that the average thought of the other positions gives
-        greedy_thought   the same with the prediction that the thought of likeliest symbols gives
+    A layer of 32 over the outputs of base LM and base reasoner at x gives a number for every possible target
+    of every token, of which the targets' are taken. Nothing bounds them, so that V fits any reward's range.
+    The objective adds r(the prediction), the reward of what `value_sees` names (objectives/objective.py):
 
-    A thought's reward log q(y | h, x) varies far more with x and y than with the thought, so that whatever a
-    value leaves unexplained of the former drowns the latter. With δ = 0 the last three forms are exact for a
-    model that does not use its thoughts yet: from there it has to learn to think.
+        context          none: one number for all targets, the plain value head
+        target           none
+        base_prediction  the prediction with no thought
+        average_thought  the prediction that the average thought of the other positions gives
+        greedy_thought   the prediction that the thought of likeliest symbols gives
+
+    A thought's reward varies far more with x and y than with the thought, so that whatever a value leaves
+    unexplained of the former drowns the latter. With δ = 0 the last three are exact for a model that does not
+    use its thoughts yet: from there it has to learn to think.
 
     All inputs are detached: a critic trains itself alone.
     """
 
     hidden = 32
 
-    def __init__(self, num_seeds: int, widths: Sequence[int], vocab_size: int, sees: str) -> None:
+    def __init__(
+        self,
+        num_seeds: int,
+        widths: Sequence[int],
+        choices: int,
+        num_tokens: int = 1,
+        start: float = 0.0,
+    ) -> None:
         """Build the layers.
 
         Args:
             num_seeds: S.
             widths: of the features of x.
-            vocab_size: V.
-            sees: see above.
+            choices: V; 1 where the head does not see the targets.
+            num_tokens: N.
+            start: what each token is expected to earn where no prediction is known.
         """
         super().__init__()
-        self.sees = sees
+        self.num_tokens, self.start = num_tokens, start
         self.inner = Linear(num_seeds, sum(widths), self.hidden)
-        self.outer = Linear(num_seeds, self.hidden, 1 if sees == "context" else vocab_size)
-        self.start = -math.log(vocab_size)  # the reward of a uniform prediction
+        self.outer = Linear(num_seeds, self.hidden, num_tokens * choices)
 
-    def forward(self, features: Sequence[Tensor], trace: Trace, targets: Tensor) -> Tensor:
-        """Return expected rewards.
+    def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """Return δ of each token.
 
         Args:
             features: of x, (S, B, T, width_i) each.
-            trace: with the logits of the prediction that `sees` names.
-            targets: (S, B, T) long.
+            targets: (S, B, T, N) long.
 
         Returns:
-            (S, B, T).
+            (S, B, T, N), with a gradient to this head's own parameters alone.
         """
         inputs = torch.cat([feature.detach() for feature in features], -1)
-        values = self.outer(nn.functional.relu(self.inner(inputs)))
-        if self.sees == "context":
-            return values.squeeze(-1) + self.start
-        logits = {
-            "base_prediction": trace.base_logits,
-            "average_thought": trace.average_logits,
-            "greedy_thought": trace.greedy_logits,
-        }.get(self.sees)
-        if logits is None:
-            for_each_target = values + self.start
-        else:
-            for_each_target = (logits[:, :, :, 0].detach() + values).log_softmax(-1)
-        return for_each_target.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        values = self.outer(nn.functional.relu(self.inner(inputs))) + self.start
+        each = values.unflatten(-1, (self.num_tokens, -1))
+        seen = targets.unsqueeze(-1) if each.shape[-1] > 1 else torch.zeros_like(targets).unsqueeze(-1)
+        return each.gather(-1, seen).squeeze(-1)
 
 
 class RewardModel(SeedStacked):
@@ -89,7 +88,7 @@ class RewardModel(SeedStacked):
     hidden = 32
 
     def __init__(
-        self, num_seeds: int, widths: Sequence[int], length: int, size: int, vocab_size: int, chosen: bool
+        self, num_seeds: int, widths: Sequence[int], length: int, size: int, start: float, chosen: bool
     ) -> None:
         """Build the layers.
 
@@ -98,7 +97,7 @@ class RewardModel(SeedStacked):
             widths: of the features of x.
             length: L.
             size: of a symbol: the number of symbols, or its width Z.
-            vocab_size: V; it starts at the reward of a uniform prediction.
+            start: the reward that it expects at first.
             chosen: whether symbols are ids, not vectors.
         """
         super().__init__()
@@ -108,7 +107,7 @@ class RewardModel(SeedStacked):
         self.symbols = Embedding(num_seeds, rows, self.hidden, std=0.5) if chosen else None
         self.vectors = None if chosen else Linear(num_seeds, rows, self.hidden)
         self.outer = Linear(num_seeds, self.hidden, 1)
-        self.start = -math.log(vocab_size)
+        self.start = start
 
     def forward(self, features: Sequence[Tensor], symbols: Tensor, trace: Trace) -> Tensor:
         """Return expected rewards.

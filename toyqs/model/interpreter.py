@@ -1,4 +1,8 @@
-"""Interpreters: a thought -> one vector per (position, thought), its reading."""
+"""Interpreters: a thought -> one vector per (position, thought), its reading.
+
+Where true tokens x_{t+1} … x_{t+N−1} follow the thought, the interpreter reads on, and there is a reading for
+each of the N tokens predicted: after the thought, and after every further token.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +27,15 @@ class Afresh(SeedStacked):
         shape = (num_seeds, 1, 1, 1, core.backbone.width)
         self.start_state = self.declare("start_state", shape, normal(0.1)) if learned else None
 
-    def forward(self, thoughts: Thoughts) -> Tensor:
-        """Return readings (S, B, T, K, D).
+    def forward(self, thoughts: Thoughts, *, following: Tensor | None = None) -> Tensor:
+        """Return readings (S, B, T, K, D), or of N tokens (S, B, T, K, N, D).
 
-        A reading depends on the symbols alone, so equal prefixes are read once: all V^l prefixes of length l
-        while these are fewer than the thoughts, then every thought in a row of its own.
+        A thought's reading depends on the symbols alone, so equal prefixes are read once: all V^l prefixes of
+        length l while these are fewer than the thoughts, then every thought in a row of its own.
+
+        Args:
+            thoughts: of which only the symbols are used.
+            following: (S, B, T, N − 1) long, the true tokens after the thought; None: N = 1.
         """
         backbone, rows = self.core.backbone, self.core.thought_rows()
         symbols = thoughts.symbols.flatten(1, -2)  # (S, number of thoughts, L)
@@ -42,15 +50,21 @@ class Afresh(SeedStacked):
         digits = vocab ** torch.arange(depth - 1, -1, -1, device=rows.device)
         prefix = (symbols[..., :depth] * digits).sum(-1)  # its row among the V^depth prefixes
         if depth == symbols.shape[-1]:
-            hidden, _ = backbone.step(marker(rows, END), state)
-            hidden = gather_rows(hidden[:, 0, :, 0], prefix)
+            hidden, state = backbone.step(marker(rows, END), state)
+            hidden = gather_rows(hidden[:, 0, :, 0], prefix)[:, None, :, None]
+            if following is not None:
+                state = backbone.gather(state, prefix.unsqueeze(1))
         else:
             state = backbone.gather(state, prefix.unsqueeze(1))
             for symbol in symbols[..., depth:].unbind(-1):
                 x = gather_rows(rows, symbol + FIRST_SYMBOL)
                 _, state = backbone.step(x[:, None, :, None], state)
-            hidden, _ = backbone.step(marker(rows, END), state)
-        return hidden.view(*thoughts.symbols.shape[:-1], -1)
+            hidden, state = backbone.step(marker(rows, END), state)
+        places = thoughts.symbols.shape[:4]
+        if following is not None:  # every thought of a position reads the same tokens
+            following = following.unsqueeze(3).expand(*places, -1).flatten(1, 3).unsqueeze(1)
+        readings = _read_on(self.core, hidden, state, following)
+        return readings.view(*places, *readings.shape[4:])
 
     def _started(self, rows: Tensor) -> BranchState:
         """Return the state after the start marker."""
@@ -65,8 +79,8 @@ class AfreshEach(Afresh):
     The state of a thought that has ended stays as it is until the end marker.
     """
 
-    def forward(self, thoughts: Thoughts) -> Tensor:
-        """Return readings (S, B, T, K, D)."""
+    def forward(self, thoughts: Thoughts, *, following: Tensor | None = None) -> Tensor:
+        """Return readings as `Afresh` does."""
         backbone, rows = self.core.backbone, self.core.thought_rows()
         state = self._started(rows)
         for index, symbol in enumerate(thoughts.symbols.unbind(4)):
@@ -74,7 +88,28 @@ class AfreshEach(Afresh):
             valid = symbol if live is None else where_live(live, symbol, 0)  # padding may be no row
             _, new = backbone.step(self.core.embed_symbols(valid, rows), state)
             state = new if live is None else backbone.keep_ended(new, state, live)
-        return backbone.step(marker(rows, END), state)[0]
+        return _read_on(self.core, *backbone.step(marker(rows, END), state), following)
+
+
+def _read_on(core: Core, reading: Tensor, state: BranchState, following: Tensor | None) -> Tensor:
+    """Read true tokens after a thought.
+
+    Args:
+        core: the interpreter's.
+        reading: (S, B, T, K, D) the output after the thought.
+        state: the branches there.
+        following: (S, B, T, N − 1) long; None: there are none.
+
+    Returns:
+        The reading and the outputs at the tokens, (S, B, T, K, N, D); the reading alone where there are none.
+    """
+    if following is None:
+        return reading
+    rows, readings = core.token_rows(), [reading]
+    for tokens in following.unbind(-1):
+        output, state = core.backbone.step(gather_rows(rows, tokens).unsqueeze(3), state)
+        readings.append(output)
+    return torch.stack(readings, -2)
 
 
 def _shared_depth(vocab: int, num_thoughts: int, length: int) -> int:
@@ -95,7 +130,7 @@ class Onward(nn.Module):
 
     In the second form the output is taken where a model without thoughts predicts, at the context's last
     token. In a backbone with positions that token gets its own position t again, or t + 1, the start
-    marker's; nothing else in its memory moves.
+    marker's; nothing else in its memory moves. Tokens that follow get the positions after the last input's.
     """
 
     def __init__(self, core: Core, reasoner: Core, *, last_token: int | None = None) -> None:
@@ -110,12 +145,17 @@ class Onward(nn.Module):
         self.core, self.reasoner = core, reasoner
         self.last_token = last_token
 
-    def forward(self, thoughts: Thoughts, token: Tensor | None = None) -> Tensor:
-        """Return readings (S, B, T, K, D); through them the prediction's gradient reaches the reasoner.
+    def forward(
+        self, thoughts: Thoughts, token: Tensor | None = None, *, following: Tensor | None = None
+    ) -> Tensor:
+        """Return readings (S, B, T, K, D), or of N tokens (S, B, T, K, N, D).
+
+        Through them the prediction's gradient reaches the reasoner.
 
         Args:
             thoughts: with the branches in which they were sampled.
             token: (S, B, T) long, x_t; only where it is read again.
+            following: (S, B, T, N − 1) long, the true tokens after the thought; None: N = 1.
         """
         core, reasoner = self.core, self.reasoner
         state, last = thoughts.branches, thoughts.symbols.shape[4] - 1
@@ -123,8 +163,8 @@ class Onward(nn.Module):
             symbols, rows = thoughts.symbols.select(4, last), reasoner.thought_rows()
             _, state = step_live(reasoner, symbols, rows, state, thoughts.live(last))
         reading, state = core.backbone.step(marker(core.thought_rows(), END), state)
-        if self.last_token is None:
-            return reading
-        assert token is not None
-        state = core.backbone.back_at_context(state, self.last_token)
-        return core.backbone.step(gather_rows(core.token_rows(), token).unsqueeze(3), state)[0]
+        if self.last_token is not None:
+            assert token is not None
+            state = core.backbone.back_at_context(state, self.last_token)
+            reading, state = core.backbone.step(gather_rows(core.token_rows(), token).unsqueeze(3), state)
+        return _read_on(core, reading, state, following)

@@ -201,10 +201,12 @@ class LatentReasoner(nn.Module):
         if thoughts is not None:
             assert self.interpreter is not None
             args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-            reading = self.interpreter(*args)
+            reading = self.interpreter(*args, following=context.following)
         if _one_token(context):
             return context.base, reading
-        return context.ahead, None if reading is None else self._read_on(reading, context.following)
+        if reading is not None and context.following is None:
+            reading = reading.unsqueeze(-2)  # one for all N tokens
+        return context.ahead, reading
 
     def _logits(
         self, context: Context, base: Tensor | None, reading: Tensor | None, gate_floor: float
@@ -224,19 +226,6 @@ class LatentReasoner(nn.Module):
         greedy = think(core, self.greedy_head, context.branches, unused_noise, lengths=lengths)
         return self._logits(context, *self._mixer_inputs(context, greedy), gate_floor)
 
-    def _read_on(self, reading: Tensor, following: Tensor | None) -> Tensor:
-        """Map readings (S, B, T, K, E) to those of the N tokens (S, B, T, K, N, E), of size 1 for persist.
-
-        The interpreter's output is taken for its state, which it is in a GRU.
-        """
-        if following is None:
-            return reading.unsqueeze(-2)
-        core = self._core("interpreter")
-        rows, readings = core.token_rows(), [reading]
-        for tokens in following.unbind(-1):
-            readings.append(core.backbone.step(gather_rows(rows, tokens).unsqueeze(3), readings[-1])[0])
-        return torch.stack(readings, -2)
-
     def forward(
         self,
         inputs: Tensor,
@@ -254,7 +243,7 @@ class LatentReasoner(nn.Module):
             positions: as in `read`.
             noise: as in `think`.
             forced: as in `think`.
-            targets: (S, B, T') long, for the critic; None: neither it nor the reward model is evaluated.
+            targets: (S, B, T', N) long, for the critic; None: neither it nor the reward model is evaluated.
             gate_floor: as in `talk`.
             lengths: as in `think`.
         """
@@ -265,7 +254,7 @@ class LatentReasoner(nn.Module):
             return trace
         features = [x for x in (context.base, context.reasoner) if x is not None]
         if self.critic is not None:
-            trace = trace._replace(value=self.critic(features, trace, targets))
+            trace = trace._replace(correction=self.critic(features, targets))
         if self.reward_model is not None:
             assert thoughts is not None
             trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols, trace))

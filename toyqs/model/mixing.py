@@ -224,6 +224,19 @@ class ThoughtOnly(Mixer):
         return super().forward(base, None)
 
 
+class Projected(ThoughtOnly):
+    """P reading alone, P a learned projection to the base width: Add where the base state may not be seen."""
+
+    def __init__(self, num_seeds: int, base_width: int, reading_width: int) -> None:
+        super().__init__(num_seeds, 0, reading_width)
+        self.widths = [base_width]
+        self.projection = Linear(num_seeds, reading_width, base_width)
+
+    def mix(self, base: Tensor | None, reading: Tensor, gate_floor: float) -> Mixed:
+        """Return features (S, B, T, K, D)."""
+        return [self.projection(reading)], None
+
+
 class Sum(ThoughtOnly):
     """Logits of the base state + logits of the reading, both of one head; without a thought the base state's.
 

@@ -1,7 +1,8 @@
 """Baselines of a thought's reward, and how advantages are scaled.
 
 A baseline maps rewards (S, B, T, K), and a field of the trace where it reads one, to (S, B, T, K). A new
-baseline is one function and its line in BASELINES.
+baseline is one function and its line in BASELINES. A scale maps advantages, and the rewards that they are of,
+to advantages.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from toyqs.objectives.losses import Total, no_reduction
+from toyqs.objectives.rewards import differ, rounding
 
-EQUAL = 1e-6  # a group whose spread is so small a share of its values differs by rounding alone
 STD_FLOOR = 1e-3  # added to the standard deviation: equal rewards give advantages near 0, not NaN
 
 
@@ -140,22 +141,23 @@ BASELINES = {
     "trice": Baseline(group_mean, least_thoughts=2),  # the literature's other name
     "leave_one_out": Baseline(leave_one_out, least_thoughts=2),
     "ema": Baseline(ema, reads="running_reward"),
-    "value": Baseline(value, reads="value"),
+    "value": Baseline(value, reads="correction"),
     "null_thought": Baseline(of_prediction, reads="base_logits", is_prediction=True),
     "average_thought": Baseline(of_prediction, reads="average_logits", is_prediction=True),
     "greedy_thought": Baseline(of_prediction, reads="greedy_logits", is_prediction=True),
 }
 
 
-def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
+def batch_std(advantages: Tensor, rewards: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Divide advantages by their standard deviation over the thoughts that count, seed by seed.
 
-        A ← A / (std(A) + 10⁻³)
+        A ← A / (std(A) + 10⁻³),    0 where std(A) is no more than the rounding of the rewards
 
     One factor per seed: the gradient's direction is unchanged.
 
     Args:
         advantages: (S, B, T, K).
+        rewards: (S, B, T, K), what the advantages are of.
         weights: (S, B, T), 0 where a position does not count.
         total: sums over the processes that share the batch.
 
@@ -166,19 +168,23 @@ def batch_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
     share = share.unsqueeze(-1) / advantages.shape[-1]
     mean = total((advantages * share).sum((1, 2, 3), keepdim=True))
     variance = total(((advantages - mean).square() * share).sum((1, 2, 3), keepdim=True))
-    return advantages / (variance.sqrt() + STD_FLOOR)
+    size = total((rewards.square() * share).sum((1, 2, 3), keepdim=True)).sqrt()
+    deviation = variance.sqrt()
+    # so that a deviation that is NaN stays one
+    return torch.where(deviation <= rounding(size), 0.0, advantages / (deviation + STD_FLOOR))
 
 
-def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
+def group_std(advantages: Tensor, rewards: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Divide advantages by their standard deviation over the K thoughts of a position.
 
-        A ← A / std_k(A),    0 where the K are equal
+        A ← A / std_k(A),    0 where the K rewards differ by rounding alone
 
     Every position counts alike, however little its thoughts differ: the expected gradient points
     elsewhere than the exact one.
 
     Args:
         advantages: (S, B, T, K), K ≥ 2.
+        rewards: (S, B, T, K), what the advantages are of: these alone tell rounding from spread.
         weights: ignored.
         total: ignored.
 
@@ -187,16 +193,19 @@ def group_std(advantages: Tensor, weights: Tensor, total: Total = no_reduction) 
 
     Source: Shao et al. 2024, "DeepSeekMath" (GRPO).
     """
+    different = differ(rewards)
     spread = advantages.std(-1, keepdim=True)
-    equal = spread <= EQUAL * advantages.abs().amax(-1, keepdim=True)
-    return torch.where(equal, 0.0, advantages / spread.masked_fill(equal, 1.0))
+    return torch.where(different, advantages / spread.where(different, 1.0), 0.0)
 
 
-def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
+def positive_only(
+    advantages: Tensor, rewards: Tensor, weights: Tensor, total: Total = no_reduction
+) -> Tensor:
     """Drop negative advantages, so that no thought is discouraged: A ← max(A, 0). Biased.
 
     Args:
         advantages: (S, B, T, K).
+        rewards: ignored.
         weights: ignored.
         total: ignored.
 
@@ -206,7 +215,7 @@ def positive_only(advantages: Tensor, weights: Tensor, total: Total = no_reducti
     return advantages.clamp(min=0)
 
 
-def no_scale(advantages: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
+def no_scale(advantages: Tensor, rewards: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Return the advantages (S, B, T, K) unchanged."""
     return advantages
 

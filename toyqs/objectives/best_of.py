@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from toyqs.objectives.objective import ThoughtObjective
+from toyqs.objectives.rewards import rounding
 from toyqs.types import Batch, Trace
 
 
@@ -18,7 +19,8 @@ class BestOf(ThoughtObjective):
         policy:   −log π(h_b | x),    b = argmax_i r_i
 
     Biased: the policy moves to the distribution of the best of K of its own thoughts, and from there to a
-    single thought, however little it is better. With equal rewards it imitates an arbitrary thought.
+    single thought, however little it is better. Rewards that differ by rounding alone count as equal, and the
+    first thought drawn is then as good as any: on average nothing moves.
 
     Source: Dong et al. 2023, "RAFT: reward ranked finetuning for generative foundation model alignment".
     """
@@ -29,5 +31,6 @@ class BestOf(ThoughtObjective):
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute minus the log-probability of the best thought, (S, B, T)."""
         assert trace.log_prob is not None
-        best = reward.argmax(-1, keepdim=True)
+        highest = reward.amax(-1, keepdim=True)
+        best = (reward >= highest - rounding(highest)).long().argmax(-1, keepdim=True)
         return -trace.log_prob.sum(-1).gather(-1, best).squeeze(-1)

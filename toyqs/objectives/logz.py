@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toyqs.objectives.losses import log_mean_exp_of_others
-from toyqs.objectives.tempered import Temperature, Tempered, sampling_density
+from toyqs.objectives.tempered import Temperature, Tempered, below_highest, sampling_density
 from toyqs.types import Batch, Trace
 
 EFFECTIVE_SAMPLES = 2.0  # with fewer, an estimate of log Z depends on one thought: logz_mse masks it
@@ -80,8 +80,11 @@ class LogZ(Tempered):
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 3
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute the loss (S, B, T), 0 for thoughts whose estimate of log Z is unreliable."""
+        reward = below_highest(reward)
         log_z, samples = log_z_of_others(reward, beta, sampling_density(log_prob, trace))
         error = logz(reward, log_prob, beta, log_z)
         return error.where(_enough(samples), 0.0).mean(-1)
@@ -90,7 +93,8 @@ class LogZ(Tempered):
         """Compute the effective samples per estimate of log Z, and the share of thoughts masked."""
         assert trace.log_prob is not None
         density = sampling_density(trace.log_prob.sum(-1), trace)
-        samples = effective_others((reward / self.beta(reward, batch) - density).detach())
+        beta, reward = self.scaled(reward, batch)
+        samples = effective_others((below_highest(reward) / beta - density).detach())
         return {"effective_samples": samples.mean(-1), "masked": 1.0 - _enough(samples).to(reward).mean(-1)}
 
 
@@ -100,18 +104,24 @@ def _enough(samples: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LearnedLogZ(Tempered):
-    """`logz` with β log Z from a critic that learns it by the same loss."""
+    """`logz` with β log Z from a critic that learns it by the same loss.
+
+    It learns what β log Σ_h exp(r / β) is beyond the reward of the prediction that `value_sees` names.
+    """
 
     name: ClassVar[str] = "logz_learned"
     off_policy: ClassVar[bool] = True
+
+    value_sees: str = "context"  # what the critic corrects; see Objective.expected
 
     @property
     def has_critic(self) -> bool:
         """Return True: the critic learns β log Z."""
         return True
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute the loss (S, B, T), whose gradient trains policy and critic."""
-        if trace.value is None:
-            raise ValueError("logz_learned needs trace.value")
-        return logz(reward, log_prob, beta, trace.value.unsqueeze(-1) / beta).mean(-1)
+        value = self.expected(self.value_sees, trace, batch)
+        return logz(reward, log_prob, beta, value.unsqueeze(-1) / beta).mean(-1)

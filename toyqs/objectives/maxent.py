@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toyqs.objectives.advantages import leave_one_out
 from toyqs.objectives.tempered import Temperature, Tempered
-from toyqs.types import Trace
+from toyqs.types import Batch, Trace
 
 
 def maxent(rewards: Tensor, log_prob: Tensor, beta: Temperature) -> Tensor:
@@ -41,7 +41,9 @@ class MaxEnt(Tempered):
     name: ClassVar[str] = "maxent"
     least_thoughts: ClassVar[int] = 2
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute `maxent`, (S, B, T)."""
         return maxent(reward, log_prob, beta)
 
@@ -77,6 +79,8 @@ class VarGrad(Tempered):
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute `vargrad`, (S, B, T)."""
         return vargrad(reward, log_prob, beta)

@@ -31,6 +31,14 @@ class Allowed(NamedTuple):
     reason: str
 
 
+# value_sees -> the field of the trace with the prediction whose reward a critic corrects; others: none.
+CRITIC_STARTS = {
+    "base_prediction": "base_logits",
+    "average_thought": "average_logits",
+    "greedy_thought": "greedy_logits",
+}
+
+
 @dataclass(frozen=True)
 class Objective(ABC):
     """The loss of a batch, from a trace and the batch.
@@ -60,7 +68,7 @@ class Objective(ABC):
 
     @property
     def has_critic(self) -> bool:
-        """Tell whether it needs trace.value, and so a critic that learns next to the model."""
+        """Tell whether it needs trace.correction, and so a critic that learns next to the model."""
         return False
 
     def compute_reward(self, log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -68,6 +76,39 @@ class Objective(ABC):
         if self.reward == "kl_reverse":
             return rewards.kl_reverse(log_q, trace, batch, self.reward_beta)
         return REWARDS[self.reward](log_q, trace, batch)
+
+    def earned_by(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """Compute what one prediction of a position earns, no gradient: (S, B, T, N, V) -> (S, B, T, 1)."""
+        other = trace._replace(logits=logits.detach().unsqueeze(3))
+        log_q = rewards.over_tokens(rewards.token_log_prob(other.logits, rewards.tokens(batch)), batch)
+        return self.compute_reward(log_q, other, batch)
+
+    def expected(self, value_sees: str, trace: Trace, batch: Batch) -> Tensor:
+        """Compute a critic's value: what the prediction that it knows earns, and its correction of that.
+
+        Args:
+            value_sees: which prediction; see CRITIC_STARTS.
+            trace: with `correction`, and with that prediction.
+            batch: with the tokens' weights in a reward.
+
+        Returns:
+            (S, B, T), with a gradient to the critic alone.
+
+        Raises:
+            ValueError: the trace lacks one of them.
+        """
+        correction = rewards.over_tokens(self._from(trace, "correction").unsqueeze(3), batch)
+        if value_sees in CRITIC_STARTS:
+            known = self._from(trace, CRITIC_STARTS[value_sees])
+            correction = self.earned_by(known, trace, batch) + correction
+        return correction.squeeze(3)
+
+    def _from(self, trace: Trace, field: str) -> Tensor:
+        """Return what the trace holds in a field; ValueError, naming both, where it holds nothing."""
+        found: Tensor | None = getattr(trace, field)
+        if found is None:
+            raise ValueError(f"{type(self).__name__} needs trace.{field}")
+        return found
 
     def predictor_score(self, token_log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute what the predictor maximises, log q or a reward of OWN_LOSS.
@@ -180,7 +221,7 @@ class ThoughtObjective(Objective):
             "policy": self.policy_loss(reward, trace, paying),
             "nll": self.predictor_loss(score[..., : self.train_nll_num]),
             **regularisers(trace),
-            **self._auxiliary_losses(reward, earned, trace),
+            **self._auxiliary_losses(reward, earned, trace, batch),
         }
         weights = {"policy": paying.weights, "critic": paying.weights, "reward_model": fitting.weights}
         parts = {name: losses.position_mean(x, weights.get(name, batch.weights)) for name, x in means.items()}
@@ -210,10 +251,12 @@ class ThoughtObjective(Objective):
             reward = reward - trace.penalty
         return reward
 
-    def _auxiliary_losses(self, reward: Tensor, earned: Tensor, trace: Trace) -> dict[str, Tensor]:
+    def _auxiliary_losses(
+        self, reward: Tensor, earned: Tensor, trace: Trace, batch: Batch
+    ) -> dict[str, Tensor]:
         """Compute the losses of the critic and of the reward model, (S, B, T) each, where there are such."""
         parts = {}
-        critic = self.critic_loss(reward, trace)
+        critic = self.critic_loss(reward, trace, batch)
         if critic is not None:
             parts["critic"] = critic
         if self.learned_reward:
@@ -226,7 +269,7 @@ class ThoughtObjective(Objective):
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the policy's loss per position (S, B, T), from rewards (S, B, T, K) without gradient."""
 
-    def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
+    def critic_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor | None:
         """Compute the critic's loss per position (S, B, T); None without one."""
         return None
 

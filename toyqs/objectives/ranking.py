@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from toyqs.objectives.objective import ThoughtObjective
-from toyqs.objectives.tempered import Temperature, Tempered, effective_samples, sampling_density
+from toyqs.objectives.rewards import rounding
+from toyqs.objectives.tempered import (
+    Temperature,
+    Tempered,
+    below_highest,
+    effective_samples,
+    sampling_density,
+)
 from toyqs.types import Batch, Trace
 
 
@@ -42,13 +50,16 @@ class Listwise(Tempered):
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute `listwise`, (S, B, T)."""
         return listwise(reward, log_prob, beta)
 
     def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
         """Compute the effective number of thoughts in the rewards' softmax."""
-        return {"effective_samples": effective_samples((reward / self.beta(reward, batch)).softmax(-1))}
+        beta, reward = self.scaled(reward, batch)
+        return {"effective_samples": effective_samples((reward / beta).softmax(-1))}
 
 
 def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
@@ -56,8 +67,8 @@ def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
 
         −Σ_i [ log π_(i) − log Σ_{j ≥ i} π_(j) ],    r_(1) ≥ r_(2) ≥ …
 
-    Equal rewards keep the order in which they were drawn. K = 1 trains nothing; K = 2 is DPO on one pair
-    with no reference policy.
+    Rewards that differ by rounding alone keep the order in which they were drawn. K = 1 trains nothing;
+    K = 2 is DPO on one pair with no reference policy.
 
     Args:
         rewards: (S, B, T, K).
@@ -68,10 +79,24 @@ def plackett_luce(rewards: Tensor, log_prob: Tensor) -> Tensor:
 
     Source: Plackett 1975, "The analysis of permutations"; Luce 1959.
     """
-    order = rewards.detach().argsort(dim=-1, descending=True, stable=True)
-    ranked = log_prob.gather(-1, order)
+    ranked = log_prob.gather(-1, ranks(rewards.detach()).argsort(dim=-1, stable=True))
     remaining = ranked.flip(-1).logcumsumexp(-1).flip(-1)
     return -(ranked - remaining).sum(-1)
+
+
+def ranks(rewards: Tensor) -> Tensor:
+    """Return the rank of each thought's reward, 0 the highest; rewards a rounding apart share one.
+
+    Args:
+        rewards: (S, B, T, K).
+
+    Returns:
+        (S, B, T, K) long.
+    """
+    highest_first, order = rewards.sort(dim=-1, descending=True)
+    higher, lower = highest_first[..., :-1], highest_first[..., 1:]
+    below = (higher - lower > rounding(higher)).long().cumsum(-1)
+    return torch.zeros_like(order).scatter_(-1, order[..., 1:], below)
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,7 @@ def weighted_mle(rewards: Tensor, log_prob: Tensor, beta: Temperature, sampler_l
 
     Source: Peters and Schaal 2007, "Reinforcement learning by reward-weighted regression".
     """
-    weights = (rewards / beta - sampler_log_prob).detach().softmax(-1)
+    weights = (below_highest(rewards) / beta - sampler_log_prob).detach().softmax(-1)
     return -(weights * log_prob).sum(-1)
 
 
@@ -119,13 +144,16 @@ class WeightedMLE(Tempered):
     off_policy: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
-    def at_temperature(self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace) -> Tensor:
+    def at_temperature(
+        self, beta: Temperature, reward: Tensor, log_prob: Tensor, trace: Trace, batch: Batch
+    ) -> Tensor:
         """Compute `weighted_mle`, (S, B, T)."""
         return weighted_mle(reward, log_prob, beta, sampling_density(log_prob, trace))
 
     def meters(self, reward: Tensor, trace: Trace, batch: Batch) -> dict[str, Tensor]:
         """Compute the effective number of thoughts by their weights."""
         assert trace.log_prob is not None
+        beta, reward = self.scaled(reward, batch)
         density = sampling_density(trace.log_prob.sum(-1), trace)
-        weights = (reward / self.beta(reward, batch) - density).softmax(-1)
+        weights = (below_highest(reward) / beta - density).softmax(-1)
         return {"effective_samples": effective_samples(weights)}

@@ -29,6 +29,7 @@ class Reinforce(ThoughtObjective):
     name: ClassVar[str] = "reinforce"
 
     baseline: str = "leave_one_out"  # a key of BASELINES
+    value_sees: str = "context"  # what the value of baseline=value corrects; see Objective.expected
     advantage_scale: str = "none"  # a key of ADVANTAGE_SCALES
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -44,50 +45,46 @@ class Reinforce(ThoughtObjective):
         """
         scale = ADVANTAGE_SCALES[self.advantage_scale]
         above = reward - self._baseline(reward, trace, batch)
-        return scale(above, batch.weights, batch.total or losses.no_reduction)
+        return scale(above, reward, batch.weights, batch.total or losses.no_reduction)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the baseline (S, B, T, K)."""
         baseline = BASELINES[self.baseline]
         if baseline.reads is None:
             return baseline.compute(reward)
-        read = self._read(baseline.reads, trace)
-        if baseline.is_prediction:
-            read = self._earned(read, trace, batch)
-        return baseline.compute(reward, read)
-
-    def _read(self, field: str, trace: Trace) -> Tensor:
-        """Return what the trace holds in a field; ValueError, naming both, where it holds nothing."""
-        value: Tensor | None = getattr(trace, field)
-        if value is None:
-            raise ValueError(f"baseline {self.baseline} needs trace.{field}")
-        return value
-
-    def _earned(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        """Compute the reward (S, B, T, 1) of one prediction per position, logits (S, B, T, N, V)."""
-        other = trace._replace(logits=logits.detach().unsqueeze(3))
-        log_q = rewards.over_tokens(rewards.token_log_prob(other.logits, rewards.tokens(batch)), batch)
-        return self.compute_reward(log_q, other, batch)
+        if self.has_critic:
+            return baseline.compute(reward, self.expected(self.value_sees, trace, batch))
+        read = self._from(trace, baseline.reads)
+        return baseline.compute(
+            reward, self.earned_by(read, trace, batch) if baseline.is_prediction else read
+        )
 
     @property
     def has_critic(self) -> bool:
         """Tell whether the baseline is a critic's value."""
-        return BASELINES[self.baseline].reads == "value"
+        return BASELINES[self.baseline].reads == "correction"
 
-    def critic_loss(self, reward: Tensor, trace: Trace) -> Tensor | None:
+    def critic_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor | None:
         """Compute the value's squared error, a mean over the thoughts, (S, B, T); None without a critic."""
         if not self.has_critic:
             return None
-        return 0.5 * (self._read("value", trace).unsqueeze(-1) - reward).square().mean(-1)
+        value = self.expected(self.value_sees, trace, batch)
+        return 0.5 * (value.unsqueeze(-1) - reward).square().mean(-1)
 
 
 @dataclass(frozen=True)
 class ClippedReinforce(Reinforce):
     """Several steps on the same thoughts, limited to ratios near 1 to the policy that drew them.
 
-        −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),    ρ = π(h | x) / π_sampled(h | x)
+        thought:  −(1 / K) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − ε, 1 + ε) A_i),
+                  ρ_i = π(h_i | x) / π_sampled(h_i | x)
+        symbol:   −(1 / K) Σ_i Σ_l min(ρ_il A_i, clip(ρ_il, 1 − ε, 1 + ε) A_i),
+                  ρ_il the same of the symbol s_il given those before it
 
-    In the first of the steps ρ = 1 and the gradient is Reinforce's.
+    In the first of the steps ρ = 1 and the gradient is Reinforce's, with either. The ratio of each symbol is
+    what was published. Once the policy has moved it is biased even unclipped, for it leaves out how much
+    likelier the symbols before have become; the ratio of the thought is not. The symbols are summed: divided
+    by their number, as in GRPO, those of short thoughts would weigh more. Padding has ratio 1, no gradient.
 
     Source: Schulman et al. 2017, "Proximal policy optimization algorithms".
     """
@@ -97,6 +94,7 @@ class ClippedReinforce(Reinforce):
     allows_inner_steps: ClassVar[bool] = True
 
     clip_ratio: float = 0.2  # ε
+    clip_each: str = "thought"  # or symbol: what each ratio is of
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the clipped surrogate loss, (S, B, T)."""
@@ -104,9 +102,13 @@ class ClippedReinforce(Reinforce):
         if trace.sampler_log_prob is None:
             raise ValueError("ppo_clip needs trace.sampler_log_prob")
         advantages = self.advantages(reward, trace, batch)
-        ratio = (trace.log_prob.sum(-1) - trace.sampler_log_prob).exp()
+        rewards.require_shape("sampler_log_prob", trace.sampler_log_prob, trace.log_prob.shape)
+        own, drawn = trace.log_prob, trace.sampler_log_prob
+        if self.clip_each == "thought":
+            own, drawn = own.sum(-1, keepdim=True), drawn.sum(-1, keepdim=True)
+        ratio, advantages = (own - drawn).exp(), advantages.unsqueeze(-1)
         clipped = ratio.clamp(1 - self.clip_ratio, 1 + self.clip_ratio)
-        return -torch.minimum(ratio * advantages, clipped * advantages).mean(-1)
+        return -torch.minimum(ratio * advantages, clipped * advantages).sum(-1).mean(-1)
 
 
 @dataclass(frozen=True)

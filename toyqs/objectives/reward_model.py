@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from toyqs.objectives.rewards import require_shape
+from toyqs.objectives.rewards import differ, require_shape
 from toyqs.types import Batch, Trace
 
 TINY = 1e-12  # least divisor of a correlation, where all thoughts earn the same
@@ -74,7 +74,7 @@ def correlation(expected: Tensor, earned: Tensor, weights: Tensor) -> Tensor:
         Σ (r − r̄)(t − t̄) / √(Σ (r − r̄)² Σ (t − t̄)²),    r̄ and t̄ the means over a position's thoughts
 
     Its square is the share of the variance of t among the thoughts of a position that r explains. 0 where
-    t has no variance.
+    t has no variance, or that of rounding.
 
     Args:
         expected: (S, B, T, K).
@@ -84,7 +84,9 @@ def correlation(expected: Tensor, earned: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (S,), no gradient.
     """
-    r, t = (x.detach() - x.detach().mean(-1, keepdim=True) for x in (expected, earned))
+    r, t = (
+        (x - x.mean(-1, keepdim=True)).where(differ(x), 0.0) for x in (expected.detach(), earned.detach())
+    )
     weights = weights.unsqueeze(-1)
     covariance, variance_r, variance_t = ((weights * x).sum((1, 2, 3)) for x in (r * t, r * r, t * t))
     return covariance / (variance_r * variance_t).sqrt().clamp(min=TINY)

@@ -190,6 +190,39 @@ def _reference(trace: Trace) -> Tensor:
     return trace.reference_log_probs
 
 
+EQUAL = 1e-6  # rewards this close, as a share of the largest or of 1, differ by rounding alone
+
+
+def rounding(rewards: Tensor) -> Tensor:
+    """Return how far apart two rewards may be by rounding alone.
+
+        10⁻⁶ · max(|r|, 1)
+
+    At least 10⁻⁶, for a log-probability near 0 is a difference of numbers that are not.
+
+    Args:
+        rewards: of any shape.
+
+    Returns:
+        The same shape.
+    """
+    return EQUAL * rewards.abs().clamp(min=1.0)
+
+
+def differ(rewards: Tensor) -> Tensor:
+    """Tell at which positions the rewards differ by more than rounding: (S, B, T, K) -> (S, B, T, 1) bool.
+
+    Those that are not numbers differ, so that what is divided by their spread is none either.
+    """
+    lowest, highest = rewards.aminmax(dim=-1, keepdim=True)
+    return ~(highest - lowest <= rounding(highest))
+
+
+def settled(rewards: Tensor) -> Tensor:
+    """Replace rewards (S, B, T, K) by their position's mean where they differ by rounding alone."""
+    return torch.where(differ(rewards), rewards, rewards.mean(-1, keepdim=True))
+
+
 def require_shape(name: str, value: Tensor, shape: torch.Size) -> None:
     """Refuse a tensor of another shape: broadcasting (…, K) against (…, 1) is a silent bug.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from toyqs.files import read_json, write_json
+from toyqs.files import make_folder, read_json, write_json
 
 
 class RunLock:
@@ -39,7 +39,7 @@ class RunLock:
 
 def acquire(folder: Path) -> RunLock | None:
     """Lock a run's folder, making it if need be; return None where another process holds the lock."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

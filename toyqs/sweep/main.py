@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
-from toyqs.config.builders.model import count_parameters
 from toyqs.config.identity import settings
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
-from toyqs.evidence.cells import name_of, write_cell
+from toyqs.evidence.cells import FOLDER, name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
 from toyqs.evidence.overview import sweep_csv, sweep_table
-from toyqs.evidence.rows import load_curve, load_rows
-from toyqs.sweep.plan import (
-    PlannedCell,
-    Stack,
-    cached_cost,
-    differences,
-    plan_cell,
-    stacks_of,
-)
+from toyqs.evidence.rows import damaged_files, load_curve, load_rows
+from toyqs.files import make_folder
+from toyqs.sweep.costs import cached_cost
+from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
 from toyqs.sweep.worker import is_settled
@@ -40,58 +34,85 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
         sweep: train in worker processes even one stack at a time, so that no failure stops the other stacks.
 
     Returns:
-        0, or 1 where a run failed, or 2 where the folder of runs cannot be made.
+        0, or 1 where a run failed or a file could not be written, or 2 where the folder of runs cannot be
+        made.
     """
     runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
+    cost = cached_cost()
+    cells, unplanned = _plan(configs, cost)
+    if not cells:
+        return 1
     try:
-        Path(runs_dir).mkdir(parents=True, exist_ok=True)
+        make_folder(runs_dir)
     except OSError as error:
         why = f"cannot be made ({error.strerror}); give a folder of your own"
         print(f"toyqs: runs_dir={runs_dir}: {why}", file=sys.stderr)
         return 2
-    cost = cached_cost()
-    cells, unbuildable = _plan(configs, cost)
-    if not cells:
-        return 1
-    for cell in cells:
-        columns = settings(cell.config, cell.seeds[0])
-        write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
+    unwritten = _note(runs_dir, cells)
     keys = {key for cell in cells for key in cell.run_keys}
     undone = {key for key in keys if force or not is_settled(runs_dir, key)}
     if done := len(keys) - len(undone):
         print(f"{done} of {len(keys)} runs are complete already", flush=True)
+    if not force:
+        _say_damaged(runs_dir, undone)
     stacks = stacks_of(cells, undone, cost)
     progress = Progress(stacks, done)
     try:
         failures = run_all(stacks, _processes(configs, stacks), progress, isolate=sweep) if stacks else []
     finally:
         progress.close()
-    _report(runs_dir, cells)
-    for failure in failures:
-        print(f"toyqs: {_describe(failure)}", file=sys.stderr)
-    return 1 if failures or unbuildable else 0
+    unwritten += _report(runs_dir, cells)
+    lines = [*unplanned, *map(_describe, failures)]
+    if unwritten:
+        lines.append(f"cannot be written to: {', '.join(unwritten)}; rows and table are whole")
+    for line in lines:
+        print(f"toyqs: {line}", file=sys.stderr)
+    return 1 if lines else 0
 
 
-def _plan(configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost]) -> tuple[list[PlannedCell], int]:
-    """Plan the cells, equal ones once, and count the configurations whose model cannot be built."""
+def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
+    """Note the cells on disk, for the scripts in analysis/; return the folder where that cannot be done."""
+    try:
+        for cell in cells:
+            columns = settings(cell.config, cell.seeds[0])
+            write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
+    except OSError as error:
+        return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
+    return []
+
+
+def _say_damaged(runs_dir: str, keys: Iterable[str]) -> None:
+    """Name those of the runs to be trained that have a row already."""
+    found = {key: damaged_files(runs_dir, key) for key in sorted(keys)}
+    if damaged := [f"{key} ({', '.join(files)})" for key, files in found.items() if files]:
+        print(f"toyqs: damaged, trained again: run {', run '.join(damaged)}", file=sys.stderr, flush=True)
+
+
+def _plan(
+    configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost]
+) -> tuple[list[PlannedCell], list[str]]:
+    """Plan the cells, equal ones once; return them, and a line on each that cannot be trained, also printed.
+
+    A step of every run that is still to be trained is counted here: no cell is noted that can never be.
+    """
     cells: dict[str, PlannedCell] = {}
-    failed = 0
-    for config in configs:
+    unplanned = []
+    for config, difference in zip(configs, differences(configs), strict=True):
         try:
-            if config.pretrained is not None:
-                count_parameters(config)  # builds the model: a damaged checkpoint is found before any work
             cell = plan_cell(config, cost)
-        except (RuntimeError, MemoryError) as error:  # torch's, where a tensor is too large
-            failed += 1
-            print(f"toyqs: the model cannot be built: {str(error).splitlines()[0]}", file=sys.stderr)
-            continue
-        except CheckpointError as error:
-            failed += 1
-            print(f"toyqs: {error}", file=sys.stderr)
+            for arm, settings_of_arm in cell.arms.items():
+                if config.force or not all(
+                    is_settled(config.runs_dir, key) for key in cell.keys[arm].values()
+                ):
+                    cost(settings_of_arm)
+        except (RuntimeError, MemoryError, CheckpointError) as error:  # RuntimeError: torch's, too large
+            which = label(difference) or "this run"
+            unplanned.append(f"{which} cannot be trained: {str(error).splitlines()[0]}")
+            print(f"toyqs: {unplanned[-1]}", file=sys.stderr)
             continue
         # Two spellings can be one cell, such as the patterns BAAA and ABBB.
         cells.setdefault(name_of(cell.run_keys), cell)
-    return list(cells.values()), failed
+    return list(cells.values()), unplanned
 
 
 def _processes(configs: Sequence[RunConfig], stacks: Sequence[Stack]) -> int:
@@ -105,26 +126,31 @@ def _describe(failure: Failure) -> str:
     return f"failed: {failure.stack.name}, seed {names}: {failure.why}; log {failure.log}"
 
 
-def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> None:
+def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
+    """Print the table, and write it and the figure; return the folder where that cannot be done."""
     known = {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
     rows = load_rows(runs_dir, known)
     if rows.empty:
-        return
-    folder = Path(runs_dir) / "reports"
-    folder.mkdir(exist_ok=True)
+        return []
     arms = [_arms(cell, rows) for cell in cells]
-    name = name_of(key for cell in cells for key in cell.run_keys)
+    labelled = list(zip(differences([cell.config for cell in cells]), arms, strict=True))
+    several, finished = len(cells) > 1, not next(iter(arms[0].values())).empty
+    if several or finished:
+        print(sweep_table(labelled) if several else comparison_table(arms[0]), flush=True)
+    folder, name = Path(runs_dir) / "reports", name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
-    if len(cells) > 1:
-        labelled = list(zip(differences(cells), arms, strict=True))
-        sweep_csv(labelled, table)
-        print(sweep_table(labelled))
-    elif not next(iter(arms[0].values())).empty:
-        comparison_figure(arms[0], _curves(runs_dir, arms[0]), figure)
-        comparison_csv(arms[0], table)
-        print(comparison_table(arms[0]))
-        print(f"\nfigure {figure}", end="")
+    try:
+        folder.mkdir(exist_ok=True)
+        if several:
+            sweep_csv(labelled, table)
+        elif finished:
+            comparison_csv(arms[0], table)
+            comparison_figure(arms[0], _curves(runs_dir, arms[0]), figure)
+            print(f"\nfigure {figure}", end="")
+    except OSError as error:
+        return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
+    return []
 
 
 def _arms(cell: PlannedCell, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
 from toyqs.config.identity import run_key, settings
 from toyqs.config.inactive import inactive_keys
+from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
+from toyqs.files import IDENTITY
 from toyqs.training.flops import Cost
 
 # (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
@@ -45,6 +46,16 @@ class Stack(NamedTuple):
     seeds: list[int]
     cost: Cost
 
+    def to_plain(self) -> list[Any]:
+        """Return the stack as a JSON value, for another process."""
+        return [self.arm, self.label, to_plain(self.config), self.seeds, list(self.cost)]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[Any]) -> Stack:
+        """Return the stack that `to_plain` has written."""
+        arm, label, config, seeds, cost = plain
+        return cls(arm, label, from_plain(config), seeds, Cost(*cost))
+
     @property
     def name(self) -> str:
         """Name the arm, and the cell where there are several."""
@@ -62,21 +73,7 @@ def seeds_of(config: RunConfig) -> list[int]:
     return config.seed if isinstance(config.seed, list) else [config.seed]
 
 
-def cached_cost() -> Callable[[RunConfig], Cost]:
-    """Return `count_cost`, which runs a training step, with a cache over the settings that matter to it."""
-    counted: dict[str, Cost] = {}
-
-    def cost(config: RunConfig) -> Cost:
-        weight = float(config.policy_loss_beta != 0.0)  # the policy loss costs the same at any other weight
-        key = run_key(replace(config, max_steps=1, policy_loss_beta=weight), 0)
-        if key not in counted:
-            counted[key] = count_cost(config)
-        return counted[key]
-
-    return cost
-
-
-def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost) -> PlannedCell:
+def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCell:
     """Plan a run and its controls, with the number of steps filled in.
 
     Args:
@@ -84,7 +81,7 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost)
         cost: counts a run's training step.
 
     Raises:
-        RuntimeError, MemoryError: the model cannot be built.
+        RuntimeError, MemoryError: the model cannot be built, or a step needs too much memory.
     """
     if config.max_steps < 0:
         steps = config.task.steps(config.data_loader_batch_size, config.seq_len, config.epochs)
@@ -99,14 +96,17 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost] = count_cost)
     return PlannedCell(config, seeds, arms, keys)
 
 
-def differences(cells: Sequence[PlannedCell]) -> list[dict[str, Any]]:
-    """Find the settings that are not the same in all cells in which they have an effect.
+def differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+    """Find the settings that are not the same in all configurations in which they have an effect.
+
+    Hashes of files are left out: the names differ too.
 
     Returns:
-        For each cell, setting -> value, without those that have no effect in it; empty for a single cell.
+        For each configuration, setting -> value, without those that have no effect in it; empty for a single
+        one.
     """
-    columns = [_active(cell.config) | {"seed": cell.seeds} for cell in cells]
-    names = dict.fromkeys(name for each in columns for name in each)
+    columns = [_active(config) | {"seed": seeds_of(config)} for config in configs]
+    names = dict.fromkeys(name for each in columns for name in each if not name.endswith(IDENTITY))
     differing = [name for name in names if len({repr(each[name]) for each in columns if name in each}) > 1]
     return [{name: each[name] for name in differing if name in each} for each in columns]
 
@@ -133,7 +133,7 @@ def stacks_of(
     """
     remaining: set[str] = set(undone)
     stacks: list[Stack] = []
-    for cell, difference in zip(cells, differences(cells), strict=True):
+    for cell, difference in zip(cells, differences([cell.config for cell in cells]), strict=True):
         for arm, config in cell.arms.items():
             seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in remaining]
             remaining.difference_update(cell.keys[arm].values())

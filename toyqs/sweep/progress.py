@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -11,6 +12,9 @@ from tqdm import tqdm
 
 from toyqs.evidence.text import short
 from toyqs.sweep.plan import Stack
+
+# Its own is a semaphore as well, of whose leak Python 3.14 warns where the command is killed.
+tqdm.set_lock(threading.RLock())
 
 PLAIN_LINE_SECONDS = 10
 FIRST_SHARE = 0.02  # of the work, before which imports and first calls dominate and no time is estimated

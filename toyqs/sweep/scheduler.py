@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import pickle
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from toyqs.config.identity import run_key
+from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
+from toyqs.files import ROW
 from toyqs.sweep.locks import owner_of
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
-from toyqs.sweep.worker import StackOutcome, initialise_worker, log_path, run_in_worker, train_stack
+from toyqs.sweep.worker import LOG, StackOutcome, WorkerProcess, log_path, stops_delayed, train_stack
 from toyqs.training import distributed
 
 POLL_SECONDS = 0.2
@@ -56,7 +53,7 @@ def run_all(stacks: list[Stack], processes: int, progress: Progress, *, isolate:
         return queue.failures
     while not (ranks > 1 and queue.failures) and (entry := queue.next(wait=True)):
         index, stack = entry
-        queue.record(index, stack, train_stack(stack, partial(progress.update, index)))
+        queue.record(index, stack, train_stack(stack, partial(progress.update, index), progress.say))
     return queue.failures
 
 
@@ -68,6 +65,8 @@ class _Queue:
         self.progress = progress
         self.failures: list[Failure] = []
         self._announced: set[int] = set()  # stacks of which it was said that another command holds them
+        # rows that force=true is to replace: while one stands as it was, its run has not been trained
+        self._old = {row: _stamp(row) for stack in stacks if stack.config.force for row in _rows(stack)}
 
     def next(self, *, wait: bool = False) -> tuple[int, Stack] | None:
         """Take the next stack that may start now; with `wait`, sleep until one may."""
@@ -84,7 +83,7 @@ class _Queue:
         config, settled = stack.config, {*outcome.done, *outcome.complete, *outcome.elsewhere}
         rest = {seed: run_key(config, seed) for seed in stack.seeds if seed not in settled}
         # A stack whose process died may have written some of its rows before.
-        failed = [(seed, key) for seed, key in rest.items() if not is_complete(config.runs_dir, key)]
+        failed = [(seed, key) for seed, key in rest.items() if not self._is_new(config, key)]
         if outcome.elsewhere:
             if index not in self._announced:  # once, though every retry ends here again
                 self._announced.add(index)
@@ -95,89 +94,91 @@ class _Queue:
             self.waiting.append((retry, index, stack._replace(seeds=outcome.elsewhere)))
         if failed:
             why = outcome.failure or "no row was written"
-            self.failures.append(Failure(stack, failed, why, log_path(stack)))
+            self.failures.append(Failure(stack, failed, why, self._log_of(stack, failed[0])))
         done = len(outcome.done) + len(rest) - len(failed)
         self.progress.finish(index, done, len(outcome.complete), len(failed))
 
+    def _is_new(self, config: RunConfig, key: str) -> bool:
+        row = Path(config.runs_dir) / key / ROW
+        return is_complete(config.runs_dir, key) and (row not in self._old or self._old[row] != _stamp(row))
+
+    def _log_of(self, stack: Stack, failed: tuple[int, str]) -> Path:
+        """Return the log of a failure, which is moved out of the folder of a run that has its row."""
+        log = log_path(stack)
+        first = run_key(stack.config, stack.seeds[0])
+        if failed[1] != first and self._is_new(stack.config, first):
+            with suppress(OSError):
+                return log.replace(log.parent.with_name(failed[1]) / LOG)
+        return log
+
+
+def _rows(stack: Stack) -> list[Path]:
+    return [Path(stack.config.runs_dir) / run_key(stack.config, seed) / ROW for seed in stack.seeds]
+
+
+def _stamp(row: Path) -> tuple[int, int] | None:
+    """Return what tells a file from the one that replaces it; None where there is none."""
+    with suppress(OSError):
+        found = row.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
 
 class _Worker:
-    """A process in a pool of its own, so that its death breaks no other's pool."""
+    """A process for one stack after another, started when the first comes and again after its death."""
 
-    def __init__(self, context: Any, progress_array: Any) -> None:
-        self._new_pool = lambda: ProcessPoolExecutor(
-            1, context, initializer=initialise_worker, initargs=(progress_array,)
-        )
-        self.pool = self._new_pool()
-        self.process: Any = None  # from its first stack on
+    def __init__(self) -> None:
+        self.process: WorkerProcess | None = None
         self.entry: tuple[int, Stack] | None = None
-        self.future: Future[StackOutcome] = Future()
+        self.latest: tuple[float, float | None] = (math.nan, None)  # work done, held-out NLL
+        self.was_idle = False  # the process had waited for the stack
 
     def start(self, entry: tuple[int, Stack]) -> None:
         """Start a stack in the worker's process."""
-        self.entry = entry
-        with _interrupt_delayed():
-            # Pickled here: a pool would pass the tensors of a task through shared memory, whose server
-            # thread prints a traceback when a worker dies or Ctrl-C comes.
-            task = (entry[0], pickle.dumps(entry[1]))
-            try:
-                self.future = self.pool.submit(run_in_worker, *task)
-            except BrokenProcessPool:  # its process died while idle, and the pool's own thread noticed first
-                self.pool = self._new_pool()
-                self.future = self.pool.submit(run_in_worker, *task)
-            (self.process,) = self.pool._processes.values()
+        self.entry, self.latest = entry, (math.nan, None)
+        self.was_idle = self.process is not None
+        if self.process is None:
+            with stops_delayed():
+                self.process = WorkerProcess()
+        with suppress(OSError):  # it has died, which `listen` notices
+            self.process.send("train", entry[1].to_plain())
 
-    def outcome(self, stack: Stack) -> StackOutcome:
-        """Return a stack's outcome once its future is done."""
+    def listen(self, queue: _Queue) -> None:
+        """Take in what the process has said; record the stack where it has ended."""
+        assert self.entry is not None and self.process is not None
+        (index, stack), outcome = self.entry, None
         try:
-            return self.future.result()
-        except BrokenProcessPool:
-            why = _describe_exit(_exit_code(self.process))
+            while outcome is None and self.process.pipe.poll():
+                kind, value = self.process.receive()
+                if kind == "progress":
+                    self.latest = value
+                elif kind == "say":
+                    queue.progress.say(value)
+                else:
+                    outcome = StackOutcome(*value)
+        except EOFError:
+            process, self.process = self.process, None
+            code = process.exit_code()
+            process.end()
+            if self.was_idle and math.isnan(self.latest[0]):  # it died before it began
+                return self.start(self.entry)
+            outcome = StackOutcome([], [], [], _describe_exit(code))
             with suppress(OSError), log_path(stack).open("a", encoding="utf-8") as log:
-                print(why, file=log)
-        except Exception as error:  # such as a log that cannot be written
-            why = " ".join(f"{type(error).__name__}: {error}".split())
-        return StackOutcome([], [], [], why)
+                print(outcome.failure, file=log)
+        queue.progress.update(index, *self.latest)
+        if outcome is not None:
+            self.entry = None
+            queue.record(index, stack, outcome)
 
     def kill(self) -> None:
         """Kill the process at once."""
-        for process in list((self.pool._processes or {}).values()):
-            process.kill()
+        if self.process is not None:
+            self.process.kill()
 
     def end(self) -> None:
         """Let the process finish its stack, then end it."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupt_delayed() -> Iterator[None]:
-    """Delay Ctrl-C to the end of a block in which a process starts.
-
-    A pool that has half started a process cannot be shut down, and a process interrupted during its imports
-    prints a traceback.
-    """
-    received: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits the mask
-    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        raise KeyboardInterrupt
-
-
-def _exit_code(process: BaseProcess) -> int | None:
-    """Return the exit code of a process that has ended, or None where it cannot be learnt.
-
-    The pool's own thread waits for the process too; whichever comes second sees the code a moment later.
-    """
-    process.join()
-    for _ in range(100):
-        if process.exitcode is not None:
-            break
-        time.sleep(0.01)
-    return process.exitcode
+        if self.process is not None:
+            self.process.end()
 
 
 def _describe_exit(exitcode: int | None) -> str:
@@ -190,23 +191,19 @@ def _describe_exit(exitcode: int | None) -> str:
 
 
 def _run_in_processes(queue: _Queue, processes: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    # Plain shared memory, not a queue: a worker killed while holding a queue's lock would silence the others.
-    progress_array = context.RawArray("d", [math.nan] * (2 * len(queue.waiting)))
-    workers = [_Worker(context, progress_array) for _ in range(processes)]
+    workers = [_Worker() for _ in range(processes)]
     try:
         while queue.waiting or any(worker.entry for worker in workers):
-            workers = [_collect(queue, worker) or _Worker(context, progress_array) for worker in workers]
             for worker in workers:
                 if not worker.entry and (entry := queue.next()):
                     worker.start(entry)
-            futures = {worker.entry[0]: worker.future for worker in workers if worker.entry}
-            if futures:
-                wait(futures.values(), POLL_SECONDS, FIRST_COMPLETED)
+            busy = [worker for worker in workers if worker.entry]
+            if busy:
+                wait([worker.process.pipe for worker in busy if worker.process], POLL_SECONDS)
             else:  # another command holds all that is left
                 time.sleep(POLL_SECONDS)
-            for index in futures:
-                queue.progress.update(index, *progress_array[2 * index : 2 * index + 2])
+            for worker in busy:
+                worker.listen(queue)
     except BaseException:
         for worker in workers:  # all before any is waited for: a second Ctrl-C must leave none running
             worker.kill()
@@ -214,16 +211,3 @@ def _run_in_processes(queue: _Queue, processes: int) -> None:
     finally:
         for worker in workers:
             worker.end()
-
-
-def _collect(queue: _Queue, worker: _Worker) -> _Worker | None:
-    """Record a worker's stack if it is done. Return the worker, or None where its process has died."""
-    if worker.entry:
-        if not worker.future.done():
-            return worker
-        entry, worker.entry = worker.entry, None
-        queue.record(*entry, worker.outcome(entry[1]))
-    if worker.process is None or worker.process.is_alive():
-        return worker
-    worker.end()
-    return None

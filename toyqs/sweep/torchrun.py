@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 from toyqs.config.errors import Refusal
+from toyqs.config.plain import from_plain
 from toyqs.config.run_config import register
 from toyqs.sweep.hydra_errors import all_keys
 from toyqs.sweep.presets import register_lists
@@ -21,7 +22,8 @@ def prepare(words: list[str]) -> None:
         words: the command line after the program's name.
 
     Raises:
-        Refusal: a setting is written as --key=value, which Hydra would answer with a page of usage.
+        Refusal: a setting is written as --key=value, or follows -m without a blank, which Hydra would answer
+            with a page of usage.
     """
     if distributed.rank():
         sys.exit(serve_rank())
@@ -30,6 +32,9 @@ def prepare(words: list[str]) -> None:
         setting = word.lstrip("-")
         if setting != word and setting.partition("=")[0] in all_keys():
             raise Refusal(f"{word}: settings are written without dashes; give {setting}")
+        after_m = word.removeprefix("-m")
+        if after_m != word and (after_m[:1] in ("+", "~") or after_m.partition("=")[0] in all_keys()):
+            raise Refusal(f"{word}: a blank is missing; give -m {after_m}")
     register()
     register_lists()
     scratch = tempfile.TemporaryDirectory(prefix="toyqs-")
@@ -49,8 +54,8 @@ def serve_rank() -> int:
     from toyqs.sweep.worker import one_line
 
     try:
-        for config, seeds in distributed.receive_jobs():
-            train_along(config, seeds)
+        for job in distributed.receive_jobs():
+            train_along(from_plain(job["config"]), job["seeds"])
     except KeyboardInterrupt:
         return 130
     except BaseException as error:

@@ -6,30 +6,34 @@ Worker processes import this module and what it needs to train, nothing that dra
 from __future__ import annotations
 
 import faulthandler
-import math
+import json
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from toyqs.config.builders.cost import count_cost
 from toyqs.config.identity import run_key
+from toyqs.config.plain import from_plain, to_plain
 from toyqs.evidence.rows import is_complete
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
+from toyqs.files import make_folder
 from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
 
-LOG = (
-    "log.txt"  # in the folder of a stack's first run: what its worker printed, and the traceback of a failure
-)
+# In the folder of a stack's first run: what its worker printed, and the traceback of a failure.
+LOG = "log.txt"
+
+STOPS = (signal.SIGINT, signal.SIGTERM)  # run.py answers the second as the first
 
 
 class StackOutcome(NamedTuple):
@@ -59,13 +63,18 @@ def log_path(stack: Stack) -> Path:
     return Path(stack.config.runs_dir) / run_key(stack.config, stack.seeds[0]) / LOG
 
 
-def train_stack(stack: Stack, report: Callable[[float, float | None], None]) -> StackOutcome:
+def train_stack(
+    stack: Stack,
+    report: Callable[[float, float | None], None],
+    say: checkpoint.Say = checkpoint.say_on_stderr,
+) -> StackOutcome:
     """Train those of a stack's runs that are neither complete nor locked by another command.
 
     Args:
         stack: one configuration, several seeds.
         report: called now and then with the work done so far, and with the held-out NLL where it was just
             measured.
+        say: prints a line for the user.
     """
     config, every = stack.config, max(1, stack.config.max_steps // 200)
     done: list[int] = []
@@ -86,20 +95,31 @@ def train_stack(stack: Stack, report: Callable[[float, float | None], None]) -> 
                     continue
                 locks.enter_context(lock)
                 (complete if not config.force and is_complete(config.runs_dir, key) else done).append(seed)
-            for seed in complete:  # a process killed right after writing the row leaves its checkpoint
-                checkpoint.remove(Path(config.runs_dir) / run_key(config, seed))
-            for seeds in checkpoint.by_progress(config, done):
-                distributed.broadcast_job(config.device, config, seeds)
-                run_stack(config, seeds, stack.cost, progress)
+            for seeds in checkpoint.by_progress(config, done, say):
+                distributed.broadcast_job(config.device, {"config": to_plain(config), "seeds": seeds})
+                run_stack(config, seeds, stack.cost, progress, say)
+            for seed in (*complete, *done):
+                _tidy(Path(config.runs_dir) / run_key(config, seed))
     except KeyboardInterrupt:
         distributed.is_first_to_fail()  # notes the failure, so that the other ranks are not waited for
         raise
     except BaseException as error:  # also SystemExit, which would end more than this stack
         if not distributed.is_first_to_fail():
             os._exit(1)  # another rank has printed why
-        traceback.print_exc()
+        with suppress(OSError), log_path(stack).open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
         return StackOutcome([], complete, elsewhere, one_line(error))
     return StackOutcome(done, complete, elsewhere)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove from a finished run's folder the log of an earlier failure, and a checkpoint.
+
+    A process killed right after it wrote the row leaves its checkpoint.
+    """
+    checkpoint.remove(folder)
+    with suppress(OSError):  # such as a folder of that name
+        (folder / LOG).unlink()
 
 
 def one_line(error: BaseException) -> str:
@@ -109,19 +129,89 @@ def one_line(error: BaseException) -> str:
     return f"{message} ({Path(where.filename).name}:{where.lineno})"
 
 
-_progress_array: Any = None  # set in a worker process; shared with the parent, see `initialise_worker`
+class WorkerProcess:
+    """A process of its own that does one job after another; the two ends speak JSON through a pipe.
 
-
-def initialise_worker(progress_array: Any) -> None:
-    """Prepare a new worker process.
-
-    Args:
-        progress_array: two numbers per stack, work done and held-out NLL, shared with the parent.
+    There is no queue: a process killed while it holds a queue's lock would silence the others, and a
+    semaphore would outlive the command that is killed.
     """
-    global _progress_array  # noqa: PLW0603, an initializer can hand a value to later tasks in no other way
-    _progress_array = progress_array
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it
+
+    def __init__(self) -> None:
+        context = start_context()
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs,))
+        self.process.start()
+        theirs.close()
+
+    def send(self, job: str, value: Any) -> None:
+        """Send a job of JOBS; an OSError says that the process has ended."""
+        self.pipe.send_bytes(json.dumps([job, value]).encode())
+
+    def receive(self) -> tuple[str, Any]:
+        """Wait for the next message, a word and a JSON value; an EOFError says that the process has ended."""
+        try:
+            kind, value = json.loads(self.pipe.recv_bytes())
+        except OSError as error:
+            raise EOFError from error
+        return kind, value
+
+    def exit_code(self) -> int | None:
+        """Wait for the end of the process; return its exit code, or minus the signal that ended it."""
+        self.process.join()
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """Kill the process at once."""
+        self.process.kill()
+
+    def end(self) -> None:
+        """Let the process finish its job, then end it."""
+        self.pipe.close()
+        self.process.join()
+
+
+def start_context() -> Any:
+    """Return the way in which processes start: afresh, not as copies of this one with its threads."""
+    return multiprocessing.get_context("spawn")
+
+
+@contextmanager
+def stops_delayed() -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM to the end of a block in which a process starts.
+
+    One that is half started cannot be ended, and one interrupted during its imports prints a traceback.
+    """
+    received: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a new process inherits the mask
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        raise KeyboardInterrupt
+
+
+Tell = Callable[[str, Any], None]  # sends a message to the parent
+
+
+def serve(pipe: Connection) -> None:
+    """Do the jobs that come through a pipe, until it is closed or the parent dies."""
+    for stop in STOPS:  # they reach all processes of a command; the parent answers them
+        signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def tell(kind: str, value: Any) -> None:
+        try:
+            pipe.send_bytes(json.dumps([kind, value]).encode())
+        except OSError:  # the parent has died
+            os._exit(1)
+
+    with suppress(EOFError):
+        while True:
+            job, value = json.loads(pipe.recv_bytes())
+            JOBS[job](value, tell)
 
 
 def _end_with_parent() -> None:
@@ -132,28 +222,38 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def run_in_worker(index: int, pickled: bytes) -> StackOutcome:
-    """Train a pickled stack in a worker process, sending all that is printed to the stack's log.
-
-    Args:
-        index: the stack's number; its progress goes to elements 2 · index and 2 · index + 1 of the array.
-        pickled: the stack.
-    """
-    stack: Stack = pickle.loads(pickled)
-
-    def report(work: float, loss: float | None) -> None:
-        _progress_array[2 * index : 2 * index + 2] = work, math.nan if loss is None else loss
-
+def _train(plain: Sequence[Any], tell: Tell) -> None:
+    """Train a stack, sending all that is printed to its log; tell its outcome at the end."""
+    tell("progress", [0.0, None])
+    stack = Stack.from_plain(plain)
     path = log_path(stack)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as log:
+    try:
+        make_folder(path.parent)
+        log = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        return tell("outcome", StackOutcome([], [], [], one_line(error)))
+    with log:
+        start = os.fstat(log.fileno()).st_size
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
-    faulthandler.enable()
-    outcome = train_stack(stack, report)
-    sys.stdout.flush()
-    with suppress(FileNotFoundError):  # another command that found the same runs may have removed it
-        if not outcome.elsewhere and not path.stat().st_size:
-            path.unlink()
-    return outcome
+        faulthandler.enable()
+        outcome = train_stack(
+            stack, lambda work, loss: tell("progress", [work, loss]), lambda line: tell("say", line)
+        )
+        sys.stdout.flush()
+        log.seek(start)
+        if not path.exists() and (printed := log.read()):  # removed with what was older than this training
+            path.write_text(printed, encoding="utf-8")
+    tell("outcome", outcome)
+
+
+def _count(plain: Mapping[str, Any], tell: Tell) -> None:
+    """Count the cost of a training step."""
+    try:
+        tell("cost", count_cost(from_plain(plain)))
+    except (RuntimeError, MemoryError) as error:  # torch's, where a tensor is too large
+        tell("too large", str(error))
+
+
+JOBS: dict[str, Callable[[Any, Tell], None]] = {"train": _train, "count": _count}

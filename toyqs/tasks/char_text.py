@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -67,7 +67,8 @@ class CharText(Windows):
         """Read the text, once: its alphabet, and its ids."""
         if self.path is not None and self.dataset is not None:
             raise ValueError(
-                f"task.path={self.path} and task.dataset={self.dataset}: both name a text; give only one"
+                f"task.path={self.path} and task.dataset={self.dataset}: both name a text; give only one "
+                "(task.dataset=null undoes a preset's)"
             )
         known = ", ".join(DATASETS)
         if self.path is not None:
@@ -86,7 +87,7 @@ class CharText(Windows):
         codes, ids = np.unique(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"), return_inverse=True)
         return "".join(map(chr, codes)), torch.from_numpy(ids.astype(np.int32))
 
-    @property
+    @cached_property
     def alphabet(self) -> str:
         """Return the characters of the text, sorted; a character's id is its place."""
         return self._encoded[0]
@@ -103,8 +104,31 @@ class CharText(Windows):
 
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the text itself, wherever its file is, and the split."""
-        digest = hashlib.sha256(self.ids.numpy().tobytes() + self.alphabet.encode()).hexdigest()
-        return {"sha256": digest, "held_out_fraction": self.held_out_fraction}
+        return {"sha256": self._digest, "held_out_fraction": self.held_out_fraction}
+
+    @cached_property
+    def _digest(self) -> str:
+        alphabet, ids = self._encoded
+        return hashlib.sha256(ids.numpy().tobytes() + alphabet.encode()).hexdigest()
+
+    def vocabulary(self) -> str:
+        """Return the alphabet."""
+        return self.alphabet
+
+    def with_vocabulary(self, vocabulary: str) -> CharText:
+        """Return the task with an alphabet, for which no text is read.
+
+        Raises:
+            ValueError: one line, where it is not different characters in their order.
+        """
+        if not isinstance(vocabulary, str) or "".join(sorted(set(vocabulary))) != vocabulary:
+            raise ValueError(
+                "task.vocabulary: is no alphabet, which is different characters in their order; give the "
+                "folder of another run"
+            )
+        task = replace(self)
+        task.alphabet = vocabulary
+        return task
 
     def encode(self, text: str) -> Tensor:
         """Return the ids (n,) long of a text's characters.

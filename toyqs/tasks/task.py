@@ -35,6 +35,8 @@ class Task(ABC):
     """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
     identity: Callable[[], dict[str, str | float]] | None = None
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
+    vocabulary: Callable[[], str] | None = None
+    """() -> what token ids stand for, where a file says that: an alphabet, or the hash of a tokeniser"""
     encode: Callable[[str], Tensor] | None = None
     """text -> token ids (n,) long; a task that has it also has `decode(ids) -> text`"""
 
@@ -42,6 +44,11 @@ class Task(ABC):
     @abstractmethod
     def vocab_size(self) -> int:
         """Return V, the number of token ids."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Return the ids that each end a document; the first stands after each. By default there are none."""
+        return ()
 
     @abstractmethod
     def length(self, seq_len: int) -> int:
@@ -82,6 +89,22 @@ class Task(ABC):
     def with_tokenizer(self, checkpoint: str) -> Task:
         """Return the task with a checkpoint's tokeniser, where it cuts text by one and has none yet."""
         return self
+
+    def with_vocabulary(self, vocabulary: str) -> Task:
+        """Return the task of a finished run, whose tokens are known without its text.
+
+        Args:
+            vocabulary: what `vocabulary()` returned when the run was trained.
+
+        Raises:
+            ValueError: one line, where it is none, or differs from that of the files there are now.
+        """
+        return self
+
+    @property
+    def given(self) -> str:
+        """Return the setting that names the data, as typed."""
+        return f"task={self.name}"
 
     def steps(self, batch_size: int, seq_len: int, epochs: int) -> int:
         """Return the number of training steps where none is asked for."""

@@ -33,11 +33,6 @@ class Windows(Task):
         """Return how many ids are for training; the others are held out."""
         return len(self.ids) - round(self.held_out_fraction * len(self.ids))
 
-    @property
-    @abstractmethod
-    def given(self) -> str:
-        """Return the setting that names the text, as typed."""
-
     def check_fraction(self) -> None:
         """Refuse a held_out_fraction that is not between 0 and 1.
 

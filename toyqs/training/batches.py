@@ -25,7 +25,7 @@ class TrainingBatch(NamedTuple):
     counted: Batch  # at these positions
     noise: Tensor  # (S, B, T', K, L) or (S, B, T', K, L, W) in [0, 1)
     forced: Tensor | None = None  # (S, B, T', K, L, ...) symbols sampled before
-    sampler_log_prob: Tensor | None = None  # (S, B, T', K) of the forced thoughts when they were sampled
+    sampler_log_prob: Tensor | None = None  # (S, B, T', K, L) of the forced symbols when they were sampled
 
 
 def prepare(batch: Batch, noise: Tensor, num_ahead: int = 1) -> TrainingBatch:

@@ -10,8 +10,8 @@ import atexit
 import datetime
 import functools
 import itertools
+import json
 import os
-import pickle
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -52,19 +52,20 @@ def release_ranks() -> None:
         time.sleep(0.01)
 
 
-def broadcast_job(device: str, *job: Any) -> None:
+def broadcast_job(device: str, job: Any) -> None:
     """Send the others what to train; without others do nothing.
 
     Args:
         device: cpu or cuda.
-        job: what `receive_jobs` yields to them; it is pickled.
+        job: what `receive_jobs` yields to them, a JSON value: others on this machine can write to the store,
+            so nothing that is read from it may run code.
     """
     if ranks() > 1:
-        _send(pickle.dumps((device, *job)))
+        _send(json.dumps([device, job]).encode())
         _join(device)
 
 
-def receive_jobs() -> Iterator[tuple[Any, ...]]:
+def receive_jobs() -> Iterator[Any]:
     """Yield the jobs that rank 0 broadcasts, until it releases the others."""
     for number in itertools.count():
         _store().wait([_job(number)], TIMEOUT)
@@ -72,9 +73,9 @@ def receive_jobs() -> Iterator[tuple[Any, ...]]:
         if message == END:
             _store().add("gone", 1)
             return
-        device, *job = pickle.loads(message)
+        device, job = json.loads(message)
         _join(device)
-        yield tuple(job)
+        yield job
 
 
 def is_first_to_fail() -> bool:

@@ -35,8 +35,10 @@ class Meter:
         self.weights[name] = self.weights.get(name, 0.0) + weights.double().sum((1, 2))
 
     def means(self) -> dict[str, Tensor]:
-        """Return name -> (S,)."""
-        return {name: value / self.weights[name] for name, value in self.sums.items()}
+        """Return name -> (S,), NaN throughout where a seed's `nll` is not finite."""
+        means = {name: value / self.weights[name] for name, value in self.sums.items()}
+        diverged = ~means["nll"].isfinite()
+        return {name: value.masked_fill(diverged, math.nan) for name, value in means.items()}
 
 
 @torch.no_grad()

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.objectives.objective import Loss
-from toyqs.objectives.rewards import COSTS, penalty
+from toyqs.objectives.rewards import COSTS, penalty, tokens
 from toyqs.training import distributed
 from toyqs.training.batches import TrainingBatch, chunks, micro_batches, rank_slice, truncate_thoughts
+from toyqs.training.divergence import Divergence, largest_logits, lost_parts
 from toyqs.training.gradient_snr import measured_at, policy_snr
 from toyqs.training.hard_positions import PositionSelection, combine, select_positions
 from toyqs.training.params import TrainingParams, learning_rate
@@ -47,8 +48,8 @@ def train(
     on_step: StepCallback,
     reference_model: ReferenceModel | None = None,
     checkpoints: Checkpoints | None = None,
-) -> None:
-    """Train in place.
+) -> dict[int, Divergence]:
+    """Train in place. A seed ends at the first step whose loss is not finite; its weights become NaN.
 
     Args:
         model: its parameters have shape (S, ...).
@@ -61,6 +62,9 @@ def train(
         reference_model: a model that rewards or thoughts are compared with; a moving average of the trained
             one is updated after every step.
         checkpoints: where the training resumes from, and where it is saved.
+
+    Returns:
+        The seeds that diverged, by index; where that are all, the training ended before its last step.
     """
     assert isinstance(model, nn.Module)
     state = TrainState(model, settings.lr_multipliers, reference_model)
@@ -69,6 +73,8 @@ def train(
         _resume(checkpoints, state, data, settings)
     snr_steps = measured_at(settings.steps) if settings.batch_size > 1 else set()
     for step in range(state.step, settings.steps):
+        if state.all_diverged:
+            break
         progress = step / settings.steps
         rate, gate_floor = learning_rate(step, settings), settings.gate_floor_at(progress)
         weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
@@ -81,16 +87,38 @@ def train(
             values = accumulate(
                 model, objective, batch, weights, settings, running_reward, gate_floor, reference_model
             )
+            _stop_diverged(state, step + 1, batch, values, weights, settings, gate_floor)
             if settings.ranks > 1:
                 distributed.all_reduce_(optimiser.grads)
             optimiser.clip(settings.max_norm)
-            optimiser.step(rate)
+            optimiser.step(rate, settings.weight_decay)
         if step + 1 in snr_steps and weights.get("policy") and "policy" in values:
             values["policy_snr"] = _policy_snr(state, objective, batch, weights, settings, gate_floor)
         state.advance(values.get("reward"))
         on_step(step + 1, values)
         if checkpoints is not None:
             checkpoints.keep(state)
+    return state.diverged
+
+
+def _stop_diverged(
+    state: TrainState,
+    step: int,
+    batch: TrainingBatch,
+    values: dict[str, Tensor],
+    weights: dict[str, float],
+    settings: TrainingParams,
+    gate_floor: float,
+) -> None:
+    """Stop the seeds whose loss was finite up to this step, from 1, and is not now."""
+    lost = lost_parts(values, weights)
+    if not lost.keys() - state.diverged.keys():
+        return
+    model = cast(Model, state.model)
+    parts = (part for part, _ in micro_batches(batch, settings.grad_acc))
+    logits = largest_logits(lambda part: _forward(model, part, settings, gate_floor)[0], parts)
+    for index in lost.keys() - state.diverged.keys():
+        state.stop(index, Divergence(step, lost[index], logits[index]))
 
 
 def _resume(
@@ -166,7 +194,7 @@ def _forward(
     """Return trace and batch at the thinking positions; and their selection, where the model makes one."""
     counted = batch.counted
     if settings.thoughts.hard_quantile is None:
-        args = (batch.noise, batch.forced, counted.targets, gate_floor, counted.lengths)
+        args = (batch.noise, batch.forced, tokens(counted), gate_floor, counted.lengths)
         return model(batch.inputs, batch.positions, *args), counted, None
     count = settings.thoughts.thinking(counted.inputs.shape[2])
     selection = select_positions(model, model.read(batch.inputs, batch.positions), counted, count)
@@ -195,7 +223,7 @@ def sample_thoughts(model: Model, batch: TrainingBatch, rank: int = 0, ranks: in
         context = model.read(own_slice.inputs, own_slice.positions)
         thoughts = model.think(context, own_slice.noise, None, own_slice.counted.lengths, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
-    symbols, density = thoughts.symbols, thoughts.log_prob.sum(-1)
+    symbols, density = thoughts.symbols, thoughts.log_prob
     if ranks > 1:
         symbols, density = distributed.all_gather_batch(symbols), distributed.all_gather_batch(density)
     return batch._replace(forced=symbols, sampler_log_prob=density)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -16,7 +17,7 @@ LARGE = 2**22  # parameters of a seed: from here on one sum over them is inexact
 
 
 class Optimiser:
-    """AdamW (no weight decay) over one flat buffer that holds every parameter.
+    """AdamW over one flat buffer that holds every parameter.
 
     A model of small parameters costs one kernel instead of dozens. The parameters and their
     gradients become views of the buffers. The step is torch.optim's function: its class AdamW imports the
@@ -68,6 +69,10 @@ class Optimiser:
             for index, part in enumerate(parts):
                 values[self._mine(index)] = part[name].to(values.device)
 
+    def blank(self, index: int) -> None:
+        """Set a seed's parameters to NaN."""
+        self.values[: self.used][self._mine(index)] = math.nan
+
     def zero(self) -> None:
         """Set the gradients to zero."""
         self.grads.zero_()
@@ -84,8 +89,8 @@ class Optimiser:
             self.grads.mul_(scale if self.seed_of is None else scale.index_select(0, self.seed_of))
         return norms
 
-    def step(self, lr: float) -> None:
-        """Update the parameters with this learning rate."""
+    def step(self, lr: float, weight_decay: float = 0.0) -> None:
+        """Update the parameters, all of which decay: by lr · weight_decay of their value before the step."""
         before = [self.values[span].clone() for span, _ in self.faster]
         adamw(
             [self.values],
@@ -98,13 +103,13 @@ class Optimiser:
             lr=lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            weight_decay=0.0,
+            weight_decay=weight_decay,
             eps=EPSILON,
             amsgrad=False,
             maximize=False,
         )
         for (span, factor), old in zip(self.faster, before, strict=True):
-            # Without weight decay the step is proportional to the rate.
+            # The step, decay included, is proportional to the rate.
             self.values[span] = old + factor * (self.values[span] - old)
 
     def sums(self, values: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class TrainingParams:
     lr: float  # peak learning rate
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
+    weight_decay: float = 0.0  # of AdamW, on every parameter
     grad_acc: int = 1
     think_everywhere: bool = False
     reference: str | None = (

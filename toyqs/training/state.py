@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toyqs.training.divergence import Divergence
 from toyqs.training.optimizer import Optimiser
 from toyqs.training.reference_model import ReferenceModel
 
@@ -30,6 +31,7 @@ class TrainState:
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.reference_model = model, reference_model
         self.step = 0
+        self.diverged: dict[int, Divergence] = {}  # by the seed's index
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
         self.decay = 1.0  # weight that the moving mean still gives to its start, 0
 
@@ -37,6 +39,16 @@ class TrainState:
     def running_reward(self) -> Tensor:
         """Return the moving mean of rewards, (S,)."""
         return self.reward / (1.0 - self.decay) if self.decay < 1.0 else self.reward
+
+    @property
+    def all_diverged(self) -> bool:
+        """Tell whether no seed is left to train."""
+        return len(self.diverged) == self.optimiser.num_seeds
+
+    def stop(self, index: int, divergence: Divergence) -> None:
+        """End the training of a diverged seed: its weights become NaN, and stay so."""
+        self.diverged[index] = divergence
+        self.optimiser.blank(index)
 
     def advance(self, reward: Tensor | None) -> None:
         """Count a step and update the moving means, of the weights and of a reward (S,) if there is one."""
@@ -53,6 +65,7 @@ class TrainState:
         averages = [] if reference is None or reference.decay == 1.0 else reference.parameters
         return {
             "step": self.step,
+            "diverged": tuple(self.diverged.get(index, ())),
             "shapes": self.shapes,
             "optimiser": self.optimiser.seed_state(index),
             "reference_model": [parameter[index].clone() for parameter in averages],
@@ -68,10 +81,10 @@ class TrainState:
             ValueError: it is the state of another model.
         """
         if any(part["shapes"] != self.shapes for part in parts):
-            raise ValueError(
-                "checkpoint.pt is of a model with other parameters; remove it from the run's folder"
-            )
+            raise ValueError("checkpoint.pt is of a model with other parameters")
         self.step, self.decay = parts[0]["step"], parts[0]["decay"]
+        lost = {index: part["diverged"] for index, part in enumerate(parts) if part["diverged"]}
+        self.diverged = {index: Divergence(*values) for index, values in lost.items()}
         self.optimiser.restore([part["optimiser"] for part in parts])
         self.reward = torch.stack([part["reward"] for part in parts]).to(self.reward.device)
         if self.reference_model is None:

@@ -41,7 +41,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("model_n_head=4: makes heads 3 wide", {"backbone": "llama", "model_n_head": 4}),
     ("model_n_kv_head=3: does not divide model_n_head=2", {"backbone": "qwen3", "model_n_kv_head": 3}),
     ("thoughts=state: are sampled states of a GRU", {"thoughts": "state"}),
-    ("ahead=continue: continues from a reading", {"n_tokens_ahead": 2, "ahead": "continue"}),
 ]
 
 

@@ -151,7 +151,7 @@ def test_what_stands_beside_the_thoughts_knows_where_they_end(beside: str, adapt
             first.length + (~first.unfinished if not adaptive else 0),
         )
         wanted = -drawing * torch.tensor(symbols).double().log()
-        assert torch.allclose(first.sampler_log_prob, wanted) == (beside == "uniform")
+        assert torch.allclose(first.sampler_log_prob.sum(-1), wanted) == (beside == "uniform")
     elif beside == "learned reward":
         assert first.learned_reward.shape == first.length.shape
     else:
@@ -189,7 +189,10 @@ def test_training_and_evaluation_think_as_long_as_the_task_says(length: int) -> 
         return build_objective(settings)(trace, batch)
 
     weights = {name: 1.0 for name in numbers.weights}
-    for ready in (drawn._replace(sampler_log_prob=torch.zeros(wanted.shape)), sample_thoughts(model, drawn)):
+    for ready in (
+        drawn._replace(sampler_log_prob=torch.zeros(*wanted.shape, length)),
+        sample_thoughts(model, drawn),
+    ):
         accumulate(model, watching, ready, weights, numbers, torch.zeros(1).double())
     assert torch.equal(seen[0], wanted) and torch.equal(seen[1], wanted)
     held_out = Batch(*task.sample(torch.Generator().manual_seed(0), 12, 2, "held_out")[:4])

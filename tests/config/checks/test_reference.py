@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def test_a_checkpoint_is_a_finished_run(tmp_path: Path) -> None:
         ("config.json", b'{"task": "chess", "weight_groups": "ABCD"}'),
         ("config.json", b'{"task": "rev_prog", "weight_groups": "ABCD", "wings": 2}'),
         ("config.json", b"\xff\xfe"),
+        ("config.json", b"[" * 100_000),
         ("model.safetensors", b""),
         ("model.safetensors", (folder / "model.safetensors").read_bytes()[:-4]),
     ):
@@ -119,7 +121,9 @@ def test_a_checkpoint_knows_the_same_tokens(tmp_path: Path) -> None:
     task = CharText(path=str(tmp_path / "same.txt"))
     assert accepted(**checkpoint(of_text), task=task, seq_len=8) == []
     text.unlink()
-    refused("text", **checkpoint(of_text), task=task, seq_len=8)
+    assert accepted(**checkpoint(of_text), task=task, seq_len=8) == [], "its folder holds its alphabet"
+    (tmp_path / "same.txt").write_text("to be or not to bee! " * 50)
+    refused("its tokens are not those", **checkpoint(of_text), task=replace(task), seq_len=8)
 
 
 def test_a_checkpoint_predicts_without_a_thought(tmp_path: Path) -> None:

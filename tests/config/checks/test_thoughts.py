@@ -20,6 +20,13 @@ def test_simple_head_adds(mixing: str) -> None:
     assert accepted(simple_lm_head=True, mixing=mixing, **NO_REASONER) == []
 
 
+@pytest.mark.parametrize("mixing", ["thought", "add"])
+def test_tokens_ahead_need_something_that_sees_them(mixing: str) -> None:
+    blind = {"n_tokens_ahead": 2, "mixing": mixing, "use_base_lm": False}
+    refused("n_tokens_ahead=2: with ahead=persist", **blind)
+    assert accepted(**blind, ahead="continue") == []
+
+
 @pytest.mark.parametrize("baseline", ["group_mean", "trice", "leave_one_out"])
 def test_one_thought_is_no_group(baseline: str) -> None:
     alone = {"trice_samples": 1, "baseline": baseline}
@@ -47,6 +54,13 @@ def test_group_std_of_one() -> None:
         baseline="none",
         advantage_scale="group_std",
     )
+
+
+def test_one_thought_has_no_spread() -> None:
+    alone = {"trice_samples": 1, "objective": "logz_learned", "temperature_scale": "spread"}
+    refused("trice_samples=1: temperature_scale=spread .*temperature_scale=absolute", **alone)
+    for harmless in ({"policy_loss_beta": 0.0}, {"temperature_scale": "absolute"}, {"max_reasoning_len": 0}):
+        assert accepted(**(alone | harmless)) == []
 
 
 def test_multi_sample_bounds_the_likelihood() -> None:
@@ -97,10 +111,11 @@ def test_a_path_alone_is_a_loss_only_through_the_prediction() -> None:
 
 
 def test_tokens_ahead() -> None:
-    assert accepted(n_tokens_ahead=2) == []
+    for critic in ({}, {"baseline": "value"}, {"objective": "logz_learned"}):
+        assert accepted(n_tokens_ahead=2, **critic) == []
     refused("n_tokens_ahead=8: a sequence of task=rev_prog has only 7 tokens", n_tokens_ahead=8)
     for changes in ({"use_base_lm": False}, {"mixing": "thought"}):
-        refused("n_tokens_ahead=2: .*ahead=continue", n_tokens_ahead=2, **changes)
+        refused("ahead=persist: .*all 2 tokens.*give ahead=continue", n_tokens_ahead=2, **changes)
         assert accepted(n_tokens_ahead=2, ahead="continue", **changes) == []
     refused(
         "teacher_forcing_weight=0.5: objective=multi_sample",
@@ -135,6 +150,15 @@ def test_a_gradient_scale_under_adam_is_remarked_on() -> None:
     assert "Adam" in note and "lr_multiplier" in note
     assert accepted(meta_token_mode="lr_multiplier") == []
     assert accepted(meta_token_mode="grad_scale", **NO_REASONER) == []
+
+
+def test_a_heavy_policy_loss_is_remarked_on() -> None:
+    (note,) = accepted(policy_loss_beta=100.0)
+    assert note.startswith("policy_loss_beta=100 ") and "Adam" in note and "docs/findings.md" in note
+    assert accepted(policy_loss_beta=10.0) == []
+    path = {"thoughts": "gaussian", "objective": "pathwise"}
+    for idle in (NO_REASONER, {"max_reasoning_len": 0}, path):
+        assert accepted(policy_loss_beta=100.0, **idle) == []
 
 
 def test_a_floor_is_a_weight() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from toyqs.config.run_config import (
     RunConfig,
 )
@@ -10,6 +12,7 @@ from toyqs.model.latent_heads import GaussianHead, StateHead
 from toyqs.model.latent_reasoner import Auxiliaries
 from toyqs.model.samplers import GreedyHead, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
+from toyqs.objectives.objective import CRITIC_STARTS
 from toyqs.objectives.registry import fields_of
 
 
@@ -24,7 +27,7 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead) ->
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
     compared_with = {
         config.baseline if "baseline" in fields_of(config) else "",
-        critic.sees if critic else "",
+        config.value_sees if critic else "",
     }
     log_ratio = config.reference == "no_thought" and config.uses_reference
     wanted = {
@@ -39,7 +42,9 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead) ->
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
     if not config.has_critic:
         return None
-    return ValueHead(num_seeds, _context_widths(config), config.task.vocab_size, config.value_sees)
+    choices = 1 if config.value_sees == "context" else config.task.vocab_size
+    start = 0.0 if config.value_sees in CRITIC_STARTS else _of_a_uniform_prediction(config)
+    return ValueHead(num_seeds, _context_widths(config), choices, config.num_ahead, start)
 
 
 def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPrediction | None:
@@ -47,12 +52,17 @@ def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPr
         return None
     if config.reward_sees == "prediction":
         return RewardOfPrediction(num_seeds, _context_widths(config), config.task.vocab_size)
+    start = _of_a_uniform_prediction(config) * config.num_ahead
     sizes = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim}
     size = sizes.get(config.symbol_kind, config.thought_vocab or config.task.vocab_size)
     is_token = config.symbol_kind == "token"
     size += is_token and config.lengths_vary  # one more symbol stands for "after the end"
-    length, vocab_size = config.max_reasoning_len, config.task.vocab_size
-    return RewardModel(num_seeds, _context_widths(config), length, size, vocab_size, is_token)
+    return RewardModel(num_seeds, _context_widths(config), config.max_reasoning_len, size, start, is_token)
+
+
+def _of_a_uniform_prediction(config: RunConfig) -> float:
+    """Return the likelihood of a token under a uniform prediction; 0 where another reward is paid."""
+    return -math.log(config.task.vocab_size) if config.reward == "likelihood" else 0.0
 
 
 def _context_widths(config: RunConfig) -> list[int]:

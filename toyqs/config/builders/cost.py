@@ -8,10 +8,11 @@ from typing import cast
 
 from torch import nn
 
-from toyqs.config.builders.model import build_model
+from toyqs.assets.pretrained import CheckpointError
+from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
-from toyqs.config.run_config import RunConfig
+from toyqs.config.run_config import MARKERS, RunConfig
 from toyqs.training.batches import draw_batches, truncate_thoughts
 from toyqs.training.flops import Cost, mean, measure
 from toyqs.training.loop import accumulate, sample_thoughts
@@ -32,6 +33,43 @@ def count_cost(config: RunConfig) -> Cost:
         return _cost_at(config, params, params.thoughts.length)
     steps = Counter(map(params.length_at, range(params.steps)))
     return mean({_cost_at(config, params, length): count for length, count in steps.items()})
+
+
+def num_weights(config: RunConfig) -> int:
+    """Return the number of parameters of one seed; see `count_parameters`.
+
+    Raises:
+        MemoryError: it is beyond what torch can count.
+        CheckpointError: a checkpoint lacks one of them.
+    """
+    try:
+        return count_parameters(config)
+    except CheckpointError:
+        raise
+    except (
+        RuntimeError,
+        TypeError,
+        OverflowError,
+    ):  # torch's, for a size beyond 64 bits; nothing is allocated
+        raise MemoryError("its weights are more than any memory holds") from None
+
+
+def step_bytes(config: RunConfig) -> int:
+    """Estimate the memory of a training step for one seed, roughly and from above, without making it.
+
+    Counted are weights, gradients and moments, and what the backward pass keeps of each state: a dozen
+    numbers per unit of width in a GRU, more in each layer of a transformer.
+    """
+    widths, batch = config.widths, config.data_loader_batch_size // config.grad_acc
+    kept = 12 if config.backbone == "gru" else 40 * config.model_n_layer
+    positions = batch * config.task.length(config.seq_len)
+    numbers = 4 * num_weights(config) + positions * kept * (widths["base_lm"] + widths["base_reasoner"])
+    branches = positions * (config.trice_samples if config.use_reasoner else 1)
+    if config.use_reasoner:
+        symbols = config.max_reasoning_len + MARKERS
+        numbers += branches * symbols * kept * (widths["reasoner"] + widths["interpreter"])
+    numbers += branches * config.num_ahead * 4 * config.task.vocab_size
+    return numbers * (8 if config.dtype == "float64" else 4)
 
 
 def _cost_at(config: RunConfig, params: TrainingParams, length: int) -> Cost:

@@ -18,7 +18,7 @@ from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHe
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
 from toyqs.model.layers import FeatureHead, LMHead, initialise
 from toyqs.model.markers import Markers
-from toyqs.model.mixing import MIXERS, BaseOnly, Mixer
+from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
 from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.registry import objective_class
@@ -170,6 +170,8 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     width = config.widths
     if not config.use_reasoner:
         return BaseOnly(num_seeds, width["base_lm"], width["interpreter"])
+    if not config.use_base_lm and config.mixer == "add":
+        return Projected(num_seeds, width["base_lm"], width["interpreter"])
     base_width = width["base_lm"] if config.uses_base_lm else 0
     return MIXERS[config.mixer](num_seeds, base_width, width["interpreter"])
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import nn
+from torch import Tensor, nn
 
 from toyqs.config.builders.model import assemble
+from toyqs.config.contents import check_unchanged
 from toyqs.config.finished_run import WEIGHTS, settings_of
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -50,24 +51,43 @@ def finished_model(folder: str, num_seeds: int) -> LatentReasoner:
         num_seeds: S.
 
     Raises:
-        ValueError: one line with reference_run and the remedy: see `finished_run.settings_of`, or the weights
-            are damaged or another model's.
+        ValueError: one line with the remedy: see `finished_run.settings_of`; the checkpoint that it was
+            trained on has changed; or the weights are damaged, another model's or not finite.
     """
-    model = assemble(resolved(settings_of(folder)), num_seeds)
-    try:
-        weights = load((Path(folder) / WEIGHTS).read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"reference_run={folder}: its {WEIGHTS} is damaged or missing; give the folder of a finished run"
-        ) from error
-    named = dict(model.named_parameters())
-    if {n: p.shape[1:] for n, p in named.items()} != {n: w.shape[1:] for n, w in weights.items()}:
-        raise ValueError(
-            f"reference_run={folder}: its {WEIGHTS} holds another model than its config.json describes; give "
-            "the folder of a finished run"
-        )
-    for name, parameter in named.items():
+    config = resolved(settings_of(folder))
+    check_unchanged(folder, config, "pretrained")
+    weights = _weights(folder, config)
+    model = assemble(config, num_seeds)
+    for name, parameter in model.named_parameters():
         repeated = weights[name].expand(num_seeds, *weights[name].shape[1:])
         parameter.data = torch.empty_like(parameter, dtype=repeated.dtype).copy_(repeated)
     assert isinstance(model, nn.Module)
     return model
+
+
+def _weights(folder: str, config: RunConfig) -> dict[str, Tensor]:
+    """Read a finished run's weights (1, ...) by name; a model that they do not fit is not allocated."""
+    given = f"reference_run={folder}: its {WEIGHTS}"
+    try:
+        weights = load((Path(folder) / WEIGHTS).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{given} is damaged or missing; give the folder of a finished run") from error
+    try:
+        with torch.device("meta"):
+            needed = {name: p.shape for name, p in assemble(config, 1).named_parameters()}
+    except (RuntimeError, OverflowError, TypeError) as error:  # torch's, for sizes that no tensor has
+        raise ValueError(
+            f"reference_run={folder}: its config.json describes no model that can be built "
+            f"({str(error).splitlines()[0]}); give the folder of a finished run"
+        ) from error
+    if needed != {name: weight.shape for name, weight in weights.items()}:
+        raise ValueError(
+            f"{given} holds another model than its config.json describes; give the folder of a finished run"
+        )
+    for name, weight in weights.items():
+        if weight.dtype != getattr(torch, config.dtype):
+            why = f"has {name} in {weight.dtype}, and its config.json says {config.dtype}"
+            raise ValueError(f"{given} {why}; give the folder of a finished run")
+        if not weight.isfinite().all():
+            raise ValueError(f"{given} is not finite in {name}: it diverged; give the folder of another run")
+    return weights

@@ -45,6 +45,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr=config.base_lr,
         schedule=config.schedule if config.use_scheduler else "constant",
         max_norm=config.clip_gradients,
+        weight_decay=config.weight_decay,
         grad_acc=config.grad_acc,
         think_everywhere=config.think_at == "all",
         reference=config.reference,

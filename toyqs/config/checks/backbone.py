@@ -56,13 +56,6 @@ def check_backbone(config: RunConfig) -> None:
             f"are sampled states of a GRU, and {given} has no such state",
             "thoughts=gaussian or backbone=gru",
         )
-    if config.use_reasoner and config.interpreter_reads_on:
-        refuse(
-            "ahead",
-            "continue",
-            f"continues from a reading as a GRU does, and {given} cannot",
-            "ahead=persist or backbone=gru",
-        )
 
 
 def _check_flex(config: RunConfig) -> None:

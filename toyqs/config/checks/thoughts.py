@@ -41,7 +41,7 @@ def check_thinking(config: RunConfig) -> None:
             f"continues from the reasoner's state, {reasoner} wide, but interpreter_hidden_dim={interpreter}",
             "both one width, or interpreter_start=afresh",
         )
-    if config.mixing not in ("auto", "thought") and not config.use_base_lm:
+    if config.mixing not in ("auto", "thought", "add") and not config.use_base_lm:
         refuse(
             "mixing",
             config.mixing,
@@ -78,12 +78,12 @@ def _check_ahead(config: RunConfig) -> None:
             f"a sequence of task={config.task.name} has only {length} tokens",
             f"n_tokens_ahead={length} or fewer",
         )
-    if config.ahead == "persist" and config.mixer == "thought":
+    if config.ahead == "persist" and (config.mixer == "thought" or not config.use_base_lm):
         refuse(
-            "n_tokens_ahead",
-            config.n_tokens_ahead,
-            "with ahead=persist only the base state sees the tokens ahead, and with these settings it "
-            "is not predicted from",
+            "ahead",
+            "persist",
+            "with these settings only the thought is predicted from, and it would give all "
+            f"{config.n_tokens_ahead} tokens one and the same prediction",
             "ahead=continue, or use_base_lm=true and mixing=auto",
         )
 
@@ -220,6 +220,14 @@ def _check_number(config: RunConfig) -> None:
         )
     if config.trice_samples == 1 and config.advantage_scale == "group_std":
         refuse("trice_samples", 1, "advantage_scale=group_std needs a spread", "trice_samples=2 or more")
+    relative = "temperature_scale" in fields_of(config) and config.temperature_scale == "spread"
+    if config.trice_samples == 1 and relative:
+        refuse(
+            "trice_samples",
+            1,
+            "temperature_scale=spread needs a spread",
+            "trice_samples=2 or more, or temperature_scale=absolute",
+        )
 
 
 def _check_objective(config: RunConfig) -> None:
@@ -238,13 +246,6 @@ def _check_objective(config: RunConfig) -> None:
         )
     if config.learned_reward:
         check_learned_reward(config)
-    if config.has_critic and config.n_tokens_ahead > 1:
-        refuse(
-            "n_tokens_ahead",
-            config.n_tokens_ahead,
-            "a critic knows what one token earns",
-            "n_tokens_ahead=1, or a baseline and an objective without a critic",
-        )
     if config.has_critic and config.value_sees == "base_prediction" and not config.predicts_without_thought:
         refuse(
             "value_sees",

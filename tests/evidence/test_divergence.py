@@ -1,0 +1,46 @@
+"""Seeds that diverged are named with the step and the part of the loss, in every table."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from tests.evidence.test_comparison import arm, arms
+from toyqs.evidence.comparison import comparison_figure, comparison_table
+from toyqs.evidence.divergence import divergence_notes
+from toyqs.evidence.overview import sweep_table
+
+
+def lost() -> pd.DataFrame:
+    """Return an arm of two seeds that diverged."""
+    parts = ["nll, policy", "nll"]
+    frame = arm([math.nan, math.nan])
+    return frame.assign(diverged_at=[2.0, 30.0], diverged_parts=parts, largest_logit=[math.nan, 3e30])
+
+
+def test_the_step_the_parts_and_the_largest_logit_are_said():
+    text = divergence_notes({"thinking": lost()})[0]
+    assert (
+        "seed 1 at step 2 (nll, policy; a logit is not finite), 2 at step 30 (nll; largest logit 3e+30)"
+        in text
+    )
+    assert divergence_notes({"thinking": arm([1.0, math.nan])})[0].startswith("Diverged: thinking, seed 2;")
+    assert divergence_notes({"thinking": arm([1.0, 2.0]), "zero_length": pd.DataFrame()}) == []
+
+
+def test_a_finite_loss_beyond_all_reason_is_said():
+    frame = arm([996304608256.0, 1.5, 17.9, 18.1], uniform_nll=1.8)
+    first, remedy = divergence_notes({"thinking": frame})
+    assert first == "Far above the loss of a uniform guess: thinking, seed 1 (9.96e+11 nats), 4 (18.1 nats)."
+    assert "base_lr" in remedy
+
+
+def test_every_table_comes_where_all_seeds_diverged(tmp_path):
+    table = " ".join(comparison_table({"thinking": lost()}).split())
+    assert "thinking diverged" in table and "at step 30 (nll; largest logit 3e+30)" in table
+    sweep = " ".join(sweep_table([({"lr": 1}, {"thinking": lost()}), ({"lr": 2}, arms())]).split())
+    assert "lr=1: Diverged: thinking, seed 1 at step 2" in sweep
+    curve = pd.DataFrame({"step": [1, 2], "nll": [None, None]})
+    comparison_figure({"thinking": lost()}, {"thinking": {1: curve}}, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000

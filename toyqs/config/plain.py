@@ -1,0 +1,27 @@
+"""Settings as JSON values and back: the form in which they go to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from toyqs.config.run_config import TASKS, RunConfig
+
+
+def to_plain(config: RunConfig) -> dict[str, Any]:
+    """Return every setting by its name; the task is a pair of its name and its own settings."""
+    plain = {x.name: getattr(config, x.name) for x in fields(config)}
+    return plain | {
+        "task": [config.task.name, {x.name: getattr(config.task, x.name) for x in fields(config.task)}]
+    }
+
+
+def from_plain(plain: Mapping[str, Any]) -> RunConfig:
+    """Return the settings that `to_plain` returned as such, or what JSON has made of that.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are none.
+    """
+    name, own = plain["task"]
+    return RunConfig(**{**plain, "task": TASKS[name](**own)})

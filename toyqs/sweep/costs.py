@@ -1,0 +1,66 @@
+"""The cost of each configuration's training step, counted before any run starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from toyqs.config.builders.cost import count_cost, num_weights, step_bytes
+from toyqs.config.identity import run_key
+from toyqs.config.plain import to_plain
+from toyqs.config.run_config import RunConfig
+from toyqs.evidence.text import human
+from toyqs.sweep.worker import WorkerProcess, stops_delayed
+from toyqs.training.flops import Cost
+
+LARGE = 2**28  # bytes: such a step is counted in a process of its own, so that want of memory ends that one
+
+
+def cached_cost() -> Callable[[RunConfig], Cost]:
+    """Return a function that counts a configuration's step, with a cache over the settings that matter to it.
+
+    Raises:
+        MemoryError: (the function) the step needs more memory than there is.
+    """
+    counted: dict[str, Cost] = {}
+
+    def cost(config: RunConfig) -> Cost:
+        weight = float(config.policy_loss_beta != 0.0)  # the policy loss costs the same at any other weight
+        key = run_key(replace(config, max_steps=1, policy_loss_beta=weight), 0)
+        if key not in counted:
+            _require_memory(config)
+            small = step_bytes(config) < LARGE or config.device == "cuda"
+            counted[key] = count_cost(config) if small else _count_in_own_process(config)
+        return counted[key]
+
+    return cost
+
+
+def _require_memory(config: RunConfig) -> None:
+    """Refuse a model whose weights alone no memory of this machine holds."""
+    needed = num_weights(config) * (8 if config.dtype == "float64" else 4)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if config.device == "cpu" and needed > there:
+        raise MemoryError(
+            f"its weights take {human(needed)}B of memory, and this machine has {human(there)}B"
+        )
+
+
+def _count_in_own_process(config: RunConfig) -> Cost:
+    worker: WorkerProcess | None = None
+    try:
+        with stops_delayed():
+            worker = WorkerProcess()
+        worker.send("count", to_plain(config))
+        kind, value = worker.receive()
+    except (OSError, EOFError):
+        why = "one training step was killed while it was counted, for want of memory"
+        raise MemoryError(f"{why}; give a smaller data_loader_batch_size or a larger grad_acc") from None
+    finally:
+        if worker is not None:
+            worker.kill()  # it has nothing left to do, or is not waited for
+            worker.end()
+    if kind != "cost":
+        raise MemoryError(value)
+    return Cost(*value)
