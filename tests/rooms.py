@@ -69,7 +69,7 @@ PACKAGES: dict[str, set[str]] = {
 ONLY_INSIDE_FUNCTIONS = {
     "transformers": {
         *(f"model.backbones.{name}" for name in ("decoder", "functional_layers", "transformer")),
-        "bench.transformer",
+        *("bench.library_ways", "bench.transformer"),
     },
     "lm_eval": {"answers.harness"},
     **{name: set() for name in ("datasets", "huggingface_hub", "tokenizers", "wandb")},
@@ -78,6 +78,6 @@ ONLY_INSIDE_FUNCTIONS = {
 LAZY_MODULES = {
     "toyqs.model.backbones.functional_layers": {"toyqs.model.backbones.decoder"},
     "toyqs.model.backbones.decoder": {"toyqs.model.backbones.transformer"},
-    "toyqs.model.backbones.transformer": {"bench.transformer"},
+    "toyqs.model.backbones.transformer": {"bench.library_ways", "bench.transformer"},
     "toyqs.answers.harness": set(),
 }
