@@ -28,7 +28,7 @@ def fresh_cache(model: Any) -> dict[str, DynamicCache]:
 
 
 def diagonal(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
-    """Compute outputs (B, T, K, L, D) at symbols after a context (B, T, D), all thoughts at once under a mask."""
+    """Compute outputs (B, T, K, L, D) after a context (B, T, D), one call a symbol, under a mask."""
     num, each = symbols.shape[1:3]
     cached, positions = fresh_cache(model), torch.arange(num, device=context.device)
     model(inputs_embeds=context, use_cache=True, **cached)
