@@ -125,6 +125,7 @@ def test_a_figure_that_cannot_be_there_is_one_line(tmp_path, call):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "full.png").symlink_to("/dev/full")
     before = sorted(tmp_path.iterdir())
+    call.figures.really = True  # what is not refused is written, and not into the pipe
     for name, says in {
         "folder.png": "-o folder.png: is a folder; give the name of a file",
         "table.png": "-o table.csv: is a folder",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import math
 import os
 import re
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
+from safetensors.torch import load_file, save
 
 from tests import tiny
 from tests.answers import asked
@@ -125,6 +128,35 @@ def test_what_cannot_be_written(
     monkeypatch.setattr(Path, "write_bytes", full)
     assert refused(tmp_path / "x.json", "cannot be written: No space left on device", 1)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_weights_that_are_no_answers(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(run) / "model.safetensors"
+    right = load_file(file)
+    name, weight = next((n, w) for n, w in right.items() if w.dim() > 2)
+    whole = file.read_bytes()
+    unknown = b'{"a": {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}'  # to torch
+    for wrong, message in [
+        (weight.float(), "in torch.float32, and its config.json says float64"),
+        (weight.bfloat16(), "in torch.bfloat16"),
+        (weight.long(), "in torch.int64"),
+        (weight.to(torch.complex64), "in torch.complex64"),
+        (weight[..., 1:].contiguous(), "holds another model"),
+        (weight[0], "holds another model"),
+        (weight.repeat(2, *[1] * (weight.dim() - 1)), "holds another model"),
+        (torch.full_like(weight, math.nan), f"is not finite in {name}: it diverged"),
+        (torch.full_like(weight, -math.inf), "is not finite"),
+        (len(unknown).to_bytes(8, "little") + unknown + b"1", "is damaged or missing"),
+        (bytes(len(whole)), "is damaged or missing"),
+        (whole[:-1], "is damaged or missing"),
+        (b"", "is damaged or missing"),
+    ]:
+        file.write_bytes(wrong if isinstance(wrong, bytes) else save(right | {name: wrong}))
+        assert main(["tokens", run]) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.startswith(f"toyqs: {run}: its model.saf") and err.count("\n") == 1
+    file.write_bytes(whole)
+    assert main(["latency", run, "--tokens", "1"]) == 0
 
 
 def test_a_window_of_one_position_predicts_one_token(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def test_records(tmp_path):
     folder = tmp_path / run_key(settings, 9)
     names = {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
     assert {path.name for path in folder.iterdir()} == names
+    os.umask(mask := os.umask(0))
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~mask}
     row = json.loads((folder / "summary.json").read_text())
     assert row["key"] == folder.name and row["seed"] == 9 and row["task"] == "rev_prog"
     assert (row["info"], row["train_steps"], row["sequences_seen"]) == ("a label", 6, 30)

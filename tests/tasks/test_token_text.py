@@ -101,6 +101,9 @@ def test_the_ends_of_a_document(
     assert task.ends == ends
     assert task.ids.tolist() == [1, 2, *ends[:1], 3, *ends[:1]]
     assert CharText(path=str(tmp_path / "x.jsonl")).ends == ()
+    known = task.vocabulary()
+    (Path(cut) / "generation_config.json").write_text('{"eos_token_id": 4}')
+    assert known != task.vocabulary(), "answers would end elsewhere"
 
 
 def test_a_pretrained_run_s_task_takes_its_tokens(

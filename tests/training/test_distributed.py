@@ -203,6 +203,19 @@ def test_two_processes_begin_anew_where_the_checkpoint_is_of_another_model(tmp_p
     assert furthest(one, two, [1]) < 1e-10
 
 
+def test_a_rank_that_waits_ends_at_sigterm(tmp_path: Path) -> None:
+    def wait() -> int:
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as run.py does
+        return follow.serve_rank()
+
+    process = started(1, 1, tmp_path / "err", wait)  # on port 1 no rank 0 will ever answer
+    time.sleep(1)
+    os.kill(process, signal.SIGTERM)
+    time.sleep(1)
+    os.kill(process, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGTERM
+
+
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_failing_process_ends_both_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import tempfile
 
@@ -49,6 +50,8 @@ def serve_rank() -> int:
     Returns:
         The exit code.
     """
+    # the command answers SIGTERM; here it would be answered only once rank 0 sends something
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # slow to import, and only these ranks train from here
     from toyqs.experiment.stack import train_along
     from toyqs.sweep.worker import one_line

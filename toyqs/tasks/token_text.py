@@ -138,7 +138,7 @@ class TokenText(Windows):
 
     def vocabulary(self) -> str:
         """Return a hash of the tokeniser, and of what the checkpoint says about its tokens."""
-        says = {name: _config(self._folder).get(name) for name in ("vocab_size", "eos_token_id")}
+        says = {"vocab_size": _config(self._folder).get("vocab_size"), "ends": self.ends}
         content = _tokenizer_file(self._folder).read_bytes() + json.dumps(says, sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:16]
 
