@@ -116,7 +116,8 @@ def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> lis
     may differ where its weight is 0, for they have no effect there; no other difference may be hidden.
 
     Raises:
-        Refusal: other settings differ; it names their values and a choice that leaves one cell per place.
+        Refusal: other settings differ, or only some cells have them; it names them and a choice that leaves
+            one cell per place.
     """
     if other := _hidden(cells, keys):
         rest, words = list(cells), []
@@ -127,7 +128,21 @@ def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> lis
         kinds = "; ".join(f"{name}={_listed(values)}" for name, values in other.items())
         remedy = " ".join(map(shlex.quote, words))
         raise Refusal(f"{runs}: the cells differ in more than the figure shows: {kinds}; add, say, {remedy}")
+    _check_versions(runs, cells, keys)
     return in_order(cells, keys)
+
+
+def _check_versions(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> None:
+    """Refuse two cells at one place, of which one was planned before a setting of the other existed."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        other = first.setdefault(place := place_of(cell, keys), cell)
+        if new := sorted(cell.settings.keys() ^ other.settings.keys()):
+            word = f"{new[0]}={spelled((cell.settings | other.settings)[new[0]])}"
+            raise Refusal(
+                f"{runs}: two cells at one place ({place}), one of which has no {new[0]}: several versions "
+                f"planned them; add, say, {shlex.quote(word)}"
+            )
 
 
 def order(value: Any) -> tuple[bool, float, str]:
