@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -29,6 +28,10 @@ from toyqs.evidence.findings import (
 from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import BASE, one_per_place, thinking_cells
 from toyqs.files import Refusal
+
+if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DESCRIPTION = """\
 Draw base width (logarithmic) against the held-out NLL of every arm, and against what thinking gains

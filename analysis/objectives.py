@@ -8,12 +8,9 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,6 +23,10 @@ from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
 from toyqs.evidence.text import WIDTH, aligned, plus_minus, short
 from toyqs.files import Refusal
+
+if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DESCRIPTION = """\
 Draw for every objective in a folder, and every number of thoughts K, what thinking gains over zero-length
@@ -210,7 +211,7 @@ def _figure(lines: Sequence[Line]) -> Figure:
     )
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label)
-    handles = [Line2D([], [], color=colours[x], marker="o", label=f"K = {x}") for x in numbers]
+    handles = [marks.handle(colours[x], f"K = {x}") for x in numbers]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -20,6 +18,10 @@ from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import BASE, one_per_place, order, place_of, thinking_cells
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
+
+if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DESCRIPTION = """\
 Draw what thinking gains over each control (every seed's point, means and 95 % t-intervals) under each

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.killing import TIMES
+from toyqs import files
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import is_complete, load_rows
+from toyqs.experiment import run_folder
 from toyqs.sweep import main, worker
 from toyqs.tasks.char_text import CharText
 
@@ -161,6 +163,21 @@ def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
     assert "policy_off" in capsys.readouterr().out
     assert main.main([settings]) == 0
     assert "10 of 10 runs are complete already" in capsys.readouterr().out
+
+
+def test_rows_of_two_commits_are_one_line(no_figure, tmp_path, capsys):
+    """The tests turn such a warning into an error, as `python -W error` does."""
+    settings = config(tmp_path, controls="none", seed=[0, 1])
+    assert main.main([settings]) == 0
+    folder = tmp_path / run_key(settings, 1)
+    row = files.read_json(folder / files.ROW) | {"commit": "another"}
+    del row[files.SEAL]
+    files.write_json(folder / files.ROW, files.sealed(row, folder, run_folder.FILES))
+    capsys.readouterr()
+    assert main.main([settings]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"toyqs: {tmp_path}: rows from 2 commits; column 'commit' tells them apart\n"
+    assert "thinking" in captured.out
 
 
 def test_force_runs_again(no_figure, tmp_path):

@@ -6,16 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.stats import binomtest
 
+from toyqs import console
 from toyqs.answers import metrics, questions
 from toyqs.answers.load import LoadedRun, load
 from toyqs.answers.predictor import Predictor
-from toyqs.command_line import Parser, check_file, whole, writing
+from toyqs.command_line import Parser, check_file, path_of, whole, writing
 from toyqs.files import Refusal, write_json
 
 EXAMPLES = """\
@@ -32,21 +32,20 @@ examples:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    console.prepare()
     try:
         given = _parser().parse_args(words)
         torch.set_num_threads(given.threads or torch.get_num_threads())
         if given.output is not None:
-            check_file(Path(given.output))
+            check_file(given.output)
         result = given.measure(given, load(given.run, given.device, given.seed))
         if given.output is not None:
-            with writing(Path(given.output)):
+            with writing(given.output):
                 write_json(given.output, result)
     except ValueError as error:
         print(f"toyqs: {error}", file=sys.stderr)
-        return error.code if isinstance(error, Refusal) else 2
-    except BrokenPipeError:  # the reader of the output has gone
-        sys.stdout = None  # so that Python flushes nothing at exit
-    return 0
+        return console.finish(error.code if isinstance(error, Refusal) else 2)
+    return console.finish(0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,9 +80,7 @@ def _add(measures: Any, name: str, measure: Callable[..., Any], text: str) -> ar
     """Add a measure with the arguments that all measures share."""
     part: argparse.ArgumentParser = measures.add_parser(name, help=text, description=text)
     part.add_argument("run", metavar="RUN", help="folder of a finished run, runs/KEY")
-    part.add_argument(
-        "-o", "--output", metavar="FILE", type=os.path.expanduser, help="also write the results as JSON"
-    )
+    part.add_argument("-o", "--output", metavar="FILE", type=path_of, help="also write the results as JSON")
     part.add_argument("--seed", type=int, default=0, help="seed of thoughts and sampled tokens (0)")
     part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu if not given")
     part.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (all)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from toyqs.evidence.cells import FOLDER, name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
 from toyqs.evidence.overview import sweep_csv, sweep_table
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
-from toyqs.files import make_folder
+from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
@@ -123,13 +124,17 @@ def _processes(configs: Sequence[RunConfig], stacks: Sequence[Stack]) -> int:
 
 def _describe(failure: Failure) -> str:
     names = ", ".join(f"{seed} (key {key})" for seed, key in failure.runs)
-    return f"failed: {failure.stack.name}, seed {names}: {failure.why}; log {failure.log}"
+    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}; log {failure.log}"
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     """Print the table, and write it and the figure; return the folder where that cannot be done."""
     known = {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
-    rows = load_rows(runs_dir, known)
+    with warnings.catch_warnings(record=True) as caught:  # an error where Python was told so: -W error
+        warnings.simplefilter("always")
+        rows = load_rows(runs_dir, known)
+    for warning in caught:
+        print(f"toyqs: {warning.message}", file=sys.stderr)
     if rows.empty:
         return []
     arms = [_arms(cell, rows) for cell in cells]
