@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,6 +183,7 @@ def stops_delayed() -> Iterator[None]:
     One that is half started cannot be ended, and one interrupted during its imports prints a traceback.
     """
     received: list[int] = []
+    resource_tracker.ensure_running()  # now, for its start unblocks both signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a new process inherits the mask
     handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:

@@ -20,13 +20,6 @@ def test_simple_head_adds(mixing: str) -> None:
     assert accepted(simple_lm_head=True, mixing=mixing, **NO_REASONER) == []
 
 
-@pytest.mark.parametrize("mixing", ["thought", "add"])
-def test_tokens_ahead_need_something_that_sees_them(mixing: str) -> None:
-    blind = {"n_tokens_ahead": 2, "mixing": mixing, "use_base_lm": False}
-    refused("n_tokens_ahead=2: with ahead=persist", **blind)
-    assert accepted(**blind, ahead="continue") == []
-
-
 @pytest.mark.parametrize("baseline", ["group_mean", "trice", "leave_one_out"])
 def test_one_thought_is_no_group(baseline: str) -> None:
     alone = {"trice_samples": 1, "baseline": baseline}
