@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toyqs.config.errors import Refusal
-from toyqs.sweep.torchrun import prepare
+from toyqs.sweep import torchrun
 
 
 @pytest.mark.parametrize(
@@ -24,5 +24,6 @@ def test_what_torchrun_left_in_the_environment_is_named(
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torchrun, "serve_rank", lambda: 0)  # which would wait for the others
     with pytest.raises(Refusal, match=rf"^RANK=\w WORLD_SIZE=2: .*{named}.*; unset RANK WORLD_SIZE"):
-        prepare()
+        torchrun.prepare()
