@@ -10,6 +10,7 @@ venv=.venv
 stamp=$venv/toyqs-setup
 log=$venv/toyqs-setup.log
 held=$venv/toyqs-constraints.txt
+unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PYTHONHOME PYTHONPATH # they would lead away from .venv
 export PIP_USER=0 PIP_UPGRADE=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 usage() {

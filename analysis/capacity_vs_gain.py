@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,6 +27,11 @@ from toyqs.evidence.findings import (
 )
 from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import BASE, one_per_place, thinking_cells
+from toyqs.files import Refusal
+
+if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DESCRIPTION = """\
 Draw base width (logarithmic) against the held-out NLL of every arm, and against what thinking gains
@@ -48,6 +52,8 @@ def capacity(runs: Path, cells: Sequence[Cell]) -> Product:
         cells: those chosen; plain models among them are left out.
     """
     cells = one_per_place(runs, thinking_cells(runs, cells), [BASE])
+    if not all(BASE in cell.settings for cell in cells):
+        raise Refusal(f"{runs}: has cells in which {BASE} has no effect; choose the others with KEY=VALUE")
     findings = [find(cell) for cell in cells]
     text = [NLL_HEADING, *loss_lines(findings, [BASE]), "", GAIN_HEADING, *gain_lines(findings, [BASE])]
     return Product(_figure(findings), arm_table(findings, [BASE]), text, findings, [BASE])

@@ -8,12 +8,9 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,9 +20,13 @@ from toyqs.evidence.findings import OTHERS_ALONE, Finding, find, num_started, st
 from toyqs.evidence.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.script import Product, run_script
-from toyqs.evidence.selection import telling_apart, thinking_cells
-from toyqs.evidence.text import aligned, plus_minus, short, spelled
+from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
+from toyqs.evidence.text import WIDTH, aligned, plus_minus, short
 from toyqs.files import Refusal
+
+if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DESCRIPTION = """\
 Draw for every objective in a folder, and every number of thoughts K, what thinking gains over zero-length
@@ -75,14 +76,16 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
         raise Refusal(f"{runs}: zero-length thoughts only; no objective to compare with them", 1)
     if not any(CONTROL in cell.arms for cell in cells):
         raise Refusal(f"{runs}: no {CONTROL} control to compare with; give the sweep controls=fair", 1)
-    keys = telling_apart(cells, (NUMBER, *NAMING))
+    apart = telling_apart(cells, (NUMBER, *NAMING))
+    keys = [*apart, *(key for key in NAMING if key in differing(cells) and key not in apart)]
     lines = [_line(runs, cell, name) for cell, name in zip(cells, names(cells, keys), strict=True)]
     best = _best(lines)
     if len(best) > MOST:
         raise Refusal(f"{runs}: {len(best)} objectives, more than {MOST}; choose among them with KEY=VALUE")
     lines.sort(key=lambda line: (-best[line.name], line.name, line.number))
     findings = [line.finding for line in lines]
-    return Product(_figure(lines), _table(lines), _text(lines), findings, keys)
+    text = [*_text(lines), *textwrap.wrap(unsaid(cells, keys), WIDTH)]
+    return Product(_figure(lines), _table(lines), text, findings, apart)
 
 
 def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
@@ -92,16 +95,39 @@ def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
 
     Args:
         cells: of a sweep.
-        keys: the settings that tell them apart.
+        keys: the settings that names may hold.
     """
-    spellings = {key: [spelled(cell.settings.get(key)) for cell in cells] for key in keys}
-    usual = {key: Counter(values).most_common(1)[0][0] for key, values in spellings.items()}
-    named = []
+    usual, named = _usual(cells, keys), []
     for cell in cells:
-        values = {key: spelled(cell.settings.get(key)) for key in keys if key not in (NUMBER, "objective")}
+        values = {key: value_of(cell, key) for key in usual if key in cell.settings}
         unusual = [x if key in NAMING else f"{key}={x}" for key, x in values.items() if x != usual[key]]
         named.append(" ".join([str(cell.settings.get("objective")), *unusual]))
     return named
+
+
+def unsaid(cells: Sequence[Cell], keys: Sequence[str]) -> str:
+    """Return what the `names` of cells leave out: usual values, and other settings that differ; or ""."""
+    hidden = {key: value for key, value in _usual(cells, keys).items() if key in differing(cells)}
+    said = {*keys, "objective", NUMBER}
+    other = {name: values for name, values in differing(cells).items() if name not in said}
+    for name in [*other]:  # such as train_nll_num, which is K where it is not given
+        if all(cell.settings.get(name) == cell.settings.get(NUMBER) for cell in cells):
+            del other[name]
+    usual = "; ".join(f"{key}={value}" for key, value in hidden.items())
+    differ = "; ".join(f"{name}={','.join(values)}" for name, values in other.items())
+    sentences = [f"Where a name says no other: {usual}."] if usual else []
+    sentences += [f"Different too, but in no name: {differ}."] if differ else []
+    return " ".join(sentences)
+
+
+def _usual(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, str]:
+    """Return the value that most of the cells that have a setting share, for each setting of a name."""
+    found = {key: [value_of(cell, key) for cell in cells if key in cell.settings] for key in keys}
+    return {
+        key: Counter(values).most_common(1)[0][0]
+        for key, values in found.items()
+        if values and key not in (NUMBER, "objective")
+    }
 
 
 def _line(runs: Path, cell: Cell, name: str) -> Line:
@@ -185,7 +211,7 @@ def _figure(lines: Sequence[Line]) -> Figure:
     )
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label)
-    handles = [Line2D([], [], color=colours[x], marker="o", label=f"K = {x}") for x in numbers]
+    handles = [marks.handle(colours[x], f"K = {x}") for x in numbers]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

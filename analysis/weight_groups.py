@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -17,9 +15,13 @@ from toyqs.evidence import marks, style
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.findings import GAIN_HEADING, Finding, arm_names, arm_table, find, gain_lines
 from toyqs.evidence.script import Product, run_script
-from toyqs.evidence.selection import BASE, one_per_place, place_of, thinking_cells
+from toyqs.evidence.selection import BASE, one_per_place, order, place_of, thinking_cells
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
+
+if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DESCRIPTION = """\
 Draw what thinking gains over each control (every seed's point, means and 95 % t-intervals) under each
@@ -49,7 +51,7 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     """
     keys = [*FACET, GROUPS]
     cells = one_per_place(runs, thinking_cells(runs, cells), keys)
-    cells.sort(key=lambda cell: (*(cell.settings[key] for key in FACET), _rank(cell.settings[GROUPS])))
+    cells.sort(key=lambda cell: (*map(order, _facet(cell)), _rank(cell.settings[GROUPS])))
     _check_number(runs, cells)
     findings = [find(cell) for cell in cells]
     text, labels = [GAIN_HEADING], _labels(findings)
@@ -69,17 +71,26 @@ def _labels(findings: Sequence[Finding]) -> list[str]:
     return sorted({finding.cell.settings[GROUPS] for finding in findings}, key=_rank)
 
 
-def _facets(findings: Sequence[Finding]) -> dict[tuple[float, ...], list[Finding]]:
-    facets: dict[tuple[float, ...], list[Finding]] = {}
+def _facet(cell: Cell) -> tuple[float | None, ...]:
+    """Return the values that choose a cell's panel; None where a setting has no effect in it."""
+    return tuple(cell.settings.get(key) for key in FACET)
+
+
+def _facets(findings: Sequence[Finding]) -> dict[tuple[float | None, ...], list[Finding]]:
+    facets: dict[tuple[float | None, ...], list[Finding]] = {}
     for finding in findings:
-        facets.setdefault(tuple(finding.cell.settings[key] for key in FACET), []).append(finding)
+        facets.setdefault(_facet(finding.cell), []).append(finding)
     return facets
 
 
+def _panels(cells: Sequence[Cell]) -> list[list[float | None]]:
+    """Return the values of each setting of FACET, ascending."""
+    return [sorted(set(values), key=order) for values in zip(*map(_facet, cells), strict=True)]
+
+
 def _check_number(runs: Path, cells: Sequence[Cell]) -> None:
-    for key, most in ((BASE, DOWN), (BETA, ACROSS)):
-        values = sorted({cell.settings[key] for cell in cells})
-        if len(values) > most:
+    for key, most, values in zip(FACET, (DOWN, ACROSS), _panels(cells), strict=True):
+        if len(values) > most:  # None, where it has no effect, is the last
             some = ",".join(spelled(value) for value in values[:most])
             raise Refusal(
                 f"{runs}: {len(values)} values of {key} are too many panels; add, say, {key}={some}"
@@ -88,7 +99,7 @@ def _check_number(runs: Path, cells: Sequence[Cell]) -> None:
 
 def _figure(findings: Sequence[Finding]) -> Figure:
     cells, labels, facets = [finding.cell for finding in findings], _labels(findings), _facets(findings)
-    widths, betas = (sorted({cell.settings[key] for cell in cells}) for key in FACET)
+    widths, betas = _panels(cells)
     arms = arm_names(arm for finding in findings for arm in finding.gains)
     figure = style.new_figure(12, 1.4 + (0.6 + 0.5 * len(labels)) * len(widths))
     grid = figure.subplots(len(widths), len(betas), squeeze=False, sharey=True, sharex=True)
@@ -96,7 +107,8 @@ def _figure(findings: Sequence[Finding]) -> Figure:
     for row, width in zip(grid, widths, strict=True):
         for axes, beta in zip(row, betas, strict=True):
             _draw(axes, facets.get((width, beta), []), labels, arms, shown)
-            axes.set_title(f"base width {spelled(width)}, {BETA} {spelled(beta)}")
+            parts = (("base width", width), (BETA, beta))
+            axes.set_title(", ".join(f"{word} {spelled(x)}" for word, x in parts if x is not None))
         row[0].set_ylabel(GROUPS)
     added = marks.fit_gains(grid.flat, "x", shown)
     for axes in grid[-1]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs.command_line import Parser, check_file, run, whole, writing
+from toyqs.command_line import Parser, check_file, path_of, run, whole, writing
 from toyqs.files import write_text
 from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.registry import registry
@@ -114,7 +114,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Print the table and write it; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     place = Path("estimators.csv")
-    parser.add_argument("-o", type=Path, default=place, help="where the table goes (estimators.csv)")
+    parser.add_argument("-o", type=path_of, default=place, help="where the table goes (estimators.csv)")
     parser.add_argument("--worlds", type=whole, default=20, help="policies to average over (20)")
     return run(_tabulate, parser, words)
 

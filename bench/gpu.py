@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs.command_line import Parser, positive, run, writing
+from toyqs.command_line import Parser, path_of, positive, run, writing
 from toyqs.files import Refusal, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -211,7 +211,7 @@ def parser() -> Parser:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a trial (cuda)")
     parser.add_argument("--seconds", type=positive, default=SECONDS, help=f"for all parts ({SECONDS:.0f})")
     place = Path(os.environ.get("OUT") or "bench-gpu")
-    parser.add_argument("--out", type=Path, default=place, help="folder of the table ($OUT, or bench-gpu)")
+    parser.add_argument("--out", type=path_of, default=place, help="folder of the table ($OUT, or bench-gpu)")
     return parser
 
 

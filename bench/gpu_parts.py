@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.stacks import step_seconds
 from bench.step import CONFIG, now, thought_tokens
-from toyqs.command_line import Parser, check_file, positive, run
+from toyqs.command_line import Parser, check_file, path_of, positive, run
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -236,7 +236,7 @@ def main(parts: dict[str, Callable[[Asked], None]]) -> int:
     parser = Parser(description="One part of bench/gpu.sh, which calls it.")
     parser.add_argument("part", choices=parts)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes (cuda)")
-    parser.add_argument("--rows", type=Path, required=True, help="the file that rows are added to")
+    parser.add_argument("--rows", type=path_of, required=True, help="the file that rows are added to")
     parser.add_argument("--seconds", type=positive, default=60.0, help="that it may take (60)")
 
     def work(given: argparse.Namespace) -> None:

@@ -1,12 +1,12 @@
 """Thoughts at every position of a transformer: branches of a shared prefix, and the library's ways.
 
 `python bench/transformer.py` checks that all give the same outputs, then times them in turns. The symbols are
-given, one thought at each position. The ways are
+given. The ways are
 
     shared      branches of a shared prefix, as in a run, dense or by FlexAttention: compiled on a GPU; on a
                 CPU torch's uncompiled form, which serves to compare outputs, not times
-    diagonal    all thoughts in one call per symbol, T queries against T (1 + l) keys in the library's own
-                cache, separated by a mask; with the library's eager and its fused attention
+    diagonal    all thoughts in one call per symbol, T K queries against T (1 + K l) keys in the library's
+                own cache, separated by a mask; with the library's eager and its fused attention
     one by one  position after position, symbol after symbol, like `generate`; the context is read once,
                 and the library's own cache is cropped to each position
 """
@@ -28,11 +28,11 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.nn.attention import flex_attention
-from transformers import AutoConfig, AutoModel, DynamicCache
+from transformers import AutoConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.library import cache_name
+from bench.library_ways import diagonal, library, one_by_one
 from bench.step import now, processor
 from toyqs.command_line import Parser, run, whole
 from toyqs.files import Refusal
@@ -54,6 +54,8 @@ class Size(NamedTuple):
     length: int = 16  # L
     layers: int = 2
     heads: int = 4
+    thoughts: int = 1  # K, at each position
+    sequences: int = 1  # B
 
 
 @contextmanager
@@ -90,61 +92,14 @@ def backbone(family: str, size: Size) -> TransformerBackbone:
     return found
 
 
-def library(ours: TransformerBackbone, attention: str) -> Any:
-    """Build the library's model with the same weights."""
-    config = copy.deepcopy(ours.decoder._code[0].config)
-    model = AutoModel.from_config(config, attn_implementation=attention)
-    model.set_input_embeddings(None)
-    model.load_state_dict({name: p[0] for name, p in ours.decoder.weights.named_parameters()})
-    return model
-
-
 def shared(ours: TransformerBackbone, context: Tensor, symbols: Tensor) -> Tensor:
-    """Compute outputs (T, L, D) at symbols (T, L, D) after a context (T, D)."""
-    _, state = ours.read(context[None, None])
+    """Compute outputs (B, T, K, L, D) at symbols (B, T, K, L, D) after a context (B, T, D)."""
+    _, state = ours.read(context[None])
     outputs = []
-    for symbol in symbols.unbind(1):
-        output, state = ours.step(symbol[None, None, :, None], state)
-        outputs.append(output[0, 0, :, 0])
-    return torch.stack(outputs, 1)
-
-
-def fresh_cache(model: Any) -> dict[str, DynamicCache]:
-    """Return an empty cache of the library, under the name that the model's call takes."""
-    return {cache_name(model): DynamicCache(config=model.config)}
-
-
-def diagonal(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
-    """Compute what `shared` does, all positions at once under a mask."""
-    num = len(context)
-    cached, positions = fresh_cache(model), torch.arange(num, device=context.device)
-    model(inputs_embeds=context[None], use_cache=True, **cached)
-    own = context.new_full((num, num), float("-inf")).fill_diagonal_(0.0)
-    mask, outputs = context.new_full((num, num), float("-inf")).triu(1), []
-    for place, symbol in enumerate(symbols.unbind(1)):
-        mask = torch.cat([mask, own], 1)
-        kwargs = {"attention_mask": mask[None, None], "position_ids": (positions + 1 + place)[None]}
-        out = model(inputs_embeds=symbol[None], use_cache=True, **cached, **kwargs)
-        outputs.append(out.last_hidden_state[0])
-    return torch.stack(outputs, 1)
-
-
-def one_by_one(model: Any, context: Tensor, symbols: Tensor) -> Tensor:
-    """Compute what `shared` does, the last position first, so that one cache serves all."""
-    cached = fresh_cache(model)
-    (cache,) = cached.values()
-    model(inputs_embeds=context[None], use_cache=True, **cached)
-    outputs = torch.empty_like(symbols)
-    beyond = 0  # entries of the cache after the position
-    for position in reversed(range(len(context))):
-        if beyond:
-            cache.crop(-beyond)
-        beyond = symbols.shape[1] + 1
-        for place in range(symbols.shape[1]):
-            embedding = symbols[None, position, place, None]
-            out = model(inputs_embeds=embedding, use_cache=True, **cached)
-            outputs[position, place] = out.last_hidden_state[0, 0]
-    return outputs
+    for symbol in symbols.unbind(3):
+        output, state = ours.step(symbol[None], state)
+        outputs.append(output[0])
+    return torch.stack(outputs, 3)
 
 
 Way = Callable[[Tensor, Tensor], Tensor]
@@ -166,11 +121,11 @@ def ways(family: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, 
 
 
 def drawn(size: Size, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Draw a context (T, D) and symbols (T, L, D)."""
+    """Draw a context (B, T, D) and symbols (B, T, K, L, D)."""
     generator = torch.Generator().manual_seed(0)
-    shape = (size.positions, 1 + size.length, size.width)
+    shape = (size.sequences, size.positions, 1 + size.thoughts * size.length, size.width)
     values = torch.randn(*shape, generator=generator, dtype=dtype).to(device)
-    return values[:, 0], values[:, 1:]
+    return values[:, :, 0], values[:, :, 1:].unflatten(2, (size.thoughts, size.length))
 
 
 def difference(family: str, size: Size, device: str = "cpu") -> float:
@@ -253,7 +208,10 @@ def _compare(given: argparse.Namespace) -> int:
     print(f"Thoughts at every position of {given.family}: branches of a shared prefix and other ways.")
     print(f"Machine    {gpu or processor()}, 1 thread, torch {torch.__version__}, float32")
     print(f"Model      {size.width} wide, {size.layers} layers, {size.heads} heads")
-    print(f"Thoughts   {size.length} symbols at each of {size.positions} positions of one sequence")
+    print(
+        f"Thoughts   {size.thoughts} of {size.length} symbols at each of {size.positions} positions of "
+        f"{size.sequences} sequences"
+    )
     try:
         found = difference(given.family, size, given.device)
     except RuntimeError as error:
@@ -282,6 +240,8 @@ def parser() -> Parser:
         parser.add_argument(f"--{name}", type=small, default=default, help=f"of the model ({default})")
     parser.add_argument("--positions", type=small, default=Size().positions, help="T (256)")
     parser.add_argument("--length", type=small, default=Size().length, help="L, symbols of a thought (16)")
+    parser.add_argument("--thoughts", type=small, default=1, help="K, at each position (1)")
+    parser.add_argument("--sequences", type=small, default=1, help="B (1)")
     parser.add_argument("--rounds", type=whole, default=5, help="how often all run, in turns (5)")
     return parser
 
@@ -293,7 +253,7 @@ def checked(given: argparse.Namespace) -> Size:
         raise Refusal(f"--width {given.width}: --heads {given.heads} need a multiple of {unit}; give one")
     if given.device == "cuda" and not torch.cuda.is_available():
         raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
-    return Size(given.width, given.positions, given.length, given.layers, given.heads)
+    return Size(*(getattr(given, name) for name in Size._fields))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from toyqs.sweep.compose import Job
+
 
 class LocalLauncher(Launcher):
     """Hydra launcher that calls the task function once, with a list of all jobs.
-
-    Each is a composed configuration, or the error that prevented its composition.
 
     Args:
         processes: stacks of runs trained at once; None: as the key `processes` says.
@@ -39,7 +39,7 @@ class LocalLauncher(Launcher):
         if self.partition is not None:
             note = f"hydra.launcher.partition={self.partition} is for Slurm: unused on this machine"
             print(f"toyqs: {note}", file=sys.stderr)
-        self.task_function([self._composed(overrides) for overrides in job_overrides])
+        self.task_function([Job(overrides, self._composed(overrides)) for overrides in job_overrides])
         return []
 
     def _composed(self, overrides: Sequence[str]) -> DictConfig | Exception:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
+from toyqs.sweep.hydra_errors import refuse_empty_sweeps
 from toyqs.sweep.packing import pack
 
 
@@ -15,7 +16,12 @@ class PackingSweeper(BasicSweeper):
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
-        """Return batches of jobs, each job a list of overrides."""
+        """Return batches of jobs, each job a list of overrides.
+
+        Raises:
+            Refusal: a sweep over no value.
+        """
+        refuse_empty_sweeps(overrides)
         (jobs,) = BasicSweeper.split_arguments(overrides, None)
         return list(BasicSweeper.split_overrides_to_chunks(pack(jobs), max_batch_size))
 

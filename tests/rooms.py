@@ -9,8 +9,9 @@ EDGES: dict[str, set[str]] = {
     "numerics": set(),
     "rng": set(),
     "files": set(),
+    "console": set(),
     "assets": set(),
-    "command_line": {"files"},
+    "command_line": {"console", "files"},
     "tasks": {"assets", "files", "types"},
     "objectives": {"files", "numerics", "types"},
     "model": {"numerics", "rng", "types"},
@@ -18,9 +19,9 @@ EDGES: dict[str, set[str]] = {
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training"},
     "evidence": {"command_line", "files"},
     "experiment": {"config", "files", "numerics", "rng", "training", "types"},
-    "answers": {"assets", "config", "files", "model", "rng", "types"},
+    "answers": {"assets", "command_line", "config", "console", "files", "model", "rng", "types"},
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
-    "run": {"sweep"},
+    "run": {"console", "sweep"},
     "hydra_plugins": {"sweep"},
     "analysis": {"command_line", "evidence", "files", "sweep"},  # sweep: scale_up.py, which types commands
     "bench": {"command_line", "config", "experiment", "files", "model", "objectives", "training", "types"},
@@ -43,6 +44,7 @@ PACKAGES: dict[str, set[str]] = {
     "numerics": {"torch"},
     "rng": {"torch"},
     "files": set(),
+    "console": set(),
     "command_line": set(),
     "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
     "tasks": {"numpy", "tokenizers", "torch"},
@@ -69,7 +71,7 @@ PACKAGES: dict[str, set[str]] = {
 ONLY_INSIDE_FUNCTIONS = {
     "transformers": {
         *(f"model.backbones.{name}" for name in ("decoder", "functional_layers", "transformer")),
-        "bench.transformer",
+        *("bench.library_ways", "bench.transformer"),
     },
     "lm_eval": {"answers.harness"},
     **{name: set() for name in ("datasets", "huggingface_hub", "tokenizers", "wandb")},
@@ -78,6 +80,6 @@ ONLY_INSIDE_FUNCTIONS = {
 LAZY_MODULES = {
     "toyqs.model.backbones.functional_layers": {"toyqs.model.backbones.decoder"},
     "toyqs.model.backbones.decoder": {"toyqs.model.backbones.transformer"},
-    "toyqs.model.backbones.transformer": {"bench.transformer"},
+    "toyqs.model.backbones.transformer": {"bench.library_ways", "bench.transformer"},
     "toyqs.answers.harness": set(),
 }

@@ -1,4 +1,4 @@
-"""Files written whole by several processes, damage to them, and finding classes by their files."""
+"""Files written whole by several processes, damage to them, classes found by files, names on a terminal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from toyqs import files
 from toyqs.files import (
     ROW,
     SEAL,
+    Refusal,
     damage,
     fingerprint,
     make_folder,
     named_classes,
+    read_json,
     replacing,
     sealed,
     temporary_of,
+    visible,
     write_json,
     write_text,
 )
@@ -61,6 +64,20 @@ def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     base = base_of(tmp_path, monkeypatch, first="a", second="a")
     with pytest.raises(ValueError, match=r"second\.py: the name 'a' is already that of another class"):
         named_classes(base)
+
+
+@pytest.mark.parametrize("content", [b'{"a": "\xff"}', b"\x00\xff", b"[" * 100_000, b"[1]", b""])
+def test_what_is_no_json_object_names_its_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "summary.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"summary\.json: not a JSON object; move it away"):
+        read_json(path)
+
+
+def test_escape_codes_reach_no_terminal() -> None:
+    assert visible("a\x1b[31mb\r\n\u009b c\udcff") == "a\\x1b[31mb\\r\\n\\x9b c\\udcff"
+    assert visible("ä ± 😀 x y") == "ä ± 😀 x y"
+    assert str(Refusal("info=\x1b[2J: no")) == "info=\\x1b[2J: no"
 
 
 def dead_process() -> int:

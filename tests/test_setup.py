@@ -146,11 +146,16 @@ def test_cuda_is_never_taken_where_no_gpu_answers(home: Path, gpu_packages: str)
     assert list(home.glob(".venv/lib/*/site-packages/torch*")) == []
 
 
-def test_a_cpu_build_is_taken_where_no_gpu_answers(home: Path) -> None:
+@pytest.mark.parametrize(
+    "astray", [{}, {"PIP_TARGET": "there", "PYTHONHOME": "/nowhere", "PYTHONPATH": "there"}]
+)
+def test_a_cpu_build_is_taken_where_no_gpu_answers(home: Path, astray: dict[str, str]) -> None:
+    """Also where the environment leads pip and Python away from .venv."""
     wheel(home.parent, "torch")
     empty_venv(home)
     stand_in(home, "nvidia-smi", "exit 9")
-    done = setup(home, PIP_FIND_LINKS=str(home.parent))
+    done = setup(home, PIP_FIND_LINKS=str(home.parent), **astray)
+    assert not (home / "there").exists()
     assert "installing a CPU build, torch==2.10.0" in done.stdout
     assert list(home.glob(".venv/lib/*/site-packages/torch-2.10.0.dist-info"))
 

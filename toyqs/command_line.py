@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from toyqs import console
 from toyqs.files import Refusal
 
 DIGITS = 20  # of a whole number; Python would take its time with a million
@@ -38,14 +39,20 @@ def run(
     Returns:
         The exit code, in a refusal its own.
     """
+    console.prepare()
     try:
-        return work(parser.parse_intermixed_args(words)) or 0
+        return console.finish(work(parser.parse_intermixed_args(words)) or 0)
     except Refusal as refusal:
         print(f"{parser.prog}: {refusal}", file=sys.stderr)
-        return refusal.code
-    except BrokenPipeError:  # the reader of the text has closed it; the files are written
-        sys.stdout = None  # Python must not flush it at the end
-        return 0
+        return console.finish(refusal.code)
+
+
+def path_of(word: str) -> Path:
+    """Parse a path, with ~ at its start as the home folder; a type of argparse."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{word}: there is no such home folder") from error
 
 
 def whole(text: str, least: int = 1, most: int = 10**9) -> int:

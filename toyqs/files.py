@@ -14,6 +14,7 @@ import pkgutil
 import secrets
 import socket
 import time
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,8 +35,16 @@ class Refusal(ValueError):
     """
 
     def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
+        super().__init__(visible(message))
         self.code = code
+
+
+def visible(text: str) -> str:
+    """Spell out what a terminal would obey instead of showing it: escape codes, line ends."""
+    return "".join(
+        x.encode("unicode_escape").decode("ascii") if unicodedata.category(x) in ("Cc", "Cs") else x
+        for x in text
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -70,6 +70,7 @@ def write(
     chosen: Mapping[str, Any],
     found: Losses,
     asked: Mapping[str, Iterable[int]] | None = None,
+    inactive: Iterable[str] = (),
     **columns: Any,
 ) -> None:
     """Write one cell: the seeds asked for (None: those finished), and the runs that have finished.
@@ -79,13 +80,13 @@ def write(
         chosen: the thinking run's settings.
         found: arm -> seed -> its NLL.
         asked: arm -> seeds.
+        inactive: settings without effect in the thinking run.
         columns: of every row; `started` of the thinking arm's alone.
     """
     plan = {arm: sorted(seeds) for arm, seeds in (asked or found).items()}
     started = columns.pop("started", True)
-    write_cell(
-        folder, chosen, {a: {s: key_of(chosen, a, s) for s in seeds} for a, seeds in plan.items()}, plan
-    )
+    keys = {a: {s: key_of(chosen, a, s) for s in seeds} for a, seeds in plan.items()}
+    write_cell(folder, chosen, keys, plan, inactive)
     for arm, by_seed in found.items():
         for seed, nll in by_seed.items():
             row = {"seed": seed, "nll": nll, "commit": "abc1234", "results_version": 1, "bayes_floor": 0.0}

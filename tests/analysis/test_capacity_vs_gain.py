@@ -178,6 +178,13 @@ def test_nothing_to_show(tmp_path, call):
     assert code == 2 and "torn.json: not a JSON object" in err
 
 
+def test_a_width_without_effect_has_no_place(tmp_path, call):
+    write(tmp_path / "runs", settings(base_lm_hidden_dim=8), {"thinking": ZERO})
+    write(tmp_path / "runs", settings(mixing="thought"), {"thinking": ZERO}, inactive=["base_lm_hidden_dim"])
+    code, _, err, _, _ = call()
+    assert code == 2 and "cells in which base_lm_hidden_dim has no effect" in err
+
+
 def test_plain_models_are_no_cells_of_their_own(tmp_path, call):
     plain = settings(use_reasoner=False, base_lm_hidden_dim=16, reasoner_hidden_dim=99)
     write(tmp_path / "runs", plain, {"no_reasoner": ZERO})

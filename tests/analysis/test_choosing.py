@@ -46,7 +46,7 @@ def test_a_folder_of_several_sweeps_asks_which(tmp_path, call):
 
 
 def test_two_texts_of_one_name_are_told_apart(tmp_path, call):
-    """As are cells of which one was planned before a setting existed."""
+    """As is one that was planned before hashes were noted."""
     text = {"task": "char_text", "task.path": "a/text.txt", "task.k": None}
     sweep(tmp_path / "runs", **text, **{"task.identity": "1f"})
     code, out, _, _, _ = call()
@@ -60,6 +60,14 @@ def test_two_texts_of_one_name_are_told_apart(tmp_path, call):
     code, _, err, _, _ = call()
     assert code == 2 and "task.identity=1f,2e,null; add" in err
     assert call("task.identity=null")[0] == 0
+
+
+def test_cells_of_before_a_setting_existed_are_not_drawn_over_those_of_since(tmp_path, call):
+    sweep(tmp_path / "runs")
+    sweep(tmp_path / "runs", novel=0.5)
+    code, _, err, figure, _ = call()
+    assert (code, figure) == (2, None) and "(base_lm_hidden_dim=4), one of which has no novel" in err
+    assert err.count("\n") == 1 and call(*shlex.split(err.rpartition("add, say, ")[2]))[0] == 0
 
 
 def test_widths_that_grow_with_the_base_are_one_sweep(tmp_path, call):
@@ -117,6 +125,7 @@ def test_a_figure_that_cannot_be_there_is_one_line(tmp_path, call):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "full.png").symlink_to("/dev/full")
     before = sorted(tmp_path.iterdir())
+    call.figures.really = True  # what is not refused is written, and not into the pipe
     for name, says in {
         "folder.png": "-o folder.png: is a folder; give the name of a file",
         "table.png": "-o table.csv: is a folder",

@@ -18,9 +18,15 @@ def call(tmp_path, capsys, monkeypatch):
     return Script(objectives.main, "objectives.png", Figures(monkeypatch), capsys)
 
 
-def cell(folder, name, number=4, found=THINKING, zero=ZERO, columns=None, **changes):
+def cell(folder, name, number=4, found=THINKING, zero=ZERO, columns=None, inactive=(), **changes):
     arms = {"thinking": found} | ({"zero_length": zero} if zero else {})
-    write(folder / "runs", settings(objective=name, trice_samples=number, **changes), arms, **(columns or {}))
+    write(
+        folder / "runs",
+        settings(objective=name, trice_samples=number, **changes),
+        arms,
+        inactive=inactive,
+        **(columns or {}),
+    )
 
 
 def test_every_objective_and_k(tmp_path, call):
@@ -39,6 +45,30 @@ def test_every_objective_and_k(tmp_path, call):
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(table["objective"].unique())
     assert "reinforce value" in out and "+1.000 ± 0.130" in out and "4 of 4" in out
     assert max(map(len, out.splitlines())) <= 110
+
+
+def test_what_the_names_leave_out_is_said_below(tmp_path, call):
+    grpo = {"baseline": "group_mean", "advantage_scale": "group_std"}
+    for number in (2, 4):
+        cell(tmp_path, "reinforce", number, train_nll_num=number)
+        cell(tmp_path, "reinforce", number, WORSE, train_nll_num=number, **grpo)
+        cell(
+            tmp_path,
+            "vargrad",
+            number,
+            train_nll_num=number,
+            max_steps=900,
+            inactive=["baseline", "advantage_scale"],
+        )
+    _, out, _, _, table = call()
+    assert set(table["objective"]) == {"reinforce", "reinforce group_mean group_std", "vargrad"}
+    assert (
+        "Where a name says no other: baseline=leave_one_out; advantage_scale=batch_std. "
+        "Different too, but in no name: max_steps=450,900."
+    ) in " ".join(out.split())
+    for choices in (["objective=vargrad"], ["baseline=group_mean"]):
+        code, out, _, _, table = call(*choices)
+        assert code == 0 and len(table) == 2 and "no other:" not in out and "Different too" not in out
 
 
 def test_an_objective_whose_model_needs_a_thought_is_marked(tmp_path, call):

@@ -21,10 +21,10 @@ def call(tmp_path, capsys, monkeypatch):
     return Script(weight_groups.main, "weight_groups.png", Figures(monkeypatch), capsys)
 
 
-def pattern(folder, groups, width=16, beta=1.0, found=None, **changes):
+def pattern(folder, groups, width=16, beta=1.0, found=None, inactive=(), **changes):
     widths = dict.fromkeys(("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim"), width)
     chosen = settings(weight_groups=groups, policy_loss_beta=beta, **{**widths, **changes})
-    write(folder / "runs", chosen, FOUND if found is None else found)
+    write(folder / "runs", chosen, FOUND if found is None else found, inactive=inactive)
 
 
 def rows_of(axes, arm):
@@ -48,6 +48,20 @@ def test_all_patterns_at_two_weights(tmp_path, call):
     assert list(rows_of(right, "zero_length").values()) == pytest.approx(list(gains))
     assert max(map(len, out.splitlines())) <= 110 and "not in the sweep" not in out
     assert "reasoner width 32, seeds 0, 1" in figure.get_suptitle()
+
+
+def test_a_weight_without_effect_is_no_panel_s_title(tmp_path, call):
+    pattern(tmp_path, "ABCD", inactive=["policy_loss_beta"])
+    code, out, _, figure, table = call()
+    (axes,) = figure.axes
+    assert code == 0 and axes.get_title() == "base width 16" and table["policy_loss_beta"].isna().all()
+    assert "policy_loss_beta" not in out
+    pattern(tmp_path, "AAAA")
+    _, out, _, figure, _ = call()
+    assert [axes.get_title() for axes in figure.axes] == [
+        "base width 16, policy_loss_beta 1",
+        "base width 16",
+    ]
 
 
 def test_rows_numbers_and_verdicts(tmp_path, call):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import math
+import os
 import re
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+import torch
+from safetensors.torch import load_file, save
 
 from tests import tiny
 from tests.answers import asked
@@ -50,7 +57,7 @@ def test_tokens_and_latency(run: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["tokens", run, "--count", "60"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 12 and printed[-1].split()[0] == "all"
-    assert sum(int(line.split()[1]) for line in printed[1:11]) == int(printed[-1].split()[1]) == 69
+    assert sum(int(line.split()[1]) for line in printed[1:11]) == int(printed[-1].split()[1]) == 72
     assert main(["latency", run, "--tokens", "3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 
@@ -63,7 +70,6 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
         (["tokens", other], "its task is s5, and only a run on a text can be asked"),
         (["exact", run, str(tmp_path / "none.jsonl")], "cannot be read"),
         (["exact", run, unknown], "has no character '@'"),
-        (["latency", run, "-o", str(tmp_path / "no" / "x.json")], "there is no folder"),
     ]:
         assert main(words) == 2
         err = capsys.readouterr().err
@@ -73,20 +79,97 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tokens", "--count", "0"], "0 is less than 1"),
-        (["latency", "--tokens", "-5"], "-5 is less than 1"),
-        (["exact", "FILE", "--first", "0"], "0 is less than 1"),
-        (["exact", "FILE", "--texts", "0"], "0 is less than 1"),
+        (["tokens", "--count", "0"], "--count: 0 is out of range; give a whole number, 1 to"),
+        (["latency", "--tokens", "-5"], "-5 is out of range"),
+        (["exact", "FILE", "--first", "0"], "0 is out of range"),
+        (["exact", "FILE", "--texts", "1.5"], "1.5 is out of range"),
+        (["exact", "FILE", "--most", "x"], "x is out of range"),
         (["exact", "FILE", "--temperature", "-1"], "-1 is no temperature"),
-        (["choose", "FILE", "--threads", "-1"], "-1 is less than 1"),
+        (["exact", "FILE", "--temperature", "warm"], "warm is no temperature"),
+        (["exact", "FILE", "--temperature", "nan"], "nan is no temperature"),
+        (["choose", "FILE", "--threads", "-1"], "-1 is out of range"),
+        (
+            ["choose", "FILE", "--threads", "1000000000"],
+            "1000000000 is out of range; give a whole number, 1 to",
+        ),
+        (["tokens", "--seed", "one"], "--seed: invalid int value: 'one'"),
+        (["tokens", "more"], "unrecognized arguments: more"),
+        (["choose"], "the following arguments are required: FILE"),
     ],
 )
-def test_numbers_out_of_range(
+def test_a_wrong_command_line_is_one_line(
     run: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([words[0], run, *words[1:]])
-    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert main([words[0], run, *words[1:]]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and err.count("\n") == 1 and "--help says more" in err and not out
+
+
+def test_what_cannot_be_written(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, message: str, code: int = 2) -> str:
+        assert main(["tokens", run, "--count", "9", "-o", str(path)]) == code
+        out, err = capsys.readouterr()
+        assert err == f"toyqs: -o {path}: {message}\n"
+        return out
+
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    missing = tmp_path / "no"
+    assert not refused(missing / "x.json", f"there is no folder {missing}; make it first")
+    assert not refused(tmp_path / "runs", "is a folder; give the name of a file")
+    for path in (tmp_path / "pipe", Path("/dev/full")):
+        assert not refused(path, "is a pipe or a device; give the name of a file")
+
+    def full(path: Path, *_: Any) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert refused(tmp_path / "x.json", "cannot be written: No space left on device", 1)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_weights_that_are_no_answers(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(run) / "model.safetensors"
+    right = load_file(file)
+    name, weight = next((n, w) for n, w in right.items() if w.dim() > 2)
+    whole = file.read_bytes()
+    unknown = b'{"a": {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}'  # to torch
+    for wrong, message in [
+        (weight.float(), "in torch.float32, and its config.json says float64"),
+        (weight.bfloat16(), "in torch.bfloat16"),
+        (weight.long(), "in torch.int64"),
+        (weight.to(torch.complex64), "in torch.complex64"),
+        (weight[..., 1:].contiguous(), "holds another model"),
+        (weight[0], "holds another model"),
+        (weight.repeat(2, *[1] * (weight.dim() - 1)), "holds another model"),
+        (torch.full_like(weight, math.nan), f"is not finite in {name}: it diverged"),
+        (torch.full_like(weight, -math.inf), "is not finite"),
+        (len(unknown).to_bytes(8, "little") + unknown + b"1", "is damaged or missing"),
+        (bytes(len(whole)), "is damaged or missing"),
+        (whole[:-1], "is damaged or missing"),
+        (b"", "is damaged or missing"),
+    ]:
+        file.write_bytes(wrong if isinstance(wrong, bytes) else save(right | {name: wrong}))
+        assert main(["tokens", run]) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.startswith(f"toyqs: {run}: its model.saf") and err.count("\n") == 1
+    file.write_bytes(whole)
+    assert main(["latency", run, "--tokens", "1"]) == 0
+
+
+def test_a_window_of_one_position_predicts_one_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows hold what they held in training: as many predictions as positions."""
+    task = asked.corpus(tmp_path)
+    done = load(written(tmp_path / "short", asked.config(task, seq_len=1)))
+    pairs = [(int(before), int(after)) for before, after in done.held_out(10**9)]
+    held_out = task.ids[task.border :].tolist()
+    assert pairs == list(itertools.pairwise(held_out))
+    assert main(["tokens", str(tmp_path / "short"), "--count", "20"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["all", "20"]
 
 
 def test_a_run_without_thoughts_has_no_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.answers.metrics import answer_number, by_decile, latency, pick, prompt
+from toyqs.answers.metrics import answer_number, by_decile, latency, pick, prompt, solution_log_probs
 from toyqs.answers.predictor import Scored
 from toyqs.answers.questions import ChoiceQuestion, NumberQuestion
 
@@ -17,7 +17,9 @@ ASKED = NumberQuestion("What is 9+9?", "9+9=18\n#### 18", "18")
 
 
 class Letters:
-    """A task on text whose tokens are code points."""
+    """A task on text whose tokens are code points; | ends a document."""
+
+    ends = (ord("|"),)
 
     def encode(self, text: str) -> Tensor:
         return torch.tensor([ord(x) for x in text])
@@ -32,9 +34,11 @@ class Scripted:
     def __init__(self, *texts: str, **scores: float) -> None:
         self.texts, self.scores, self.prompt = texts, scores, ""
 
-    def generate(self, before: Tensor, most: int, *, texts: int = 1, stop: Any, **_: Any) -> list[list[int]]:
+    def generate(
+        self, before: Tensor, most: int, *, texts: int = 1, ends: Any, stop: Any, **_: Any
+    ) -> list[list[int]]:
         self.prompt = Letters().decode(before.tolist())
-        assert texts == len(self.texts)
+        assert texts == len(self.texts) and ends == Letters.ends
         found = []
         for text in self.texts:
             ids = []
@@ -46,6 +50,7 @@ class Scripted:
         return found
 
     def score(self, before: Tensor, given: Tensor) -> Scored:
+        self.prompt = Letters().decode(before.tolist())
         text = Letters().decode(given.tolist()).strip()
         return Scored(torch.full((len(given),), self.scores[text] / len(given)), given > 0)
 
@@ -60,6 +65,7 @@ def test_the_number_that_is_stated() -> None:
     assert attempt(" it is 17 or 18.")[:2] == ("18", True)
     assert attempt(" 18\n#### 17")[:2] == ("17", False)
     assert attempt(" I do not know")[:2] == (None, False)
+    assert attempt(" 18\n#### none")[:2] == (None, False)
 
 
 def test_an_answer_ends_before_the_next_question() -> None:
@@ -79,10 +85,34 @@ def test_a_chain_of_thought_is_asked_for() -> None:
     assert predictor.prompt == "Question: What is 9+9?\nAnswer: Let's think step by step."
 
 
+def test_choices_and_solutions_are_cut_as_one_text_with_their_question() -> None:
+    class Merging(Letters):
+        """Cuts ": 9" into one token."""
+
+        def encode(self, text: str) -> Tensor:
+            return super().encode(text.replace(": 9", "\u00a7"))
+
+    class Asked(Scripted):
+        def score(self, before: Tensor, given: Tensor) -> Scored:
+            whole.append("".join(map(chr, [*before.tolist(), *given.tolist()])))
+            return Scored(torch.zeros(len(given)), given > 0)
+
+    whole: list[str] = []
+    solution_log_probs(Asked(), Merging(), ASKED)
+    pick(Asked(), Merging(), ChoiceQuestion("?", ["9", "8"], 0))
+    assert whole == [
+        "Question: What is 9+9?\nAnswer\u00a7+9=18\n#### 18",
+        "Question: ?\nAnswer\u00a7",
+        "Question: ?\nAnswer: 8",
+    ]
+
+
 def test_choices_by_the_sum_and_by_the_mean() -> None:
     """The long choice has the lower sum and the higher mean."""
     question = ChoiceQuestion("?", ["ab", "abcdefgh"], 1)
-    found = pick(Scripted(ab=-3.0, abcdefgh=-4.0), Letters(), question)
+    predictor = Scripted(ab=-3.0, abcdefgh=-4.0)
+    found = pick(predictor, Letters(), question)
+    assert predictor.prompt == prompt("?")
     assert found.log_probs == [pytest.approx(-3.0), pytest.approx(-4.0)]
     assert (found.by_sum, found.by_mean) == (False, True)
 

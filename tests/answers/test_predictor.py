@@ -13,9 +13,13 @@ from torch import Tensor
 
 from tests.answers import asked
 from toyqs.answers import memory
+from toyqs.answers.metrics import answer_number
 from toyqs.answers.predictor import Predictor
+from toyqs.answers.questions import NumberQuestion
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import stream, thought_noise
+from toyqs.tasks.char_text import CharText
+from toyqs.types import Context
 
 NEEDS = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra transformer")
 KINDS: dict[str, dict[str, Any]] = {
@@ -145,6 +149,49 @@ def test_texts_side_by_side_stop_independently(tmp_path: Path) -> None:
     assert again[0] == again[1] != again[2]
 
 
+class Reciting(Predictor):
+    """A predictor whose likeliest tokens are those of a script."""
+
+    def recite(self, text: CharText, script: str) -> Predictor:
+        self.script = text.encode(script).tolist()
+        return self
+
+    def _predict(self, context: Context, texts: int, places: int) -> Tensor:
+        return torch.eye(99)[self.script.pop(0)].log().view(1, 1, 1, -1)
+
+
+def test_an_answer_ends_where_its_document_ends(tmp_path: Path) -> None:
+    """A model that recites its training text begins the next document, whose number is not the answer."""
+
+    class Documents(CharText):
+        """A text in which L ends a document, and W another."""
+
+        ends = property(lambda self: tuple(self.encode("LW").tolist()))
+
+    task = asked.corpus(tmp_path)
+    text, of = Documents(path=task.path), Reciting(*asked.model(asked.config(task)))
+    for end, most in (("L", 99), ("W", 99), ("", 13)):
+        of.recite(text, f" 4+2=6\n#### 6{end}Question: What is 9+9?\nAnswer: 9+9=18\n#### 18\n\n")
+        found = answer_number(of, text, NumberQuestion("What is 4+2?", "", "6"), most)
+        assert found == ([" 4+2=6\n#### 6"], "6", True)
+    of.recite(text, " 6LQuestion: What is 1+2?\n\n")
+    assert answer_number(of, text, NumberQuestion("What is 4+2?", "", "6"), 99).texts == [" 6"]
+    assert of.recite(text, "L").generate(tokens(2), 9, ends=text.ends) == [[]]
+
+
+def test_a_temperature_close_to_nothing_takes_the_likeliest(tmp_path: Path) -> None:
+    for temperature in (1e-29, 1e-31, 1e-320):
+        of = predictor("gru", "no thoughts", tmp_path)
+        of.model.float()
+        cold = of.generate(tokens(4), 6, temperature=temperature)
+        assert cold == of.generate(tokens(4), 6)
+
+
+def test_no_tokens_have_no_scores(tmp_path: Path) -> None:
+    log_probs, greedy = predictor("gru", "apart", tmp_path).score(tokens(4), tokens(0))
+    assert len(log_probs) == len(greedy) == 0
+
+
 def test_sampled_tokens_have_the_models_frequencies(tmp_path: Path) -> None:
     of, before = predictor("gru", "no thoughts", tmp_path), tokens(4)
     drawn = torch.tensor(of.generate(before, 1, texts=20_000, temperature=0.7)).flatten()
@@ -168,6 +215,9 @@ def test_a_text_longer_than_a_transformer_can_read_loses_its_beginning(tmp_path:
         for x in (long, long[-(room - 4 - 5) :])
     ]
     torch.testing.assert_close(*scored, rtol=0, atol=0)
-    with pytest.raises(ValueError, match="60 tokens are more than"):
+    with pytest.raises(ValueError, match=r"60 tokens after a text .* it has room for 24; give"):
         of.score(given, long)
+    with pytest.raises(ValueError, match="25 tokens after a text"):
+        of.score(given, tokens(25))
+    assert len(of.score(given, tokens(24)).log_probs) == len(of.generate(given, 24)[0]) == 24
     assert predictor("gru", "apart", tmp_path).longest is None

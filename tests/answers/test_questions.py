@@ -12,7 +12,6 @@ from toyqs.answers.questions import (
     NumberQuestion,
     choice_questions,
     number_questions,
-    plain_number,
     stated_number,
 )
 
@@ -33,12 +32,24 @@ from toyqs.answers.questions import (
     ],
 )
 def test_a_number_has_one_spelling(text: str, number: str | None) -> None:
-    assert plain_number(text) == number
+    assert stated_number(text) == number
 
 
-def test_the_stated_number_comes_after_the_mark() -> None:
-    assert stated_number("5 and 6\n#### 1,1 ") == "11"
-    assert stated_number("5 and 6") == "6"
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("5 and 6\n#### 1,1 ", "11"),
+        ("48+24=72\n#### 72 apples for 3 people", "72"),
+        ("#### 18\nIt was 20.\n#### 20", "18"),
+        ("#### 5, which is 1/2 of 10", "5"),
+        ("7\n####\n 8\n9", "8"),
+        ("#### 7#### 8", "7"),
+        ("7\n#### I do not know\n8", None),
+        ("7\n####", None),
+    ],
+)
+def test_the_stated_number_comes_right_after_the_first_mark(answer: str, number: str | None) -> None:
+    assert stated_number(answer) == number
 
 
 def test_questions_in_gsm8k_s_format(tmp_path: Path) -> None:

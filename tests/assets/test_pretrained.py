@@ -272,5 +272,6 @@ def test_a_damaged_checkpoint_is_one_line(
     assert main.main([config]) == 1
     said = {"none there": "holds no *.safetensors", "one missing": "lacks layers.1.mlp.up_proj.weight"}
     err = capsys.readouterr().err
-    assert f"toyqs: pretrained={folder}: {said.get(harm, 'its safetensors are damaged')}" in err
+    why = said.get(harm, "its safetensors are damaged")
+    assert f"toyqs: this run cannot be trained: pretrained={folder}: {why}" in err
     assert err.count("\n") == 1

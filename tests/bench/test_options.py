@@ -16,7 +16,7 @@ from toyqs.command_line import positive, whole
 
 Main = Callable[[Sequence[str]], int]
 
-WHOLE = ("0", "-1", "1.5", "x", "", "nan", "9" * 30, "1_0", "²")
+WHOLE = ("0", "-1", "1.5", "x", "", "nan", "9" * 5000, "1_0", "²")
 POSITIVE = ("0", "-1", "x", "", "nan", "inf", "1e999")
 OPTIONS: list[tuple[Main, str, tuple[str, ...]]] = [
     *((scale_up.main, option, WHOLE) for option in ("--best", "--layers", "--heads", "--width")),

@@ -16,8 +16,9 @@ SMALL = Size(16, 6, 3, 2, 2)
 
 
 @pytest.mark.parametrize("family", transformer.TOLERANCES)
-def test_all_ways_are_the_same(family: str) -> None:
-    assert transformer.difference(family, SMALL) <= transformer.TOLERANCES[family]
+@pytest.mark.parametrize("size", [SMALL, SMALL._replace(thoughts=2, sequences=3)])
+def test_all_ways_are_the_same(family: str, size: Size) -> None:
+    assert transformer.difference(family, size) <= transformer.TOLERANCES[family]
 
 
 def test_another_way_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

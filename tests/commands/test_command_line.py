@@ -53,18 +53,18 @@ def test_a_refusal_by_the_real_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["trice_samples=x"], ["bas_lr=1"], ["--seed=3"], ["max_steps=0"], ["a=[1"]]
+    "word", ["trice_samples=x", "bas_lr=1", "--seed=3", "max_steps=0", "a=[1", "-x", "~seed", "seed=glob(*)"]
 )
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 def test_refusals_are_one_line_and_exit_code_2(
-    words: list[str], sweep: list[str], typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
+    word: str, sweep: list[str], typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert typed(*sweep, *words) == 2
+    assert typed(*sweep, word) == 2
     out, err = capfd.readouterr()
     assert (out, err.count("\n"), err[:7]) == ("", 1, "toyqs: ")
 
 
-def test_a_sweep_runs_the_good_jobs_and_refuses_the_others(
+def test_a_sweep_with_a_refused_job_trains_none_or_with_keep_going_the_others(
     typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
 ) -> None:
     ran = []
@@ -74,9 +74,37 @@ def test_a_sweep_runs_the_good_jobs_and_refuses_the_others(
         return 0
 
     assert typed("-m", "seed=7,8", "trice_samples=1,2", experiment=experiment) == 2
-    assert ran == [([7, 8], 2)]
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("toyqs: trice_samples=1: ")
+    refusal, summary = capfd.readouterr().err.splitlines()
+    assert ran == [] and refusal.startswith("toyqs: trice_samples=1: ")
+    assert summary.startswith("toyqs: 1 of 2 combinations are refused")
+    assert typed("-m", "seed=7,8", "trice_samples=1,2", "keep_going=true", experiment=experiment) == 2
+    first, last = capfd.readouterr().err.splitlines()
+    assert ran == [([7, 8], 2)] and first == refusal
+    assert last.startswith("toyqs: 1 of 2 combinations were refused, and so not run: trice_samples=1: ")
+
+
+def test_options_may_come_last(typed: Callable[..., object]) -> None:
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append(config.seed)
+        return 0
+
+    assert typed("max_steps=1", "-m", "seed=0,1", experiment=experiment) == 0
+    assert ran == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    "start", [["-P", "run.py"], ["-c", "import runpy; runpy.run_path('run.py', None, '__main__')"]]
+)
+def test_the_plugins_are_found_however_the_command_starts(tmp_path: Path, start: list[str]) -> None:
+    """A link stands for run.py, from whose folder nothing else can be imported."""
+    (tmp_path / "run.py").symlink_to(ROOT / "run.py")
+    words = ["-m", "seed=x"]  # refused by the launcher of ours
+    done = subprocess.run(
+        [sys.executable, *start, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.split(":")[:2]) == (2, ["toyqs", " seed=x"])
 
 
 @pytest.mark.parametrize("launcher", ["local", "basic"])

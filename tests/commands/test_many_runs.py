@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from tests import warm
-from toyqs.config.identity import run_key, settings
+from toyqs.config.identity import record, run_key, settings
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
-from toyqs.experiment.run_folder import FILES
-from toyqs.files import sealed
+from toyqs.files import ROW, sealed
 from toyqs.sweep import main
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import plan_cell
@@ -37,15 +36,15 @@ LOAD_SECONDS, AGAIN_SECONDS = 0.002, 0.04  # for each run
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Train one real run; return its files by name."""
     folder = tmp_path_factory.mktemp("example")
     config = configured(4, controls="none", seed=7, runs_dir=str(folder), processes=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "comparison_figure", lambda *_: None)
         assert main.main([config]) == 0
-    names = (*FILES, "summary.json")
-    return {name: (folder / run_key(config, 7) / name).read_bytes() for name in names}
+    names = ("config.json", "env.json", "metrics.jsonl", "summary.json")
+    return {name: (folder / run_key(config, 7) / name).read_text(encoding="utf-8") for name in names}
 
 
 def configured(width: int, **changes: object) -> RunConfig:
@@ -53,7 +52,7 @@ def configured(width: int, **changes: object) -> RunConfig:
     return resolved(replace(RunConfig(), **values))
 
 
-def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, bytes]) -> int:
+def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, str]) -> int:
     """Write the folders of runs as if they had been trained; return how many."""
     row = json.loads(example["summary.json"])
     count = 0
@@ -62,10 +61,11 @@ def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, bytes]) -
             columns, key = settings(config, seed), run_key(config, seed)
             run = folder / key
             run.mkdir(parents=True)
-            for name, content in {**example, "config.json": json.dumps(columns).encode()}.items():
-                (run / name).write_bytes(content)
-            summary = sealed({**row, **columns, "key": key}, run, FILES)
-            (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+            files = {name: text for name, text in example.items() if name != ROW}
+            for name, text in {**files, "config.json": json.dumps(record(config, seed))}.items():
+                (run / name).write_text(text, encoding="utf-8")
+            summary = sealed({**row, **columns, "key": key}, run, files)
+            (run / ROW).write_text(json.dumps(summary), encoding="utf-8")
             count += 1
     return count
 
@@ -90,7 +90,7 @@ def given_again(widths: list[int], controls: str, folder: Path) -> tuple[str, fl
 
 
 @pytest.mark.slow
-def test_a_hundred_widths(example: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_hundred_widths(example: dict[str, str], tmp_path: Path) -> None:
     widths = list(range(1, 101))
     arms = [configured(width, controls="none") for width in widths]
     assert finish(arms, tmp_path / "runs", example) == 500
@@ -101,7 +101,7 @@ def test_a_hundred_widths(example: dict[str, bytes], tmp_path: Path) -> None:
     assert seconds < 500 * AGAIN_SECONDS
 
 
-def test_cells_beside_their_controls(example: dict[str, bytes], tmp_path: Path) -> None:
+def test_cells_beside_their_controls(example: dict[str, str], tmp_path: Path) -> None:
     widths, cost = list(range(6, 66, 6)), cached_cost()
     arms = {
         run_key(arm, 1): arm

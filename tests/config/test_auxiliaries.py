@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from tests.tiny import config
+from tests.tiny import SYMBOLS, config
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import assemble
 from toyqs.config.identity import run_key
@@ -52,3 +53,25 @@ def test_what_something_reads_is(changes: dict[str, Any], told: set[str]) -> Non
 def test_greedy_thoughts_are_decoded_for_the_baseline_that_reads_them_alone() -> None:
     assert assemble(config(baseline="greedy_thought"), 1).greedy_head is not None
     assert assemble(config(baseline="greedy_thought", **TEMPERED), 1).greedy_head is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({"value_sees": "context"}, -math.log(SYMBOLS)),
+        ({"value_sees": "target", "n_tokens_ahead": 2}, -math.log(SYMBOLS)),
+        ({"value_sees": "average_thought"}, 0.0),
+        ({"value_sees": "context", "reward": "accuracy"}, 0.0),
+    ],
+)
+def test_a_value_that_knows_no_prediction_starts_from_a_uniform_one(
+    changes: dict[str, Any], start: float
+) -> None:
+    """From its likelihood, token by token."""
+    assert assemble(config(baseline="value", **changes), 1).critic.start == start
+
+
+def test_a_learned_reward_starts_there_too() -> None:
+    for reward, start in (("likelihood", -2 * math.log(SYMBOLS)), ("accuracy", 0.0)):
+        model = assemble(config(learned_reward=True, n_tokens_ahead=2, reward=reward), 1)
+        assert model.reward_model.start == pytest.approx(start)

@@ -138,6 +138,8 @@ def test_a_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
         {"reward": "log_ratio", "reference": "checkpoint", "reference_run": x} for x in (first, second, third)
     ]
     assert same(runs[0], runs[1]) and not same(runs[0], runs[2])
+    label = written(tmp_path / "label", replace(plain, base_lm_hidden_dim=5, info="a label"))
+    assert same(runs[0], runs[0] | {"reference_run": label}), "it is the same run under another label"
     weights = Path(first) / "model.safetensors"
     before = key(**runs[0]), settings(replace(BASE, **runs[0]), 0)
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -118,6 +118,22 @@ def test_of_two_plans_for_one_run_the_later_holds(tmp_path, older):
     assert only(tmp_path).missing == {"thinking": [1]}
 
 
+def test_settings_without_effect_are_no_settings_of_a_cell(tmp_path):
+    """Also where an older note of the same cell does not say which they are."""
+    older = {"thinking": {1: "thinking-1"}}
+    write_cell(tmp_path, SETTINGS, older, older, ["task.k"])
+    note = tmp_path / "cells" / f"{name_of(['thinking-1'])}.json"
+    assert only(tmp_path).settings == {name: x for name, x in SETTINGS.items() if name != "task.k"}
+    plan_ = json.loads(note.read_text())
+    del plan_["inactive"]
+    write_json(note, plan_)
+    os.utime(note, (1, 1))
+    assert only(tmp_path).settings == SETTINGS
+    write_cell(tmp_path, SETTINGS, {"thinking": {2: "thinking-2"}}, ["thinking"], ["task.k"])
+    assert "task.k" not in only(tmp_path).settings
+    assert only(tmp_path).missing == {"thinking": [1, 2]}
+
+
 def test_a_cell_planned_again_is_one_file_whatever_the_order_of_its_seeds(tmp_path):
     plan(tmp_path, {"thinking": [1, 2]})
     plan(tmp_path, {"thinking": [2, 1]})
@@ -142,6 +158,7 @@ def test_folders_without_cells(tmp_path):
         ('{"settings": {}, "arms": {"thinking": [1]}, "asked_for": []}', "not a cell"),
         ('{"settings": {}, "arms": {"thinking": {"one": "k"}}, "asked_for": []}', "not a cell"),
         ('{"settings": {}, "arms": {"thinking": {"1": null}}, "asked_for": []}', "not a cell"),
+        ('{"settings": {}, "arms": {}, "asked_for": [], "inactive": 1}', "not a cell"),
         ("[" * 100_000, "not a JSON object"),
     ],
 )

@@ -53,6 +53,17 @@ def test_cells_whose_models_need_a_thought_are_marked():
     assert text.count("3 of 4 *") == 1 and "\n*: judged by other sequences' thoughts alone: the model" in text
 
 
+def test_a_setting_that_a_cell_does_not_have_is_a_dash(tmp_path):
+    arms = cells()[0][1]
+    some = [({"use_reasoner": False}, arms), ({"use_reasoner": True, "trice_samples": 4}, arms)]
+    lines = sweep_table(some).splitlines()
+    assert [line.split()[:2] for line in lines[6:8]] == [["False", "–"], ["True", "4"]]
+    sweep_csv(some, tmp_path / "x.csv")
+    table = pd.read_csv(tmp_path / "x.csv")
+    assert list(table.columns[:2]) == ["use_reasoner", "trice_samples"]
+    assert table["trice_samples"].isna().sum() == 3 and set(table["trice_samples"].dropna()) == {4}
+
+
 def test_what_is_missing_is_said():
     text = " ".join(sweep_table(cells()).split())
     assert (

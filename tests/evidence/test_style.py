@@ -38,6 +38,22 @@ def test_the_style_ends_with_its_block():
     assert mpl.rcParams["legend.frameon"] == before is True
 
 
+def test_what_a_matplotlibrc_holds_changes_no_figure(tmp_path):
+    """Such as text.usetex, which needs LaTeX; labels of ticks are made as late as the figure is saved."""
+
+    def drawn():
+        with style.style():
+            figure = style.new_figure(2, 1)
+            figure.subplots().plot([1, 2])
+        style.save(figure, tmp_path / "figure.png")
+        return (tmp_path / "figure.png").read_bytes()
+
+    usual = drawn()
+    own = {"text.usetex": True, "font.family": "monospace", "lines.linewidth": 9, "savefig.facecolor": "red"}
+    with mpl.rc_context(own):
+        assert drawn() == usual
+
+
 def test_saving_replaces_the_older_file_or_leaves_it_whole(tmp_path, monkeypatch):
     path = tmp_path / "figure.svg"
     figure = style.new_figure(2, 1)

@@ -19,10 +19,9 @@ from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig, register
 from toyqs.model.roles import WeightGroups
-from toyqs.sweep.compose import compose_checked, compose_jobs
+from toyqs.sweep.compose import Job, compose_checked, compose_jobs
 from toyqs.sweep.hydra_errors import refusal_of
 from toyqs.sweep.packing import pack
-from toyqs.sweep.torchrun import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 # Those that start from a pretrained model are in tests/commands/test_pretrained_preset.py.
@@ -182,6 +181,16 @@ def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path
         ("+foo=1", "foo: there is no such setting"),
         ("++foo=1", "foo: there is no such setting"),
         ("bas_lr=1", r"did you mean base_lr\?"),
+        ("lr=1", r"lr: there is no such setting; did you mean base_lr\?"),
+        ("batch_size=1", r"did you mean data_loader_batch_size\?"),
+        ("seed=???", "seed=\\?\\?\\?: stands for no value"),
+        ("task.k=???", "task.k=\\?\\?\\?: stands for no value"),
+        ("info='a\x1b[31m'", r"^info=a\\x1b\[31m: holds a character"),
+        ("se\x1bd=1", r"^se\\x1bd=1: is not KEY=VALUE"),
+        ("+run_modifier=Quick +run_modifier=GLMRunConfig", r"give \+run_modifier=\[NAME,NAME\]"),
+        ("seed=glob(*)", r"seed=glob\(\*\): is a sweep; give -m"),
+        ("task.path=~/x.txt", "task.path=~/x.txt: .* give \"task.path='~/x.txt'\"$"),
+        ("runs_dir='~nobody_at_all/x'", "runs_dir=~nobody_at_all/x: there is no such home"),
         ("+run_modifer=SameHdim", r"did you mean run_modifier\?"),
         ("+run_modifier=SameHdm", r"did you mean SameHdim\? give one of .*GLMRunConfig"),
         ("+run_modifier=[SameHdim,Some]", "run_modifier=Some: there is no such preset; see --help"),
@@ -219,19 +228,41 @@ def test_refused_in_one_line(words: str, message: str, composed: Callable[..., R
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("word", "remedy"),
-    [
-        ("--max_steps=5", "give max_steps=5"),
-        ("-max_steps=5", "give max_steps=5"),
-        ("-mmax_steps=5", "give -m max_steps=5"),
-        ("-m+run_modifier=Quick", r"give -m \+run_modifier=Quick"),
-        ("-m~task", "give -m ~task"),
-    ],
-)
-def test_dashes_are_refused(word: str, remedy: str) -> None:
-    with pytest.raises(Refusal, match=remedy):
-        prepare([word])
+def test_a_tilde_at_the_start_of_a_path_is_the_home_folder(
+    composed: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "text.txt").write_text("to be or not to be, " * 100)
+    config = composed("task=char_text", "task.path='~/text.txt'", "runs_dir='~/runs'", "info='~'")
+    assert (config.task.path, config.runs_dir, config.info) == (
+        str(tmp_path / "text.txt"),
+        str(tmp_path / "runs"),
+        "~",
+    )
+
+
+def jobs_of(*lines: str) -> list[Job]:
+    return [Job(line.split(), compose("config", line.split())) for line in lines]
+
+
+@pytest.mark.usefixtures("composed")
+def test_a_sweep_with_refused_combinations_stops_and_says_how_many(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    groups = "+run_modifier=[AllWeightGroups]"
+    lines = [f"{groups} model_hidden_dim={width}" for width in (4, 16, 32)]
+    assert compose_jobs(jobs_of(*lines)) == ([], 2, "")
+    *refused, summary = capsys.readouterr().err.splitlines()
+    assert len(refused) == 2
+    for line in refused:
+        assert line.startswith("toyqs: base_lm_hidden_dim=16: ")
+        assert line.endswith("; base_lm_hidden_dim is set by +run_modifier=AllWeightGroups")
+    assert "2 of 3 combinations are refused" in summary and "keep_going=true" in summary
+
+    configs, code, closing = compose_jobs(jobs_of(*(f"{line} keep_going=true" for line in lines)))
+    assert [config.base_lm_hidden_dim for config in configs] == [16] and code == 2
+    assert closing.startswith("2 of 3 combinations were refused") and "base_lm_hidden_dim=16" in closing
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 @pytest.mark.usefixtures("composed")
@@ -239,13 +270,13 @@ def test_equal_refusals_and_notes_are_printed_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     lines = ["seed=1 use_base_lm=false", "seed=2 use_base_lm=false", "seed=x", "seed=x", "max_steps=0"]
-    jobs = [compose("config", [QUIET, *line.split()]) for line in lines]
-    configs, code = compose_jobs([*jobs, ValueError("a fault")])
+    jobs = jobs_of(*(f"{QUIET} keep_going=true {line}" for line in lines))
+    configs, code, _ = compose_jobs([*jobs, Job([], ValueError("a fault"))])
     assert [config.seed for config in configs] == [1, 2]
     assert code == 2
     printed = [line.removeprefix("toyqs: ") for line in capsys.readouterr().err.splitlines()]
     assert [re.split(r"\W", line)[0] for line in printed] == ["use_base_lm", "seed", "max_steps", "a"]
-    assert compose_jobs(jobs[:2])[1] == 0
-    apart = [compose("config", [f"runs_dir={tmp_path / name}"]) for name in "ab"]
-    assert compose_jobs(apart) == ([], 2)
+    assert compose_jobs(jobs[:2])[1:] == (0, "")
+    apart = jobs_of(*(f"runs_dir={tmp_path / name}" for name in "ab"))
+    assert compose_jobs(apart) == ([], 2, "")
     assert "one sweep fills one folder" in capsys.readouterr().err

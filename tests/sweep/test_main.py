@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.killing import TIMES
+from toyqs import files
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import is_complete, load_rows
+from toyqs.experiment import run_folder
 from toyqs.sweep import main, worker
 from toyqs.tasks.char_text import CharText
 
@@ -122,6 +124,24 @@ def test_two_texts_of_one_name_are_two_cells(no_figure, tmp_path):
     assert len(set(load_rows(tmp_path / "runs")["task.identity"])) == 2
 
 
+def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys):
+    plain = config(tmp_path, use_reasoner=False, controls="none", seed=[0])
+    assert main.main([plain]) == 0
+    assert "base width 6, seeds 0" in capsys.readouterr().out, "no reasoner's width"
+    thinking = [config(tmp_path, trice_samples=number, controls="none", seed=[0]) for number in (2, 3)]
+    assert main.main([plain, *thinking]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = next(place for place, line in enumerate(lines) if line[:2] == ["reasoner", "samples"])
+    assert [line[:2] for line in lines[start + 2 : start + 5]] == [
+        ["False", "–"],
+        ["True", "2"],
+        ["True", "3"],
+    ]
+    cells = load_cells(tmp_path)
+    assert sorted(cell.settings.get("trice_samples", 0) for cell in cells) == [0, 2, 3]
+    assert all("base_lm_hidden_dim" in cell.settings and "temperature" not in cell.settings for cell in cells)
+
+
 def test_a_folder_of_another_user_is_one_line_and_the_table_comes(tmp_path, capsys):
     settings = config(tmp_path, controls="none", seed=5)
     assert main.main([settings]) == 0
@@ -143,6 +163,21 @@ def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
     assert "policy_off" in capsys.readouterr().out
     assert main.main([settings]) == 0
     assert "10 of 10 runs are complete already" in capsys.readouterr().out
+
+
+def test_rows_of_two_commits_are_one_line(no_figure, tmp_path, capsys):
+    """The tests turn such a warning into an error, as `python -W error` does."""
+    settings = config(tmp_path, controls="none", seed=[0, 1])
+    assert main.main([settings]) == 0
+    folder = tmp_path / run_key(settings, 1)
+    row = files.read_json(folder / files.ROW) | {"commit": "another"}
+    del row[files.SEAL]
+    files.write_json(folder / files.ROW, files.sealed(row, folder, run_folder.FILES))
+    capsys.readouterr()
+    assert main.main([settings]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"toyqs: {tmp_path}: rows from 2 commits; column 'commit' tells them apart\n"
+    assert "thinking" in captured.out
 
 
 def test_force_runs_again(no_figure, tmp_path):

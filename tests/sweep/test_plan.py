@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.sweep import plan
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
+from toyqs.tasks.char_text import CharText
+from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.s5 import S5
 from toyqs.training.flops import Cost
 
 CHEAP = Cost(1, 100, 1.0, 1.0)
@@ -52,6 +56,29 @@ def test_differences_name_what_differs():
     seeds = [config(seed=seed) for seed in (1, [2, 3])]
     assert differences(seeds) == [{"seed": [1]}, {"seed": [2, 3]}]
     assert label({"a": 1, "b": 0.5}) == "a=1 b=0.5"
+
+
+def test_texts_are_told_apart_by_their_names(tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    for path in paths:
+        Path(path).write_text(f"to be or not to be in {Path(path).name} " * 20)
+    configs = [config(task=CharText(path=path), seq_len=8) for path in paths]
+    assert differences(configs) == [{"task.path": path} for path in paths]
+
+
+def test_a_setting_without_effect_is_no_difference():
+    thinking = [config(trice_samples=number) for number in (2, 4)]
+    plain = config(use_reasoner=False)
+    assert differences([thinking[1], plain]) == [{"use_reasoner": True}, {"use_reasoner": False}]
+    two = [{"use_reasoner": True, "trice_samples": 2}, {"use_reasoner": True, "trice_samples": 4}]
+    found = differences([*thinking, plain])
+    assert [{name: each[name] for name in each if name != "train_nll_num"} for each in found] == [
+        *two,
+        {"use_reasoner": False},
+    ]
+    tasks = [config(task=task) for task in (RevProg(k=2), RevProg(k=3), S5())]
+    assert [each.get("task.k") for each in differences(tasks)] == [2, 3, None]
+    assert not any("task.positions" in each for each in differences(tasks))
 
 
 def test_what_cells_share_is_done_once_and_the_longest_first():

@@ -22,6 +22,7 @@ from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import EM_DASH, RunConfig
 from toyqs.tasks import token_text
+from toyqs.tasks.char_text import CharText
 from toyqs.tasks.task import Task
 from toyqs.tasks.token_text import TokenText
 
@@ -75,6 +76,34 @@ def test_documents_are_split_whole(tmp_path: Path, cut: str) -> None:
     asked = [0, 0, 1, 2, 0, 0, 3]  # "Question", ":" and "Answer" are no words of this tokeniser
     assert task.ids.tolist() == [*asked, 0, 2, 2, 2, 2, 2, 0, 3, 0]
     assert task.border == 14, "not 10, in the middle of the second"
+
+
+@pytest.mark.parametrize(
+    ("says", "more", "ends"),
+    [
+        (0, None, (0,)),
+        (3, {"eos_token_id": 0}, (3, 0)),
+        ([3, 1], {"eos_token_id": [1, 2]}, (3, 1, 2)),
+        (None, {"eos_token_id": [2, 0]}, (2, 0)),
+        (None, {}, ()),
+        (None, None, ()),
+    ],
+)
+def test_the_ends_of_a_document(
+    says: Any, more: dict[str, Any] | None, ends: tuple[int, ...], tmp_path: Path, cut: str
+) -> None:
+    """The checkpoint's in the order of its files; the first stands between documents."""
+    file = Path(cut) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": says}))
+    if more is not None:
+        (Path(cut) / "generation_config.json").write_text(json.dumps(more))
+    task = TokenText(path=written(tmp_path / "x.jsonl", [{"text": "a b"}, {"text": "c"}]), tokenizer=cut)
+    assert task.ends == ends
+    assert task.ids.tolist() == [1, 2, *ends[:1], 3, *ends[:1]]
+    assert CharText(path=str(tmp_path / "x.jsonl")).ends == ()
+    known = task.vocabulary()
+    (Path(cut) / "generation_config.json").write_text('{"eos_token_id": 4}')
+    assert known != task.vocabulary(), "answers would end elsewhere"
 
 
 def test_a_pretrained_run_s_task_takes_its_tokens(
@@ -141,6 +170,10 @@ def test_refusals(tmp_path: Path, cut: str) -> None:
     say("task.path=.*: cannot be read", path=str(tmp_path / "none.jsonl"))
     say("task.tokenizer=none: there is no such folder", tokenizer="none")
     bad = written(tmp_path / "bad.jsonl", [{"question": "a"}])
+    for damaged in ("{", "[]", "[" * 9999):
+        (Path(cut) / "generation_config.json").write_text(damaged)
+        say("task.tokenizer=.*: its generation_config.json is damaged; give another", held_out_fraction=0.2)
+    (Path(cut) / "generation_config.json").unlink()
     say("task.path=.*: line 1 is not of this format .it has no answer.; mend the line", path=bad)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text("{}")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.stats import binomtest
 
+from toyqs import console
 from toyqs.answers import metrics, questions
 from toyqs.answers.load import LoadedRun, load
 from toyqs.answers.predictor import Predictor
-from toyqs.files import write_json
+from toyqs.command_line import Parser, check_file, path_of, whole, writing
+from toyqs.files import Refusal, write_json
 
 EXAMPLES = """\
 examples:
@@ -30,24 +32,24 @@ examples:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    given = _parser().parse_args(words)
-    torch.set_num_threads(given.threads or torch.get_num_threads())
+    console.prepare()
     try:
-        _check_folder(given.output)
-        loaded = load(given.run, given.device, given.seed)
-        result = given.measure(given, loaded)
+        given = _parser().parse_args(words)
+        torch.set_num_threads(given.threads or torch.get_num_threads())
         if given.output is not None:
-            write_json(given.output, result)
+            check_file(given.output)
+        result = given.measure(given, load(given.run, given.device, given.seed))
+        if given.output is not None:
+            with writing(given.output):
+                write_json(given.output, result)
     except ValueError as error:
         print(f"toyqs: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of the output has gone
-        sys.stdout = None  # so that Python flushes nothing at exit
-    return 0
+        return console.finish(error.code if isinstance(error, Refusal) else 2)
+    return console.finish(0)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m toyqs.answers",
         description=__doc__,
         epilog=EXAMPLES,
@@ -57,20 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     exact = _add(measures, "exact", _exact, "share of questions answered with the right number (GSM8K)")
     exact.add_argument("--steps", action="store_true", help="ask for a chain of thought")
     help_ = "answers per question, of which the majority counts (1)"
-    exact.add_argument("--texts", type=_count, default=1, metavar="N", help=help_)
+    exact.add_argument("--texts", type=whole, default=1, metavar="N", help=help_)
     help_ = "of sampled tokens; 0, the default, takes the likeliest"
     exact.add_argument("--temperature", type=_temperature, default=0.0, metavar="T", help=help_)
-    exact.add_argument("--most", type=_count, default=256, metavar="N", help="most tokens of an answer (256)")
+    exact.add_argument("--most", type=whole, default=256, metavar="N", help="most tokens of an answer (256)")
     choose = _add(
         measures, "choose", _choose, "share of questions whose likeliest choice is right (CommonsenseQA)"
     )
     for part in (exact, choose):
         part.add_argument("file", metavar="FILE", help="questions, one JSON object a line")
-        part.add_argument("--first", type=_count, metavar="N", help="ask only the first N questions")
+        part.add_argument("--first", type=whole, metavar="N", help="ask only the first N questions")
     tokens = _add(measures, "tokens", _tokens, "gain of thinking on held-out text, by deciles of NLL")
-    tokens.add_argument("--count", type=_count, default=10_000, metavar="N", help="tokens of text (10,000)")
+    tokens.add_argument("--count", type=whole, default=10_000, metavar="N", help="tokens of text (10,000)")
     latency = _add(measures, "latency", _latency, "milliseconds per generated token")
-    latency.add_argument("--tokens", type=_count, default=50, metavar="N", help="tokens to be timed (50)")
+    latency.add_argument("--tokens", type=whole, default=50, metavar="N", help="tokens to be timed (50)")
     return parser
 
 
@@ -78,10 +80,10 @@ def _add(measures: Any, name: str, measure: Callable[..., Any], text: str) -> ar
     """Add a measure with the arguments that all measures share."""
     part: argparse.ArgumentParser = measures.add_parser(name, help=text, description=text)
     part.add_argument("run", metavar="RUN", help="folder of a finished run, runs/KEY")
-    part.add_argument("-o", "--output", metavar="FILE", help="also write the results as JSON")
+    part.add_argument("-o", "--output", metavar="FILE", type=path_of, help="also write the results as JSON")
     part.add_argument("--seed", type=int, default=0, help="seed of thoughts and sampled tokens (0)")
     part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu if not given")
-    part.add_argument("--threads", type=_count, metavar="N", help="CPU threads (all)")
+    part.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (all)")
     part.set_defaults(measure=measure)
     return part
 
@@ -162,23 +164,20 @@ def _share(right: int, total: int) -> str:
     return f"{right} of {total} ({100 * low:.1f}-{100 * high:.1f} %)"
 
 
-def _count(word: str) -> int:
-    """Parse a whole number of at least 1."""
-    if (number := int(word)) < 1:
-        raise argparse.ArgumentTypeError(f"{word} is less than 1")
-    return number
+def _threads(word: str) -> int:
+    """Parse a number of threads; many more than there are CPUs end the process."""
+    return whole(word, most=os.cpu_count() or 1)
 
 
 def _temperature(word: str) -> float:
     """Parse a number of at least 0."""
-    if not 0 <= (number := float(word)) < float("inf"):
+    try:
+        number = float(word)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{word} is no temperature; give 0 or more")
     return number
-
-
-def _check_folder(path: str | None) -> None:
-    if path is not None and not (folder := Path(path).absolute().parent).is_dir():
-        raise ValueError(f"{path}: there is no folder {folder}; give a file in a folder that exists")
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ from torch import Tensor
 
 from toyqs.answers.load import load
 from toyqs.answers.metrics import cut_before
-from toyqs.config.errors import Refusal
+from toyqs.answers.text import encode_context, encode_pair
 
 MOST = 256  # tokens of an answer at most, where the request names no number
 
 
 @register_model("toyqs")
 class HarnessModel(LM):
-    """Model of lm-eval that answers requests one by one; an empty context becomes a line break."""
+    """Model of lm-eval that answers requests one by one; an empty context is the end of another document."""
 
     def __init__(self, run: str, thinking: bool = True, device: str = "cpu", seed: int = 0, **_: Any) -> None:
         """Load a finished run.
@@ -53,9 +53,7 @@ class HarnessModel(LM):
         """Score each continuation after its context, and tell whether each of its tokens is the likeliest."""
         results = []
         for before, after in (request.args for request in requests):
-            context = before.rstrip()  # blanks at the border go to the continuation, as in lm-eval's models
-            given = self.text.encode(before[len(context) :] + after)
-            scored = self.predictor.score(self._encode(context), given)
+            scored = self.predictor.score(*encode_pair(self.text, before, after))
             results.append((float(scored.log_probs.sum()), bool(scored.greedy.all())))
         return results
 
@@ -64,12 +62,12 @@ class HarnessModel(LM):
         return [self._rolling(self.text.encode(request.args[0])) for request in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Generate a continuation of each context, up to the first of its end strings."""
+        """Generate a continuation of each context, up to the end of its document or its first end string."""
         return [self._generate(*request.args) for request in requests]
 
     def _rolling(self, tokens: Tensor) -> float:
-        size = len(tokens) if self.predictor.longest is None else self.predictor.longest // 2
-        context, total = self._encode(""), 0.0
+        size = len(tokens) if self.predictor.room is None else self.predictor.room // 2
+        context, total = encode_context(self.text, ""), 0.0
         for part in tokens.split(max(1, size)):
             total += float(self.predictor.score(context, part).log_probs.sum())
             context = torch.cat([context, part])
@@ -77,22 +75,20 @@ class HarnessModel(LM):
 
     def _generate(self, before: str, kwargs: dict[str, Any]) -> str:
         until = kwargs.get("until") or []
-        ends = [until] if isinstance(until, str) else list(until)
+        ends = list(filter(None, [until] if isinstance(until, str) else until))
 
         def cut(ids: Sequence[int]) -> str:
             return cut_before(self.text.decode(ids), ends)
 
         sampled = kwargs.get("do_sample", float(kwargs.get("temperature") or 0.0) > 0)
         (ids,) = self.predictor.generate(
-            self._encode(before),
+            encode_context(self.text, before),
             int(kwargs.get("max_gen_toks", MOST)),
             temperature=float(kwargs.get("temperature") or 1.0) if sampled else 0.0,
+            ends=self.text.ends,
             stop=lambda ids: len(cut(ids)) < len(self.text.decode(ids)),
         )
         return cut(ids)
-
-    def _encode(self, text: str) -> Tensor:
-        return self.text.encode(text or "\n")
 
 
 def _true(given: bool | str) -> bool:
@@ -105,5 +101,6 @@ if __name__ == "__main__":
 
     try:
         cli_evaluate()
-    except Refusal as refusal:
-        sys.exit(f"toyqs: {refusal}")
+    except ValueError as error:
+        print(f"toyqs: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from toyqs.answers.metrics import Text
 from toyqs.answers.predictor import Predictor
+from toyqs.answers.text import Text
 from toyqs.config.builders.reference_model import finished_model
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.contents import check_unchanged
@@ -54,12 +54,15 @@ class LoadedRun(NamedTuple):
         try:
             check_unchanged(self.folder, self.config, "task")
         except ValueError as error:
-            raise Refusal(str(error)) from error
+            why = str(error).partition("; ")[0]
+            raise Refusal(
+                f"{why}; put back the text of the training, or ask in the folder in which the run was trained"
+            ) from error
         task, length = self.config.task, self.config.task.length(self.config.seq_len)
-        windows = min(max(1, -(-count // (length - 1))), task.held_out_size(self.config.seq_len))
+        windows = min(-(-count // length), task.held_out_size(self.config.seq_len))
         batch = task.sample(torch.Generator(), windows, self.config.seq_len, "held_out")
-        for tokens in batch.inputs[0]:
-            yield tokens[:1], tokens[1:]
+        for inputs, targets in zip(batch.inputs[0], batch.targets[0], strict=True):
+            yield inputs[:1], targets
 
 
 def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:

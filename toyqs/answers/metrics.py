@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toyqs.answers.predictor import Predictor
-from toyqs.answers.questions import ChoiceQuestion, NumberQuestion, plain_number, stated_number
+from toyqs.answers.questions import ChoiceQuestion, NumberQuestion, stated_number
+from toyqs.answers.text import Text, encode_context, encode_pair
 from toyqs.assets.documents import put
 
-ENDS = ("\nQuestion:", "\n\n")  # each ends an answer
-
-
-class Text(Protocol):
-    """A task on a text, as far as it maps text to tokens and back."""
-
-    def encode(self, text: str) -> Tensor:
-        """Return the token ids of a text, (n,) long."""
-        ...
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids."""
-        ...
+ENDS = ("\nQuestion:", "\n\n")  # each ends an answer, as an end of the text's documents does
 
 
 class Attempts(NamedTuple):
@@ -71,12 +60,16 @@ def answer_number(
         texts: number of answers, of which the majority counts (Wang et al. 2023, "Self-consistency").
         temperature: of sampled tokens; at 0 each is the likeliest, and answers differ only by their thoughts.
     """
-    before = text.encode(prompt(question.question, steps=steps))
     answers = predictor.generate(
-        before, most, texts=texts, temperature=temperature, stop=lambda ids: _has_ended(text.decode(ids))
+        encode_context(text, prompt(question.question, steps=steps)),
+        most,
+        texts=texts,
+        temperature=temperature,
+        ends=text.ends,
+        stop=lambda ids: _has_ended(text.decode(ids)),
     )
     written = [_until_end(text.decode(ids)) for ids in answers]
-    stated = [stated_number(x) if "####" in x else plain_number(x) for x in written]
+    stated = map(stated_number, written)
     numbers = Counter(x for x in stated if x is not None)
     number = numbers.most_common(1)[0][0] if numbers else None
     return Attempts(written, number, number == question.number)
@@ -84,14 +77,14 @@ def answer_number(
 
 def solution_log_probs(predictor: Predictor, text: Text, question: NumberQuestion) -> Tensor:
     """Return the log-probabilities (n,), in nats, of the tokens of a question's written solution."""
-    before, solution = text.encode(prompt(question.question)), text.encode(f" {question.solution}")
+    before, solution = encode_pair(text, prompt(question.question), f" {question.solution}")
     return predictor.score(before, solution).log_probs
 
 
 def pick(predictor: Predictor, text: Text, question: ChoiceQuestion) -> Picked:
     """Choose by log-likelihood: by each choice's sum over its tokens, and by its mean."""
-    before = text.encode(prompt(question.question))
-    scores = [predictor.score(before, text.encode(f" {choice}")).log_probs for choice in question.choices]
+    pairs = [encode_pair(text, prompt(question.question), f" {choice}") for choice in question.choices]
+    scores = [predictor.score(*pair).log_probs for pair in pairs]
     sums, means = [float(x.sum()) for x in scores], [float(x.mean()) for x in scores]
     return Picked(sums, _best(sums) == question.right, _best(means) == question.right)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -18,6 +18,7 @@ from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.types import Context
 
 CHUNK = 512  # thoughts computed at a time, which bounds the memory
+COLDEST = 1e-30  # a lower temperature gives the same probabilities, until dividing by it overflows
 
 
 class Scored(NamedTuple):
@@ -62,11 +63,13 @@ class Predictor:
 
         Args:
             before: (m,) long, m ≥ 1.
-            given: (n,) long, n ≥ 1.
+            given: (n,) long.
 
         Raises:
             ValueError: more tokens than the model can read.
         """
+        if not len(given):
+            return Scored(self._like.new_empty(0).cpu(), torch.ones(0, dtype=torch.bool))
         given = given.to(self._like.device)
         whole = torch.cat([self._fitting(before, len(given)), given])
         inputs, last = whole[:-1].view(1, 1, -1), len(whole) - 1
@@ -88,6 +91,7 @@ class Predictor:
         *,
         texts: int = 1,
         temperature: float = 0.0,
+        ends: Collection[int] = (),
         stop: Callable[[Sequence[int]], bool] = lambda tokens: False,
         seconds: list[float] | None = None,
     ) -> list[list[int]]:
@@ -98,7 +102,8 @@ class Predictor:
             most: tokens of a text at most.
             texts: number of texts, generated side by side.
             temperature: of sampled tokens; 0: each token is the likeliest.
-            stop: called after each token with a text's tokens so far; tells whether the text is complete.
+            ends: tokens of which each completes a text; it is left out.
+            stop: called after each other token with a text's tokens so far; tells whether it is complete.
             seconds: if given, the time of each token (of all texts at once) is appended to it.
 
         Returns:
@@ -115,8 +120,9 @@ class Predictor:
             log_q = self._predict(memory.context_of(self.model, cache), cache.num_texts, 1)[0, :, 0]
             chosen = self._choose(log_q, texts, temperature)
             for index in sorted(unfinished):
-                written[index].append(int(chosen[index]))
-                if stop(written[index]):
+                token = int(chosen[index])
+                written[index] += [] if token in ends else [token]
+                if token in ends or stop(written[index]):
                     unfinished.discard(index)
             if not unfinished:
                 break
@@ -125,18 +131,24 @@ class Predictor:
                 seconds.append(time.perf_counter() - start)
         return written
 
+    @property
+    def room(self) -> int | None:
+        """Return how many tokens can be read with a thought after them; None: any number."""
+        if self.longest is None:
+            return None
+        return self.longest - (self.sizes.length + MARKERS if self.thinking else 0)
+
     def _fitting(self, before: Tensor, more: int) -> Tensor:
         """Cut the beginning of a text so that the model can read `more` tokens and a thought after it."""
         before = before.to(self._like.device)
-        if self.longest is None:
+        if self.room is None:
             return before
-        room = self.longest - (self.sizes.length + MARKERS if self.thinking else 0) - more
-        if room < 1:
+        if more >= self.room:
             raise ValueError(
-                f"{more} tokens are more than this model can read: with a thought after them, and one token "
-                f"before, it has room for {self.longest} positions"
+                f"{more} tokens after a text are more than this model can read: it has room for "
+                f"{self.room - 1}; give fewer"
             )
-        return before[-room:]
+        return before[more - self.room :]
 
     def _predict(self, context: Context, texts: int, places: int) -> Tensor:
         """Return log-probabilities (1, B, T, V) of the next token, mixed over thoughts."""
@@ -152,5 +164,5 @@ class Predictor:
         """Choose a token for each text from log-probabilities (B or 1, V); return (texts,) long."""
         if not temperature:
             return log_probs.argmax(-1).expand(texts)
-        probs = (log_probs / temperature).softmax(-1).expand(texts, -1).cpu()
+        probs = (log_probs / max(temperature, COLDEST)).softmax(-1).expand(texts, -1).cpu()
         return torch.multinomial(probs, 1, generator=self._choice).squeeze(-1).to(log_probs.device)

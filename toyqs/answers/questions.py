@@ -18,7 +18,7 @@ class NumberQuestion(NamedTuple):
 
     question: str
     solution: str  # as written, steps and number
-    number: str  # as `plain_number` spells it
+    number: str  # as `stated_number` spells it
 
 
 class ChoiceQuestion(NamedTuple):
@@ -50,22 +50,26 @@ def choice_questions(path: str) -> list[ChoiceQuestion]:
     return _lines(path, _choice_question)
 
 
-def plain_number(text: str) -> str | None:
-    """Return the last number of a text in one spelling, 1,234.50 and $1234.5 alike; None without a number."""
-    numbers = NUMBER.findall(text)
-    if not numbers:
-        return None
-    plain = numbers[-1].replace(",", "").replace("$", "").removeprefix("--")
+def stated_number(answer: str) -> str | None:
+    """Return the number that an answer states: the one right after its first ####, else its last.
+
+    After the mark it is the first number on that line, or on the next that is not blank.
+
+    Returns:
+        The number in one spelling, 1,234.50 and $1234.5 alike; None where there is none.
+    """
+    before, mark, after = answer.partition("####")
+    numbers = NUMBER.findall(after.lstrip().partition("\n")[0] if mark else before)
+    return _spelled(numbers[0 if mark else -1]) if numbers else None
+
+
+def _spelled(number: str) -> str:
+    plain = number.replace(",", "").replace("$", "").removeprefix("--")
     whole, _, fraction = plain.partition(".")
     fraction = fraction.rstrip("0")
     negative = whole.startswith("-")
     number = (whole.lstrip("-").lstrip("0") or "0") + (f".{fraction}" if fraction else "")
     return f"-{number}" if negative and number != "0" else number
-
-
-def stated_number(answer: str) -> str | None:
-    """Return the number that an answer states: the last after #### where it has that mark, else the last."""
-    return plain_number(answer.rpartition("####")[2])
 
 
 def _lines(path: str, parse: Callable[[Any], Item]) -> list[Item]:

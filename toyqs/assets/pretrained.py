@@ -19,7 +19,12 @@ from torch import Tensor
 from toyqs.assets import smollm2
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # owner/model
-HUB_FILES = ("config.json", "*.safetensors", "tokenizer*.json")
+# Names that the hub knows without their owner, of the families that can be used.
+SHORT_NAMES = {
+    **{f"gpt2{size}": f"openai-community/gpt2{size}" for size in ("", "-medium", "-large", "-xl")},
+    "distilgpt2": "distilbert/distilgpt2",
+}
+HUB_FILES = ("config.json", "generation_config.json", "*.safetensors", "tokenizer*.json")
 # Entries of a config.json that do not describe the model.
 OUTSIDE_IDENTITY = ("_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype")
 PREFIXES = ("model.", "transformer.")  # of the decoder's names in a model with an LM head
@@ -40,8 +45,13 @@ class Architecture(NamedTuple):
     kv_heads: int | None  # None: as many as heads
     width: int  # D
     vocab_size: int  # V
-    positions: int  # the longest sequence
+    positions: int  # the longest sequence that its positions allow
     window: int | None  # how far attention reaches back; None: to the beginning
+
+    @property
+    def longest(self) -> int:
+        """Return how many tokens it can read so that each attends to all before it."""
+        return self.positions if self.window is None else min(self.positions, self.window)
 
 
 class Weights(NamedTuple):
@@ -56,7 +66,7 @@ def located(name: str, key: str = "pretrained") -> Path:
     """Return the folder of a checkpoint; one that is not on this disk yet is converted or downloaded.
 
     Args:
-        name: a folder, `smollm2.NAME`, or owner/model of the Hugging Face hub.
+        name: a folder, `smollm2.NAME`, owner/model of the Hugging Face hub, or one of `SHORT_NAMES`.
         key: the setting that names it, for the message.
 
     Raises:
@@ -74,19 +84,21 @@ def located(name: str, key: str = "pretrained") -> Path:
 
 @functools.cache
 def _from_hub(name: str, key: str) -> Path:
-    if not HUB_NAME.fullmatch(name):
+    full_name = SHORT_NAMES.get(name, name)
+    if not HUB_NAME.fullmatch(full_name):
         raise ValueError(
             f"{key}={name}: there is no such folder; give the folder of a pretrained model, owner/model of "
-            f"the Hugging Face hub, or {smollm2.NAME}"
+            f"the Hugging Face hub, {', '.join(SHORT_NAMES)} or {smollm2.NAME}"
         )
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(full_name, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the hub's library has errors of its own, and of several others
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{key}={name}: cannot be fetched from the Hugging Face hub ({reason}); give a folder"
+            f"{key}={name}: {full_name} cannot be fetched from the Hugging Face hub ({reason}); give a "
+            "folder that holds it"
         ) from error
 
 
@@ -97,19 +109,28 @@ def architecture(name: str) -> Architecture:
         ValueError: as in `located`, or config.json does not describe a decoder.
     """
     config = _read_config(name)
+
+    def size(*names: str) -> int:
+        key = next((x for x in names if x in config), names[0])
+        if type(config[key]) is not int or config[key] < 1:
+            raise ValueError(
+                f"pretrained={name}: its config.json says {key}={config[key]!r}, which is no size; give "
+                "another checkpoint"
+            )
+        return int(config[key])
+
     try:
-        heads = _one_of(config, "num_attention_heads", "n_head")
-        kv_heads = config.get("num_key_value_heads") or heads
-        windowed = config.get("use_sliding_window", True)
+        heads = size("num_attention_heads", "n_head")
+        kv_heads = size("num_key_value_heads") if config.get("num_key_value_heads") else heads
         return Architecture(
             family=config["model_type"],
-            layers=_one_of(config, "num_hidden_layers", "n_layer"),
+            layers=size("num_hidden_layers", "n_layer"),
             heads=heads,
             kv_heads=None if kv_heads == heads else kv_heads,
-            width=_one_of(config, "hidden_size", "n_embd"),
-            vocab_size=config["vocab_size"],
-            positions=_one_of(config, "max_position_embeddings", "n_positions"),
-            window=config.get("sliding_window") if windowed else None,
+            width=size("hidden_size", "n_embd"),
+            vocab_size=size("vocab_size"),
+            positions=size("max_position_embeddings", "n_positions"),
+            window=_window(config),
         )
     except KeyError as error:
         raise ValueError(
@@ -117,14 +138,20 @@ def architecture(name: str) -> Architecture:
         ) from error
 
 
-def _one_of(config: dict[str, Any], *names: str) -> int:
-    return config[next((name for name in names if name in config), names[0])]
+def _window(config: dict[str, Any]) -> int | None:
+    """Return the window of a family that may have one; an entry that is missing has the library's default."""
+    family = config["model_type"]
+    if family == "mistral" or (family in ("qwen2", "qwen3") and config.get("use_sliding_window", False)):
+        return config.get("sliding_window", 4096)
+    return None
 
 
 def _read_config(name: str) -> dict[str, Any]:
     path = located(name) / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no JSON object")
     except (OSError, ValueError) as error:
         raise ValueError(f"pretrained={name}: its config.json is damaged; give another checkpoint") from error
     return config
@@ -135,7 +162,7 @@ def weights(name: str) -> Weights:
 
     Raises:
         ValueError: as in `located`.
-        CheckpointError: its files are missing or damaged, or lack the token table.
+        CheckpointError: its files are missing or damaged, or lack a token table as large as it says.
     """
     from safetensors.torch import load_file
 
@@ -150,8 +177,12 @@ def weights(name: str) -> Weights:
     table = next((key for key in TOKEN_TABLES if key in decoder), None)
     if table is None:
         raise CheckpointError(f"pretrained={name}: holds no token table; give a decoder's checkpoint")
-    tokens = decoder.pop(table)
-    return Weights(decoder, tokens, None if _read_config(name).get("tie_word_embeddings") else head)
+    tokens, says = decoder.pop(table), architecture(name)
+    head = None if _read_config(name).get("tie_word_embeddings") else head
+    for key, found in ((table, tokens), (LM_HEAD, head)):
+        if found is not None and found.shape != (says.vocab_size, says.width):
+            raise lacks(name, key, (says.vocab_size, says.width))
+    return Weights(decoder, tokens, head)
 
 
 def is_tied(name: str) -> bool:
@@ -166,6 +197,12 @@ def is_tied(name: str) -> bool:
     except (OSError, SafetensorError) as error:
         raise _damaged(name) from error
     return True
+
+
+def lacks(name: str, weight: str, shape: Sequence[int]) -> CheckpointError:
+    """Return the error for a weight that a checkpoint has not, or not in this shape."""
+    sizes = " x ".join(map(str, shape))
+    return CheckpointError(f"pretrained={name}: lacks {weight} of the size {sizes}; give another checkpoint")
 
 
 def _damaged(name: str) -> CheckpointError:

@@ -131,13 +131,14 @@ def _damaged(folder: str, why: str) -> ValueError:
 
 
 def identity(folder: str) -> str:
-    """Return a hash of the run's settings and weights: the same wherever the folder lies.
+    """Return a hash of the run's key and weights: the same wherever its folder and its text lie.
 
     Raises:
         ValueError: as in `settings_of`, where a file is missing.
     """
-    digests = [hashlib.sha256(_bytes(folder, name)).hexdigest() for name in (SETTINGS, WEIGHTS)]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    columns, weights = columns_of(folder), hashlib.sha256(_bytes(folder, WEIGHTS)).hexdigest()
+    key = key_of(_settings(columns), columns.get(VERSION, 0))
+    return hashlib.sha256(f"{key}{weights}".encode()).hexdigest()
 
 
 def _bytes(folder: str, name: str) -> bytes:

@@ -34,17 +34,28 @@ def canonical(config: RunConfig) -> RunConfig:
 
 
 def settings(config: RunConfig, seed: int) -> dict[str, Any]:
-    """Return the columns of a row that say what was run, in the spelling of `canonical`.
+    """Return the columns of a row that say what was run: `named` ones, and hashes of files.
 
     Returns:
-        Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`. X.identity is a
-        hash of the files that X names, absent where it names none.
+        Key -> number, word, bool or None. X.identity is a hash of the files that X names, absent where it
+        names none.
+
+    Raises:
+        ValueError: one line, where such a file cannot be read.
+    """
+    return named(config, seed) | identities(canonical(config))
+
+
+def named(config: RunConfig, seed: int) -> dict[str, Any]:
+    """Return the settings by their names, in the spelling of `canonical`; no file that they name is read.
+
+    Returns:
+        Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`.
     """
     config = canonical(config)
     columns = {name: value for name, value in _plain(config).items() if name not in OUTSIDE_KEY}
     columns |= {"seed": seed, "weight_groups": "".join(config.weight_groups), "task": config.task.name}
-    columns |= {f"task.{name}": value for name, value in _plain(config.task).items()}
-    return columns | identities(config)
+    return columns | {f"task.{name}": value for name, value in _plain(config.task).items()}
 
 
 def _plain(values: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from toyqs.tasks.rev_prog import RevProg
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
 OUTSIDE_KEY = (
-    *("force", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every"),
+    *("force", "keep_going", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every"),
     "gradient_checkpointing",
 )
 
@@ -147,6 +147,7 @@ class RunConfig:
     checkpoint_every: int = number(0, at_least=0)  # steps between checkpoints to resume from; 0: none
     runs_dir: str = "runs"  # where run folders, tables and figures go
     force: bool = False  # true: run again what is complete
+    keep_going: bool = False  # true: refused combinations do not stop a sweep's others
     processes: int | None = number(None, at_least=1)  # workers for the arms; None: one per core, one on a GPU
     wandb_mode: str = one_of("disabled", ("disabled", "offline", "online"))  # a mirror of the metrics
 

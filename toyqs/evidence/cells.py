@@ -14,13 +14,13 @@ from toyqs.evidence.rows import load_rows
 from toyqs.files import by_content, make_folder, read_json, write_json
 
 FOLDER = "cells"  # below the folder of runs
-PARTS = {"settings": dict, "asked_for": list, "arms": dict}  # of a plan
+PARTS = {"settings": dict, "inactive": list, "asked_for": list, "arms": dict}  # of a plan
 
 
 class Cell(NamedTuple):
     """One point of a sweep: the run itself first, then its controls."""
 
-    settings: dict[str, Any]  # of the run itself, named as the columns of its rows; no seed
+    settings: dict[str, Any]  # of the run itself, named as its rows' columns; no seed, none without effect
     arms: dict[str, pd.DataFrame]  # one row per finished seed, ascending; the first is the run itself
     missing: dict[str, list[int]]  # arm -> the seeds asked for without a row; complete arms are absent
 
@@ -35,6 +35,7 @@ def write_cell(
     settings: Mapping[str, Any],
     arms: Mapping[str, Mapping[int, str]],
     asked_for: Iterable[str],
+    inactive: Iterable[str] = (),
 ) -> None:
     """Write down what a cell consists of, before its runs begin.
 
@@ -43,6 +44,7 @@ def write_cell(
         settings: of the run itself, named as the columns of its rows; a seed is left out.
         arms: arm -> seed -> key of its run, the run itself first.
         asked_for: the arms to be run; rows of the others count too where they exist.
+        inactive: the settings that have no effect in the run itself.
     """
     folder = Path(runs_dir) / FOLDER
     make_folder(folder)
@@ -50,6 +52,7 @@ def write_cell(
     keys = [key for arm in asked for key in arms[arm].values()]
     plan = {
         "settings": {name: value for name, value in settings.items() if name != "seed"},
+        "inactive": sorted(inactive),
         "asked_for": asked,
         "arms": {arm: {str(seed): key for seed, key in by_seed.items()} for arm, by_seed in arms.items()},
     }
@@ -82,7 +85,9 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
     for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         plan = _read_plan(path)
         text = json.dumps(by_content(plan["settings"] | {"info": None}), sort_keys=True)
-        _, arms, asked = merged.setdefault(text, (plan["settings"], {}, set()))
+        active = {name: x for name, x in plan["settings"].items() if name not in plan["inactive"]}
+        _, arms, asked = merged.get(text, (None, {}, set()))
+        merged[text] = active, arms, asked
         for arm, by_seed in plan["arms"].items():
             arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
             asked |= {(arm, int(seed)) for seed in by_seed if arm in plan["asked_for"]}
@@ -90,7 +95,7 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    plan = read_json(path)
+    plan = {"inactive": []} | read_json(path)  # older notes do not have it
     whole = all(isinstance(plan.get(name), kind) for name, kind in PARTS.items())
     if not whole or not all(map(_is_arm, plan["arms"].values())):
         raise ValueError(f"{path}: not a cell of a sweep; move it away and give the command again")

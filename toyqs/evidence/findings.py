@@ -14,8 +14,8 @@ from toyqs.evidence.decision import verdict
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.gain import by_seed, estimate, paired_gains
 from toyqs.evidence.rows import ORIGINS
-from toyqs.evidence.selection import BASE, place_of
-from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans, spelled
+from toyqs.evidence.selection import BASE, place_of, value_of
+from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans
 
 COSTS = ("parameters", "flops_per_token", "train_steps", "cpu_seconds")
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
@@ -117,7 +117,7 @@ def _texts(cells: Sequence[Mapping[str, pd.Series]], arms: Sequence[str], form: 
 
 def _lines(findings: Sequence[Finding], keys: Sequence[str], texts: dict[str, list[str]]) -> list[str]:
     """Return columns under two lines of headings, which break at an underscore; a verdict is left-aligned."""
-    settings = {key: [spelled(finding.cell.settings.get(key)) for finding in findings] for key in keys}
+    settings = {key: [value_of(finding.cell, key) for finding in findings] for key in keys}
     headed = [(SHORT.get(key, key), column) for key, column in (settings | texts).items()]
     columns = [[*heading.rpartition("_")[::2], *column] for heading, column in headed]
     return aligned(columns, left=[len(columns) - 1] if "verdict" in texts else [])

@@ -62,11 +62,14 @@ def draw_arm(
         axes.scatter(where, what, **dots)
 
 
+def handle(colour: str, label: str) -> Line2D:
+    """Return a legend's entry for points of a colour."""
+    return Line2D([], [], color=colour, marker="o", label=label)
+
+
 def legend(figure: Figure, arms: Iterable[str], floor: bool = False) -> None:
     """Draw one legend for all panels, below them."""
-    handles = [
-        Line2D([], [], color=style.arm_colour(arm), marker="o", label=style.arm_name(arm)) for arm in arms
-    ]
+    handles = [handle(style.arm_colour(arm), style.arm_name(arm)) for arm in arms]
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
     layout: dict[str, Any] = {"loc": "outside lower center", "columnspacing": 1.3, "handlelength": 1.5}

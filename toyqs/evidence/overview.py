@@ -110,15 +110,15 @@ def sweep_csv(cells: Sequence[Cell], path: Path | str) -> None:
     """Write every cell's `comparison_frame` as one CSV, so that a reader sees the whole file or none.
 
     Args:
-        cells: as for `sweep_table`; their settings become columns.
+        cells: as for `sweep_table`; their settings become columns, empty where a cell has no such setting.
         path: its folder exists.
     """
-    frames = []
+    frames, names = [], list(dict.fromkeys(name for settings, _ in cells for name in settings))
     for settings, arms in cells:
         if not _run(arms).empty:
             frame = comparison_frame(arms).reset_index()
-            for place, (name, value) in enumerate(settings.items()):
-                frame.insert(place, name, str(value))
+            for place, name in enumerate(names):
+                frame.insert(place, name, str(settings[name]) if name in settings else None)
             frames.append(frame)
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     write_text(path, table.to_csv(index=False))

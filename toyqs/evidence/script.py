@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from toyqs.command_line import Parser, check_file, run, writing
+from toyqs.command_line import Parser, check_file, path_of, run, writing
 from toyqs.evidence import style
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.findings import Finding, notes, origins
@@ -79,7 +79,7 @@ def runs_parser(description: str, options: str, epilog: str | None = None) -> Pa
     form, usage = argparse.RawDescriptionHelpFormatter, f"%(prog)s RUNS [KEY=VALUE ...] {options}"
     parser = Parser(usage=usage, description=description, epilog=epilog, formatter_class=form)
     # not required of argparse, which would then name KEY=VALUE as required too
-    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="?", help="a sweep's runs_dir")
+    parser.add_argument("runs", metavar="RUNS", type=path_of, nargs="?", help="a sweep's runs_dir")
     parser.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
     return parser
 
@@ -87,7 +87,7 @@ def runs_parser(description: str, options: str, epilog: str | None = None) -> Pa
 def add_output(parser: argparse.ArgumentParser, output: str) -> None:
     """Add the option that names the figure."""
     purpose = f"the figure, {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; without this %(default)s"
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path(output), help=purpose)
+    parser.add_argument("-o", "--output", metavar="FILE", type=path_of, default=Path(output), help=purpose)
 
 
 def check_output(figure: Path, *beside: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.text import spans, spelled, task_words
-from toyqs.files import Refusal
+from toyqs.files import IDENTITY, Refusal
 
 BASE = "base_lm_hidden_dim"
 REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # may grow with the base's width
-POLICY_KEYS = ("reward", "baseline", "advantage_scale")  # no effect where policy_loss_beta is 0
+# No effect where policy_loss_beta is 0, and in older notes of cells all the same.
+POLICY_KEYS = ("reward", "baseline", "advantage_scale")
 MOST_VALUES = 8  # of a setting that are listed in one line
 
 
@@ -41,7 +42,7 @@ def choose(cells: Sequence[Cell], words: Iterable[str]) -> list[Cell]:
         wanted = {text} if text in values else {_respelled(part) for part in text.split(",")}
         if lacking := sorted(wanted - set(values)):
             raise Refusal(f"{name}={','.join(lacking)}: no such cell; there is {name}={_listed(values)}")
-        chosen = [cell for cell in chosen if spelled(cell.settings.get(name)) in wanted]
+        chosen = [cell for cell in _having(chosen, name) if spelled(cell.settings.get(name)) in wanted]
     return chosen
 
 
@@ -53,14 +54,14 @@ def _respelled(text: str) -> str:
 
 
 def _values(cells: Iterable[Cell], name: str) -> dict[str, Any]:
-    """Return spelling -> value of a setting, ascending by value; in cells that lack it, it is null."""
-    values = {spelled(value): value for cell in cells for value in [cell.settings.get(name)]}
-    return dict(sorted(values.items(), key=lambda item: _order(item[1])))
+    """Return spelling -> value of a setting in the cells that have it, ascending by value."""
+    values = {spelled(value): value for cell in _having(cells, name) for value in [cell.settings.get(name)]}
+    return dict(sorted(values.items(), key=lambda item: order(item[1])))
 
 
-def _order(value: Any) -> tuple[bool, float, str]:
-    number = isinstance(value, int | float)
-    return (not number, value if number else 0.0, str(value))
+def _having(cells: Iterable[Cell], name: str) -> list[Cell]:
+    """Return the cells in which a setting has an effect; a hash of files that a cell lacks is null there."""
+    return [cell for cell in cells if name in cell.settings or name.endswith(IDENTITY)]
 
 
 def _listed(values: Iterable[str]) -> str:
@@ -115,7 +116,8 @@ def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> lis
     may differ where its weight is 0, for they have no effect there; no other difference may be hidden.
 
     Raises:
-        Refusal: other settings differ; it names their values and a choice that leaves one cell per place.
+        Refusal: other settings differ, or only some cells have them; it names them and a choice that leaves
+            one cell per place.
     """
     if other := _hidden(cells, keys):
         rest, words = list(cells), []
@@ -126,12 +128,32 @@ def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> lis
         kinds = "; ".join(f"{name}={_listed(values)}" for name, values in other.items())
         remedy = " ".join(map(shlex.quote, words))
         raise Refusal(f"{runs}: the cells differ in more than the figure shows: {kinds}; add, say, {remedy}")
+    _check_versions(runs, cells, keys)
     return in_order(cells, keys)
+
+
+def _check_versions(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> None:
+    """Refuse two cells at one place, of which one was planned before a setting of the other existed."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        other = first.setdefault(place := place_of(cell, keys), cell)
+        if new := sorted(cell.settings.keys() ^ other.settings.keys()):
+            word = f"{new[0]}={spelled((cell.settings | other.settings)[new[0]])}"
+            raise Refusal(
+                f"{runs}: two cells at one place ({place}), one of which has no {new[0]}: several versions "
+                f"planned them; add, say, {shlex.quote(word)}"
+            )
+
+
+def order(value: Any) -> tuple[bool, float, str]:
+    """Return what values of a setting are sorted by: numbers first, then words."""
+    number = isinstance(value, int | float)
+    return (not number, value if number else 0.0, str(value))
 
 
 def in_order(cells: Sequence[Cell], keys: Sequence[str]) -> list[Cell]:
     """Return the cells by their values of some settings, ascending."""
-    return sorted(cells, key=lambda cell: [_order(cell.settings.get(key)) for key in keys])
+    return sorted(cells, key=lambda cell: [order(cell.settings.get(key)) for key in keys])
 
 
 def _hidden(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, list[str]]:
@@ -140,14 +162,14 @@ def _hidden(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, list[str]]:
     if "task" in others:  # the knobs of different tasks cannot be compared
         others = {name: values for name, values in others.items() if not name.startswith("task.")}
     if "policy_loss_beta" in keys and any(name in others for name in POLICY_KEYS):
-        rewarded = differing([cell for cell in cells if cell.settings["policy_loss_beta"]])
+        rewarded = differing([cell for cell in cells if cell.settings.get("policy_loss_beta")])
         others = {n: values for n, values in others.items() if n not in POLICY_KEYS or n in rewarded}
     return {name: values for name, values in others.items() if not (BASE in keys and _multiple(cells, name))}
 
 
 def _multiple(cells: Sequence[Cell], name: str) -> float | None:
     """Return how many times as wide as the base a role is, where all cells have the same ratio."""
-    if name not in (REASONER, INTERPRETER) or any(name not in cell.settings for cell in cells):
+    if name not in (REASONER, INTERPRETER) or not all({name, BASE} <= cell.settings.keys() for cell in cells):
         return None
     ratios = {cell.settings[name] / cell.settings[BASE] for cell in cells}
     return ratios.pop() if len(ratios) == 1 else None
@@ -173,3 +195,8 @@ def setting_line(cells: Sequence[Cell]) -> str:
 def place_of(cell: Cell, keys: Sequence[str]) -> str:
     """Return a cell's name as typed: "base_lm_hidden_dim=4 policy_loss_beta=1"; "" without keys."""
     return " ".join(f"{key}={spelled(cell.settings[key])}" for key in keys if key in cell.settings)
+
+
+def value_of(cell: Cell, key: str) -> str:
+    """Return the spelling of a cell's setting; "–" where it has none, because it has no effect there."""
+    return spelled(cell.settings[key]) if key in cell.settings else "–"

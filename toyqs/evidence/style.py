@@ -64,8 +64,9 @@ def arm_colour(arm: str) -> str:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the figure style within a `with` block."""
-    with mpl.rc_context(STYLE):
+    """Apply the figure style within a `with` block, and nothing of the user's own matplotlibrc."""
+    own = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
+    with mpl.rc_context(own | STYLE):
         yield
 
 
@@ -93,5 +94,5 @@ def save(figure: Figure, path: Path | str) -> None:
         figure: drawn within `style`.
         path: its folder exists; its ending (.png, .svg, .pdf) chooses the format.
     """
-    with replacing(path) as temporary:
+    with style(), replacing(path) as temporary:
         figure.savefig(temporary, format=Path(path).suffix[1:])

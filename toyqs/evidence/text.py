@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from toyqs.files import IDENTITY
+from toyqs.files import IDENTITY, visible
 
 WIDTH = 110  # columns of what is printed
 MANY_DIGITS = 1e4  # a number from here on, such as the loss of a run that blew up, is written in three digits
@@ -19,7 +19,7 @@ def spelled(value: Any) -> str:
     """Return a setting's value as it is typed: 1 for 1.0, true, null."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else visible(str(value))
 
 
 def task_words(settings: Mapping[Any, Any]) -> str:
@@ -27,7 +27,7 @@ def task_words(settings: Mapping[Any, Any]) -> str:
     if "task" not in settings:
         return "several tasks"
     knobs = [
-        f"{name.removeprefix('task.')}={Path(value).name if isinstance(value, str) else spelled(value)}"
+        f"{name.removeprefix('task.')}={spelled(Path(value).name if isinstance(value, str) else value)}"
         for name, value in settings.items()
         if str(name).startswith("task.") and not name.endswith(IDENTITY) and pd.notna(value)
     ]

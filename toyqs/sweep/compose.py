@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -14,33 +17,79 @@ from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import TASKS, RunConfig
-from toyqs.sweep.hydra_errors import refusal_of, unknown_key, wrong_type
+from toyqs.files import visible
+from toyqs.sweep.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
+from toyqs.sweep.presets import preset_that_sets
+
+PATHS = ("runs_dir", "reference_run", "pretrained", "task.path", "task.tokenizer")  # ~ is the home folder
 
 
-def compose_jobs(jobs: Sequence[DictConfig | Exception]) -> tuple[list[RunConfig], int]:
+class Job(NamedTuple):
+    """One combination of a command: the words that make it, and what Hydra made of them."""
+
+    words: Sequence[str]
+    config: DictConfig | Exception  # composed, or the error that prevented it
+
+
+class Composed(NamedTuple):
+    """What a command can run."""
+
+    configs: list[RunConfig]
+    code: int  # of the exit: 2 where a job was refused
+    closing: str = ""  # a line for the end of the command: which jobs were refused
+
+
+def run_jobs(given: DictConfig | Sequence[Job]) -> int:
+    """Run one job or, with the local launcher, all jobs of a sweep; return the exit code."""
+    jobs = [Job(HydraConfig.get().overrides.task, given)] if isinstance(given, DictConfig) else given
+    composed = compose_jobs(jobs)
+    code = composed.code
+    if composed.configs:
+        from toyqs.sweep.main import main
+
+        code = max(code, main(composed.configs, sweep=jobs is given))
+    if composed.closing:
+        print(f"toyqs: {composed.closing}", file=sys.stderr)
+    return code
+
+
+def compose_jobs(jobs: Sequence[Job]) -> Composed:
     """Sort out the jobs that can run; print refusals and notes on stderr, equal lines once.
 
-    Args:
-        jobs: each composed, or the error that prevented it.
-
-    Returns:
-        The configurations that can run, and the exit code: 2 where a job was refused.
+    A command of which some jobs are refused runs none of them, unless it has keep_going=true.
     """
-    configs, lines = [], {}
+    configs: list[RunConfig] = []
+    lines: dict[str, None] = {}
+    refused: list[str] = []
     for job in jobs:
         try:
-            config, notes = compose_checked(job)
+            config, notes = compose_checked(job.config)
         except Refusal as refusal:
-            lines[str(refusal)] = 2
+            refused.append(f"{refusal}{_by_preset(str(refusal), job.words)}")
+            lines[refused[-1]] = None
             continue
         configs.append(config)
-        lines |= dict.fromkeys(notes, 0)
+        lines |= dict.fromkeys(notes)
+    share = f"{len(refused)} of {len(jobs)} combinations"
+    closing = f"{share} were refused, and so not run: {refused[0]}" if configs and refused else ""
+    if closing and not any(config.keep_going for config in configs):
+        lines[f"{share} are refused, so none is run; give keep_going=true to run the others"] = None
+        configs.clear()
     if len({config.runs_dir for config in configs}) > 1:
-        lines["runs_dir: one sweep fills one folder; give runs_dir=FOLDER once"] = 2
+        refused.append("runs_dir: one sweep fills one folder; give runs_dir=FOLDER once")
+        lines[refused[-1]] = None
         configs.clear()
     for line in lines:
         print(f"toyqs: {line}", file=sys.stderr)
-    return configs, max(lines.values(), default=0)
+    return Composed(configs, 2 if refused else 0, closing if configs else "")
+
+
+def _by_preset(refusal: str, words: Sequence[str]) -> str:
+    """Say which preset gave a setting that a refusal names its value, where one did."""
+    for key in re.findall(r"([\w.]+)=", refusal):
+        if key in all_keys() and (preset := preset_that_sets(key, words)):
+            return f"; {key} is set by +run_modifier={preset}"
+    return ""
 
 
 def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
@@ -70,13 +119,33 @@ def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
 
 def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:
     known = {x.name for x in fields(kind)}
-    for key in values:
+    for key, value in values.items():
         if key not in known:
             raise unknown_key(f"{prefix}{key}")
+        if value == "???":
+            raise Refusal(f"{prefix}{key}=???: stands for no value; give one, or leave the word out")
+        if isinstance(value, str):
+            values[key] = _readable(f"{prefix}{key}", value)
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
     except OmegaConfBaseException as error:
         raise wrong_type(f"{prefix}{error.full_key}", error) from error
+
+
+def _readable(key: str, value: str) -> str:
+    """Return a word as it is meant, ~ at the start of a path as the home folder.
+
+    Raises:
+        Refusal: it holds characters that a terminal obeys instead of showing, or there is no home folder.
+    """
+    if visible(value) != value:
+        raise Refusal(f"{key}={value}: holds a character that cannot be shown; give it without")
+    if key in PATHS and value.startswith("~"):
+        try:
+            return str(Path(value).expanduser())
+        except RuntimeError as error:
+            raise Refusal(f"{key}={value}: there is no such home folder; give the whole path") from error
+    return value
 
 
 def refuse(error: Exception) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from toyqs.config.errors import Refusal, typed
@@ -28,6 +31,10 @@ REWORDED = {
     "Could not append": "{0}: is given already; give {0}=VALUE without the plus",
     "Config group override": "task and run_modifier take a name; give for example task=rev_prog",
     "Multiple values for task": "task: is given already; give task=NAME without the plus",
+    "Multiple values for run_modifier": "run_modifier: is given already; give +run_modifier=[NAME,NAME]",
+    "Sweep parameters": "{}: is a sweep; give -m as well",
+    "Cannot find primary config": "{}: there is no such configuration; leave --config-name out",
+    "Primary config": "--config-path: {} is no folder of configurations; leave it out",
 }
 
 
@@ -36,10 +43,10 @@ def refusal_of(error: Exception) -> Refusal:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     text = " ".join(str(error).split())
     quoted = text.split("'")[1] if text.count("'") > 1 else ""
-    if isinstance(error, MissingConfigException):
+    if isinstance(error, MissingConfigException) and not text.startswith(("Cannot find primary", "Primary")):
         return _unknown_choice(error.missing_cfg_file or quoted, sorted(error.options or ()))
     if isinstance(error, OverrideParseException):
-        return Refusal(f"{error.override}: is not KEY=VALUE; check brackets and quotes, or see --help")
+        return _unreadable(str(error.override))
     for start, line in REWORDED.items():
         if text.startswith(start):
             return Refusal(line.format(quoted))
@@ -50,11 +57,38 @@ def refusal_of(error: Exception) -> Refusal:
     return Refusal(f"{text}; see --help")
 
 
+def _unreadable(word: str) -> Refusal:
+    """Return the refusal of a word that Hydra cannot read, quoted for it where that is all it needs."""
+    key, _, value = word.partition("=")
+    quoted = f"{key}='{value}'"
+    if value and not set(value) & set("[]{}()'\""):
+        with suppress(HydraException):
+            OverridesParser.create().parse_override(quoted)
+            return Refusal(f'{word}: holds a character that must be quoted twice; give "{quoted}"')
+    return Refusal(f"{word}: is not KEY=VALUE; check brackets and quotes, or see --help")
+
+
+def refuse_empty_sweeps(overrides: Sequence[Override]) -> None:
+    """Refuse a sweep over no value at all, which Hydra answers with an empty message.
+
+    Raises:
+        Refusal: it names the word.
+    """
+    for override in overrides:
+        why = "is a sweep over nothing"
+        try:
+            if not override.is_sweep_override() or next(override.sweep_string_iterator(), None) is not None:
+                continue
+        except (AssertionError, HydraException, ValueError) as error:  # such as range(0,1,0), interval(0,1)
+            why = " ".join(str(error).split()) or why
+        raise Refusal(f"{override.input_line}: {why}; give values, {override.key_or_group}=VALUE,VALUE")
+
+
 def _unknown_choice(wanted: str, known: list[str]) -> Refusal:
     group, _, name = wanted.rpartition("/")
     what = "preset" if group == "run_modifier" else group
     listed = f"give one of {', '.join(known)}" if known else "see --help"
-    return Refusal(f"{group}={name}: there is no such {what}; {_nearest(name, known)}{listed}")
+    return Refusal(f"{group}={name}: there is no such {what}; {nearest(name, known)}{listed}")
 
 
 def unknown_key(key: str) -> Refusal:
@@ -63,7 +97,7 @@ def unknown_key(key: str) -> Refusal:
     if owners:
         return Refusal(f"{key}: belongs to another task; give task={owners[0]} as well")
     return Refusal(
-        f"{key}: there is no such setting; {_nearest(key, [*all_keys(), 'run_modifier'])}see --help"
+        f"{key}: there is no such setting; {nearest(key, [*all_keys(), 'run_modifier'])}see --help"
     )
 
 
@@ -93,6 +127,8 @@ def all_keys() -> dict[str, tuple[str, Any]]:
     return keys
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]}? " if near else ""
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Ask whether the known name that is most like a word was meant, or those that end in it; "" for none."""
+    names = list(known)
+    near = get_close_matches(word, names, n=1) or [name for name in names if name.endswith(f"_{word}")]
+    return f"did you mean {' or '.join(near[:3])}? " if near else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.identity import settings
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
 from toyqs.evidence.overview import sweep_csv, sweep_table
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
-from toyqs.files import make_folder
+from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
@@ -73,7 +75,8 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     """Note the cells on disk, for the scripts in analysis/; return the folder where that cannot be done."""
     try:
         for cell in cells:
-            write_cell(runs_dir, settings(cell.config, cell.seeds[0]), cell.keys, cell.arms)
+            columns = settings(cell.config, cell.seeds[0])
+            write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
@@ -121,13 +124,17 @@ def _processes(configs: Sequence[RunConfig], stacks: Sequence[Stack]) -> int:
 
 def _describe(failure: Failure) -> str:
     names = ", ".join(f"{seed} (key {key})" for seed, key in failure.runs)
-    return f"failed: {failure.stack.name}, seed {names}: {failure.why}; log {failure.log}"
+    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}; log {failure.log}"
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     """Print the table, and write it and the figure; return the folder where that cannot be done."""
     known = {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
-    rows = load_rows(runs_dir, known)
+    with warnings.catch_warnings(record=True) as caught:  # an error where Python was told so: -W error
+        warnings.simplefilter("always")
+        rows = load_rows(runs_dir, known)
+    for warning in caught:
+        print(f"toyqs: {warning.message}", file=sys.stderr)
     if rows.empty:
         return []
     arms = [_arms(cell, rows) for cell in cells]
@@ -152,8 +159,12 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
 
 
 def _arms(cell: PlannedCell, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split the rows of a cell into its arms."""
-    return {arm: rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed") for arm in cell.arms}
+    """Split the rows of a cell into its arms, without the settings that have no effect in an arm."""
+    arms = {}
+    for arm, config in cell.arms.items():
+        frame = rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed")
+        arms[arm] = frame.drop(columns=inactive_keys(config), errors="ignore")
+    return arms
 
 
 def _curves(runs_dir: str, arms: dict[str, pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:

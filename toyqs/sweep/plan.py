@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
-from toyqs.config.identity import run_key, settings
+from toyqs.config.identity import named, run_key
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
-from toyqs.files import IDENTITY
 from toyqs.training.flops import Cost
 
 # (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
@@ -96,15 +96,21 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
 
 
 def differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
-    """Find the settings that are not the same in all configurations; hashes of files are left out.
+    """Find the settings that are not the same in all configurations in which they have an effect.
 
     Returns:
-        For each of them, setting -> value; empty for a single one.
+        For each configuration, setting -> value, without those that have no effect in it; empty for a single
+        one.
     """
-    columns = [settings(config, 0) | {"seed": seeds_of(config)} for config in configs]
-    names = dict.fromkeys(name for each in columns for name in each if not name.endswith(IDENTITY))
-    differing = [name for name in names if len({repr(each.get(name)) for each in columns}) > 1]
+    columns = [_active(config) | {"seed": seeds_of(config)} for config in configs]
+    names = dict.fromkeys(name for each in columns for name in each)
+    differing = [name for name in names if len({repr(each[name]) for each in columns if name in each}) > 1]
     return [{name: each[name] for name in differing if name in each} for each in columns]
+
+
+def _active(config: RunConfig) -> dict[str, Any]:
+    idle = inactive_keys(config)
+    return {name: value for name, value in named(config, 0).items() if name not in idle}
 
 
 def label(difference: Mapping[str, Any]) -> str:

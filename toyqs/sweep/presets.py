@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,6 +30,38 @@ def presets() -> str:
         _, what, *_ = file.read_text(encoding="utf-8").splitlines()
         entries.append((file.stem, what.removeprefix("#").strip()))
     return _entries(entries, indent=35)
+
+
+def named_presets(words: Sequence[str]) -> list[str]:
+    """Return the presets of ours that words of a command line name, +run_modifier=A or =[A,B] or =A,B."""
+    named = [word.partition("=")[2] for word in words if word.startswith("+run_modifier=")]
+    names = [name for value in named for name in re.findall(r"\w+", value)]
+    return [name for name in names if (FOLDER / f"{name}.yaml").is_file()]
+
+
+def swept_keys(name: str) -> list[str]:
+    """Return the settings over which a preset is a sweep of its own."""
+    params = OmegaConf.select(OmegaConf.load(FOLDER / f"{name}.yaml"), "hydra.sweeper.params")
+    return [str(key) for key in params or ()]
+
+
+def preset_that_sets(key: str, words: Sequence[str]) -> str | None:
+    """Return which of the presets named in a command line gives a setting its value.
+
+    Args:
+        key: of the setting, such as base_lm_hidden_dim or task.k.
+        words: of the command line; a setting typed there takes precedence over any preset's.
+    """
+    if any(word.lstrip("+").partition("=")[0] == key for word in words):
+        return None
+    for name in reversed(named_presets(words)):
+        given = OmegaConf.load(FOLDER / f"{name}.yaml")
+        if (
+            key in swept_keys(name)
+            or OmegaConf.select(given, key, throw_on_resolution_failure=False) is not None
+        ):
+            return name
+    return None
 
 
 def tasks() -> str:

@@ -11,37 +11,44 @@ import tempfile
 from toyqs.config.errors import Refusal
 from toyqs.config.plain import from_plain
 from toyqs.config.run_config import register
-from toyqs.sweep.hydra_errors import all_keys
 from toyqs.sweep.presets import register_lists
 from toyqs.training import distributed
 
+RANKS = ("RANK", "WORLD_SIZE")  # of what torchrun puts into the environment, this process and its number
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")  # where the processes meet
 
-def prepare(words: list[str]) -> None:
-    """Prepare Hydra for a command line; in torchrun's processes other than rank 0, train and exit.
 
-    Args:
-        words: the command line after the program's name.
+def prepare() -> None:
+    """Prepare Hydra; in torchrun's processes other than rank 0, train and exit.
 
     Raises:
-        Refusal: a setting is written as --key=value, or follows -m without a blank, which Hydra would answer
-            with a page of usage.
+        Refusal: the environment has some of what torchrun sets, and not all.
     """
+    _check_environment()
     if distributed.rank():
         sys.exit(serve_rank())
     distributed.lead()
-    for word in words:
-        setting = word.lstrip("-")
-        if setting != word and setting.partition("=")[0] in all_keys():
-            raise Refusal(f"{word}: settings are written without dashes; give {setting}")
-        after_m = word.removeprefix("-m")
-        if after_m != word and (after_m[:1] in ("+", "~") or after_m.partition("=")[0] in all_keys()):
-            raise Refusal(f"{word}: a blank is missing; give -m {after_m}")
     register()
     register_lists()
     scratch = tempfile.TemporaryDirectory(prefix="toyqs-")
     atexit.register(scratch.cleanup)
     os.environ["TOYQS_SCRATCH"] = scratch.name  # conf/config.yaml sends Hydra's own files there
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print over many lines
+
+
+def _check_environment() -> None:
+    """Refuse RANK and WORLD_SIZE that something else than torchrun has left in the environment."""
+    given = {name: os.environ[name] for name in (*RANKS, *ADDRESS) if name in os.environ}
+    if "RANK" not in given or given.get("WORLD_SIZE", "1") == "1":
+        return
+    rank, ranks = (int(given[name]) if given[name].isdecimal() else -1 for name in RANKS)
+    missing = " and ".join(name for name in ADDRESS if name not in given)
+    if missing or not 0 <= rank < ranks:
+        why = f"without {missing}" if missing else "and are no number and how many"
+        shown = " ".join(f"{name}={given[name]}" for name in RANKS)
+        raise Refusal(
+            f"{shown}: the environment has these, as under torchrun, {why}; unset {' '.join(RANKS)}"
+        )
 
 
 def serve_rank() -> int:

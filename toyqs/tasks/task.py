@@ -45,6 +45,11 @@ class Task(ABC):
     def vocab_size(self) -> int:
         """Return V, the number of token ids."""
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Return the ids that each end a document; the first stands after each. By default there are none."""
+        return ()
+
     @abstractmethod
     def length(self, seq_len: int) -> int:
         """Return T of a sample; tasks with a length of their own ignore `seq_len`."""

@@ -90,7 +90,14 @@ class TokenText(Windows):
                 "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
             )
         version = None if self.path is None else _file_version(self.path)
-        return _encoded(self.path, self.dataset, self._folder, version)
+        corpus = _encoded(self.path, self.dataset, self._folder, version, self.ends[:1])
+        highest = int(corpus.ids.max()) if len(corpus.ids) else 0
+        if highest >= self.vocab_size:
+            raise ValueError(
+                f"task.tokenizer={self.tokenizer}: puts a token {highest} into the text, and has only "
+                f"{self.vocab_size} (is it eos_token_id in config.json?); give another checkpoint"
+            )
+        return corpus
 
     @property
     def ids(self) -> Tensor:
@@ -110,6 +117,19 @@ class TokenText(Windows):
         """Return V, that of the checkpoint's model, which may be more than the tokeniser's."""
         return max(_tokenizer(self._folder).get_vocab_size(), _config(self._folder).get("vocab_size", 0))
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Return the ids with which the checkpoint ends a text; the first stands after each document.
+
+        Those of its config.json come first, then those that only its generation_config.json has.
+        """
+        found: list[Any] = []
+        for name in ("config.json", "generation_config.json"):
+            says = _config(self._folder, name) if (self._folder / name).is_file() else {}
+            given = says.get("eos_token_id")
+            found += given if isinstance(given, list) else [given]
+        return tuple(dict.fromkeys(x for x in found if isinstance(x, int)))
+
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the tokens themselves, wherever the file is, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
@@ -118,7 +138,7 @@ class TokenText(Windows):
 
     def vocabulary(self) -> str:
         """Return a hash of the tokeniser, and of what the checkpoint says about its tokens."""
-        says = {name: _config(self._folder).get(name) for name in ("vocab_size", "eos_token_id")}
+        says = {"vocab_size": _config(self._folder).get("vocab_size"), "ends": self.ends}
         content = _tokenizer_file(self._folder).read_bytes() + json.dumps(says, sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:16]
 
@@ -168,11 +188,15 @@ def _file_version(path: str) -> tuple[int, int] | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _encoded(path: str | None, dataset: str | None, folder: Path, version: tuple[int, int] | None) -> Encoded:
+def _encoded(
+    path: str | None,
+    dataset: str | None,
+    folder: Path,
+    version: tuple[int, int] | None,
+    end: tuple[int, ...],
+) -> Encoded:
     documents = read_documents(path) if path is not None else hub_documents(str(dataset))
-    end = _config(folder).get("eos_token_id")
-    after = [] if end is None else [end[0] if isinstance(end, list) else end]
-    rows = [[*x.ids, *after] for x in _tokenizer(folder).encode_batch(documents, add_special_tokens=False)]
+    rows = [[*x.ids, *end] for x in _tokenizer(folder).encode_batch(documents, add_special_tokens=False)]
     lengths = torch.tensor([0, *map(len, rows)])
     ids = torch.tensor([i for row in rows for i in row], dtype=torch.int32)
     return Encoded(ids, lengths.cumsum(0)[:-1])
@@ -186,7 +210,13 @@ def _tokenizer(folder: Path) -> Any:
         raise ValueError(
             "task=token_text: the package tokenizers is not installed; pip install -e '.[transformer]'"
         ) from error
-    return Tokenizer.from_file(str(_tokenizer_file(folder)))
+    file = _tokenizer_file(folder)
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more special
+        raise ValueError(
+            f"task.tokenizer={folder}: its tokenizer.json is damaged; give another checkpoint"
+        ) from error
 
 
 def _tokenizer_file(folder: Path) -> Path:
@@ -202,6 +232,11 @@ def _names(folder: Path, count: int) -> list[str]:
     return [repr(text)[1:-1] for text in texts]
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    try:
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"task.tokenizer={folder}: its {name} is damaged; give another checkpoint")
     return config

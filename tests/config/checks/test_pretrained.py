@@ -18,6 +18,8 @@ from toyqs.tasks.rev_prog import RevProg
 SAYS = {"model_type": "llama", "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
 SAYS |= {"hidden_size": 24, "vocab_size": RevProg().vocab_size, "max_position_embeddings": 99}
 
+MISTRAL, QWEN2 = {"model_type": "mistral"}, {"model_type": "qwen2", "use_sliding_window": True}
+
 
 @pytest.fixture(autouse=True)
 def _transformers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,16 +72,29 @@ def test_it_reads_the_task_s_tokens(tmp_path: Path) -> None:
     ("says", "fault"),
     [
         ({"model_type": "mamba"}, "is of the family mamba; give one of gpt2"),
-        ({"sliding_window": 5}, "attends within a window of 5"),
+        (MISTRAL | {"sliding_window": 5}, "attends within a window of 5, .*give a smaller seq_len"),
+        (QWEN2 | {"sliding_window": 5}, "attends within a window of 5"),
         ({"max_position_embeddings": 9}, "knows 9 positions"),
+        (MISTRAL | {"max_position_embeddings": 9}, "knows 9 positions"),
     ],
 )
 def test_what_cannot_be_used(tmp_path: Path, says: dict[str, Any], fault: str) -> None:
     refused(f"pretrained=.*: {fault}", pretrained=folder(tmp_path, **says))
 
 
-def test_a_window_that_is_off_is_none(tmp_path: Path) -> None:
-    assert accepted(pretrained=folder(tmp_path, sliding_window=5, use_sliding_window=False)) == []
+@pytest.mark.parametrize(
+    "says",
+    [
+        QWEN2 | {"sliding_window": 5, "use_sliding_window": False},
+        MISTRAL | {"sliding_window": 4096},
+        MISTRAL | {"sliding_window": None},
+        MISTRAL,
+    ],
+)
+def test_a_window_that_is_off_or_wider_than_every_sequence_is_none(
+    tmp_path: Path, says: dict[str, Any]
+) -> None:
+    assert accepted(pretrained=folder(tmp_path, **says)) == []
 
 
 def test_a_folder_that_is_none_and_one_that_is_damaged(tmp_path: Path) -> None:
@@ -98,7 +113,25 @@ def test_the_hub_s_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("offline\nand more")
 
     monkeypatch.setattr(hub, "snapshot_download", offline)
-    refused(r"pretrained=a/b: cannot be fetched .*\(offline\); give a folder", pretrained="a/b")
+    refused(r"pretrained=a/b: a/b cannot be fetched .*\(offline\); give a folder", pretrained="a/b")
+    refused("pretrained=gpt2: openai-community/gpt2 cannot be fetched", pretrained="gpt2")
+
+
+def test_a_name_that_the_hub_knows_without_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, asked = pytest.importorskip("huggingface_hub"), []
+
+    def fetched(name: str, **_: Any) -> str:
+        asked.append(name)
+        return folder(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", fetched)
+    monkeypatch.chdir(tmp_path)
+    assert {str(located(name)) for name in ("gpt2-xl", "distilgpt2", "gpt2-xl")} == {str(tmp_path)}
+    assert asked == ["openai-community/gpt2-xl", "distilbert/distilgpt2"]
+    refused("there is no such folder; give .*, gpt2, gpt2-medium", pretrained="gpt3")
+    (tmp_path / "gpt2-large").mkdir()
+    folder(tmp_path / "gpt2-large")
+    assert located("gpt2-large") == Path("gpt2-large"), "a folder of that name comes first"
 
 
 def test_the_head_is_the_checkpoint_s(tmp_path: Path) -> None:

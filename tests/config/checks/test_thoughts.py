@@ -152,6 +152,15 @@ def test_a_gradient_scale_under_adam_is_remarked_on() -> None:
     assert accepted(meta_token_mode="grad_scale", **NO_REASONER) == []
 
 
+def test_a_heavy_policy_loss_is_remarked_on() -> None:
+    (note,) = accepted(policy_loss_beta=100.0)
+    assert note.startswith("policy_loss_beta=100 ") and "Adam" in note and "docs/findings.md" in note
+    assert accepted(policy_loss_beta=10.0) == []
+    path = {"thoughts": "gaussian", "objective": "pathwise"}
+    for idle in (NO_REASONER, {"max_reasoning_len": 0}, path):
+        assert accepted(policy_loss_beta=100.0, **idle) == []
+
+
 def test_a_floor_is_a_weight() -> None:
     refused("gate_floor=1.5: .*give 0 to 1", gate_floor=1.5, mixing="gate")
     assert accepted(gate_floor=1.0, mixing="gate") == []

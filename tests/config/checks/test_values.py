@@ -65,7 +65,7 @@ def test_learning_rate_is_above_zero() -> None:
 
 @pytest.mark.parametrize("beta", [-1.0, 0.0, 1e4])
 def test_policy_weight_is_any_finite_number(beta: float) -> None:
-    assert accepted(policy_loss_beta=beta) == []
+    assert len(accepted(policy_loss_beta=beta)) == (beta > 10)  # a note
 
 
 @pytest.mark.parametrize("seed", [[], "7", [1, 1], -1, [0, -1], 1.5, True, None, [[1]]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toyqs.assets.pretrained import CheckpointError, located
+from toyqs.assets.pretrained import CheckpointError, architecture, lacks, located
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.backbone import Backbone
 from toyqs.model.backbones.frozen import Frozen
@@ -21,7 +21,7 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
         frozen: a pretrained decoder's weights, to which adapters are added; None: its own weights learn.
 
     Raises:
-        CheckpointError: the frozen weights lack one that the decoder has.
+        CheckpointError: the frozen weights lack one that the decoder has, or no decoder can be built.
     """
     if config.backbone == "gru":
         return GRU(num_seeds, width)
@@ -31,21 +31,35 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
 
     from toyqs.model.backbones.transformer import TransformerBackbone
 
+    how: dict[str, Any] = {
+        "autocast": config.autocast,
+        "recompute": config.gradient_checkpointing,
+        "branch_attention": config.branch_attention,
+    }
     if config.pretrained is None:
-        found = AutoConfig.for_model(config.backbone, **_sizes(config, width))
-    else:
-        found = AutoConfig.from_pretrained(located(config.pretrained))
-    backbone = TransformerBackbone(
-        found,
-        frozen,
-        config.lora_rank,
-        autocast=config.autocast,
-        recompute=config.gradient_checkpointing,
-        branch_attention=config.branch_attention,
-    )
-    if lacking := backbone.decoder.lacking:
-        raise CheckpointError(f"pretrained={config.pretrained}: lacks {lacking[0]}; give another checkpoint")
+        sizes = AutoConfig.for_model(config.backbone, **_sizes(config, width))
+        return TransformerBackbone(sizes, **how)
+    try:
+        found = _without_window(AutoConfig.from_pretrained(located(config.pretrained)))
+        backbone = TransformerBackbone(found, frozen, config.lora_rank, **how)
+    except Exception as error:  # the library has checks of its own, and errors of many kinds
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"pretrained={config.pretrained}: its config.json describes no decoder that transformers can "
+            f"build ({type(error).__name__}: {reason}); give another checkpoint"
+        ) from error
+    if backbone.decoder.lacking:
+        raise lacks(config.pretrained, *backbone.decoder.lacking[0])
+    backbone.longest = architecture(config.pretrained).longest
     return backbone
+
+
+def _without_window(found: Any) -> Any:
+    """Let all layers of a decoder attend to all tokens, as its window does while no sequence is longer."""
+    found.sliding_window = None
+    if getattr(found, "layer_types", None) is not None:
+        found.layer_types = ["full_attention"] * found.num_hidden_layers
+    return found
 
 
 def _sizes(config: RunConfig, width: int) -> dict[str, Any]:

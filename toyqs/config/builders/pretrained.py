@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from toyqs.assets.pretrained import CheckpointError, is_tied, weights
+from toyqs.assets.pretrained import is_tied, lacks, weights
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.frozen import Frozen
 from toyqs.model.core import Core
@@ -61,7 +61,7 @@ def given_weights(config: RunConfig, model: LatentReasoner) -> dict[str, Tensor]
         Parameter name -> values without the seed axis.
 
     Raises:
-        CheckpointError: the checkpoint lacks a weight of the decoder.
+        CheckpointError: the checkpoint lacks a weight of the decoder, or has one of another shape.
     """
     if config.pretrained is None or config.lora_rank:
         return {}
@@ -70,13 +70,11 @@ def given_weights(config: RunConfig, model: LatentReasoner) -> dict[str, Tensor]
     for letter, core in model.cores.items():
         assert isinstance(core, Core)
         path = f"cores.{letter}.backbone.decoder.weights."
-        needed = (name for name, _ in model.named_parameters() if name.startswith(path))
-        for name in needed:
+        needed = ((name, x.shape[1:]) for name, x in model.named_parameters() if name.startswith(path))
+        for name, shape in needed:
             bare = name.removeprefix(path)
-            if bare not in decoder:
-                raise CheckpointError(
-                    f"pretrained={config.pretrained}: lacks {bare}; give another checkpoint"
-                )
+            if bare not in decoder or decoder[bare].shape != shape:
+                raise lacks(config.pretrained, bare, shape)
             given[name] = decoder[bare]
         given[f"cores.{letter}.tokens.weight"] = tokens
     if head is not None:

@@ -70,7 +70,7 @@ def _weights(folder: str, config: RunConfig) -> dict[str, Tensor]:
     given = f"reference_run={folder}: its {WEIGHTS}"
     try:
         weights = load((Path(folder) / WEIGHTS).read_bytes())
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
         raise ValueError(f"{given} is damaged or missing; give the folder of a finished run") from error
     try:
         with torch.device("meta"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import NoReturn
 
 from toyqs.assets.pretrained import Architecture, architecture
 from toyqs.config.errors import Refusal, refuse, refusing, typed
@@ -40,13 +41,6 @@ def check_pretrained(config: RunConfig) -> None:
     if found.family not in FAMILIES:
         known = ", ".join(FAMILIES)
         refuse("pretrained", name, f"is of the family {found.family}", f"one of {known}")
-    if found.window is not None:
-        refuse(
-            "pretrained",
-            name,
-            f"attends within a window of {found.window}, which branches cannot",
-            "a checkpoint without one",
-        )
     _check_typed(config, found)
     _check_vocabulary(with_checkpoint(config, name), found)
 
@@ -68,18 +62,15 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
     given = f"pretrained={config.pretrained}"
     refusing(lambda: config.task.check(config.seq_len))
     if config.task.vocab_size != found.vocab_size:
+        _refuse_tokens(config, found.vocab_size)
+    if config.longest_sequence > found.longest:
+        known = f"knows {found.positions} positions"
+        if found.longest == found.window:  # up to there it is the same as attention to all
+            known = f"attends within a window of {found.window}, which branches cannot"
         refuse(
             "pretrained",
             config.pretrained,
-            f"has {found.vocab_size} tokens of its own, and task={config.task.name} {config.task.vocab_size}",
-            "task=token_text",
-        )
-    if config.longest_sequence > found.positions:
-        refuse(
-            "pretrained",
-            config.pretrained,
-            f"knows {found.positions} positions, and a sequence with its thought has "
-            f"{config.longest_sequence}",
+            f"{known}, and a sequence with its thought has {config.longest_sequence}",
             "a smaller seq_len or max_reasoning_len",
         )
     if not config.linear_lm_head:
@@ -92,3 +83,29 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
             f"the LM head of {given} has no rows for a reading next to the base state",
             f"one of mixing={known}",
         )
+
+
+def _refuse_tokens(config: RunConfig, rows: int) -> NoReturn:
+    """Refuse a task of more or fewer tokens than the checkpoint has rows for."""
+    name, task = str(config.pretrained), config.task
+    tokenizer = getattr(task, "tokenizer", None)
+    if tokenizer is None:
+        refuse(
+            "pretrained",
+            name,
+            f"has {rows} tokens of its own, and task={task.name} {task.vocab_size}",
+            "task=token_text",
+        )
+    count = task.vocab_size
+    if tokenizer != name:
+        raise Refusal(
+            f"task.tokenizer={tokenizer}: has {count} tokens, and pretrained={name} {rows}; leave it out, "
+            "and the checkpoint's own cuts the text"
+        )
+    refuse(
+        "pretrained",
+        name,
+        f"its tokenizer.json has {count} tokens, and its embedding rows for {rows} of them",
+        f"the folder to which transformers saves it after model.resize_token_embeddings({count}), with the "
+        "tokenizer.json",
+    )

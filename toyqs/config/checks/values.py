@@ -19,6 +19,8 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.training import distributed
 
+MUCH_POLICY = 10.0  # weight of the policy's loss above which a note is given
+
 
 def check(config: RunConfig) -> list[str]:
     """Refuse what cannot run, before any work.
@@ -100,6 +102,12 @@ def _notes(config: RunConfig) -> list[str]:
         notes.append(
             "meta_token_mode=grad_scale does next to nothing: Adam divides the scale out again, and clipping "
             "counts it; reparameterise and lr_multiplier do something"
+        )
+    if config.has_thoughts and config.has_policy_loss and config.policy_loss_beta > MUCH_POLICY:
+        notes.append(
+            f"policy_loss_beta={config.policy_loss_beta:g} drowns the other losses more than it teaches the "
+            "policy: Adam divides a common factor out again. At width 16 a weight of 100 ended at 1.58 nats "
+            "where all weights are shared (0.69 with 1) and at 0.76 where none are (0.28): docs/findings.md"
         )
     if not config.use_reasoner and config.controls != "none":
         notes.append(

@@ -91,10 +91,10 @@ class Decoder(nn.Module):
         code.set_input_embeddings(None)
         self.frozen = frozen
         self.weights = _declare(code, "", code) if frozen is None else adapted(code, rank)
-        # Names of weights that the frozen ones should hold and do not.
-        present = None if frozen is None else frozen.tensors().keys()
+        # Names and shapes of weights that the frozen ones should hold and do not.
+        held = None if frozen is None else {name: x.shape for name, x in frozen.tensors().items()}
         self.lacking = [
-            name for name, _ in code.named_parameters() if present is not None and name not in present
+            (name, x.shape) for name, x in code.named_parameters() if held and held.get(name) != x.shape
         ]
         for module in code.modules():
             for name, weight in module.named_parameters(recurse=False):
@@ -137,6 +137,8 @@ class Decoder(nn.Module):
             }
         before = []
         for name, weight in weights.items():
+            if name not in self._slots:  # a checkpoint may hold more, such as GPT-2's causal masks
+                continue
             parameters, key = self._slots[name]
             before.append((parameters, key, parameters[key]))
             parameters[key] = weight

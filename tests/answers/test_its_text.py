@@ -71,7 +71,11 @@ def test_held_out_text_is_the_one_of_the_training(
         in err
     )
     text.unlink()
-    assert "task.path=text.txt: cannot be read" in refusal(words, capsys)
+    err = refusal(words, capsys)
+    assert (
+        "task.path=text.txt: cannot be read" in err
+        and "ask in the folder in which the run was trained" in err
+    )
     text.write_text(whole)
     assert main(words) == 0 and capsys.readouterr().out == before
 

@@ -1,0 +1,111 @@
+"""The words of a command line, looked over before Hydra sees them: options first, each one known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from toyqs.config.errors import Refusal
+from toyqs.sweep.hydra_errors import all_keys, nearest
+from toyqs.sweep.presets import named_presets, swept_keys
+
+# Hydra's options -> an example of the value that each takes; "" for none. Its --info and --experimental-rerun
+# read what is not written here.
+OPTIONS = {
+    **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--help", "-h", "--hydra-help", "--version"), ""),
+    **dict.fromkeys(("--resolve", "--shell-completion", "-sc"), ""),
+    **dict.fromkeys(("--cfg", "-c"), "job"),
+    **dict.fromkeys(("--package", "-p"), "task"),
+    **dict.fromkeys(("--config-name", "-cn"), "config"),
+    **dict.fromkeys(("--config-path", "-cp", "--config-dir", "-cd"), "/path/to/FOLDER"),
+}
+PRINTED = ("job", "hydra", "all")  # what --cfg prints
+PRINTING = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
+# Keys of Hydra's own that change nothing: all of them without -m; the second line in a sweep too.
+OF_SWEEPS = ("hydra.launcher", "hydra/launcher", "hydra.sweep")
+OF_FOLDERS = ("hydra.run.dir", "hydra.output_subdir", "hydra.job.chdir", "hydra.sweep.")
+
+
+def options_first(words: Sequence[str]) -> list[str]:
+    """Return a command line with its options before its settings, the only order that Hydra reads.
+
+    Args:
+        words: those after the program's name.
+
+    Raises:
+        Refusal: an option that does not exist, lacks its value or changes nothing, or a setting that cannot
+            mean what it says.
+    """
+    options: dict[str, str] = {}
+    arranged, settings, remaining = [], [], list(words)
+    while remaining:
+        word = remaining.pop(0)
+        if not word.startswith("-") or word[1:2].isdecimal():
+            settings.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        if name not in OPTIONS:
+            raise _no_option(word)
+        if not OPTIONS[name] and equals:
+            raise Refusal(f"{word}: takes no value; give {name}")
+        arranged.append(word)
+        if OPTIONS[name] and not equals:
+            value = remaining.pop(0) if remaining else ""
+            arranged.append(value)
+        if OPTIONS[name] and (not value or value.startswith("-")):
+            raise Refusal(f"{name}: needs a value; give for example {name} {OPTIONS[name]}")
+        options[name] = value
+    _check_options(options)
+    if PRINTING.isdisjoint(options):
+        sweep = not {"-m", "--multirun"}.isdisjoint(options) or "hydra.mode=MULTIRUN" in settings
+        _check_settings(settings, sweep)
+    return arranged + settings
+
+
+def _no_option(word: str) -> Refusal:
+    """Return the refusal of an option that does not exist."""
+    name = word.partition("=")[0]
+    setting, after_m = word.lstrip("-"), word.removeprefix("-m")
+    if after_m != word and (after_m[:1] in ("+", "~") or after_m.partition("=")[0] in all_keys()):
+        return Refusal(f"{word}: a blank is missing; give -m {after_m}")
+    key = setting.partition("=")[0]
+    if key in all_keys() or key in ("task", "run_modifier"):
+        plus = "+" if key == "run_modifier" else ""
+        given = setting if "=" in setting else f"{key}=VALUE"
+        return Refusal(f"{word}: settings are written without dashes; give {plus}{given}")
+    known = [option for option in OPTIONS if option.startswith("--")]
+    return Refusal(
+        f"{name}: there is no such option; {nearest(name, known)}settings are KEY=VALUE, see --help"
+    )
+
+
+def _check_options(options: dict[str, str]) -> None:
+    """Refuse values that Hydra would answer with a page, or with the whole default job."""
+    for name, value in options.items():
+        if name in ("--cfg", "-c") and value not in PRINTED:
+            raise Refusal(f"{name} {value}: prints one of {', '.join(PRINTED)}; give {name} job")
+        if name in ("--package", "-p") and {"--cfg", "-c"}.isdisjoint(options):
+            raise Refusal(f"{name} {value}: chooses what --cfg prints; give --cfg job {name} {value}")
+        if name in ("--config-dir", "-cd") and not Path(value).is_dir():
+            raise Refusal(f"{name} {value}: there is no such folder; give one that holds presets")
+
+
+def _check_settings(settings: Sequence[str], sweep: bool) -> None:
+    """Refuse settings that would be ignored without a word."""
+    if len(named := [word for word in settings if word.startswith("+run_modifier=")]) > 1:
+        names = ",".join(word.partition("=")[2].strip("[]") for word in named)
+        raise Refusal(f"{' '.join(named)}: presets are given once; give +run_modifier=[{names}]")
+    own_launcher = "TOYQS_LAUNCHER" in os.environ  # which may keep files of its own there
+    for word in settings:
+        key = word.partition("=")[0]
+        if word.startswith("~"):
+            raise Refusal(f"{word}: no setting can be deleted; leave the word out: that gives the default")
+        if key.startswith(OF_FOLDERS) and not own_launcher:
+            raise Refusal(f"{word}: has no effect here; give runs_dir=FOLDER to choose where results go")
+        if key.startswith(OF_SWEEPS) and not sweep:
+            instead = ", or processes=N" if key == "hydra.launcher.processes" else ""
+            raise Refusal(f"{word}: has no effect without -m; give -m as well{instead}")
+    for name in named_presets(settings):
+        if not sweep and (keys := swept_keys(name)):
+            raise Refusal(f"+run_modifier={name}: is a sweep over {', '.join(keys)}; give -m as well")
