@@ -37,15 +37,15 @@ LOAD_SECONDS, AGAIN_SECONDS = 0.002, 0.04  # for each run
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Train one real run; return its files by name."""
     folder = tmp_path_factory.mktemp("example")
     config = configured(4, controls="none", seed=7, runs_dir=str(folder), processes=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "comparison_figure", lambda *_: None)
         assert main.main([config]) == 0
-    names = (*FILES, "summary.json")
-    return {name: (folder / run_key(config, 7) / name).read_bytes() for name in names}
+    names = ("config.json", "env.json", "metrics.jsonl", "summary.json")
+    return {name: (folder / run_key(config, 7) / name).read_text(encoding="utf-8") for name in names}
 
 
 def configured(width: int, **changes: object) -> RunConfig:
@@ -53,7 +53,7 @@ def configured(width: int, **changes: object) -> RunConfig:
     return resolved(replace(RunConfig(), **values))
 
 
-def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, bytes]) -> int:
+def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, str]) -> int:
     """Write the folders of runs as if they had been trained; return how many."""
     row = json.loads(example["summary.json"])
     count = 0
@@ -93,7 +93,7 @@ def given_again(widths: list[int], controls: str, folder: Path) -> tuple[str, fl
 
 
 @pytest.mark.slow
-def test_a_hundred_widths(example: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_hundred_widths(example: dict[str, str], tmp_path: Path) -> None:
     widths = list(range(1, 101))
     arms = [configured(width, controls="none") for width in widths]
     assert finish(arms, tmp_path / "runs", example) == 500
@@ -104,7 +104,7 @@ def test_a_hundred_widths(example: dict[str, bytes], tmp_path: Path) -> None:
     assert seconds < 500 * AGAIN_SECONDS
 
 
-def test_cells_beside_their_controls(example: dict[str, bytes], tmp_path: Path) -> None:
+def test_cells_beside_their_controls(example: dict[str, str], tmp_path: Path) -> None:
     widths, cost = list(range(6, 66, 6)), cached_cost()
     arms = {
         run_key(arm, 1): arm
