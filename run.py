@@ -17,7 +17,7 @@ if __name__ == "__main__":  # importing takes seconds, in which Ctrl-C comes as 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from toyqs.sweep import arguments, compose, torchrun  # noqa: E402
+from toyqs.sweep.words import compose  # noqa: E402
 
 exit_codes: list[int] = []  # one for each call of `job`: several where a launcher runs jobs one by one
 
@@ -32,8 +32,7 @@ def job(given: DictConfig | list[compose.Job]) -> None:
 if __name__ == "__main__":
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        torchrun.prepare()
-        sys.argv[1:] = arguments.options_first(sys.argv[1:])
+        sys.argv[1:] = compose.prepared(sys.argv[1:])
         job()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C could only disturb Python's exit

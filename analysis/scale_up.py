@@ -27,7 +27,7 @@ from toyqs.evidence.selection import (
 )
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal
-from toyqs.sweep.spelling import Size, command
+from toyqs.sweep.words.spelling import Size, command
 
 DESCRIPTION = """\
 Print the cells of a GRU sweep in which thinking gained most over its controls, paired by seed, and for each

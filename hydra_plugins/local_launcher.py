@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from toyqs.sweep.compose import Job
+from toyqs.sweep.words.compose import Job
 
 
 class LocalLauncher(Launcher):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
-from toyqs.sweep.hydra_errors import refuse_empty_sweeps
-from toyqs.sweep.packing import pack
+from toyqs.sweep.words.hydra_errors import refuse_empty_sweeps
+from toyqs.sweep.words.packing import pack
 
 
 class PackingSweeper(BasicSweeper):
-    """Hydra sweeper over all combinations of the given values, packed by `toyqs.sweep.packing.pack`."""
+    """Hydra sweeper over all combinations of the given values, packed by `toyqs.sweep.words.packing.pack`."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:

@@ -89,9 +89,6 @@ def serve() -> None:
     sys.path[0] = str(ROOT)
     import hydra  # noqa: F401
 
-    import toyqs.sweep.compose
-    import toyqs.sweep.main  # noqa: F401
-
     for name in sys.argv[1:]:
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with several threads cannot be forked"

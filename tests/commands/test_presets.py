@@ -11,7 +11,7 @@ from tests.logbook import TEXT
 from toyqs.config.run_config import register
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
-from toyqs.sweep.compose import compose_checked
+from toyqs.sweep.words.compose import compose_checked
 
 ROOT = Path(__file__).resolve().parents[2]
 # Those that start from a pretrained model are in tests/commands/test_pretrained_preset.py.

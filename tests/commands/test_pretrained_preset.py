@@ -24,7 +24,7 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import EM_DASH, RunConfig, register
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
-from toyqs.sweep.compose import compose_checked
+from toyqs.sweep.words.compose import compose_checked
 from toyqs.tasks.token_text import TokenText
 
 PRESET = "QuietSTaRPretrainedRunConfig"

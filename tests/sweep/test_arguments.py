@@ -8,9 +8,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from toyqs.config.errors import Refusal
-from toyqs.sweep.arguments import options_first
-from toyqs.sweep.hydra_errors import refuse_empty_sweeps
-from toyqs.sweep.presets import preset_that_sets
+from toyqs.sweep.words.arguments import options_first
+from toyqs.sweep.words.hydra_errors import refuse_empty_sweeps
+from toyqs.sweep.words.presets import preset_that_sets
 
 
 @pytest.mark.parametrize(

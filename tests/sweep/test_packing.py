@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from toyqs.sweep.packing import pack
+from toyqs.sweep.words.packing import pack
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toyqs.config.errors import Refusal
-from toyqs.sweep.hydra_errors import all_keys, nearest
-from toyqs.sweep.presets import named_presets, swept_keys
+from toyqs.sweep.words.hydra_errors import all_keys, nearest
+from toyqs.sweep.words.presets import named_presets, swept_keys
 
 # Hydra's options -> an example of the value that each takes; "" for none. Its --info and --experimental-rerun
 # read what is not written here.

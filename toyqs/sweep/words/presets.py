@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from toyqs.config.run_config import TASKS, RunConfig
 
-FOLDER = Path(__file__).parents[2] / "conf" / "run_modifier"
+FOLDER = Path(__file__).parents[3] / "conf" / "run_modifier"
 WIDTH = 110  # of the help text
 
 

@@ -18,8 +18,10 @@ from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import TASKS, RunConfig
 from toyqs.files import visible
-from toyqs.sweep.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
-from toyqs.sweep.presets import preset_that_sets
+from toyqs.sweep import torchrun
+from toyqs.sweep.words.arguments import options_first
+from toyqs.sweep.words.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
+from toyqs.sweep.words.presets import preset_that_sets
 
 PATHS = ("runs_dir", "reference_run", "pretrained", "task.path", "task.tokenizer")  # ~ is the home folder
 
@@ -37,6 +39,19 @@ class Composed(NamedTuple):
     configs: list[RunConfig]
     code: int  # of the exit: 2 where a job was refused
     closing: str = ""  # a line for the end of the command: which jobs were refused
+
+
+def prepared(words: Sequence[str]) -> list[str]:
+    """Prepare Hydra and return a command line as it reads it; torchrun's other processes train here and exit.
+
+    Args:
+        words: those after the program's name.
+
+    Raises:
+        Refusal: a word, or what the environment has of torchrun's, cannot mean what it says.
+    """
+    torchrun.prepare()
+    return options_first(words)
 
 
 def run_jobs(given: DictConfig | Sequence[Job]) -> int:
