@@ -68,4 +68,5 @@ worker.run_stack = faulty  # worker processes import this file too, as their mai
 
 if __name__ == "__main__":
     run = ROOT / "run.py"
-    exec(compile(run.read_text(encoding="utf-8"), run, "exec"))
+    # its own __file__, for it finds its presets by that; workers find this file by that of the main module
+    exec(compile(run.read_text(encoding="utf-8"), run, "exec"), globals() | {"__file__": str(run)})

@@ -20,7 +20,7 @@ from toyqs.config.finished_run import REMOVED
 from toyqs.config.identity import canonical, settings
 from toyqs.config.run_config import RunConfig, register
 from toyqs.evidence.rows import load_rows
-from toyqs.sweep import spelling
+from toyqs.sweep.words import spelling
 from toyqs.sweep.words.compose import compose_checked
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg

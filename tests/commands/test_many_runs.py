@@ -16,8 +16,7 @@ from toyqs.config.identity import record, run_key, settings
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
-from toyqs.experiment.run_folder import FILES
-from toyqs.files import sealed
+from toyqs.files import ROW, sealed
 from toyqs.sweep import main
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import plan_cell
@@ -62,13 +61,11 @@ def finish(arms: Iterable[RunConfig], folder: Path, example: dict[str, str]) -> 
             columns, key = settings(config, seed), run_key(config, seed)
             run = folder / key
             run.mkdir(parents=True)
-            for name, content in {
-                **example,
-                "config.json": json.dumps(record(config, seed)).encode(),
-            }.items():
-                (run / name).write_bytes(content)
-            summary = sealed({**row, **columns, "key": key}, run, FILES)
-            (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+            files = {name: text for name, text in example.items() if name != ROW}
+            for name, text in {**files, "config.json": json.dumps(record(config, seed))}.items():
+                (run / name).write_text(text, encoding="utf-8")
+            summary = sealed({**row, **columns, "key": key}, run, files)
+            (run / ROW).write_text(json.dumps(summary), encoding="utf-8")
             count += 1
     return count
 

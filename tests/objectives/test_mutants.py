@@ -75,8 +75,8 @@ def test_leave_one_out_of_another_position() -> None:
 def test_a_detached_onward_state(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Onward.forward
 
-    def detached(self: Onward, given: Thoughts) -> Tensor:
-        return right(self, given._replace(branches=given.branches.detach()))
+    def detached(self: Onward, given: Thoughts, **kwargs: Any) -> Tensor:
+        return right(self, given._replace(branches=given.branches.detach()), **kwargs)
 
     monkeypatch.setattr(Onward, "forward", detached)
     caught("onward")
@@ -86,20 +86,20 @@ def test_a_detached_onward_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the table's rows of the last symbol are cut off."""
     right = Onward.forward
 
-    def cut(self: Onward, given: Thoughts) -> Tensor:
+    def cut(self: Onward, given: Thoughts, **kwargs: Any) -> Tensor:
         step_symbols = self.reasoner.step_symbols
         reasoner = SimpleNamespace(
             thought_rows=self.reasoner.thought_rows,
             step_symbols=lambda symbols, rows, state: step_symbols(symbols, rows.detach(), state),
         )
-        return right(SimpleNamespace(core=self.core, reasoner=reasoner, last_token=None), given)
+        return right(SimpleNamespace(core=self.core, reasoner=reasoner, last_token=None), given, **kwargs)
 
     monkeypatch.setattr(Onward, "forward", cut)
     caught("onward")
 
 
 def test_an_onward_interpreter_that_skips_the_last_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
-    def skipping(self: Onward, given: Thoughts) -> Tensor:
+    def skipping(self: Onward, given: Thoughts, **kwargs: Any) -> Tensor:
         state = given.branches.expand(*given.symbols.shape[:-1], -1)
         return self.core.backbone.step(marker(self.core.thought_rows(), END), state)[0]
 
@@ -109,7 +109,7 @@ def test_an_onward_interpreter_that_skips_the_last_symbol(monkeypatch: pytest.Mo
 
 @BACKBONES
 def test_an_interpreter_that_hears_the_last_symbol_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stuttering(self: Onward, given: Thoughts) -> Tensor:
+    def stuttering(self: Onward, given: Thoughts, **kwargs: Any) -> Tensor:
         last = gather_rows(self.reasoner.thought_rows(), given.symbols[..., -1] + FIRST_SYMBOL)
         _, state = self.reasoner.backbone.step(last, given.branches)
         _, state = self.reasoner.backbone.step(last, state)

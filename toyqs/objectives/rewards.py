@@ -215,7 +215,7 @@ def differ(rewards: Tensor) -> Tensor:
     Those that are not numbers differ, so that what is divided by their spread is none either.
     """
     lowest, highest = rewards.aminmax(dim=-1, keepdim=True)
-    return ~(highest - lowest <= rounding(highest))
+    return ~((highest == lowest) | (highest - lowest <= rounding(highest)))  # infinite ones may be equal
 
 
 def settled(rewards: Tensor) -> Tensor:
