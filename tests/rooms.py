@@ -52,7 +52,7 @@ PACKAGES: dict[str, set[str]] = {
     "model": {"torch"},
     "model.backbones": {"torch", "transformers"},
     "training": {"torch"},
-    "config": {"hydra", "omegaconf"},
+    "config": {"omegaconf"},
     "config.builders": {"safetensors", "torch", "transformers"},
     "config.checks": {"torch"},  # whether the device asked for is there
     "evidence": {"matplotlib", "numpy", "pandas", "scipy"},

@@ -18,10 +18,11 @@ from tests.analysis.synthetic import write
 from toyqs.config.checks import backbone
 from toyqs.config.finished_run import REMOVED
 from toyqs.config.identity import canonical, settings
-from toyqs.config.run_config import RunConfig, register
+from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep.words import spelling
 from toyqs.sweep.words.compose import compose_checked
+from toyqs.sweep.words.presets import register
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
 

@@ -8,10 +8,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from tests.logbook import TEXT
-from toyqs.config.run_config import register
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
 from toyqs.sweep.words.compose import compose_checked
+from toyqs.sweep.words.presets import register
 
 ROOT = Path(__file__).resolve().parents[2]
 # Those that start from a pretrained model are in tests/commands/test_pretrained_preset.py.

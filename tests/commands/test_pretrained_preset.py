@@ -21,10 +21,11 @@ from tests.commands.test_presets import ROOT
 from toyqs.assets import pretrained, smollm2
 from toyqs.config.builders.model import build_model
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import EM_DASH, RunConfig, register
+from toyqs.config.run_config import EM_DASH, RunConfig
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
 from toyqs.sweep.words.compose import compose_checked
+from toyqs.sweep.words.presets import register
 from toyqs.tasks.token_text import TokenText
 
 PRESET = "QuietSTaRPretrainedRunConfig"

@@ -9,6 +9,7 @@ import pandas as pd
 from tests.evidence.test_comparison import arm, arms
 from toyqs.evidence.comparison import comparison_figure, comparison_table
 from toyqs.evidence.divergence import divergence_notes
+from toyqs.evidence.findings import without_thought
 from toyqs.evidence.overview import sweep_table
 
 
@@ -27,6 +28,12 @@ def test_the_step_the_parts_and_the_largest_logit_are_said():
     )
     assert divergence_notes({"thinking": arm([1.0, math.nan])})[0].startswith("Diverged: thinking, seed 2;")
     assert divergence_notes({"thinking": arm([1.0, 2.0]), "zero_length": pd.DataFrame()}) == []
+
+
+def test_a_model_that_diverged_is_not_said_to_need_its_thoughts():
+    assert without_thought(arm([math.nan], nll_no_thought=None))
+    assert not without_thought(arm([math.nan, 1.0], nll_no_thought=None)), "the other seed's row knows"
+    assert without_thought(arm([math.nan, 1.0], nll_no_thought=2.0))
 
 
 def test_a_finite_loss_beyond_all_reason_is_said():

@@ -143,6 +143,17 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
+def test_a_curve_of_another_version_is_noticed_before_any_rank_resumes(tmp_path):
+    config, said = configured(tmp_path), []
+    with pytest.raises(Stopped):
+        run_stack(config, [1], COST, stop_at(35))
+    state = checkpoint.read(folder_of(config, 1))
+    del state["curve"]["snr"]
+    checkpoint.write(folder_of(config, 1), state)
+    assert checkpoint.read(folder_of(config, 1), said.append) is None
+    assert said[0].endswith("begins anew: it lacks the curve's snr")
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_run_without_a_usable_checkpoint_begins_anew_and_says_so(tmp_path, capsys, damage):
     config, steps = configured(tmp_path), []

@@ -105,7 +105,7 @@ def test_records(tmp_path):
         (2.599, 2.602, None, False),
         (2.599, None, 2.625, None),  # no sampled symbols
         (2.599, 2.625, math.nan, False),
-        (math.nan, 2.625, 2.625, False),
+        (math.nan, 2.625, 2.625, None),
     ],
 )
 def test_started_is_that_other_thoughts_cost_and_none_does(own, shuffled, without, started):
@@ -117,6 +117,13 @@ def test_started_is_that_other_thoughts_cost_and_none_does(own, shuffled, withou
 def test_only_some_models_predict_without_a_thought(mixing, measured, tmp_path):
     row = rows(config(tmp_path, mixing=mixing, max_steps=1), [0])[0]
     assert ("nll_no_thought" in row) == measured and row["started"] is False
+
+
+def test_a_last_step_that_breaks_the_weights_is_named(tmp_path):
+    wild = {"max_steps": 1, "base_lr": 1e30, "use_scheduler": False, "clip_gradients": 0.0}
+    row = rows(config(tmp_path, **wild), [0])[0]
+    assert (row["diverged_at"], row["diverged_parts"], row["nll"]) == (1, "held-out nll", None)
+    assert row["started"] is None
 
 
 def test_saved_weights_give_the_row(tmp_path):

@@ -12,7 +12,7 @@ from toyqs.objectives import advantages, ranking, reward_model
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.registry import registry
-from toyqs.objectives.rewards import differ, settled
+from toyqs.objectives.rewards import differ, log_ratio, settled
 from toyqs.objectives.tempered import Tempered
 from toyqs.types import Batch, Trace
 
@@ -55,6 +55,21 @@ def test_no_deviation_of_rounding_divides(given: list[float], scale: str, baseli
     reward = rewards(given)
     above = reward - BASELINES[baseline].compute(reward)
     assert not ADVANTAGE_SCALES[scale](above, reward, ONES).any()
+
+
+@pytest.mark.parametrize("size", [-8.0, -12.0, -20.0])
+def test_a_log_ratio_differs_no_more_than_the_log_probabilities_that_it_is_of(size: float) -> None:
+    """Their last digit is 1e-6 and more, and their difference from a reference's is 0."""
+    log_q = rewards([size] * 4)
+    log_q[..., 3] -= 2 * torch.finfo(log_q.dtype).eps * abs(size)
+    batch = BATCH._replace(targets=torch.zeros(1, 1, 1).long())
+    trace = Trace(
+        torch.empty(0), LOG_PROB.unsqueeze(-1), reference_log_probs=torch.full((1, 1, 1, 1, 1), size)
+    )
+    assert log_q.unique().numel() == 2
+    assert not differ(log_ratio(log_q, trace, batch)).any()
+    log_q[..., 3] -= 0.01
+    assert differ(log_ratio(log_q, trace, batch)).all()
 
 
 def test_a_small_deviation_divides_as_ever() -> None:

@@ -17,11 +17,12 @@ from tests.logbook import RUNNING, TEXT, Line, jobs
 from toyqs.config.checks import backbone
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import RunConfig, register
+from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups
 from toyqs.sweep.words.compose import Job, compose_checked, compose_jobs
 from toyqs.sweep.words.hydra_errors import refusal_of
 from toyqs.sweep.words.packing import pack
+from toyqs.sweep.words.presets import register
 
 ROOT = Path(__file__).resolve().parents[2]
 # Those that start from a pretrained model are in tests/commands/test_pretrained_preset.py.

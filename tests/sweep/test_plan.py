@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from toyqs.config.builders.cost import count_cost
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -112,3 +113,16 @@ def test_stacks_are_no_larger_than_the_table_says(monkeypatch):
 
     assert sizes(100) == [4, 1]
     assert sizes(101) == [2, 2, 1]
+
+
+def test_what_a_key_names_is_what_is_trained_whatever_was_typed():
+    """Without a policy loss the control was trained with a critic or inner steps where those were typed."""
+    typed = [
+        {"objective": objective, "think_at": "all"} for objective in ("reinforce", "logz_learned", "ppo_clip")
+    ]
+    cells = [plan_cell(config(**changes), count_cost) for changes in typed]
+    for name in ("policy_off", "no_reasoner", "zero_length"):
+        first, *others = (cell.arms[name] for cell in cells)
+        assert all(replace(arm, controls="none") == replace(first, controls="none") for arm in others), name
+    marked = plan_cell(config(), count_cost)
+    assert marked.arms["no_reasoner"] == cells[0].arms["no_reasoner"]

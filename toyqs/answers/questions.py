@@ -51,9 +51,10 @@ def choice_questions(path: str) -> list[ChoiceQuestion]:
 
 
 def stated_number(answer: str) -> str | None:
-    """Return the number that an answer states: the one right after its first ####, else its last.
+    """Return the number that an answer states: right after its first ####; of an answer without, its last.
 
-    After the mark it is the first number on that line, or on the next that is not blank.
+    After the mark it is the first number on that line, or on the next that is not blank; where that has none,
+    the answer states none.
 
     Returns:
         The number in one spelling, 1,234.50 and $1234.5 alike; None where there is none.

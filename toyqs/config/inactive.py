@@ -64,7 +64,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (KEYS_OF_THOUGHTS, lambda c: c.use_reasoner),
     (KEYS_OF_SYMBOLS, lambda c: c.has_thoughts),
     (KEYS_OF_POLICY, lambda c: c.has_policy_loss),
-    (("thought_vocab",), lambda c: c.symbol_kind in ("token", "gumbel")),
+    (("thought_vocab", "meta_token_init"), lambda c: c.symbols_are_tokens),
     (("latent_dim",), lambda c: c.symbol_kind == "gaussian"),
     (("sigma", "prior_beta"), lambda c: c.symbol_kind in ("gaussian", "state")),
     (("gumbel_temperature",), lambda c: c.symbol_kind == "gumbel"),

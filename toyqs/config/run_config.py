@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
-
 from toyqs.config import choices
 from toyqs.config.choices import DEBUG_VARIANTS, number, one_of
 from toyqs.model.backbones.backbone import FAMILIES
@@ -167,9 +164,19 @@ class RunConfig:
         return self.thoughts if self.has_thoughts else "token"
 
     @property
+    def symbols_are_tokens(self) -> bool:
+        """Tell whether a symbol is one of a vocabulary, relaxed or not."""
+        return self.symbol_kind in ("token", "gumbel")
+
+    @property
     def has_policy_loss(self) -> bool:
         """Tell whether a score function trains the policy, and not the prediction's own gradient."""
         return bool(self.policy_loss_beta) and objective_class(self).uses_score_function
+
+    @property
+    def thinks_everywhere(self) -> bool:
+        """Tell whether all positions think, wherever the task says."""
+        return self.use_reasoner and self.think_at == "all"
 
     @property
     def off_policy(self) -> bool:
@@ -251,9 +258,9 @@ class RunConfig:
         Returns:
             None: they start at random; also where no token has the name given, which the checks refuse.
         """
-        given = self.meta_token_init
-        if not self.use_reasoner or not self.max_reasoning_len or not isinstance(given, str):
-            return given if self.use_reasoner and self.max_reasoning_len else None
+        given = self.meta_token_init if self.has_thoughts and self.symbols_are_tokens else None
+        if not isinstance(given, str):
+            return given
         names = self.task.symbols(range(self.task.vocab_size))
         wanted = (given, "-") if given == EM_DASH else (given,)
         return next((names.index(name) for name in wanted if name in names), None)
@@ -288,11 +295,3 @@ class RunConfig:
         unused = set() if self.uses_base_lm else {"base_lm"}
         unused |= set() if reasons else {"base_reasoner", "reasoner"}
         return [role for role in ROLES if role not in unused]
-
-
-def register() -> None:
-    """Register RunConfig and the tasks with Hydra, under the names that conf/config.yaml uses."""
-    store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig(task=MISSING))
-    for name, kind in TASKS.items():
-        store.store(group="task", name=name, node=kind)

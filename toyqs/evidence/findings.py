@@ -73,8 +73,9 @@ def started_text(frame: pd.DataFrame) -> str:
 
 
 def without_thought(frame: pd.DataFrame) -> bool:
-    """Tell whether the rows of an arm say what its model predicts without a thought."""
-    return "nll_no_thought" in frame and bool(frame["nll_no_thought"].notna().any())
+    """Tell whether the rows of an arm say what its model predicts without a thought; diverged ones cannot."""
+    known = frame[frame["nll"].notna()] if len(frame) else frame
+    return known.empty or ("nll_no_thought" in known and bool(known["nll_no_thought"].notna().any()))
 
 
 def arm_table(findings: Sequence[Finding], keys: Sequence[str]) -> pd.DataFrame:

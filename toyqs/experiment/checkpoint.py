@@ -15,6 +15,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.files import fingerprint, replacing
 
 NAME, LOG = "checkpoint.pt", "metrics.jsonl"
+CURVE = ("sums", "counts", "snr")  # the parts of a learning curve's state
 
 # One seed's state. This module reads its "step" and its "log_size", the bytes of metrics.jsonl by then, and
 # adds "log", by which it notices that these bytes have changed.
@@ -68,6 +69,8 @@ def _verified(path: Path) -> SavedState:
     if not log.exists() or fingerprint(log, state["log_size"]) != state["log"]:
         raise Unusable(f"{LOG} beside it is damaged")
     int(state["step"])
+    if lacking := [name for name in CURVE if name not in state["curve"]]:  # every rank must find it here
+        raise Unusable(f"it lacks the curve's {lacking[0]}")
     return state
 
 

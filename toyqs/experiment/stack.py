@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,17 +98,18 @@ def _run(
         "bayes_floor": config.task.floor(),
         "uniform_nll": math.log(config.task.vocab_size),
         **cost._asdict(),
-        "final_reasoning_len": params.length_at(params.steps - 1),
         "cpu_seconds": cpu_seconds / len(seeds),
         "wall_seconds": wall_seconds,
         "tokens_per_second": speed,
         "peak_memory_bytes": timer.peak_memory(),
     }
+    diverged |= _lost_at_the_end(final["nll"], diverged, params.steps)
     for index, folder in enumerate(folders):
-        metrics = {name: float(value[index]) for name, value in final.items()}
-        own = {"train_steps": steps[index], "sequences_seen": steps[index] * params.batch_size}
-        own |= _divergence(diverged.get(index)) | {"started": _started(metrics)}
-        folder.end(weights, index, common | metrics | own)
+        metrics, num = {name: float(value[index]) for name, value in final.items()}, steps[index]
+        steps_done = {"train_steps": num, "sequences_seen": num * params.batch_size}
+        steps_done |= {"final_reasoning_len": params.length_at(num - 1)}
+        seen = _divergence(diverged.get(index)) | {"started": _started(metrics)}
+        folder.end(weights, index, common | metrics | steps_done | seen)
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
@@ -172,10 +173,16 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
     available = config.task.held_out_size(config.seq_len)
     size = min(config.eval_sequences, available or config.eval_sequences)
     batch = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
-    held_out = stack([batch] * num_seeds, like, config.think_at == "all")
+    held_out = stack([batch] * num_seeds, like, config.thinks_everywhere)
     if not build_training_params(config).adaptive_len:
         return held_out
     return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
+
+
+def _lost_at_the_end(nll: Tensor, diverged: Mapping[int, Divergence], steps: int) -> dict[int, Divergence]:
+    """Find the seeds whose weights the last step's update broke: no later loss could show it."""
+    lost = [index for index, value in enumerate(nll.tolist()) if not math.isfinite(value)]
+    return {index: Divergence(steps, "held-out nll", math.nan) for index in lost if index not in diverged}
 
 
 def _divergence(divergence: Divergence | None) -> dict[str, Any]:
@@ -190,9 +197,9 @@ def _started(metrics: dict[str, float]) -> bool | None:
     A model that does not predict without a thought is judged by the first alone.
 
     Returns:
-        None without sampled symbols.
+        None without sampled symbols, and where the seed diverged.
     """
-    if "nll_shuffled" not in metrics:
+    if "nll_shuffled" not in metrics or math.isnan(metrics["nll"]):
         return None
     others = [metrics[name] for name in ("nll_shuffled", "nll_no_thought") if name in metrics]
     return all(nll - metrics["nll"] >= STARTED for nll in others)

@@ -129,8 +129,8 @@ def _require_group(rewards: Tensor) -> None:
 class Baseline(NamedTuple):
     """A baseline's function, the field of the trace that it reads, and the thoughts that it needs."""
 
-    compute: Callable[..., Tensor]  # rewards (S, B, T, K), and the field where it reads one -> (S, B, T, K)
-    reads: str | None = None  # a field of the trace
+    compute: Callable[..., Tensor]  # rewards, and what comes of the field where it reads one -> (S, B, T, K)
+    reads: str | None = None  # a field of the trace; of `correction` the value that it makes is handed on
     is_prediction: bool = False  # the field holds logits: `compute` takes the reward that they earn
     least_thoughts: int = 1  # K
 

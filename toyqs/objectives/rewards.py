@@ -114,12 +114,13 @@ def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
         r = log q(y | h, x) − sg log p̄(y | x)
 
-    The reference is the same for all K thoughts: under a group baseline the gradient is the likelihood's.
+    The reference is the same for all K thoughts: under a group baseline the gradient is the likelihood's, and
+    whether the rewards are equal is asked of log q, whose rounding may be large against the difference.
 
     Source: Hatamizadeh et al. 2025, "RLP: Reinforcement as a pretraining objective".
     """
     log_p = _reference(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
-    return log_q - over_tokens(log_p.unsqueeze(3), batch)
+    return settled(log_q) - over_tokens(log_p.unsqueeze(3), batch)
 
 
 def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:

@@ -10,11 +10,11 @@ from toyqs.config.builders.cost import count_cost, num_weights, step_bytes
 from toyqs.config.identity import run_key
 from toyqs.config.plain import to_plain
 from toyqs.config.run_config import RunConfig
-from toyqs.evidence.text import human
 from toyqs.sweep.worker import WorkerProcess, stops_delayed
 from toyqs.training.flops import Cost
 
 LARGE = 2**28  # bytes: such a step is counted in a process of its own, so that want of memory ends that one
+SMALLER = "give a smaller data_loader_batch_size, trice_samples or max_reasoning_len, or a larger grad_acc"
 
 
 def cached_cost() -> Callable[[RunConfig], Cost]:
@@ -31,7 +31,10 @@ def cached_cost() -> Callable[[RunConfig], Cost]:
         if key not in counted:
             _require_memory(config)
             small = step_bytes(config) < LARGE or config.device == "cuda"
-            counted[key] = count_cost(config) if small else _count_in_own_process(config)
+            try:
+                counted[key] = count_cost(config) if small else _count_in_own_process(config)
+            except (RuntimeError, MemoryError) as error:
+                raise _in_words(error) from error
         return counted[key]
 
     return cost
@@ -42,9 +45,17 @@ def _require_memory(config: RunConfig) -> None:
     needed = num_weights(config) * (8 if config.dtype == "float64" else 4)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if config.device == "cpu" and needed > there:
-        raise MemoryError(
-            f"its weights take {human(needed)}B of memory, and this machine has {human(there)}B"
+        sizes = (
+            f"its weights take {needed / 1e9:,.0f} GB of memory, and this machine has {there / 1e9:,.0f} GB"
         )
+        raise MemoryError(f"{sizes}; give smaller widths")
+
+
+def _in_words(error: Exception) -> Exception:
+    """Replace torch's words on memory that it did not get by ours."""
+    if "memory" not in str(error) or SMALLER in str(error):
+        return error
+    return MemoryError(f"a training step does not fit into memory; {SMALLER}")
 
 
 def _count_in_own_process(config: RunConfig) -> Cost:
@@ -55,8 +66,8 @@ def _count_in_own_process(config: RunConfig) -> Cost:
         worker.send("count", to_plain(config))
         kind, value = worker.receive()
     except (OSError, EOFError):
-        why = "one training step was killed while it was counted, for want of memory"
-        raise MemoryError(f"{why}; give a smaller data_loader_batch_size or a larger grad_acc") from None
+        why = "a training step was killed while it was counted, for want of memory"
+        raise MemoryError(f"{why}; {SMALLER}") from None
     finally:
         if worker is not None:
             worker.kill()  # it has nothing left to do, or is not waited for

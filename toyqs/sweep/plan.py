@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
-from toyqs.config.identity import named, run_key
+from toyqs.config.identity import canonical, named, run_key
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
@@ -75,6 +75,8 @@ def seeds_of(config: RunConfig) -> list[int]:
 def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCell:
     """Plan a run and its controls, with the number of steps filled in.
 
+    All are in the settings' canonical spelling: what a key names is what is trained, whatever was typed.
+
     Args:
         config: checked and resolved.
         cost: counts a run's training step.
@@ -85,11 +87,16 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
     if config.max_steps < 0:
         steps = config.task.steps(config.data_loader_batch_size, config.seq_len, config.epochs)
         config = replace(config, max_steps=steps)
-    arms = {"thinking" if config.use_reasoner else "no_reasoner": config}
-    known = arms | (unmatched_controls(config) if config.use_reasoner else {})
+    config = canonical(config)
+    known = {"thinking" if config.use_reasoner else "no_reasoner": config}
+    asked_for = list(known)
+    if config.use_reasoner:
+        known |= unmatched_controls(config)
     if config.controls == "fair":
         known |= matched_controls(config, cost, count_parameters)
-        arms = known
+        asked_for = list(known)
+    known = {name: canonical(arm) for name, arm in known.items()}
+    arms = {name: known[name] for name in asked_for}
     seeds = seeds_of(config)
     keys = {name: {seed: run_key(arm, seed) for seed in seeds} for name, arm in known.items()}
     return PlannedCell(config, seeds, arms, keys)

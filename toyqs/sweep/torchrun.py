@@ -10,8 +10,7 @@ import tempfile
 
 from toyqs.config.errors import Refusal
 from toyqs.config.plain import from_plain
-from toyqs.config.run_config import register
-from toyqs.sweep.words.presets import register_lists
+from toyqs.sweep.words.presets import register, register_lists
 from toyqs.training import distributed
 
 RANKS = ("RANK", "WORLD_SIZE")  # of what torchrun puts into the environment, this process and its number

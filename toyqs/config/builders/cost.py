@@ -46,12 +46,8 @@ def num_weights(config: RunConfig) -> int:
         return count_parameters(config)
     except CheckpointError:
         raise
-    except (
-        RuntimeError,
-        TypeError,
-        OverflowError,
-    ):  # torch's, for a size beyond 64 bits; nothing is allocated
-        raise MemoryError("its weights are more than any memory holds") from None
+    except (RuntimeError, TypeError, OverflowError):  # torch's: a size is beyond 64 bits
+        raise MemoryError("its weights are more than any memory holds; give smaller widths") from None
 
 
 def step_bytes(config: RunConfig) -> int:

@@ -175,6 +175,9 @@ def _check_markers(config: RunConfig) -> None:
     given, count = config.meta_token_init, config.thought_vocab or config.task.vocab_size
     if given is None:
         return
+    if not config.symbols_are_tokens:
+        why = f"thoughts={config.thoughts} have no symbol to start the markers as"
+        refuse("meta_token_init", given, why, "meta_token_init=null")
     if type(given) not in (int, str):
         refuse(
             "meta_token_init", given, "takes a symbol's id or a token's name", "for example meta_token_init=0"

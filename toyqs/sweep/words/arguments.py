@@ -11,9 +11,9 @@ from toyqs.sweep.words.hydra_errors import all_keys, nearest
 from toyqs.sweep.words.presets import named_presets, swept_keys
 
 # Hydra's options -> an example of the value that each takes; "" for none. Its --info and --experimental-rerun
-# read what is not written here.
+# read what is not written here, and its --hydra-help composes no setting of ours.
 OPTIONS = {
-    **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--help", "-h", "--hydra-help", "--version"), ""),
+    **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--help", "-h", "--version"), ""),
     **dict.fromkeys(("--resolve", "--shell-completion", "-sc"), ""),
     **dict.fromkeys(("--cfg", "-c"), "job"),
     **dict.fromkeys(("--package", "-p"), "task"),
@@ -21,7 +21,7 @@ OPTIONS = {
     **dict.fromkeys(("--config-path", "-cp", "--config-dir", "-cd"), "/path/to/FOLDER"),
 }
 PRINTED = ("job", "hydra", "all")  # what --cfg prints
-PRINTING = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
+PRINTING = {"--cfg", "-c", "--help", "-h", "--version", "--shell-completion", "-sc"}
 # Keys of Hydra's own that change nothing: all of them without -m; the second line in a sweep too.
 OF_SWEEPS = ("hydra.launcher", "hydra/launcher", "hydra.sweep")
 OF_FOLDERS = ("hydra.run.dir", "hydra.output_subdir", "hydra.job.chdir", "hydra.sweep.")

@@ -90,6 +90,8 @@ def compose_jobs(jobs: Sequence[Job]) -> Composed:
     if closing and not any(config.keep_going for config in configs):
         lines[f"{share} are refused, so none is run; give keep_going=true to run the others"] = None
         configs.clear()
+    if len(refused) == len(jobs) > 1:
+        lines[f"{share} are refused"] = None
     if len({config.runs_dir for config in configs}) > 1:
         refused.append("runs_dir: one sweep fills one folder; give runs_dir=FOLDER once")
         lines[refused[-1]] = None

@@ -8,12 +8,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
 
 from toyqs.config.run_config import TASKS, RunConfig
 
 FOLDER = Path(__file__).parents[3] / "conf" / "run_modifier"
 WIDTH = 110  # of the help text
+
+
+def register() -> None:
+    """Make RunConfig and the tasks known to Hydra, under the names that conf/config.yaml uses."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig(task=MISSING))
+    for name, kind in TASKS.items():
+        store.store(group="task", name=name, node=kind)
 
 
 def register_lists() -> None:
