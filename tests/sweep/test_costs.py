@@ -66,6 +66,23 @@ def test_a_large_step_is_counted_in_a_process_of_its_own(monkeypatch):
         costs.cached_cost()(settings)
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "a training step does not fit into memory; give a smaller"),
+        (RuntimeError("[enforce fail] can't allocate memory: 5 bytes"), "does not fit into memory; give"),
+        (RuntimeError("another fault"), "another fault"),
+    ],
+)
+def test_memory_that_torch_did_not_get_is_said_in_our_words(monkeypatch, error, says):
+    def failing(config):
+        raise error
+
+    monkeypatch.setattr(costs, "count_cost", failing)
+    with pytest.raises((MemoryError, RuntimeError), match=says):
+        costs.cached_cost()(config(max_steps=3, data_loader_batch_size=4))
+
+
 def saved_bytes(settings: RunConfig) -> int:
     """Return the bytes that autograd keeps for the backward pass of a step."""
     seen: dict[int, int] = {}

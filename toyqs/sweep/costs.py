@@ -53,7 +53,8 @@ def _require_memory(config: RunConfig) -> None:
 
 def _in_words(error: Exception) -> Exception:
     """Replace torch's words on memory that it did not get by ours."""
-    if "memory" not in str(error) or SMALLER in str(error):
+    text = str(error) or type(error).__name__  # Python's own MemoryError says nothing
+    if "memory" not in text.lower() or "; give" in text:
         return error
     return MemoryError(f"a training step does not fit into memory; {SMALLER}")
 
@@ -73,5 +74,5 @@ def _count_in_own_process(config: RunConfig) -> Cost:
             worker.kill()  # it has nothing left to do, or is not waited for
             worker.end()
     if kind != "cost":
-        raise MemoryError(value)
+        raise RuntimeError(value)
     return Cost(*value)

@@ -251,11 +251,11 @@ def _train(plain: Sequence[Any], tell: Tell) -> None:
 
 
 def _count(plain: Mapping[str, Any], tell: Tell) -> None:
-    """Count the cost of a training step."""
+    """Count the cost of a training step; an error is told as it is, in one line."""
     try:
         tell("cost", count_cost(from_plain(plain)))
-    except (RuntimeError, MemoryError) as error:  # torch's, where a tensor is too large
-        tell("too large", str(error))
+    except Exception as error:
+        tell("failure", " ".join(str(error).split()) or one_line(error))
 
 
 JOBS: dict[str, Callable[[Any, Tell], None]] = {"train": _train, "count": _count}
