@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # For runs on a text, in place of the data set of the preset Logbook, which is downloaded.
-TEXT = ("task.dataset=null", f"task.path={Path(__file__).resolve().parents[1] / 'README.md'}")
+README = Path(__file__).resolve().parents[1] / "README.md"
+TEXT = ("task.dataset=null", f"task.path='{README}'")  # quoted for Hydra: a checkout may stand anywhere
 DIMS = (2, 4, 8, 16, 32, 64)
 ALL_SEEDS = (0, 1, 2, 3)  # where none is typed
 PATTERNS = (
