@@ -12,20 +12,20 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs.evidence import marks, style
+from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
+from toyqs.evidence.figures import marks, style
+from toyqs.evidence.figures.script import Product, run_script
 from toyqs.evidence.findings import (
     GAIN_HEADING,
     NLL_HEADING,
     Finding,
-    arm_names,
     arm_table,
     find,
     floor_of,
     gain_lines,
     loss_lines,
 )
-from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import BASE, one_per_place, thinking_cells
 from toyqs.files import Refusal
 

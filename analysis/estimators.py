@@ -15,8 +15,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.command_line import Parser, run
-from toyqs.evidence import style
-from toyqs.evidence.script import add_output, check_output, write
+from toyqs.evidence.figures import style
+from toyqs.evidence.figures.script import add_output, check_output, write
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first

@@ -13,12 +13,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from toyqs.evidence import marks, style
+from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.findings import NLL_HEADING, arm_names, find, floor_of, loss_lines
+from toyqs.evidence.figures import marks, style
+from toyqs.evidence.figures.script import Product, run_script
+from toyqs.evidence.findings import NLL_HEADING, find, floor_of, loss_lines
 from toyqs.evidence.gain import interval
 from toyqs.evidence.rows import held_out
-from toyqs.evidence.script import Product, run_script
 from toyqs.evidence.selection import (
     BASE,
     differing,

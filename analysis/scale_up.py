@@ -13,11 +13,12 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.command_line import Parser, positive, run, whole
+from toyqs.evidence.arms import MATCHED
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
+from toyqs.evidence.figures.script import chosen_cells, runs_parser
 from toyqs.evidence.findings import GAIN_HEADING, Finding, find, gain_lines
-from toyqs.evidence.gain import MATCHED, estimate
-from toyqs.evidence.script import chosen_cells, runs_parser
+from toyqs.evidence.gain import estimate
 from toyqs.evidence.selection import (
     BASE,
     place_of,

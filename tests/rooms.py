@@ -30,6 +30,7 @@ EDGES: dict[str, set[str]] = {
 # Inside config/: each part may import the parts of the lines above its own.
 CONFIG_ORDER = (
     {"choices", "errors", "key_table"},
+    {"keys"},
     {"run_config"},
     {"resolve", "inactive", "controls", "bounds", "plain"},
     {"finished_run"},

@@ -14,7 +14,8 @@ import pytest
 
 from tests.rooms import EDGES
 from tests.test_edges import ROOT
-from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.config.keys import TASKS
+from toyqs.config.run_config import RunConfig
 
 README_LINES = 250
 README_ORDER = (

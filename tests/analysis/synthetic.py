@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from toyqs.evidence import style
 from toyqs.evidence.cells import write_cell
+from toyqs.evidence.figures import style
 
 ARMS = ("thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched")
 WIDTHS = (2, 4, 8, 16, 32, 64)

@@ -11,7 +11,7 @@ import pytest
 from analysis import capacity_vs_gain
 from tests.analysis.synthetic import Figures, Script, settings, write
 from toyqs import files
-from toyqs.evidence import style
+from toyqs.evidence.figures import style
 
 
 def sweep(folder, widths=(4, 8), **changes):

@@ -13,7 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.config.keys import TASKS
+from toyqs.config.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 Experiment = Callable[[RunConfig], int]

@@ -16,7 +16,8 @@ from toyqs.assets import pretrained
 from toyqs.config import finished_run, identity
 from toyqs.config.identity import record, run_key, settings
 from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS, key_of
-from toyqs.config.run_config import OUTSIDE_KEY, TASKS, RunConfig
+from toyqs.config.keys import OUTSIDE_KEY, TASKS
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.char_text import CharText
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.config.keys import TASKS
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import all_fields
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +18,7 @@ KEYS = [x.name for x in fields(RunConfig)]
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_says_what_it_means(key: str) -> None:
-    source = (ROOT / "toyqs" / "config" / "run_config.py").read_text()
+    source = (ROOT / "toyqs" / "config" / "keys.py").read_text()
     assert re.search(rf"^    {key}: .+  # \S.{{5,}}$", source, re.MULTILINE)
 
 

@@ -12,8 +12,9 @@ import pytest
 from tests.config.test_inactive import WITHOUT, ZERO
 from tests.keys import BASE, OTHER, Text, key, same
 from toyqs.config.identity import canonical, settings
+from toyqs.config.keys import OUTSIDE_KEY
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import OUTSIDE_KEY, RunConfig
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
 

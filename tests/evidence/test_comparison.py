@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toyqs.evidence import comparison
-from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_frame, comparison_table
+from toyqs.evidence.comparison import comparison_csv, comparison_frame, comparison_table
+from toyqs.evidence.figures import style
+from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.text import human
 
 PNG = b"\x89PNG"
@@ -192,11 +193,11 @@ def test_human_numbers(number, text):
 
 def test_the_mean_curve_ends_where_a_seed_diverged(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(comparison.style, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
     frames = {"thinking": arm([0.5, 0.7])}
     lines = curves(frames)
     lines["thinking"][2]["nll"] = [1.0, 0.9, None, None]
-    comparison.comparison_figure(frames, lines, tmp_path / "figure.png")
+    comparison_figure(frames, lines, tmp_path / "figure.png")
     left = drawn[0].axes[0]
     mean = next(line for line in left.get_lines() if line.get_label() == "thinking")
     assert list(mean.get_xdata()) == [10, 100, 1000]

@@ -7,8 +7,9 @@ import math
 import pandas as pd
 
 from tests.evidence.test_comparison import arm, arms
-from toyqs.evidence.comparison import comparison_figure, comparison_table
+from toyqs.evidence.comparison import comparison_table
 from toyqs.evidence.divergence import divergence_notes
+from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.findings import without_thought
 from toyqs.evidence.overview import sweep_table
 

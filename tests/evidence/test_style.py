@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from toyqs.evidence import style
+from toyqs.evidence.figures import style
 
 # Viénot, Brettel and Mollon 1999: what is left of linear RGB without red or without green cones
 DICHROMATS = {

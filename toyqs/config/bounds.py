@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from toyqs.config.errors import refuse, refusing, typed
-from toyqs.config.run_config import WIDTHS, RunConfig
+from toyqs.config.keys import WIDTHS
+from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups
 
 LARGEST = 2**63 - 1

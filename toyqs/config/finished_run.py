@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from toyqs.config.bounds import check_bounds
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.key_table import RESULTS_VERSION, key_of
-from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.config.keys import TASKS
+from toyqs.config.run_config import RunConfig
 from toyqs.files import IDENTITY, json_object
 
 SETTINGS, WEIGHTS = "config.json", "model.safetensors"

@@ -8,11 +8,9 @@ from typing import Any
 from toyqs.config.contents import identities
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.key_table import RESULTS_VERSION, key_of
+from toyqs.config.keys import OUTSIDE_KEY
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import (
-    OUTSIDE_KEY,
-    RunConfig,
-)
+from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.config.keys import TASKS
+from toyqs.config.run_config import RunConfig
 
 
 def to_plain(config: RunConfig) -> dict[str, Any]:

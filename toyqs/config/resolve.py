@@ -7,7 +7,8 @@ from typing import Any
 
 from toyqs.assets.pretrained import Architecture, architecture
 from toyqs.config.choices import DEBUG_VARIANTS
-from toyqs.config.run_config import WIDTHS, RunConfig
+from toyqs.config.keys import WIDTHS
+from toyqs.config.run_config import RunConfig
 
 
 def resolved(config: RunConfig) -> RunConfig:

@@ -1,152 +1,24 @@
-"""RunConfig: every key of a run, typed, with its default and its meaning."""
+"""RunConfig: the keys of a run, and what follows from several of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from toyqs.config import choices
-from toyqs.config.choices import DEBUG_VARIANTS, number, one_of
-from toyqs.model.backbones.backbone import FAMILIES
+from toyqs.config.keys import Keys
 from toyqs.model.mixing import MIXERS
 from toyqs.model.roles import ROLES, WeightGroups
-from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.registry import from_config, objective_class
-from toyqs.objectives.registry import registry as objectives
-from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE, REWARDS
-from toyqs.tasks.registry import registry as tasks
-from toyqs.tasks.rev_prog import RevProg
-
-# Settings that cannot change a run's numbers; `info` is a column all the same.
-# eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
-OUTSIDE_KEY = (
-    *("force", "keep_going", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every"),
-    "gradient_checkpointing",
-)
-
-WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
+from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE
 
 MARKERS = 2  # start and end, which a thought adds to its symbols
 
 EM_DASH = "\N{EM DASH}"
 
-TASKS: dict[str, type[Any]] = tasks()
-
 
 @dataclass
-class RunConfig:
-    """The keys at the root, their defaults those of the default job; None is written null."""
-
-    # 1. the backbone
-    backbone: str = one_of("gru", ("gru", *FAMILIES))  # of every core: a GRU, or a transformer's layers
-    pretrained: str | None = None  # a checkpoint's folder or hub name; it says what backbone and widths are
-    lora_rank: int = number(0, at_least=0)  # R of adapters on its frozen weights; 0: all its weights learn
-    model_n_layer: int = number(2, at_least=1)  # layers of a transformer
-    model_n_head: int = number(2, at_least=1)  # its attention heads; they divide every width
-    model_n_kv_head: int | None = number(None, at_least=1)  # heads of keys and values; None: as many
-    # 2. roles and widths
-    base_lm_hidden_dim: int = number(12, at_least=1)  # width of base_lm, which reads the context to predict
-    reasoner_hidden_dim: int = number(24, at_least=1)  # width of base_reasoner and reasoner
-    interpreter_hidden_dim: int | None = number(None, at_least=1)  # of the interpreter; None: the reasoner's
-    model_hidden_dim: int | None = number(None, at_least=1)  # where given: every width
-    use_reasoner: bool = True  # false: a plain language model without thoughts
-    use_base_lm: bool = True  # false: the context reaches the prediction through the thought's symbols only
-    weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
-    interpreter_start: str = one_of("afresh", ("afresh", "onward"))  # onward: from the reasoner's last state
-    # 3. the prediction
-    mixing: str = one_of("auto", ("auto", *sorted(MIXERS)))  # how base state and reading are combined
-    simple_lm_head: bool = False  # true: mixing=auto projects the reading to the base's width and adds it
-    use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
-    gate_floor: float = number(0.0, at_least=0)  # least weight of a thought at first: gate, hidden, logits
-    linear_lm_head: bool = True  # false: an MLP with two hidden layers
-    share_lm_head: bool = False  # true: thought symbols come from the LM head
-    n_tokens_ahead: int = number(1, at_least=1)  # N, tokens that each thinking position predicts
-    ahead: str = one_of("persist", ("persist", "continue"))  # continue: the interpreter reads the true tokens
-    ahead_decay: float = number(1.0, at_least=0)  # a token's weight against the one before, in reward and NLL
-    teacher_forcing_weight: float = number(1.0, at_least=0)  # of the tokens after the first, in the NLL
-    # 4. positions and lengths of thoughts
-    think_at: str = one_of("marked", ("marked", "all", "hard"))  # marked: where the task says
-    hard_quantile: float = 0.75  # of hard: of the marked positions, those of higher entropy think
-    trice_samples: int = number(4, at_least=1)  # K, thoughts per position
-    max_reasoning_len: int = number(3, at_least=0)  # L, symbols per thought
-    length_schedule: str = one_of("constant", choices.LENGTH_SCHEDULES)  # L in training, in stages
-    min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
-    variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
-    adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
-    # 5. symbols of thoughts
-    thoughts: str = one_of("token", choices.SYMBOL_KINDS)  # the kind of a symbol
-    thought_vocab: int | None = number(6, at_least=1)  # thought symbols of their own; None: the task's tokens
-    latent_dim: int = number(4, at_least=1)  # Z, numbers in a gaussian symbol
-    sigma: float = number(0.3, above=0)  # standard deviation of gaussian and state symbols at the start
-    gumbel_temperature: float = number(1.0, above=0)  # τ of gumbel symbols: lower is less biased, and noisier
-    sampler: str = one_of("policy", ("policy", *choices.SAMPLERS))  # draws the thoughts of training
-    sampler_temperature: float = number(2.0, above=0)  # τ of sampler=tempered: π^(1/τ), flatter above 1
-    different_eot: bool = True  # false: one marker both starts and ends a thought
-    add_last_context_token: bool = False  # true: after the end marker x_t is fed again, and read from
-    increment_pos_id_for_last_context_token: bool = False  # true: one position after its own (transformers)
-    meta_token_init: Any = None  # markers start as this thought symbol's embedding: an id, or a token's name
-    meta_token_mode: str = one_of("none", choices.META_TOKEN_MODES)  # how markers learn faster
-    meta_token_scale: float = number(10.0, above=0)  # how many times faster
-    # 6. the reward of a thought
-    reward: str = one_of("likelihood", REWARDS)  # objectives/rewards.py has the equations
-    reward_beta: float = number(1.0, at_least=0)  # of kl_reverse: weight of the prediction's entropy
-    reference: str | None = one_of(None, (None, *choices.REFERENCES))  # of rewards and thoughts
-    reference_decay: float = number(0.99, at_least=0)  # of reference=ema: weight of the old average
-    reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
-    thought_kl_beta: float = number(0.0, at_least=0)  # reward lost per nat of log π(h|x) over the reference's
-    length_penalty: float = number(0.0, at_least=0)  # reward that a symbol of a variable_len thought costs
-    punish_unfinished: float = number(0.0, at_least=0)  # reward lost without an end within L symbols
-    schedule_punfinished: bool = False  # true: that cost rises from 0, linearly over the training
-    learned_reward: bool = False  # true: a model learns to expect the reward, and pays the policy instead
-    reward_sees: str = one_of("thought", ("thought", "prediction"))  # what that model reads of a thought
-    # 7. the objective of the policy
-    objective: str = one_of("reinforce", objectives())  # how rewards move the policy; a name in objectives/
-    baseline: str = one_of("leave_one_out", BASELINES)  # what a reward is compared with
-    value_sees: str = one_of("average_thought", choices.VALUE_INPUTS)  # what a critic reads
-    advantage_scale: str = one_of("batch_std", ADVANTAGE_SCALES)  # how advantages are scaled
-    temperature: float = number(0.1, above=0)  # β of the objectives that draw the policy to exp(reward / β)
-    temperature_scale: str = one_of("absolute", ("absolute", "spread"))  # spread: in a group's deviations
-    clip_ratio: float = number(0.2, above=0)  # of ppo_clip: how far a probability ratio may be from 1
-    clip_each: str = one_of("thought", ("thought", "symbol"))  # of ppo_clip: what each clipped ratio is of
-    inner_steps: int = number(1, at_least=1)  # of ppo_clip: training steps on the same thoughts
-    # 8. weights of the loss
-    policy_loss_beta: float = 1.0  # of the policy loss; any finite number
-    nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss
-    train_nll_num: int | None = number(None, at_least=1)  # how many of the K thoughts carry it; None: all
-    critic_loss_beta: float = number(1.0, at_least=0)  # of the critic's own loss, and the reward model's
-    entropy_encouragement_coef: float = number(0.15, at_least=0)  # of the entropy bonus, at the start
-    entropy_schedule: str = one_of("linear", ("constant", "linear"))  # of that weight: linear falls to 0
-    prior_beta: float = number(0.0, at_least=0)  # of gaussian and state symbols' divergence from N(0, I)
-    # 9. training
-    base_lr: float = number(2e-2, above=0)  # peak learning rate
-    use_scheduler: bool = True  # false: the learning rate is constant
-    schedule: str = one_of("cosine", ("linear", "cosine"))  # of the learning rate, after the warm-up
-    clip_gradients: float = number(1.0, at_least=0)  # largest norm of a seed's gradient; 0: off
-    weight_decay: float = number(0.0, at_least=0)  # AdamW's, on every parameter; it is times the rate
-    max_steps: int = -1  # training steps; -1: the task's own number
-    epochs: int = number(50, at_least=1)  # passes through a corpus where max_steps is -1
-    data_loader_batch_size: int = number(64, at_least=1)  # B, sequences per training step
-    grad_acc: int = number(1, at_least=1)  # parts of a batch whose gradients are added up before the step
-    seq_len: int = number(128, at_least=1)  # of a text, in characters or tokens; generated tasks have theirs
-    seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
-    # 10. the run
-    task: Any = field(default_factory=RevProg)  # what is learnt; its own settings are task.x
-    controls: str = one_of("fair", ("none", "fair"))  # which controls run with it
-    debug_cfg: str | None = one_of(None, (None, *DEBUG_VARIANTS))  # a named variant of the settings
-    info: str = ""  # a label, kept as a column
-    device: str = one_of("cpu", ("cpu", "cuda"))  # where it trains
-    dtype: str = one_of("float32", ("float32", "float64"))  # of weights and of all that is computed
-    autocast: bool = False  # true: a transformer's matrix products in bfloat16; weights and softmaxes are not
-    branch_attention: str = one_of("dense", ("dense", "flex"))  # of a transformer; flex: on a GPU
-    gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
-    eval_every: int = number(0, at_least=0)  # steps between evaluations while training; 0: twenty in all
-    eval_sequences: int = number(4096, at_least=1)  # held-out sequences of the last evaluation
-    checkpoint_every: int = number(0, at_least=0)  # steps between checkpoints to resume from; 0: none
-    runs_dir: str = "runs"  # where run folders, tables and figures go
-    force: bool = False  # true: run again what is complete
-    keep_going: bool = False  # true: refused combinations do not stop a sweep's others
-    processes: int | None = number(None, at_least=1)  # workers for the arms; None: one per core, one on a GPU
-    wandb_mode: str = one_of("disabled", ("disabled", "offline", "online"))  # a mirror of the metrics
+class RunConfig(Keys):
+    """The settings of a run, and what follows from several of them."""
 
     @property
     def has_thoughts(self) -> bool:

@@ -1,21 +1,18 @@
-"""A comparison of arms: a table to read, a table to load, a figure."""
+"""A comparison of arms: a table to read, a table to load."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from toyqs.evidence import style
+from toyqs.evidence.arms import CONTROLS
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import OTHERS_ALONE, without_thought
-from toyqs.evidence.gain import CONTROLS, estimate, interval, paired_gains
+from toyqs.evidence.gain import estimate, paired_gains
 from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words
 from toyqs.files import write_text
 
@@ -70,14 +67,14 @@ def comparison_frame(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for arm, frame in arms.items():
         row: dict[str, float] = {"seeds": len(frame)}
         values = {
-            "nll": _column(frame, "nll"),
-            "accuracy": _column(frame, "accuracy"),
+            "nll": column_of(frame, "nll"),
+            "accuracy": column_of(frame, "accuracy"),
             "gain": gains.get(arm),
         }
         for name, column in values.items():
             mean, half_width, _ = estimate(column)
             row |= {name: mean, f"{name}_half_width": half_width}
-        rows[arm] = row | {name: float(_column(frame, name).mean()) for name in COSTS}
+        rows[arm] = row | {name: float(column_of(frame, name).mean()) for name in COSTS}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
@@ -91,95 +88,30 @@ def comparison_csv(arms: Mapping[str, pd.DataFrame], path: Path | str) -> None:
     write_text(path, comparison_frame(arms).to_csv())
 
 
-def comparison_figure(
-    arms: Mapping[str, pd.DataFrame], curves: Mapping[str, Mapping[int, pd.DataFrame]], path: Path | str
-) -> None:
-    """Draw held-out learning curves of every seed (left) and every seed's final loss (right).
-
-    Args:
-        arms: as for `comparison_table`.
-        curves: arm -> seed -> columns `step`, `nll` (held out), in the order of steps.
-        path: its folder exists; written whole or not at all.
-    """
-    thinking = next(iter(arms.values()))
-    with style.style():
-        figure = style.new_figure()
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
-        for place, (arm, frame) in enumerate(arms.items()):
-            _draw_curves(left, arm, curves.get(arm, {}))
-            _draw_final(right, arm, place, frame)
-        floor = _mean(thinking, "bayes_floor")
-        if floor is not None:
-            for axes in (left, right):
-                axes.axhline(floor, color="black", linestyle="--", linewidth=1.2)
-            note = {"xytext": (-3, 3), "textcoords": "offset points", "ha": "right", "fontsize": 10}
-            left.annotate("best possible (Bayes)", (1, floor), xycoords=("axes fraction", "data"), **note)
-        style.log_axis(left)
-        if any(curves.values()):
-            left.legend(loc="best")
-        left.set(xlabel="training steps (log scale)", ylabel="held-out NLL, nats per counted position")
-        left.set_title("While training: thin lines are seeds, thick their mean")
-        right.set_title("At the end: every seed, mean and 95 % interval")
-        right.set_xticks(range(len(arms)), [style.ARM_LABELS.get(arm, arm) for arm in arms], fontsize=10)
-        right.grid(False, axis="x")
-        figure.suptitle(_setting(thinking).replace(", ", "\n", 1), fontsize=12)
-        style.save(figure, path)
-
-
-def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame]) -> None:
-    colour = style.arm_colour(arm)
-    # a logarithmic axis has no place for what was measured before the first step
-    seeds = {
-        seed: curve[curve["step"] > 0].set_index("step")["nll"].astype(float)
-        for seed, curve in curves.items()
-    }
-    for curve in seeds.values():
-        axes.plot(curve.index, curve, color=colour, linewidth=0.8, alpha=0.45)
-    if seeds:
-        mean = pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False)
-        axes.plot(mean.index, mean, color=colour, linewidth=2.6, label=style.arm_name(arm))
-
-
-def _draw_final(axes: Axes, arm: str, place: int, frame: pd.DataFrame) -> None:
-    colour = style.arm_colour(arm)
-    values = _column(frame, "nll").to_numpy()
-    spread = np.linspace(-0.22, 0.0, len(values)) if len(values) > 1 else np.zeros(len(values))
-    axes.scatter(place + spread, values, color=colour, s=26, alpha=0.6, linewidths=0)
-    if not len(values):
-        return
-    mean, half_width, _ = interval(values)
-    if math.isnan(mean):
-        lost = int(np.isnan(values).sum())
-        axes.annotate(
-            f"{lost} diverged", (place, 0.97), xycoords=("data", "axes fraction"), ha="center", color=colour
-        )
-        return
-    error = 0.0 if math.isnan(half_width) else half_width
-    axes.errorbar(place + 0.18, mean, error, color=colour, fmt="_", markersize=13, capsize=4, linewidth=2)
-
-
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """Return the metric as floats, NaN where a row has none; empty where no row has any."""
     if name not in frame or (name != "nll" and frame[name].isna().all()):
         return pd.Series(dtype=float)
     return pd.to_numeric(frame[name]).astype(float)
 
 
-def _mean(frame: pd.DataFrame, name: str) -> float | None:
-    column = _column(frame, name)
+def mean_of(frame: pd.DataFrame, name: str) -> float | None:
+    """Return a metric's mean over seeds; None where no row has it."""
+    column = column_of(frame, name)
     return None if column.empty else float(column.mean())
 
 
 def _title(frame: pd.DataFrame) -> list[str]:
-    floor = _mean(frame, "bayes_floor")
+    floor = mean_of(frame, "bayes_floor")
     best = "not known" if floor is None else f"{floor:.3f} nats"
     return [
-        *textwrap.wrap(_setting(frame), WIDTH),
+        *textwrap.wrap(setting(frame), WIDTH),
         f"Best possible NLL (Bayes), per counted position: {best}",
     ]
 
 
-def _setting(frame: pd.DataFrame) -> str:
+def setting(frame: pd.DataFrame) -> str:
+    """Return the task, the widths and the seeds of an arm in one line."""
     row = frame.iloc[0]
     widths = {"base width": "base_lm_hidden_dim", "reasoner width": "reasoner_hidden_dim"}
     parts = [f"{word} {row[name]:g}" for word, name in widths.items() if pd.notna(row.get(name))]
@@ -225,7 +157,7 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
         "nll_marginal": "averaging the predictions of all its thoughts",
     }
     more = ("thought_entropy", "information", "information_shuffled")
-    means = {name: _mean(frame, name) for name in (*words, *more)}
+    means = {name: mean_of(frame, name) for name in (*words, *more)}
     if means["nll_shuffled"] is None:
         return []
     known = {text: mean for name, text in words.items() if (mean := means[name]) is not None}

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from toyqs.evidence.gain import CONTROLS, MATCHED, Interval, interval
+from toyqs.evidence.arms import CONTROLS, MATCHED
+from toyqs.evidence.gain import Interval, interval
 from toyqs.evidence.text import listed, plus_minus
 
 JUDGED = ("zero_length", *MATCHED)

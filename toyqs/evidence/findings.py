@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from toyqs.evidence import style
+from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.divergence import divergence_notes
@@ -38,13 +38,6 @@ def find(cell: Cell) -> Finding:
     losses = {arm: by_seed(frame, "nll") for arm, frame in cell.arms.items() if len(frame)}
     gains = paired_gains(cell.arms)
     return Finding(cell, losses, gains, verdict(gains).word)
-
-
-def arm_names(arms: Iterable[str]) -> list[str]:
-    """Return the arms, each once, in the order of display."""
-    names = dict.fromkeys(arms)
-    known = [arm for arm in style.ARM_COLOURS if arm in names]
-    return [*known, *(arm for arm in names if arm not in known)]
 
 
 def estimate_text(values: pd.Series | None, form: str, absent: str = "–", sign: str = " ± ") -> str:

@@ -10,16 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-MATCHED = ("compute_matched", "param_matched")
-
-CONTROLS = {
-    "no_reasoner": "the base model without thoughts, trained for as many steps",
-    "zero_length": "the same model with zero-length thoughts",
-    "policy_off": "the same model with thoughts that are never rewarded",
-    "compute_matched": "the base model without thoughts given as much training compute",
-    "param_matched": "a plain model with as many parameters",
-}
-
 
 class Interval(NamedTuple):
     """A mean over seeds and half the width of its confidence interval."""

@@ -15,7 +15,8 @@ from toyqs.config.identity import settings
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, name_of, write_cell
-from toyqs.evidence.comparison import comparison_csv, comparison_figure, comparison_table
+from toyqs.evidence.comparison import comparison_csv, comparison_table
+from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.overview import sweep_csv, sweep_table
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
 from toyqs.files import make_folder, visible

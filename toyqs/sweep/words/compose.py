@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
+from toyqs.config.keys import TASKS
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.config.run_config import RunConfig
 from toyqs.files import visible
 from toyqs.sweep import torchrun
 from toyqs.sweep.words.arguments import options_first

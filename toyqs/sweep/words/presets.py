@@ -11,7 +11,8 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from toyqs.config.run_config import TASKS, RunConfig
+from toyqs.config.keys import TASKS
+from toyqs.config.run_config import RunConfig
 
 FOLDER = Path(__file__).parents[3] / "conf" / "run_modifier"
 WIDTH = 110  # of the help text

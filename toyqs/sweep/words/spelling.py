@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from toyqs.config.checks.values import check
 from toyqs.config.finished_run import config_of
 from toyqs.config.identity import canonical
-from toyqs.config.run_config import WIDTHS, RunConfig
+from toyqs.config.keys import WIDTHS
+from toyqs.config.run_config import RunConfig
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:-]*")  # a word that Hydra reads as text without quotes
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from toyqs.evidence import style
+from toyqs.evidence.figures import style
 from toyqs.evidence.gain import estimate
 
 FAR = 5  # times the values of most controls: too far off to share a linear scale with them
