@@ -72,6 +72,10 @@ ONLY_IF: tuple[Condition, ...] = (
     (("entropy_encouragement_coef", "entropy_schedule"), lambda c: c.symbol_kind != "deterministic"),
     (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),
     (("schedule",), lambda c: c.use_scheduler),
+    (("optimizer",), lambda c: c.optimizer == "sgd" or c.weight_decay),  # adam without decay is adamw
+    (("base_lm_lr",), lambda c: c.base_lm_lr != c.base_lr and "base_lm" in c.roles_in_use),
+    (("reasoner_lr",), lambda c: c.reasoner_lr != c.base_lr and "reasoner" in c.roles_in_use),
+    (("interpreter_lr",), lambda c: c.interpreter_lr != c.base_lr and "interpreter" in c.roles_in_use),
     (("epochs",), lambda c: c.max_steps <= 0),
     (("seq_len",), lambda c: c.task.length(1) != c.task.length(2)),
 )

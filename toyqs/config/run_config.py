@@ -154,6 +154,17 @@ class RunConfig(Keys):
         }
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Return the peak learning rate of each role, by the same keys as the widths: base_lr, or its own."""
+        reasoner = self.reasoner_lr or self.base_lr
+        return {
+            "base_lm": self.base_lm_lr or self.base_lr,
+            "base_reasoner": reasoner,
+            "reasoner": reasoner,
+            "interpreter": self.interpreter_lr or self.base_lr,
+        }
+
+    @property
     def width_unit(self) -> int:
         """Return what divides every width: a transformer's heads share it, rotary ones in even parts."""
         return {"gru": 1, "gpt2": self.model_n_head}.get(self.backbone, 2 * self.model_n_head)

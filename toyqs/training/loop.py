@@ -67,7 +67,7 @@ def train(
         The seeds that diverged, by index; where that are all, the training ended before its last step.
     """
     assert isinstance(model, nn.Module)
-    state = TrainState(model, settings.lr_multipliers, reference_model)
+    state = TrainState(model, settings.lr_multipliers, reference_model, settings.optimizer)
     optimiser = state.optimiser
     if checkpoints is not None:
         _resume(checkpoints, state, data, settings)

@@ -39,7 +39,8 @@ class TrainingParams:
     lr: float  # peak learning rate
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
-    weight_decay: float = 0.0  # of AdamW, on every parameter
+    optimizer: str = "adamw"  # one of optimizer.METHODS
+    weight_decay: float = 0.0  # on every parameter
     grad_acc: int = 1
     think_everywhere: bool = False
     reference: str | None = (
@@ -51,7 +52,7 @@ class TrainingParams:
     num_ahead: int = 1  # N, tokens that each thinking position predicts
     stages: tuple[int, ...] = ()  # successive lengths of the thoughts; none: always thoughts.length
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
-    lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
+    lr_multipliers: dict[str, float] = field(default_factory=dict)  # pattern of names, see Optimiser
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task sets each thought's length
     eval_chunk: int = 8192  # thoughts evaluated at once, per seed
