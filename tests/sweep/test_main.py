@@ -170,7 +170,7 @@ def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
     assert "\npolicy_off: one run with thinking, and shown as that\n" in printed
     assert not any(line.startswith("policy_off ") for line in printed.splitlines())
     (cell,) = load_cells(tmp_path)
-    assert cell.same == {"policy_off": "thinking"} and not cell.missing
+    assert not cell.missing
     assert main.main([settings]) == 0
     assert "14 of 14 runs are complete already" in capsys.readouterr().out
 

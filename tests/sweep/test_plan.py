@@ -49,6 +49,16 @@ def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
     assert plain.keys["no_reasoner"] == cell.keys["no_reasoner"]
 
 
+def test_a_control_that_is_one_run_with_another_arm_is_trained_once():
+    onward = plan_cell(config(interpreter_start="onward"), cost)
+    assert onward.same == {"state_handed_on": "zero_length"}
+    assert onward.keys["state_handed_on"] == onward.keys["zero_length"]
+    assert "zero_length" in onward.arms and "state_handed_on" not in onward.arms
+    off = plan_cell(config(policy_loss_beta=0.0), cost)
+    assert off.same == {"policy_off": "thinking"} and list(off.arms)[:2] == ["thinking", "no_reasoner"]
+    assert not plan_cell(config(), cost).same
+
+
 def test_differences_name_what_differs():
     cells = [
         config(base_lm_hidden_dim=width, policy_loss_beta=beta) for width in (4, 8) for beta in (1.0, 0.1)

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from toyqs.evidence.arms import NONE
 from toyqs.evidence.rows import load_rows
 from toyqs.files import by_content, make_folder, read_json, write_json
 
 FOLDER = "cells"  # below the folder of runs
-PARTS = {"settings": dict, "inactive": list, "asked_for": list, "arms": dict, "same": dict}  # of a plan
+PARTS = {"settings": dict, "inactive": list, "asked_for": list, "arms": dict}  # of a plan
 
 
 class Cell(NamedTuple):
@@ -24,7 +23,6 @@ class Cell(NamedTuple):
     settings: dict[str, Any]  # of the run itself, named as its rows' columns; no seed, none without effect
     arms: dict[str, pd.DataFrame]  # one row per finished seed, ascending; the first is the run itself
     missing: dict[str, list[int]]  # arm -> the seeds asked for without a row; complete arms are absent
-    same: Mapping[str, str] = NONE  # control -> the arm that is one run with it, and is shown for both
 
 
 def name_of(keys: Iterable[str]) -> str:
@@ -38,7 +36,6 @@ def write_cell(
     arms: Mapping[str, Mapping[int, str]],
     asked_for: Iterable[str],
     inactive: Iterable[str] = (),
-    same: Mapping[str, str] = NONE,
 ) -> None:
     """Write down what a cell consists of, before its runs begin.
 
@@ -48,7 +45,6 @@ def write_cell(
         arms: arm -> seed -> key of its run, the run itself first.
         asked_for: the arms to be run; rows of the others count too where they exist.
         inactive: the settings that have no effect in the run itself.
-        same: control -> the arm that is one run with it.
     """
     folder = Path(runs_dir) / FOLDER
     make_folder(folder)
@@ -59,7 +55,6 @@ def write_cell(
         "inactive": sorted(inactive),
         "asked_for": asked,
         "arms": {arm: {str(seed): key for seed, key in by_seed.items()} for arm, by_seed in arms.items()},
-        "same": dict(same),
     }
     # written again even where nothing changed: of two plans for one cell the later command's is valid
     write_json(folder / f"{name_of(keys)}.json", plan)
@@ -85,33 +80,22 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
     """
     rows = load_rows(runs_dir)
     finished = {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")}
-    merged: dict[str, _Merged] = {}
+    merged: dict[str, tuple[dict[str, Any], dict[str, dict[int, str]], set[tuple[str, int]]]] = {}
     plans = (Path(runs_dir) / FOLDER).glob("*.json")
     for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         plan = _read_plan(path)
         text = json.dumps(by_content(plan["settings"] | {"info": None}), sort_keys=True)
         active = {name: x for name, x in plan["settings"].items() if name not in plan["inactive"]}
-        found = merged.setdefault(text, _Merged({}, {}, set(), {}))
-        merged[text] = found._replace(settings=active)
+        _, arms, asked = merged.get(text, (None, {}, set()))
+        merged[text] = active, arms, asked
         for arm, by_seed in plan["arms"].items():
-            found.same.pop(arm, None)
-            found.arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
-            found.asked.update((arm, int(seed)) for seed in by_seed if arm in plan["asked_for"])
-        found.same.update(plan["same"])
-    return [_cell(merged[text], finished) for text in sorted(merged)]
-
-
-class _Merged(NamedTuple):
-    """What the plans for one cell say together."""
-
-    settings: dict[str, Any]
-    arms: dict[str, dict[int, str]]
-    asked: set[tuple[str, int]]  # arm and seed
-    same: dict[str, str]
+            arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
+            asked |= {(arm, int(seed)) for seed in by_seed if arm in plan["asked_for"]}
+    return [_cell(*merged[text], finished) for text in sorted(merged)]
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    plan = {"inactive": [], "same": {}} | read_json(path)  # older notes do not have these
+    plan = {"inactive": []} | read_json(path)  # older notes do not have it
     whole = all(isinstance(plan.get(name), kind) for name, kind in PARTS.items())
     if not whole or not all(map(_is_arm, plan["arms"].values())):
         raise ValueError(f"{path}: not a cell of a sweep; move it away and give the command again")
@@ -125,16 +109,18 @@ def _is_arm(by_seed: Any) -> bool:
     )
 
 
-def _cell(plans: _Merged, finished: dict[str, dict[str, Any]]) -> Cell:
-    settings, arms, asked, same = plans
+def _cell(
+    settings: dict[str, Any],
+    arms: dict[str, dict[int, str]],
+    asked: set[tuple[str, int]],
+    finished: dict[str, dict[str, Any]],
+) -> Cell:
     frames, missing = {}, {}
     for place, (arm, by_seed) in enumerate(arms.items()):
-        if arm in same:
-            continue
         rows = [finished[key] for _, key in sorted(by_seed.items()) if key in finished]
         if rows or place == 0 or any((arm, seed) in asked for seed in by_seed):
             frames[arm] = pd.DataFrame(rows)
         lacking = [seed for seed, key in by_seed.items() if (arm, seed) in asked and key not in finished]
         if lacking:
             missing[arm] = sorted(lacking)
-    return Cell(settings, frames, missing, same)
+    return Cell(settings, frames, missing)

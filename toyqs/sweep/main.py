@@ -77,7 +77,8 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     try:
         for cell in cells:
             columns = settings(cell.config, cell.seeds[0])
-            write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config), cell.same)
+            asked = [*cell.arms, *cell.same]
+            write_cell(runs_dir, columns, cell.keys, asked, inactive_keys(cell.config))
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []

@@ -28,7 +28,8 @@ class PlannedCell(NamedTuple):
     config: RunConfig  # the run itself, max_steps filled in
     seeds: list[int]
     arms: dict[str, RunConfig]  # to be trained, in the order of display; the run itself first
-    keys: dict[str, dict[int, str]]  # arm -> seed -> key; also of controls that are shown only if they exist
+    # arm -> seed -> key; also of controls that are one run with another arm, or are shown only if they exist
+    keys: dict[str, dict[int, str]]
     same: dict[str, str]  # a control asked for that is one run with another arm -> that arm, shown for both
 
     @property
@@ -103,7 +104,6 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
     shown = {name: first.setdefault(by_seed[seeds[0]], name) for name, by_seed in keys.items()}
     arms = {name: known[name] for name in asked_for if shown[name] == name}
     same = {name: shown[name] for name in asked_for if shown[name] != name}
-    keys = {name: by_seed for name, by_seed in keys.items() if shown[name] == name}
     return PlannedCell(config, seeds, arms, keys, same)
 
 
