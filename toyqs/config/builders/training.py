@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from toyqs.config.run_config import (
-    RunConfig,
-)
+from dataclasses import replace
+
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.objective import LikelihoodObjective
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
@@ -15,6 +15,8 @@ from toyqs.training.params import LossWeight, TrainingParams
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
+    if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
+        config = replace(config, baseline="none", advantage_scale="none")
     return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
 
 
