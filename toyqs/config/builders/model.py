@@ -93,11 +93,8 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
             interpreter = Onward(core, cores[letters["reasoner"]], last_token=_last_token(config))
     parts = (letters, cores, head, mixer, thought_head, interpreter)
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
-    if thought_head is None:
-        return LatentReasoner(*parts, horizon=horizon)
-    return LatentReasoner(
-        *parts, auxiliaries=build_auxiliaries(config, num_seeds, thought_head), horizon=horizon
-    )
+    auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
+    return LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
 
 
 def _last_token(config: RunConfig) -> int | None:
