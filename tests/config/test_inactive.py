@@ -84,7 +84,7 @@ IDLE_WITHOUT_REASONER = [
         "max_reasoning_len",
     ),
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
-    *("entropy_schedule", "train_nll_num", *sorted(OF_THOUGHTS)),
+    *("entropy_schedule", "train_nll_num", "base_nll_beta", *sorted(OF_THOUGHTS)),
 ]
 
 

@@ -106,6 +106,7 @@ class Keys:
     # 8. weights of the loss
     policy_loss_beta: float = 1.0  # of the policy loss; any finite number
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss
+    base_nll_beta: float = number(0.0, at_least=0)  # of the prediction without a thought, trained beside it
     train_nll_num: int | None = number(None, at_least=1)  # how many of the K thoughts carry it; None: all
     critic_loss_beta: float = number(1.0, at_least=0)  # of the critic's own loss, and the reward model's
     entropy_encouragement_coef: float = number(0.15, at_least=0)  # of the entropy bonus, at the start

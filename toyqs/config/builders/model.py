@@ -93,11 +93,8 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
             interpreter = _onward(config, num_seeds, core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
-    if thought_head is None:
-        return LatentReasoner(*parts, horizon=horizon)
-    return LatentReasoner(
-        *parts, auxiliaries=build_auxiliaries(config, num_seeds, thought_head), horizon=horizon
-    )
+    auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
+    return LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
 
 
 def _onward(config: RunConfig, num_seeds: int, core: Core, reasoner: Core) -> Onward:

@@ -71,7 +71,8 @@ def check(config: RunConfig) -> list[str]:
 
 def _check_other_losses(config: RunConfig) -> None:
     bonus = config.entropy_encouragement_coef and config.symbol_kind != "deterministic"
-    if not config.has_thoughts or not (config.has_policy_loss or bonus):
+    of_thoughts = config.has_thoughts and (config.has_policy_loss or bonus)
+    if not (of_thoughts or config.trains_without_thought):
         refuse("nll_loss_beta", 0, "leaves no loss to train with", "nll_loss_beta=1")
     if config.controls != "none":
         refuse(
