@@ -147,7 +147,6 @@ def test_idle_at_zero_length(name: str) -> None:
         (COCONUT, "entropy_encouragement_coef"),
         (COCONUT, "entropy_schedule"),
         ({"use_base_lm": False}, "base_lm_hidden_dim"),
-        ({"use_base_lm": False}, "interpreter_start"),
     ],
 )
 def test_idle_beside_another_setting(base: dict[str, Any], name: str) -> None:

@@ -44,7 +44,7 @@ class Keys:
     interpreter_hidden_dim: int | None = number(None, at_least=1)  # of the interpreter; None: the reasoner's
     model_hidden_dim: int | None = number(None, at_least=1)  # where given: every width
     use_reasoner: bool = True  # false: a plain language model without thoughts
-    use_base_lm: bool = True  # false: the context reaches the prediction through the thought's symbols only
+    use_base_lm: bool = True  # false: no base state; read afresh, the symbols alone tell of the context
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     interpreter_start: str = one_of("afresh", ("afresh", "onward"))  # onward: from the reasoner's last state
     # 3. the prediction

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from toyqs.evidence.arms import CONTROLS
+from toyqs.evidence.arms import CONTROLS, NONE, one_run
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import OTHERS_ALONE, without_thought
@@ -24,11 +24,12 @@ HEADINGS = (
 )
 
 
-def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
+def comparison_table(arms: Mapping[str, pd.DataFrame], same: Mapping[str, str] = NONE) -> str:
     """Return the comparison as plain text, at most 110 columns wide, with the verdict under it.
 
     Args:
         arms: one row per seed in each; the thinking arm first, then its controls in the order of display.
+        same: control -> the arm that is one run with it, and is shown for both.
 
     Returns:
         Lines without a newline at the end.
@@ -41,7 +42,8 @@ def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
     if gains:
         symbols = "±: half of a 95 % t-interval over seeds; "
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
-        lines += [symbols, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS), ""]
+        lines += [symbols, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS)]
+        lines += [*one_run(same), ""]
     lines += _notes(arms)
     if gains:
         word, sentence = verdict(gains)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from toyqs.config.run_config import (
-    RunConfig,
-)
+from dataclasses import replace
+
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.losses import base_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss
 from toyqs.objectives.registry import from_config, objective_class
@@ -17,6 +17,8 @@ from toyqs.types import Batch, Trace
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
+    if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
+        config = replace(config, baseline="none", advantage_scale="none")
     objective = from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
     return _with_base_nll(objective) if config.trains_without_thought else objective
 

@@ -27,11 +27,10 @@ def check_reading(config: RunConfig) -> None:
     if config.mixer == "sum":
         _check_one_head(config)
     if config.add_last_context_token and config.interpreter_start != "onward":
-        cause = "" if config.use_base_lm else ", as use_base_lm=false has it,"
         refuse(
             "add_last_context_token",
             True,
-            f"an interpreter that starts afresh{cause} reads the symbols alone, and no context",
+            "an interpreter that starts afresh reads the symbols alone, and no context",
             "interpreter_start=onward or add_last_context_token=false",
         )
 
