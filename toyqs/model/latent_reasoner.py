@@ -80,6 +80,7 @@ class LatentReasoner(nn.Module):
             auxiliaries or Auxiliaries()
         )
         self.num_ahead, self.interpreter_reads_on = horizon
+        self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
@@ -180,11 +181,11 @@ class LatentReasoner(nn.Module):
             trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
         else:
             trace = Trace(logits, thought_weight=None if weight is None else weight[..., 0])
+        if thoughts is not None and "base" in self.extra_predictions:
+            trace = trace._replace(base_logits=self._logits(context, base, None, gate_floor))
         if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
-        if "base" in self.extra_predictions:
-            trace = trace._replace(base_logits=self._logits(context, base, None, gate_floor))
         if "average" in self.extra_predictions:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
