@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {
     "model_n_layer": 3,
     "model_n_head": 4,
     "model_n_kv_head": 1,
+    "positions_up_to": 64,
     "autocast": True,
     "branch_attention": "flex",
     "base_lm_hidden_dim": 9,

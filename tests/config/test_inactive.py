@@ -31,6 +31,7 @@ OF_THOUGHTS = {
     "model_n_layer",
     "model_n_head",
     "model_n_kv_head",
+    "positions_up_to",
     "autocast",
     "branch_attention",
     "temperature",

@@ -51,6 +51,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("simple_lm_head", "use_residual"), lambda c: False),  # canonical settings say both by `mixing`
     (KEYS_OF_TRANSFORMER, lambda c: c.backbone != "gru"),
     (("model_n_kv_head",), lambda c: c.backbone != "gpt2"),
+    (("positions_up_to",), lambda c: c.learns_positions),
     (
         ("increment_pos_id_for_last_context_token",),
         lambda c: c.backbone != "gru" and c.add_last_context_token,

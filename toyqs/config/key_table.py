@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "model_n_layer": 2,
     "model_n_head": 2,
     "model_n_kv_head": None,
+    "positions_up_to": None,
     "base_lm_hidden_dim": 12,
     "reasoner_hidden_dim": 24,
     "interpreter_hidden_dim": None,

@@ -40,6 +40,7 @@ class Keys:
     model_n_layer: int = number(2, at_least=1)  # layers of a transformer
     model_n_head: int = number(2, at_least=1)  # its attention heads; they divide every width
     model_n_kv_head: int | None = number(None, at_least=1)  # heads of keys and values; None: as many
+    positions_up_to: int | None = number(None, at_least=1)  # rows of gpt2's table; None: as many as needed
     # 2. roles and widths
     base_lm_hidden_dim: int = number(12, at_least=1)  # width of base_lm, which reads the context to predict
     reasoner_hidden_dim: int = number(24, at_least=1)  # width of base_reasoner and reasoner
@@ -66,9 +67,7 @@ class Keys:
     hard_quantile: float = 0.75  # of hard: of the marked positions, those of higher entropy think
     trice_samples: int = number(4, at_least=1)  # K, thoughts per position
     max_reasoning_len: int = number(3, at_least=0)  # L, symbols per thought
-    length_schedule: str = one_of(
-        "constant", choices.LENGTH_SCHEDULES
-    )  # L in training; random: in each step anew
+    length_schedule: str = one_of("constant", choices.LENGTH_SCHEDULES)  # L by stages, or drawn in each step
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most

@@ -63,6 +63,12 @@ def test_sizes_typed_beside_it_agree(tmp_path: Path, key: str, value: Any, says:
     refused(f"{key}={value}: pretrained=.* says {says}; leave", pretrained=folder(tmp_path), **{key: value})
 
 
+def test_its_positions_are_what_they_are(tmp_path: Path) -> None:
+    refused(
+        "positions_up_to=64: pretrained=.* has the positions", pretrained=folder(tmp_path), positions_up_to=64
+    )
+
+
 def test_it_reads_the_task_s_tokens(tmp_path: Path) -> None:
     name = folder(tmp_path, vocab_size=77)
     refused("pretrained=.*: has 77 tokens .* task=rev_prog 9; give task=token_text", pretrained=name)

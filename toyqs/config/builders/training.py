@@ -69,6 +69,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         num_ahead=config.num_ahead,
         stages=_stages(config),
         random_lengths=config.length_schedule == "random",
+        **_offsets(config),
         gate_floor=config.gate_floor if config.weighs_thoughts else 0.0,
         lr_multipliers=_multipliers(config),
         weights=weights,
@@ -93,6 +94,14 @@ def _stages(config: RunConfig) -> tuple[int, ...]:
         return ()
     rising = tuple(range(config.min_reasoning_len, config.max_reasoning_len + 1))
     return rising[::-1] if config.length_schedule == "long_to_short" else rising
+
+
+def _offsets(config: RunConfig) -> dict[str, int]:
+    """Return how many positions a sequence may begin at, with a thought after it and without one."""
+    if config.positions_up_to is None or not config.learns_positions:
+        return {}
+    alone = config.positions_up_to - config.task.length(config.seq_len)
+    return {"offsets": alone + 1, "fitting_offsets": config.positions_up_to - config.longest_sequence + 1}
 
 
 def _inner_steps(config: RunConfig) -> int:

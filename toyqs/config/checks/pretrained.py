@@ -47,6 +47,13 @@ def check_pretrained(config: RunConfig) -> None:
 
 def _check_typed(config: RunConfig, found: Architecture) -> None:
     """Refuse sizes that contradict the checkpoint."""
+    if config.positions_up_to is not None:
+        refuse(
+            "positions_up_to",
+            config.positions_up_to,
+            f"pretrained={config.pretrained} has the positions that it was trained with",
+            "positions_up_to=null or pretrained=null",
+        )
     sizes = sizes_of(found) | {"model_hidden_dim": found.width}
     for key, size in sizes.items():
         given = getattr(config, key)
