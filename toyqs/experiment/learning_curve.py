@@ -81,7 +81,7 @@ class LearningCurve:
 
     def _evaluate(self, step: int) -> None:
         with self.timer.paused():
-            sizes, chunk = self.params.sizes_at(step - 1), self.params.eval_chunk
+            sizes, chunk = self.params.eval_sizes_at(step - 1), self.params.eval_chunk
             measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=chunk)
         means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, log in enumerate(self.logs):
