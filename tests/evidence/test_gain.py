@@ -101,7 +101,7 @@ def test_the_word_of_the_verdict(word, columns):
 
 def test_the_sentence_gives_numbers_and_their_meaning():
     found = verdict(gains(zero_length=HIGH, compute_matched=UNSURE, param_matched=LOW)).sentence
-    assert "1.012 ± 0.136 lower than the same model with zero-length thoughts" in found
+    assert "1.012 ± 0.136 lower than zero-length thoughts (read afresh: without base_reasoner" in found
     assert "higher than a plain model with as many parameters" in found
     assert "could be chance, than the base model without thoughts" in found
     assert "a plain model with as many parameters does better: capacity explains the gain" in found

@@ -104,6 +104,11 @@ class RunConfig(Keys):
         return (self.use_base_lm and self.mixer != "thought") or as_wide
 
     @property
+    def trains_without_thought(self) -> bool:
+        """Tell whether the prediction without a thought has a loss of its own beside the thoughts'."""
+        return self.use_reasoner and self.base_nll_beta > 0
+
+    @property
     def num_ahead(self) -> int:
         """Return N, the tokens that each position predicts: 1 without thoughts."""
         return self.n_tokens_ahead if self.use_reasoner else 1
@@ -115,6 +120,17 @@ class RunConfig(Keys):
         if not self.use_reasoner:  # a plain model must not depend on settings that are inactive in it
             return length
         return length + self.max_reasoning_len + MARKERS + self.num_ahead
+
+    @property
+    def learns_positions(self) -> bool:
+        """Tell whether positions are rows of a learned table, whose size is this run's choice."""
+        return self.backbone == "gpt2" and self.pretrained is None
+
+    @property
+    def num_positions(self) -> int:
+        """Return how many positions a transformer knows."""
+        given = self.positions_up_to if self.learns_positions else None
+        return given or self.longest_sequence
 
     @property
     def interpreter_reads_on(self) -> bool:
@@ -151,6 +167,17 @@ class RunConfig(Keys):
             "base_reasoner": reasoner,
             "reasoner": reasoner,
             "interpreter": self.interpreter_hidden_dim or reasoner,
+        }
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Return the peak learning rate of each role, by the same keys as the widths: base_lr, or its own."""
+        reasoner = self.reasoner_lr or self.base_lr
+        return {
+            "base_lm": self.base_lm_lr or self.base_lr,
+            "base_reasoner": reasoner,
+            "reasoner": reasoner,
+            "interpreter": self.interpreter_lr or self.base_lr,
         }
 
     @property

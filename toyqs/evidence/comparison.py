@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from toyqs.evidence.arms import CONTROLS
+from toyqs.evidence.arms import CONTROLS, NONE, one_run
 from toyqs.evidence.decision import verdict
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import OTHERS_ALONE, without_thought
@@ -23,11 +24,12 @@ HEADINGS = (
 )
 
 
-def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
+def comparison_table(arms: Mapping[str, pd.DataFrame], same: Mapping[str, str] = NONE) -> str:
     """Return the comparison as plain text, at most 110 columns wide, with the verdict under it.
 
     Args:
         arms: one row per seed in each; the thinking arm first, then its controls in the order of display.
+        same: control -> the arm that is one run with it, and is shown for both.
 
     Returns:
         Lines without a newline at the end.
@@ -40,7 +42,8 @@ def comparison_table(arms: Mapping[str, pd.DataFrame]) -> str:
     if gains:
         symbols = "±: half of a 95 % t-interval over seeds; "
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
-        lines += [symbols, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS), ""]
+        lines += [symbols, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS)]
+        lines += [*one_run(same), ""]
     lines += _notes(arms)
     if gains:
         word, sentence = verdict(gains)
@@ -145,7 +148,7 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
     if started:
         alone = "" if without_thought(thinking) else f" This is {OTHERS_ALONE}."
         notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.{alone}", WIDTH)
-    return notes + _thoughts(thinking)
+    return notes + _thoughts(thinking) + _language(thinking)
 
 
 def _thoughts(frame: pd.DataFrame) -> list[str]:
@@ -170,3 +173,17 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
         chance = means["information_shuffled"]
         sentences += "." if chance is None else f"; one from another place tells {short(chance, '.2f')}."
     return textwrap.wrap(sentences, WIDTH)
+
+
+def _language(frame: pd.DataFrame) -> list[str]:
+    """Return a line on thoughts whose symbols are tokens: how far they are a code for the answers."""
+    names = ("homogeneity", "completeness", "distinct_thoughts", "pass_at_k")
+    means = [mean_of(frame, name) for name in names]
+    if means[0] is None:
+        return []
+    tells, told, distinct, passes = (math.nan if mean is None else mean for mean in means)
+    return [
+        f"Thoughts as a code: homogeneity {plus_minus(tells, math.nan, '.2f')}, completeness "
+        f"{plus_minus(told, math.nan, '.2f')} (0 by chance, 1 at most), {distinct:.0f} distinct, "
+        f"pass@K {100 * passes:.1f} %."
+    ]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from toyqs.evidence import cells as planned
+from toyqs.evidence.arms import one_run
 from toyqs.evidence.comparison import comparison_frame
 from toyqs.evidence.decision import JUDGED
 from toyqs.evidence.divergence import divergence_notes
@@ -22,8 +23,12 @@ from toyqs.files import write_text
 Cell = tuple[Mapping[str, Any], Mapping[str, pd.DataFrame]]
 
 
-def sweep_table(cells: Sequence[Cell]) -> str:
+def sweep_table(cells: Sequence[Cell], same: Sequence[Mapping[str, str]] = ()) -> str:
     """Return a line per cell: its loss, what thinking gains over the controls that are judged, the verdict.
+
+    Args:
+        cells: in the order of display.
+        same: for each, control -> the arm that is one run with it, and is shown for both.
 
     Returns:
         Lines without a newline at the end.
@@ -49,7 +54,7 @@ def sweep_table(cells: Sequence[Cell]) -> str:
         text.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
     if any("*" in each for each in started):
         text.append(f"*: {OTHERS_ALONE}")
-    return "\n".join(text + _missing(cells) + _diverged(cells))
+    return "\n".join(text + _one_runs(cells, same) + _missing(cells) + _diverged(cells))
 
 
 def _run(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -84,12 +89,31 @@ def _verdict(finding: Finding) -> str:
     return finding.verdict if any(arm in JUDGED for arm in finding.gains) else "–"
 
 
+def _one_runs(cells: Sequence[Cell], same: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return a line on each control that is one run with another arm, with its cells where not in all."""
+    places: dict[str, list[str]] = {}
+    for (settings, _), each in zip(cells, same, strict=False):
+        for line in one_run(each):
+            places.setdefault(line, []).append(_where(settings))
+    return [
+        wrapped
+        for line, where in places.items()
+        for wrapped in textwrap.wrap(
+            line if len(where) == len(cells) else f"{line} ({'; '.join(where)})", WIDTH
+        )
+    ]
+
+
+def _where(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
 def _missing(cells: Sequence[Cell]) -> list[str]:
     """Return a sentence that names the arms with fewer seeds than another arm of their cell."""
     lacking = []
     for settings, arms in cells:
         seeds = {arm: set() if frame.empty else set(frame["seed"]) for arm, frame in arms.items()}
-        where = " ".join(f"{name}={value}" for name, value in settings.items())
+        where = _where(settings)
         for arm, finished in seeds.items():
             if left := set().union(*seeds.values()) - finished:
                 lacking.append(f"{arm} ({where}) seed {listed(left)}")
@@ -100,7 +124,7 @@ def _diverged(cells: Sequence[Cell]) -> list[str]:
     """Return sentences on the seeds of each cell that diverged."""
     lines = []
     for settings, arms in cells:
-        where = " ".join(f"{name}={value}" for name, value in settings.items())
+        where = _where(settings)
         if notes := divergence_notes(arms):
             lines += textwrap.wrap(f"{where}: {' '.join(notes)}", WIDTH)
     return lines

@@ -77,7 +77,8 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     try:
         for cell in cells:
             columns = settings(cell.config, cell.seeds[0])
-            write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
+            asked = [*cell.arms, *cell.same]
+            write_cell(runs_dir, columns, cell.keys, asked, inactive_keys(cell.config))
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
@@ -142,7 +143,8 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     labelled = list(zip(differences([cell.config for cell in cells]), arms, strict=True))
     several, finished = len(cells) > 1, not next(iter(arms[0].values())).empty
     if several or finished:
-        print(sweep_table(labelled) if several else comparison_table(arms[0]), flush=True)
+        same = [cell.same for cell in cells]
+        print(sweep_table(labelled, same) if several else comparison_table(arms[0], same[0]), flush=True)
     folder, name = Path(runs_dir) / "reports", name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     try:

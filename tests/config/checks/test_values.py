@@ -50,7 +50,7 @@ def test_numbers_are_finite(key: str, value: float) -> None:
 def test_every_number_has_a_range() -> None:
     numbers = {x.name for x in fields(RunConfig) if str(x.type).startswith(("int", "float"))}
     assert numbers - set(AT_LEAST) - set(ABOVE) == {"max_steps", "policy_loss_beta", "hard_quantile"}
-    assert len(CHOICES) == 26 and set(ABOVE.values()) == {0}
+    assert len(CHOICES) == 27 and set(ABOVE.values()) == {0}
 
 
 @pytest.mark.parametrize("steps", [0, -2])
@@ -61,6 +61,16 @@ def test_steps(steps: int) -> None:
 
 def test_learning_rate_is_above_zero() -> None:
     refused("base_lr=0.0: ", base_lr=0.0)
+
+
+def test_layers_are_of_a_linear_head() -> None:
+    mlp = {"linear_lm_head": False}
+    refused(
+        "lm_head_layers=2: .*linear_lm_head=false is an MLP.*; give linear_lm_head=true",
+        lm_head_layers=2,
+        **mlp,
+    )
+    assert accepted(lm_head_layers=1, **mlp) == [] and accepted(lm_head_layers=3) == []
 
 
 @pytest.mark.parametrize("beta", [-1.0, 0.0, 1e4])
@@ -105,9 +115,9 @@ def test_a_letter_of_no_role_in_use_may_span_widths() -> None:
     assert accepted(weight_groups=list("AABC"), use_base_lm=False) == []
 
 
-def test_onward_needs_the_reasoners_width() -> None:
-    refused("interpreter_start=onward: .*24 .*48", interpreter_start="onward", interpreter_hidden_dim=48)
-    assert accepted(interpreter_start="onward") == []
+def test_onward_goes_on_in_any_width() -> None:
+    for width in (24, 48):
+        assert accepted(interpreter_start="onward", interpreter_hidden_dim=width) == []
 
 
 def test_without_the_base() -> None:
@@ -121,7 +131,7 @@ def test_without_the_base() -> None:
 
 def test_notes_say_what_is_settled() -> None:
     (note,) = accepted(use_base_lm=False, interpreter_start="onward")
-    assert "afresh" in note
+    assert "by the reasoner's state, not by the symbols alone" in note
     (note,) = accepted(use_reasoner=False, controls="fair")
     assert "controls" in note
 

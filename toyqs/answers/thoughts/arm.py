@@ -65,11 +65,12 @@ def load_arm(folders: Sequence[str], device: str = "cpu") -> Arm:
 class Sampled(NamedTuple):
     """Some held-out sequences as one run has read them, and its thoughts there; S = 1."""
 
-    whole: Batch  # the sequences, all positions
     batch: Batch  # at the thinking positions
     context: Context  # likewise, of the first token that a position predicts
     noise: Tensor  # (1, B, T, K, L, …) that the thoughts were sampled from
     thoughts: Thoughts | None  # None: the run has no thoughts
+    whole: Batch  # the same sequences at all positions
+    positions: Tensor  # (1, B, T) long, which of them think
 
 
 @torch.no_grad()
@@ -93,9 +94,13 @@ def sample(
     for span in spans(held_out, sizes, run.params.eval_chunk):
         whole = rows(held_out, span)
         noise = thought_noise([noise_stream], whole.think, sizes).to(like)
-        context, batch, _ = read_positions(model, whole, sizes)
+        context, batch, selection = read_positions(model, whole, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
-        yield Sampled(whole, batch, context._replace(ahead=None, following=None), noise, thoughts)
+        positions = whole.think.nonzero()[:, -1].view(1, len(whole.think[0]), -1)
+        if selection is not None:
+            positions = positions[selection.think].view(batch.inputs.shape)
+        context = context._replace(ahead=None, following=None)
+        yield Sampled(batch, context, noise, thoughts, whole, positions)
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.errors import refuse, refusing
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.model.roles import WeightGroups, check_rates
 from toyqs.training import distributed
 
 MUCH_POLICY = 10.0  # weight of the policy's loss above which a note is given
@@ -43,6 +43,7 @@ def check(config: RunConfig) -> list[str]:
             "a divisor of it",
         )
     refusing(lambda: config.task.check(config.seq_len))
+    _check_head_and_rates(config)
     if config.think_at == "all" and config.task.think_every > 1:
         refuse(
             "think_at",
@@ -70,9 +71,22 @@ def check(config: RunConfig) -> list[str]:
     return notes
 
 
+def _check_head_and_rates(config: RunConfig) -> None:
+    if config.lm_head_layers > 1 and not config.linear_lm_head:
+        refuse(
+            "lm_head_layers",
+            config.lm_head_layers,
+            "are layers of a linear head, and linear_lm_head=false is an MLP of three",
+            "linear_lm_head=true or lm_head_layers=1",
+        )
+    rates = {role: config.rates[role] for role in config.roles_in_use}
+    refusing(lambda: check_rates(WeightGroups.parse(config.weight_groups), rates))
+
+
 def _check_other_losses(config: RunConfig) -> None:
     bonus = config.entropy_encouragement_coef and config.symbol_kind != "deterministic"
-    if not config.has_thoughts or not (config.has_policy_loss or bonus):
+    of_thoughts = config.has_thoughts and (config.has_policy_loss or bonus)
+    if not (of_thoughts or config.trains_without_thought):
         refuse("nll_loss_beta", 0, "leaves no loss to train with", "nll_loss_beta=1")
     if config.controls != "none":
         refuse(
@@ -93,17 +107,20 @@ def _check_runs_dir(runs_dir: str) -> None:
 
 def _notes(config: RunConfig) -> list[str]:
     notes = []
-    with_base = resolved(replace(config, use_base_lm=True))
-    if config.use_reasoner and not config.use_base_lm and with_base.interpreter_start == "onward":
-        notes.append("use_base_lm=false sets interpreter_start=afresh: onward would let the context past it")
+    if config.use_reasoner and not config.use_base_lm and resolved(config).interpreter_start == "onward":
+        notes.append(
+            "use_base_lm=false with interpreter_start=onward: the context reaches the prediction by the "
+            "reasoner's state, not by the symbols alone as with afresh"
+        )
     if config.symbol_kind == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
-    if config.use_reasoner and config.meta_token_mode == "grad_scale":
+    adam = config.optimizer != "sgd"
+    if adam and config.use_reasoner and config.meta_token_mode == "grad_scale":
         notes.append(
             "meta_token_mode=grad_scale does next to nothing: Adam divides the scale out again, and clipping "
             "counts it; reparameterise and lr_multiplier do something"
         )
-    if config.has_thoughts and config.has_policy_loss and config.policy_loss_beta > MUCH_POLICY:
+    if adam and config.has_thoughts and config.has_policy_loss and config.policy_loss_beta > MUCH_POLICY:
         notes.append(
             f"policy_loss_beta={config.policy_loss_beta:g} drowns the other losses more than it teaches the "
             "policy: Adam divides a common factor out again. At width 16 a weight of 100 ended at 1.58 nats "
