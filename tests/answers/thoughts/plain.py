@@ -44,6 +44,7 @@ OTHER_KINDS = [
 ]
 
 
+@torch.no_grad()
 def untrained(folder: Path, **changes: Any) -> LoadedRun:
     """Load a run of large random weights, so that every symbol matters."""
     plain: dict[str, Any] = {
