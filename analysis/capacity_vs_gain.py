@@ -16,17 +16,9 @@ from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import (
-    GAIN_HEADING,
-    NLL_HEADING,
-    Finding,
-    arm_table,
-    find,
-    floor_of,
-    gain_lines,
-    loss_lines,
-)
+from toyqs.evidence.findings import Finding, arm_table, find, floor_of
 from toyqs.evidence.selection import BASE, one_per_place, thinking_cells
+from toyqs.evidence.tables import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -54,8 +46,9 @@ def capacity(runs: Path, cells: Sequence[Cell]) -> Product:
     cells = one_per_place(runs, thinking_cells(runs, cells), [BASE])
     if not all(BASE in cell.settings for cell in cells):
         raise Refusal(f"{runs}: has cells in which {BASE} has no effect; choose the others with KEY=VALUE")
-    findings = [find(cell) for cell in cells]
+    findings = find(cells)
     text = [NLL_HEADING, *loss_lines(findings, [BASE]), "", GAIN_HEADING, *gain_lines(findings, [BASE])]
+    text += ["", *verdict_lines(findings, [BASE])]
     return Product(_figure(findings), arm_table(findings, [BASE]), text, findings, [BASE])
 
 

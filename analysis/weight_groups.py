@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import GAIN_HEADING, Finding, arm_table, find, gain_lines
-from toyqs.evidence.selection import BASE, one_per_place, order, place_of, thinking_cells
+from toyqs.evidence.findings import Finding, arm_table, find, verdict_text
+from toyqs.evidence.selection import BASE, differing, one_per_place, order, place_of, thinking_cells
+from toyqs.evidence.tables import GAIN_HEADING, gain_lines, verdict_lines
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
 
@@ -35,7 +37,7 @@ FACET = (BASE, BETA)
 LETTERS = "letters in the order base LM, base reasoner, reasoner, interpreter: equal ones share weights"
 ACROSS, DOWN = 3, 4  # panels that can still be read
 BAND = 0.8  # of a row's height, for the marks of all controls
-SHORT = {"helps at this base width only": "helps at this\nbase width only"}
+WORDS = 38  # characters of a verdict in one line
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -54,13 +56,14 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     cells = one_per_place(runs, thinking_cells(runs, cells), keys)
     cells.sort(key=lambda cell: (*map(order, _facet(cell)), _rank(cell.settings[GROUPS])))
     _check_number(runs, cells)
-    findings = [find(cell) for cell in cells]
-    text, labels = [GAIN_HEADING], _labels(findings)
+    findings = find(cells)
+    text, labels, shown = [GAIN_HEADING], _labels(findings), {GROUPS, *differing(cells)}
     for facet in _facets(findings).values():
         text += ["", place_of(facet[0].cell, FACET), *gain_lines(facet, [GROUPS])]
         run = [finding.cell.settings[GROUPS] for finding in facet]
         if lacking := [label for label in labels if label not in run]:
             text.append(f"not in the sweep here: {', '.join(lacking)}")
+    text += ["", *verdict_lines(findings, [key for key in keys if key in shown])]
     return Product(_figure(findings), arm_table(findings, keys), text, findings, keys, LETTERS)
 
 
@@ -133,11 +136,11 @@ def _draw(
         marks.draw_arm(axes, arm, [row + shift for row in having], values, sideways=True)
         shown.setdefault(arm, []).extend(values)
     for row, label in enumerate(labels):
-        word = rows[row].verdict if row in rows else "not run"
+        word = verdict_text(rows[row]) if row in rows else "not run"
         if row and _rank(label)[0] > _rank(labels[row - 1])[0]:
             axes.axhline(row - 0.5, color="#888888", linewidth=0.8)
         place: dict[str, Any] = {"xy": (1.01, row), "xycoords": ("axes fraction", "data")}
-        axes.annotate(SHORT.get(word, word), **place, va="center", fontsize=9, annotation_clip=False)
+        axes.annotate(textwrap.fill(word, WORDS), **place, va="center", fontsize=8, annotation_clip=False)
     axes.axvline(0, color="black", linewidth=1, zorder=1)
     marks.label_rows(axes, labels, family="monospace")
     axes.tick_params(labelbottom=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 THINKING = "thinking"
 
-MATCHED = ("compute_matched", "param_matched")
+MATCHED = ("state_handed_on", "pause", "compute_matched", "param_matched")
+JUDGED = ("zero_length", "policy_off", *MATCHED)  # the controls by which thinking is judged
 
 CONTROLS = {
     "no_reasoner": "the base model without thoughts, trained for as many steps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,21 +11,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from toyqs.evidence.comparison import column_of, mean_of, setting
+from toyqs.evidence.comparison import setting
 from toyqs.evidence.figures import style
-from toyqs.evidence.gain import interval
+from toyqs.evidence.findings import Finding
+from toyqs.evidence.gain import column_of, interval, mean_of
 
 
 def comparison_figure(
-    arms: Mapping[str, pd.DataFrame], curves: Mapping[str, Mapping[int, pd.DataFrame]], path: Path | str
+    finding: Finding, curves: Mapping[str, Mapping[int, pd.DataFrame]], path: Path | str
 ) -> None:
     """Draw held-out learning curves of every seed (left) and every seed's final loss (right).
 
     Args:
-        arms: as for `comparison_table`.
+        finding: as for `comparison_table`.
         curves: arm -> seed -> columns `step`, `nll` (held out), in the order of steps.
         path: its folder exists; written whole or not at all.
     """
+    arms = finding.cell.arms
     thinking = next(iter(arms.values()))
     with style.style():
         figure = style.new_figure()
@@ -46,7 +49,10 @@ def comparison_figure(
         right.set_title("At the end: every seed, mean and 95 % interval")
         right.set_xticks(range(len(arms)), [style.ARM_LABELS.get(arm, arm) for arm in arms], fontsize=10)
         right.grid(False, axis="x")
-        figure.suptitle(setting(thinking).replace(", ", "\n", 1), fontsize=12)
+        title = setting(finding.cell).replace(", ", "\n", 1)
+        if finding.gains and finding.verdict:
+            title += "\n" + textwrap.fill(f"verdict: {finding.verdict.text}", 140)
+        figure.suptitle(title, fontsize=12)
         style.save(figure, path)
 
 
