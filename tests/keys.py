@@ -86,6 +86,7 @@ OTHER: dict[str, Any] = {
     "advantage_scale": "none",
     "policy_loss_beta": -1.0,
     "nll_loss_beta": 0.5,
+    "base_nll_beta": 0.5,
     "entropy_encouragement_coef": 0.3,
     "entropy_schedule": "constant",
     "train_nll_num": 1,

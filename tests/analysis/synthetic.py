@@ -90,7 +90,11 @@ def write(
     for arm, by_seed in found.items():
         for seed, nll in by_seed.items():
             row = {"seed": seed, "nll": nll, "commit": "abc1234", "results_version": 1, "bayes_floor": 0.0}
-            row |= {"parameters": 1000 + 100 * ARMS.index(arm), "flops_per_token": 2000, "cpu_seconds": 2.0}
+            row |= {
+                "parameters": 1000 + 100 * (*ARMS, "state_handed_on", "pause").index(arm),
+                "flops_per_token": 2000,
+                "cpu_seconds": 2.0,
+            }
             row |= {"train_steps": STEPS[-1] * (23 if arm == "compute_matched" else 1), "accuracy": 0.5}
             row |= {"started": started if arm == "thinking" else None} | chosen | columns
             write_run(folder, key_of(chosen, arm, seed), row)

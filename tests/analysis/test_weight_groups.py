@@ -71,17 +71,21 @@ def test_rows_numbers_and_verdicts(tmp_path, call):
     code, out, _, figure, table = call()
     (axes,) = figure.axes
     assert code == 0 and [t.get_text() for t in axes.get_yticklabels()] == ["AAAA", "ABBB", "ABCD"]
-    assert [text.get_text() for text in axes.texts] == ["helps", "hurts", "helps"]
+    word, lacking = "beats the same base; not run:", "state_handed_on, pause, compute_matched"
+    texts = [text.get_text().replace("\n", " ") for text in axes.texts]
+    assert texts == [f"{word} {lacking}", "worse than not thinking", f"{word} {lacking}"]
     assert rows_of(axes, "zero_length") == pytest.approx({0: 1.0, 1: -1.0, 2: 1.0})
     assert rows_of(axes, "param_matched") == pytest.approx({0: 0.65, 2: 0.65})
     assert [0, 0] in [list(line.get_xdata()) for line in axes.lines if line.get_color() == "black"]
     points = axes.collections[1].get_offsets()
     assert sorted(points[:4, 0]) == pytest.approx([0.9, 1.0, 1.0, 1.1])
-    assert "  ABBB  -1.000±0.130             –  hurts" in out.splitlines()
+    assert "   ABBB  -1.000±0.130             –" in out.splitlines()
+    said = [line.strip().split("  ") for line in out.splitlines() if line.endswith("worse than not thinking")]
+    assert [line[0] for line in said] == ["ABBB"] and "corrected for 3 cells (Holm)" in out
     row = table[(table["weight_groups"] == "AAAA") & (table["arm"] == "param_matched")].iloc[0]
     # t(0.975; 3) = 3.18244631, the standard deviation of 0.5, 0.6, 0.7, 0.8 is √(0.05 / 3)
     assert row["gain_half_width"] == pytest.approx(3.18244631 * np.sqrt(0.05 / 3) / 2)
-    assert list(table["verdict"].dropna()) == ["helps", "hurts", "helps"]
+    assert list(table["verdict"].dropna()) == texts
 
 
 def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
@@ -93,7 +97,9 @@ def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [f"base width {w}, policy_loss_beta {b}" for w in (16, 32) for b in ("0.1", "1")]
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert texts == [["helps", "no verdict"], ["not run"] * 2, ["not run"] * 2, ["not run", "helps"]]
+    idle, gains = ["not run"] * 2, "beats the same base; not run: state_handed_on, pause, compute_matched"
+    texts = [[text.replace("\n", " ") for text in panel] for panel in texts]
+    assert texts == [[gains, "not judged: zero_length not run"], idle, idle, ["not run", gains]]
     assert "reasoner as wide as the base" in out
     assert out.count("not in the sweep here: AAAA") == 1 and "not in the sweep here: ABCD" not in out
 

@@ -13,6 +13,8 @@ from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 
+BEFORE = ["no_reasoner", "zero_length", "state_handed_on", "pause"]  # policy_off
+
 
 def thinking(**changes: object) -> RunConfig:
     return resolved(replace(RunConfig(), max_steps=10, **changes))
@@ -26,20 +28,25 @@ def changed(config: RunConfig, control: RunConfig) -> dict[str, object]:
 def test_each_control_changes_what_its_name_says():
     config = thinking()
     controls = unmatched_controls(config) | matched_controls(config, count_cost, count_parameters)
-    assert list(controls) == ["no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"]
+    assert list(controls) == [*BEFORE, "policy_off", "compute_matched", "param_matched"]
     changes = {name: changed(config, control) for name, control in controls.items()}
     assert changes["no_reasoner"] == {"use_reasoner": False}
     assert changes["zero_length"] == {"max_reasoning_len": 0}
+    assert changes["state_handed_on"] == {"max_reasoning_len": 0, "interpreter_start": "onward"}
+    assert changes["pause"] == {
+        **{"thought_vocab": 1, "interpreter_start": "onward", "trice_samples": 1, "train_nll_num": 1},
+        **{"policy_loss_beta": 0.0, "entropy_encouragement_coef": 0.0},
+    }
     assert changes["policy_off"] == {"policy_loss_beta": 0.0}
     assert set(changes["compute_matched"]) == {"use_reasoner", "max_steps"}
     assert set(changes["param_matched"]) == {"use_reasoner", "base_lm_hidden_dim"}
-    assert len({run_key(control, 0) for control in [config, *controls.values()]}) == 6
+    assert len({run_key(control, 0) for control in [config, *controls.values()]}) == 8
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "gumbel", "deterministic", "state"])
 def test_along_a_path_there_is_no_policy_to_turn_off(kind):
     config = thinking(thoughts=kind, objective="pathwise")
-    assert list(unmatched_controls(config)) == ["no_reasoner", "zero_length"]
+    assert list(unmatched_controls(config)) == BEFORE
     off = replace(config, policy_loss_beta=0.0)
     assert run_key(off, 0) == run_key(config, 0)
 

@@ -84,7 +84,7 @@ IDLE_WITHOUT_REASONER = [
         "max_reasoning_len",
     ),
     *("reward", "baseline", "advantage_scale", "policy_loss_beta", "entropy_encouragement_coef"),
-    *("entropy_schedule", "train_nll_num", *sorted(OF_THOUGHTS)),
+    *("entropy_schedule", "train_nll_num", "base_nll_beta", *sorted(OF_THOUGHTS)),
 ]
 
 
@@ -147,7 +147,6 @@ def test_idle_at_zero_length(name: str) -> None:
         (COCONUT, "entropy_encouragement_coef"),
         (COCONUT, "entropy_schedule"),
         ({"use_base_lm": False}, "base_lm_hidden_dim"),
-        ({"use_base_lm": False}, "interpreter_start"),
     ],
 )
 def test_idle_beside_another_setting(base: dict[str, Any], name: str) -> None:

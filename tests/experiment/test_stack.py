@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.killing import TIMES
+from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.identity import run_key
@@ -20,7 +21,7 @@ from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import stack
-from toyqs.experiment.stack import draw_held_out, run_stack
+from toyqs.experiment.stack import run_stack
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
 from toyqs.training.evaluation import evaluate

@@ -150,12 +150,12 @@ def test_presets_combine(names: str, composed: Callable[..., RunConfig]) -> None
     assert (config.base_lm_hidden_dim, config.reasoner_hidden_dim, config.interpreter_hidden_dim) == (12,) * 3
 
 
-def test_without_the_base_the_interpreter_starts_afresh_and_a_note_says_so(
+def test_without_the_base_a_note_says_what_carries_the_context(
     composed: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = composed(QUIET, "use_base_lm=False")
-    assert config.interpreter_start == "afresh"
-    assert re.fullmatch(r"toyqs: .*use_base_lm.*afresh.*\n", capsys.readouterr().err)
+    assert config.interpreter_start == "onward"
+    assert re.fullmatch(r"toyqs: .*use_base_lm.*onward.*afresh.*\n", capsys.readouterr().err)
 
 
 def test_debug_variant(composed: Callable[..., RunConfig]) -> None:

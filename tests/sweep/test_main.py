@@ -21,6 +21,11 @@ from toyqs.experiment import run_folder
 from toyqs.sweep import main, worker
 from toyqs.tasks.char_text import CharText
 
+ARMS = [
+    *("thinking", "no_reasoner", "zero_length", "state_handed_on", "pause", "policy_off"),
+    *("compute_matched", "param_matched"),
+]
+
 
 def config(folder: Path, **changes: object) -> RunConfig:
     small = {"max_steps": 3, "data_loader_batch_size": 4, "eval_sequences": 16, "seed": [0, 1, 2, 3]}
@@ -39,23 +44,24 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     settings = config(tmp_path)
     assert main.main([settings]) == 0
     printed = capsys.readouterr().out
-    for arm in ("thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"):
-        assert arm in printed
+    lines = [line.split() for line in printed.splitlines()]
+    start = next(place for place, line in enumerate(lines) if line[:1] == ["thinking"])
+    assert [line[0] for line in lines[start : start + 8]] == ARMS
     assert "Verdict:" in printed
     figure, table = (Path(line.split()[1]) for line in printed.splitlines()[-3:-1])
     assert figure.read_bytes().startswith(b"\x89PNG") and table.suffix == ".csv"
-    assert len(load_rows(tmp_path)) == 24
+    assert len(load_rows(tmp_path)) == 32
 
     summaries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
     assert main.main([settings]) == 0
-    assert "24 of 24 runs are complete already" in capsys.readouterr().out
+    assert "32 of 32 runs are complete already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in summaries} == summaries
 
     gone = tmp_path / run_key(settings, 2) / "summary.json"
     row = json.loads(gone.read_text())
     gone.unlink()
     assert main.main([settings]) == 0
-    assert "23 of 24 runs are complete already" in capsys.readouterr().out
+    assert "31 of 32 runs are complete already" in capsys.readouterr().out
     again = json.loads(gone.read_text())
     for name in TIMES:
         del row[name], again[name]
@@ -133,9 +139,9 @@ def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     start = next(place for place, line in enumerate(lines) if line[:2] == ["reasoner", "samples"])
     assert [line[:2] for line in lines[start + 2 : start + 5]] == [
-        ["False", "–"],
-        ["True", "2"],
-        ["True", "3"],
+        ["false", "–"],
+        ["true", "2"],
+        ["true", "3"],
     ]
     cells = load_cells(tmp_path)
     assert sorted(cell.settings.get("trice_samples", 0) for cell in cells) == [0, 2, 3]
@@ -159,10 +165,14 @@ def test_a_folder_of_another_user_is_one_line_and_the_table_comes(tmp_path, caps
 def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
     settings = config(tmp_path, policy_loss_beta=0.0, seed=[0, 1])
     assert main.main([settings]) == 0
-    assert len(load_rows(tmp_path)) == 10
-    assert "policy_off" in capsys.readouterr().out
+    assert len(load_rows(tmp_path)) == 14
+    printed = capsys.readouterr().out
+    assert "\npolicy_off: one run with thinking, and shown as that\n" in printed
+    assert not any(line.startswith("policy_off ") for line in printed.splitlines())
+    (cell,) = load_cells(tmp_path)
+    assert not cell.missing
     assert main.main([settings]) == 0
-    assert "10 of 10 runs are complete already" in capsys.readouterr().out
+    assert "14 of 14 runs are complete already" in capsys.readouterr().out
 
 
 def test_rows_of_two_commits_are_one_line(no_figure, tmp_path, capsys):
@@ -198,7 +208,7 @@ def test_worker_processes_give_the_rows_of_one(no_figure, tmp_path):
     for each in settings:
         assert main.main([each]) == 0
     one, two = (load_rows(each.runs_dir).drop(columns=list(TIMES)) for each in settings)
-    assert len(one) == 12
+    assert len(one) == 16
     assert one.equals(two)
 
 
@@ -207,7 +217,7 @@ def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatc
     real = worker.run_stack
 
     def failing(config, seeds, cost, progress, say):
-        if not config.max_reasoning_len:
+        if not config.max_reasoning_len and config.interpreter_start == "afresh":
             raise RuntimeError("out of luck")
         real(config, seeds, cost, progress, say)
 
@@ -221,7 +231,7 @@ def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatc
     assert line.startswith("toyqs: failed: zero_length, seed 0 (key ") and all(key in line for key in keys)
     assert "RuntimeError: out of luck" in line and f"log {tmp_path / keys[0] / 'log.txt'}" in line
     assert "Not finished: zero_length, seed 0, 1, 2, 3." in captured.out
-    assert "param_matched" in captured.out and len(load_rows(tmp_path)) == 20
+    assert "param_matched" in captured.out and len(load_rows(tmp_path)) == 28
 
 
 def test_steps_come_from_the_task_where_none_are_given(tmp_path):

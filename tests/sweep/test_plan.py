@@ -16,6 +16,7 @@ from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.s5 import S5
 from toyqs.training.flops import Cost
 
+MATCHED = ("compute_matched", "param_matched")
 CHEAP = Cost(1, 100, 1.0, 1.0)
 
 
@@ -32,8 +33,8 @@ def cost(config: RunConfig) -> Cost:
 def test_a_cell_has_its_controls_and_the_steps_of_its_task():
     cell = plan_cell(config(max_steps=-1), cost)
     assert cell.config.max_steps == cell.config.task.num_steps
-    names = ["thinking", "no_reasoner", "zero_length", "policy_off", "compute_matched", "param_matched"]
-    assert list(cell.arms) == names == list(cell.keys)
+    fair = [*("no_reasoner", "zero_length", "state_handed_on", "pause", "policy_off"), *MATCHED]
+    assert list(cell.arms) == ["thinking", *fair] == list(cell.keys)
     assert cell.arms["compute_matched"].max_steps == 5 * cell.config.max_steps
     assert cell.keys["thinking"] == {seed: run_key(cell.config, seed) for seed in (0, 1, 2)}
 
@@ -41,10 +42,21 @@ def test_a_cell_has_its_controls_and_the_steps_of_its_task():
 def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
     cell = plan_cell(config(controls="none"), cost)
     assert list(cell.arms) == ["thinking"]
-    assert list(cell.keys) == ["thinking", "no_reasoner", "zero_length", "policy_off"]
+    named = ["thinking", "no_reasoner", "zero_length", "state_handed_on", "pause", "policy_off"]
+    assert list(cell.keys) == named
     plain = plan_cell(config(use_reasoner=False), cost)
     assert list(plain.keys) == ["no_reasoner"]
     assert plain.keys["no_reasoner"] == cell.keys["no_reasoner"]
+
+
+def test_a_control_that_is_one_run_with_another_arm_is_trained_once():
+    onward = plan_cell(config(interpreter_start="onward"), cost)
+    assert onward.same == {"state_handed_on": "zero_length"}
+    assert onward.keys["state_handed_on"] == onward.keys["zero_length"]
+    assert "zero_length" in onward.arms and "state_handed_on" not in onward.arms
+    off = plan_cell(config(policy_loss_beta=0.0), cost)
+    assert off.same == {"policy_off": "thinking"} and list(off.arms)[:2] == ["thinking", "no_reasoner"]
+    assert not plan_cell(config(), cost).same
 
 
 def test_differences_name_what_differs():
@@ -85,7 +97,7 @@ def test_a_setting_without_effect_is_no_difference():
 def test_what_cells_share_is_done_once_and_the_longest_first():
     cells = [plan_cell(config(policy_loss_beta=beta), cost) for beta in (1.0, 0.1)]
     wanted = {key for cell in cells for by_seed in cell.keys.values() for key in by_seed.values()}
-    assert len(wanted) == 3 * (2 + 5)
+    assert len(wanted) == 3 * (2 + 7)
     stacks = stacks_of(cells, wanted, cost)
     done = [run_key(stack.config, seed) for stack in stacks for seed in stack.seeds]
     assert sorted(done) == sorted(wanted)

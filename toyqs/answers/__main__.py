@@ -1,11 +1,10 @@
-"""Question a finished run on a text, with its thoughts and without them."""
+"""Question finished runs, with their thoughts and without them."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +12,13 @@ from scipy.stats import binomtest
 
 from toyqs import console
 from toyqs.answers import metrics, questions
-from toyqs.answers.load import LoadedRun, load
+from toyqs.answers.command import add_measure
+from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
-from toyqs.command_line import Parser, check_file, path_of, whole, writing
+from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
+
+OF_THOUGHTS: Sequence[Any] = ()  # modules of answers/thoughts/ with `add_to(measures)`
 
 EXAMPLES = """\
 examples:
@@ -38,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
         torch.set_num_threads(given.threads or torch.get_num_threads())
         if given.output is not None:
             check_file(given.output)
-        result = given.measure(given, load(given.run, given.device, given.seed))
+        result = given.measure(given)
         if given.output is not None:
             with writing(given.output):
                 write_json(given.output, result)
@@ -56,36 +58,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     measures = parser.add_subparsers(title="measures", required=True, metavar="MEASURE")
-    exact = _add(measures, "exact", _exact, "share of questions answered with the right number (GSM8K)")
+    exact = add_measure(
+        measures, "exact", _exact, "share of questions answered with the right number (GSM8K)"
+    )
     exact.add_argument("--steps", action="store_true", help="ask for a chain of thought")
     help_ = "answers per question, of which the majority counts (1)"
     exact.add_argument("--texts", type=whole, default=1, metavar="N", help=help_)
     help_ = "of sampled tokens; 0, the default, takes the likeliest"
     exact.add_argument("--temperature", type=_temperature, default=0.0, metavar="T", help=help_)
     exact.add_argument("--most", type=whole, default=256, metavar="N", help="most tokens of an answer (256)")
-    choose = _add(
+    choose = add_measure(
         measures, "choose", _choose, "share of questions whose likeliest choice is right (CommonsenseQA)"
     )
     for part in (exact, choose):
         part.add_argument("file", metavar="FILE", help="questions, one JSON object a line")
         part.add_argument("--first", type=whole, metavar="N", help="ask only the first N questions")
-    tokens = _add(measures, "tokens", _tokens, "gain of thinking on held-out text, by deciles of NLL")
+    tokens = add_measure(measures, "tokens", _tokens, "gain of thinking on held-out text, by deciles of NLL")
     tokens.add_argument("--count", type=whole, default=10_000, metavar="N", help="tokens of text (10,000)")
-    latency = _add(measures, "latency", _latency, "milliseconds per generated token")
+    latency = add_measure(measures, "latency", _latency, "milliseconds per generated token")
     latency.add_argument("--tokens", type=whole, default=50, metavar="N", help="tokens to be timed (50)")
+    for module in OF_THOUGHTS:
+        module.add_to(measures)
     return parser
-
-
-def _add(measures: Any, name: str, measure: Callable[..., Any], text: str) -> argparse.ArgumentParser:
-    """Add a measure with the arguments that all measures share."""
-    part: argparse.ArgumentParser = measures.add_parser(name, help=text, description=text)
-    part.add_argument("run", metavar="RUN", help="folder of a finished run, runs/KEY")
-    part.add_argument("-o", "--output", metavar="FILE", type=path_of, help="also write the results as JSON")
-    part.add_argument("--seed", type=int, default=0, help="seed of thoughts and sampled tokens (0)")
-    part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu if not given")
-    part.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (all)")
-    part.set_defaults(measure=measure)
-    return part
 
 
 def _exact(given: argparse.Namespace, loaded: LoadedRun) -> Any:
@@ -162,11 +156,6 @@ def _share(right: int, total: int) -> str:
     """Write a share with Wilson's 95 % interval."""
     low, high = binomtest(right, total).proportion_ci(method="wilson")
     return f"{right} of {total} ({100 * low:.1f}-{100 * high:.1f} %)"
-
-
-def _threads(word: str) -> int:
-    """Parse a number of threads; many more than there are CPUs end the process."""
-    return whole(word, most=os.cpu_count() or 1)
 
 
 def _temperature(word: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from toyqs.config.finished_run import settings_of
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.rng import ThoughtSizes
+from toyqs.training.params import TrainingParams
 
 
 class LoadedRun(NamedTuple):
@@ -26,8 +28,12 @@ class LoadedRun(NamedTuple):
     folder: str
     config: RunConfig
     model: LatentReasoner
-    text: Text
-    seed: int
+    seed: int  # of what is sampled when it is asked
+
+    @property
+    def text(self) -> Text:
+        """Return the task of a run that `load` has loaded, as far as it maps text to tokens and back."""
+        return cast(Text, self.config.task)
 
     @property
     def thinks(self) -> bool:
@@ -41,12 +47,20 @@ class LoadedRun(NamedTuple):
 
     def predictor(self, *, thinking: bool) -> Predictor:
         """Build a predictor that thinks, or one that does not."""
-        params = build_training_params(self.config)
-        sizes = params.sizes_at(params.steps - 1)  # thoughts as long as the last ones of its training
-        return Predictor(self.model, sizes, thinking=thinking, seed=self.seed)
+        return Predictor(self.model, self.sizes, thinking=thinking, seed=self.seed)
 
-    def held_out(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield held-out windows as (first token, tokens after it), `count` of the latter or a few more.
+    @property
+    def params(self) -> TrainingParams:
+        """Return the numbers of its training."""
+        return build_training_params(self.config)
+
+    @property
+    def sizes(self) -> ThoughtSizes:
+        """Return the sizes of its thoughts, as long as the last ones of its training."""
+        return self.params.sizes_at(self.params.steps - 1)
+
+    def check_data(self) -> None:
+        """Refuse data that are not those of the training.
 
         Raises:
             Refusal: the text is gone, or is not the one that the run was trained on.
@@ -58,6 +72,14 @@ class LoadedRun(NamedTuple):
             raise Refusal(
                 f"{why}; put back the text of the training, or ask in the folder in which the run was trained"
             ) from error
+
+    def held_out(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield held-out windows as (first token, tokens after it), `count` of the latter or a few more.
+
+        Raises:
+            Refusal: the text is gone, or is not the one that the run was trained on.
+        """
+        self.check_data()
         task, length = self.config.task, self.config.task.length(self.config.seq_len)
         windows = min(-(-count // length), task.held_out_size(self.config.seq_len))
         batch = task.sample(torch.Generator(), windows, self.config.seq_len, "held_out")
@@ -66,7 +88,7 @@ class LoadedRun(NamedTuple):
 
 
 def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
-    """Load a finished run.
+    """Load a finished run on a text, to read and write text with it.
 
     Args:
         folder: the run's, runs/KEY.
@@ -74,7 +96,31 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
         seed: of thoughts and sampled tokens.
 
     Raises:
-        Refusal: the run is missing or damaged, its task is not on text or sets the thoughts' lengths.
+        Refusal: as `load_run`; its task is not on text or sets the thoughts' lengths.
+    """
+    loaded = load_run(folder, device, seed)
+    if loaded.config.task.encode is None:
+        raise Refusal(
+            f"{folder}: its task is {loaded.config.task.name}, and only a run on a text can be asked; give a "
+            "run of task=char_text or task=token_text"
+        )
+    if loaded.config.use_reasoner and loaded.config.adaptive_len:
+        raise Refusal(
+            f"{folder}: its task sets the lengths of its thoughts; give a run of adaptive_len=false"
+        )
+    return loaded
+
+
+def load_run(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
+    """Load a finished run of any task.
+
+    Args:
+        folder: the run's, runs/KEY.
+        device: cpu or cuda.
+        seed: of what is sampled.
+
+    Raises:
+        Refusal: the run is missing or damaged, or there is no such device.
     """
     try:
         config = resolved(settings_of(folder))
@@ -82,16 +128,7 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
     except ValueError as error:
         message = str(error).removeprefix("reference_run=")
         raise Refusal(message if folder in message else f"{folder}: {message}") from error
-    if config.task.encode is None:
-        raise Refusal(
-            f"{folder}: its task is {config.task.name}, and only a run on a text can be asked; give a run of "
-            "task=char_text or task=token_text"
-        )
-    if config.use_reasoner and config.adaptive_len:
-        raise Refusal(
-            f"{folder}: its task sets the lengths of its thoughts; give a run of adaptive_len=false"
-        )
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
     model = model.to(device=device, dtype=getattr(torch, config.dtype))
-    return LoadedRun(folder, config, model, config.task, seed)
+    return LoadedRun(folder, config, model.eval(), seed)

@@ -5,17 +5,42 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.training.flops import Cost
+
+# Thoughts of one constant symbol: nothing is sampled, and no thought is rewarded. What only other thoughts
+# may have is off.
+ONE_SYMBOL: dict[str, Any] = {
+    "thoughts": "token",
+    "thought_vocab": 1,
+    "share_lm_head": False,
+    "meta_token_init": None,
+    "variable_len": False,
+    "length_penalty": 0.0,
+    "punish_unfinished": 0.0,
+    "sampler": "policy",
+    "objective": "reinforce",
+    "inner_steps": 1,
+    "trice_samples": 1,
+    "train_nll_num": 1,
+    "learned_reward": False,
+    "reward": "likelihood",
+    "policy_loss_beta": 0.0,
+    "entropy_encouragement_coef": 0.0,
+}
 
 
 def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     """Return the controls that tell thinking from noise and from the parts around it.
 
     no_reasoner      the base LM alone
-    zero_length      thoughts of no symbols
+    zero_length      thoughts of no symbols; read afresh they need no base_reasoner and no reasoner, which go
+    state_handed_on  no symbols either, but the interpreter goes on from the reasoner's state
+    pause            as many steps of one constant symbol, the interpreter going on from the reasoner's state:
+                     back-propagated, nothing sampled
     policy_off       thoughts sampled and read, never reinforced; not with objective=pathwise, whose
                      thoughts no policy loss trains: it would be the run itself
 
@@ -25,7 +50,13 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     Returns:
         Name -> settings, in the order of display.
     """
-    controls = {"no_reasoner": _plain(config), "zero_length": replace(config, max_reasoning_len=0)}
+    silent = replace(config, max_reasoning_len=0)
+    controls = {
+        "no_reasoner": _plain(config),
+        "zero_length": silent,
+        "state_handed_on": replace(silent, interpreter_start="onward"),
+        "pause": replace(config, **ONE_SYMBOL, interpreter_start="onward"),
+    }
     if objective_class(config).uses_score_function:
         controls["policy_off"] = replace(config, policy_loss_beta=0.0)
     return controls

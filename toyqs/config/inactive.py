@@ -36,7 +36,7 @@ KEYS_OF_SYMBOLS = (
 KEYS_OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
 
 KEYS_OF_THOUGHTS = (
-    *(*KEYS_OF_SYMBOLS, "n_tokens_ahead", *KEYS_OF_AHEAD),
+    *(*KEYS_OF_SYMBOLS, "n_tokens_ahead", *KEYS_OF_AHEAD, "base_nll_beta"),
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
     *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),

@@ -83,6 +83,7 @@ SETTINGS: dict[str, Any] = {
     "schedule_punfinished": False,
     "policy_loss_beta": 1.0,
     "nll_loss_beta": 1.0,
+    "base_nll_beta": 0.0,
     "entropy_encouragement_coef": 0.15,
     "entropy_schedule": "linear",
     "prior_beta": 0.0,

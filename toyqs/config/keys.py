@@ -44,7 +44,7 @@ class Keys:
     interpreter_hidden_dim: int | None = number(None, at_least=1)  # of the interpreter; None: the reasoner's
     model_hidden_dim: int | None = number(None, at_least=1)  # where given: every width
     use_reasoner: bool = True  # false: a plain language model without thoughts
-    use_base_lm: bool = True  # false: the context reaches the prediction through the thought's symbols only
+    use_base_lm: bool = True  # false: no base state; read afresh, the symbols alone tell of the context
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     interpreter_start: str = one_of("afresh", ("afresh", "onward"))  # onward: from the reasoner's last state
     # 3. the prediction
@@ -106,6 +106,7 @@ class Keys:
     # 8. weights of the loss
     policy_loss_beta: float = 1.0  # of the policy loss; any finite number
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss
+    base_nll_beta: float = number(0.0, at_least=0)  # of the prediction without a thought, trained beside it
     train_nll_num: int | None = number(None, at_least=1)  # how many of the K thoughts carry it; None: all
     critic_loss_beta: float = number(1.0, at_least=0)  # of the critic's own loss, and the reward model's
     entropy_encouragement_coef: float = number(0.15, at_least=0)  # of the entropy bonus, at the start

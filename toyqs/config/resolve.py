@@ -29,8 +29,6 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, baseline="none", advantage_scale="none")
     if not config.policy_loss_beta:  # no policy learns from it
         config = replace(config, learned_reward=False)
-    if not config.use_base_lm:
-        config = replace(config, interpreter_start="afresh")
     if not config.use_reasoner:
         config = replace(config, controls="none")
     return config

@@ -104,6 +104,11 @@ class RunConfig(Keys):
         return (self.use_base_lm and self.mixer != "thought") or as_wide
 
     @property
+    def trains_without_thought(self) -> bool:
+        """Tell whether the prediction without a thought has a loss of its own beside the thoughts'."""
+        return self.use_reasoner and self.base_nll_beta > 0
+
+    @property
     def num_ahead(self) -> int:
         """Return N, the tokens that each position predicts: 1 without thoughts."""
         return self.n_tokens_ahead if self.use_reasoner else 1

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 THINKING = "thinking"
 
+NONE: Mapping[str, str] = MappingProxyType({})  # no control is one run with another arm
+
 MATCHED = ("state_handed_on", "pause", "compute_matched", "param_matched")
-JUDGED = ("zero_length", "policy_off", *MATCHED)  # the controls by which thinking is judged
+# The controls by which thinking is judged.
+JUDGED = ("zero_length", "state_handed_on", "pause", "policy_off", "compute_matched", "param_matched")
 
 CONTROLS = {
     "no_reasoner": "the base model without thoughts, trained for as many steps",
-    "zero_length": "the same model with zero-length thoughts",
+    "zero_length": "zero-length thoughts (read afresh: without base_reasoner and reasoner)",
+    "state_handed_on": "the same parts without symbols, the reasoner's state handed on to the interpreter",
+    "pause": "the same parts with as many steps of one constant symbol, back-propagated",
     "policy_off": "the same model with thoughts that are never rewarded",
+    "deterministic": "the reasoner's own states as thoughts, back-propagated (Coconut)",
+    "random": "thoughts drawn at random, whatever the context",
+    "constant": "thoughts of one constant symbol",
+    "reward_shuffled": "thoughts rewarded by what those of another position earned",
+    "policy_reversed": "thoughts with the sign of the policy loss reversed",
     "compute_matched": "the base model without thoughts given as much training compute",
     "param_matched": "a plain model with as many parameters",
 }
@@ -23,3 +34,12 @@ def arm_names(arms: Iterable[str]) -> list[str]:
     names = dict.fromkeys(arms)
     known = [arm for arm in (THINKING, *CONTROLS) if arm in names]
     return [*known, *(arm for arm in names if arm not in known)]
+
+
+def one_run(same: Mapping[str, str]) -> list[str]:
+    """Return a line on each control that is one run with another arm, and is shown under that arm's name.
+
+    Args:
+        same: control -> the arm under whose name it is shown.
+    """
+    return [f"{control}: one run with {arm}, and shown as that" for control, arm in same.items()]

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from toyqs.evidence.arms import NONE
 from toyqs.evidence.rows import load_rows
 from toyqs.files import by_content, make_folder, read_json, write_json
 
@@ -24,7 +24,7 @@ class Cell(NamedTuple):
     settings: dict[str, Any]  # of the run itself, named as its rows' columns; no seed, none without effect
     arms: dict[str, pd.DataFrame]  # one row per finished seed, ascending; the first is the run itself
     missing: dict[str, list[int]]  # arm -> the seeds asked for without a row; complete arms are absent
-    same: Mapping[str, str] = MappingProxyType({})  # arm that is one run with an earlier one -> that one
+    same: Mapping[str, str] = NONE  # arm that is one run with an earlier one -> that one, shown for both
     not_run: Collection[str] = ()  # arms that the plan knows, neither asked for nor finished
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from toyqs.evidence.arms import CONTROLS, JUDGED
+from toyqs.evidence.arms import CONTROLS, JUDGED, one_run
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import COSTS, OTHERS_ALONE, Finding, arm_table, without_thought
@@ -19,6 +19,8 @@ HEADINGS = (
     ("", "NLL", "accuracy", "gain of thinking", "used", "recurrent", "FLOPs", "train", "CPU s"),
     ("arm", "nats", "%", "over this arm, nats", "params", "steps/tok", "/token", "steps", "/seed"),
 )
+AGAINST = """\
+thinking against each control, by the 95 % interval of its gain, uncorrected (in brackets: not judged):"""
 
 
 def comparison_table(finding: Finding) -> str:
@@ -37,7 +39,7 @@ def comparison_table(finding: Finding) -> str:
     if finding.gains:
         symbols = "±: half of a 95 % t-interval over seeds; "
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
-        lines += [symbols, "", *control_lines(finding), ""]
+        lines += [symbols, "", *control_lines(finding), *one_run(finding.cell.same), ""]
     lines += _notes(finding.cell.arms)
     if finding.gains and finding.verdict:
         word, meaning = f"Verdict: {finding.verdict.text}.", finding.verdict.sentence
@@ -47,19 +49,17 @@ def comparison_table(finding: Finding) -> str:
 
 def control_lines(finding: Finding) -> list[str]:
     """Return a line on each control: whether thinking is better, by the 95 % interval of its gain alone."""
-    rows: list[tuple[str, str, str, str]] = []
-    for arm, values in finding.gains.items():
-        gain = estimate(values)
-        ends = (
-            "–" if math.isnan(gain.lower) else f"{short(gain.lower, '+.3f')} to {short(gain.upper, '+.3f')}"
-        )
-        word = "better" if gain.lower > 0 else "worse" if gain.upper < 0 else "undecided"
-        what = CONTROLS.get(arm, "")
-        rows.append((arm, word, ends, what if arm in JUDGED else f"{what} (not judged)".strip()))
+    rows = [_against(arm, gain) for arm, gain in finding.gains.items()]
     columns = list(zip(*rows, strict=True))
     room = WIDTH - sum(max(map(len, column)) + 2 for column in columns[:-1])
-    heading = "Thinking against each control, by the 95 % interval of its gain alone (uncorrected), in nats:"
-    return [heading, *aligned(wrapped(columns, room), left=[0, 1, 2, 3])]
+    return [AGAINST, *aligned(wrapped(columns, room), left=[0, 1, 2, 3])]
+
+
+def _against(arm: str, values: pd.Series) -> tuple[str, str, str, str]:
+    gain = estimate(values)
+    word = "better" if gain.lower > 0 else "worse" if gain.upper < 0 else "undecided"
+    ends = "–" if math.isnan(gain.lower) else f"{short(gain.lower, '+.3f')} to {short(gain.upper, '+.3f')}"
+    return arm if arm in JUDGED else f"({arm})", word, ends, CONTROLS.get(arm, "")
 
 
 def _title(cell: Cell) -> list[str]:

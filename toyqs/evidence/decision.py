@@ -24,14 +24,14 @@ BEST_FIRST = (BEATS_ALL, BEATS_BASE, NEVER_REWARDED, TOO_FEW, NOT_JUDGED, UNTOLD
 ALONE = {word: LEVEL for word in (WORSE, BEATS_ALL, BEATS_BASE, NEVER_REWARDED)}  # the bars of one cell
 MEANINGS = {
     WORSE: "Thoughts of no symbols do better.",
-    BEATS_ALL: "Neither more training nor more parameters nor steps without content explain the gain.",
-    BEATS_BASE: "Rewarded thoughts help this base.",
+    BEATS_ALL: "The thoughts gain over the same base without them, and over every explanation tested:",
+    BEATS_BASE: "The thoughts gain over the same base without them.",
     NEVER_REWARDED: "Thoughts help this base, but those that are never rewarded may do as well.",
     UNTOLD: "These seeds show thinking neither to help nor to hurt.",
 }
 EXPLANATIONS = {
-    "state_handed_on": "the state of the reasoner",
-    "pause": "more steps",
+    "state_handed_on": "the reasoner's state",
+    "pause": "steps without content",
     "compute_matched": "more training",
     "param_matched": "more parameters",
 }
@@ -64,7 +64,11 @@ class Verdict(NamedTuple):
         """Return the word; where it is another before correction, with that."""
         if self.word == self.before:
             return self.word
-        return f"{self.word} (before correction for {self.cells} cells: {self.before})"
+        before = self.before
+        for line in (BEATS_BASE, UNTOLD):  # only the controls named differ
+            if self.word.startswith(line) and before.startswith(line):
+                before = before.removeprefix(line).lstrip(",; ")
+        return f"{self.word} (before correction for {self.cells} cells: {before})"
 
 
 def verdict(
@@ -175,9 +179,10 @@ class _Tested:
         if line == self.unused:
             return "Another sequence's thoughts, or none, cost most seeds nothing: no gain is the thoughts'."
         sentences = [MEANINGS[line]]
+        if line == BEATS_ALL:
+            sentences.append(f"{', '.join(EXPLANATIONS[name] for name in MATCHED if name in self.gains)}.")
         if line == BEATS_BASE and (others := self._matched(bars)[1]):
-            causes = " or ".join(EXPLANATIONS[name] for name in others)
-            sentences.append(f"But {causes} may gain as much, or more.")
+            sentences.append(f"But {' or '.join(EXPLANATIONS[x] for x in others)} may gain as much, or more.")
         if line in (BEATS_BASE, UNTOLD) and self.not_run:
             sentences.append(f"Not run, and so not ruled out: {', '.join(self.not_run)}.")
         return " ".join(sentences)

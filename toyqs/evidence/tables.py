@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from toyqs.evidence.arms import JUDGED, arm_names
+from toyqs.evidence.arms import JUDGED, arm_names, one_run
 from toyqs.evidence.decision import LEVEL
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import OTHERS_ALONE, Finding, estimate_text, floor_of, started_text, verdict_text
@@ -16,7 +16,7 @@ from toyqs.evidence.text import WIDTH, aligned, spans, task_words, wrapped
 
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
 GAIN_HEADING = """\
-gain of thinking over each control, nats, ± half of a 95 % t-interval, paired by seed, each by itself:"""
+gain of thinking over each control, nats, paired by seed, ± half of a 95 % t-interval (uncorrected):"""
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
 GAP = 2  # columns between those of a table
 NARROWEST = 30  # columns of a verdict, however many settings stand before it
@@ -42,7 +42,10 @@ def gain_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
 
 
 def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    """Return a text table of every cell's verdict, and lines on how it was come to; see `loss_lines`."""
+    """Return a text table of every cell's seeds, loss and verdict, and lines on these; see `loss_lines`.
+
+    There is no verdict where no judged control was asked for.
+    """
     runs = [next(iter(finding.cell.arms.values())) for finding in findings]
     columns = _settings(findings, keys)
     columns.append(["", "seeds", *(str(len(run)) for run in runs)])
@@ -50,7 +53,8 @@ def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]
     started = [started_text(run) for run in runs]
     columns += [["", "started", *started]] if any(started) else []
     lines, cells = [], sum(finding.verdict is not None for finding in findings)
-    if cells:
+    judged = any(arm in JUDGED for finding in findings for arm in finding.cell.arms)
+    if judged:
         words = ["", "verdict", *map(verdict_text, findings)]
         room = max(WIDTH - sum(_width(column) + GAP for column in columns), NARROWEST)
         columns = wrapped([*columns, words], room)
@@ -60,7 +64,7 @@ def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]
         lines.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
     if any("*" in each for each in started):
         lines.append(f"*: {OTHERS_ALONE}")
-    return [*aligned(columns, left=[len(columns) - 1] if cells else [], rule=True), "", *lines]
+    return [*aligned(columns, left=[len(columns) - 1] if judged else [], rule=True), "", *lines]
 
 
 def _loss(finding: Finding) -> str:
@@ -143,7 +147,18 @@ def notes(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
         lines += textwrap.wrap(note, WIDTH)
     if never := _by_cell(findings, keys, _never):
         lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", WIDTH)
-    return lines
+    return lines + _one_runs(findings, keys)
+
+
+def _one_runs(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+    """Return a line on each control that is one run with another arm, with its cells where not in all."""
+    places: dict[str, list[str]] = {}
+    for finding in findings:
+        for line in one_run(finding.cell.same):
+            places.setdefault(line, []).append(place_of(finding.cell, keys))
+    everywhere = len(findings)
+    texts = [f"{x} ({'; '.join(at)})" if len(at) < everywhere else x for x, at in places.items()]
+    return [wrapped_line for text in texts for wrapped_line in textwrap.wrap(text, WIDTH)]
 
 
 def _by_cell(

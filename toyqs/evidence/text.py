@@ -111,6 +111,6 @@ def wrapped(columns: Sequence[Sequence[str]], room: int) -> list[list[str]]:
     """
     rows: list[tuple[str, ...]] = []
     for *others, last in zip(*columns, strict=True):
-        first, *more = textwrap.wrap(last, room, subsequent_indent="  ") or [""]
+        first, *more = textwrap.wrap(last, room, subsequent_indent="  ", break_on_hyphens=False) or [""]
         rows += [(*others, first), *((*[""] * len(others), line) for line in more)]
     return [list(column) for column in zip(*rows, strict=True)]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toyqs.config import identity
+from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
@@ -24,14 +25,12 @@ from toyqs.experiment.run_folder import RunFolder
 from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
 from toyqs.numerics import mean_of_steps
-from toyqs.rng import stream
 from toyqs.training import distributed
-from toyqs.training.batches import draw_batches, stack
+from toyqs.training.batches import draw_batches
 from toyqs.training.divergence import Divergence
 from toyqs.training.evaluation import evaluate
 from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
-from toyqs.types import Batch
 
 STARTED = 0.01  # nats that other thoughts, and none, must cost before a seed counts as started
 
@@ -166,17 +165,6 @@ class Training:
     def weights(self) -> dict[str, Tensor]:
         """Return all weights (S, ...) by name."""
         return {name: weight.detach().cpu() for name, weight in self.model.named_parameters()}
-
-
-def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor) -> Batch:
-    """Draw the held-out sequences (S, B, T), the same for every seed and every run of the task."""
-    available = config.task.held_out_size(config.seq_len)
-    size = min(config.eval_sequences, available or config.eval_sequences)
-    batch = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
-    held_out = stack([batch] * num_seeds, like, config.thinks_everywhere)
-    if not build_training_params(config).adaptive_len:
-        return held_out
-    return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
 
 
 def _lost_at_the_end(nll: Tensor, diverged: Mapping[int, Divergence], steps: int) -> dict[int, Divergence]:

@@ -131,19 +131,30 @@ class Onward(nn.Module):
     In the second form the output is taken where a model without thoughts predicts, at the context's last
     token. In a backbone with positions that token gets its own position t again, or t + 1, the start
     marker's; nothing else in its memory moves. Tokens that follow get the positions after the last input's.
+
+    Where interpreter and reasoner differ in width, the state passes through one learned linear map.
     """
 
-    def __init__(self, core: Core, reasoner: Core, *, last_token: int | None = None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        reasoner: Core,
+        *,
+        last_token: int | None = None,
+        handover: nn.Module | None = None,
+    ) -> None:
         """Put both together.
 
         Args:
             core: the interpreter's; consumes the end marker, and x_t where that is read again.
             reasoner: the core whose state is continued.
             last_token: x_t is read again so many positions after t, 0 or 1; None: it is not.
+            handover: maps the state to the interpreter's width (`Backbone.handover`); None: one width.
         """
         super().__init__()
         self.core, self.reasoner = core, reasoner
         self.last_token = last_token
+        self.handover = handover
 
     def forward(
         self, thoughts: Thoughts, token: Tensor | None = None, *, following: Tensor | None = None
@@ -162,6 +173,8 @@ class Onward(nn.Module):
         if last >= 0:
             symbols, rows = thoughts.symbols.select(4, last), reasoner.thought_rows()
             _, state = step_live(reasoner, symbols, rows, state, thoughts.live(last))
+        if self.handover is not None:
+            state = self.handover(state)
         reading, state = core.backbone.step(marker(core.thought_rows(), END), state)
         if self.last_token is not None:
             assert token is not None

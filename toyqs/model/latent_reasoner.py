@@ -180,11 +180,11 @@ class LatentReasoner(nn.Module):
             trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
         else:
             trace = Trace(logits, thought_weight=None if weight is None else weight[..., 0])
+        if thoughts is not None and "base" in self.extra_predictions:
+            trace = trace._replace(base_logits=self._logits(context, base, None, gate_floor))
         if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
-        if "base" in self.extra_predictions:
-            trace = trace._replace(base_logits=self._logits(context, base, None, gate_floor))
         if "average" in self.extra_predictions:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))

@@ -1,4 +1,4 @@
-"""The score-function part of a loss, and the scale of its advantages."""
+"""Losses per position that objectives are made of, and their mean."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toyqs.objectives.rewards import require_shape
+from toyqs.objectives.rewards import require_shape, target_log_prob
+from toyqs.types import Batch, Trace
 
 Total = Callable[[Tensor], Tensor]  # sums over the processes that share a batch
 
@@ -65,6 +66,32 @@ def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
     thought_log_prob = log_prob.sum(-1)
     require_shape("advantages", advantages, thought_log_prob.shape)
     return -(advantages.detach() * thought_log_prob).mean(-1)
+
+
+def base_nll(trace: Trace, batch: Batch) -> Tensor:
+    """Compute the NLL of the prediction without a thought, of the token right after each position.
+
+        −log q(y | x)
+
+    It has no gradient to the thoughts, and trains base LM and head for what `nll_no_thought` measures.
+
+    Args:
+        trace: with base_logits (S, B, T, N, V).
+        batch: at the thinking positions.
+
+    Returns:
+        (S,), the weighted mean over positions.
+
+    Raises:
+        ValueError: the trace has no such prediction.
+
+    Source: Zelikman et al. 2024, "Quiet-STaR": its code trains the prediction without a thought and the mean
+    of those with thoughts by half each.
+    """
+    if trace.base_logits is None:
+        raise ValueError("base_nll needs trace.base_logits")
+    log_q = target_log_prob(trace.base_logits[..., :1, :].unsqueeze(3), batch.targets.unsqueeze(-1))
+    return position_mean(-log_q.squeeze(-1), batch.weights)
 
 
 def position_mean(values: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:

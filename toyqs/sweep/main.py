@@ -79,7 +79,8 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     try:
         for cell in cells:
             columns = settings(cell.config, cell.seeds[0])
-            write_cell(runs_dir, columns, cell.keys, cell.arms, inactive_keys(cell.config))
+            asked = [*cell.arms, *cell.same]
+            write_cell(runs_dir, columns, cell.keys, asked, inactive_keys(cell.config))
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
@@ -163,7 +164,7 @@ def _cell(cell: PlannedCell, rows: pd.DataFrame) -> Cell:
     """Return a planned cell with the rows of the arms that were asked for."""
     without = {"seed", *inactive_keys(cell.config)}
     columns = {name: x for name, x in named(cell.config, cell.seeds[0]).items() if name not in without}
-    asked = [(arm, seed) for arm in cell.arms for seed in cell.seeds]
+    asked = [(arm, seed) for arm in (*cell.arms, *cell.same) for seed in cell.seeds]
     finished = {row["key"]: row for row in rows.to_dict("records") if row["key"] in cell.run_keys}
     return cell_of(columns, cell.keys, asked, finished)
 

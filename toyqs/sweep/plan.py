@@ -28,7 +28,9 @@ class PlannedCell(NamedTuple):
     config: RunConfig  # the run itself, max_steps filled in
     seeds: list[int]
     arms: dict[str, RunConfig]  # to be trained, in the order of display; the run itself first
-    keys: dict[str, dict[int, str]]  # arm -> seed -> key; also of controls that are shown only if they exist
+    # arm -> seed -> key; also of controls that are one run with another arm, or are shown only if they exist
+    keys: dict[str, dict[int, str]]
+    same: dict[str, str]  # a control asked for that is one run with another arm -> that arm, shown for both
 
     @property
     def run_keys(self) -> list[str]:
@@ -73,7 +75,7 @@ def seeds_of(config: RunConfig) -> list[int]:
 
 
 def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCell:
-    """Plan a run and its controls, with the number of steps filled in.
+    """Plan a run and its controls, each run once, with the number of steps filled in.
 
     All are in the settings' canonical spelling: what a key names is what is trained, whatever was typed.
 
@@ -96,10 +98,13 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
         known |= matched_controls(config, cost, count_parameters)
         asked_for = list(known)
     known = {name: canonical(arm) for name, arm in known.items()}
-    arms = {name: known[name] for name in asked_for}
     seeds = seeds_of(config)
     keys = {name: {seed: run_key(arm, seed) for seed in seeds} for name, arm in known.items()}
-    return PlannedCell(config, seeds, arms, keys)
+    first: dict[str, str] = {}
+    shown = {name: first.setdefault(by_seed[seeds[0]], name) for name, by_seed in keys.items()}
+    arms = {name: known[name] for name in asked_for if shown[name] == name}
+    same = {name: shown[name] for name in asked_for if shown[name] != name}
+    return PlannedCell(config, seeds, arms, keys, same)
 
 
 def differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from toyqs.assets.text import DATASETS, dataset_text, read_text
-from toyqs.tasks.windows import Windows
+from toyqs.tasks.task import Feature
+from toyqs.tasks.windows import Windows, is_vowel
+from toyqs.types import Batch
 
 
 @dataclass
@@ -144,6 +146,16 @@ class CharText(Windows):
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
         return "".join(self.alphabet[i] for i in ids)
+
+    def features(self, batch: Batch) -> dict[str, Feature]:
+        """Return the next character, whether it is a vowel (with any accent), and whether it is a space."""
+        vowels = torch.tensor([is_vowel(x) for x in self.alphabet]).long()
+        spaces = torch.tensor([x.isspace() for x in self.alphabet]).long()
+        return {
+            "next character": Feature(batch.targets, self.vocab_size),
+            "vowel": Feature(vowels[batch.targets], 2),
+            "space": Feature(spaces[batch.targets], 2),
+        }
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Return the characters of token ids; those that cannot be printed as Python escapes them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -11,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_amount, check_length, check_split, counted_from
+from toyqs.tasks.task import Feature, Task, check_amount, check_length, check_split, counted_from
 from toyqs.types import Batch
 
 MAX_SHARPNESS = 50.0  # above it a probability could be 0 in float64, and its logarithm not finite
@@ -139,13 +140,30 @@ class HiddenMarkov(Task):
         Returns:
             (…, T, V) float64, log p(x_{t+1} | x_1…x_t), all finite.
         """
+        predictions = [ahead @ self.emission for _, ahead in self._forward(inputs)]
+        return torch.stack(predictions, dim=-2).log()
+
+    def _forward(self, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield b_t and a_{t+1} of each position, (…, states) float64 each."""
         ahead = torch.full((*inputs.shape[:-1], self.states), 1 / self.states, dtype=torch.float64)
-        predictions = []
         for symbol in inputs.unbind(-1):
             joint = ahead * self.emission.T[symbol]
-            ahead = (joint / joint.sum(-1, keepdim=True)) @ self.transition
-            predictions.append(ahead @ self.emission)
-        return torch.stack(predictions, dim=-2).log()
+            here = joint / joint.sum(-1, keepdim=True)
+            ahead = here @ self.transition
+            yield here, ahead
+
+    def features(self, batch: Batch) -> dict[str, Feature]:
+        """Return the likeliest hidden state at a position, the likeliest after it, and the likeliest symbol.
+
+        They are the largest entries of b_t, a_{t+1} and p(x_{t+1} | x_1…x_t). The state that was drawn is no
+        feature: no reader of the sequence can know it.
+        """
+        here, ahead = (torch.stack(x, -2) for x in zip(*self._forward(batch.inputs), strict=True))
+        return {
+            "likeliest state": Feature(here.argmax(-1), self.states),
+            "likeliest next state": Feature(ahead.argmax(-1), self.states),
+            "likeliest next symbol": Feature((ahead @ self.emission).argmax(-1), self.vocab),
+        }
 
     def _draw(self, generator: torch.Generator, batch_size: int) -> Tensor:
         """Draw x_1…x_{T+1} of some sequences, (B, T + 1) long."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_amount, check_split, counted_from
+from toyqs.tasks.task import Feature, Task, check_amount, check_split, counted_from
 from toyqs.types import Batch
 
 KINDS = ("cycle", "map")
@@ -183,6 +183,17 @@ class Iterate(Task):
             (…) long.
         """
         return self.powers[inputs[..., 1] - self.n + 1, inputs[..., 0]]
+
+    def features(self, batch: Batch) -> dict[str, Feature]:
+        """Return k, the iterates f(x), f^2(x), … below k, and the answer f^k(x), at the last position."""
+        x, k = batch.inputs[..., :1], batch.inputs[..., 1:] - self.n + 1
+        found = {"k": Feature(k - 1, self.k)}
+        for j in range(1, self.k):
+            name = "f(x)" if j == 1 else f"f^{j}(x)"
+            found[name] = Feature(torch.where(j < k, self.powers[j][x], -1), self.n)
+        found["answer"] = Feature(self.answers(batch.inputs).unsqueeze(-1), self.n)
+        before = torch.full_like(x, -1)
+        return {name: y._replace(values=torch.cat([before, y.values], -1)) for name, y in found.items()}
 
     def thought_length(self, inputs: Tensor) -> Tensor:
         """Return one symbol per application of the function: k where it has been read, 0 before.

@@ -12,7 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_amount, check_length, check_split, counted_from, scatter
+from toyqs.tasks.task import (
+    Feature,
+    Task,
+    check_amount,
+    check_length,
+    check_split,
+    counted_from,
+    scatter,
+)
 from toyqs.types import Batch
 
 MAX_PROGRAMS = 10**6
@@ -171,10 +179,27 @@ class RevProg(Task):
         Returns:
             (…, queries) long.
         """
-        program, answer = inputs[..., : self.k] - self.p, inputs[..., self.k :]
+        return self._intermediates(inputs)[-1]
+
+    def _intermediates(self, inputs: Tensor) -> list[Tensor]:
+        """Compute op_1(x), op_2(op_1(x)), … up to the answer, each (…, queries) long."""
+        program, values = inputs[..., : self.k] - self.p, [inputs[..., self.k :]]
         for i in range(self.k):
-            answer = self.permutations[program[..., i : i + 1], answer]
-        return answer
+            values.append(self.permutations[program[..., i : i + 1], values[-1]])
+        return values[1:]
+
+    def features(self, batch: Batch) -> dict[str, Feature]:
+        """Return the operators, the values between a query and its answer, and the answer, at the queries."""
+        inputs = batch.inputs
+        at_queries = (*inputs.shape[:-1], self.queries)
+        operators = (inputs[..., i : i + 1].expand(at_queries) - self.p for i in range(self.k))
+        found = {f"operator {i}": (x, self.m) for i, x in enumerate(operators, 1)}
+        name = "x"
+        for i, values in enumerate(self._intermediates(inputs), 1):
+            name = f"op{i}({name})"
+            found["answer" if i == self.k else name] = values, self.p
+        before = torch.full((*inputs.shape[:-1], self.k), -1)
+        return {name: Feature(torch.cat([before, x], -1), classes) for name, (x, classes) in found.items()}
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Compute the true log-probabilities of the observed answers.

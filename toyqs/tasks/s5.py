@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Task, check_length, check_split, counted_from, scatter
+from toyqs.tasks.task import Feature, Task, check_length, check_split, counted_from, scatter
 from toyqs.types import Batch
 
 GROUPS = {"s3": 3, "s5": 5}  # name -> number of points that are permuted
@@ -120,6 +120,20 @@ class S5(Task):
         for element in inputs.unbind(-1)[1:]:
             products.append(self.table[products[-1], element])
         return torch.stack(products, dim=-1)
+
+    def features(self, batch: Batch) -> dict[str, Feature]:
+        """Return the products before a position's own, and its own, the answer, where it is asked for.
+
+        "product of j" is that of the first j elements, at the positions after the j-th.
+        """
+        products = self.products(batch.inputs)
+        asked = torch.arange(self.positions) >= (0 if self.asked == "every" else self.positions - 1)
+        found = {
+            f"product of {j}": products[..., j - 1 : j].where(asked & (torch.arange(self.positions) >= j), -1)
+            for j in range(1, self.positions)
+        }
+        found["answer"] = products.where(asked, -1)
+        return {name: Feature(values, self.vocab_size) for name, values in found.items()}
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,13 @@ from toyqs.types import Batch
 SPLITS = ("train", "held_out")
 LONGEST = 10_000  # positions; a step of the default model, counted once for each arm, takes seconds by then
 MOST_NUMBERS = 10**6  # that a task draws or computes before the first sequence
+
+
+class Feature(NamedTuple):
+    """A value that a task computes on the way to its answer, or the answer, at every position."""
+
+    values: Tensor  # (S, B, T) long, 0 … classes − 1; −1 where there is no such value
+    classes: int
 
 
 class Task(ABC):
@@ -33,6 +40,8 @@ class Task(ABC):
     """inputs (S, B, T) -> true log p(target | prefix), (S, B, T, V)"""
     thought_length: Callable[[Tensor], Tensor] | None = None
     """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
+    features: Callable[[Batch], dict[str, Feature]] | None = None
+    """sequences at all positions -> what can be looked for in a model's states there, by name"""
     identity: Callable[[], dict[str, str | float]] | None = None
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
     vocabulary: Callable[[], str] | None = None

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from toyqs.assets.documents import hub_documents, read_documents
 from toyqs.assets.pretrained import located
-from toyqs.tasks.windows import Windows
+from toyqs.tasks.task import Feature
+from toyqs.tasks.windows import Windows, is_vowel
 from toyqs.types import Batch
+
+SPACES = ("\u0120", "\u2581")  # stand for a space in tokens' names: of byte-level and of other tokenisers
 
 
 class Encoded(NamedTuple):
@@ -172,6 +175,15 @@ class TokenText(Windows):
         """Return the text of token ids."""
         return str(_tokenizer(self._folder).decode(list(ids), skip_special_tokens=False))
 
+    def features(self, batch: Batch) -> dict[str, Feature]:
+        """Return whether the next token begins with a space, and what comes first in it after spaces.
+
+        "vowel" and "letter" say whether that is one. The token itself is no feature: there are too many.
+        """
+        table = _beginnings(self._folder, self.vocab_size)[:, batch.targets]
+        names = ("space", "vowel", "letter")
+        return {name: Feature(values, 2) for name, values in zip(names, table, strict=True)}
+
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Return the texts of token ids; what cannot be printed as Python escapes it."""
         names = _names(self._folder, self.vocab_size)
@@ -230,6 +242,18 @@ def _tokenizer_file(folder: Path) -> Path:
 def _names(folder: Path, count: int) -> list[str]:
     texts = _tokenizer(folder).decode_batch([[i] for i in range(count)], skip_special_tokens=False)
     return [repr(text)[1:-1] for text in texts]
+
+
+@functools.lru_cache(maxsize=4)
+def _beginnings(folder: Path, count: int) -> Tensor:
+    """Return whether each token begins with a space, then a vowel, then a letter, (3, count) long."""
+    tokenizer = _tokenizer(folder)
+    texts = tokenizer.decode_batch([[i] for i in range(count)], skip_special_tokens=False)
+    # A tokeniser may drop the space of a text's first token, which only the token's own name then shows.
+    names = [tokenizer.id_to_token(i) or "" for i in range(count)]
+    spaces = [text[:1].isspace() or name[:1] in SPACES for text, name in zip(texts, names, strict=True)]
+    first = [text.lstrip()[:1] for text in texts]
+    return torch.tensor([spaces, [is_vowel(x) for x in first], [x.isalpha() for x in first]]).long()
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:

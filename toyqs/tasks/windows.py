@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -107,3 +108,8 @@ class Windows(Task):
         windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
         return counted_from(0, inputs, targets)
+
+
+def is_vowel(text: str) -> bool:
+    """Tell whether a text begins with a, e, i, o or u, with or without an accent."""
+    return unicodedata.normalize("NFD", text)[:1].lower() in tuple("aeiou")

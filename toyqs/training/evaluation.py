@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -83,15 +83,11 @@ def evaluate(
     """
     meter = Meter()
     generators = [stream(seed, "evaluation noise") for seed in seeds]
-    size = max(2, at_once // max(1, sizes.number * int(held_out.think[0, 0].sum())))
     fixed: Forced | None = None
-    total = held_out.inputs.shape[1]
-    # A single last sequence would be shuffled with itself: it joins the sequences before.
-    starts = list(range(0, total - 1, size))
-    for start, stop in zip(starts, [*starts[1:], total], strict=True):
-        batch = rows(held_out, slice(start, stop))
+    for span in spans(held_out, sizes, at_once):
+        batch = rows(held_out, span)
         noise = thought_noise(generators, batch.think, sizes).to(batch.weights)
-        context, batch, selection = _read(model, batch, sizes)
+        context, batch, selection = read_positions(model, batch, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
         trace = model.talk(context, thoughts)
         has_symbols = thoughts is not None and thoughts.symbols.shape[4] > 0
@@ -117,6 +113,17 @@ def evaluate(
     if fixed is None or trace.log_prob is None:
         return meter.means()
     return meter.means() | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
+
+
+def spans(held_out: Batch, sizes: ThoughtSizes, at_once: int) -> Iterator[slice]:
+    """Yield the sequences that are evaluated together, of about `at_once` thoughts; two or more each.
+
+    A single last sequence would be shuffled with itself: it joins the sequences before.
+    """
+    size = max(2, at_once // max(1, sizes.number * int(held_out.think[0, 0].sum())))
+    total = held_out.inputs.shape[1]
+    starts = list(range(0, total - 1, size))
+    yield from map(slice, starts, [*starts[1:], total])
 
 
 def information(model: Model, context: Context, thoughts: Thoughts | None) -> dict[str, Tensor]:
@@ -159,7 +166,7 @@ def information(model: Model, context: Context, thoughts: Thoughts | None) -> di
 def _information(model: Model, some: Batch, seeds: Sequence[int], sizes: ThoughtSizes) -> dict[str, Tensor]:
     streams = [stream(seed, "information noise") for seed in seeds]
     noise = thought_noise(streams, some.think, sizes._replace(number=1)).to(some.weights)
-    context, batch, _ = _read(model, some, sizes)
+    context, batch, _ = read_positions(model, some, sizes)
     return information(model, context, model.think(context, noise, None, batch.lengths))
 
 
@@ -169,7 +176,9 @@ def _each(change: Callable[..., Tensor], *given: Forced) -> Forced:
     return change(*symbols), None if lengths[0] is None else change(*lengths)
 
 
-def _read(model: Model, batch: Batch, sizes: ThoughtSizes) -> tuple[Context, Batch, PositionSelection | None]:
+def read_positions(
+    model: Model, batch: Batch, sizes: ThoughtSizes
+) -> tuple[Context, Batch, PositionSelection | None]:
     """Return context and batch at the thinking positions; and their selection, where the model makes one."""
     positions = thinking_positions(batch)
     context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)

@@ -16,14 +16,16 @@ from toyqs.objectives.objective import CRITIC_STARTS
 from toyqs.objectives.registry import fields_of
 
 
-def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> Auxiliaries:
-    """Return what helps the policy of a run learn.
+def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | None) -> Auxiliaries:
+    """Return what helps the policy of a run learn, and the prediction without a thought where it learns too.
 
     Args:
-        config: resolved, of a run whose thoughts have symbols.
+        config: resolved.
         num_seeds: S.
-        policy: the head that samples the symbols.
+        policy: the head that samples the symbols; None where thoughts have none, or there are none.
     """
+    if policy is None:
+        return Auxiliaries(frozenset({"base"} if config.trains_without_thought else ()))
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
     compared_with = {
         config.baseline if "baseline" in fields_of(config) else "",
@@ -31,7 +33,9 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead) ->
     }
     log_ratio = config.reference == "no_thought" and config.uses_reference
     wanted = {
-        "base": log_ratio or bool(compared_with & {"null_thought", "base_prediction"}),
+        "base": config.trains_without_thought
+        or log_ratio
+        or bool(compared_with & {"null_thought", "base_prediction"}),
         "average": "average_thought" in compared_with or isinstance(reward_model, RewardOfPrediction),
     }
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)

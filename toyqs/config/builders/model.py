@@ -90,19 +90,18 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
             shares = config.symbol_kind == "token" and not config.lengths_vary
             interpreter = (Afresh if shares else AfreshEach)(num_seeds, core)
         else:
-            interpreter = Onward(core, cores[letters["reasoner"]], last_token=_last_token(config))
+            interpreter = _onward(config, num_seeds, core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
-    if thought_head is None:
-        return LatentReasoner(*parts, horizon=horizon)
-    return LatentReasoner(
-        *parts, auxiliaries=build_auxiliaries(config, num_seeds, thought_head), horizon=horizon
-    )
+    auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
+    return LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
 
 
-def _last_token(config: RunConfig) -> int | None:
-    """Return how many positions after its own the context's last token is fed again; None: it is not."""
-    return int(config.increment_pos_id_for_last_context_token) if config.add_last_context_token else None
+def _onward(config: RunConfig, num_seeds: int, core: Core, reasoner: Core) -> Onward:
+    last = int(config.increment_pos_id_for_last_context_token) if config.add_last_context_token else None
+    width, alike = core.backbone.width, core.backbone.width == reasoner.backbone.width
+    handover = None if alike else reasoner.backbone.handover(num_seeds, width)
+    return Onward(core, reasoner, last_token=last, handover=handover)
 
 
 def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> ThoughtHead:

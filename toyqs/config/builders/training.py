@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from toyqs.config.run_config import (
-    RunConfig,
-)
-from toyqs.objectives.objective import LikelihoodObjective
+from dataclasses import replace
+
+from toyqs.config.run_config import RunConfig
+from toyqs.objectives.losses import base_nll
+from toyqs.objectives.objective import LikelihoodObjective, Loss
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation import LOGITS, THOUGHTS
 from toyqs.training.loop import LossFn
 from toyqs.training.params import LossWeight, TrainingParams
+from toyqs.types import Batch, Trace
 
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
-    return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
+    if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
+        config = replace(config, baseline="none", advantage_scale="none")
+    objective = from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
+    return _with_base_nll(objective) if config.trains_without_thought else objective
+
+
+def _with_base_nll(objective: LossFn) -> LossFn:
+    """Return a loss with one part more, the NLL of the prediction without a thought."""
+
+    def both(trace: Trace, batch: Batch) -> Loss:
+        loss = objective(trace, batch)
+        return loss._replace(parts=loss.parts | {"base_nll": base_nll(trace, batch)})
+
+    return both
 
 
 def build_training_params(config: RunConfig) -> TrainingParams:
@@ -26,6 +41,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
     """
     weights = {
         "nll": LossWeight(config.nll_loss_beta),
+        "base_nll": LossWeight(config.base_nll_beta),
         "policy": LossWeight(config.policy_loss_beta),
         "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": LossWeight(config.critic_loss_beta),

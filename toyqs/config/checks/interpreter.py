@@ -7,7 +7,7 @@ from toyqs.config.run_config import RunConfig
 
 
 def check_reading(config: RunConfig) -> None:
-    """Refuse a last token without a context, and sums of logits that do not fit.
+    """Refuse a last token without a context, sums of logits that do not fit, a loss of no prediction.
 
     Args:
         config: resolved, of a run with thoughts.
@@ -15,16 +15,22 @@ def check_reading(config: RunConfig) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
+    if config.base_nll_beta and not config.predicts_without_thought:
+        refuse(
+            "base_nll_beta",
+            config.base_nll_beta,
+            "with these settings there is no prediction without a thought to train",
+            "use_base_lm=true and mixing=auto, or base_nll_beta=0",
+        )
     if config.use_residual:
         _check_residual(config)
     if config.mixer == "sum":
         _check_one_head(config)
     if config.add_last_context_token and config.interpreter_start != "onward":
-        cause = "" if config.use_base_lm else ", as use_base_lm=false has it,"
         refuse(
             "add_last_context_token",
             True,
-            f"an interpreter that starts afresh{cause} reads the symbols alone, and no context",
+            "an interpreter that starts afresh reads the symbols alone, and no context",
             "interpreter_start=onward or add_last_context_token=false",
         )
 

@@ -34,13 +34,6 @@ def check_thinking(config: RunConfig) -> None:
     if config.use_base_lm:
         widths["base_lm"] = config.base_lm_hidden_dim
     refusing(lambda: check_widths(groups, widths))
-    if config.interpreter_start == "onward" and interpreter != reasoner:
-        refuse(
-            "interpreter_start",
-            "onward",
-            f"continues from the reasoner's state, {reasoner} wide, but interpreter_hidden_dim={interpreter}",
-            "both one width, or interpreter_start=afresh",
-        )
     if config.mixing not in ("auto", "thought", "add") and not config.use_base_lm:
         refuse(
             "mixing",

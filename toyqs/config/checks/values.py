@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -72,7 +71,8 @@ def check(config: RunConfig) -> list[str]:
 
 def _check_other_losses(config: RunConfig) -> None:
     bonus = config.entropy_encouragement_coef and config.symbol_kind != "deterministic"
-    if not config.has_thoughts or not (config.has_policy_loss or bonus):
+    of_thoughts = config.has_thoughts and (config.has_policy_loss or bonus)
+    if not (of_thoughts or config.trains_without_thought):
         refuse("nll_loss_beta", 0, "leaves no loss to train with", "nll_loss_beta=1")
     if config.controls != "none":
         refuse(
@@ -93,9 +93,11 @@ def _check_runs_dir(runs_dir: str) -> None:
 
 def _notes(config: RunConfig) -> list[str]:
     notes = []
-    with_base = resolved(replace(config, use_base_lm=True))
-    if config.use_reasoner and not config.use_base_lm and with_base.interpreter_start == "onward":
-        notes.append("use_base_lm=false sets interpreter_start=afresh: onward would let the context past it")
+    if config.use_reasoner and not config.use_base_lm and resolved(config).interpreter_start == "onward":
+        notes.append(
+            "use_base_lm=false with interpreter_start=onward: the context reaches the prediction by the "
+            "reasoner's state, not by the symbols alone as with afresh"
+        )
     if config.symbol_kind == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
     if config.use_reasoner and config.meta_token_mode == "grad_scale":

@@ -76,6 +76,15 @@ class Backbone(nn.Module, ABC):
         return state
 
     @abstractmethod
+    def handover(self, num_seeds: int, width: int) -> nn.Module:
+        """Return a learned linear map from this backbone's states to those of one of another width.
+
+        Args:
+            num_seeds: S.
+            width: D of the other, which is equal in all else.
+        """
+
+    @abstractmethod
     def gather(self, state: BranchState, index: Tensor) -> BranchState:
         """Gather the branch points at the given positions.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from toyqs.model.backbones.backbone import Backbone
 from toyqs.model.backbones.gru_scan import Sequence
-from toyqs.model.layers import SeedStacked, affine, logistic_, uniform
+from toyqs.model.layers import Linear, SeedStacked, affine, logistic_, uniform
 
 
 class GRU(SeedStacked, Backbone):
@@ -45,6 +45,10 @@ class GRU(SeedStacked, Backbone):
         """Step hidden vectors (S, B, T, K, D) with x (S, B, T, K, 3 D); return the new ones, twice."""
         hidden = _Branch.apply(x, affine(state, self.weight_hh, self.bias_hh), state)
         return hidden, hidden
+
+    def handover(self, num_seeds: int, width: int) -> Linear:
+        """Return a map of hidden vectors (S, B, T, K, D)."""
+        return Linear(num_seeds, self.width, width)
 
     def gather(self, state: Tensor, index: Tensor) -> Tensor:
         """Gather hidden vectors (S, B, T, K, D) to (S, B, T', K, D)."""

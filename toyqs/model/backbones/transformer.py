@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig
@@ -30,6 +30,7 @@ from toyqs.model.backbones.backbone import Backbone
 from toyqs.model.backbones.branch_attention import Block, to_all, to_prefix, visible_blocks
 from toyqs.model.backbones.decoder import Decoder
 from toyqs.model.backbones.frozen import Frozen
+from toyqs.model.layers import Linear
 
 ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
 
@@ -77,6 +78,8 @@ class TransformerBackbone(Backbone):
         super().__init__()
         self.decoder = Decoder(config, ATTENTION, frozen, rank, autocast=autocast, recompute=recompute)
         self.width, self.num_layers = config.hidden_size, config.num_hidden_layers
+        self.heads = config.num_attention_heads
+        self.num_kv = getattr(config, "num_key_value_heads", None) or self.heads
         self.flex = branch_attention == "flex"
         self.longest = config.max_position_embeddings
         # As in the library's own table: rows of 1 would drown GPT-2's positions, which are of 0.02.
@@ -119,6 +122,15 @@ class TransformerBackbone(Backbone):
         """Take the symbol that was consumed last as the context's last token."""
         return state._replace(context=state.position[..., 0] - 1)
 
+    def handover(self, num_seeds: int, width: int) -> CacheMap:
+        """Return a map of every layer's keys, and of its values."""
+        return CacheMap(
+            num_seeds,
+            self.num_layers,
+            self.num_kv * self.width // self.heads,
+            self.num_kv * width // self.heads,
+        )
+
     def gather(self, state: BranchCache, index: Tensor) -> BranchCache:
         """Gather the branch points at positions (1, B, T'); the prefix stays whole."""
         (at,) = index
@@ -154,6 +166,32 @@ class TransformerBackbone(Backbone):
         if len(layers) < self.num_layers:
             raise RuntimeError(f"the decoder's attention is no longer {ATTENTION}: was its config shared?")
         return outputs, tuple(layers[layer] for layer in range(self.num_layers))
+
+
+class CacheMap(nn.Module):
+    """A linear map of every layer's keys, and one of its values, all heads' together, to another width."""
+
+    def __init__(self, num_seeds: int, num_layers: int, width: int, out: int) -> None:
+        """Build the maps; width and out are those of all heads' keys together."""
+        super().__init__()
+        self.maps = nn.ModuleList(Linear(num_seeds, width, out) for _ in range(2 * num_layers))
+
+    def forward(self, state: BranchCache) -> BranchCache:
+        """Map the prefix and the branches' own symbols."""
+        own = tuple(symbol._replace(layers=self._mapped(symbol.layers)) for symbol in state.own)
+        return state._replace(prefix=self._mapped(state.prefix), own=own)
+
+    def _mapped(self, layers: tuple[KeyValue, ...]) -> tuple[KeyValue, ...]:
+        pairs = zip(self.maps[::2], self.maps[1::2], layers, strict=False)  # an empty prefix has no layers
+        return tuple(
+            (_map_heads(of_keys, k), _map_heads(of_values, v)) for of_keys, of_values, (k, v) in pairs
+        )
+
+
+def _map_heads(linear: Any, x: Tensor) -> Tensor:
+    """Map (b, H_kv, ..., d) to (b, H_kv, ..., d'), in the precision of x."""
+    rows = x.movedim(1, -2).flatten(-2).unsqueeze(0).to(linear.weight.dtype)
+    return linear(rows).squeeze(0).unflatten(-1, (x.shape[1], -1)).movedim(-2, 1).to(x.dtype)
 
 
 def _pick(x: Tensor, at: Tensor, axis: int) -> Tensor:

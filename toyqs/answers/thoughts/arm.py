@@ -1,0 +1,151 @@
+"""Finished runs that differ in their seed alone, and their thoughts on held-out sequences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+from toyqs.answers.load import LoadedRun, load_run
+from toyqs.config.builders.held_out import draw_held_out
+from toyqs.config.errors import Refusal, typed
+from toyqs.config.finished_run import columns_of
+from toyqs.config.identity import named
+from toyqs.evidence.gain import Interval, interval
+from toyqs.objectives.rewards import target_log_prob
+from toyqs.rng import ThoughtSizes, stream, thought_noise
+from toyqs.training.evaluation import read_positions, spans
+from toyqs.types import Batch, Context, Thoughts, rows
+
+
+class Arm(NamedTuple):
+    """Finished runs that differ in their seed alone."""
+
+    runs: dict[int, LoadedRun]  # by the seed of their training, ascending; at least one
+
+    @property
+    def first(self) -> LoadedRun:
+        """Return the run of the lowest seed."""
+        return next(iter(self.runs.values()))
+
+
+def load_arm(folders: Sequence[str], device: str = "cpu") -> Arm:
+    """Load finished runs of one arm.
+
+    Args:
+        folders: of the runs, runs/KEY, at least one.
+        device: cpu or cuda.
+
+    Raises:
+        Refusal: as `load_run`; two runs differ in more than their seed, or have one seed; or a run's text is
+            not the one that it was trained on.
+    """
+    runs: dict[int, LoadedRun] = {}
+    settings: dict[str, object] = {}
+    for folder in folders:
+        run = load_run(folder, device)
+        run.check_data()
+        seed, own = int(columns_of(folder)["seed"]), named(run.config, 0) | {"info": ""}
+        first = settings or own
+        if seed in runs:
+            raise Refusal(f"{folder}: has seed {seed}, as {runs[seed].folder}; give each seed once")
+        if differing := [name for name in {**first, **own} if first.get(name) != own.get(name)]:
+            name = differing[0]
+            raise Refusal(
+                f"{folder}: has {name}={typed(own.get(name))}, and {folders[0]} has "
+                f"{name}={typed(first.get(name))}; give runs that differ in their seed alone"
+            )
+        runs[seed], settings = run, first
+    return Arm(dict(sorted(runs.items())))
+
+
+class Sampled(NamedTuple):
+    """Some held-out sequences as one run has read them, and its thoughts there; S = 1."""
+
+    batch: Batch  # at the thinking positions
+    context: Context  # likewise, of the first token that a position predicts
+    noise: Tensor  # (1, B, T, K, L, …) that the thoughts were sampled from
+    thoughts: Thoughts | None  # None: the run has no thoughts
+
+
+@torch.no_grad()
+def sample(
+    run: LoadedRun, seed: int, count: int | None = None, sizes: ThoughtSizes | None = None
+) -> Iterator[Sampled]:
+    """Let a run read the held-out sequences and think there, as at the end of its training.
+
+    With the run's own sizes and number of sequences, sequences and noise are those of its row.
+
+    Args:
+        run: of any task.
+        seed: that the run was trained with; thoughts come from its evaluation noise.
+        count: number of sequences, fewer where the task has fewer; None: as many as the run's evaluation had.
+        sizes: number and length of the thoughts; None: as in the last step of the training.
+    """
+    model, sizes = run.model, sizes or run.sizes
+    like = next(model.parameters())
+    held_out = draw_held_out(run.config, 1, like, count)
+    noise_stream = stream(seed, "evaluation noise")
+    for span in spans(held_out, sizes, run.params.eval_chunk):
+        batch = rows(held_out, span)
+        noise = thought_noise([noise_stream], batch.think, sizes).to(like)
+        context, batch, _ = read_positions(model, batch, sizes)
+        thoughts = model.think(context, noise, None, batch.lengths)
+        yield Sampled(batch, context._replace(ahead=None, following=None), noise, thoughts)
+
+
+@torch.no_grad()
+def log_likelihood(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> Tensor:
+    """Compute log q(y | h_k, x) of the first token, (B, T, K), in nats; K = 1 without a thought."""
+    logits = run.model.talk(sampled.context, thoughts).logits[..., :1, :]
+    return target_log_prob(logits, sampled.batch.targets.unsqueeze(-1))[0]
+
+
+@torch.no_grad()
+def with_symbols(
+    run: LoadedRun, sampled: Sampled, symbols: Tensor, lengths: Tensor | None = None
+) -> Thoughts:
+    """Return thoughts of given symbols, with the states that the reasoner has after them.
+
+    Args:
+        run: whose reasoner consumes the symbols.
+        sampled: where.
+        symbols: (1, B, T, K, L) long, padded as `Thoughts.symbols` are, or (1, B, T, K, L, Z).
+        lengths: (1, B, T, K) long, where thoughts are cut; None: where their symbols end.
+    """
+    thoughts = run.model.think(sampled.context, sampled.noise, symbols, lengths)
+    assert thoughts is not None
+    return thoughts
+
+
+def mean_interval(arm: Mapping[int, tuple[Tensor, Tensor]]) -> Interval:
+    """Compute the weighted mean of a quantity and its 95 % t-interval, over seeds where there are several.
+
+    Of a single run the interval is over sequences: with per-sequence sums s_i of weighted values and w_i of
+    weights, mean m = Σ s_i / Σ w_i, half width t · √(n / (n − 1) · Σ (s_i − m w_i)²) / Σ w_i (the ratio
+    estimator; the usual t-interval where all w_i are equal). It says nothing about other seeds.
+
+    Args:
+        arm: seed -> values (n, T) and weights (n, T).
+
+    Returns:
+        Its count is the number of seeds, or of sequences.
+    """
+    means = [float((values * weights).sum() / weights.sum()) for values, weights in arm.values()]
+    if len(arm) > 1:
+        return interval(means)
+    (values, weights), mean = next(iter(arm.values())), means[0]
+    sums, totals, count = (values * weights).sum(-1).double(), weights.sum(-1).double(), len(values)
+    squares = float(((sums - mean * totals) ** 2).sum()) * count / (count - 1)
+    return Interval(mean, float(stdtrit(count - 1, 0.975)) * math.sqrt(squares) / float(totals.sum()), count)
+
+
+def interval_words(arm: Arm) -> str:
+    """Say what the intervals of `mean_interval` are over."""
+    if len(arm.runs) > 1:
+        return f"±: half of a 95 % t-interval over {len(arm.runs)} seeds"
+    return "±: half of a 95 % t-interval over sequences; one run, so it says nothing about other seeds"
