@@ -109,6 +109,7 @@ class Model(Protocol):
 
     predicts_without_thought: bool  # whether `talk` can predict with no thought
     num_ahead: int  # N
+    num_symbols: int | None  # V of its thoughts; None: their symbols are vectors, or there are none
 
     def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
         """Read inputs (S, B, T); return the context at positions (S, B, T'), None: at all."""

@@ -70,6 +70,7 @@ def differences(folder: Path) -> list[str]:
     [
         {"dtype": "float64", "baseline": "ema", "reference": "ema", "thought_kl_beta": 0.1},
         {"length_schedule": "short_to_long", "reference": "initial", "reward": "log_ratio", "grad_acc": 2},
+        {"length_schedule": "random", "max_reasoning_len": 4, "objective": "ppo_clip", "inner_steps": 2},
         {"use_reasoner": False},
     ],
 )

@@ -63,7 +63,9 @@ class Keys:
     hard_quantile: float = 0.75  # of hard: of the marked positions, those of higher entropy think
     trice_samples: int = number(4, at_least=1)  # K, thoughts per position
     max_reasoning_len: int = number(3, at_least=0)  # L, symbols per thought
-    length_schedule: str = one_of("constant", choices.LENGTH_SCHEDULES)  # L in training, in stages
+    length_schedule: str = one_of(
+        "constant", choices.LENGTH_SCHEDULES
+    )  # L in training; random: in each step anew
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most

@@ -80,6 +80,7 @@ class LatentReasoner(nn.Module):
             auxiliaries or Auxiliaries()
         )
         self.num_ahead, self.interpreter_reads_on = horizon
+        self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 

@@ -107,6 +107,15 @@ def rank_slice(batch: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
     return cut(batch)
 
 
+def stride(held_out: Batch, positions: int) -> int:
+    """Return n such that every n-th sequence makes about so many thinking positions, two sequences or more.
+
+    Those of a text come in its order, and its beginning may differ from the rest.
+    """
+    size, each = held_out.inputs.shape[1], int(held_out.think[0, 0].sum())
+    return max(1, min(size // 2, size * each // positions))
+
+
 def draw_batches(
     task: Task, seeds: Sequence[int], settings: TrainingParams, like: Tensor
 ) -> Iterator[TrainingBatch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from toyqs.rng import ThoughtSizes
+from toyqs.rng import ThoughtSizes, number_of_step
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 COSINE_END = 0.05  # share of the peak at which the cosine ends
@@ -50,6 +50,7 @@ class TrainingParams:
     )
     num_ahead: int = 1  # N, tokens that each thinking position predicts
     stages: tuple[int, ...] = ()  # successive lengths of the thoughts; none: always thoughts.length
+    random_lengths: bool = False  # each step draws one of these lengths; evaluated at thoughts.length
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
@@ -62,12 +63,14 @@ class TrainingParams:
         """Return the symbols of a thought in a step, from 0; the last stage lasts to the end."""
         if not self.stages:
             return self.thoughts.length
+        if self.random_lengths:
+            return self.stages[int(len(self.stages) * number_of_step(step, "thought length"))]
         passed = int(len(self.stages) * step / (STAGED * self.steps))
         return self.stages[min(passed, len(self.stages) - 1)]
 
-    def sizes_at(self, step: int) -> ThoughtSizes:
-        """Return the sizes of the thoughts in a step, from 0; they may be shorter than their noise."""
-        return self.thoughts._replace(length=self.length_at(step))
+    def eval_sizes_at(self, step: int) -> ThoughtSizes:
+        """Return the sizes of the thoughts in an evaluation after a step, from 0."""
+        return self.thoughts if self.random_lengths else self.thoughts._replace(length=self.length_at(step))
 
     def gate_floor_at(self, progress: float) -> float:
         """Return the least weight of a thought at a progress of the training from 0 to 1."""

@@ -68,6 +68,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         inner_steps=_inner_steps(config),
         num_ahead=config.num_ahead,
         stages=_stages(config),
+        random_lengths=config.length_schedule == "random",
         gate_floor=config.gate_floor if config.weighs_thoughts else 0.0,
         lr_multipliers=multipliers,
         weights=weights,
@@ -77,11 +78,11 @@ def build_training_params(config: RunConfig) -> TrainingParams:
 
 
 def _stages(config: RunConfig) -> tuple[int, ...]:
-    """Return the lengths of thoughts in the order of training; none where they stay the same."""
+    """Return the lengths of thoughts, in the order of training where it has one; none: they stay the same."""
     if config.length_schedule == "constant" or not config.has_thoughts:
         return ()
     rising = tuple(range(config.min_reasoning_len, config.max_reasoning_len + 1))
-    return rising if config.length_schedule == "short_to_long" else rising[::-1]
+    return rising[::-1] if config.length_schedule == "long_to_short" else rising
 
 
 def _inner_steps(config: RunConfig) -> int:
