@@ -18,9 +18,10 @@ from toyqs.training import thought_language
 from toyqs.training.evaluation import evaluate
 from toyqs.training.thought_language import (
     Telling,
+    Usage,
     chance_information,
-    table_of,
     telling,
+    usage_of,
     zipf_exponent,
 )
 from toyqs.types import Batch, focus, thinking_positions
@@ -35,15 +36,14 @@ def information(thoughts: Any, answers: Any) -> float:
     return sum(n / total * math.log(n * total / (left[i] * right[j])) for (i, j), n in pairs.items())
 
 
-def counted(thoughts: list[int], answers: list[int]) -> Tensor:
-    return table_of(torch.tensor(thoughts).unsqueeze(1), torch.tensor(answers))[1]
+def counted(thoughts: list[int], answers: list[int]) -> Usage:
+    return usage_of(torch.tensor(thoughts).unsqueeze(1), torch.tensor(answers))
 
 
 def check_chance() -> None:
     """Compare the chance level with the mean over all 5,040 pairings."""
-    table = counted(THOUGHTS, ANSWERS)
     every = [information(THOUGHTS, shuffled) for shuffled in permutations(ANSWERS)]
-    found = telling(table)
+    found = telling(counted(THOUGHTS, ANSWERS))
     assert found.information == pytest.approx(information(THOUGHTS, ANSWERS), abs=1e-12)
     assert found.chance == pytest.approx(sum(every) / len(every), abs=1e-12)
     assert found.chance > 0.3, "a small sample seems to tell much"
@@ -82,6 +82,17 @@ def test_another_chance_level_is_found(mutant: Any, monkeypatch: pytest.MonkeyPa
 def test_chance_of_a_large_table_is_near_the_first_order_bias() -> None:
     counts = torch.full((6,), 5000), torch.full((4,), 7500)
     assert chance_information(*counts) == pytest.approx(first_order(*counts), rel=1e-3)
+
+
+def test_thoughts_and_answers_are_counted_together() -> None:
+    thoughts = torch.tensor([[2, 0], [0, 3], [2, 0], [2, 1], [0, 3], [2, 0]])
+    usage = usage_of(thoughts, torch.tensor([9, 4, 9, 4, 9, 4]))
+    found = [
+        (tuple(usage.thoughts[i].tolist()), int(usage.answers[j]), int(count))
+        for (i, j), count in zip(usage.pairs.T, usage.counts, strict=True)
+    ]
+    assert found == [((0, 3), 4, 1), ((0, 3), 9, 1), ((2, 0), 4, 1), ((2, 0), 9, 2), ((2, 1), 4, 1)]
+    assert (usage.of_thoughts.tolist(), usage.of_answers.tolist()) == ([2, 3, 1], [3, 3])
 
 
 def test_a_code_and_no_code() -> None:
@@ -212,7 +223,7 @@ def test_row_and_curve_measure_equally_many_positions(monkeypatch: pytest.Monkey
     """A larger evaluation takes every n-th sequence; chunks do not matter to which."""
     monkeypatch.setattr(thought_language, "SAMPLE", 16)
     settings, seen = tiny.config(), []
-    monkeypatch.setattr(thought_language, "table_of", lambda *x: seen.append(x) or table_of(*x))
+    monkeypatch.setattr(thought_language, "usage_of", lambda *x: seen.append(x) or usage_of(*x))
     batch = tiny.batch(33)
     for at_once in (3 * 4, 10**6):
         evaluate(tiny.model(settings), batch, [4], thought_sizes(settings), full=False, at_once=at_once)

@@ -1,6 +1,6 @@
 """The language of thoughts whose symbols are tokens: which symbols, which thoughts, for which answers.
 
-The answer of a position is its target. Tables count thoughts (rows) and answers (columns) of one sample.
+The answer of a position is its target.
 """
 
 from __future__ import annotations
@@ -55,21 +55,54 @@ class Telling(NamedTuple):
         return (self.information - self.chance) / possible if possible > 1e-9 else math.nan
 
 
-def telling(table: Tensor) -> Telling:
-    """Measure a table of counts (thoughts, answers) long."""
-    of_thoughts, of_answers = table.sum(1), table.sum(0)
-    joint, thoughts, answers = (entropy(counts) for counts in (table, of_thoughts, of_answers))
+class Usage(NamedTuple):
+    """Which thoughts occur with which answers in a sample, and how often."""
+
+    thoughts: Tensor  # (R, L) long, the different thoughts
+    answers: Tensor  # (C,) long, the different answers, ascending
+    pairs: Tensor  # (2, P) long, the places of a thought and of an answer that occur together, ascending
+    counts: Tensor  # (P,) long, how often they do
+
+    @property
+    def of_thoughts(self) -> Tensor:
+        """Return how often each thought occurs, (R,) long."""
+        return self._sums(self.pairs[0], self.thoughts)
+
+    @property
+    def of_answers(self) -> Tensor:
+        """Return how often each answer occurs, (C,) long."""
+        return self._sums(self.pairs[1], self.answers)
+
+    def _sums(self, places: Tensor, things: Tensor) -> Tensor:
+        return self.counts.new_zeros(len(things)).index_add_(0, places, self.counts)
+
+
+def usage_of(thoughts: Tensor, answers: Tensor) -> Usage:
+    """Count thoughts (n, L) long with their answers (n,) long."""
+    index = torch.zeros_like(answers)
+    for symbols in thoughts.T:  # numbered again after each symbol, so that no number grows large
+        index = (index * (int(symbols.max()) + 1) + symbols).unique(return_inverse=True)[1]
+    different = thoughts.new_empty(int(index.max()) + 1, thoughts.shape[1])
+    different.index_copy_(0, index, thoughts)
+    known, place = answers.unique(return_inverse=True)
+    joint, counts = (index * len(known) + place).unique(return_counts=True)
+    return Usage(different, known, torch.stack([joint // len(known), joint % len(known)]), counts)
+
+
+def telling(usage: Usage) -> Telling:
+    """Measure what thoughts and answers of a sample tell of each other."""
+    of_thoughts, of_answers = usage.of_thoughts, usage.of_answers
+    joint, thoughts, answers = map(entropy, (usage.counts, of_thoughts, of_answers))
     return Telling(thoughts + answers - joint, chance_information(of_thoughts, of_answers), answers, thoughts)
 
 
 def entropy(counts: Tensor) -> float:
-    """Compute the entropy of relative frequencies, in nats."""
-    shares = counts.flatten().double() / counts.sum()
-    return float(torch.special.entr(shares).sum())
+    """Compute the entropy of relative frequencies (n,), in nats."""
+    return float(torch.special.entr(counts.double() / counts.sum()).sum())
 
 
 def chance_information(of_thoughts: Tensor, of_answers: Tensor) -> float:
-    """Compute the mean mutual information of a table over all n! pairings of its thoughts and answers.
+    """Compute the mean mutual information of a sample over all n! pairings of its thoughts and answers.
 
         E = Σ_ij Σ_m (m / n) log(n m / a_i b_j) P(m),    P hypergeometric: of n pairs, a_i have thought i,
                                                          b_j answer j, and m both
@@ -88,8 +121,8 @@ def chance_information(of_thoughts: Tensor, of_answers: Tensor) -> float:
     total = int(of_thoughts.sum())
     log_factorial = torch.arange(1, total + 2, dtype=torch.float64).lgamma()
     # Equal counts have equal terms: there are at most √(2 n) different ones.
-    rows, row_times = of_thoughts[of_thoughts > 0].unique(return_counts=True)
-    columns, column_times = of_answers[of_answers > 0].unique(return_counts=True)
+    rows, row_times = of_thoughts.unique(return_counts=True)
+    columns, column_times = of_answers.unique(return_counts=True)
     margin = log_factorial[rows] + log_factorial[total - rows] - log_factorial[total]
     margin = margin.view(-1, 1) + log_factorial[columns] + log_factorial[total - columns]
     times = row_times.view(-1, 1) * column_times
@@ -180,25 +213,6 @@ def spoken(thoughts: Thoughts, num_symbols: int) -> Tensor:
     return symbols.argmax(-1).masked_fill(~symbols.any(-1), num_symbols)
 
 
-def table_of(thoughts: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
-    """Count thoughts and answers.
-
-    Args:
-        thoughts: (n, L) long.
-        answers: (n,) long.
-
-    Returns:
-        The different thoughts (R, L), and counts (R, C) long, C the highest answer and one more.
-    """
-    index, width = torch.zeros_like(answers), int(answers.max()) + 1
-    for symbols in thoughts.T:  # numbered again after each symbol, so that no number grows large
-        _, index = (index * (int(symbols.max()) + 1) + symbols).unique(return_inverse=True)
-    number = int(index.max()) + 1
-    counts = torch.bincount(index * width + answers, minlength=number * width)
-    different = thoughts.new_empty(number, thoughts.shape[1]).index_copy_(0, index, thoughts)
-    return different, counts.view(-1, width)
-
-
 class ThoughtSample:
     """The first thought of about SAMPLE of the held-out positions, for every seed."""
 
@@ -244,9 +258,9 @@ class ThoughtSample:
         symbols, answers, half = symbols[counted], answers[counted], half[counted]
         assert self.num_symbols is not None
         counts = torch.stack([count_symbols(symbols[half == which], self.num_symbols) for which in (0, 1)])
-        different, table = table_of(symbols, answers)
-        found = telling(table)
-        numbers = (float(len(different)), found.homogeneity, found.completeness)
+        usage = usage_of(symbols, answers)
+        found = telling(usage)
+        numbers = (float(len(usage.thoughts)), found.homogeneity, found.completeness)
         return [counts, *(torch.tensor(x, dtype=torch.float64) for x in numbers)]
 
 
