@@ -93,7 +93,7 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
     if over in COSTS and over not in table:
         table[over] = [cost_of(frame, over) for cell in cells for frame in cell.arms.values()]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
-    about = f"numbers at thinking's points: {', '.join(keys)}" if over in COSTS and keys else ""
+    about = f"beside thinking's points: {keys[0]}" if over in COSTS and len(keys) == 1 else ""
     subtitle = "; ".join(filter(None, [about, marks.left_out(arms)]))
     return Product(_figure(findings, axis, arms, keys), table, text, findings, keys, subtitle)
 
@@ -138,8 +138,8 @@ def _figure(findings: Sequence[Finding], axis: Axis, arms: Sequence[str], keys: 
         ylabel=f"held-out NLL, nats per counted position{added}",
         title="Loss of every arm: seeds, mean, 95 % t-interval",
     )
-    if not axis.names:
-        _name_cells(left, axis, findings, keys)
+    if not axis.names and len(keys) == 1:
+        _name_cells(left, axis, findings, keys[0])
     for axes in right:
         gain = _draw(
             axes, axis if axis.names else at_thinking(axis), gained, [finding.gains for finding in findings]
@@ -174,13 +174,12 @@ def _draw(
     return shown
 
 
-def _name_cells(axes: Axes, axis: Axis, findings: Sequence[Finding], keys: Sequence[str]) -> None:
-    """Write each cell's settings, without their names, beside the thinking run's mean."""
+def _name_cells(axes: Axes, axis: Axis, findings: Sequence[Finding], key: str) -> None:
+    """Write each cell's value of a setting beside the thinking run's mean."""
     arm, places = next(iter(axis.places.items()))
     for x, finding in zip(places, findings, strict=True):
-        words = [value_of(finding.cell, key) for key in keys]
-        if words and arm in finding.losses and math.isfinite(x):
-            marks.write_beside(axes, x, finding.losses[arm].mean(), "/".join(words))
+        if arm in finding.losses and math.isfinite(x):
+            marks.write_beside(axes, x, finding.losses[arm].mean(), value_of(finding.cell, key))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ BAND = 0.75  # of the distance between neighbouring cells, for the marks of all 
 BESIDE = "a grey band is one cell, its arms side by side"
 SPAN = 4  # greatest value over least from which on numbers stand on a logarithmic scale
 UNEVEN = 12  # the whole range over the least distance from which on numbers are spaced evenly
+NEAR = 0.1  # of a range of costs, for the marks of all arms of a cell at most
 LETTERS = 60  # of all tick labels together, that fit side by side
 WIDTHS = {BASE: "base", REASONER: "reasoner", INTERPRETER: "interpreter"}
 LENGTHS = ("max_reasoning_len", "min_reasoning_len")  # on a linear scale
@@ -50,9 +51,14 @@ class Axis(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """Return the least distance between cells, on the scale; 1 for a single cell."""
-        apart = np.diff(np.unique(self._scaled([x for places in self.places.values() for x in places])))
-        return float(apart.min()) if len(apart) else 1.0
+        """Return the least distance between cells, on the scale; 1 for a single cell.
+
+        On a scale of costs no more than a share of the whole range, so that marks stay near their cost.
+        """
+        places = np.unique(self._scaled([x for each in self.places.values() for x in each]))
+        if len(places) < 2:
+            return 1.0
+        return float(min(np.diff(places).min(), math.inf if self.names else NEAR * np.ptp(places)))
 
     def shifted(self, places: Sequence[float], share: float) -> list[float]:
         """Return places beside the given ones, by a share of `gap`."""
