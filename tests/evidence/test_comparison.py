@@ -138,10 +138,11 @@ def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
 def test_what_the_thoughts_are_as_a_code():
     code = {"homogeneity": 0.8, "completeness": 0.314, "distinct_thoughts": 42.0, "pass_at_k": 0.98}
     wanted = "Thoughts as a code: homogeneity 0.80, completeness 0.31 (0 by chance, 1 at most), 42 distinct, "
-    assert f"\n{wanted}pass@K 98.0 %.\n" in comparison_table(arms(thinking=arm([0.1, 0.2], **code)))
-    one_thought = comparison_table({"thinking": arm([0.1, 0.2], **code | {"completeness": None})})
+    assert f"\n{wanted}pass@K 98.0 %.\n" in comparison_table(finding(arms(thinking=arm([0.1, 0.2], **code))))
+    code["completeness"] = None
+    one_thought = comparison_table(finding({"thinking": arm([0.1, 0.2], **code)}))
     assert "completeness – (0 by chance" in one_thought
-    assert "Thoughts as a code" not in comparison_table(arms())
+    assert "Thoughts as a code" not in comparison_table(finding(arms()))
 
 
 def test_a_model_without_a_prediction_without_a_thought_is_judged_by_others_alone():
@@ -223,6 +224,32 @@ def test_the_figure_needs_no_curves(tmp_path):
 )  # fmt: skip
 def test_human_numbers(number, text):
     assert human(number) == text
+
+
+def test_every_arm_has_a_row_with_its_seeds_and_its_mean(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    frames = {"thinking": arm([0.5, 0.7]), "pause": arm([0.2, 0.3]), "zero_length": arm([1.0, math.nan])}
+    comparison_figure(finding(frames), curves(frames), tmp_path / "figure.png")
+    left, right = drawn[0].axes
+    means = {c.get_label(): c.lines[0] for c in right.containers}
+    assert {name: list(line.get_ydata()) for name, line in means.items()} == dict(
+        zip(frames, [[0], [1], [2]], strict=True)
+    )
+    assert means["pause"].get_xdata() == pytest.approx([0.25]) and np.isnan(
+        means["zero_length"].get_xdata()[0]
+    )
+    seeds = right.collections[2 * list(frames).index("pause") + 1].get_offsets()
+    assert seeds.tolist() == [[0.2, 1.0], [0.3, 1.0]]
+    assert [text.get_text() for text in right.texts] == ["1 diverged"]
+    low, high = right.get_xlim()
+    assert low < 0.2 and high > 1.0
+    looks = {
+        (line.get_marker(), line.get_linestyle()) for line in left.get_lines() if line.get_label() in frames
+    }
+    assert len(looks) == 3
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert [text.get_text() for text in right.get_yticklabels()] == names[:3]
 
 
 def test_the_mean_curve_ends_where_a_seed_diverged(tmp_path, monkeypatch):

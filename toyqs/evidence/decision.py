@@ -60,9 +60,14 @@ class Verdict(NamedTuple):
         return next(place for place, line in enumerate(BEST_FIRST) if self.word.startswith(line))
 
     @property
+    def corrected(self) -> bool:
+        """Tell whether the word is another before correction for the number of cells."""
+        return self.word != self.before
+
+    @property
     def text(self) -> str:
         """Return the word; where it is another before correction, with that."""
-        if self.word == self.before:
+        if not self.corrected:
             return self.word
         before = self.before
         for line in (BEATS_BASE, UNTOLD):  # only the controls named differ
