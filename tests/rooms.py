@@ -21,7 +21,7 @@ EDGES: dict[str, set[str]] = {
     "experiment": {"config", "files", "numerics", "training", "types"},
     "answers": {
         *("assets", "command_line", "config", "console", "evidence", "files", "model", "objectives", "rng"),
-        *("training", "types"),
+        *("sweep", "tasks", "training", "types"),  # sweep: `probe`, which types commands
     },
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"console", "sweep"},

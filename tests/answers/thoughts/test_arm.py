@@ -12,6 +12,7 @@ from scipy import stats
 from tests.answers.thoughts.runs import row, trained
 from toyqs.answers.thoughts.arm import load_arm, log_likelihood, mean_interval, sample, with_symbols
 from toyqs.config.errors import Refusal
+from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 
 
@@ -51,6 +52,26 @@ def test_symbols_given_back_are_the_thoughts_themselves(tmp_path: Path, changes:
         assert thoughts.log_prob is not None
     assert torch.equal(again.log_prob, part.thoughts.log_prob)
     assert torch.equal(log_likelihood(run, part, again), log_likelihood(run, part, part.thoughts))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"think_at": "all"},
+        {"think_at": "hard", "hard_quantile": 0.6},
+        {"think_at": "hard", "task": HiddenMarkov()},
+        {"adaptive_len": True, "task": Iterate()},
+    ],
+)
+def test_positions_are_those_that_think(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (folder,) = trained(tmp_path, [1], **changes)
+    run = load_arm([folder]).first
+    for part in sample(run, 1):
+        assert bool(part.whole.think.gather(2, part.positions).all())
+        assert torch.equal(part.whole.inputs.gather(2, part.positions), part.batch.inputs)
+        base = run.model.read(part.whole.inputs, part.positions).base
+        assert torch.equal(base, part.context.base)
 
 
 def test_runs_of_one_arm_differ_in_their_seed_alone(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ class Sampled(NamedTuple):
     context: Context  # likewise, of the first token that a position predicts
     noise: Tensor  # (1, B, T, K, L, …) that the thoughts were sampled from
     thoughts: Thoughts | None  # None: the run has no thoughts
+    whole: Batch  # the same sequences at all positions
+    positions: Tensor  # (1, B, T) long, which of them think
 
 
 @torch.no_grad()
@@ -91,11 +93,15 @@ def sample(
     held_out = draw_held_out(run.config, 1, like, count)
     noise_stream = stream(seed, "evaluation noise")
     for span in spans(held_out, sizes, run.params.eval_chunk):
-        batch = rows(held_out, span)
-        noise = thought_noise([noise_stream], batch.think, sizes).to(like)
-        context, batch, _ = read_positions(model, batch, sizes)
+        whole = rows(held_out, span)
+        noise = thought_noise([noise_stream], whole.think, sizes).to(like)
+        context, batch, selection = read_positions(model, whole, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
-        yield Sampled(batch, context._replace(ahead=None, following=None), noise, thoughts)
+        positions = whole.think.nonzero()[:, -1].view(1, len(whole.think[0]), -1)
+        if selection is not None:
+            positions = positions[selection.think].view(batch.inputs.shape)
+        context = context._replace(ahead=None, following=None)
+        yield Sampled(batch, context, noise, thoughts, whole, positions)
 
 
 @torch.no_grad()
