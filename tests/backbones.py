@@ -53,8 +53,8 @@ RIGHT = latent_reasoner._average_of_others
 class Folded(LatentReasoner):
     """A model of one seed that computes many tuples side by side and looks like one with a seed for each."""
 
-    def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
-        return self.one.read(fold(inputs), fold(positions))
+    def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
+        return self.one.read(fold(inputs), fold(positions), first)
 
     def think(self, context: Context, noise: Tensor, *rest: Any, **how: Any) -> Thoughts | None:
         thoughts = self.one.think(context, fold(noise), *map(fold, rest), **how)

@@ -81,6 +81,8 @@ class Weights:
         if "head.rest.1.weight" in self.values:
             out = self.linear("head.rest.1", nn.functional.gelu(out))
             out = self.linear("head.rest.3", nn.functional.gelu(out))
+        elif "head.rest.0.weight" in self.values:
+            out = self.linear("head.rest.0", out)
         return out
 
 

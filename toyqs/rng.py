@@ -26,6 +26,14 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+def number_of_step(step: int, purpose: str) -> float:
+    """Draw a number in [0, 1) that depends on a training step, from 0, and the purpose alone.
+
+    It is the same for all seeds, so that a stack trains with one number per step.
+    """
+    return float(torch.rand((), generator=stream(step, purpose), dtype=torch.float64))
+
+
 class ThoughtSizes(NamedTuple):
     """The number, length and width of a position's thoughts: how much noise they need."""
 

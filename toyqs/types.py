@@ -59,6 +59,7 @@ class Context(NamedTuple):
     ahead: Tensor | None = None  # (S, B, T, N, D) base_lm's outputs at t … t + N − 1; None where N = 1
     following: Tensor | None = None  # (S, B, T, N − 1) long, the next tokens, where the interpreter reads on
     last: Tensor | None = None  # (S, B, T) long, the token at t, where the interpreter reads it once more
+    first: int = 0  # the position of the sequences' first token, where positions are learned
 
 
 class Thoughts(NamedTuple):
@@ -109,9 +110,13 @@ class Model(Protocol):
 
     predicts_without_thought: bool  # whether `talk` can predict with no thought
     num_ahead: int  # N
+    num_symbols: int | None  # V of its thoughts; None: their symbols are vectors, or there are none
 
-    def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
-        """Read inputs (S, B, T); return the context at positions (S, B, T'), None: at all."""
+    def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
+        """Read inputs (S, B, T); return the context at positions (S, B, T'), None: at all.
+
+        A first token's position is `first` where positions are learned.
+        """
         ...
 
     def at(self, context: Context, index: Tensor) -> Context:
@@ -146,6 +151,7 @@ class Model(Protocol):
         targets: Tensor | None = None,
         gate_floor: float = 0.0,
         lengths: Tensor | None = None,
+        first: int = 0,
     ) -> Trace:
         """Read, think and talk; with targets (S, B, T', N) a critic, if there is one, adds its correction."""
         ...

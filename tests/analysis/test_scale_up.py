@@ -18,6 +18,7 @@ from tests.analysis.synthetic import write
 from toyqs.config.checks import backbone
 from toyqs.config.finished_run import REMOVED
 from toyqs.config.identity import canonical, settings
+from toyqs.config.keys import RATES
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep.words import spelling
@@ -46,6 +47,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "plain base": {"use_base_lm": False, "reward": "accuracy"},
     "a label": {"info": "it's (a) label, $HOME; null", "simple_lm_head": True},
     "a number for a label": {"info": "12"},
+    "rates": {"reasoner_lr": 0.01, "base_lm_lr": 0.04, "optimizer": "sgd", "lm_head_layers": 2},
     "another task": {"task": RevProg(k=2, label_noise=0.1), "base_lm_hidden_dim": 5},
 }
 
@@ -98,7 +100,8 @@ def test_the_line_is_the_same_run_on_a_transformer(name: str, tmp_path: Path, ca
     assert {key: getattr(found, key) for key in added} == added
     widths = {key: getattr(found, key) for key in spelling.WIDTHS}
     assert max(widths.values()) == 48 and all(width % 4 == 0 for width in widths.values())
-    before = replace(RunConfig(), **{"max_steps": 450, **RUNS[name]}, **added)
+    rates = {key: value / 10 for key, value in RUNS[name].items() if key in RATES}  # as base_lr is divided
+    before = replace(RunConfig(), **{"max_steps": 450, **RUNS[name]} | added | rates)
     wanted = canonical(replace(before, model_hidden_dim=None, **widths, seed=[1, 2, 3, 4], controls="none"))
     unlike = {
         x.name for x in fields(RunConfig) if getattr(canonical(found), x.name) != getattr(wanted, x.name)

@@ -38,6 +38,7 @@ BESIDE: dict[str, dict[str, Any]] = {
         name: {"backbone": "llama"}
         for name in ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
     },
+    "positions_up_to": {"backbone": "gpt2"},
     "increment_pos_id_for_last_context_token": {"backbone": "llama", "add_last_context_token": True},
     "epochs": {"max_steps": -1},
     "seq_len": {"task": Text()},

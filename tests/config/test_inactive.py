@@ -31,6 +31,7 @@ OF_THOUGHTS = {
     "model_n_layer",
     "model_n_head",
     "model_n_kv_head",
+    "positions_up_to",
     "autocast",
     "branch_attention",
     "temperature",
@@ -75,6 +76,7 @@ OF_THOUGHTS = {
 }
 IDLE_WITHOUT_REASONER = [
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
+    *("reasoner_lr", "interpreter_lr"),
     *(
         "share_lm_head",
         "interpreter_start",
@@ -92,7 +94,7 @@ IDLE_WITHOUT_REASONER = [
 OF_EMPTY_THOUGHTS = {"different_eot", "add_last_context_token"}
 IDLE_AT_ZERO_LENGTH = [
     *("trice_samples", "baseline", "reward", "advantage_scale", "policy_loss_beta", "train_nll_num"),
-    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head"),
+    *("entropy_encouragement_coef", "entropy_schedule", "thought_vocab", "share_lm_head", "reasoner_lr"),
     *sorted(OF_THOUGHTS - {"n_tokens_ahead", "meta_token_mode", "use_residual"} - OF_EMPTY_THOUGHTS),
 ]
 
@@ -147,10 +149,24 @@ def test_idle_at_zero_length(name: str) -> None:
         (COCONUT, "entropy_encouragement_coef"),
         (COCONUT, "entropy_schedule"),
         ({"use_base_lm": False}, "base_lm_hidden_dim"),
+        ({"use_base_lm": False}, "base_lm_lr"),
     ],
 )
 def test_idle_beside_another_setting(base: dict[str, Any], name: str) -> None:
     assert same(base, base | {name: OTHER[name]})
+
+
+def test_a_rate_that_is_the_others_is_no_rate_of_its_own() -> None:
+    assert same({}, {"base_lm_lr": 0.02, "reasoner_lr": 0.02, "interpreter_lr": 0.02})
+    assert not same({"base_lr": 0.01}, {"base_lr": 0.01, "reasoner_lr": 0.02})
+    onward = ZERO | {"interpreter_start": "onward"}
+    assert not same(onward, onward | {"reasoner_lr": 0.01}), "it reads on from base_reasoner's state"
+
+
+def test_adam_is_adamw_where_nothing_decays() -> None:
+    assert same({}, {"optimizer": "adam"}) and not same({}, {"optimizer": "sgd"})
+    decays = {"weight_decay": 0.1}
+    assert not same(decays, decays | {"optimizer": "adam"})
 
 
 KL = {"reward": "kl_forward", "reference": "oracle"}

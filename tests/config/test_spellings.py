@@ -34,6 +34,7 @@ from toyqs.tasks.rev_prog import RevProg
         ({"model_hidden_dim": 9}, {"base_lm_hidden_dim": 9, "reasoner_hidden_dim": 9}),
         ({"thought_vocab": None, "meta_token_init": "2"}, {"thought_vocab": None, "meta_token_init": 2}),
         ({"clip_gradients": 0}, {"clip_gradients": 0.0}),
+        ({"reasoner_lr": 1}, {"reasoner_lr": 1.0}),
         ({"policy_loss_beta": -0.0}, {"policy_loss_beta": 0.0}),
         ({"task": RevProg(label_noise=0)}, {"task": RevProg(label_noise=0.0)}),
     ],

@@ -113,6 +113,15 @@ def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
     assert "with a thought from another place" not in comparison_table({"no_reasoner": arm([1.0])})
 
 
+def test_what_the_thoughts_are_as_a_code():
+    code = {"homogeneity": 0.8, "completeness": 0.314, "distinct_thoughts": 42.0, "pass_at_k": 0.98}
+    wanted = "Thoughts as a code: homogeneity 0.80, completeness 0.31 (0 by chance, 1 at most), 42 distinct, "
+    assert f"\n{wanted}pass@K 98.0 %.\n" in comparison_table(arms(thinking=arm([0.1, 0.2], **code)))
+    one_thought = comparison_table({"thinking": arm([0.1, 0.2], **code | {"completeness": None})})
+    assert "completeness – (0 by chance" in one_thought
+    assert "Thoughts as a code" not in comparison_table(arms())
+
+
 def test_a_model_without_a_prediction_without_a_thought_is_judged_by_others_alone():
     frames = arms()
     del frames["thinking"]["nll_no_thought"]

@@ -70,7 +70,10 @@ def differences(folder: Path) -> list[str]:
     [
         {"dtype": "float64", "baseline": "ema", "reference": "ema", "thought_kl_beta": 0.1},
         {"length_schedule": "short_to_long", "reference": "initial", "reward": "log_ratio", "grad_acc": 2},
+        {"length_schedule": "random", "max_reasoning_len": 4, "objective": "ppo_clip", "inner_steps": 2},
         {"use_reasoner": False},
+        {"optimizer": "sgd", "weight_decay": 0.1, "reasoner_lr": 0.1, "lm_head_layers": 2},
+        {"optimizer": "adam", "weight_decay": 0.1, "interpreter_lr": 0.003},
     ],
 )
 def test_a_stopped_training_gives_the_row_and_the_curve_of_one_that_was_not(tmp_path, changes):

@@ -50,9 +50,9 @@ def test_linear_maps_each_seed_by_its_own_weights() -> None:
         torch.testing.assert_close(linear(x)[s], wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("linear", [True, False])
-def test_head_is_one_layer_over_its_features_side_by_side(linear: bool) -> None:
-    head = FeatureHead(2, (3, 4), 5, linear)
+@pytest.mark.parametrize(("linear", "layers"), [(True, 1), (True, 2), (True, 3), (False, 1)])
+def test_the_heads_first_layer_is_over_its_features_side_by_side(linear: bool, layers: int) -> None:
+    head = FeatureHead(2, (3, 4), 5, linear, layers=layers)
     initialise(head, [0, 1])
     head = head.double()
     base, reading = random(2, 6, 1, 3), random(2, 6, 7, 4, seed=1)  # the base state serves all thoughts
@@ -61,9 +61,10 @@ def test_head_is_one_layer_over_its_features_side_by_side(linear: bool) -> None:
     for s in range(2):
         both = torch.cat([base[s].expand(-1, 7, -1), reading[s]], -1)
         out = both @ torch.cat([head.weight_0[s], head.weight_1[s]]) + head.bias[s]
-        if not linear:
-            for layer in (head.rest[1], head.rest[3]):
-                out = nn.functional.gelu(out) @ layer.weight[s] + layer.bias[s]
+        others = [layer for layer in head.rest if isinstance(layer, Linear)]
+        assert len(others) == (layers - 1 if linear else 2)
+        for layer in others:
+            out = (out if linear else nn.functional.gelu(out)) @ layer.weight[s] + layer.bias[s]
         torch.testing.assert_close(logits[s], out, rtol=0, atol=1e-12)
 
 
@@ -72,6 +73,12 @@ def test_a_feature_left_out_counts_as_zero() -> None:
     initialise(head, [0])
     head, base = head.double(), random(1, 6, 1, 3)
     torch.testing.assert_close(head([base]), head([base, base.new_zeros(1, 6, 1, 4)]), rtol=0, atol=1e-12)
+
+
+def test_a_head_of_two_linear_layers_is_as_wide_as_its_features_between_them() -> None:
+    """Check that with it the head loses no function that one layer computes: the map has full rank."""
+    shapes = [tuple(p.shape) for p in FeatureHead(1, (3, 4), 5, layers=2).parameters()]
+    assert sorted(shapes) == sorted([(1, 3, 7), (1, 4, 7), (1, 1, 7), (1, 7, 5), (1, 1, 5)])
 
 
 def test_an_mlp_head_has_two_hidden_layers_of_512() -> None:

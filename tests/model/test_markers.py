@@ -127,7 +127,7 @@ def test_a_multiplied_rate_is_adamw_with_a_rate_of_its_own() -> None:
     slow = [p for name, p in named.items() if not name.endswith("markers.weight")]
     groups = [{"params": fast, "lr": 0.03}, {"params": slow, "lr": 0.01}]
     plain = torch.optim.AdamW(groups, weight_decay=0.0, fused=False)
-    optimiser = Optimiser(model, {"markers.weight": 3.0})
+    optimiser = Optimiser(model, {"*markers.weight": 3.0})
     for step in range(4):
         optimiser.zero()
         plain.zero_grad()

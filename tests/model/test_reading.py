@@ -35,6 +35,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "residual, two ahead": {"use_residual": True, "n_tokens_ahead": 2},
     "residual, shared head": {"use_residual": True, "share_lm_head": True},
     "residual, MLP head": {"use_residual": True, "linear_lm_head": False},
+    "two linear layers": {"lm_head_layers": 2, "share_lm_head": True},
+    "logits of two linear layers": {"lm_head_layers": 2, "mixing": "logits"},
     "all": {**LAST, "different_eot": False, "use_residual": True},
 }
 

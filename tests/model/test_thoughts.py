@@ -116,7 +116,8 @@ def test_scoring_forced_symbols_equals_sampling_them(start: str, thoughts: int) 
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"share_lm_head": True}, {"thought_vocab": 4}, {"linear_lm_head": False}]
+    "extra",
+    [{}, {"share_lm_head": True}, {"thought_vocab": 4}, {"linear_lm_head": False}, {"lm_head_layers": 2}],
 )
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("groups", tiny.PATTERNS)

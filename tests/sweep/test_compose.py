@@ -182,7 +182,7 @@ def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path
         ("+foo=1", "foo: there is no such setting"),
         ("++foo=1", "foo: there is no such setting"),
         ("bas_lr=1", r"did you mean base_lr\?"),
-        ("lr=1", r"lr: there is no such setting; did you mean base_lr\?"),
+        ("lr=1", r"lr: there is no such setting; did you mean base_lr or base_lm_lr or reasoner_lr\?"),
         ("batch_size=1", r"did you mean data_loader_batch_size\?"),
         ("seed=???", "seed=\\?\\?\\?: stands for no value"),
         ("task.k=???", "task.k=\\?\\?\\?: stands for no value"),

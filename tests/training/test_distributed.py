@@ -120,7 +120,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"max_steps": 30, "grad_acc": 2, "baseline": "ema"},
+        {"max_steps": 30, "grad_acc": 2, "baseline": "ema", "length_schedule": "random"},
         {"objective": "ppo_clip", "inner_steps": 2, "checkpoint_every": 2, "variable_len": True},
         {"meta_token_mode": "lr_multiplier", "baseline": "ema"},
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
@@ -141,7 +141,13 @@ def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, An
     "changes",
     [
         {"gradient_checkpointing": True},
-        {"reference": "ema", "thought_kl_beta": 0.1, "checkpoint_every": 2, "grad_acc": 2},
+        {
+            "reference": "ema",
+            "thought_kl_beta": 0.1,
+            "checkpoint_every": 2,
+            "grad_acc": 2,
+            "positions_up_to": 24,
+        },
         *(
             pytest.param(changes, marks=pytest.mark.slow)
             for changes in (

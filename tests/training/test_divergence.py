@@ -38,12 +38,14 @@ def trained(seeds: list[int], spoilt: list[int], settings=None) -> Found:
     return train(model, build_objective(settings), data, numbers, spoil), steps, model
 
 
-def test_a_seed_ends_at_its_first_loss_that_is_not_finite_and_changes_no_other():
-    diverged, steps, model = trained([4, 5, 6], [1])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"optimizer": "adam", "reasoner_lr": 0.5}])
+def test_a_seed_ends_at_its_first_loss_that_is_not_finite_and_changes_no_other(changes):
+    settings = quick(max_steps=6, weight_decay=0.1, **changes)
+    diverged, steps, model = trained([4, 5, 6], [1], settings)
     assert steps == [1, 2, 3, 4, 5, 6]
     assert {index: (end.step, end.parts) for index, end in diverged.items()} == {1: (4, "nll, policy")}
     assert not math.isfinite(diverged[1].largest_logit)
-    without = trained([4, 6], [])[2]
+    without = trained([4, 6], [], settings)[2]
     for (name, ours), other in zip(model.named_parameters(), without.parameters(), strict=True):
         assert ours[1].isnan().all(), name
         assert torch.equal(ours[[0, 2]], other), name

@@ -20,6 +20,7 @@ from toyqs.training.evaluation import evaluate, information
 from toyqs.types import Batch, focus, thinking_positions
 
 SIZE, THOUGHTS = 5, 3
+LANGUAGE = {"symbol_zipf", "distinct_thoughts", "homogeneity", "completeness"}
 SEEDS = [4, 9]
 
 
@@ -99,11 +100,16 @@ def test_every_metric_against_a_naive_loop(start: str) -> None:
             plain, target, _ = naive.predict(b, t, own[b, t])
             return sum(int(row.argmax()) == target for row in plain.log_q) / THOUGHTS
 
+        def passes(b: int, t: int, own: Tensor = own, naive: Naive = naive) -> float:
+            plain, target, _ = naive.predict(b, t, own[b, t])
+            return float(any(int(row.argmax()) == target for row in plain.log_q))
+
         def entropy(b: int, t: int, own: Tensor = own, naive: Naive = naive) -> float:
             return float(naive.predict(b, t, own[b, t])[0].entropy.sum(-1).mean())
 
         wanted |= {"nll_marginal": naive.mean(marginal), "accuracy": naive.mean(accuracy)}
-        wanted["thought_entropy"] = naive.mean(entropy)
+        wanted |= {"thought_entropy": naive.mean(entropy), "pass_at_k": naive.mean(passes)}
+        wanted["marginal_gap"] = wanted["nll"] - wanted["nll_marginal"]
         for name, value in wanted.items():
             assert float(got[name][s]) == pytest.approx(value, abs=1e-12), name
     assert bool((got["nll_marginal"] < got["nll"]).all()), "Jensen"
@@ -128,14 +134,8 @@ def test_the_prediction_without_a_thought() -> None:
 
 def test_what_is_reported_where() -> None:
     always = {"nll", "accuracy"}
-    thinking = {
-        "nll_shuffled",
-        "nll_constant",
-        "nll_marginal",
-        "thought_entropy",
-        "information",
-        "information_shuffled",
-    }
+    cheap = {"nll_marginal", "marginal_gap", "pass_at_k", "thought_entropy", *LANGUAGE}
+    thinking = cheap | {"nll_shuffled", "nll_constant", "information", "information_shuffled"}
     for changes, wanted in (
         ({}, always | thinking | {"nll_no_thought"}),
         ({"mixing": "gate"}, always | thinking | {"nll_no_thought", "gate"}),
@@ -144,7 +144,7 @@ def test_what_is_reported_where() -> None:
         ({"use_reasoner": False}, always),
     ):
         assert measured(*ready(**changes)).keys() == wanted
-    assert measured(*ready(), full=False).keys() == always | {"nll_marginal", "thought_entropy"}
+    assert measured(*ready(), full=False).keys() == always | cheap
 
 
 DENSE = {"information", "information_shuffled"}
@@ -154,10 +154,10 @@ PATH = {"objective": "pathwise"}
 @pytest.mark.parametrize(
     ("changes", "lacking"),
     [
-        ({"thoughts": "gaussian"}, set()),
-        ({"thoughts": "state", **PATH}, set()),
+        ({"thoughts": "gaussian"}, LANGUAGE),
+        ({"thoughts": "state", **PATH}, LANGUAGE),
         ({"thoughts": "gumbel", **PATH}, DENSE),
-        ({"thoughts": "deterministic", **PATH}, DENSE | {"thought_entropy"}),
+        ({"thoughts": "deterministic", **PATH}, DENSE | LANGUAGE | {"thought_entropy"}),
     ],
     ids=lambda x: x.get("thoughts") if isinstance(x, dict) else "",
 )

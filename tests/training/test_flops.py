@@ -35,6 +35,24 @@ def test_flops_of_a_plain_gru(width: int, batch_size: int) -> None:
     assert cost.parameters == V * width + 6 * width * width + 6 * width + width * V + V
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_flops_and_parameters_of_a_second_linear_layer(share: bool) -> None:
+    """Count 6 n k m for each product (n, k) x (k, m), forward and backward; both features are 3 wide."""
+    one, two = (
+        count_cost(tiny.config(lm_head_layers=layers, share_lm_head=share, trice_samples=2))
+        for layers in (1, 2)
+    )
+    places, both = 4 * THINKING, 6
+    features = (places + 2 * places) * 3 * (both - V)  # of the base once, of the reading for both thoughts
+    symbols = (places + 2 * places) * both * both if share else 0  # the second symbol of both thoughts
+    assert two.flops_per_step - one.flops_per_step == 6 * (features + 2 * places * both * V + symbols)
+    assert two.parameters - one.parameters == both * both + both
+    assert two.recurrent_steps_per_token == one.recurrent_steps_per_token
+    plain = [count_cost(tiny.config(use_reasoner=False, lm_head_layers=layers)) for layers in (1, 2, 3)]
+    assert [cost.parameters - plain[0].parameters for cost in plain] == [0, 12, 24]
+    assert [cost.flops_per_step - plain[0].flops_per_step for cost in plain] == [0, 54 * places, 108 * places]
+
+
 @pytest.mark.parametrize("shared", [None, 1])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_flops_of_a_plain_transformer(

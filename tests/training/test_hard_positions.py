@@ -236,10 +236,12 @@ def test_the_controls_choose_too_where_they_have_thoughts() -> None:
     config = quick(**HARD)
     controls = unmatched_controls(config)
     chooses = {name: thought_sizes(control).hard_quantile for name, control in controls.items()}
-    assert chooses == {"no_reasoner": None, "zero_length": 0.75, "policy_off": 0.75}
+    assert chooses.pop("no_reasoner") is None
+    thinking = ["zero_length", "state_handed_on", "pause", "policy_off"]
+    assert chooses == dict.fromkeys(thinking, 0.75)
     plain = unmatched_controls(quick())
     keys = {name: run_key(controls[name], 0) == run_key(plain[name], 0) for name in controls}
-    assert keys == {"no_reasoner": True, "zero_length": False, "policy_off": False}
+    assert keys == {"no_reasoner": True, **dict.fromkeys(thinking, False)}
 
 
 def test_refusals() -> None:

@@ -1,4 +1,4 @@
-"""The flat optimiser against torch's AdamW on separate parameters."""
+"""The flat optimiser against torch's own on separate parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.killing import ROOT
 from toyqs.training import optimizer
-from toyqs.training.optimizer import Optimiser
+from toyqs.training.optimizer import METHODS, Optimiser
 from toyqs.types import thinking_positions
 
 SEEDS = 3
@@ -27,16 +27,20 @@ def leaf_losses(parameters: list[Tensor], step: int) -> Tensor:
     return total * scale
 
 
+TORCH = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 @pytest.mark.parametrize("max_norm", [0.0, 1.0])
-def test_equals_adamw_seed_by_seed(max_norm: float, weight_decay: float) -> None:
+def test_equals_torchs_own_seed_by_seed(max_norm: float, weight_decay: float, method: str) -> None:
     """Check it with weights that decay too, and with one parameter that learns faster."""
     model = tiny.model(tiny.config(mixing="gate"), SEEDS)
     names = [name for name, _ in model.named_parameters()]
     fast = names.index("head.bias")
     apart = [[nn.Parameter(p.detach()[s : s + 1].clone()) for p in model.parameters()] for s in range(SEEDS)]
     plain = [
-        torch.optim.AdamW(
+        TORCH[method](
             [{"params": [own[fast]]}, {"params": own[:fast] + own[fast + 1 :]}],
             lr=1.0,
             weight_decay=weight_decay,
@@ -44,7 +48,7 @@ def test_equals_adamw_seed_by_seed(max_norm: float, weight_decay: float) -> None
         )
         for own in apart
     ]
-    optimiser = Optimiser(model, {"head.bias": 7.0})
+    optimiser = Optimiser(model, {"head.bias": 7.0}, method)
     for step, rate in enumerate([1e-3, 3e-3, 3e-3, 2e-3, 1e-4]):
         optimiser.zero()
         leaf_losses(list(model.parameters()), step).sum().backward()
@@ -69,14 +73,15 @@ def stepped(optimiser: Optimiser, model: nn.Module, step: int) -> None:
     for name, parameter in model.named_parameters():
         parameter.grad.copy_(3.0 * (parameter.detach() - 0.1 * (step + len(name))))
     optimiser.clip(1.0)
-    optimiser.step(1e-2)
+    optimiser.step(1e-2, weight_decay=0.1)
 
 
-def test_a_seeds_saved_state_resumes_alone_and_in_a_stack() -> None:
-    faster = {"backbone.bias_hh": 3.0, "head.weight_0": 10.0}
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seeds_saved_state_resumes_alone_and_in_a_stack(method: str) -> None:
+    faster = {"*.bias_hh": 3.0, "head.weight_0": 10.0}
     config = tiny.config(use_reasoner=False)
     whole = tiny.model(config, SEEDS)
-    optimiser = Optimiser(whole, faster)
+    optimiser = Optimiser(whole, faster, method)
     assert len(optimiser.faster) == len(faster)
     for step in range(2):
         stepped(optimiser, whole, step)
@@ -84,7 +89,7 @@ def test_a_seeds_saved_state_resumes_alone_and_in_a_stack() -> None:
     stepped(optimiser, whole, 2)
     for seeds in ([1], [2, 0]):
         model = tiny.model(config, len(seeds))
-        again = Optimiser(model, faster)
+        again = Optimiser(model, faster, method)
         again.restore([reference_model[seed] for seed in seeds])
         for index, seed in enumerate(seeds):
             for name, value in reference_model[seed].items():
@@ -98,11 +103,34 @@ def test_a_seeds_saved_state_resumes_alone_and_in_a_stack() -> None:
 def test_a_step_never_loads_the_compiler() -> None:
     """Check it because that import takes as long as torch's own, in every process that trains."""
     code = (
-        "import sys, torch; from toyqs.training.optimizer import Optimiser;"
-        "optimiser = Optimiser(torch.nn.Linear(2, 3)); optimiser.clip(1.0); optimiser.step(1e-2);"
+        "import sys, torch; from toyqs.training.optimizer import Optimiser\n"
+        f"for method in {METHODS}:\n"
+        "    optimiser = Optimiser(torch.nn.Linear(2, 3), None, method)\n"
+        "    optimiser.clip(1.0); optimiser.step(1e-2)\n"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_factors_of_one_parameter_are_multiplied() -> None:
+    moved = []
+    for factors in ({"head.*": 3.0, "*.bias": 0.5}, {"head.bias": 1.5, "head.weight_0": 3.0}):
+        model = tiny.model(tiny.config(use_reasoner=False), SEEDS)
+        stepped(Optimiser(model, factors), model, 1)
+        moved.append(tiny.flat(dict(model.named_parameters())).detach())
+    torch.testing.assert_close(*moved, rtol=0, atol=1e-15)
+
+
+def test_without_decay_adam_is_adamw_to_the_bit() -> None:
+    weights = []
+    for method in ("adam", "adamw"):
+        model = tiny.model(tiny.config(use_reasoner=False), SEEDS)
+        optimiser = Optimiser(model, {}, method)
+        for step in range(3):
+            leaf_losses(list(model.parameters()), step).sum().backward()
+            optimiser.step(1e-2)
+        weights.append(optimiser.values)
+    assert torch.equal(*weights)
 
 
 def test_clipping_is_each_seeds_own() -> None:

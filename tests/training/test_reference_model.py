@@ -109,7 +109,7 @@ def test_a_plain_run_becomes_the_reference_of_another(
     monkeypatch.setattr(ReferenceModel, "annotate", watching)
     thinking = quick(reward="kl_forward", reference="checkpoint", reference_run=folder, seed=[7, 8], **shared)
     assert main.main([thinking]) == 0
-    (inputs, positions), trace = seen[-1]
+    (inputs, positions, _), trace = seen[-1]
     assert inputs.shape[0] == 2
     ended = build_model(replace(plain, seed=5), [5])
     data = draw_batches(plain.task, [5], build_training_params(plain), torch.zeros(1))

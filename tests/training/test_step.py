@@ -122,13 +122,18 @@ def test_parts_are_weighted_and_added() -> None:
     tiny.close(apart[1], tiny.gradients(parts["policy"].sum(), model), tolerance=1e-12)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_training_is_a_plain_loop_of_clipped_steps(weight_decay: float) -> None:
-    """Check it against torch's own AdamW, with losses whose weights fall and a rate that does."""
+@pytest.mark.parametrize(
+    ("optimizer", "weight_decay", "largest"),
+    [("adamw", 0.0, 0.5), ("adamw", 0.3, 0.5), ("adam", 0.3, 0.75), ("sgd", 0.3, 0.8)],
+)
+def test_training_is_a_plain_loop_of_clipped_steps(
+    optimizer: str, weight_decay: float, largest: float
+) -> None:
+    """Check it against torch's own optimiser, with losses whose weights fall and a rate that does."""
     settings = tiny.config(
-        clip_gradients=0.5, entropy_encouragement_coef=0.1, entropy_schedule="linear", max_steps=6
+        clip_gradients=largest, entropy_encouragement_coef=0.1, entropy_schedule="linear", max_steps=6
     )
-    settings = replace(settings, schedule="linear", weight_decay=weight_decay)
+    settings = replace(settings, schedule="linear", weight_decay=weight_decay, optimizer=optimizer)
     model, plain, objective = tiny.model(settings), tiny.model(settings), build_objective(settings)
     numbers, found = build_training_params(settings), []
 
@@ -137,16 +142,17 @@ def test_training_is_a_plain_loop_of_clipped_steps(weight_decay: float) -> None:
 
     data, again = (draw_batches(settings.task, [3], numbers, next(plain.parameters())) for _ in range(2))
     train(model, objective, data, numbers, lambda step, values: found.append(parameters(model)))
-    adamw, norms = torch.optim.AdamW(plain.parameters(), weight_decay=weight_decay), []
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
+    theirs, norms = kind(plain.parameters(), weight_decay=weight_decay), []
     for step, ours in enumerate(found):
-        adamw.zero_grad()
+        theirs.zero_grad()
         weights = {name: weight.at(step / 6) for name, weight in numbers.weights.items()}
         accumulate(plain, objective, next(again), weights, numbers, torch.zeros(1).double())
-        norms.append(float(nn.utils.clip_grad_norm_(plain.parameters(), 0.5)))
-        adamw.param_groups[0]["lr"] = learning_rate(step, numbers)
-        adamw.step()
+        norms.append(float(nn.utils.clip_grad_norm_(plain.parameters(), largest)))
+        theirs.param_groups[0]["lr"] = learning_rate(step, numbers)
+        theirs.step()
         torch.testing.assert_close(ours, parameters(plain), rtol=0, atol=1e-12)
-    assert len(norms) == 6 and min(norms) < 0.5 < max(norms), "the case needs both"
+    assert len(norms) == 6 and min(norms) < largest < max(norms), "the case needs both"
 
 
 def test_inner_steps_are_all_made_on_the_same_thoughts() -> None:

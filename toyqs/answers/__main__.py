@@ -15,11 +15,11 @@ from toyqs.answers import metrics, questions
 from toyqs.answers.command import add_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
-from toyqs.answers.thoughts import probe
+from toyqs.answers.thoughts import language, probe
 from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
-OF_THOUGHTS: Sequence[Any] = (probe,)  # modules of answers/thoughts/ with `add_to(measures)`
+OF_THOUGHTS: Sequence[Any] = (language, probe)  # modules of answers/thoughts/ with `add_to(measures)`
 
 EXAMPLES = """\
 examples:
@@ -28,6 +28,7 @@ examples:
   python -m toyqs.answers choose runs/KEY commonsense_qa.jsonl
   python -m toyqs.answers tokens runs/KEY
   python -m toyqs.answers latency runs/KEY
+  python -m toyqs.answers language runs/KEY runs/KEY
   python -m toyqs.answers probe runs/KEY runs/KEY
 
 `python -m toyqs.answers MEASURE --help` lists the options of a measure.

@@ -56,8 +56,8 @@ class LoadedRun(NamedTuple):
 
     @property
     def sizes(self) -> ThoughtSizes:
-        """Return the sizes of its thoughts, as long as the last ones of its training."""
-        return self.params.sizes_at(self.params.steps - 1)
+        """Return the sizes of its thoughts, as long as those that its row measured."""
+        return self.params.eval_sizes_at(self.params.steps - 1)
 
     def check_data(self) -> None:
         """Refuse data that are not those of the training.

@@ -14,7 +14,7 @@ REFERENCE_MODELS = ("ema", "initial", "checkpoint")
 REFERENCES = ("oracle", "no_thought", *REFERENCE_MODELS)
 VALUE_INPUTS = ("context", "target", "base_prediction", "average_thought", "greedy_thought")
 META_TOKEN_MODES = ("none", "reparameterise", "lr_multiplier", "grad_scale")
-LENGTH_SCHEDULES = ("constant", "long_to_short", "short_to_long")
+LENGTH_SCHEDULES = ("constant", "long_to_short", "short_to_long", "random")
 
 # Named variants: what each sets.
 DEBUG_VARIANTS: dict[str, dict[str, Any]] = {

@@ -59,7 +59,8 @@ def named(config: RunConfig, seed: int) -> dict[str, Any]:
 def _plain(values: Any) -> dict[str, Any]:
     """Return the fields of a dataclass; a float field's 1 and -0.0 are written 1.0 and 0.0."""
     plain = {x.name: getattr(values, x.name) for x in fields(values)}
-    floats = {x.name for x in fields(values) if x.type == "float"}
+    numbers = {name for name, value in plain.items() if value is not None}
+    floats = numbers & {x.name for x in fields(values) if x.type in ("float", "float | None")}
     return {name: float(value) + 0.0 if name in floats else value for name, value in plain.items()}
 
 

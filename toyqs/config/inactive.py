@@ -51,6 +51,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("simple_lm_head", "use_residual"), lambda c: False),  # canonical settings say both by `mixing`
     (KEYS_OF_TRANSFORMER, lambda c: c.backbone != "gru"),
     (("model_n_kv_head",), lambda c: c.backbone != "gpt2"),
+    (("positions_up_to",), lambda c: c.learns_positions),
     (
         ("increment_pos_id_for_last_context_token",),
         lambda c: c.backbone != "gru" and c.add_last_context_token,
@@ -72,6 +73,10 @@ ONLY_IF: tuple[Condition, ...] = (
     (("entropy_encouragement_coef", "entropy_schedule"), lambda c: c.symbol_kind != "deterministic"),
     (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),
     (("schedule",), lambda c: c.use_scheduler),
+    (("optimizer",), lambda c: c.optimizer == "sgd" or c.weight_decay),  # adam without decay is adamw
+    (("base_lm_lr",), lambda c: c.base_lm_lr != c.base_lr and "base_lm" in c.roles_in_use),
+    (("reasoner_lr",), lambda c: c.reasoner_lr != c.base_lr and "reasoner" in c.roles_in_use),
+    (("interpreter_lr",), lambda c: c.interpreter_lr != c.base_lr and "interpreter" in c.roles_in_use),
     (("epochs",), lambda c: c.max_steps <= 0),
     (("seq_len",), lambda c: c.task.length(1) != c.task.length(2)),
 )

@@ -14,6 +14,7 @@ from toyqs.objectives.registry import registry as objectives
 from toyqs.objectives.rewards import REWARDS
 from toyqs.tasks.registry import registry as tasks
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.training.optimizer import METHODS
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
@@ -23,6 +24,7 @@ OUTSIDE_KEY = (
 )
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
+RATES = ("base_lm_lr", "reasoner_lr", "interpreter_lr")
 
 TASKS: dict[str, type[Any]] = tasks()
 
@@ -38,6 +40,7 @@ class Keys:
     model_n_layer: int = number(2, at_least=1)  # layers of a transformer
     model_n_head: int = number(2, at_least=1)  # its attention heads; they divide every width
     model_n_kv_head: int | None = number(None, at_least=1)  # heads of keys and values; None: as many
+    positions_up_to: int | None = number(None, at_least=1)  # rows of gpt2's table; None: as many as needed
     # 2. roles and widths
     base_lm_hidden_dim: int = number(12, at_least=1)  # width of base_lm, which reads the context to predict
     reasoner_hidden_dim: int = number(24, at_least=1)  # width of base_reasoner and reasoner
@@ -53,6 +56,7 @@ class Keys:
     use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
     gate_floor: float = number(0.0, at_least=0)  # least weight of a thought at first: gate, hidden, logits
     linear_lm_head: bool = True  # false: an MLP with two hidden layers
+    lm_head_layers: int = number(1, at_least=1)  # of a linear head, with nothing between them
     share_lm_head: bool = False  # true: thought symbols come from the LM head
     n_tokens_ahead: int = number(1, at_least=1)  # N, tokens that each thinking position predicts
     ahead: str = one_of("persist", ("persist", "continue"))  # continue: the interpreter reads the true tokens
@@ -63,7 +67,7 @@ class Keys:
     hard_quantile: float = 0.75  # of hard: of the marked positions, those of higher entropy think
     trice_samples: int = number(4, at_least=1)  # K, thoughts per position
     max_reasoning_len: int = number(3, at_least=0)  # L, symbols per thought
-    length_schedule: str = one_of("constant", choices.LENGTH_SCHEDULES)  # L in training, in stages
+    length_schedule: str = one_of("constant", choices.LENGTH_SCHEDULES)  # L by stages, or drawn in each step
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
@@ -113,11 +117,15 @@ class Keys:
     entropy_schedule: str = one_of("linear", ("constant", "linear"))  # of that weight: linear falls to 0
     prior_beta: float = number(0.0, at_least=0)  # of gaussian and state symbols' divergence from N(0, I)
     # 9. training
-    base_lr: float = number(2e-2, above=0)  # peak learning rate
+    base_lr: float = number(2e-2, above=0)  # peak learning rate; where no rate of a role says another
+    base_lm_lr: float | None = number(None, above=0)  # of base_lm's core; None: base_lr
+    reasoner_lr: float | None = number(None, above=0)  # of base_reasoner, reasoner and its symbols' head
+    interpreter_lr: float | None = number(None, above=0)  # of the interpreter
+    optimizer: str = one_of("adamw", METHODS)  # adam: weight decay in the gradient; sgd: without momentum
     use_scheduler: bool = True  # false: the learning rate is constant
     schedule: str = one_of("cosine", ("linear", "cosine"))  # of the learning rate, after the warm-up
     clip_gradients: float = number(1.0, at_least=0)  # largest norm of a seed's gradient; 0: off
-    weight_decay: float = number(0.0, at_least=0)  # AdamW's, on every parameter; it is times the rate
+    weight_decay: float = number(0.0, at_least=0)  # on every parameter; it is times the rate
     max_steps: int = -1  # training steps; -1: the task's own number
     epochs: int = number(50, at_least=1)  # passes through a corpus where max_steps is -1
     data_loader_batch_size: int = number(64, at_least=1)  # B, sequences per training step

@@ -122,6 +122,17 @@ class RunConfig(Keys):
         return length + self.max_reasoning_len + MARKERS + self.num_ahead
 
     @property
+    def learns_positions(self) -> bool:
+        """Tell whether positions are rows of a learned table, whose size is this run's choice."""
+        return self.backbone == "gpt2" and self.pretrained is None
+
+    @property
+    def num_positions(self) -> int:
+        """Return how many positions a transformer knows."""
+        given = self.positions_up_to if self.learns_positions else None
+        return given or self.longest_sequence
+
+    @property
     def interpreter_reads_on(self) -> bool:
         """Tell whether the interpreter reads the true tokens after a thought."""
         return self.num_ahead > 1 and self.ahead == "continue"
@@ -156,6 +167,17 @@ class RunConfig(Keys):
             "base_reasoner": reasoner,
             "reasoner": reasoner,
             "interpreter": self.interpreter_hidden_dim or reasoner,
+        }
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Return the peak learning rate of each role, by the same keys as the widths: base_lr, or its own."""
+        reasoner = self.reasoner_lr or self.base_lr
+        return {
+            "base_lm": self.base_lm_lr or self.base_lr,
+            "base_reasoner": reasoner,
+            "reasoner": reasoner,
+            "interpreter": self.interpreter_lr or self.base_lr,
         }
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -147,7 +148,7 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
     if started:
         alone = "" if without_thought(thinking) else f" This is {OTHERS_ALONE}."
         notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.{alone}", WIDTH)
-    return notes + _thoughts(thinking)
+    return notes + _thoughts(thinking) + _language(thinking)
 
 
 def _thoughts(frame: pd.DataFrame) -> list[str]:
@@ -172,3 +173,17 @@ def _thoughts(frame: pd.DataFrame) -> list[str]:
         chance = means["information_shuffled"]
         sentences += "." if chance is None else f"; one from another place tells {short(chance, '.2f')}."
     return textwrap.wrap(sentences, WIDTH)
+
+
+def _language(frame: pd.DataFrame) -> list[str]:
+    """Return a line on thoughts whose symbols are tokens: how far they are a code for the answers."""
+    names = ("homogeneity", "completeness", "distinct_thoughts", "pass_at_k")
+    means = [mean_of(frame, name) for name in names]
+    if means[0] is None:
+        return []
+    tells, told, distinct, passes = (math.nan if mean is None else mean for mean in means)
+    return [
+        f"Thoughts as a code: homogeneity {plus_minus(tells, math.nan, '.2f')}, completeness "
+        f"{plus_minus(told, math.nan, '.2f')} (0 by chance, 1 at most), {distinct:.0f} distinct, "
+        f"pass@K {100 * passes:.1f} %."
+    ]

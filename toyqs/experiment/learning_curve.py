@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
+from toyqs.training.batches import stride
 from toyqs.training.evaluation import evaluate
 from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, Model, rows
@@ -48,11 +49,8 @@ class LearningCurve:
                 measured.
             timer: paused during an evaluation.
         """
-        positions = int(held_out.think[0, 0].sum())
-        size = held_out.inputs.shape[1]
-        # Every n-th sequence: those of a text come in its order, and its beginning may differ from the rest.
-        stride = max(1, min(size // 2, size * positions // CURVE_POSITIONS))
-        self.held_out = rows(held_out, slice(0, size // stride * stride, stride))
+        size, every_nth = held_out.inputs.shape[1], stride(held_out, CURVE_POSITIONS)
+        self.held_out = rows(held_out, slice(0, size // every_nth * every_nth, every_nth))
         self.model, self.seeds, self.params = model, seeds, params
         self.logs, self.progress, self.timer = logs, progress, timer
         steps, parts = params.steps, range(1, NUM_EVALUATIONS + 1)
@@ -83,7 +81,7 @@ class LearningCurve:
 
     def _evaluate(self, step: int) -> None:
         with self.timer.paused():
-            sizes, chunk = self.params.sizes_at(step - 1), self.params.eval_chunk
+            sizes, chunk = self.params.eval_sizes_at(step - 1), self.params.eval_chunk
             measured = evaluate(self.model, self.held_out, self.seeds, sizes, full=False, at_once=chunk)
         means = {name: value / self.counts[name] for name, value in self.sums.items()}
         for index, log in enumerate(self.logs):

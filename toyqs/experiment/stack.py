@@ -106,7 +106,7 @@ def _run(
     for index, folder in enumerate(folders):
         metrics, num = {name: float(value[index]) for name, value in final.items()}, steps[index]
         steps_done = {"train_steps": num, "sequences_seen": num * params.batch_size}
-        steps_done |= {"final_reasoning_len": params.length_at(num - 1)}
+        steps_done |= {"final_reasoning_len": params.eval_sizes_at(num - 1).length}
         seen = _divergence(diverged.get(index)) | {"started": _started(metrics)}
         folder.end(weights, index, common | metrics | steps_done | seen)
 
@@ -159,7 +159,7 @@ class Training:
 
     def evaluate(self) -> dict[str, Tensor]:
         """Evaluate the model after the last step; return metrics (S,) by name."""
-        sizes, chunk = self.params.sizes_at(self.params.steps - 1), self.params.eval_chunk
+        sizes, chunk = self.params.eval_sizes_at(self.params.steps - 1), self.params.eval_chunk
         return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=chunk)
 
     def weights(self) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ class Afresh(SeedStacked):
         shape = (num_seeds, 1, 1, 1, core.backbone.width)
         self.start_state = self.declare("start_state", shape, normal(0.1)) if learned else None
 
-    def forward(self, thoughts: Thoughts, *, following: Tensor | None = None) -> Tensor:
+    def forward(self, thoughts: Thoughts, *, following: Tensor | None = None, first: int = 0) -> Tensor:
         """Return readings (S, B, T, K, D), or of N tokens (S, B, T, K, N, D).
 
         A thought's reading depends on the symbols alone, so equal prefixes are read once: all V^l prefixes of
@@ -36,12 +36,13 @@ class Afresh(SeedStacked):
         Args:
             thoughts: of which only the symbols are used.
             following: (S, B, T, N − 1) long, the true tokens after the thought; None: N = 1.
+            first: the position of the start marker, where positions are learned.
         """
         backbone, rows = self.core.backbone, self.core.thought_rows()
         symbols = thoughts.symbols.flatten(1, -2)  # (S, number of thoughts, L)
         vocab = rows.shape[1] - FIRST_SYMBOL
         depth = _shared_depth(vocab, *symbols.shape[1:])
-        state = self._started(rows)
+        state = self._started(rows, first)
         for level in range(depth):
             parent = torch.arange(vocab**level, device=rows.device).repeat_interleave(vocab)
             state = backbone.gather(state, parent.expand(len(rows), 1, -1))
@@ -66,10 +67,10 @@ class Afresh(SeedStacked):
         readings = _read_on(self.core, hidden, state, following)
         return readings.view(*places, *readings.shape[4:])
 
-    def _started(self, rows: Tensor) -> BranchState:
+    def _started(self, rows: Tensor, first: int) -> BranchState:
         """Return the state after the start marker."""
         backbone = self.core.backbone
-        start = backbone.empty() if self.start_state is None else self.start_state
+        start = backbone.empty(first) if self.start_state is None else self.start_state
         return backbone.step(marker(rows, START), start)[1]
 
 
@@ -79,10 +80,10 @@ class AfreshEach(Afresh):
     The state of a thought that has ended stays as it is until the end marker.
     """
 
-    def forward(self, thoughts: Thoughts, *, following: Tensor | None = None) -> Tensor:
+    def forward(self, thoughts: Thoughts, *, following: Tensor | None = None, first: int = 0) -> Tensor:
         """Return readings as `Afresh` does."""
         backbone, rows = self.core.backbone, self.core.thought_rows()
-        state = self._started(rows)
+        state = self._started(rows, first)
         for index, symbol in enumerate(thoughts.symbols.unbind(4)):
             live = thoughts.live(index)
             valid = symbol if live is None else where_live(live, symbol, 0)  # padding may be no row
@@ -157,7 +158,12 @@ class Onward(nn.Module):
         self.handover = handover
 
     def forward(
-        self, thoughts: Thoughts, token: Tensor | None = None, *, following: Tensor | None = None
+        self,
+        thoughts: Thoughts,
+        token: Tensor | None = None,
+        *,
+        following: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
         """Return readings (S, B, T, K, D), or of N tokens (S, B, T, K, N, D).
 
@@ -167,6 +173,7 @@ class Onward(nn.Module):
             thoughts: with the branches in which they were sampled.
             token: (S, B, T) long, x_t; only where it is read again.
             following: (S, B, T, N − 1) long, the true tokens after the thought; None: N = 1.
+            first: not used; the thought's branches know their positions.
         """
         core, reasoner = self.core, self.reasoner
         state, last = thoughts.branches, thoughts.symbols.shape[4] - 1

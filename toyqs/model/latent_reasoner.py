@@ -80,27 +80,30 @@ class LatentReasoner(nn.Module):
             auxiliaries or Auxiliaries()
         )
         self.num_ahead, self.interpreter_reads_on = horizon
+        self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
-    def read(self, inputs: Tensor, positions: Tensor | None) -> Context:
+    def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
         """Read the sequences, each core once.
 
         Args:
             inputs: (S, B, T) long, all positions.
             positions: (S, B, T') long, those that think; None: all.
+            first: the position of each sequence's first token, where positions are learned.
 
         Returns:
             base_lm's outputs and base_reasoner's branch points at the thinking positions.
         """
         letters = {role: self.letters[role] for role in READERS if role in self.letters}
         # Roles that share a core read the same: once.
-        read = {letter: self._read(letter, inputs) for letter in dict.fromkeys(letters.values())}
+        read = {letter: self._read(letter, inputs, first) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
         reasoner, branches = read[letters["base_reasoner"]] if "base_reasoner" in letters else (None, None)
         if self.critic is None and self.reward_model is None:
             reasoner = None
-        context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None)
+        last = inputs if self.rereads_last else None
+        context = Context(base, branches, reasoner, last=last, first=first)
         if positions is not None:
             context = self.at(context, positions)
         if self.num_ahead == 1:
@@ -117,12 +120,13 @@ class LatentReasoner(nn.Module):
             context: from `read`.
             index: (S, B, T') long.
         """
-        base, branches, *rest = context
+        base, branches, *rest, first = context
         if base is not None:
             base = pick_positions(base, index)
         if branches is not None:
             branches = self._core("base_reasoner").backbone.gather(branches, index)
-        return Context(base, branches, *(x if x is None else pick_positions(x, index) for x in rest))
+        reasoner, ahead, following, last = (x if x is None else pick_positions(x, index) for x in rest)
+        return Context(base, branches, reasoner, ahead, following, last, first)
 
     def think(
         self,
@@ -201,7 +205,7 @@ class LatentReasoner(nn.Module):
         if thoughts is not None:
             assert self.interpreter is not None
             args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-            reading = self.interpreter(*args, following=context.following)
+            reading = self.interpreter(*args, following=context.following, first=context.first)
         if _one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:
@@ -235,6 +239,7 @@ class LatentReasoner(nn.Module):
         targets: Tensor | None = None,
         gate_floor: float = 0.0,
         lengths: Tensor | None = None,
+        first: int = 0,
     ) -> Trace:
         """Read, think and talk; return the trace at the thinking positions.
 
@@ -246,8 +251,9 @@ class LatentReasoner(nn.Module):
             targets: (S, B, T', N) long, for the critic; None: neither it nor the reward model is evaluated.
             gate_floor: as in `talk`.
             lengths: as in `think`.
+            first: as in `read`.
         """
-        context = self.read(inputs, positions)
+        context = self.read(inputs, positions, first)
         thoughts = self.think(context, noise, forced, lengths)
         trace = self.talk(context, thoughts, gate_floor)
         if targets is None:
@@ -263,9 +269,9 @@ class LatentReasoner(nn.Module):
     def _core(self, role: str) -> Core:
         return cast(Core, self.cores[self.letters[role]])
 
-    def _read(self, letter: str, inputs: Tensor) -> tuple[Tensor, BranchState]:
+    def _read(self, letter: str, inputs: Tensor, first: int) -> tuple[Tensor, BranchState]:
         core = cast(Core, self.cores[letter])
-        return core.backbone.read(gather_rows(core.token_rows(), inputs))
+        return core.backbone.read(gather_rows(core.token_rows(), inputs), first)
 
 
 def _one_token(context: Context) -> bool:

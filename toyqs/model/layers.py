@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -169,10 +169,14 @@ class Embedding(SeedStacked):
 class FeatureHead(SeedStacked):
     """The LM head: one or several feature vectors, each with its own rows of the first layer.
 
-        logits = Σ_i x_i W_i + b        (linear), or two hidden layers of 512 with GELU on top of it
+        logits = Σ_i x_i W_i + b        (linear, one layer)
 
     This is one layer over the concatenated features. With a weight for each of them, a feature that all K
     thoughts of a position share is multiplied once. A feature that is left out counts as zero.
+
+    A linear head of n layers has n - 1 layers as wide as all features together before the last one, with
+    nothing between them: it can compute what one layer can, and learns it by another path. An MLP has two
+    hidden layers of 512 with GELU.
     """
 
     def __init__(
@@ -182,25 +186,33 @@ class FeatureHead(SeedStacked):
         vocab_size: int,
         linear: bool = True,
         *,
+        layers: int = 1,
         autocast: bool = False,
     ) -> None:
-        """Declare the weights; with `autocast` products, and so the logits, are rounded to bfloat16."""
+        """Declare the weights.
+
+        Args:
+            num_seeds: S.
+            widths: of the features.
+            vocab_size: V.
+            linear: false: an MLP.
+            layers: of a linear head.
+            autocast: products, and so the logits, are rounded to bfloat16.
+        """
         super().__init__()
         self.autocast = autocast
-        hidden = 512
         self.widths = tuple(widths)
-        first = vocab_size if linear else hidden
+        hidden = [sum(widths)] * (layers - 1) if linear else [512, 512]
+        first, *others = *hidden, vocab_size
         bound = 1.0 / math.sqrt(sum(widths))
         for index, width in enumerate(widths):
             self.declare(f"weight_{index}", (num_seeds, width, first), uniform(bound))
         self.bias = self.declare("bias", (num_seeds, 1, first), uniform(bound))
-        self.rest = (
-            None
-            if linear
-            else nn.Sequential(
-                nn.GELU(), Linear(num_seeds, hidden, hidden), nn.GELU(), Linear(num_seeds, hidden, vocab_size)
-            )
-        )
+        self.rest = nn.Sequential()
+        for width, out in zip(hidden, others, strict=True):
+            if not linear:
+                self.rest.append(nn.GELU())
+            self.rest.append(Linear(num_seeds, width, out))
 
     def forward(self, features: Sequence[Tensor | None]) -> Tensor:
         """Map features (S, ..., width_i), broadcast against each other, None: left out, to (S, ..., V)."""
@@ -215,7 +227,7 @@ class FeatureHead(SeedStacked):
         out = affine(feature, self.get_parameter(f"weight_{first}"), self.bias)
         for index, feature in others:
             out = out + affine(feature, self.get_parameter(f"weight_{index}"))
-        return out if self.rest is None else self.rest(out)
+        return cast(Tensor, self.rest(out))
 
 
 class TableHead(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 ROLES = ("base_lm", "base_reasoner", "reasoner", "interpreter")
@@ -46,14 +46,37 @@ def check_widths(groups: WeightGroups, widths: Mapping[str, int]) -> None:
     Raises:
         ValueError: naming both roles and both widths.
     """
+    for other, role in _unequal(groups, widths):
+        raise ValueError(
+            f"weight_groups={groups.label}: {other} and {role} share {groups.letter(role)} but are "
+            f"{widths[other]} and {widths[role]} wide; give both one width or {role} another letter"
+        )
+
+
+def check_rates(groups: WeightGroups, rates: Mapping[str, float]) -> None:
+    """Refuse a letter whose roles have two learning rates.
+
+    Args:
+        groups: the roles' letters.
+        rates: of each role in use.
+
+    Raises:
+        ValueError: naming both roles and both rates.
+    """
+    for other, role in _unequal(groups, rates):
+        raise ValueError(
+            f"weight_groups={groups.label}: {other} and {role} share {groups.letter(role)} but learn at "
+            f"{rates[other]:g} and {rates[role]:g}; give both one rate or {role} another letter"
+        )
+
+
+def _unequal(groups: WeightGroups, values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of roles, the first of a letter and another, that have two values."""
     first: dict[str, str] = {}
-    for role in (role for role in ROLES if role in widths):
+    for role in (role for role in ROLES if role in values):
         other = first.setdefault(groups.letter(role), role)
-        if widths[other] != widths[role]:
-            raise ValueError(
-                f"weight_groups={groups.label}: {other} and {role} share {groups.letter(role)} but are "
-                f"{widths[other]} and {widths[role]} wide; give both one width or {role} another letter"
-            )
+        if values[other] != values[role]:
+            yield other, role
 
 
 def tie(

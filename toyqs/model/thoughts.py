@@ -26,6 +26,7 @@ class Symbols(NamedTuple):
 class ThoughtHead(nn.Module, ABC):
     """The map from a reasoner's state to the next symbol of a thought."""
 
+    num_symbols: int | None = None  # V of symbols that are tokens; None: they are vectors
     end: int | None = None  # the id that ends a thought when it is sampled; None: no end is sampled
     padding: int = 0  # the value of all symbols after a thought's end
 
@@ -109,7 +110,7 @@ class TokenHead(ThoughtHead):
     ) -> None:
         super().__init__()
         self.shared = shared
-        self.padding = num_symbols
+        self.padding = self.num_symbols = num_symbols
         self.end = num_symbols if ends else None
         self.ending = Linear(num_seeds, width, 1) if ends else None
         self.projection: Linear | None = None

@@ -26,12 +26,19 @@ class TrainingBatch(NamedTuple):
     noise: Tensor  # (S, B, T', K, L) or (S, B, T', K, L, W) in [0, 1)
     forced: Tensor | None = None  # (S, B, T', K, L, ...) symbols sampled before
     sampler_log_prob: Tensor | None = None  # (S, B, T', K, L) of the forced symbols when they were sampled
+    first: int = 0  # the position of each sequence's first token, where positions are learned
 
 
 def prepare(batch: Batch, noise: Tensor, num_ahead: int = 1) -> TrainingBatch:
     """Prepare a batch (S, B, T) and its thought noise (S, B, T', K, L, …) for a step of N tokens."""
     positions = thinking_positions(batch)
     return TrainingBatch(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
+
+
+def at_step(batch: TrainingBatch, settings: TrainingParams, step: int) -> TrainingBatch:
+    """Give a batch the length of thoughts and the first position of a step, from 0."""
+    batch = truncate_thoughts(batch, settings.length_at(step))
+    return batch._replace(first=settings.first_position_at(step))
 
 
 def truncate_thoughts(batch: TrainingBatch, length: int) -> TrainingBatch:
@@ -45,8 +52,8 @@ def chunks(batch: TrainingBatch, size: int) -> Iterator[TrainingBatch]:
     """Split a batch into parts of `size` sequences along the axis B; a remainder is dropped."""
 
     def parts(field: Any) -> Iterator[Any]:
-        if field is None:
-            return itertools.repeat(None)
+        if field is None or isinstance(field, int):
+            return itertools.repeat(field)
         if isinstance(field, tuple):
             return map(type(field), *map(parts, field))
         whole = field[:, : field.shape[1] // size * size]
@@ -102,9 +109,18 @@ def rank_slice(batch: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
     def cut(field: Any) -> Any:
         if isinstance(field, tuple):
             return type(field)(*map(cut, field))
-        return None if field is None else field[:, span].contiguous()
+        return field[:, span].contiguous() if isinstance(field, Tensor) else field
 
     return cut(batch)
+
+
+def stride(held_out: Batch, positions: int) -> int:
+    """Return n such that every n-th sequence makes about so many thinking positions, two sequences or more.
+
+    Those of a text come in its order, and its beginning may differ from the rest.
+    """
+    size, each = held_out.inputs.shape[1], int(held_out.think[0, 0].sum())
+    return max(1, min(size // 2, size * each // positions))
 
 
 def draw_batches(

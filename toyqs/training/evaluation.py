@@ -11,6 +11,7 @@ from torch import Tensor
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.hard_positions import PositionSelection, select_positions
+from toyqs.training.thought_language import ThoughtSample
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; independent of S, as results have to be
@@ -34,11 +35,16 @@ class Meter:
         self.sums[name] = self.sums.get(name, 0.0) + (values * weights).double().sum((1, 2))
         self.weights[name] = self.weights.get(name, 0.0) + weights.double().sum((1, 2))
 
-    def means(self) -> dict[str, Tensor]:
-        """Return name -> (S,), NaN throughout where a seed's `nll` is not finite."""
+    def means(self, more: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return name -> (S,), also of `more`, NaN throughout where a seed's `nll` is not finite."""
         means = {name: value / self.weights[name] for name, value in self.sums.items()}
+        if "nll_marginal" in means:
+            means["marginal_gap"] = means["nll"] - means["nll_marginal"]
         diverged = ~means["nll"].isfinite()
-        return {name: value.masked_fill(diverged, math.nan) for name, value in means.items()}
+        return {
+            name: value.to(diverged.device).masked_fill(diverged, math.nan)
+            for name, value in (means | more).items()
+        }
 
 
 @torch.no_grad()
@@ -57,10 +63,22 @@ def evaluate(
     predicts several tokens these are of the first, and `nll_ahead` is the mean over thoughts and all tokens
     in the sequence. Where thoughts differ in length `thought_length`, the mean, and where their ends are
     sampled `unfinished`, the share without an end. With thoughts of at least one symbol also
-    `thought_entropy` and `gate`, the mean weight of a thought, where the model has them, and with `full`, of
-    the first token,
+    `thought_entropy` and `gate`, the mean weight of a thought, where the model has them, and of the first
+    token
 
         nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
+        marginal_gap    nll − nll_marginal, at least 0: how far the predictions with the K thoughts differ
+        pass_at_k       the share of positions at which at least one of the K thoughts makes it the likeliest
+
+    Where symbols are tokens, of the first thought of about 1,024 positions, see training/thought_language.py,
+
+        symbol_zipf         exponent of the symbols' frequencies by rank; 0: all are as frequent
+        distinct_thoughts   their number
+        homogeneity         how well a thought tells the answer, 1 at most, 0 by chance
+        completeness        how well the answer tells the thought, likewise
+
+    And with `full`, of the first token,
+
         nll_shuffled    with the thoughts that another sequence had at that position
         nll_constant    with one and the same thought everywhere
         nll_no_thought  the same head and no thought, where the model can do that
@@ -81,7 +99,7 @@ def evaluate(
     Returns:
         Name -> (S,) float64.
     """
-    meter = Meter()
+    meter, language = Meter(), ThoughtSample(model.num_symbols, held_out)
     generators = [stream(seed, "evaluation noise") for seed in seeds]
     fixed: Forced | None = None
     for span in spans(held_out, sizes, at_once):
@@ -94,6 +112,7 @@ def evaluate(
         _add_predictions(meter, trace, batch, has_symbols)
         if selection is not None:
             _add_other_positions(meter, selection)
+        language.add(span.start, thoughts, batch)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
@@ -110,9 +129,10 @@ def evaluate(
         for name, (symbols, lengths) in others.items():
             _add_nll(meter, name, model.talk(context, model.think(context, noise, symbols, lengths)), batch)
     _count_other_positions(meter)
+    means = meter.means(language.measures())
     if fixed is None or trace.log_prob is None:
-        return meter.means()
-    return meter.means() | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
+        return means
+    return means | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
 
 
 def spans(held_out: Batch, sizes: ThoughtSizes, at_once: int) -> Iterator[slice]:
@@ -192,7 +212,8 @@ def _add_other_positions(meter: Meter, selection: PositionSelection) -> None:
     """Measure the positions that do not think."""
     weights = selection.weights
     meter.add("nll_easy", selection.nll, weights)
-    meter.add("accuracy", selection.accuracy, weights)
+    for name in ("accuracy", "pass_at_k") if "pass_at_k" in meter.sums else ("accuracy",):
+        meter.add(name, selection.accuracy, weights)
     meter.add("thinking_share", selection.think.to(weights), torch.ones_like(weights))
 
 
@@ -213,13 +234,15 @@ def _add_predictions(meter: Meter, trace: Trace, batch: Batch, has_symbols: bool
     targets, first = batch.targets.unsqueeze(-1), trace.logits[..., :1, :]
     log_q = target_log_prob(first, targets)
     meter.add("nll", -log_q.mean(-1), batch.weights)
-    meter.add("accuracy", hits(first, targets).squeeze(-1).mean(-1), batch.weights)
+    right = hits(first, targets).squeeze(-1)
+    meter.add("accuracy", right.mean(-1), batch.weights)
     if batch.ahead is not None:
         log_q_ahead = over_tokens(token_log_prob(trace.logits, batch.ahead.targets), batch).mean(-1)
         count = batch.ahead.weights.sum(-1)
         meter.add("nll_ahead", -log_q_ahead / count.clamp(min=1), batch.weights * count)
     if has_symbols:
         meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
+        meter.add("pass_at_k", right.amax(-1), batch.weights)
         _add_thoughts(meter, trace, batch)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import COSTS, penalty, tokens
 from toyqs.training import distributed
-from toyqs.training.batches import TrainingBatch, chunks, micro_batches, rank_slice, truncate_thoughts
+from toyqs.training.batches import TrainingBatch, at_step, chunks, micro_batches, rank_slice
 from toyqs.training.divergence import Divergence, largest_logits, lost_parts
 from toyqs.training.gradient_snr import measured_at, policy_snr
 from toyqs.training.hard_positions import PositionSelection, combine, select_positions
@@ -67,7 +67,7 @@ def train(
         The seeds that diverged, by index; where that are all, the training ended before its last step.
     """
     assert isinstance(model, nn.Module)
-    state = TrainState(model, settings.lr_multipliers, reference_model)
+    state = TrainState(model, settings.lr_multipliers, reference_model, settings.optimizer)
     optimiser = state.optimiser
     if checkpoints is not None:
         _resume(checkpoints, state, data, settings)
@@ -79,7 +79,7 @@ def train(
         rate, gate_floor = learning_rate(step, settings), settings.gate_floor_at(progress)
         weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
         running_reward = state.running_reward
-        batch = truncate_thoughts(next(data), settings.length_at(step))
+        batch = at_step(next(data), settings, step)
         if settings.inner_steps:
             batch = sample_thoughts(model, batch, settings.rank, settings.ranks)
         for _ in range(max(1, settings.inner_steps)):
@@ -174,7 +174,7 @@ def accumulate(
         )
         if reference_model is not None:
             positions = _selected_positions(micro_batch, selection)
-            trace = reference_model.annotate(trace, micro_batch.inputs, positions)
+            trace = reference_model.annotate(trace, micro_batch.inputs, positions, micro_batch.first)
         loss = objective(trace, counted if total is None else counted._replace(total=total))
         loss = loss if selection is None else combine(loss, selection)
         terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
@@ -194,10 +194,11 @@ def _forward(
     """Return trace and batch at the thinking positions; and their selection, where the model makes one."""
     counted = batch.counted
     if settings.thoughts.hard_quantile is None:
-        args = (batch.noise, batch.forced, tokens(counted), gate_floor, counted.lengths)
+        args = (batch.noise, batch.forced, tokens(counted), gate_floor, counted.lengths, batch.first)
         return model(batch.inputs, batch.positions, *args), counted, None
     count = settings.thoughts.thinking(counted.inputs.shape[2])
-    selection = select_positions(model, model.read(batch.inputs, batch.positions), counted, count)
+    context = model.read(batch.inputs, batch.positions, batch.first)
+    selection = select_positions(model, context, counted, count)
     thoughts = model.think(selection.context, batch.noise, batch.forced, selection.batch.lengths)
     return model.talk(selection.context, thoughts, gate_floor), selection.batch, selection
 
@@ -220,7 +221,7 @@ def sample_thoughts(model: Model, batch: TrainingBatch, rank: int = 0, ranks: in
     """
     own_slice = rank_slice(batch, rank, ranks)
     with torch.no_grad():
-        context = model.read(own_slice.inputs, own_slice.positions)
+        context = model.read(own_slice.inputs, own_slice.positions, own_slice.first)
         thoughts = model.think(context, own_slice.noise, None, own_slice.counted.lengths, off_policy=True)
     assert thoughts is not None and thoughts.log_prob is not None
     symbols, density = thoughts.symbols, thoughts.log_prob

@@ -1,15 +1,19 @@
-"""One AdamW step for all parameters of all seeds, with gradients clipped seed by seed."""
+"""One optimiser step for all parameters of all seeds, with gradients clipped seed by seed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from toyqs.numerics import LANES
+
+METHODS = ("adamw", "adam", "sgd")  # torch's AdamW, Adam, and SGD without momentum
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
 
@@ -17,20 +21,29 @@ LARGE = 2**22  # parameters of a seed: from here on one sum over them is inexact
 
 
 class Optimiser:
-    """AdamW over one flat buffer that holds every parameter.
+    """AdamW, Adam or SGD over one flat buffer that holds every parameter.
 
-    A model of small parameters costs one kernel instead of dozens. The parameters and their
-    gradients become views of the buffers. The step is torch.optim's function: its class AdamW imports the
-    compiler, which takes as long as torch itself, in every process that trains.
+        adamw   θ ← θ − η (m̂ / (√v̂ + ε) + λ θ)        m, v moving means of g and g²
+        adam    θ ← θ − η m̂ / (√v̂ + ε)                the same of g + λ θ
+        sgd     θ ← θ − η (g + λ θ)
+
+    with rate η and weight decay λ. A model of small parameters costs one kernel instead of dozens. The
+    parameters and their gradients become views of the buffers. The step is torch.optim's function: its
+    classes import the compiler, which takes as long as torch itself, in every process that trains.
     """
 
-    def __init__(self, model: nn.Module, lr_multipliers: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, lr_multipliers: Mapping[str, float] | None = None, method: str = "adamw"
+    ) -> None:
         """Move the model's parameters, each of shape (S, ...), into one buffer.
 
         Args:
             model: keeps its parameters, as views of the buffer.
-            lr_multipliers: end of a parameter's name -> factor of its learning rate.
+            lr_multipliers: shell pattern of a parameter's name -> factor of its learning rate; the factors of
+                several that fit are multiplied.
+            method: one of METHODS.
         """
+        self.method = method
         named = dict(model.named_parameters())
         first = next(iter(named.values())).detach()
         self.num_seeds = first.shape[0]
@@ -42,7 +55,9 @@ class Optimiser:
         # Padded, so that the fused kernel's vector loop leaves no remainder: see numerics.
         size = self.used + -self.used % LANES
         self.values, self.grads = first.new_zeros(size), first.new_zeros(size)
-        self.means, self.squares = first.new_zeros(size), first.new_zeros(size)
+        # What the method keeps from step to step: nothing for sgd.
+        kept = () if method == "sgd" else ("means", "squares")
+        self.moments = {name: first.new_zeros(size) for name in kept}
         self.count = torch.zeros((), device=first.device)
         self.seed_of = None if self.num_seeds == 1 and size >= LARGE else self._seeds()
         for name, parameter in named.items():
@@ -53,12 +68,12 @@ class Optimiser:
         self.faster = [
             (span, factor)
             for name, span in self.spans.items()
-            for ending, factor in (lr_multipliers or {}).items()
-            if name.endswith(ending)
+            for pattern, factor in (lr_multipliers or {}).items()
+            if fnmatchcase(name, pattern)
         ]
 
     def seed_state(self, index: int) -> dict[str, Tensor]:
-        """Return copies of a seed's parameters and moments, flat, and the number of steps done."""
+        """Return copies of a seed's parameters and moments, flat, and the steps that Adam has counted."""
         taken = {name: values[self._mine(index)].clone() for name, values in self._buffers().items()}
         return taken | {"count": self.count.clone()}
 
@@ -90,16 +105,26 @@ class Optimiser:
         return norms
 
     def step(self, lr: float, weight_decay: float = 0.0) -> None:
-        """Update the parameters, all of which decay: by lr · weight_decay of their value before the step."""
+        """Update the parameters, all of which decay."""
         before = [self.values[span].clone() for span, _ in self.faster]
-        adamw(
+        if self.method == "sgd":
+            self._sgd(lr, weight_decay)
+        else:
+            self._adam(lr, weight_decay)
+        for (span, factor), old in zip(self.faster, before, strict=True):
+            # The step, decay included, is proportional to the rate.
+            self.values[span] = old + factor * (self.values[span] - old)
+
+    def _adam(self, lr: float, weight_decay: float) -> None:
+        adam(
             [self.values],
             [self.grads],
-            [self.means],
-            [self.squares],
+            [self.moments["means"]],
+            [self.moments["squares"]],
             [],
             [self.count],
             fused=True,
+            decoupled_weight_decay=self.method == "adamw",
             lr=lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -108,9 +133,20 @@ class Optimiser:
             amsgrad=False,
             maximize=False,
         )
-        for (span, factor), old in zip(self.faster, before, strict=True):
-            # The step, decay included, is proportional to the rate.
-            self.values[span] = old + factor * (self.values[span] - old)
+
+    def _sgd(self, lr: float, weight_decay: float) -> None:
+        sgd(
+            [self.values],
+            [self.grads],
+            [None],
+            fused=True,
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=0.0,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
 
     def sums(self, values: Tensor) -> Tensor:
         """Sum values, of the buffer's length, over each seed's parameters, (S,).
@@ -126,7 +162,7 @@ class Optimiser:
 
     def _buffers(self) -> dict[str, Tensor]:
         """Return the used parts of the buffers that a checkpoint saves, by name."""
-        buffers = {"values": self.values, "means": self.means, "squares": self.squares}
+        buffers = {"values": self.values} | self.moments
         return {name: buffer[: self.used] for name, buffer in buffers.items()}
 
     def _mine(self, index: int) -> Tensor | slice:

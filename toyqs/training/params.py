@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from toyqs.rng import ThoughtSizes
+from toyqs.rng import ThoughtSizes, number_of_step
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 COSINE_END = 0.05  # share of the peak at which the cosine ends
@@ -39,7 +39,8 @@ class TrainingParams:
     lr: float  # peak learning rate
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
-    weight_decay: float = 0.0  # of AdamW, on every parameter
+    optimizer: str = "adamw"  # one of optimizer.METHODS
+    weight_decay: float = 0.0  # on every parameter
     grad_acc: int = 1
     think_everywhere: bool = False
     reference: str | None = (
@@ -50,8 +51,11 @@ class TrainingParams:
     )
     num_ahead: int = 1  # N, tokens that each thinking position predicts
     stages: tuple[int, ...] = ()  # successive lengths of the thoughts; none: always thoughts.length
+    random_lengths: bool = False  # each step draws one of these lengths; evaluated at thoughts.length
+    offsets: int = 1  # number of positions, from 0, at which sequences begin in training
+    fitting_offsets: int = 1  # of these the first ones, which leave room for this run's thoughts
     gate_floor: float = 0.0  # least weight of a thought in the prediction when training begins
-    lr_multipliers: dict[str, float] = field(default_factory=dict)  # end of a parameter's name -> factor
+    lr_multipliers: dict[str, float] = field(default_factory=dict)  # pattern of names, see Optimiser
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task sets each thought's length
     eval_chunk: int = 8192  # thoughts evaluated at once, per seed
@@ -62,12 +66,25 @@ class TrainingParams:
         """Return the symbols of a thought in a step, from 0; the last stage lasts to the end."""
         if not self.stages:
             return self.thoughts.length
+        if self.random_lengths:
+            return self.stages[int(len(self.stages) * number_of_step(step, "thought length"))]
         passed = int(len(self.stages) * step / (STAGED * self.steps))
         return self.stages[min(passed, len(self.stages) - 1)]
 
-    def sizes_at(self, step: int) -> ThoughtSizes:
-        """Return the sizes of the thoughts in a step, from 0; they may be shorter than their noise."""
-        return self.thoughts._replace(length=self.length_at(step))
+    def eval_sizes_at(self, step: int) -> ThoughtSizes:
+        """Return the sizes of the thoughts in an evaluation after a step, from 0."""
+        return self.thoughts if self.random_lengths else self.thoughts._replace(length=self.length_at(step))
+
+    def first_position_at(self, step: int) -> int:
+        """Return the position at which the sequences of a step, from 0, begin.
+
+        It is the same in all arms: drawn from the positions that leave room for a sequence alone. Where a
+        thought would not fit behind it, it is counted round from 0.
+        """
+        if self.offsets == 1:
+            return 0
+        drawn = int(self.offsets * number_of_step(step, "first position"))
+        return drawn % self.fitting_offsets
 
     def gate_floor_at(self, progress: float) -> float:
         """Return the least weight of a thought at a progress of the training from 0 to 1."""

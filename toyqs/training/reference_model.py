@@ -63,7 +63,7 @@ class ReferenceModel:
             average.mul_(self.decay).add_(parameter * (1.0 - self.decay))
 
     @torch.no_grad()
-    def annotate(self, trace: Trace, inputs: Tensor, positions: Tensor | None) -> Trace:
+    def annotate(self, trace: Trace, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Trace:
         """Add this model's outputs on the same batch to a trace, without gradient.
 
             reference_log_probs    log p̄(y | x) with no thought
@@ -76,8 +76,9 @@ class ReferenceModel:
             trace: of the trained model, with its thoughts' symbols where this model scores them.
             inputs: (S, B, T) long.
             positions: (S, B, T') long, those that think; None: all.
+            first: the position of each sequence's first token, where positions are learned.
         """
-        context = self.model.read(inputs, positions)
+        context = self.model.read(inputs, positions, first)
         if self.predicts:
             logits = self.model.talk(context, None).logits.squeeze(3)
             trace = trace._replace(reference_log_probs=log_softmax(logits))

@@ -22,12 +22,17 @@ class TrainState:
         model: its parameters have shape (S, ...).
         lr_multipliers: see `Optimiser`.
         reference_model: updated after every step where it is a moving average.
+        method: of the optimiser, see there.
     """
 
     def __init__(
-        self, model: nn.Module, lr_multipliers: Mapping[str, float], reference_model: ReferenceModel | None
+        self,
+        model: nn.Module,
+        lr_multipliers: Mapping[str, float],
+        reference_model: ReferenceModel | None,
+        method: str = "adamw",
     ) -> None:
-        self.optimiser = Optimiser(model, lr_multipliers)
+        self.optimiser = Optimiser(model, lr_multipliers, method)
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.reference_model = model, reference_model
         self.step = 0

@@ -41,6 +41,14 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("model_n_head=4: makes heads 3 wide", {"backbone": "llama", "model_n_head": 4}),
     ("model_n_kv_head=3: does not divide model_n_head=2", {"backbone": "qwen3", "model_n_kv_head": 3}),
     ("thoughts=state: are sampled states of a GRU", {"thoughts": "state"}),
+    (
+        "positions_up_to=12: a sequence with its thought takes 13 positions; give positions_up_to=13 or more",
+        {"positions_up_to": 12},
+    ),
+    (
+        "positions_up_to=6: a sequence takes 7 positions",
+        {"positions_up_to": 6, "use_reasoner": False, "controls": "none"},
+    ),
 ]
 
 
@@ -57,6 +65,9 @@ def test_what_it_cannot_do_is_one_line(said: str, settings: dict[str, Any]) -> N
         {"use_reasoner": False, "controls": "none", "reasoner_hidden_dim": 7},  # a width of no use
         {"ahead": "continue"},  # over one token there is nothing to go on over
         {"backbone": "gpt2", "model_n_head": 4},  # learned positions: heads of 3 will do
+        {"backbone": "gpt2", "positions_up_to": 13},
+        {"backbone": "gpt2", "positions_up_to": 7, "use_reasoner": False, "controls": "none"},
+        {"positions_up_to": 1},  # rotary positions are no table
     ],
 )
 def test_what_cannot_matter_is_let_through(settings: dict[str, Any]) -> None:

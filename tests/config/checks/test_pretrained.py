@@ -63,6 +63,12 @@ def test_sizes_typed_beside_it_agree(tmp_path: Path, key: str, value: Any, says:
     refused(f"{key}={value}: pretrained=.* says {says}; leave", pretrained=folder(tmp_path), **{key: value})
 
 
+def test_its_positions_are_what_they_are(tmp_path: Path) -> None:
+    refused(
+        "positions_up_to=64: pretrained=.* has the positions", pretrained=folder(tmp_path), positions_up_to=64
+    )
+
+
 def test_it_reads_the_task_s_tokens(tmp_path: Path) -> None:
     name = folder(tmp_path, vocab_size=77)
     refused("pretrained=.*: has 77 tokens .* task=rev_prog 9; give task=token_text", pretrained=name)
@@ -137,6 +143,7 @@ def test_a_name_that_the_hub_knows_without_its_owner(tmp_path: Path, monkeypatch
 def test_the_head_is_the_checkpoint_s(tmp_path: Path) -> None:
     name = folder(tmp_path)
     refused("linear_lm_head=false: .* of its own", pretrained=name, linear_lm_head=False)
+    refused("lm_head_layers=2: .* of its own; give lm_head_layers=1", pretrained=name, lm_head_layers=2)
     refused("mixing=concat: .*give one of mixing=add, gate", pretrained=name, mixing="concat")
     assert accepted(pretrained=name, mixing="concat", use_reasoner=False, controls="none") == []
 

@@ -179,3 +179,5 @@ def test_a_transformer_that_read_shorter_sequences(tmp_path: Path) -> None:
     near = small | {"reward": "log_ratio", "reference": "checkpoint", "reference_run": past, "max_steps": 2}
     assert accepted(**near, seq_len=16) == []
     refused("reference_run=.*: its model knows 16 positions, and 17 are needed", **near, seq_len=17)
+    late = near | {"seq_len": 16, "positions_up_to": 40}  # sequences may begin at a position that it lacks
+    refused("reference_run=.*: its model knows 16 positions, and 40 are needed", **late)

@@ -50,7 +50,7 @@ def test_numbers_are_finite(key: str, value: float) -> None:
 def test_every_number_has_a_range() -> None:
     numbers = {x.name for x in fields(RunConfig) if str(x.type).startswith(("int", "float"))}
     assert numbers - set(AT_LEAST) - set(ABOVE) == {"max_steps", "policy_loss_beta", "hard_quantile"}
-    assert len(CHOICES) == 26 and set(ABOVE.values()) == {0}
+    assert len(CHOICES) == 27 and set(ABOVE.values()) == {0}
 
 
 @pytest.mark.parametrize("steps", [0, -2])
@@ -61,6 +61,16 @@ def test_steps(steps: int) -> None:
 
 def test_learning_rate_is_above_zero() -> None:
     refused("base_lr=0.0: ", base_lr=0.0)
+
+
+def test_layers_are_of_a_linear_head() -> None:
+    mlp = {"linear_lm_head": False}
+    refused(
+        "lm_head_layers=2: .*linear_lm_head=false is an MLP.*; give linear_lm_head=true",
+        lm_head_layers=2,
+        **mlp,
+    )
+    assert accepted(lm_head_layers=1, **mlp) == [] and accepted(lm_head_layers=3) == []
 
 
 @pytest.mark.parametrize("beta", [-1.0, 0.0, 1e4])

@@ -68,7 +68,7 @@ def _sizes(config: RunConfig, width: int) -> dict[str, Any]:
         "hidden_size": width,
         "num_hidden_layers": config.model_n_layer,
         "num_attention_heads": config.model_n_head,
-        "max_position_embeddings": config.longest_sequence,
+        "max_position_embeddings": config.num_positions,
     }
     if config.backbone == "gpt2":
         return sizes

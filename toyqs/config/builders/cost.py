@@ -25,13 +25,15 @@ def count_cost(config: RunConfig) -> Cost:
     Products that gradient checkpointing computes again are not counted, and FlexAttention's are counted as
     those of `branch_attention=dense`.
 
-    Where a schedule makes thoughts of several lengths: the mean over all steps of the training.
+    Where a schedule makes thoughts of several lengths: the mean over all steps of the training, and over all
+    lengths where they are drawn at random.
     """
     config = replace(config, branch_attention="dense")
     params = build_training_params(config)
     if not params.stages:
         return _cost_at(config, params, params.thoughts.length)
-    steps = Counter(map(params.length_at, range(params.steps)))
+    lengths = map(params.length_at, range(params.steps))
+    steps = Counter(params.stages if params.random_lengths else lengths)
     return mean({_cost_at(config, params, length): count for length, count in steps.items()})
 
 

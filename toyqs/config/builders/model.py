@@ -75,7 +75,12 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     mixer = _mixer(config, num_seeds)
     if config.pretrained is None:
         head: LMHead = FeatureHead(
-            num_seeds, mixer.widths, vocab_size, config.linear_lm_head, autocast=config.autocast
+            num_seeds,
+            mixer.widths,
+            vocab_size,
+            config.linear_lm_head,
+            layers=config.lm_head_layers,
+            autocast=config.autocast,
         )
     else:
         table = next(core.tokens for core in cores.values() if core.tokens is not None)

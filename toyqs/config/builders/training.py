@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from toyqs.config.run_config import RunConfig
+from toyqs.model.roles import WeightGroups
 from toyqs.objectives.losses import base_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss
 from toyqs.objectives.registry import from_config, objective_class
@@ -51,8 +52,6 @@ def build_training_params(config: RunConfig) -> TrainingParams:
     if config.has_thoughts and config.variable_len:
         weights["length_penalty"] = LossWeight(config.length_penalty)
         weights["punish_unfinished"] = LossWeight(config.punish_unfinished, rises=config.schedule_punfinished)
-    faster = config.use_reasoner and config.meta_token_mode == "lr_multiplier"
-    multipliers = {"markers.weight": config.meta_token_scale} if faster else {}
     return TrainingParams(
         steps=config.max_steps,
         batch_size=config.data_loader_batch_size,
@@ -61,6 +60,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr=config.base_lr,
         schedule=config.schedule if config.use_scheduler else "constant",
         max_norm=config.clip_gradients,
+        optimizer=config.optimizer,
         weight_decay=config.weight_decay,
         grad_acc=config.grad_acc,
         think_everywhere=config.thinks_everywhere,
@@ -68,20 +68,40 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         inner_steps=_inner_steps(config),
         num_ahead=config.num_ahead,
         stages=_stages(config),
+        random_lengths=config.length_schedule == "random",
+        **_offsets(config),
         gate_floor=config.gate_floor if config.weighs_thoughts else 0.0,
-        lr_multipliers=multipliers,
+        lr_multipliers=_multipliers(config),
         weights=weights,
         adaptive_len=config.has_thoughts and config.adaptive_len,
         eval_chunk=min(THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead)),
     )
 
 
+def _multipliers(config: RunConfig) -> dict[str, float]:
+    """Return the learning rates that are not base_lr, as factors of it, by the parameters' names."""
+    groups, rates = WeightGroups.parse(config.weight_groups), config.rates
+    by_name = {f"cores.{groups.letter(role)}.*": rates[role] for role in config.roles_in_use}
+    by_name |= {"thought_head.*": rates["reasoner"], "interpreter.*": rates["interpreter"]}
+    factors = {name: rate / config.base_lr for name, rate in by_name.items() if rate != config.base_lr}
+    faster = config.use_reasoner and config.meta_token_mode == "lr_multiplier"
+    return factors | ({"*markers.weight": config.meta_token_scale} if faster else {})
+
+
 def _stages(config: RunConfig) -> tuple[int, ...]:
-    """Return the lengths of thoughts in the order of training; none where they stay the same."""
+    """Return the lengths of thoughts, in the order of training where it has one; none: they stay the same."""
     if config.length_schedule == "constant" or not config.has_thoughts:
         return ()
     rising = tuple(range(config.min_reasoning_len, config.max_reasoning_len + 1))
-    return rising if config.length_schedule == "short_to_long" else rising[::-1]
+    return rising[::-1] if config.length_schedule == "long_to_short" else rising
+
+
+def _offsets(config: RunConfig) -> dict[str, int]:
+    """Return how many positions a sequence may begin at, with a thought after it and without one."""
+    if config.positions_up_to is None or not config.learns_positions:
+        return {}
+    alone = config.positions_up_to - config.task.length(config.seq_len)
+    return {"offsets": alone + 1, "fitting_offsets": config.positions_up_to - config.longest_sequence + 1}
 
 
 def _inner_steps(config: RunConfig) -> int:

@@ -45,6 +45,14 @@ def check_backbone(config: RunConfig) -> None:
             "takes products in bfloat16, which makes dtype=float64 useless",
             "dtype=float32 or autocast=false",
         )
+    if config.num_positions < config.longest_sequence:
+        thought = " with its thought" if config.use_reasoner else ""
+        refuse(
+            "positions_up_to",
+            config.positions_up_to,
+            f"a sequence{thought} takes {config.longest_sequence} positions",
+            f"positions_up_to={config.longest_sequence} or more",
+        )
     for width in {config.widths[role]: None for role in config.roles_in_use}:
         _check_heads(config, width)
     if config.branch_attention == "flex" and config.use_reasoner:

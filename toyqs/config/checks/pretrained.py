@@ -47,6 +47,13 @@ def check_pretrained(config: RunConfig) -> None:
 
 def _check_typed(config: RunConfig, found: Architecture) -> None:
     """Refuse sizes that contradict the checkpoint."""
+    if config.positions_up_to is not None:
+        refuse(
+            "positions_up_to",
+            config.positions_up_to,
+            f"pretrained={config.pretrained} has the positions that it was trained with",
+            "positions_up_to=null or pretrained=null",
+        )
     sizes = sizes_of(found) | {"model_hidden_dim": found.width}
     for key, size in sizes.items():
         given = getattr(config, key)
@@ -73,8 +80,9 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
             f"{known}, and a sequence with its thought has {config.longest_sequence}",
             "a smaller seq_len or max_reasoning_len",
         )
-    if not config.linear_lm_head:
-        refuse("linear_lm_head", False, f"{given} has an LM head of its own", "linear_lm_head=true")
+    for key, other in (("linear_lm_head", True), ("lm_head_layers", 1)):
+        if (value := getattr(config, key)) != other:
+            refuse(key, value, f"{given} has an LM head of its own", f"{key}={typed(other)}")
     if config.use_reasoner and MIXERS[config.mixer].needs_rows:
         known = ", ".join(name for name in sorted(MIXERS) if not MIXERS[name].needs_rows)
         refuse(

@@ -16,6 +16,7 @@ from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.errors import refuse, refusing
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.model.roles import WeightGroups, check_rates
 from toyqs.training import distributed
 
 MUCH_POLICY = 10.0  # weight of the policy's loss above which a note is given
@@ -42,6 +43,7 @@ def check(config: RunConfig) -> list[str]:
             "a divisor of it",
         )
     refusing(lambda: config.task.check(config.seq_len))
+    _check_head_and_rates(config)
     if config.think_at == "all" and config.task.think_every > 1:
         refuse(
             "think_at",
@@ -67,6 +69,18 @@ def check(config: RunConfig) -> list[str]:
     check_reference(config)
     _check_runs_dir(config.runs_dir)
     return notes
+
+
+def _check_head_and_rates(config: RunConfig) -> None:
+    if config.lm_head_layers > 1 and not config.linear_lm_head:
+        refuse(
+            "lm_head_layers",
+            config.lm_head_layers,
+            "are layers of a linear head, and linear_lm_head=false is an MLP of three",
+            "linear_lm_head=true or lm_head_layers=1",
+        )
+    rates = {role: config.rates[role] for role in config.roles_in_use}
+    refusing(lambda: check_rates(WeightGroups.parse(config.weight_groups), rates))
 
 
 def _check_other_losses(config: RunConfig) -> None:
@@ -100,12 +114,13 @@ def _notes(config: RunConfig) -> list[str]:
         )
     if config.symbol_kind == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
-    if config.use_reasoner and config.meta_token_mode == "grad_scale":
+    adam = config.optimizer != "sgd"
+    if adam and config.use_reasoner and config.meta_token_mode == "grad_scale":
         notes.append(
             "meta_token_mode=grad_scale does next to nothing: Adam divides the scale out again, and clipping "
             "counts it; reparameterise and lr_multiplier do something"
         )
-    if config.has_thoughts and config.has_policy_loss and config.policy_loss_beta > MUCH_POLICY:
+    if adam and config.has_thoughts and config.has_policy_loss and config.policy_loss_beta > MUCH_POLICY:
         notes.append(
             f"policy_loss_beta={config.policy_loss_beta:g} drowns the other losses more than it teaches the "
             "policy: Adam divides a common factor out again. At width 16 a weight of 100 ended at 1.58 nats "

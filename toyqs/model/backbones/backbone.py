@@ -31,11 +31,12 @@ class Backbone(nn.Module, ABC):
         """Map embeddings (S, n, D) to the rows that `read` and `step` consume (S, n, I)."""
 
     @abstractmethod
-    def read(self, x: Tensor) -> tuple[Tensor, BranchState]:
+    def read(self, x: Tensor, first: int = 0) -> tuple[Tensor, BranchState]:
         """Read sequences causally, from an empty memory.
 
         Args:
             x: (S, B, T, I).
+            first: the position of each sequence's first row; a backbone without positions ignores it.
 
         Returns:
             Outputs (S, B, T, D) and a branch point after every position (K = 1).
@@ -53,8 +54,11 @@ class Backbone(nn.Module, ABC):
             Outputs (S, B, T, K, D) and the new state.
         """
 
-    def empty(self) -> BranchState | None:
-        """Return a branch point (1, 1, 1, 1) that has read nothing; None: a start state has to be learned."""
+    def empty(self, first: int = 0) -> BranchState | None:
+        """Return a branch point (1, 1, 1, 1) that has read nothing, its next symbol at position `first`.
+
+        None: a start state has to be learned.
+        """
         return None
 
     def back_at_context(self, state: BranchState, later: int) -> BranchState:

@@ -36,7 +36,7 @@ class GRU(SeedStacked, Backbone):
         """Map embeddings (S, n, D) to x (S, n, 3 D)."""
         return affine(embeddings, self.weight_ih, self.bias_ih)
 
-    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
         """Read x (S, B, T, 3 D); return outputs (S, B, T, D) and the branch points (S, B, T, 1, D)."""
         outputs = Sequence.apply(x, self.weight_hh, self.bias_hh)
         return outputs, outputs.unsqueeze(3)

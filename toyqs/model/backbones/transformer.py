@@ -89,17 +89,18 @@ class TransformerBackbone(Backbone):
         """Return the embeddings (1, n, D) unchanged."""
         return embeddings
 
-    def read(self, x: Tensor) -> tuple[Tensor, BranchCache]:
+    def read(self, x: Tensor, first: int = 0) -> tuple[Tensor, BranchCache]:
         """Read (1, B, T, D); return outputs (1, B, T, D) past the last norm, and branch points (B, T, 1)."""
         positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
-        outputs, layers = self._run(x.squeeze(0), positions, None)
+        outputs, layers = self._run(x.squeeze(0), positions + first, None)
         visible = (positions + 1).expand(outputs.shape[:2])
-        return outputs.unsqueeze(0), BranchCache(layers, visible, (), visible.unsqueeze(-1), visible - 1)
+        after = visible + first
+        return outputs.unsqueeze(0), BranchCache(layers, visible, (), after.unsqueeze(-1), after - 1)
 
-    def empty(self) -> BranchCache:
+    def empty(self, first: int = 0) -> BranchCache:
         """Return one branch point (1, 1, 1) that has read nothing, so that a branch sees only its symbols."""
         nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=next(self.parameters()).device)
-        return BranchCache((), nothing.squeeze(-1), (), nothing, nothing.squeeze(-1))
+        return BranchCache((), nothing.squeeze(-1), (), nothing + first, nothing.squeeze(-1) + first)
 
     def step(self, x: Tensor, state: BranchCache) -> tuple[Tensor, BranchCache]:
         """Consume x (1, B, T, K, D); return the branches' outputs past the last norm, and their state."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from toyqs.config.checks.values import check
 from toyqs.config.finished_run import config_of
 from toyqs.config.identity import canonical
-from toyqs.config.keys import WIDTHS
+from toyqs.config.keys import RATES, WIDTHS
 from toyqs.config.run_config import RunConfig
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:-]*")  # a word that Hydra reads as text without quotes
@@ -48,9 +48,12 @@ def command(settings: Mapping[str, Any], seeds: Sequence[int], controls: str, si
 
 
 def on_transformer(config: RunConfig, size: Size) -> RunConfig:
-    """Replace a run's GRUs by a transformer."""
+    """Replace a run's GRUs by a transformer; rates of roles keep their ratio to base_lr."""
+    factor = size.lr / config.base_lr
+    rates = {name: rate * factor for name in RATES if (rate := getattr(config, name))}
     config = replace(
         config,
+        **rates,
         backbone=size.backbone,
         model_n_layer=size.layers,
         model_n_head=size.heads,
