@@ -158,7 +158,7 @@ def _core(
     )
 
 
-def _reads_symbols(config: RunConfig, roles: list[str]) -> bool:
+def reads_symbols(config: RunConfig, roles: list[str]) -> bool:
     """Tell whether one of the roles reads symbols of thoughts."""
     afresh = config.interpreter_start == "afresh"
     if config.symbol_kind == "state":  # the reasoner's own state, which it need not read
@@ -174,7 +174,7 @@ def _num_symbol_rows(config: RunConfig, roles: list[str]) -> int:
     width, other = (config.widths[role] for role in ("reasoner", "interpreter"))
     echoed = width if "interpreter" in roles and width != other else 0  # a map to the interpreter's width
     rows = {"gaussian": config.latent_dim, "state": width, "deterministic": echoed}
-    return rows.get(config.symbol_kind, config.thought_vocab or 0) if _reads_symbols(config, roles) else 0
+    return rows.get(config.symbol_kind, config.thought_vocab or 0) if reads_symbols(config, roles) else 0
 
 
 def _reads_tokens(config: RunConfig, roles: list[str]) -> bool:
@@ -184,7 +184,7 @@ def _reads_tokens(config: RunConfig, roles: list[str]) -> bool:
     if "interpreter" in roles and (config.interpreter_reads_on or config.add_last_context_token):
         return True
     symbols_are_tokens = config.symbol_kind in ("token", "gumbel") and not config.thought_vocab
-    return symbols_are_tokens and _reads_symbols(config, roles)
+    return symbols_are_tokens and reads_symbols(config, roles)
 
 
 def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
