@@ -20,6 +20,7 @@ from toyqs.config.finished_run import REMOVED
 from toyqs.config.identity import canonical, settings
 from toyqs.config.keys import RATES
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep.words import spelling
 from toyqs.sweep.words.compose import compose_checked
@@ -140,6 +141,8 @@ def test_the_best_come_first_and_what_capacity_explains_is_said(tmp_path: Path, 
     assert "But more training or more parameters may gain as much, or more." in second
     assert "+1.000±0.130" in out and "+0.500±0.130" in out
     assert max(map(len, (line for line in out.splitlines() if line.startswith("#")))) <= 112
+    best = scale_up.ranked(tmp_path, load_cells(tmp_path))[0].finding.verdict
+    assert best is not None and best.cells == 4, "all cells to choose from, not those printed"
     assert len(commands(call(capsys, str(tmp_path))[1])) == 3, "a cell that thinking hurts is none of them"
     assert len(commands(call(capsys, str(tmp_path), "base_lm_hidden_dim=4,8")[1])) == 2
 

@@ -88,6 +88,23 @@ def test_rows_numbers_and_verdicts(tmp_path, call):
     assert list(table["verdict"].dropna()) == texts
 
 
+def test_a_verdict_that_the_number_of_cells_took_away_has_a_cross(tmp_path, call):
+    """Gains 0.5, 1.9, 0.7, 1.3 have p = 0.040: below .05, not below .05 / 3."""
+    near = {seed: x + y for (seed, x), y in zip(THINKING.items(), (0.5, 1.9, 0.7, 1.3), strict=True)}
+    for groups in ("AAAA", "AABB", "ABCD"):
+        pattern(tmp_path, groups, found={"thinking": THINKING, "zero_length": near})
+    _, out, _, figure, table = call()
+    texts = [text.get_text().replace("\n", " ") for text in figure.axes[0].texts]
+    assert texts == ["cannot be told from not thinking †"] * 3
+    assert figure.get_suptitle().endswith("†: another verdict before correction for the number of cells")
+    said = " ".join(out.split())
+    assert said.count("(before correction for 3 cells: beats the same base; not run: state_handed_on,") == 3
+    assert set(table["verdict"].dropna()) == {"cannot be told from not thinking"}
+    _, out, _, figure, table = call("weight_groups=ABCD")
+    assert "†" not in figure.get_suptitle() + figure.axes[0].texts[0].get_text()
+    assert "paired t-tests at 0.05\n" in out and table["verdict_p"][0] == pytest.approx(0.0401, abs=1e-4)
+
+
 def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
     pattern(tmp_path, "AAAA", 16, 0.1)
     pattern(tmp_path, "ABCD", 16, 0.1, found={"thinking": THINKING})

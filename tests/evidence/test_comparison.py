@@ -231,6 +231,7 @@ def test_every_arm_has_a_row_with_its_seeds_and_its_mean(tmp_path, monkeypatch):
     monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
     frames = {"thinking": arm([0.5, 0.7]), "pause": arm([0.2, 0.3]), "zero_length": arm([1.0, math.nan])}
     comparison_figure(finding(frames), curves(frames), tmp_path / "figure.png")
+    assert drawn[0].get_suptitle().endswith("\nverdict: not judged: seed 2 diverged")
     left, right = drawn[0].axes
     means = {c.get_label(): c.lines[0] for c in right.containers}
     assert {name: list(line.get_ydata()) for name, line in means.items()} == dict(
