@@ -15,11 +15,12 @@ from toyqs.answers import metrics, questions
 from toyqs.answers.command import add_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
-from toyqs.answers.thoughts import language, probe, tokens
+from toyqs.answers.thoughts import interventions, language, lengths, probe, tokens
 from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
-OF_THOUGHTS: Sequence[Any] = (language, probe, tokens)  # modules of thoughts/ with `add_to(measures)`
+# Modules of answers/thoughts/ with `add_to(measures)`.
+OF_THOUGHTS: Sequence[Any] = (interventions, language, lengths, probe, tokens)
 
 EXAMPLES = """\
 examples:
@@ -28,7 +29,9 @@ examples:
   python -m toyqs.answers choose runs/KEY commonsense_qa.jsonl
   python -m toyqs.answers tokens runs/KEY --against runs/KEY
   python -m toyqs.answers latency runs/KEY
+  python -m toyqs.answers interventions runs/KEY runs/KEY
   python -m toyqs.answers language runs/KEY runs/KEY
+  python -m toyqs.answers lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
   python -m toyqs.answers probe runs/KEY runs/KEY
 
 `python -m toyqs.answers MEASURE --help` lists the options of a measure.
