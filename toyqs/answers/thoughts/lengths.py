@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.load import LoadedRun, load_run
 from toyqs.answers.thoughts.arm import Arm, Sampled, interval_words, load_arm, mean_interval, sample
 from toyqs.config.builders.model import reads_symbols
 from toyqs.config.errors import Refusal
@@ -99,6 +99,28 @@ def at_lengths(
             each = zip(here, others, strict=True) if others else ((x,) for x in here)
             parts[length].append(AtLength(*(torch.cat(x, 1).double().cpu() for x in each)))
     return {length: AtLength(*map(torch.cat, zip(*each, strict=True))) for length, each in parts.items()}
+
+
+def curve(folder: str, seed: int, most: int, count: int | None = None) -> dict[int, tuple[float, float]]:
+    """Measure a finished run at every length up to one.
+
+    Args:
+        folder: of a run with thoughts, runs/KEY.
+        seed: of its training.
+        most: L', the longest thoughts.
+        count: number of sequences; None: as many as its evaluation had.
+
+    Returns:
+        L' -> NLL in nats and accuracy, as in its row.
+
+    Raises:
+        Refusal: as `load_run`, `LoadedRun.check_data` and `check_length`.
+    """
+    run = load_run(folder)
+    run.check_data()
+    check_length(run, most)
+    found = at_lengths(run, seed, range(most + 1), count)
+    return {n: (mean_of(x.nll, x.weights), mean_of(x.accuracy, x.weights)) for n, x in found.items()}
 
 
 def _predicted(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> AtLength:
