@@ -16,7 +16,7 @@ from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
-from toyqs.model.layers import FeatureHead, LMHead, initialise
+from toyqs.model.layers import FeatureHead, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
 from toyqs.model.roles import WeightGroups, tie
@@ -112,6 +112,8 @@ def _onward(config: RunConfig, num_seeds: int, core: Core, reasoner: Core) -> On
 def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> ThoughtHead:
     width, path = config.reasoner_hidden_dim, not objective_class(config).uses_score_function
     num_symbols = config.thought_vocab or config.task.vocab_size
+    if config.random_thoughts:
+        return _random_head(config, num_seeds)
     match config.symbol_kind:
         case "gaussian":
             return GaussianHead(num_seeds, width, config.latent_dim, config.sigma, path=path)
@@ -124,6 +126,19 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> T
             return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
             return TokenHead(num_seeds, width, num_symbols, shared, ends=config.variable_len)
+
+
+def _random_head(config: RunConfig, num_seeds: int) -> ThoughtHead:
+    """Return a head without parameters: symbols are uniform, vectors from N(0, I), whatever the state."""
+    width, num_symbols = config.reasoner_hidden_dim, config.thought_vocab or config.task.vocab_size
+    match config.symbol_kind:
+        case "gaussian" | "state" as kind:
+            size = config.latent_dim if kind == "gaussian" else width
+            return GaussianHead(num_seeds, width, size, 1.0, path=False, layer=Zeros)
+        case "gumbel":
+            return GumbelHead(num_seeds, width, num_symbols, temperature=1.0, layer=Zeros)
+        case _:
+            return TokenHead(num_seeds, width, num_symbols, ends=config.variable_len, layer=Zeros)
 
 
 def _core(
@@ -156,7 +171,9 @@ def reads_symbols(config: RunConfig, roles: list[str]) -> bool:
 
 def _num_symbol_rows(config: RunConfig, roles: list[str]) -> int:
     """Return the rows of the core's own table of symbols; 0: none, or symbols are the task's tokens."""
-    rows = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim, "deterministic": 0}
+    width, other = (config.widths[role] for role in ("reasoner", "interpreter"))
+    echoed = width if "interpreter" in roles and width != other else 0  # a map to the interpreter's width
+    rows = {"gaussian": config.latent_dim, "state": width, "deterministic": echoed}
     return rows.get(config.symbol_kind, config.thought_vocab or 0) if reads_symbols(config, roles) else 0
 
 
