@@ -53,6 +53,8 @@ trained with, and more. There is a line for each cell, its colour by L, its mark
 training, with 95 % t-intervals over seeds. Controls come from their rows: as level lines, or as points at
 the L of their cell where they depend on it."""
 MOST_PANELS = 4
+NAMED_FIRST = ("thoughts", "objective", "backbone")  # what a panel is named by, where it differs
+PER_INCH = 10  # letters of the title
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -82,7 +84,7 @@ def _work(options: argparse.Namespace) -> None:
     common = setting_line(cells)
     with style.style():
         figure = budget_figure(lines)
-        figure.suptitle(textwrap.fill(common, 140), fontsize=12)
+        figure.suptitle(textwrap.fill(common, int(PER_INCH * figure.get_figwidth())), fontsize=12)
         written = write(options.output, figure, table(lines))
     if warning := origins(cells):
         print(f"analysis/budget.py: {warning}", file=sys.stderr)
@@ -103,7 +105,7 @@ def by_panel(runs: Path, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
     if not chosen:
         raise Refusal(f"{runs}: no run whose thoughts have symbols has finished", 1)
     others = [name for name in differing(chosen) if name not in OF_LENGTH]
-    keys = [key for key in telling_apart(chosen, [*others, *OF_LENGTH]) if key not in OF_LENGTH]
+    keys = [key for key in telling_apart(chosen, [*NAMED_FIRST, *others, *OF_LENGTH]) if key not in OF_LENGTH]
     chosen = in_order(chosen, [*keys, *OF_LENGTH])
     panels = [place_of(cell, keys) for cell in chosen]
     if (count := len(set(panels))) > MOST_PANELS:

@@ -145,7 +145,7 @@ def test_one_cell_has_one_pause_at_its_length(call: Script, asked: list[Any]) ->
     assert {(most, count) for _, _, most, count in asked} == {(4, 50)}
     assert list(rows_of(table, arm="pause")["length"]) == [3]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sum("at the L of its cell" in x for x in labels) == 1
+    assert sum("at its own L" in x for x in labels) == 1
 
 
 def test_other_settings_have_panels_of_their_own(call: Script, asked: list[Any]) -> None:
@@ -162,6 +162,13 @@ def test_other_settings_have_panels_of_their_own(call: Script, asked: list[Any])
     for width in (16, 32, 64):
         cell(base_lm_hidden_dim=width)
     assert "5 panels, 4 at most; choose with base_lm_hidden_dim=VALUE" in call().err
+
+
+def test_a_panel_is_named_by_the_kind_of_thoughts(call: Script, asked: list[Any]) -> None:
+    """Whatever else goes with it."""
+    cell(trice_samples=4, thoughts="token")
+    cell(trice_samples=1, thoughts="deterministic", max_reasoning_len=6)
+    assert [x.get_title() for x in call().figure.axes] == ["thoughts=deterministic", "thoughts=token"]
 
 
 def test_a_diverged_seed_has_no_mean_and_a_missing_one_is_named(call: Script, asked: list[Any]) -> None:

@@ -134,7 +134,7 @@ def _numbers(nll: pd.Series, accuracy: pd.Series) -> dict[str, Any]:
 def budget_figure(lines: Sequence[Line]) -> Figure:
     """Draw the lines, a panel for each kind; in the figure style."""
     panels = panels_of(lines)
-    figure = style.new_figure(max(9.0, 6.5 * len(panels)), 6.0)
+    figure = style.new_figure(max(11.0, 6.5 * len(panels)), 6.5)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     floor = floor_of([line.cell for line in lines])
     colours = _colours(lines)
@@ -202,8 +202,8 @@ def _legend(figure: Figure, lines: Sequence[Line], colours: Mapping[int, Any], f
         look: dict[str, Any] = {"color": style.arm_colour(arm), "label": style.arm_name(arm)}
         if not levels[arm]:
             look |= {"linestyle": "none", "marker": "o", "markerfacecolor": "white"}
-            look["label"] += ", at the L of its cell"
+            look["label"] += ", at its own L"
         handles.append(Line2D([], [], **look))
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
-    figure.legend(handles=handles, ncols=4, loc="outside lower center")
+    figure.legend(handles=handles, ncols=4, loc="outside lower center", columnspacing=1.3)
