@@ -137,14 +137,6 @@ def test_an_unfinished_sweep_is_drawn_and_says_what_is_missing(tmp_path, call):
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["4", "8", "16"]
 
 
-def test_without_any_control_the_loss_is_drawn(tmp_path, call):
-    write(tmp_path / "runs", settings(), {"thinking": {5: 0.5}})
-    code, out, _, figure, table = call()
-    assert code == 0 and "no verdict" in out
-    assert [text.get_text() for text in figure.axes[1].texts] == ["no control has finished"]
-    assert list(table["nll"]) == [0.5]
-
-
 def test_seeds_that_diverged_or_never_began_to_think_are_named(tmp_path, call):
     write(tmp_path / "runs", settings(), {"thinking": THINKING, "zero_length": ZERO | {3: None}})
     write(

@@ -98,6 +98,22 @@ def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
     assert out.count("not in the sweep here: AAAA") == 1 and "not in the sweep here: ABCD" not in out
 
 
+def test_without_a_control_the_losses_are_drawn(tmp_path, call):
+    for place, groups in enumerate(("AAAA", "AABB", "ABCD")):
+        pattern(tmp_path, groups, found={"thinking": {seed: x + place for seed, x in THINKING.items()}})
+    code, out, _, figure, table = call()
+    (axes,) = figure.axes
+    assert code == 0 and rows_of(axes, "thinking") == pytest.approx({0: 0.25, 1: 1.25, 2: 2.25})
+    points = axes.collections[1].get_offsets()
+    assert sorted(points[:, 0]) == pytest.approx([x + i for i in range(3) for x in THINKING.values()])
+    assert "NLL" in axes.get_xlabel() and "gain" not in out and "  AABB  1.250±0.205" in out.splitlines()
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "--"] == [[0, 0]]
+    assert {text.get_text() for text in axes.texts} == {""} and list(table["nll"]) == [0.25, 1.25, 2.25]
+    pattern(tmp_path, "ABBB")
+    (axes,) = call().figure.axes
+    assert "gain" in axes.get_xlabel() and list(rows_of(axes, "zero_length")) == [2]
+
+
 def test_an_unfinished_sweep(tmp_path, call):
     asked = dict.fromkeys(FOUND, range(1, 5))
     write(

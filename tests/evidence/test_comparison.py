@@ -200,6 +200,32 @@ def test_human_numbers(number, text):
     assert human(number) == text
 
 
+def test_every_arm_has_a_row_with_its_seeds_and_its_mean(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    frames = {"thinking": arm([0.5, 0.7]), "pause": arm([0.2, 0.3]), "zero_length": arm([1.0, math.nan])}
+    comparison_figure(frames, curves(frames), tmp_path / "figure.png")
+    left, right = drawn[0].axes
+    means = {c.get_label(): c.lines[0] for c in right.containers}
+    assert {name: list(line.get_ydata()) for name, line in means.items()} == dict(
+        zip(frames, [[0], [1], [2]], strict=True)
+    )
+    assert means["pause"].get_xdata() == pytest.approx([0.25]) and np.isnan(
+        means["zero_length"].get_xdata()[0]
+    )
+    seeds = right.collections[2 * list(frames).index("pause") + 1].get_offsets()
+    assert seeds.tolist() == [[0.2, 1.0], [0.3, 1.0]]
+    assert [text.get_text() for text in right.texts] == ["1 diverged"]
+    low, high = right.get_xlim()
+    assert low < 0.2 and high > 1.0
+    looks = {
+        (line.get_marker(), line.get_linestyle()) for line in left.get_lines() if line.get_label() in frames
+    }
+    assert len(looks) == 3
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert [text.get_text() for text in right.get_yticklabels()] == names[:3]
+
+
 def test_the_mean_curve_ends_where_a_seed_diverged(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))

@@ -39,6 +39,14 @@ def test_a_cell_has_its_controls_and_the_steps_of_its_task():
     assert cell.keys["thinking"] == {seed: run_key(cell.config, seed) for seed in (0, 1, 2)}
 
 
+def test_all_controls_are_trained_where_all_are_asked_for():
+    more = ["deterministic", "random", "constant", "reward_shuffled", "policy_reversed"]
+    assert list(plan_cell(config(controls="all"), cost).arms) == [
+        *("thinking", "no_reasoner", "zero_length", "state_handed_on", "pause", "policy_off"),
+        *(*more, *MATCHED),
+    ]
+
+
 def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
     cell = plan_cell(config(controls="none"), cost)
     assert list(cell.arms) == ["thinking"]

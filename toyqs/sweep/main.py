@@ -18,6 +18,7 @@ from toyqs.evidence.cells import FOLDER, name_of, write_cell
 from toyqs.evidence.comparison import comparison_csv, comparison_table
 from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.overview import sweep_csv, sweep_table
+from toyqs.evidence.pairs import reasoner_pairs
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
 from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost
@@ -144,7 +145,8 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     several, finished = len(cells) > 1, not next(iter(arms[0].values())).empty
     if several or finished:
         same = [cell.same for cell in cells]
-        print(sweep_table(labelled, same) if several else comparison_table(arms[0], same[0]), flush=True)
+        table_lines = sweep_table(labelled, same) if several else comparison_table(arms[0], same[0])
+        print(table_lines, *reasoner_pairs(labelled), sep="\n", flush=True)
     folder, name = Path(runs_dir) / "reports", name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     try:

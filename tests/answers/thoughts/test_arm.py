@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,10 @@ def test_sequences_count_by_their_weights() -> None:
     values = torch.tensor([[1.0, 5.0], [2.0, 2.0], [4.0, 3.0]])
     weights = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     assert mean_interval({0: (values, weights)}).mean == pytest.approx((1 + 2 + 2 + 3) / 4)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_no_position_counts_for_is_no_number(seeds: int) -> None:
+    nothing = (torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.float64))
+    found = mean_interval(dict.fromkeys(range(seeds), nothing))
+    assert math.isnan(found.mean) and math.isnan(found.half_width)

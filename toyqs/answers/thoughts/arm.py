@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -105,10 +104,15 @@ def sample(
 
 
 @torch.no_grad()
-def log_likelihood(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> Tensor:
-    """Compute log q(y | h_k, x) of the first token, (B, T, K), in nats; K = 1 without a thought."""
+def predict(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> Tensor:
+    """Compute the logits of the first token, (1, B, T, K, 1, V); K = 1 where all thoughts are alike."""
     logits = run.model.talk(sampled.context, thoughts).logits[..., :1, :]
-    return target_log_prob(logits, sampled.batch.targets.unsqueeze(-1))[0]
+    return logits.expand(*sampled.batch.targets.shape, *logits.shape[3:])
+
+
+def log_likelihood(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> Tensor:
+    """Compute log q(y | h_k, x) of the first token, (B, T, K), in nats; K = 1 as in `predict`."""
+    return target_log_prob(predict(run, sampled, thoughts), sampled.batch.targets.unsqueeze(-1))[0]
 
 
 @torch.no_grad()
@@ -139,15 +143,15 @@ def mean_interval(arm: Mapping[int, tuple[Tensor, Tensor]]) -> Interval:
         arm: seed -> values (n, T) and weights (n, T).
 
     Returns:
-        Its count is the number of seeds, or of sequences.
+        Its count is the number of seeds, or of sequences. Where all weights are 0 the numbers are NaN.
     """
     means = [float((values * weights).sum() / weights.sum()) for values, weights in arm.values()]
     if len(arm) > 1:
         return interval(means)
     (values, weights), mean = next(iter(arm.values())), means[0]
     sums, totals, count = (values * weights).sum(-1).double(), weights.sum(-1).double(), len(values)
-    squares = float(((sums - mean * totals) ** 2).sum()) * count / (count - 1)
-    return Interval(mean, float(stdtrit(count - 1, 0.975)) * math.sqrt(squares) / float(totals.sum()), count)
+    squares = ((sums - mean * totals) ** 2).sum() * count / (count - 1)
+    return Interval(mean, float(stdtrit(count - 1, 0.975) * squares.sqrt() / totals.sum()), count)
 
 
 def interval_words(arm: Arm) -> str:

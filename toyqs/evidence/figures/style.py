@@ -31,12 +31,20 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "toyqs",  # equal rows give equal files
 }
 
-# Okabe and Ito's palette: distinguishable with every common form of colour blindness
+# Okabe and Ito's palette, and Paul Tol's for the arms beyond it: distinguishable with every common form of
+# colour blindness
 ARM_COLOURS = {
     "thinking": "#D55E00",
     "no_reasoner": "#4D4D4D",
     "zero_length": "#0072B2",
+    "state_handed_on": "#332288",
+    "pause": "#AA4499",
     "policy_off": "#56B4E9",
+    "deterministic": "#F0E442",
+    "random": "#999933",
+    "constant": "#BBBBBB",
+    "reward_shuffled": "#661100",
+    "policy_reversed": "#AADDCC",
     "compute_matched": "#CC79A7",
     "param_matched": "#009E73",
 }
@@ -46,7 +54,14 @@ ARM_LABELS = {
     "thinking": "thinking",
     "no_reasoner": "no\nreasoner",
     "zero_length": "zero-length\nthoughts",
+    "state_handed_on": "state\nhanded on",
+    "pause": "pause",
     "policy_off": "policy\noff",
+    "deterministic": "deterministic",
+    "random": "random",
+    "constant": "constant",
+    "reward_shuffled": "rewards\nshuffled",
+    "policy_reversed": "policy\nreversed",
     "compute_matched": "compute-\nmatched",
     "param_matched": "parameter-\nmatched",
 }
