@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import OTHERS_ALONE, Finding, find, num_started, started_text
+from toyqs.evidence.findings import OTHERS_ALONE, Finding, find, num_started, started_text, verdict_text
 from toyqs.evidence.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
@@ -32,7 +32,8 @@ DESCRIPTION = """\
 Draw for every objective in a folder, and every number of thoughts K, what thinking gains over zero-length
 thoughts (every seed's point, means and 95 % t-intervals), the CPU seconds of a seed and the
 signal-to-noise ratio of the policy's gradient. Print them as a table, with the step from which thinking is
-better beyond chance. Run the objectives with controls=fair."""
+better beyond chance. Run the objectives with controls=fair; without a zero-length control the held-out NLL
+takes the place of the gain."""
 
 NUMBER, CONTROL = "trice_samples", "zero_length"
 NAMING = ("objective", "thoughts", "reward", "baseline", "advantage_scale", "value_sees")
@@ -71,21 +72,20 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
         runs: their folder.
         cells: those chosen; plain models and zero-length thoughts among them are left out.
     """
-    cells = [cell for cell in thinking_cells(runs, cells) if cell.settings.get("max_reasoning_len", 1)]
+    cells = [cell for cell in thinking_cells(runs, cells) if cell.thinks]
     if not cells:
         raise Refusal(f"{runs}: zero-length thoughts only; no objective to compare with them", 1)
-    if not any(CONTROL in cell.arms for cell in cells):
-        raise Refusal(f"{runs}: no {CONTROL} control to compare with; give the sweep controls=fair", 1)
     apart = telling_apart(cells, (NUMBER, *NAMING))
     keys = [*apart, *(key for key in NAMING if key in differing(cells) and key not in apart)]
-    lines = [_line(runs, cell, name) for cell, name in zip(cells, names(cells, keys), strict=True)]
-    best = _best(lines)
+    lines = [_line(runs, *each) for each in zip(find(cells), names(cells, keys), strict=True)]
+    judged = "gain" if any(len(line.gain) for line in lines) else "nll"
+    best = _best(lines, judged)
     if len(best) > MOST:
         raise Refusal(f"{runs}: {len(best)} objectives, more than {MOST}; choose among them with KEY=VALUE")
     lines.sort(key=lambda line: (-best[line.name], line.name, line.number))
     findings = [line.finding for line in lines]
     text = [*_text(lines), *textwrap.wrap(unsaid(cells, keys), WIDTH)]
-    return Product(_figure(lines), _table(lines), text, findings, apart)
+    return Product(_figure(lines, judged), _table(lines), text, findings, apart)
 
 
 def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
@@ -130,8 +130,9 @@ def _usual(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _line(runs: Path, cell: Cell, name: str) -> Line:
-    (arm, thinking), finding = next(iter(cell.arms.items())), find(cell)
+def _line(runs: Path, finding: Finding, name: str) -> Line:
+    cell = finding.cell
+    arm, thinking = next(iter(cell.arms.items()))
     nothing = pd.Series(dtype=float)
     rows = thinking.set_index("seed") if len(thinking) else thinking
     seconds, snr = (rows[x].astype(float) if x in rows else nothing for x in ("cpu_seconds", "policy_snr"))
@@ -149,11 +150,11 @@ def _line(runs: Path, cell: Cell, name: str) -> Line:
     )
 
 
-def _best(lines: Sequence[Line]) -> dict[str, float]:
-    """Return the greatest mean gain of each objective over its K."""
+def _best(lines: Sequence[Line], judged: str) -> dict[str, float]:
+    """Return the greatest mean gain of each objective over its K, or minus its least NLL."""
     best: dict[str, float] = {}
     for line in lines:
-        mean = estimate(line.gain).mean
+        mean = estimate(line.gain).mean if judged == "gain" else -estimate(line.nll).mean
         best[line.name] = max(best.get(line.name, -math.inf), -math.inf if math.isnan(mean) else mean)
     return best
 
@@ -166,7 +167,7 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
             mean, half_width, _ = estimate(getattr(line, column))
             row |= {column: mean, f"{column}_half_width": half_width}
         row |= {"onset": line.onset, "cpu_seconds": estimate(line.seconds).mean, "started": line.started}
-        rows.append(row | {"verdict": line.finding.verdict})
+        rows.append(row | {"verdict": verdict_text(line.finding)})
     return pd.DataFrame(rows).astype({"onset": "Int64", "started": "Int64"})
 
 
@@ -188,24 +189,25 @@ def _text(lines: Sequence[Line]) -> list[str]:
     return [*aligned(list(zip(*rows, strict=True)), left=[0]), "", *LEGEND.splitlines(), *alone]
 
 
-def _figure(lines: Sequence[Line]) -> Figure:
+def _figure(lines: Sequence[Line], judged: str) -> Figure:
     rows = list(dict.fromkeys(line.name for line in lines))
     numbers = sorted({line.number for line in lines})
     figure = style.new_figure(13, 1.8 + (0.25 + 0.12 * len(numbers)) * len(rows))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
     shift = dict(zip(numbers, marks.offsets(len(numbers), BAND), strict=True))
     colours = {number: SHADES[min(place, len(SHADES) - 1)] for place, number in enumerate(numbers)}
-    for axes, column in zip(panels, ("gain", "seconds", "snr"), strict=True):
+    for axes, column in zip(panels, (judged, "seconds", "snr"), strict=True):
         for line in lines:
             place = rows.index(line.name) + shift[line.number]
             _mark(axes, place, getattr(line, column), colours[line.number])
         marks.label_rows(axes, [textwrap.fill(row, 36) for row in rows])
-    panels[0].axvline(0, color="black", linewidth=1, zorder=1)
+    if judged == "gain":
+        panels[0].axvline(0, color="black", linewidth=1, zorder=1)
     panels[2].axvline(0, color="black", linewidth=1, zorder=1)
     panels[1].set_xlim(left=0)
     panels[2].set_xscale("symlog", linthresh=1.0)
     labels = (
-        "gain over zero-length thoughts, nats",
+        "gain over zero-length thoughts, nats" if judged == "gain" else "held-out NLL, nats",
         "CPU seconds a seed",
         "signal-to-noise of the policy\n(linear to ±1, logarithmic beyond)",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import GAIN_HEADING, Finding, arm_table, find, gain_lines
-from toyqs.evidence.selection import BASE, one_per_place, order, place_of, thinking_cells
+from toyqs.evidence.findings import Finding, arm_table, find, floor_of
+from toyqs.evidence.selection import BASE, differing, one_per_place, order, place_of, thinking_cells
+from toyqs.evidence.tables import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
 
@@ -28,14 +30,16 @@ DESCRIPTION = """\
 Draw what thinking gains over each control (every seed's point, means and 95 % t-intervals) under each
 sharing pattern of weight_groups, a row each: one letter per role, in the order base_lm, base_reasoner,
 reasoner, interpreter. A panel for each base_lm_hidden_dim (down) and policy_loss_beta (across). Print
-the gains as tables, with the verdict on each pattern."""
+the gains as tables, with the verdict on each pattern. Where no control has finished, the held-out NLL takes
+the place of the gains."""
 
 GROUPS, BETA = "weight_groups", "policy_loss_beta"
 FACET = (BASE, BETA)
 LETTERS = "letters in the order base LM, base reasoner, reasoner, interpreter: equal ones share weights"
+CORRECTED = "†: another verdict before correction for the number of cells"
 ACROSS, DOWN = 3, 4  # panels that can still be read
 BAND = 0.8  # of a row's height, for the marks of all controls
-SHORT = {"helps at this base width only": "helps at this\nbase width only"}
+VERDICT = 28  # letters of a line of a verdict
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -54,14 +58,22 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     cells = one_per_place(runs, thinking_cells(runs, cells), keys)
     cells.sort(key=lambda cell: (*map(order, _facet(cell)), _rank(cell.settings[GROUPS])))
     _check_number(runs, cells)
-    findings = [find(cell) for cell in cells]
-    text, labels = [GAIN_HEADING], _labels(findings)
+    findings = find(cells)
+    gained, labels = any(finding.gains for finding in findings), _labels(findings)
+    text, lines = ([GAIN_HEADING], gain_lines) if gained else ([NLL_HEADING], loss_lines)
     for facet in _facets(findings).values():
-        text += ["", place_of(facet[0].cell, FACET), *gain_lines(facet, [GROUPS])]
+        text += ["", place_of(facet[0].cell, FACET), *lines(facet, [GROUPS])]
         run = [finding.cell.settings[GROUPS] for finding in facet]
         if lacking := [label for label in labels if label not in run]:
             text.append(f"not in the sweep here: {', '.join(lacking)}")
-    return Product(_figure(findings), arm_table(findings, keys), text, findings, keys, LETTERS)
+    if gained:
+        named = {GROUPS, *differing(cells)}
+        text += ["", *verdict_lines(findings, [key for key in keys if key in named])]
+    arms = arm_names(arm for cell in cells for arm in cell.arms)
+    corrected = any(finding.verdict and finding.verdict.corrected for finding in findings)
+    subtitle = "\n".join(filter(None, [LETTERS, marks.left_out(arms), CORRECTED if corrected else ""]))
+    figure = _figure(findings, marks.drawn(arms), gained)
+    return Product(figure, arm_table(findings, keys), text, findings, keys, subtitle)
 
 
 def _rank(label: str) -> tuple[int, str]:
@@ -98,24 +110,36 @@ def _check_number(runs: Path, cells: Sequence[Cell]) -> None:
             )
 
 
-def _figure(findings: Sequence[Finding]) -> Figure:
+def _figure(findings: Sequence[Finding], arms: Sequence[str], gained: bool) -> Figure:
     cells, labels, facets = [finding.cell for finding in findings], _labels(findings), _facets(findings)
     widths, betas = _panels(cells)
-    arms = arm_names(arm for finding in findings for arm in finding.gains)
-    figure = style.new_figure(12, 1.4 + (0.6 + 0.5 * len(labels)) * len(widths))
+    values = [finding.gains if gained else finding.losses for finding in findings]
+    arms = [arm for arm in arms if any(arm in each for each in values)]
+    words = [_verdict(finding) for finding in findings] if gained else []
+    height = max([min(0.5, 0.25 + 0.05 * len(arms)), *(0.15 * (1 + word.count("\n")) for word in words)])
+    figure = style.new_figure(12, 1.6 + (0.6 + height * len(labels)) * len(widths))
     grid = figure.subplots(len(widths), len(betas), squeeze=False, sharey=True, sharex=True)
     shown: dict[str, list[pd.Series]] = {}
     for row, width in zip(grid, widths, strict=True):
         for axes, beta in zip(row, betas, strict=True):
-            _draw(axes, facets.get((width, beta), []), labels, arms, shown)
+            _draw(axes, facets.get((width, beta), []), labels, arms, shown, gained)
             parts = (("base width", width), (BETA, beta))
             axes.set_title(", ".join(f"{word} {spelled(x)}" for word, x in parts if x is not None))
         row[0].set_ylabel(GROUPS)
-    added = marks.fit_gains(grid.flat, "x", shown)
+    floor = None if gained else floor_of(cells)
+    added = marks.fit(grid.flat, "x", shown, [0.0] if gained else [] if floor is None else [floor])
+    for axes in grid.flat:
+        marks.draw_floor(axes, floor, sideways=True)
     for axes in grid[-1]:
-        axes.set_xlabel(f"gain of thinking, nats{added}")
-    marks.legend(figure, arms)
+        axes.set_xlabel(f"{'gain of thinking, nats' if gained else 'held-out NLL, nats'}{added}")
+    marks.legend(figure, arms, floor is not None)
     return figure
+
+
+def _verdict(finding: Finding) -> str:
+    if not finding.verdict:
+        return "–"
+    return textwrap.fill(finding.verdict.word + (" †" if finding.verdict.corrected else ""), VERDICT)
 
 
 def _draw(
@@ -124,21 +148,24 @@ def _draw(
     labels: Sequence[str],
     arms: Sequence[str],
     shown: dict[str, list[pd.Series]],
+    gained: bool,
 ) -> None:
     """Draw one panel, and add its values of each arm to `shown`."""
     rows = {labels.index(finding.cell.settings[GROUPS]): finding for finding in facet}
+    found = {row: finding.gains if gained else finding.losses for row, finding in rows.items()}
     for arm, shift in zip(arms, marks.offsets(len(arms), BAND), strict=True):
-        having = [row for row, finding in rows.items() if arm in finding.gains]
-        values = [rows[row].gains[arm] for row in having]
+        having = [row for row in found if arm in found[row]]
+        values = [found[row][arm] for row in having]
         marks.draw_arm(axes, arm, [row + shift for row in having], values, sideways=True)
         shown.setdefault(arm, []).extend(values)
     for row, label in enumerate(labels):
-        word = rows[row].verdict if row in rows else "not run"
+        word = (_verdict(rows[row]) if gained else "") if row in rows else "not run"
         if row and _rank(label)[0] > _rank(labels[row - 1])[0]:
             axes.axhline(row - 0.5, color="#888888", linewidth=0.8)
         place: dict[str, Any] = {"xy": (1.01, row), "xycoords": ("axes fraction", "data")}
-        axes.annotate(SHORT.get(word, word), **place, va="center", fontsize=9, annotation_clip=False)
-    axes.axvline(0, color="black", linewidth=1, zorder=1)
+        axes.annotate(word, **place, va="center", fontsize=8, annotation_clip=False)
+    if gained:
+        axes.axvline(0, color="black", linewidth=1, zorder=1)
     marks.label_rows(axes, labels, family="monospace")
     axes.tick_params(labelbottom=True)
 

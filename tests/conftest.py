@@ -61,6 +61,21 @@ QUICK_TABLES = {
         "test_a_thought_changes_the_trace_at_its_position_alone",
     ),
     "test_samplers.py": ("test_a_ratio_to_the_density_leaves_the_gradient_exact",),
+    "test_without_sampling.py": (
+        *("test_a_state_handed_on_has_no_symbols_and_is_read", "test_what_is_not_a_pause_is_told_from_one"),
+        "test_a_pause_is_steps_of_one_symbol_that_nothing_samples",
+        "test_a_constant_thought_read_afresh_says_as_little_as_none",
+        "test_deterministic_thoughts_are_the_reasoners_states",
+    ),
+    "test_random_thoughts.py": (
+        *("test_no_symbol_depends_on_the_context", "test_every_token_is_equally_likely"),
+        "test_they_are_measured_as_random_after_training",
+    ),
+    "test_other_rewards.py": (
+        "test_rewards_change_places_after_penalties_and_before_the_baseline",
+        "test_a_step_pays_what_others_earned_and_trains_the_predictor_alike",
+        "test_reversed_the_policys_part_of_the_gradient_is_minus_it",
+    ),
     "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),
 }
 QUICK: list[dict[str, Any]] = [

@@ -103,6 +103,7 @@ class Trace(NamedTuple):
     unfinished: Tensor | None = None  # (S, B, T, K) bool, no end sampled within L symbols
     penalty: Tensor | None = None  # (S, B, T, K) subtracted from each thought's reward, no gradient
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, from the training loop
+    shuffle: Tensor | None = None  # (S, B, T) numbers by which positions exchange rewards; None: they do not
 
 
 class Model(Protocol):

@@ -81,7 +81,7 @@ def write(
         found: arm -> seed -> its NLL.
         asked: arm -> seeds.
         inactive: settings without effect in the thinking run.
-        columns: of every row; `started` of the thinking arm's alone.
+        columns: of every row, or by arm; `started` of the thinking arm's alone.
     """
     plan = {arm: sorted(seeds) for arm, seeds in (asked or found).items()}
     started = columns.pop("started", True)
@@ -90,9 +90,15 @@ def write(
     for arm, by_seed in found.items():
         for seed, nll in by_seed.items():
             row = {"seed": seed, "nll": nll, "commit": "abc1234", "results_version": 1, "bayes_floor": 0.0}
-            row |= {"parameters": 1000 + 100 * ARMS.index(arm), "flops_per_token": 2000, "cpu_seconds": 2.0}
+            row |= {
+                "parameters": 1000 + 100 * [*ARMS, arm].index(arm),
+                "flops_per_token": 2000,
+                "cpu_seconds": 2.0,
+            }
+            row["flops_per_step"] = 50_000
             row |= {"train_steps": STEPS[-1] * (23 if arm == "compute_matched" else 1), "accuracy": 0.5}
-            row |= {"started": started if arm == "thinking" else None} | chosen | columns
+            own = {name: value[arm] if isinstance(value, dict) else value for name, value in columns.items()}
+            row |= {"started": started if arm == "thinking" else None} | chosen | own
             write_run(folder, key_of(chosen, arm, seed), row)
 
 

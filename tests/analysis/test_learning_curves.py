@@ -99,6 +99,35 @@ def test_panels_are_named_by_the_few_settings_that_tell_them_apart(tmp_path, cal
     assert titles == ["task=other", "task=rev_prog"]
 
 
+@pytest.mark.parametrize(("over", "label"), [("flops", "FLOPs so far"), ("cpu_seconds", "spread evenly")])
+def test_curves_over_what_training_has_cost(tmp_path, call, over, label):
+    """An arm's seeds each at their own cost, their mean at the mean of it."""
+    write(tmp_path / "runs", settings(), {"thinking": {1: 0.2}}, flops_per_step=100, cpu_seconds=3.0)
+    write(tmp_path / "runs", settings(), {"thinking": {2: 0.4}}, flops_per_step=100, cpu_seconds=6.0)
+    for seed in (1, 2):
+        curve(tmp_path, "thinking", seed, [held_out(step, 1.0 / seed) for step in (10, 20, 30)])
+    code, out, err, figure, table = call("--over", over)
+    (axes,) = figure.axes
+    steps = [1000, 2000, 3000] if over == "flops" else [1.5, 3.0, 4.5]
+    assert (code, err) == (0, "") and label in axes.get_xlabel() and "Missing: nothing" in out
+    assert drawn(axes, "thinking") == (pytest.approx(steps), [0.75] * 3)
+    assert list(table["step"]) == [10, 20, 30] and list(table[over]) == pytest.approx(steps)
+    seeds = next(line for line in axes.lines if line.get_linewidth() < 1)
+    both = [steps, steps] if over == "flops" else [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]
+    assert list(seeds.get_xdata()[:3]) == pytest.approx(both[0])
+    assert list(seeds.get_xdata()[4:7]) == pytest.approx(both[1])
+
+
+def test_a_row_that_does_not_say_its_cost_is_named(tmp_path, call):
+    write(tmp_path / "runs", settings(), {"thinking": {1: 0.2, 2: 0.4}})
+    write(tmp_path / "runs", settings(), {"zero_length": {1: 1.0}}, flops_per_step=None)
+    code, out, _, figure, table = call("--over", "flops")
+    assert code == 0 and "row without flops_per_step: zero_length seed 1, runs/" in out
+    assert set(table["arm"]) == {"thinking"} and len(figure.axes) == 1
+    assert set(call("--over", "steps").table["arm"]) == {"thinking", "zero_length"}
+    assert "invalid choice: 'time'" in call("--over", "time").err
+
+
 def test_a_missing_or_damaged_curve_is_named_and_the_others_drawn(tmp_path, call):
     write(tmp_path / "runs", settings(), FOUND, {arm: [1, 2, 3] for arm in FOUND})
     gone = curve(tmp_path, "thinking", 1, [])

@@ -88,10 +88,17 @@ def test_the_onset_is_where_the_gain_leaves_chance(tmp_path, call):
     assert "      23 " in out
 
 
-def test_a_folder_without_the_control_is_refused(tmp_path, call):
+def test_without_the_control_the_losses_are_drawn_the_least_first(tmp_path, call):
+    cell(tmp_path, "pathwise", found=WORSE, zero=None)
     cell(tmp_path, "reinforce", zero=None)
-    code, _, err, _, _ = call()
-    assert code == 1 and "no zero_length control" in err and "controls=fair" in err
+    code, out, _, figure, table = call()
+    losses = figure.axes[0]
+    assert code == 0 and list(table["objective"]) == ["reinforce", "pathwise"] and "0.250 ± 0.205" in out
+    assert losses.get_xlabel() == "held-out NLL, nats" and losses.lines[0].get_color() != "black"
+    means = {c.lines[0].get_ydata()[0]: c.lines[0].get_xdata()[0] for c in losses.containers}
+    assert means == pytest.approx({0: 0.25, 1: 0.75})
+    cell(tmp_path, "vargrad")
+    assert "gain" in call().figure.axes[0].get_xlabel()
 
 
 def test_a_seed_that_diverged_has_no_mean(tmp_path, call):

@@ -20,6 +20,7 @@ from tests.answers import asked
 from tests.run_folders import written
 from toyqs.answers.__main__ import main
 from toyqs.answers.load import load
+from toyqs.answers.thoughts.arm import sample
 from toyqs.tasks.s5 import S5
 
 
@@ -55,9 +56,9 @@ def test_choices(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_tokens_and_latency(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokens", run, "--count", "60"]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 12 and printed[-1].split()[0] == "all"
-    assert sum(int(line.split()[1]) for line in printed[1:11]) == int(printed[-1].split()[1]) == 72
+    numbers = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[3:15]]
+    assert numbers[10:] == [["all", "72"], ["mixture", "72"]]
+    assert sum(int(tokens) for _, tokens in numbers[:10]) == 72
     assert main(["latency", run, "--tokens", "3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 
@@ -67,7 +68,7 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
     unknown = asked.lines(tmp_path / "unknown.jsonl", [{"question": "@", "answer": "1"}])
     for words, message in [
         (["tokens", str(tmp_path / "none")], "there is no such folder"),
-        (["tokens", other], "its task is s5, and only a run on a text can be asked"),
+        (["latency", other], "its task is s5, and only a run on a text can be asked"),
         (["exact", run, str(tmp_path / "none.jsonl")], "cannot be read"),
         (["exact", run, unknown], "has no character '@'"),
     ]:
@@ -92,8 +93,8 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
             ["choose", "FILE", "--threads", "1000000000"],
             "1000000000 is out of range; give a whole number, 1 to",
         ),
-        (["tokens", "--seed", "one"], "--seed: invalid int value: 'one'"),
-        (["tokens", "more"], "unrecognized arguments: more"),
+        (["latency", "--seed", "one"], "--seed: invalid int value: 'one'"),
+        (["latency", "more"], "unrecognized arguments: more"),
         (["choose"], "the following arguments are required: FILE"),
     ],
 )
@@ -164,12 +165,15 @@ def test_a_window_of_one_position_predicts_one_token(
 ) -> None:
     """Windows hold what they held in training: as many predictions as positions."""
     task = asked.corpus(tmp_path)
-    done = load(written(tmp_path / "short", asked.config(task, seq_len=1)))
-    pairs = [(int(before), int(after)) for before, after in done.held_out(10**9)]
+    short = written(tmp_path / "short", asked.config(task, seq_len=1))
+    batches = [part.batch for part in sample(load(short), 3, 10**9)]
+    inputs, targets = (
+        torch.cat([x[0, :, 0] for x in each]).tolist() for each in list(zip(*batches, strict=True))[:2]
+    )
     held_out = task.ids[task.border :].tolist()
-    assert pairs == list(itertools.pairwise(held_out))
-    assert main(["tokens", str(tmp_path / "short"), "--count", "20"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["all", "20"]
+    assert list(zip(inputs, targets, strict=True)) == list(itertools.pairwise(held_out))
+    assert main(["tokens", short, "--count", "20"]) == 0
+    assert capsys.readouterr().out.splitlines()[13].split()[:2] == ["all", "20"]
 
 
 def test_a_run_without_thoughts_has_no_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Exact match, majority, choices, deciles, latency."""
+"""Exact match, majority, choices, latency."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.answers.metrics import answer_number, by_decile, latency, pick, prompt, solution_log_probs
+from toyqs.answers.metrics import answer_number, latency, pick, prompt, solution_log_probs
 from toyqs.answers.predictor import Scored
 from toyqs.answers.questions import ChoiceQuestion, NumberQuestion
 
@@ -115,17 +115,6 @@ def test_choices_by_the_sum_and_by_the_mean() -> None:
     assert predictor.prompt == prompt("?")
     assert found.log_probs == [pytest.approx(-3.0), pytest.approx(-4.0)]
     assert (found.by_sum, found.by_mean) == (False, True)
-
-
-def test_deciles_rise_and_hold_every_token_once() -> None:
-    without = torch.arange(25.0).flip(0)
-    with_thoughts = without - torch.where(without > 20, 3.0, -1.0)
-    deciles = by_decile(without, with_thoughts)
-    assert [x.tokens for x in deciles] == [3] * 5 + [2] * 5
-    assert [x.without for x in deciles] == sorted(x.without for x in deciles)
-    assert deciles[-1].gain == 3.0 and deciles[0].gain == -1.0
-    assert sum(x.tokens * x.gain for x in deciles) == pytest.approx(float((without - with_thoughts).sum()))
-    assert len(by_decile(without[:4], with_thoughts[:4])) == 4
 
 
 class Slow:

@@ -15,6 +15,7 @@ import pytest
 
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.arms import CONTROLS
 
 ROOT = Path(__file__).resolve().parents[2]
 Experiment = Callable[[RunConfig], int]
@@ -195,3 +196,12 @@ def test_help_names_every_task(typed: Callable[..., object], capsys: pytest.Capt
     assert typed("--help") == 0
     tasks = capsys.readouterr().out.split("Tasks")[1].split("\nExamples")[0]
     assert sorted(re.findall(r"^  (\w+)  ", tasks, re.MULTILINE)) == sorted(TASKS)
+
+
+def test_help_says_what_every_control_is(
+    typed: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed("--help") == 0
+    shown = capsys.readouterr().out.split("\nControls")[1].split("\nTasks")[0]
+    assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == list(CONTROLS)
+    assert "zero_length      zero-length thoughts (read afresh: without base_reasoner and reasoner)" in shown

@@ -32,11 +32,12 @@ LEFT_OUT = {  # transformers, files, devices, sizes, and what cannot change a ru
     *SMALL,
 }
 KEYS = sorted(OTHER.keys() - LEFT_OUT)
+MORE = {"policy_loss_beta": (-1.0, 0.0)}
 
 
 def drawn(generator: random.Random) -> dict[str, Any]:
     """Draw some settings: a key's other value or, where it has choices, any of them."""
-    choices = {key.name: key.metadata.get("choices") for key in fields(RunConfig)}
+    choices = {key.name: key.metadata.get("choices") for key in fields(RunConfig)} | MORE
     names = [name for name in KEYS if generator.random() < 0.25]
     changes = {name: generator.choice(choices[name] or [OTHER[name]]) for name in names}
     return {"reference": "oracle", "interpreter_hidden_dim": 12, **SMALL, **changes}

@@ -15,22 +15,23 @@ from toyqs.answers import metrics, questions
 from toyqs.answers.command import add_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
-from toyqs.answers.thoughts import interventions, language, probe, theatre
+from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
 # Modules of answers/thoughts/ with `add_to(measures)`.
-OF_THOUGHTS: Sequence[Any] = (interventions, language, probe, theatre)
+OF_THOUGHTS: Sequence[Any] = (interventions, language, lengths, probe, theatre, tokens)
 
 EXAMPLES = """\
 examples:
   python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl
   python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
   python -m toyqs.answers choose runs/KEY commonsense_qa.jsonl
-  python -m toyqs.answers tokens runs/KEY
+  python -m toyqs.answers tokens runs/KEY --against runs/KEY
   python -m toyqs.answers latency runs/KEY
   python -m toyqs.answers interventions runs/KEY runs/KEY
   python -m toyqs.answers language runs/KEY runs/KEY
+  python -m toyqs.answers lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
   python -m toyqs.answers probe runs/KEY runs/KEY
   python -m toyqs.answers theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict
 
@@ -79,8 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     for part in (exact, choose):
         part.add_argument("file", metavar="FILE", help="questions, one JSON object a line")
         part.add_argument("--first", type=whole, metavar="N", help="ask only the first N questions")
-    tokens = add_measure(measures, "tokens", _tokens, "gain of thinking on held-out text, by deciles of NLL")
-    tokens.add_argument("--count", type=whole, default=10_000, metavar="N", help="tokens of text (10,000)")
     latency = add_measure(measures, "latency", _latency, "milliseconds per generated token")
     latency.add_argument("--tokens", type=whole, default=50, metavar="N", help="tokens to be timed (50)")
     for module in OF_THOUGHTS:
@@ -114,30 +113,6 @@ def _choose(given: argparse.Namespace, loaded: LoadedRun) -> Any:
         print(f"{name:18}" + "".join(f"{_share(count, len(picked)):>24}" for count in right))
         results[name] = {"by_sum": right[0], "by_mean": right[1], "questions": [x._asdict() for x in picked]}
     return results
-
-
-def _tokens(given: argparse.Namespace, loaded: LoadedRun) -> Any:
-    if not loaded.thinks:
-        raise ValueError(f"{given.run}: this run has no thoughts whose gain could be measured")
-    if not loaded.predicts_without_thought:
-        raise ValueError(f"{given.run}: this run has no prediction without a thought to compare with")
-    without, with_thoughts = (
-        torch.cat(
-            [-predictor.score(before, after).log_probs for before, after in loaded.held_out(given.count)]
-        )
-        for _, predictor in _predictors(loaded)
-    )
-    print(f"{'tenth':>5}{'tokens':>9}{'without':>10}{'with':>10}{'gain':>10}   nats a token")
-    deciles = metrics.by_decile(without, with_thoughts)
-    for number, decile in enumerate(deciles, start=1):
-        print(f"{number:5d}{_row(decile)}")
-    whole = metrics.by_decile(without, with_thoughts, parts=1)[0]
-    print(f"{'all':>5}{_row(whole)}")
-    return {"all": whole._asdict(), "tenths": [x._asdict() for x in deciles]}
-
-
-def _row(part: metrics.Decile) -> str:
-    return f"{part.tokens:9d}{part.without:10.3f}{part.with_thoughts:10.3f}{part.gain:+10.3f}"
 
 
 def _latency(given: argparse.Namespace, loaded: LoadedRun) -> Any:

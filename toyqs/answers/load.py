@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
 
 from toyqs.answers.predictor import Predictor
 from toyqs.answers.text import Text
@@ -72,19 +70,6 @@ class LoadedRun(NamedTuple):
             raise Refusal(
                 f"{why}; put back the text of the training, or ask in the folder in which the run was trained"
             ) from error
-
-    def held_out(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield held-out windows as (first token, tokens after it), `count` of the latter or a few more.
-
-        Raises:
-            Refusal: the text is gone, or is not the one that the run was trained on.
-        """
-        self.check_data()
-        task, length = self.config.task, self.config.task.length(self.config.seq_len)
-        windows = min(-(-count // length), task.held_out_size(self.config.seq_len))
-        batch = task.sample(torch.Generator(), windows, self.config.seq_len, "held_out")
-        for inputs, targets in zip(batch.inputs[0], batch.targets[0], strict=True):
-            yield inputs[:1], targets
 
 
 def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:

@@ -1,4 +1,4 @@
-"""Measures of a run's answers: exact match, choice by likelihood, gain by token, seconds per token."""
+"""Measures of a run's answers: exact match, choice by likelihood, seconds per token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from toyqs.answers.predictor import Predictor
@@ -87,35 +86,6 @@ def pick(predictor: Predictor, text: Text, question: ChoiceQuestion) -> Picked:
     scores = [predictor.score(*pair).log_probs for pair in pairs]
     sums, means = [float(x.sum()) for x in scores], [float(x.mean()) for x in scores]
     return Picked(sums, _best(sums) == question.right, _best(means) == question.right)
-
-
-class Decile(NamedTuple):
-    """A tenth of the tokens, sorted by their NLL without a thought."""
-
-    tokens: int
-    without: float  # mean NLL, nats
-    with_thoughts: float
-
-    @property
-    def gain(self) -> float:
-        """Return the gain of thinking in nats per token."""
-        return self.without - self.with_thoughts
-
-
-def by_decile(without: Tensor, with_thoughts: Tensor, parts: int = 10) -> list[Decile]:
-    """Compare NLL with and without thoughts in groups of tokens, in the order of the NLL without.
-
-    Args:
-        without: (n,) nats.
-        with_thoughts: (n,) nats, of the same tokens.
-        parts: number of groups, equally large; fewer where there are fewer tokens.
-    """
-    order = np.argsort(without.numpy(), kind="stable")
-    groups = np.array_split(order, min(parts, len(order)))
-    return [
-        Decile(len(g), float(without[g].mean()), float(with_thoughts[g].mean()))
-        for g in map(torch.from_numpy, groups)
-    ]
 
 
 class Latency(NamedTuple):

@@ -11,26 +11,23 @@ from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.training.flops import Cost
 
-# Thoughts of one constant symbol: nothing is sampled, and no thought is rewarded. What only other thoughts
-# may have is off.
-ONE_SYMBOL: dict[str, Any] = {
-    "thoughts": "token",
-    "thought_vocab": 1,
-    "share_lm_head": False,
-    "meta_token_init": None,
-    "variable_len": False,
-    "length_penalty": 0.0,
-    "punish_unfinished": 0.0,
-    "sampler": "policy",
-    "objective": "reinforce",
-    "inner_steps": 1,
-    "trice_samples": 1,
-    "train_nll_num": 1,
-    "learned_reward": False,
-    "reward": "likelihood",
-    "policy_loss_beta": 0.0,
-    "entropy_encouragement_coef": 0.0,
+# What only sampled tokens have, switched off.
+UNSAMPLED: dict[str, Any] = {
+    **{"share_lm_head": False, "meta_token_init": None, "variable_len": False},
+    **{"length_penalty": 0.0, "punish_unfinished": 0.0, "thought_kl_beta": 0.0, "learned_reward": False},
+    **{"random_thoughts": False, "sampler": "policy", "inner_steps": 1},
+    **{"trice_samples": 1, "train_nll_num": 1},
 }
+
+# Thoughts of one constant symbol: nothing is sampled, and no thought is rewarded.
+ONE_SYMBOL: dict[str, Any] = {
+    **UNSAMPLED,
+    **{"thoughts": "token", "thought_vocab": 1, "objective": "reinforce", "reward": "likelihood"},
+    **{"policy_loss_beta": 0.0, "entropy_encouragement_coef": 0.0},
+}
+
+# Thoughts of the reasoner's own states.
+COCONUT: dict[str, Any] = {**UNSAMPLED, "thoughts": "deterministic", "objective": "pathwise"}
 
 
 def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
@@ -43,6 +40,16 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
                      back-propagated, nothing sampled
     policy_off       thoughts sampled and read, never reinforced; not with objective=pathwise, whose
                      thoughts no policy loss trains: it would be the run itself
+
+    And with controls=all:
+
+    deterministic    the reasoner's own states as thoughts, back-propagated (Coconut)
+    random           symbols uniform or from N(0, I), in training and evaluation; not with
+                     thoughts=deterministic, of which nothing is drawn
+    constant         thoughts of one constant symbol, read as the run reads its own: afresh they say as little
+                     as none
+    reward_shuffled  a position's thoughts are paid what those of another position earned
+    policy_reversed  the policy loss with the other sign; both only where a policy loss trains the thoughts
 
     Args:
         config: a thinking run.
@@ -59,6 +66,18 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     }
     if objective_class(config).uses_score_function:
         controls["policy_off"] = replace(config, policy_loss_beta=0.0)
+    return controls | _sceptical(config) if config.controls == "all" else controls
+
+
+def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
+    """Return the controls that controls=all adds: other thoughts, and other rewards for the same ones."""
+    controls = {"deterministic": replace(config, **COCONUT)}
+    if config.thoughts != "deterministic":
+        controls["random"] = replace(config, random_thoughts=True)
+    controls["constant"] = replace(config, **ONE_SYMBOL)
+    if config.has_policy_loss:
+        controls["reward_shuffled"] = replace(config, shuffle_rewards=True)
+        controls["policy_reversed"] = replace(config, policy_loss_beta=-config.policy_loss_beta)
     return controls
 
 

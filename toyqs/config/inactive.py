@@ -21,7 +21,7 @@ KEYS_OF_POLICY = (
     *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
     *("clip_ratio", "clip_each", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
     *("learned_reward", "reward_sees"),
-    *("length_penalty", "punish_unfinished", "schedule_punfinished"),
+    *("length_penalty", "punish_unfinished", "schedule_punfinished", "shuffle_rewards"),
 )
 
 KEYS_OF_SYMBOLS = (
@@ -30,7 +30,7 @@ KEYS_OF_SYMBOLS = (
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
-    *("sampler", "sampler_temperature"),
+    *("sampler", "sampler_temperature", "random_thoughts"),
 )
 
 KEYS_OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
@@ -69,6 +69,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("latent_dim",), lambda c: c.symbol_kind == "gaussian"),
     (("sigma", "prior_beta"), lambda c: c.symbol_kind in ("gaussian", "state")),
     (("gumbel_temperature",), lambda c: c.symbol_kind == "gumbel"),
+    (("share_lm_head", "sigma", "gumbel_temperature"), lambda c: not c.random_thoughts),
     (("sampler_temperature",), lambda c: c.sampler == "tempered"),
     (("entropy_encouragement_coef", "entropy_schedule"), lambda c: c.symbol_kind != "deterministic"),
     (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),

@@ -79,6 +79,7 @@ class Keys:
     gumbel_temperature: float = number(1.0, above=0)  # τ of gumbel symbols: lower is less biased, and noisier
     sampler: str = one_of("policy", ("policy", *choices.SAMPLERS))  # draws the thoughts of training
     sampler_temperature: float = number(2.0, above=0)  # τ of sampler=tempered: π^(1/τ), flatter above 1
+    random_thoughts: bool = False  # true: symbols uniform or from N(0, I), always; nothing trains a policy
     different_eot: bool = True  # false: one marker both starts and ends a thought
     add_last_context_token: bool = False  # true: after the end marker x_t is fed again, and read from
     increment_pos_id_for_last_context_token: bool = False  # true: one position after its own (transformers)
@@ -97,6 +98,7 @@ class Keys:
     schedule_punfinished: bool = False  # true: that cost rises from 0, linearly over the training
     learned_reward: bool = False  # true: a model learns to expect the reward, and pays the policy instead
     reward_sees: str = one_of("thought", ("thought", "prediction"))  # what that model reads of a thought
+    shuffle_rewards: bool = False  # true: each position's thoughts are paid what those of another one earned
     # 7. the objective of the policy
     objective: str = one_of("reinforce", objectives())  # how rewards move the policy; a name in objectives/
     baseline: str = one_of("leave_one_out", BASELINES)  # what a reward is compared with
@@ -134,7 +136,7 @@ class Keys:
     seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
     # 10. the run
     task: Any = field(default_factory=RevProg)  # what is learnt; its own settings are task.x
-    controls: str = one_of("fair", ("none", "fair"))  # which controls run with it
+    controls: str = one_of("fair", ("none", "fair", "all"))  # which controls run with it
     debug_cfg: str | None = one_of(None, (None, *DEBUG_VARIANTS))  # a named variant of the settings
     info: str = ""  # a label, kept as a column
     device: str = one_of("cpu", ("cpu", "cuda"))  # where it trains

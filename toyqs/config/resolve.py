@@ -9,6 +9,7 @@ from toyqs.assets.pretrained import Architecture, architecture
 from toyqs.config.choices import DEBUG_VARIANTS
 from toyqs.config.keys import WIDTHS
 from toyqs.config.run_config import RunConfig
+from toyqs.objectives.registry import objective_class
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -23,14 +24,27 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, interpreter_hidden_dim=config.reasoner_hidden_dim)
     if config.symbol_kind == "deterministic":  # all thoughts of a position are the same
         config = replace(config, trice_samples=1, train_nll_num=1)
+    if config.random_thoughts and config.has_thoughts:
+        config = replace(config, policy_loss_beta=0.0, entropy_encouragement_coef=0.0, prior_beta=0.0)
+        config = replace(config, sampler="policy")
     if config.train_nll_num is None:
         config = replace(config, train_nll_num=config.trice_samples)
-    if not config.has_policy_loss:  # else a group baseline would refuse K = 1 without need
-        config = replace(config, baseline="none", advantage_scale="none")
-    if not config.policy_loss_beta:  # no policy learns from it
-        config = replace(config, learned_reward=False)
+    if not config.has_policy_loss:
+        config = _without_policy(config)
     if not config.use_reasoner:
         config = replace(config, controls="none")
+    return config
+
+
+def _without_policy(config: RunConfig) -> RunConfig:
+    """Return the settings with none of what only a trained policy needs."""
+    # a group baseline would refuse K = 1 without need
+    config = replace(config, baseline="none", advantage_scale="none")
+    if not config.policy_loss_beta:  # no policy learns from it
+        config = replace(config, learned_reward=False)
+    kind = objective_class(config)
+    if kind.uses_score_function and not kind.changes_prediction_loss and config.inner_steps == 1:
+        config = replace(config, objective="reinforce")
     return config
 
 

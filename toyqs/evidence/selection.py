@@ -13,7 +13,9 @@ from toyqs.evidence.text import spans, spelled, task_words
 from toyqs.files import IDENTITY, Refusal
 
 BASE = "base_lm_hidden_dim"
-REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"  # may grow with the base's width
+REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"
+# Settings of which one may be a fixed multiple of another: all widths grow together, the loss takes all K.
+TOGETHER = ((BASE, REASONER, INTERPRETER), ("trice_samples", "train_nll_num"))
 # No effect where policy_loss_beta is 0, and in older notes of cells all the same.
 POLICY_KEYS = ("reward", "baseline", "advantage_scale")
 MOST_VALUES = 8  # of a setting that are listed in one line
@@ -109,11 +111,17 @@ def thinking_cells(runs: Path, cells: Sequence[Cell], or_plain: bool = False) ->
     return chosen
 
 
-def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> list[Cell]:
+def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str], more: str = "") -> list[Cell]:
     """Return the cells in the order of the settings that the figure shows, which must tell them apart.
 
-    Reasoner and interpreter may be a fixed multiple of the base's width, and settings of the policy loss
-    may differ where its weight is 0, for they have no effect there; no other difference may be hidden.
+    A width may be a fixed multiple of another that is shown, and settings of the policy loss may differ where
+    its weight is 0, for they have no effect there; no other difference may be hidden.
+
+    Args:
+        runs: the folder, for the message.
+        cells: of the folder.
+        keys: the settings shown.
+        more: what the message adds on how to show others.
 
     Raises:
         Refusal: other settings differ, or only some cells have them; it names them and a choice that leaves
@@ -127,7 +135,9 @@ def one_per_place(runs: Path, cells: Sequence[Cell], keys: Sequence[str]) -> lis
             rest = choose(rest, words[-1:])
         kinds = "; ".join(f"{name}={_listed(values)}" for name, values in other.items())
         remedy = " ".join(map(shlex.quote, words))
-        raise Refusal(f"{runs}: the cells differ in more than the figure shows: {kinds}; add, say, {remedy}")
+        raise Refusal(
+            f"{runs}: the cells differ in more than the figure shows{more}: {kinds}; add, say, {remedy}"
+        )
     _check_versions(runs, cells, keys)
     return in_order(cells, keys)
 
@@ -164,32 +174,39 @@ def _hidden(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, list[str]]:
     if "policy_loss_beta" in keys and any(name in others for name in POLICY_KEYS):
         rewarded = differing([cell for cell in cells if cell.settings.get("policy_loss_beta")])
         others = {n: values for n, values in others.items() if n not in POLICY_KEYS or n in rewarded}
-    return {name: values for name, values in others.items() if not (BASE in keys and _multiple(cells, name))}
+    return {n: values for n, values in others.items() if not any(_multiple(cells, n, key) for key in keys)}
 
 
-def _multiple(cells: Sequence[Cell], name: str) -> float | None:
-    """Return how many times as wide as the base a role is, where all cells have the same ratio."""
-    if name not in (REASONER, INTERPRETER) or not all({name, BASE} <= cell.settings.keys() for cell in cells):
+def _multiple(cells: Sequence[Cell], name: str, other: str) -> float | None:
+    """Return how many times another setting's value one is, where they go together in all cells."""
+    together = any(name in group and other in group for group in TOGETHER)
+    if not together or not all({name, other} <= cell.settings.keys() for cell in cells):
         return None
-    ratios = {cell.settings[name] / cell.settings[BASE] for cell in cells}
+    ratios = {cell.settings[name] / cell.settings[other] for cell in cells}
     return ratios.pop() if len(ratios) == 1 else None
 
 
 def setting_line(cells: Sequence[Cell]) -> str:
-    """Return what all cells share, the task with its knobs and the reasoner's width; and their seeds."""
+    """Return what all cells share, the task with its knobs and the roles' widths; and their seeds."""
     same = {name: value for name, value in cells[0].settings.items() if name not in differing(cells)}
-    parts = [task_words(same)]
+    parts = [task_words(same), *([f"base width {same[BASE]}"] if BASE in same else [])]
     thinks = any(cell.settings.get("use_reasoner", True) for cell in cells)
     alike = all(cell.settings.get(REASONER) == cell.settings.get(INTERPRETER) for cell in cells)
     for name, word in ((REASONER, "reasoner"), *([] if alike else [(INTERPRETER, "interpreter")])):
         if thinks and name in same:
             parts.append(f"{word} width {same[name]}")
-        elif thinks and (ratio := _multiple(cells, name)):
-            parts.append(
-                f"{word} as wide as the base" if ratio == 1 else f"{word} {ratio:.3g} × the base's width"
-            )
+        elif thinks:
+            parts += [f"{word} {beside}" for beside in _beside(cells, name)]
     seeds = {seed for cell in cells for frame in cell.arms.values() if len(frame) for seed in frame["seed"]}
     return ", ".join([*parts, f"seeds {spans(seeds)}"])
+
+
+def _beside(cells: Sequence[Cell], name: str) -> list[str]:
+    """Return in words that a width goes together with the base's, or else with the reasoner's; or nothing."""
+    for other, word in ((BASE, "base"), (REASONER, "reasoner")):
+        if other != name and (ratio := _multiple(cells, name, other)):
+            return [f"as wide as the {word}" if ratio == 1 else f"{ratio:.3g} × the {word}'s width"]
+    return []
 
 
 def place_of(cell: Cell, keys: Sequence[str]) -> str:

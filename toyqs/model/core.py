@@ -157,8 +157,11 @@ class StateCore(LatentCore):
 
 
 class EchoCore(LatentCore):
-    """A core for the reasoner's states (S, B, T, K, D), fed back as embeddings."""
+    """A core for the reasoner's states (S, B, T, K, D), fed back as embeddings.
+
+    One of another width than the reasoner's has a thought table, which maps the states to its own.
+    """
 
     def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
         """Return the states as inputs of the backbone, (S, B, T, K, I)."""
-        return self._project(symbols)
+        return self._project(symbols) if self.thoughts is None else super().embed_symbols(symbols, rows)

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Linear, LMHead, SeedStacked, normal
+from toyqs.model.layers import Linear, LMHead, SeedStacked, Zeros, normal
 from toyqs.model.thoughts import Symbols, ThoughtHead, TokenHead
 from toyqs.numerics import log_softmax, row_sums
 
@@ -84,7 +84,16 @@ class GaussianHead(ThoughtHead):
     and Welling 2014, "Auto-encoding variational Bayes".
     """
 
-    def __init__(self, num_seeds: int, width: int, size: int, sigma: float, *, path: bool) -> None:
+    def __init__(
+        self,
+        num_seeds: int,
+        width: int,
+        size: int,
+        sigma: float,
+        *,
+        path: bool,
+        layer: type[Linear | Zeros] = Linear,
+    ) -> None:
         """Build the maps from the state.
 
         Args:
@@ -93,10 +102,11 @@ class GaussianHead(ThoughtHead):
             size: Z.
             sigma: about what σ starts at.
             path: symbols stay differentiable.
+            layer: Zeros makes it N(0, σ) whatever the state.
         """
         super().__init__()
-        self.mean = Linear(num_seeds, width, size)
-        self.spread = Linear(num_seeds, width, size, gain=0.1)
+        self.mean = layer(num_seeds, width, size)
+        self.spread = layer(num_seeds, width, size, gain=0.1)
         self.sigma, self.path = sigma, path
 
     def law(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,6 +182,7 @@ class GumbelHead(TokenHead):
         shared: LMHead | None = None,
         *,
         temperature: float,
+        layer: type[Linear | Zeros] = Linear,
     ) -> None:
         """Build the map to logits; see TokenHead.
 
@@ -181,8 +192,9 @@ class GumbelHead(TokenHead):
             num_symbols: V.
             shared: the LM head, where thought symbols come from it.
             temperature: τ.
+            layer: Zeros makes all symbols equally likely.
         """
-        super().__init__(num_seeds, width, num_symbols, shared)
+        super().__init__(num_seeds, width, num_symbols, shared, layer=layer)
         self.padding = 0  # a row of zeros
         self.temperature = temperature
 

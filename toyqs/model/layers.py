@@ -158,6 +158,18 @@ class Linear(SeedStacked):
         return affine(x, self.weight, self.bias)
 
 
+class Zeros(nn.Module):
+    """A map to zeros, (S, ..., D) -> (S, ..., E), without parameters, where a `Linear` might be."""
+
+    def __init__(self, num_seeds: int, width: int, out: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.out = out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (S, ..., D) to (S, ..., E)."""
+        return x.new_zeros(*x.shape[:-1], self.out)
+
+
 class Embedding(SeedStacked):
     """Learned rows, such as token embeddings: (S, n, D)."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.core import START, Core, marker, step_live, where_live
-from toyqs.model.layers import Linear, LMHead
+from toyqs.model.layers import Linear, LMHead, Zeros
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts
 
@@ -107,15 +107,26 @@ class TokenHead(ThoughtHead):
         shared: LMHead | None = None,
         *,
         ends: bool = False,
+        layer: type[Linear | Zeros] = Linear,
     ) -> None:
+        """Build the maps to logits.
+
+        Args:
+            num_seeds: S.
+            width: D of the reasoner.
+            num_symbols: V.
+            shared: the LM head, where thought symbols come from it.
+            ends: whether the head ends thoughts.
+            layer: Zeros makes all symbols, and the end, equally likely.
+        """
         super().__init__()
         self.shared = shared
         self.padding = self.num_symbols = num_symbols
         self.end = num_symbols if ends else None
-        self.ending = Linear(num_seeds, width, 1) if ends else None
-        self.projection: Linear | None = None
+        self.ending = layer(num_seeds, width, 1) if ends else None
+        self.projection: Linear | Zeros | None = None
         if shared is None:
-            self.projection = Linear(num_seeds, width, num_symbols)
+            self.projection = layer(num_seeds, width, num_symbols)
         elif sum(shared.widths) != width:
             self.projection = Linear(num_seeds, width, sum(shared.widths))
 

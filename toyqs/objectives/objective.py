@@ -177,7 +177,8 @@ class ThoughtObjective(Objective):
     Where a position predicts N tokens, the j-th after the first counts by ahead_decay^j in the reward, and
     by teacher_forcing_weight · ahead_decay^j in the NLL:  log q = Σ_j ahead_decay^j log q(y_{t+j} | ·).
 
-    A penalty in the trace is subtracted from the rewards before any baseline; the NLL ignores it.
+    A penalty in the trace is subtracted from the rewards before any baseline; the NLL ignores it. With
+    a shuffle in the trace the counted positions exchange what is left (`rewards.exchanged`).
 
     With `learned_reward` the reward named above is the target of a reward model r_ψ on one half of the
     sequences, and on the other half sg r_ψ(h, x) pays the policy instead of it:
@@ -215,7 +216,7 @@ class ThoughtObjective(Objective):
         earned, score = self._earned_and_score(trace, batch)
         batch = rewards.discounted(batch, self.ahead_decay)
         fitting, paying = reward_model.split_to_fit_and_pay(batch) if self.learned_reward else (batch, batch)
-        reward = self._policy_reward(earned, trace)
+        reward = self._policy_reward(earned, trace, paying)
         rewards.require_shape("reward", reward, trace.log_prob.shape[:-1])
         means = {
             "policy": self.policy_loss(reward, trace, paying),
@@ -244,12 +245,12 @@ class ThoughtObjective(Objective):
             return reward.detach(), self.predictor_score(token_log_q, trace, batch)
         return reward.detach(), reward if self.reward in OWN_LOSS else log_q
 
-    def _policy_reward(self, earned: Tensor, trace: Trace) -> Tensor:
-        """Compute the rewards that pay the policy: earned, or expected by r_ψ, less the penalty."""
+    def _policy_reward(self, earned: Tensor, trace: Trace, paying: Batch) -> Tensor:
+        """Compute what pays the policy: earned, or expected by r_ψ, less the penalty, perhaps exchanged."""
         reward = reward_model.learned(trace).detach() if self.learned_reward else earned
         if trace.penalty is not None:
             reward = reward - trace.penalty
-        return reward
+        return reward if trace.shuffle is None else rewards.exchanged(reward, trace.shuffle, paying.weights)
 
     def _auxiliary_losses(
         self, reward: Tensor, earned: Tensor, trace: Trace, batch: Batch

@@ -94,7 +94,7 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
     asked_for = list(known)
     if config.use_reasoner:
         known |= unmatched_controls(config)
-    if config.controls == "fair":
+    if config.controls != "none":
         known |= matched_controls(config, cost, count_parameters)
         asked_for = list(known)
     known = {name: canonical(arm) for name, arm in known.items()}

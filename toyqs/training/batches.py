@@ -26,6 +26,7 @@ class TrainingBatch(NamedTuple):
     noise: Tensor  # (S, B, T', K, L) or (S, B, T', K, L, W) in [0, 1)
     forced: Tensor | None = None  # (S, B, T', K, L, ...) symbols sampled before
     sampler_log_prob: Tensor | None = None  # (S, B, T', K, L) of the forced symbols when they were sampled
+    shuffle: Tensor | None = None  # (S, B, T') uniform numbers, one for each position that thinks
     first: int = 0  # the position of each sequence's first token, where positions are learned
 
 
@@ -141,6 +142,7 @@ def draw_batches(
     """
     data = [stream(seed, "training data") for seed in seeds]
     noise = [stream(seed, "thought noise") for seed in seeds]
+    shuffles = [stream(seed, "shuffled rewards") for seed in seeds]
     size = settings.batch_size
     for step in itertools.count(0, CHUNK):
         progress = min(1.0, step / settings.steps)
@@ -158,4 +160,8 @@ def draw_batches(
                 yield part
                 continue
             drawn = thought_noise(noise, part.counted.think, settings.thoughts)
-            yield part._replace(noise=drawn.to(like))
+            order = None
+            if settings.shuffle_rewards:
+                numbers = [torch.rand(drawn.shape[1:3], generator=g, dtype=torch.float64) for g in shuffles]
+                order = torch.stack(numbers).to(like.device)
+            yield part._replace(noise=drawn.to(like), shuffle=order)

@@ -170,6 +170,7 @@ def accumulate(
         trace = trace._replace(
             running_reward=running_reward,
             sampler_log_prob=micro_batch.sampler_log_prob,
+            shuffle=micro_batch.shuffle,
             penalty=penalty(trace, weights),
         )
         if reference_model is not None:

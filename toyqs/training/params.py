@@ -58,6 +58,7 @@ class TrainingParams:
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # pattern of names, see Optimiser
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task sets each thought's length
+    shuffle_rewards: bool = False  # the counted positions of a batch exchange their rewards
     eval_chunk: int = 8192  # thoughts evaluated at once, per seed
     rank: int = 0  # this process's number among those that train together
     ranks: int = 1  # the number of these processes; each takes its slice of every batch

@@ -194,6 +194,9 @@ def test_controls_of_another_task_or_seed_are_refused(
 
 def test_other_positions_are_not_compared(tmp_path: Path) -> None:
     (run,) = trained(tmp_path, [1])
+    (more,) = trained(tmp_path, [1], max_reasoning_len=0, eval_sequences=50)
+    found = theatre.ablation(load_arm([run]), load_arm([more]))
+    assert found.verdict == "failed" and found.lines[0].found.count == 40, "the run's own number"
     (hard,) = trained(tmp_path, [1], think_at="hard", hard_quantile=0.5)
     found = theatre.ablation(load_arm([hard]), load_arm([run]))
     assert found.why == "run and control do not think at the same positions"

@@ -78,11 +78,11 @@ def test_thoughts_without_a_density_have_a_path(kind: str) -> None:
         assert accepted(thoughts=continuous, objective="pathwise", trice_samples=1) == []
 
 
-def test_deterministic_thoughts_are_one_and_as_wide_as_their_reader() -> None:
+def test_deterministic_thoughts_are_one_and_read_in_any_width() -> None:
     coconut = {"thoughts": "deterministic", "objective": "pathwise"}
     assert "trice_samples=1" in accepted(**coconut)[0]
     assert accepted(**coconut, trice_samples=1) == []
-    refused("thoughts=deterministic: .*24 .*48", **coconut, interpreter_hidden_dim=48)
+    assert accepted(**coconut, trice_samples=1, interpreter_hidden_dim=48) == []
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "deterministic", "state"])

@@ -163,7 +163,8 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
     nll: dict[int, PerPosition] = {}
     accuracy, use = dict(nll), dict(nll)
     for seed, run in arm.runs.items():
-        mine, other = (_scored(x, seed, count) for x in (run, control.runs[seed]))
+        number = count or run.config.eval_sequences
+        mine, other = (_scored(x, seed, number) for x in (run, control.runs[seed]))
         if any(not torch.equal(mine[key], other[key]) for key in ("at", "weights")):
             return Outcome(name, [], "run and control do not think at the same positions")
         weights = mine["weights"]
@@ -171,8 +172,8 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
         accuracy[seed] = 100 * (mine["accuracy"] - other["accuracy"]), weights
         use[seed] = mine["shuffled"] - mine["nll"], weights
     costs = [float((values * weights).sum() / weights.sum()) for values, weights in use.values()]
-    number = sum(cost >= USED for cost in costs)
-    needs = f"needs {USED} or more in half of the seeds; {number} of {len(costs)}"
+    using = sum(cost >= USED for cost in costs)
+    needs = f"needs {USED} or more in half of the seeds; {using} of {len(costs)}"
     lines = [
         _above_zero("NLL of the control, in nats, higher by", mean_interval(nll)),
         _above_zero("accuracy of the control, in points, lower by", mean_interval(accuracy)),
@@ -180,7 +181,7 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
             "NLL with another sequence's thoughts, in nats, higher by",
             mean_interval(use),
             needs,
-            2 * number >= len(costs),
+            2 * using >= len(costs),
         ),
     ]
     return Outcome(name, lines)

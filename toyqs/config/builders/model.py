@@ -16,7 +16,7 @@ from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
-from toyqs.model.layers import FeatureHead, LMHead, initialise
+from toyqs.model.layers import FeatureHead, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
 from toyqs.model.roles import WeightGroups, tie
@@ -112,6 +112,8 @@ def _onward(config: RunConfig, num_seeds: int, core: Core, reasoner: Core) -> On
 def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> ThoughtHead:
     width, path = config.reasoner_hidden_dim, not objective_class(config).uses_score_function
     num_symbols = config.thought_vocab or config.task.vocab_size
+    if config.random_thoughts:
+        return _random_head(config, num_seeds)
     match config.symbol_kind:
         case "gaussian":
             return GaussianHead(num_seeds, width, config.latent_dim, config.sigma, path=path)
@@ -124,6 +126,19 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> T
             return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
             return TokenHead(num_seeds, width, num_symbols, shared, ends=config.variable_len)
+
+
+def _random_head(config: RunConfig, num_seeds: int) -> ThoughtHead:
+    """Return a head without parameters: symbols are uniform, vectors from N(0, I), whatever the state."""
+    width, num_symbols = config.reasoner_hidden_dim, config.thought_vocab or config.task.vocab_size
+    match config.symbol_kind:
+        case "gaussian" | "state" as kind:
+            size = config.latent_dim if kind == "gaussian" else width
+            return GaussianHead(num_seeds, width, size, 1.0, path=False, layer=Zeros)
+        case "gumbel":
+            return GumbelHead(num_seeds, width, num_symbols, temperature=1.0, layer=Zeros)
+        case _:
+            return TokenHead(num_seeds, width, num_symbols, ends=config.variable_len, layer=Zeros)
 
 
 def _core(
@@ -143,7 +158,7 @@ def _core(
     )
 
 
-def _reads_symbols(config: RunConfig, roles: list[str]) -> bool:
+def reads_symbols(config: RunConfig, roles: list[str]) -> bool:
     """Tell whether one of the roles reads symbols of thoughts."""
     afresh = config.interpreter_start == "afresh"
     if config.symbol_kind == "state":  # the reasoner's own state, which it need not read
@@ -156,8 +171,10 @@ def _reads_symbols(config: RunConfig, roles: list[str]) -> bool:
 
 def _num_symbol_rows(config: RunConfig, roles: list[str]) -> int:
     """Return the rows of the core's own table of symbols; 0: none, or symbols are the task's tokens."""
-    rows = {"gaussian": config.latent_dim, "state": config.reasoner_hidden_dim, "deterministic": 0}
-    return rows.get(config.symbol_kind, config.thought_vocab or 0) if _reads_symbols(config, roles) else 0
+    width, other = (config.widths[role] for role in ("reasoner", "interpreter"))
+    echoed = width if "interpreter" in roles and width != other else 0  # a map to the interpreter's width
+    rows = {"gaussian": config.latent_dim, "state": width, "deterministic": echoed}
+    return rows.get(config.symbol_kind, config.thought_vocab or 0) if reads_symbols(config, roles) else 0
 
 
 def _reads_tokens(config: RunConfig, roles: list[str]) -> bool:
@@ -167,7 +184,7 @@ def _reads_tokens(config: RunConfig, roles: list[str]) -> bool:
     if "interpreter" in roles and (config.interpreter_reads_on or config.add_last_context_token):
         return True
     symbols_are_tokens = config.symbol_kind in ("token", "gumbel") and not config.thought_vocab
-    return symbols_are_tokens and _reads_symbols(config, roles)
+    return symbols_are_tokens and reads_symbols(config, roles)
 
 
 def _mixer(config: RunConfig, num_seeds: int) -> Mixer:

@@ -74,6 +74,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr_multipliers=_multipliers(config),
         weights=weights,
         adaptive_len=config.has_thoughts and config.adaptive_len,
+        shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
         eval_chunk=min(THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead)),
     )
 

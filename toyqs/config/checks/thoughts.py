@@ -82,8 +82,8 @@ def _check_ahead(config: RunConfig) -> None:
 
 
 def _check_kind(config: RunConfig) -> None:
-    """Refuse a kind of symbol that does not go with the objective or the widths."""
-    kind, reasoner, interpreter = config.thoughts, config.reasoner_hidden_dim, config.interpreter_hidden_dim
+    """Refuse a kind of symbol that does not go with the objective or with other settings."""
+    kind = config.thoughts
     if kind in ON_A_PATH and objective_class(config).uses_score_function:
         refuse(
             "thoughts",
@@ -98,14 +98,9 @@ def _check_kind(config: RunConfig) -> None:
             "no gradient passes through the choice of a token",
             "thoughts=gaussian, gumbel, deterministic or state, or another objective",
         )
-    if kind == "deterministic" and interpreter not in (None, reasoner):
-        refuse(
-            "thoughts",
-            "deterministic",
-            f"the interpreter reads the reasoner's states, {reasoner} wide, but "
-            f"interpreter_hidden_dim={interpreter}",
-            "both one width",
-        )
+    if kind == "deterministic" and config.random_thoughts:
+        why = "thoughts=deterministic are the reasoner's own states, and nothing is drawn"
+        refuse("random_thoughts", True, why, "random_thoughts=false or another kind of thoughts")
     if kind not in ("token", "gumbel") and config.share_lm_head:
         refuse(
             "share_lm_head",

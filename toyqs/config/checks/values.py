@@ -12,6 +12,7 @@ from toyqs.config.checks.backbone import check_backbone
 from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
+from toyqs.config.checks.shuffled_rewards import check_shuffled_rewards
 from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.errors import refuse, refusing
 from toyqs.config.resolve import resolved
@@ -66,6 +67,7 @@ def check(config: RunConfig) -> list[str]:
         refuse("device", "cuda", "torch finds no CUDA device here", "device=cpu")
     check_backbone(config)
     check_parallel(config, distributed.ranks())
+    check_shuffled_rewards(config, distributed.ranks())
     check_reference(config)
     _check_runs_dir(config.runs_dir)
     return notes

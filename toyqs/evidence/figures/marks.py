@@ -11,9 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
+from toyqs.evidence.arms import THINKING
+from toyqs.evidence.decision import JUDGED
 from toyqs.evidence.figures import style
 from toyqs.evidence.gain import estimate
 
@@ -21,6 +24,25 @@ FAR = 5  # times the values of most controls: too far off to share a linear scal
 ROOM = 0.4  # of the points' range: how far beyond them an interval is shown
 SEED_GAP = 0.04  # inches from an interval to its seeds
 MARGIN = 0.04  # of what is shown
+MOST_ARMS = 8  # of which the colours can still be told apart
+ACROSS = 7  # entries of a legend in one line
+# arm -> marker and line, for eyes and printers that do not tell all colours apart
+LOOKS = {
+    "thinking": ("o", "-"),
+    "no_reasoner": ("s", "-"),
+    "zero_length": ("D", "-"),
+    "state_handed_on": ("^", "--"),
+    "pause": ("v", "--"),
+    "policy_off": ("P", "-"),
+    "deterministic": ("X", "-."),
+    "random": ("<", ":"),
+    "constant": (">", ":"),
+    "reward_shuffled": ("h", "-."),
+    "policy_reversed": ("*", "-."),
+    "compute_matched": ("p", "-"),
+    "param_matched": ("d", "-"),
+}
+OTHER_LOOK = ("o", "-")
 
 Values = Mapping[str, Sequence[pd.Series]]  # arm -> one series by seed for each cell
 
@@ -30,17 +52,36 @@ def offsets(count: int, width: float) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) * (width / max(count, 1))
 
 
+def drawn(arms: Sequence[str]) -> list[str]:
+    """Return the arms that a figure shows: of more than MOST_ARMS only thinking and the judged controls."""
+    if len(arms) <= MOST_ARMS:
+        return list(arms)
+    return [arm for arm in arms if arm in (THINKING, "policy_off", *JUDGED)]
+
+
+def left_out(arms: Sequence[str]) -> str:
+    """Return a sentence on the arms that are not `drawn`; "" where all are."""
+    lacking = [style.arm_name(arm) for arm in arms if arm not in drawn(arms)]
+    return f"in the table only: {', '.join(lacking)}" if lacking else ""
+
+
 def draw_arm(
-    axes: Axes, arm: str, places: Sequence[float], values: Sequence[pd.Series], sideways: bool = False
+    axes: Axes,
+    arm: str,
+    places: Sequence[float],
+    values: Sequence[pd.Series],
+    sideways: bool = False,
+    joined: bool = True,
 ) -> None:
     """Draw every seed's point and the mean with its 95 % t-interval.
 
     Args:
         axes: the panel.
-        arm: chooses the colour.
+        arm: chooses colour and marker.
         places: one per cell, on the axis that has no values.
         values: one per cell; where a seed diverged, the others' points are drawn, but no mean.
-        sideways: the values lie along x; else along y, and the means are joined by a line.
+        sideways: the values lie along x; else along y.
+        joined: where they lie along y, join the means by a line.
     """
     points = [(place, x) for place, seeds in zip(places, values, strict=True) for x in seeds.dropna()]
     where, what = [place for place, _ in points], [value for _, value in points]
@@ -48,7 +89,8 @@ def draw_arm(
     means = [x.mean for x in estimates]
     halves = [0.0 if math.isnan(x.half_width) else x.half_width for x in estimates]
     colour = style.arm_colour(arm)
-    look = {"marker": "o", "markersize": 5, "capsize": 2.5, "elinewidth": 1.2}
+    marker, dashes = LOOKS.get(arm, OTHER_LOOK)
+    look = {"marker": marker, "markersize": 5, "capsize": 2.5, "elinewidth": 1.2}
     line: dict[str, Any] = {"color": colour, "label": arm, **look}
     right, up = (0.0, SEED_GAP) if sideways else (-SEED_GAP, 0.0)
     shifted = axes.transData + ScaledTranslation(right, up, axes.figure.dpi_scale_trans)
@@ -58,28 +100,56 @@ def draw_arm(
         axes.errorbar(means, np.array(places), xerr=halves, linestyle="none", **line)
         axes.scatter(what, where, **dots)
     else:
-        axes.errorbar(np.array(places), means, yerr=halves, linestyle="-", linewidth=1.3, **line)
+        line |= {"linestyle": dashes if joined else "none", "linewidth": 1.3}
+        axes.errorbar(np.array(places), means, yerr=halves, **line)
         axes.scatter(where, what, **dots)
 
 
-def handle(colour: str, label: str) -> Line2D:
-    """Return a legend's entry for points of a colour."""
-    return Line2D([], [], color=colour, marker="o", label=label)
+def draw_mean(axes: Axes, arm: str, mean: pd.Series) -> None:
+    """Draw the mean of an arm's curves, the arm's marker at its end; indexed by the place along x."""
+    marker, line = LOOKS.get(arm, OTHER_LOOK)
+    look: dict[str, Any] = {"linestyle": line, "linewidth": 1.9, "label": arm}
+    last = mean.last_valid_index()
+    ends = [] if last is None else [int(mean.index.get_loc(last))]
+    axes.plot(
+        mean.index,
+        mean,
+        color=style.arm_colour(arm),
+        marker=marker,
+        markersize=5,
+        markevery=ends,
+        **look,
+    )
+
+
+def write_beside(axes: Axes, x: float, y: float, text: str) -> None:
+    """Write a few letters above a point to the right, legible on whatever is drawn there."""
+    place: dict[str, Any] = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 9, "zorder": 4}
+    axes.annotate(text, (x, y), path_effects=[withStroke(linewidth=2.5, foreground="white")], **place)
+
+
+def handle(colour: str, label: str, look: tuple[str, str] = OTHER_LOOK) -> Line2D:
+    """Return a legend's entry for points of a colour, with their marker and line."""
+    marker_and_line: dict[str, Any] = dict(zip(("marker", "linestyle"), look, strict=True))
+    return Line2D([], [], color=colour, label=label, **marker_and_line)
 
 
 def legend(figure: Figure, arms: Iterable[str], floor: bool = False) -> None:
     """Draw one legend for all panels, below them."""
-    handles = [handle(style.arm_colour(arm), style.arm_name(arm)) for arm in arms]
+    handles = [handle(style.arm_colour(arm), style.arm_name(arm), LOOKS.get(arm, OTHER_LOOK)) for arm in arms]
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
-    layout: dict[str, Any] = {"loc": "outside lower center", "columnspacing": 1.3, "handlelength": 1.5}
-    figure.legend(handles=handles, ncols=max(1, len(handles)), **layout)
+    layout: dict[str, Any] = {"loc": "outside lower center", "columnspacing": 1.3, "handlelength": 2.2}
+    lines = math.ceil(len(handles) / ACROSS) or 1
+    figure.legend(handles=handles, ncols=max(1, math.ceil(len(handles) / lines)), **layout)
 
 
-def draw_floor(axes: Axes, floor: float | None) -> None:
+def draw_floor(axes: Axes, floor: float | None, sideways: bool = False) -> None:
     """Draw the least possible loss as a dashed line, where it is known."""
     if floor is not None:
-        axes.axhline(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
+        draw = axes.axvline if sideways else axes.axhline
+        draw(floor, color="black", linestyle="--", linewidth=1.2, zorder=1)
+        axes.autoscale_view()  # where no range was chosen, some room below it
 
 
 def label_rows(axes: Axes, labels: Sequence[str], **font: Any) -> None:
@@ -91,16 +161,10 @@ def label_rows(axes: Axes, labels: Sequence[str], **font: Any) -> None:
     axes.grid(False, axis="y")
 
 
-def fit_losses(panels: Iterable[Axes], values: Values, floor: float | None) -> None:
-    """Give the panels a range along y that shows every seed's loss, and the floor."""
-    for axes in panels:
-        _fit(axes, "y", values, [] if floor is None else [floor])
+def fit(panels: Iterable[Axes], which: str, values: Values, shown: Sequence[float]) -> str:
+    """Give the panels a scale along "x" or "y" that shows every seed's value, and those of `shown`.
 
-
-def fit_gains(panels: Iterable[Axes], which: str, values: Values) -> str:
-    """Give the panels a scale along "x" or "y" that shows every seed's gain, and 0.
-
-    Where a few controls are far off, the scale is linear as far as the others reach, logarithmic beyond.
+    Where a few arms are far off, the scale is linear as far as the others reach, logarithmic beyond.
 
     Returns:
         Words to add to the label of that axis.
@@ -109,13 +173,14 @@ def fit_gains(panels: Iterable[Axes], which: str, values: Values) -> str:
     for axes in panels:
         if limit:
             (axes.set_xscale if which == "x" else axes.set_yscale)("symlog", linthresh=limit, linscale=1.5)
-        low, high = _fit(axes, which, values, [0.0])
+        low, high = _fit(axes, which, values, shown)
         if limit:
             axis = axes.xaxis if which == "x" else axes.yaxis
             ticks = _ticks(limit, low, high)
             axis.set_ticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
             axis.set_ticks([], minor=True)
-    return f"; linear to ±{limit:.2g}, logarithmic beyond" if limit else ""
+    sign = "±" if any((series < 0).any() for each in values.values() for series in each) else ""
+    return f"; linear to {sign}{limit:.2g}, logarithmic beyond" if limit else ""
 
 
 def _fit(axes: Axes, which: str, values: Values, shown: Sequence[float]) -> tuple[float, float]:
@@ -140,7 +205,7 @@ def _fit(axes: Axes, which: str, values: Values, shown: Sequence[float]) -> tupl
 
 
 def _limit(values: Values) -> float | None:
-    """Return how far most controls' gains reach, where those of the others are far beyond; else None."""
+    """Return how far most arms' values reach, where those of the others are far beyond; else None."""
     reach = sorted(
         max((abs(series).max() for series in each if series.notna().any()), default=0.0)
         for each in values.values()
@@ -152,7 +217,8 @@ def _limit(values: Values) -> float | None:
 
 
 def _ticks(limit: float, low: float, high: float) -> list[float]:
-    inner = [x for x in MaxNLocator(6).tick_values(-limit, limit) if abs(x) <= limit]
+    nearest = MaxNLocator(6).tick_values(max(low, -limit), min(high, limit))
+    inner = [x for x in nearest if abs(x) <= limit]
     powers = range(math.floor(math.log10(limit)), math.ceil(math.log10(max(-low, high, limit))) + 1)
     outer = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     outer = [sign * x for x in outer for sign in (-1, 1) if x > 1.3 * limit]

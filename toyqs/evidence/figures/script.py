@@ -6,9 +6,9 @@ import argparse
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from toyqs.command_line import Parser, check_file, path_of, run, writing
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.figures import style
-from toyqs.evidence.findings import Finding, notes, origins
+from toyqs.evidence.findings import Finding, origins
 from toyqs.evidence.selection import choose, setting_line
+from toyqs.evidence.tables import notes
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal, replacing, write_text
 
@@ -40,27 +41,35 @@ class Product(NamedTuple):
 
 
 def run_script(
-    make: Callable[[Path, list[Cell]], Product], description: str, output: str, words: Sequence[str] | None
+    make: Callable[..., Product],
+    description: str,
+    output: str,
+    words: Sequence[str] | None,
+    over: Mapping[str, Any] | None = None,
 ) -> int:
     """Read the cells asked for, make figure and table of them, write both, print the text.
 
     Args:
-        make: the folder of runs, the cells chosen -> figure, table and text, drawn in the figure style.
+        make: the folder of runs, the cells chosen -> figure, table and text, drawn in the figure style; what
+            --over says comes third, where there is such an option.
         description: what the figure shows, for --help.
         output: the figure's name where none is given.
         words: of the command line; None: those that the program was called with.
+        over: the option --over, which chooses the horizontal axis, as argparse takes it; None: there is none.
 
     Returns:
         0; 1 where the folder has nothing to show or a file cannot be written; 2 for a wrong command line or a
         damaged file.
     """
-    parser = runs_parser(description, "[-o FILE]", MORE)
+    parser = runs_parser(description, "[--over AXIS] [-o FILE]" if over else "[-o FILE]", MORE)
     add_output(parser, output)
+    if over:
+        parser.add_argument("--over", metavar="AXIS", **over)
 
     def work(options: argparse.Namespace) -> None:
         check_output(options.output, options.output.with_suffix(".csv"))
         with style.style():
-            product = make(options.runs, chosen_cells(options))
+            product = make(options.runs, chosen_cells(options), *([options.over] if over else []))
             cells = [finding.cell for finding in product.findings]
             common = setting_line(cells)
             title = "\n".join(filter(None, [textwrap.fill(common, 140), product.subtitle]))

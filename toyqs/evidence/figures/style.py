@@ -31,12 +31,20 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "toyqs",  # equal rows give equal files
 }
 
-# Okabe and Ito's palette: distinguishable with every common form of colour blindness
+# Okabe and Ito's palette, and Paul Tol's for the arms beyond it: distinguishable with every common form of
+# colour blindness
 ARM_COLOURS = {
     "thinking": "#D55E00",
     "no_reasoner": "#4D4D4D",
     "zero_length": "#0072B2",
+    "state_handed_on": "#332288",
+    "pause": "#AA4499",
     "policy_off": "#56B4E9",
+    "deterministic": "#F0E442",
+    "random": "#999933",
+    "constant": "#BBBBBB",
+    "reward_shuffled": "#661100",
+    "policy_reversed": "#AADDCC",
     "compute_matched": "#CC79A7",
     "param_matched": "#009E73",
 }
@@ -44,17 +52,24 @@ OTHER_COLOUR = "#E69F00"
 
 ARM_LABELS = {
     "thinking": "thinking",
-    "no_reasoner": "no\nreasoner",
-    "zero_length": "zero-length\nthoughts",
-    "policy_off": "policy\noff",
-    "compute_matched": "compute-\nmatched",
-    "param_matched": "parameter-\nmatched",
+    "no_reasoner": "no reasoner",
+    "zero_length": "zero-length thoughts",
+    "state_handed_on": "state handed on",
+    "pause": "pause",
+    "policy_off": "policy off",
+    "deterministic": "deterministic",
+    "random": "random",
+    "constant": "constant",
+    "reward_shuffled": "rewards shuffled",
+    "policy_reversed": "policy reversed",
+    "compute_matched": "compute-matched",
+    "param_matched": "parameter-matched",
 }
 
 
 def arm_name(arm: str) -> str:
-    """Return an arm's label in one line, for legends."""
-    return ARM_LABELS.get(arm, arm).replace("-\n", "-").replace("\n", " ")
+    """Return an arm's label."""
+    return ARM_LABELS.get(arm, arm)
 
 
 def arm_colour(arm: str) -> str:

@@ -13,6 +13,7 @@ from omegaconf import MISSING, OmegaConf
 
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.arms import CONTROLS
 
 FOLDER = Path(__file__).parents[3] / "conf" / "run_modifier"
 WIDTH = 110  # of the help text
@@ -27,9 +28,10 @@ def register() -> None:
 
 
 def register_lists() -> None:
-    """Make ${presets:}, ${tasks:} and ${choices:KEY} known to conf/hydra/help/toyqs.yaml."""
+    """Make ${presets:}, ${tasks:}, ${controls:} and ${choices:KEY} known to conf/hydra/help/toyqs.yaml."""
     OmegaConf.register_new_resolver("presets", presets, replace=True)
     OmegaConf.register_new_resolver("tasks", tasks, replace=True)
+    OmegaConf.register_new_resolver("controls", controls, replace=True)
     OmegaConf.register_new_resolver("choices", choices, replace=True)
 
 
@@ -77,6 +79,11 @@ def preset_that_sets(key: str, words: Sequence[str]) -> str | None:
 def tasks() -> str:
     """Return one entry per task, with its own summary."""
     return _entries(((name, kind.summary) for name, kind in TASKS.items()), indent=19)
+
+
+def controls() -> str:
+    """Return one entry per control, with what it is."""
+    return _entries(CONTROLS.items(), indent=19)
 
 
 def choices(key: str) -> str:
