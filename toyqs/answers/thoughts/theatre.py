@@ -148,7 +148,7 @@ def distance(arm: Arm, count: int | None = None) -> Outcome:
         Line("distance from another sequence's continuation", _over(other), "", True),
         _above_zero("distance beyond half of the latter", _over(excess)),
     ]
-    note = "the run's own words without a thought, which its training may never have asked for"
+    note = "continuation: the run's own without a thought, which its training may never have asked for"
     return Outcome(name, lines, note=note)
 
 
@@ -173,7 +173,7 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
         use[seed] = mine["shuffled"] - mine["nll"], weights
     costs = [float((values * weights).sum() / weights.sum()) for values, weights in use.values()]
     using = sum(cost >= USED for cost in costs)
-    needs = f"needs {USED} or more in half of the seeds; {using} of {len(costs)}"
+    needs = f"needs {USED} in half of the seeds: {using} of {len(costs)}"
     lines = [
         _above_zero("NLL of the control, in nats, higher by", mean_interval(nll)),
         _above_zero("accuracy of the control, in points, lower by", mean_interval(accuracy)),
@@ -270,9 +270,10 @@ def _print(arm: Arm, control: Arm, outcomes: list[Outcome]) -> None:
     print(f"seeds {listed(arm.runs)}; the control's first run is {control.first.folder}")
     for number, outcome in enumerate(outcomes, start=1):
         why = f": {outcome.why}" if outcome.why else ""
-        note = f" ({outcome.note})" if outcome.note else ""
-        print(f"\n{number}. {outcome.name}{note}: {outcome.verdict}{why}")
+        print(f"\n{number}. {outcome.name}: {outcome.verdict}{why}")
         rows = [(f"   {x.words}", _short(x.found), x.needs) for x in outcome.lines]
         if rows:
             print("\n".join(aligned(list(zip(*rows, strict=True)), left=(0, 2))))
-    print(f"\n{interval_words(arm)}. The whole interval has to lie above what a line needs.")
+        if outcome.note:
+            print(f"   {outcome.note}")
+    print(f"\n{interval_words(arm)}\nneeds: the whole interval has to lie there")
