@@ -156,6 +156,12 @@ def test_a_table_worked_by_hand():
     assert found == [every, f"{base} pause (before correction for 3 cells: {every})", UNTOLD]
     found = texts(case(0.001, policy_off=0.04, pause=0.9), case(0.9))
     assert found == [f"{NEVER} (before correction for 2 cells: {base} pause)", UNTOLD]
+    # where only the controls named differ, only they are said again
+    found = texts(case(0.001, pause=0.02, param_matched=0.9), case(0.9), case(0.9))
+    correction = "(before correction for 3 cells: not param_matched)"
+    assert found[0] == f"{base} pause, param_matched {correction}"
+    found = texts(case(0.9, pause=0.02), case(0.9), case(0.9))
+    assert found[0] == f"{UNTOLD} (before correction for 3 cells: beats pause)"
     found = texts(case(0.02, sign=-1), case(0.9), case(0.9))
     assert found == [f"{UNTOLD} (before correction for 3 cells: worse than not thinking)", UNTOLD, UNTOLD]
     assert texts(case(0.016, sign=-1), case(0.9), case(0.9))[0] == "worse than not thinking"

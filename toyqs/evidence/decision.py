@@ -102,7 +102,7 @@ def verdicts(cases: Sequence[Case]) -> list[Verdict]:
         thoughts not used (…)                   of those seeds, as far as known, fewer than half started
         beats every matched control             better than zero_length, policy_off and all matched controls
         beats the same base, not …              better than zero_length and policy_off
-        no better than never-rewarded thoughts  better than zero_length
+        no better than never-rewarded thoughts  better than zero_length; there is a policy_off
         cannot be told from not thinking        otherwise; the matched controls that it beats are named
 
     A control named in `absent` is none of the cell's judged controls. A matched control that was not run is
@@ -110,13 +110,15 @@ def verdicts(cases: Sequence[Case]) -> list[Verdict]:
 
     Better, and worse: a control's p is the two-sided p-value of its paired gains, and 1 where their mean is
     not above 0 (not below 0 for *worse*). A cell's p for a word is the largest p over the controls that the
-    word needs: those of its line. A cell that cannot have the word, for an earlier line holds or a control
-    lacks, counts with p = 1. Each of the four words that need a test has a bar: Holm's, at .05, over the p of
-    all cells of the table for this word. With m cells of which k pass, it is .05 / (m − k), and .05 where
-    all pass. A cell has the word where its p is not above the bar; else the next lines are tried, each with
-    its own bar. So one cell alone is judged at .05. The matched controls that a cell does not beat, and
-    those that it beats without its being told from not thinking, are named at the bar of *beats every
-    matched control*. Where the bars change what is said, `text` adds what .05 would give.
+    word needs: those of its line. It is 1 where the cell cannot have the word: it is not judged or has too
+    few seeds, it lacks a control of the line, or, for a word below that line, its thoughts are not used. A
+    cell that has a stronger word counts with its own p for the weaker ones. Each of the four words that need
+    a test has a bar: Holm's, at .05, over the p of all cells of the table for this word. With m cells of
+    which k pass, it is .05 / (m − k), and .05 where all pass. A cell has the word where its p is not above
+    the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05. The
+    matched controls that a cell does not beat, and those that it beats without its being told from not
+    thinking, are named at the bar of *beats every matched control*. Where the bars change what is said,
+    `text` adds what .05 would give.
 
     Args:
         cases: the cells of the table shown, those included that cannot be judged.
@@ -164,7 +166,7 @@ class _Tested:
         """Return the first line of the decision table that holds."""
         if self.unjudged or self.p[WORSE] <= bars[WORSE]:
             return self.unjudged or WORSE
-        tried = [] if self.unused else [BEATS_ALL, BEATS_BASE, NEVER_REWARDED]
+        tried = (BEATS_ALL, BEATS_BASE, NEVER_REWARDED)
         return next((word for word in tried if self.p[word] <= bars[word]), self.unused or UNTOLD)
 
     def text(self, line: str, bars: Mapping[str, float]) -> str:
