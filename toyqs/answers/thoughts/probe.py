@@ -12,10 +12,10 @@ from typing import Any
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.thoughts.arm import Arm, interval_words, load_arm
 from toyqs.answers.thoughts.probing import NOTHING, Found, Split, Table, difference, over, probe_arm, split_of
-from toyqs.answers.thoughts.siblings import control_folders, missing_lines, siblings
+from toyqs.answers.thoughts.siblings import controls_of, missing_lines, siblings
 from toyqs.config.builders.held_out import draw_held_out
-from toyqs.config.controls import unmatched_controls
 from toyqs.config.errors import Refusal
+from toyqs.config.identity import run_key
 from toyqs.evidence.arms import THINKING
 from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans
 
@@ -91,11 +91,9 @@ def _check_against(arm: Arm, other: Arm, split: Split) -> None:
 def _name(arm: Arm, other: Arm) -> str:
     """Return the name of the control that some runs are; their first key where they are none."""
     seed, run = next(iter(other.runs.items()))
-    for name in unmatched_controls(arm.first.config):
-        folder = control_folders(arm, name).get(seed)
-        if folder is not None and folder.name == Path(run.folder).resolve().name:
-            return name
-    return Path(run.folder).name
+    names = {run_key(control, seed): name for name, control in reversed(controls_of(arm).items())}
+    key = Path(run.folder).resolve().name
+    return names.get(key, key)
 
 
 def evidence(row: Mapping[str, Mapping[int, Found]], nothing: Mapping[int, Found]) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from toyqs.answers.thoughts.arm import Arm, load_arm
 from toyqs.config.controls import unmatched_controls
 from toyqs.config.identity import run_key
+from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
 from toyqs.evidence.text import spans
 from toyqs.sweep.words.spelling import typed_words
@@ -52,11 +53,14 @@ def siblings(arm: Arm, names: Sequence[str], device: str = "cpu") -> Siblings:
 
 def control_folders(arm: Arm, name: str) -> dict[int, Path]:
     """Return where the runs of a control are, or would be, by seed; empty: the runs have no such control."""
-    folders = {}
-    for seed, run in arm.runs.items():
-        if (control := unmatched_controls(run.config).get(name)) is not None:
-            folders[seed] = Path(run.folder).parent / run_key(control, seed)
-    return folders
+    if (control := controls_of(arm).get(name)) is None:
+        return {}
+    return {seed: Path(run.folder).parent / run_key(control, seed) for seed, run in arm.runs.items()}
+
+
+def controls_of(arm: Arm) -> dict[str, RunConfig]:
+    """Return the settings of all controls of some runs but the matched ones, by name."""
+    return unmatched_controls(replace(arm.first.config, controls="all"))
 
 
 def command(arm: Arm) -> str:

@@ -28,6 +28,7 @@ MOST_ARMS = 8  # of which the colours can still be told apart
 ACROSS = 7  # entries of a legend in one line
 # arm -> marker and line, for eyes and printers that do not tell all colours apart
 LOOKS = {
+    "thinking": ("o", "-"),
     "no_reasoner": ("s", "-"),
     "zero_length": ("D", "-"),
     "state_handed_on": ("^", "--"),
