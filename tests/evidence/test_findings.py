@@ -40,6 +40,8 @@ def test_two_names_of_one_control_are_judged_once():
     assert word(others("state_handed_on"), {"state_handed_on": "zero_length"}) == ALL
     arms = others("state_handed_on") | {"zero_length": arm(LOW)}
     assert word(arms, {"state_handed_on": "zero_length"}) == "worse than not thinking"
+    arms = others("param_matched") | {"compute_matched": arm(LOW)}
+    assert word(arms, {"param_matched": "compute_matched"}) == "beats the same base, not compute_matched"
     same = {"compute_matched": "no_reasoner"}
     assert word({"no_reasoner": arm(HIGH), **others("compute_matched")}, same) == ALL
     arms = {"no_reasoner": arm(LOW), **others("compute_matched")}

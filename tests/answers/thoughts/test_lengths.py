@@ -146,6 +146,18 @@ def test_a_table_of_positions_ends(tmp_path: Path) -> None:
         check_length(wide, 7)
 
 
+def test_computed_positions_do_not_end_but_those_of_a_checkpoint_do(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    run = load_arm(trained(tmp_path, [1], backbone="llama", model_hidden_dim=4)).first
+    check_length(run, 50)
+    checkpoint = run._replace(config=replace(run.config, pretrained="a checkpoint"))
+    check_length(checkpoint, 3)
+    with pytest.raises(
+        Refusal, match=r"has 13 positions, and 14 are needed for thoughts of 4 symbols; give --upto 3$"
+    ):
+        check_length(checkpoint, 4)
+
+
 @pytest.mark.parametrize("seeds", [[4], [2, 4, 5]])
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: list[int]) -> None:
     folders, out = trained(tmp_path, seeds), tmp_path / "out.json"

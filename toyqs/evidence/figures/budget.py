@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
@@ -147,6 +148,7 @@ def budget_figure(lines: Sequence[Line]) -> Figure:
         marks.draw_floor(axes, floor)
         axes.set(xlabel="L', symbols of a thought (bordered: as many as in training)", title=panel)
         axes.set_xlim(-0.5, max(own[0].lengths) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_yscale("symlog", linthresh=LINEAR, linscale=0.6)
         axes.set_ylim(bottom=0)
     all_axes[0].set_ylabel(
@@ -202,7 +204,7 @@ def _legend(figure: Figure, lines: Sequence[Line], colours: Mapping[int, Any], f
         look: dict[str, Any] = {"color": style.arm_colour(arm), "label": style.arm_name(arm)}
         if not levels[arm]:
             look |= {"linestyle": "none", "marker": "o", "markerfacecolor": "white"}
-            look["label"] += ", at its own L"
+            look["label"] += ", at its cell's L"
         handles.append(Line2D([], [], **look))
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
