@@ -18,16 +18,7 @@ from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.axis import BAND, COSTS, Axis, at_thinking, cost_axis, cost_of, setting_axis
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import (
-    GAIN_HEADING,
-    NLL_HEADING,
-    Finding,
-    arm_table,
-    find,
-    floor_of,
-    gain_lines,
-    loss_lines,
-)
+from toyqs.evidence.findings import Finding, arm_table, find, floor_of
 from toyqs.evidence.selection import (
     BASE,
     INTERPRETER,
@@ -38,6 +29,7 @@ from toyqs.evidence.selection import (
     thinking_cells,
     value_of,
 )
+from toyqs.evidence.tables import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -79,16 +71,16 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
         cells = one_per_place(
             runs, cells, [name for name in differing(cells) if name.partition(".")[0] != "task"]
         )
-        findings = [find(cell) for cell in cells]
+        findings = find(cells)
         if not any(cost_of(frame, over) > 0 for cell in cells for frame in cell.arms.values()):
             raise Refusal(f"{runs}: no row says its {over}; give --over a setting", 1)
         axis = cost_axis(cells, over, joined=len(keys) < 2)
     else:
         cells, key = _over_setting(runs, cells, over)
-        keys, findings, axis = [key], [find(cell) for cell in cells], setting_axis(cells, key)
+        keys, findings, axis = [key], find(cells), setting_axis(cells, key)
     text = [NLL_HEADING, *loss_lines(findings, keys)]
     if any(finding.gains for finding in findings):
-        text += ["", GAIN_HEADING, *gain_lines(findings, keys)]
+        text += ["", GAIN_HEADING, *gain_lines(findings, keys), "", *verdict_lines(findings, keys)]
     table = arm_table(findings, keys)
     if over in COSTS and over not in table:
         table[over] = [cost_of(frame, over) for cell in cells for frame in cell.arms.values()]

@@ -17,7 +17,7 @@ from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import NLL_HEADING, find, floor_of, loss_lines
+from toyqs.evidence.findings import find, floor_of
 from toyqs.evidence.gain import interval
 from toyqs.evidence.rows import held_out
 from toyqs.evidence.selection import (
@@ -28,6 +28,7 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
+from toyqs.evidence.tables import NLL_HEADING, loss_lines
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -91,7 +92,7 @@ def learning_curves(runs: Path, cells: Sequence[Cell], over: str = "steps") -> P
         raise Refusal(problems[0], 1)
     tables = [_means(cell, keys, by_arm, over) for cell, by_arm in zip(cells, curves, strict=True)]
     table = pd.concat(tables, ignore_index=True)
-    findings = [find(cell) for cell in cells]
+    findings = find(cells)
     text = [NLL_HEADING, *loss_lines(findings, keys), *(["", *problems] if problems else [])]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     figure = _figure(cells, keys, curves, marks.drawn(arms), LABELS[over])

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import OTHERS_ALONE, Finding, find, num_started, started_text
+from toyqs.evidence.findings import OTHERS_ALONE, Finding, find, num_started, started_text, verdict_text
 from toyqs.evidence.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
@@ -72,12 +72,12 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
         runs: their folder.
         cells: those chosen; plain models and zero-length thoughts among them are left out.
     """
-    cells = [cell for cell in thinking_cells(runs, cells) if cell.settings.get("max_reasoning_len", 1)]
+    cells = [cell for cell in thinking_cells(runs, cells) if cell.thinks]
     if not cells:
         raise Refusal(f"{runs}: zero-length thoughts only; no objective to compare with them", 1)
     apart = telling_apart(cells, (NUMBER, *NAMING))
     keys = [*apart, *(key for key in NAMING if key in differing(cells) and key not in apart)]
-    lines = [_line(runs, cell, name) for cell, name in zip(cells, names(cells, keys), strict=True)]
+    lines = [_line(runs, *each) for each in zip(find(cells), names(cells, keys), strict=True)]
     judged = "gain" if any(len(line.gain) for line in lines) else "nll"
     best = _best(lines, judged)
     if len(best) > MOST:
@@ -130,8 +130,9 @@ def _usual(cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _line(runs: Path, cell: Cell, name: str) -> Line:
-    (arm, thinking), finding = next(iter(cell.arms.items())), find(cell)
+def _line(runs: Path, finding: Finding, name: str) -> Line:
+    cell = finding.cell
+    arm, thinking = next(iter(cell.arms.items()))
     nothing = pd.Series(dtype=float)
     rows = thinking.set_index("seed") if len(thinking) else thinking
     seconds, snr = (rows[x].astype(float) if x in rows else nothing for x in ("cpu_seconds", "policy_snr"))
@@ -166,7 +167,7 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
             mean, half_width, _ = estimate(getattr(line, column))
             row |= {column: mean, f"{column}_half_width": half_width}
         row |= {"onset": line.onset, "cpu_seconds": estimate(line.seconds).mean, "started": line.started}
-        rows.append(row | {"verdict": line.finding.verdict})
+        rows.append(row | {"verdict": verdict_text(line.finding)})
     return pd.DataFrame(rows).astype({"onset": "Int64", "started": "Int64"})
 
 

@@ -15,9 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.command_line import Parser, positive, run, whole
 from toyqs.evidence.arms import MATCHED
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.decision import verdict
 from toyqs.evidence.figures.script import chosen_cells, runs_parser
-from toyqs.evidence.findings import GAIN_HEADING, Finding, find, gain_lines
+from toyqs.evidence.findings import Finding, find
 from toyqs.evidence.gain import estimate
 from toyqs.evidence.selection import (
     BASE,
@@ -26,6 +25,7 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
+from toyqs.evidence.tables import GAIN_HEADING, gain_lines
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal
 from toyqs.sweep.words.spelling import Size, command
@@ -35,8 +35,8 @@ Print the cells of a GRU sweep in which thinking gained most over its controls, 
 the command that runs it on a transformer: every setting that is not a default is carried over unchanged;
 backbone, layers, heads, widths and learning rate are added. What is no command is printed as a comment.
 Cells are ordered by their verdict, then by the gain over zero-length thoughts; where capacity or compute
-explains a gain, the comment says so."""
-VERDICTS = ("helps", "helps at this base width only", "no verdict", "no evidence", "hurts")
+may explain a gain, the comment says so. The verdicts are corrected for the number of all cells to choose
+from, not of those printed."""
 OVER = ("zero_length", "policy_off", "no_reasoner", *MATCHED)  # the first that was run ranks a cell
 
 
@@ -44,6 +44,7 @@ class Ranked(NamedTuple):
     """A cell that may be scaled up."""
 
     finding: Finding
+    standing: int  # of its verdict, the best first
     gain: float  # over the control that it is ranked by, the mean over seeds
 
 
@@ -89,12 +90,8 @@ def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[s
     lines = [*textwrap.wrap(setting_line(shown), WIDTH - 2), "", GAIN_HEADING, *table]
     text, failures = [f"# {line}".rstrip() for line in lines], []
     for place, each in enumerate(chosen, start=1):
-        text += [
-            "",
-            *_comment(
-                f"{place}. {place_of(each.finding.cell, keys)}. {verdict(each.finding.gains).sentence}"
-            ),
-        ]
+        where, verdict = place_of(each.finding.cell, keys), each.finding.verdict
+        text += ["", *_comment(f"{place}. {where}. Verdict: {verdict.text}. {verdict.sentence}")]
         try:
             text.append(_command(each.finding.cell, size))
         except Refusal as refusal:
@@ -126,22 +123,22 @@ def ranked(runs: Path, cells: Sequence[Cell]) -> list[Ranked]:
         Refusal: there are none.
     """
     grus = [cell for cell in thinking_cells(runs, cells) if cell.settings.get("backbone", "gru") == "gru"]
-    ranks = [_rank(find(cell)) for cell in grus if cell.settings.get("max_reasoning_len", 1)]
+    ranks = map(_rank, find([cell for cell in grus if cell.thinks]))
     compared = [rank for rank in ranks if rank]
     if not compared:
         raise Refusal(f"{runs}: no GRU cell with thoughts has a finished control to gain over", 1)
     gaining = [each for each in compared if each.gain > 0]
     if not gaining:
         raise Refusal(f"{runs}: thinking gains over no control in any cell; nothing to scale up", 1)
-    return sorted(gaining, key=lambda each: (VERDICTS.index(each.finding.verdict), -each.gain))
+    return sorted(gaining, key=lambda each: (each.standing, -each.gain))
 
 
 def _rank(finding: Finding) -> Ranked | None:
     control = next((name for name in OVER if name in finding.gains), None)
-    if control is None:
+    if control is None or finding.verdict is None:
         return None
     mean = estimate(finding.gains[control]).mean
-    return None if math.isnan(mean) else Ranked(finding, mean)
+    return None if math.isnan(mean) else Ranked(finding, finding.verdict.standing, mean)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,9 @@ from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import (
-    GAIN_HEADING,
-    NLL_HEADING,
-    Finding,
-    arm_table,
-    find,
-    floor_of,
-    gain_lines,
-    loss_lines,
-)
-from toyqs.evidence.selection import BASE, one_per_place, order, place_of, thinking_cells
+from toyqs.evidence.findings import Finding, arm_table, find, floor_of
+from toyqs.evidence.selection import BASE, differing, one_per_place, order, place_of, thinking_cells
+from toyqs.evidence.tables import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
 
@@ -44,6 +36,7 @@ the place of the gains."""
 GROUPS, BETA = "weight_groups", "policy_loss_beta"
 FACET = (BASE, BETA)
 LETTERS = "letters in the order base LM, base reasoner, reasoner, interpreter: equal ones share weights"
+CORRECTED = "†: another verdict before correction for the number of cells"
 ACROSS, DOWN = 3, 4  # panels that can still be read
 BAND = 0.8  # of a row's height, for the marks of all controls
 VERDICT = 28  # letters of a line of a verdict
@@ -65,7 +58,7 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     cells = one_per_place(runs, thinking_cells(runs, cells), keys)
     cells.sort(key=lambda cell: (*map(order, _facet(cell)), _rank(cell.settings[GROUPS])))
     _check_number(runs, cells)
-    findings = [find(cell) for cell in cells]
+    findings = find(cells)
     gained, labels = any(finding.gains for finding in findings), _labels(findings)
     text, lines = ([GAIN_HEADING], gain_lines) if gained else ([NLL_HEADING], loss_lines)
     for facet in _facets(findings).values():
@@ -73,8 +66,12 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
         run = [finding.cell.settings[GROUPS] for finding in facet]
         if lacking := [label for label in labels if label not in run]:
             text.append(f"not in the sweep here: {', '.join(lacking)}")
+    if gained:
+        named = {GROUPS, *differing(cells)}
+        text += ["", *verdict_lines(findings, [key for key in keys if key in named])]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
-    subtitle = "\n".join(filter(None, [LETTERS, marks.left_out(arms)]))
+    corrected = any(finding.verdict and finding.verdict.corrected for finding in findings)
+    subtitle = "\n".join(filter(None, [LETTERS, marks.left_out(arms), CORRECTED if corrected else ""]))
     figure = _figure(findings, marks.drawn(arms), gained)
     return Product(figure, arm_table(findings, keys), text, findings, keys, subtitle)
 
@@ -140,7 +137,9 @@ def _figure(findings: Sequence[Finding], arms: Sequence[str], gained: bool) -> F
 
 
 def _verdict(finding: Finding) -> str:
-    return textwrap.fill(finding.verdict, VERDICT)
+    if not finding.verdict:
+        return "–"
+    return textwrap.fill(finding.verdict.word + (" †" if finding.verdict.corrected else ""), VERDICT)
 
 
 def _draw(

@@ -204,9 +204,10 @@ def command(device: str, words: list[str], limit: float) -> Values:
 
 def verdict(printed: str) -> str:
     """Return the verdict that a job printed, and the loss of its thinking arm."""
-    word = re.search(r"^Verdict: .*$", printed, re.MULTILINE)
+    word = re.search(r"^Verdict: .*?\.$", printed, re.MULTILINE | re.DOTALL)
     loss = re.search(r"^thinking +(\S+(?: ± \S+)?)", printed, re.MULTILINE)
-    return f"{word[0] if word else 'No verdict.'} NLL of thinking: {loss[1] if loss else 'not printed'}"
+    said = " ".join(word[0].split()) if word else "No verdict."
+    return f"{said} NLL of thinking: {loss[1] if loss else 'not printed'}"
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -26,7 +26,8 @@ EDGES: dict[str, set[str]] = {
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"console", "sweep"},
     "hydra_plugins": {"sweep"},
-    "analysis": {"command_line", "evidence", "files", "sweep"},  # sweep: scale_up.py, which types commands
+    # sweep: scale_up.py, which types commands; answers: budget.py, which asks finished runs
+    "analysis": {"answers", "command_line", "evidence", "files", "sweep"},
     "bench": {"command_line", "config", "experiment", "files", "model", "objectives", "training", "types"},
 }
 

@@ -16,7 +16,7 @@ from tests.rooms import CONFIG_ORDER, EDGES, LAZY_MODULES, ONLY_INSIDE_FUNCTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MOST_LEVELS = 7
+MOST_LEVELS = 8
 SOURCE_PARTS = ("run.py", "toyqs", "analysis", "bench", "hydra_plugins")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import capacity_vs_gain
 from tests.analysis.synthetic import Figures, Script, settings, write
-from toyqs.evidence.arms import CONTROLS
+from toyqs.evidence.arms import CONTROLS, JUDGED
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 THINKING = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
@@ -237,8 +237,7 @@ def test_more_arms_than_colours_can_tell_leave_those_that_are_judged(tmp_path, c
     left, right = figure.axes
     drawn = [c.get_label() for c in left.containers]
     assert drawn == ["thinking", *(c.get_label() for c in right.containers)]
-    assert {"zero_length", "policy_off", "compute_matched", "param_matched"} <= set(drawn)
-    assert not {"random", "constant", "deterministic"} & set(drawn)
+    assert set(drawn) == {"thinking", *JUDGED} and len(drawn) == 7
     assert "in the table only: no reasoner, " in figure.get_suptitle()
     assert list(table["arm"]) == arms and len({line_of(left, arm).get_marker() for arm in drawn}) == len(
         drawn

@@ -59,9 +59,13 @@ def test_the_numbers(tmp_path, call):
     assert (zero["gain_seeds"], zero["parameters"], zero["flops_per_token"]) == (4, 1200, 2000)
     assert (zero["train_steps"], zero["cpu_seconds"]) == (450, 2.0) and np.isnan(zero["started"])
     assert matched["gain"] == pytest.approx(-0.2) and matched["nll_half_width"] == 0
-    assert thinking["verdict"] == "helps at this base width only" and pd.isna(zero["verdict"])
-    gain = "    4  +1.000±0.130  -0.200±0.205  helps at this base width only"
-    assert gain in out.splitlines()
+    word = "beats the same base, not param_matched; not run: state_handed_on, pause, compute_matched"
+    assert thinking["verdict"] == word and pd.isna(zero["verdict"])
+    assert "    4  +1.000±0.130  -0.200±0.205" in out.splitlines()
+    said = next(line for line in out.splitlines() if line.startswith("    4      4  0.250 ± 0.205  4 of 4 *"))
+    assert said.split("*  ")[1] == word.removesuffix(" pause, compute_matched")
+    # p = 2 (1 - F(1.000 / (0.0816 / 2))) of Student's distribution with 3 degrees of freedom
+    assert zero["gain_p"] == pytest.approx(0.000150, rel=0.02) == thinking["verdict_p"]
     assert "    4  0.250±0.205  1.250±0.205  0.050±0.000" in out.splitlines()
     assert "Missing: nothing" in out and "figure capacity.png\ntable  capacity.csv" in out
 
@@ -126,11 +130,13 @@ def test_an_unfinished_sweep_is_drawn_and_says_what_is_missing(tmp_path, call):
         "  base_lm_hidden_dim=8: thinking (seed 1–4), zero_length (seed 1–4)",
         "  base_lm_hidden_dim=16: everything (seed 1–4)",
     ]
-    gains = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if line.endswith("no verdict")]
-    assert gains == [
-        ["4", "+1.100", "–", "no verdict"],
-        ["8", "–", "–", "no verdict"],
-        ["16", "–", "–", "no verdict"],
+    gains = out.partition("(uncorrected):\n")[2].splitlines()[2:5]
+    assert [line.split() for line in gains] == [["4", "+1.100", "–"], ["8", "–", "–"], ["16", "–", "–"]]
+    said = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if "not judged" in line]
+    assert said == [
+        ["4", "4", "0.250 ± 0.205", "4 of 4 *", "not judged: param_matched missing"],
+        ["8", "0", "not finished", "not judged: nothing finished to compare"],
+        ["16", "0", "not finished", "not judged: nothing finished to compare"],
     ]
     assert len(table) == 9 and list(table["seeds"]) == [4, 1, 0, 0, 0, 4, 0, 0, 0]
     assert table.loc[1, "gain"] == pytest.approx(1.1) and np.isnan(table.loc[1, "gain_half_width"])

@@ -20,6 +20,7 @@ from toyqs.config.finished_run import REMOVED
 from toyqs.config.identity import canonical, settings
 from toyqs.config.keys import RATES
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep.words import spelling
 from toyqs.sweep.words.compose import compose_checked
@@ -127,18 +128,21 @@ def test_roles_of_one_width_share_a_key_and_a_narrow_one_keeps_a_head(tmp_path: 
 def test_the_best_come_first_and_what_capacity_explains_is_said(tmp_path: Path, capsys: Any) -> None:
     better, worse = {s: 2.0 for s in ZERO}, {s: 0.01 for s in ZERO}
     sweep(tmp_path, {"base_lm_hidden_dim": 4}, param_matched=worse, compute_matched=worse)
-    sweep(tmp_path, {"base_lm_hidden_dim": 6}, gain=0.5, param_matched=better, compute_matched=better)
+    beaten = dict.fromkeys(("state_handed_on", "pause", "param_matched", "compute_matched"), better)
+    sweep(tmp_path, {"base_lm_hidden_dim": 6}, gain=0.5, **beaten)
     sweep(tmp_path, {"base_lm_hidden_dim": 8}, gain=0.7)
     sweep(tmp_path, {"base_lm_hidden_dim": 10}, gain=-0.5)
     code, out, _ = call(capsys, str(tmp_path), "--best", "2")
     assert code == 0
     first, second = (part for part in out.split("\n\n")[1:])
-    assert first.startswith("# 1. base_lm_hidden_dim=6. ") and "explains the gain" in first
-    assert second.startswith(
-        "# 2. base_lm_hidden_dim=4. "
-    ) and "capacity explains the gain" in second.replace("\n# ", " ")
+    first, second = (part.replace("\n# ", " ") for part in (first, second))
+    assert first.startswith("# 1. base_lm_hidden_dim=6. Verdict: beats every matched control. ")
+    assert second.startswith("# 2. base_lm_hidden_dim=4. Verdict: beats the same base, not compute_matched, ")
+    assert "But more training or more parameters may gain as much, or more." in second
     assert "+1.000±0.130" in out and "+0.500±0.130" in out
     assert max(map(len, (line for line in out.splitlines() if line.startswith("#")))) <= 112
+    best = scale_up.ranked(tmp_path, load_cells(tmp_path))[0].finding.verdict
+    assert best is not None and best.cells == 4, "all cells to choose from, not those printed"
     assert len(commands(call(capsys, str(tmp_path))[1])) == 3, "a cell that thinking hurts is none of them"
     assert len(commands(call(capsys, str(tmp_path), "base_lm_hidden_dim=4,8")[1])) == 2
 

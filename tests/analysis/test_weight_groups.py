@@ -71,17 +71,38 @@ def test_rows_numbers_and_verdicts(tmp_path, call):
     code, out, _, figure, table = call()
     (axes,) = figure.axes
     assert code == 0 and [t.get_text() for t in axes.get_yticklabels()] == ["AAAA", "ABBB", "ABCD"]
-    assert [text.get_text() for text in axes.texts] == ["helps", "hurts", "helps"]
+    word, lacking = "beats the same base; not run:", "state_handed_on, pause, compute_matched"
+    texts = [text.get_text().replace("\n", " ") for text in axes.texts]
+    assert texts == [f"{word} {lacking}", "worse than not thinking", f"{word} {lacking}"]
     assert rows_of(axes, "zero_length") == pytest.approx({0: 1.0, 1: -1.0, 2: 1.0})
     assert rows_of(axes, "param_matched") == pytest.approx({0: 0.65, 2: 0.65})
     assert [0, 0] in [list(line.get_xdata()) for line in axes.lines if line.get_color() == "black"]
     points = axes.collections[1].get_offsets()
     assert sorted(points[:4, 0]) == pytest.approx([0.9, 1.0, 1.0, 1.1])
-    assert "  ABBB  -1.000±0.130             –  hurts" in out.splitlines()
+    assert "   ABBB  -1.000±0.130             –" in out.splitlines()
+    said = [line.strip().split("  ") for line in out.splitlines() if line.endswith("worse than not thinking")]
+    assert [line[0] for line in said] == ["ABBB"] and "corrected for 3 cells (Holm)" in out
     row = table[(table["weight_groups"] == "AAAA") & (table["arm"] == "param_matched")].iloc[0]
     # t(0.975; 3) = 3.18244631, the standard deviation of 0.5, 0.6, 0.7, 0.8 is √(0.05 / 3)
     assert row["gain_half_width"] == pytest.approx(3.18244631 * np.sqrt(0.05 / 3) / 2)
-    assert list(table["verdict"].dropna()) == ["helps", "hurts", "helps"]
+    assert list(table["verdict"].dropna()) == texts
+
+
+def test_a_verdict_that_the_number_of_cells_took_away_has_a_cross(tmp_path, call):
+    """Gains 0.5, 1.9, 0.7, 1.3 have p = 0.040: below .05, not below .05 / 3."""
+    near = {seed: x + y for (seed, x), y in zip(THINKING.items(), (0.5, 1.9, 0.7, 1.3), strict=True)}
+    for groups in ("AAAA", "AABB", "ABCD"):
+        pattern(tmp_path, groups, found={"thinking": THINKING, "zero_length": near})
+    _, out, _, figure, table = call()
+    texts = [text.get_text().replace("\n", " ") for text in figure.axes[0].texts]
+    assert texts == ["cannot be told from not thinking †"] * 3
+    assert figure.get_suptitle().endswith("†: another verdict before correction for the number of cells")
+    said = " ".join(out.split())
+    assert said.count("(before correction for 3 cells: beats the same base; not run: state_handed_on,") == 3
+    assert set(table["verdict"].dropna()) == {"cannot be told from not thinking"}
+    _, out, _, figure, table = call("weight_groups=ABCD")
+    assert "†" not in figure.get_suptitle() + figure.axes[0].texts[0].get_text()
+    assert "paired t-tests at 0.05\n" in out and table["verdict_p"][0] == pytest.approx(0.0401, abs=1e-4)
 
 
 def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
@@ -93,7 +114,9 @@ def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [f"base width {w}, policy_loss_beta {b}" for w in (16, 32) for b in ("0.1", "1")]
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert texts == [["helps", "no verdict"], ["not run"] * 2, ["not run"] * 2, ["not run", "helps"]]
+    idle, gains = ["not run"] * 2, "beats the same base; not run: state_handed_on, pause, compute_matched"
+    texts = [[text.replace("\n", " ") for text in panel] for panel in texts]
+    assert texts == [[gains, "not judged: zero_length not run"], idle, idle, ["not run", gains]]
     assert "reasoner as wide as the base" in out
     assert out.count("not in the sweep here: AAAA") == 1 and "not in the sweep here: ABCD" not in out
 
@@ -106,7 +129,7 @@ def test_without_a_control_the_losses_are_drawn(tmp_path, call):
     assert code == 0 and rows_of(axes, "thinking") == pytest.approx({0: 0.25, 1: 1.25, 2: 2.25})
     points = axes.collections[1].get_offsets()
     assert sorted(points[:, 0]) == pytest.approx([x + i for i in range(3) for x in THINKING.values()])
-    assert "NLL" in axes.get_xlabel() and "gain" not in out and "  AABB  1.250±0.205" in out.splitlines()
+    assert "NLL" in axes.get_xlabel() and "gain" not in out and "   AABB  1.250±0.205" in out.splitlines()
     assert [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "--"] == [[0, 0]]
     assert {text.get_text() for text in axes.texts} == {""} and list(table["nll"]) == [0.25, 1.25, 2.25]
     pattern(tmp_path, "ABBB")

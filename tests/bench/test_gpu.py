@@ -154,7 +154,11 @@ def test_the_verdict_is_the_one_that_is_printed() -> None:
     """Of the main job, as README shows it."""
     printed = (ROOT / "README.md").read_text(encoding="utf-8").partition("## A real text")[0]
     said = gpu_parts.verdict(printed)
-    assert re.fullmatch(r"Verdict: helps at .* only\. NLL of thinking: \d\.\d+ ± \d\.\d+", said)
+    assert re.fullmatch(r"Verdict: [a-z][^.]+\. NLL of thinking: \d\.\d+ ± \d\.\d+", said)
+    long = "Verdict: beats the same base, not\npause.\nThe thoughts gain.\n\nthinking   0.170 ± 0.216"
+    assert gpu_parts.verdict(long) == (
+        "Verdict: beats the same base, not pause. NLL of thinking: 0.170 ± 0.216"
+    )
 
 
 def test_a_job_that_fails_says_why(tmp_path: Path) -> None:

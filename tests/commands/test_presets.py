@@ -29,7 +29,7 @@ def test_a_preset_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     transformer = "backbone:" in (ROOT / "conf" / "run_modifier" / f"{name}.yaml").read_text()
     if transformer:
         pytest.importorskip("transformers")
-    extra = [*(FEWER if transformer else ()), *(TEXT if name == "Logbook" else ())]
+    extra = [*(FEWER if transformer else ()), *(TEXT if name.startswith("Logbook") else ())]
     trains([f"+run_modifier={name}", *extra], tmp_path, monkeypatch)
 
 

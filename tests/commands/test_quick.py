@@ -34,8 +34,8 @@ def typed(line: str, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("sweep", "cells", "arms"),
     [
-        (WIDTHS, 6, 36),
-        pytest.param(PATTERNS, 30, 180, marks=pytest.mark.slow),
+        (WIDTHS, 6, 48),
+        pytest.param(PATTERNS, 30, 240, marks=pytest.mark.slow),
     ],
 )
 def test_from_the_command_line_to_the_figure(sweep: str, cells: int, arms: int, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import count_parameters
+from toyqs.config.checks.values import check
 from toyqs.config.controls import matched_controls, matched_width, unmatched_controls
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.tasks.hidden_markov import HiddenMarkov
 
 BEFORE = ["no_reasoner", "zero_length", "state_handed_on", "pause"]  # policy_off
 
@@ -62,6 +64,31 @@ def test_zero_length_is_one_run_for_every_kind_of_thought():
     ]
     assert len({run_key(control, 0) for control in controls}) == 1
     assert len({count_cost(control) for control in controls}) == 1
+
+
+KINDS: list[dict[str, object]] = [
+    {"objective": "multi_sample"},
+    {"thoughts": "gaussian", "objective": "pathwise", "prior_beta": 0.1},
+    {"thoughts": "deterministic", "objective": "pathwise"},
+    {"reward": "kl_forward", "reference": "oracle", "task": HiddenMarkov()},
+    {"thought_vocab": None, "share_lm_head": True, "meta_token_init": 1},
+    {"variable_len": True, "length_penalty": 0.1, "punish_unfinished": 0.1},
+    {"objective": "ppo_clip", "inner_steps": 2, "policy_loss_beta": 0.0},
+    {"thought_kl_beta": 0.1, "reference": "initial", "learned_reward": True},
+    {"random_thoughts": True, "sampler": "tempered"},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("name", ["pause", "constant", "deterministic"])
+def test_what_is_not_sampled_is_one_run_for_every_kind_of_thought(name, changes):
+    task = {"task": changes["task"]} if "task" in changes else {}
+    reward = {x: changes[x] for x in ("reward", "reference") if "reward" in changes}
+    taught = reward if name == "deterministic" else {}  # the predictor's loss, which a path keeps
+    plain = unmatched_controls(thinking(controls="all", **task, **taught))[name]
+    control = unmatched_controls(thinking(controls="all", **changes))[name]
+    check(control)
+    assert run_key(control, 0) == run_key(plain, 0)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def valid(generator: random.Random) -> Iterator[RunConfig]:
         changes |= {"backbone": generator.choice(HERE["backbones"])}
         for key in ("base_lm_hidden_dim", "interpreter_hidden_dim"):
             changes[key] = generator.choice(HERE["widths"])
+        changes["thought_vocab"] = generator.choice((None, 6))
         if task := generator.choice(HERE["tasks"]):
             changes["task"] = task
         config = RunConfig(**changes | {"use_reasoner": True})

@@ -9,22 +9,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toyqs.evidence.comparison import comparison_csv, comparison_frame, comparison_table
+from toyqs.evidence.arms import NONE
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.comparison import comparison_table
 from toyqs.evidence.figures import style
 from toyqs.evidence.figures.comparison import comparison_figure
+from toyqs.evidence.findings import Finding, arm_table, find, write_arm_table
 from toyqs.evidence.text import human
 
 PNG = b"\x89PNG"
+SETTINGS = {
+    "task": "rev_prog",
+    "task.p": 6,
+    "task.label_noise": 0.0,
+    "task.path": None,
+    "base_lm_hidden_dim": 4,
+}
 
 
 def arm(nll, parameters=402, steps=1800, **more):
     row = {
-        "task": "rev_prog",
-        "task.p": 6,
-        "task.label_noise": 0.0,
-        "task.path": None,
-        "base_lm_hidden_dim": 4,
-        "weight_groups": ["A", "B", "C", "D"],
         "bayes_floor": 0.0,
         "accuracy": 0.25,
         "parameters": parameters,
@@ -50,11 +54,20 @@ def arms(**changes):
     controls = {
         "no_reasoner": arm([1.72, 1.78, 1.75, 1.77]),
         "zero_length": arm([1.70, 1.76, 1.74, 1.77], 10843),
+        "state_handed_on": arm([1.69, 1.75, 1.74, 1.76], 10843),
+        "pause": arm([0.40, 0.10, 0.30, 0.90], 10843),
         "policy_off": arm([1.71, 1.75, 1.74, 1.77], 10843, started=False),
         "compute_matched": arm([1.31, 1.35, 1.28, 1.40], steps=72000),
         "param_matched": arm([0.010, 0.012, 0.009, 0.013], 10799),
     }
     return {"thinking": thinking, **controls, **changes}
+
+
+def finding(frames, same=NONE, **changes) -> Finding:
+    """Return what is found in a cell of these arms."""
+    thinks = {"use_reasoner": next(iter(frames)) != "no_reasoner"}
+    (found,) = find([Cell(SETTINGS | thinks | changes, frames, {}, same)])
+    return found
 
 
 def curves(frames):
@@ -70,7 +83,7 @@ def row_of(table, name):
 
 
 def test_the_table_says_what_was_found_and_fits():
-    table = comparison_table(arms())
+    table = comparison_table(finding(arms()))
     assert max(map(len, table.splitlines())) <= 110
     assert table.splitlines()[0] == "rev_prog p=6 label_noise=0, base width 4, seeds 1, 2, 3, 4"
     assert "(Bayes), per counted position: 0.000 nats" in table
@@ -89,84 +102,97 @@ def test_the_table_says_what_was_found_and_fits():
     ]
     assert "-0.312 ± 0.412" in row_of(table, "param_matched")
     assert "72,000" in row_of(table, "compute_matched")
-    assert "Verdict: helps at this base width only." in table
+    assert "Verdict: beats the same base, not pause, param_matched." in table
+    assert "But steps without content or more parameters may gain as\nmuch, or more." in table
+    lines = [line for line in table.splitlines() if re.match(r"\S+ +(better|worse|undecided) ", line)]
+    against = [line.split()[:5] for line in lines]
+    assert [line[:2] for line in against] == [
+        ["(no_reasoner)", "better"], ["zero_length", "better"], ["state_handed_on", "better"],
+        ["pause", "undecided"], ["policy_off", "better"], ["compute_matched", "better"],
+        ["param_matched", "undecided"],
+    ]  # fmt: skip
+    assert against[1][2:] == ["+1.043", "to", "+1.796"] and "interval of its gain, uncorrected" in table
 
 
 def test_gains_are_paired_by_seed_not_by_place():
     frames = arms()
     backwards = frames | {"zero_length": frames["zero_length"].iloc[::-1]}
-    pd.testing.assert_frame_equal(comparison_frame(backwards), comparison_frame(frames))
+    pd.testing.assert_frame_equal(arm_table([finding(backwards)]), arm_table([finding(frames)]))
 
 
 def test_seeds_that_never_started_are_counted_and_named():
-    table = comparison_table(arms())
+    table = comparison_table(finding(arms()))
     assert "thinking 3 of 4 seeds (never: seed 4); policy_off 0 of 4 seeds" in table
     assert "zero_length" not in next(line for line in table.splitlines() if line.startswith("Started"))
 
 
 def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
-    table = comparison_table(arms())
+    table = comparison_table(finding(arms()))
     assert "4.510 with a thought from another place, 1.920 without a thought" in " ".join(table.split())
     assert "sequences' thoughts alone" not in table
     assert "tells 2.11 nats" in " ".join(table.split()) and "tells 0.03" in " ".join(table.split())
     assert "Entropy" not in table, "not measured here"
-    assert "with a thought from another place" not in comparison_table({"no_reasoner": arm([1.0])})
+    assert "with a thought from another place" not in comparison_table(finding({"no_reasoner": arm([1.0])}))
 
 
 def test_what_the_thoughts_are_as_a_code():
     code = {"homogeneity": 0.8, "completeness": 0.314, "distinct_thoughts": 42.0, "pass_at_k": 0.98}
     wanted = "Thoughts as a code: homogeneity 0.80, completeness 0.31 (0 by chance, 1 at most), 42 distinct, "
-    assert f"\n{wanted}pass@K 98.0 %.\n" in comparison_table(arms(thinking=arm([0.1, 0.2], **code)))
-    one_thought = comparison_table({"thinking": arm([0.1, 0.2], **code | {"completeness": None})})
+    assert f"\n{wanted}pass@K 98.0 %.\n" in comparison_table(finding(arms(thinking=arm([0.1, 0.2], **code))))
+    code["completeness"] = None
+    one_thought = comparison_table(finding({"thinking": arm([0.1, 0.2], **code)}))
     assert "completeness – (0 by chance" in one_thought
-    assert "Thoughts as a code" not in comparison_table(arms())
+    assert "Thoughts as a code" not in comparison_table(finding(arms()))
 
 
 def test_a_model_without_a_prediction_without_a_thought_is_judged_by_others_alone():
     frames = arms()
     del frames["thinking"]["nll_no_thought"]
-    table = " ".join(comparison_table(frames).split())
+    table = " ".join(comparison_table(finding(frames)).split())
     assert "(never: seed 1, 2, 3, 4). This is judged by other sequences' thoughts alone: the model" in table
     assert "without a thought," not in table
 
 
 def test_a_diverged_seed_is_named_and_no_mean_hides_it():
     frames = arms(zero_length=arm([1.7, math.nan, 1.74, 1.77]))
-    table = comparison_table(frames)
+    table = comparison_table(finding(frames))
     assert (
         "diverged" in row_of(table, "zero_length")
         and "±" not in row_of(table, "zero_length").split("25.0")[0]
     )
     assert "Diverged: zero_length, seed 2;" in table
-    assert "Verdict: no verdict." in table
-    assert math.isnan(comparison_frame(frames).loc["zero_length", "gain"])
+    assert "Verdict: not judged: seed 2 diverged." in table
+    assert math.isnan(arm_table([finding(frames)]).set_index("arm").loc["zero_length", "gain"])
 
 
 def test_unfinished_arms_and_seeds_are_said():
     frames = arms(param_matched=pd.DataFrame(), zero_length=arm([1.7, 1.76, 1.74]))
-    table = comparison_table(frames)
+    table = comparison_table(finding(frames))
     assert "Not finished: param_matched, seed 1, 2, 3, 4." in table
     assert "Not finished: zero_length, seed 4." in table
-    assert "Verdict: no verdict.\nSeeds that can be compared: 3; a verdict needs at least 4." in table
+    assert "Verdict: not judged: param_matched missing.\nA verdict needs 4 seeds of every judged" in table
+    short = arms(zero_length=arm([1.7, 1.76, 1.74]))
+    assert "Verdict: too few seeds (3 of 4) to judge." in comparison_table(finding(short))
     with pytest.raises(ValueError, match="no complete run"):
-        comparison_table(arms(thinking=pd.DataFrame()))
+        comparison_table(finding(arms(thinking=pd.DataFrame())))
 
 
 def test_one_arm_of_one_seed_has_neither_interval_nor_verdict():
-    table = comparison_table({"thinking": arm([0.5], bayes_floor=None)})
+    table = comparison_table(finding({"thinking": arm([0.5], bayes_floor=None)}))
     assert "Verdict" not in table and "±" not in table and "0.500" in row_of(table, "thinking")
     assert "not known" in table
 
 
 def test_a_path_in_the_task_shows_its_name_only():
-    frame = arm([0.5], **{"task.path": "/some/where/text.txt"})
-    assert "path=text.txt" in comparison_table({"thinking": frame})
+    found = finding({"thinking": arm([0.5])}, **{"task.path": "/some/where/text.txt"})
+    assert "path=text.txt" in comparison_table(found)
 
 
 def test_csv_holds_the_same_numbers(tmp_path):
-    comparison_csv(arms(), tmp_path / "table.csv")
-    read = pd.read_csv(tmp_path / "table.csv", index_col="arm")
-    pd.testing.assert_frame_equal(read, comparison_frame(arms()), check_dtype=False)
+    write_arm_table([finding(arms())], (), tmp_path / "table.csv")
+    read = pd.read_csv(tmp_path / "table.csv").set_index("arm")
+    numbers = arm_table([finding(arms())]).set_index("arm")
+    pd.testing.assert_frame_equal(read, numbers, check_dtype=False)
     assert read.loc["compute_matched", "gain"] == pytest.approx(1.012)
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 
@@ -178,14 +204,14 @@ def test_the_figure_is_drawn_also_where_a_seed_diverged(tmp_path, floor):
     )
     lines = curves(frames)
     lines["zero_length"][2]["nll"] = None
-    comparison_figure(frames, lines, tmp_path / "figure.png")
+    comparison_figure(finding(frames), lines, tmp_path / "figure.png")
     image = (tmp_path / "figure.png").read_bytes()
     assert image.startswith(PNG)
     assert [int.from_bytes(image[at : at + 4]) for at in (16, 20)] == [1200, 500]
 
 
 def test_the_figure_needs_no_curves(tmp_path):
-    comparison_figure({"thinking": arm([0.5])}, {}, tmp_path / "figure.png")
+    comparison_figure(finding({"thinking": arm([0.5])}), {}, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(PNG)
 
 
@@ -204,7 +230,8 @@ def test_every_arm_has_a_row_with_its_seeds_and_its_mean(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
     frames = {"thinking": arm([0.5, 0.7]), "pause": arm([0.2, 0.3]), "zero_length": arm([1.0, math.nan])}
-    comparison_figure(frames, curves(frames), tmp_path / "figure.png")
+    comparison_figure(finding(frames), curves(frames), tmp_path / "figure.png")
+    assert drawn[0].get_suptitle().endswith("\nverdict: not judged: seed 2 diverged")
     left, right = drawn[0].axes
     means = {c.get_label(): c.lines[0] for c in right.containers}
     assert {name: list(line.get_ydata()) for name, line in means.items()} == dict(
@@ -232,7 +259,7 @@ def test_the_mean_curve_ends_where_a_seed_diverged(tmp_path, monkeypatch):
     frames = {"thinking": arm([0.5, 0.7])}
     lines = curves(frames)
     lines["thinking"][2]["nll"] = [1.0, 0.9, None, None]
-    comparison_figure(frames, lines, tmp_path / "figure.png")
+    comparison_figure(finding(frames), lines, tmp_path / "figure.png")
     left = drawn[0].axes[0]
     mean = next(line for line in left.get_lines() if line.get_label() == "thinking")
     assert list(mean.get_xdata()) == [10, 100, 1000]

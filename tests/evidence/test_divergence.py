@@ -6,12 +6,12 @@ import math
 
 import pandas as pd
 
-from tests.evidence.test_comparison import arm, arms
+from tests.evidence.test_comparison import arm, arms, finding
 from toyqs.evidence.comparison import comparison_table
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.findings import without_thought
-from toyqs.evidence.overview import sweep_table
+from toyqs.evidence.tables import sweep_table
 
 
 def lost() -> pd.DataFrame:
@@ -45,10 +45,11 @@ def test_a_finite_loss_beyond_all_reason_is_said():
 
 
 def test_every_table_comes_where_all_seeds_diverged(tmp_path):
-    table = " ".join(comparison_table({"thinking": lost()}).split())
+    table = " ".join(comparison_table(finding({"thinking": lost()})).split())
     assert "thinking diverged" in table and "at step 30 (nll; largest logit 3e+30)" in table
-    sweep = " ".join(sweep_table([({"lr": 1}, {"thinking": lost()}), ({"lr": 2}, arms())]).split())
+    both = [finding({"thinking": lost()}, lr=1), finding(arms(), lr=2)]
+    sweep = " ".join(sweep_table(both, ["lr"]).split())
     assert "lr=1: Diverged: thinking, seed 1 at step 2" in sweep
     curve = pd.DataFrame({"step": [1, 2], "nll": [None, None]})
-    comparison_figure({"thinking": lost()}, {"thinking": {1: curve}}, tmp_path / "figure.png")
+    comparison_figure(finding({"thinking": lost()}), {"thinking": {1: curve}}, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000

@@ -1,4 +1,4 @@
-"""Pairing, intervals and the verdict."""
+"""Pairing, intervals, and when a gain begins."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from toyqs.evidence.decision import verdict
 from toyqs.evidence.gain import interval, onset, paired_gains, reasoning_gain
 
 
 def arm(values, seeds=None):
     seeds = range(1, len(values) + 1) if seeds is None else seeds
     return pd.DataFrame({"seed": list(seeds), "nll": values})
-
-
-def gains(**values):
-    return {name: pd.Series(list(column), index=range(len(column))) for name, column in values.items()}
-
-
-HIGH, LOW, UNSURE = (1.0, 1.1, 0.9, 1.05), (-1.0, -1.1, -0.9, -1.05), (-1.0, 1.0, -0.5, 0.6)
 
 
 def test_interval_is_students():
@@ -65,58 +57,6 @@ def test_a_control_without_a_common_seed_is_left_out():
     found = paired_gains(arms)
     assert {name: gain.to_dict() for name, gain in found.items()} == {"zero_length": {2: 0.5}}
     assert paired_gains(arms | {"thinking": pd.DataFrame()}) == {}
-
-
-@pytest.mark.parametrize(
-    ("word", "columns"),
-    [
-        ("helps", {"zero_length": HIGH, "compute_matched": HIGH, "param_matched": HIGH}),
-        ("helps", {"zero_length": UNSURE, "compute_matched": HIGH, "param_matched": HIGH}),
-        ("helps", {"param_matched": HIGH}),
-        ("helps", {"zero_length": HIGH, "param_matched": (0.5,) * 4}),
-        ("hurts", {"zero_length": LOW, "compute_matched": HIGH, "param_matched": HIGH}),
-        ("hurts", {"zero_length": LOW}),
-        (
-            "helps at this base width only",
-            {"zero_length": HIGH, "compute_matched": HIGH, "param_matched": LOW},
-        ),
-        ("helps at this base width only", {"zero_length": HIGH, "compute_matched": UNSURE}),
-        ("helps at this base width only", {"zero_length": HIGH, "compute_matched": (0.0,) * 4}),
-        ("helps at this base width only", {"zero_length": HIGH}),
-        ("no evidence", {"zero_length": UNSURE, "compute_matched": HIGH, "param_matched": UNSURE}),
-        ("no evidence", {"zero_length": (0.0,) * 4}),
-        ("no evidence", {"zero_length": (-1.0, 0.5, -0.5, 0.6)}),
-        ("no evidence", {"param_matched": LOW}),
-        ("no verdict", {"zero_length": HIGH[:3], "param_matched": HIGH}),
-        ("no verdict", {"zero_length": HIGH, "param_matched": (*HIGH, math.nan)}),
-        ("no verdict", {"no_reasoner": HIGH, "policy_off": HIGH}),
-        ("no verdict", {}),
-    ],
-)
-def test_the_word_of_the_verdict(word, columns):
-    assert verdict(gains(**columns)).word == word
-    more = gains(**columns | {"no_reasoner": LOW, "policy_off": (math.nan,)})
-    assert verdict(more).word == word, "a control that is not judged must not move the verdict"
-
-
-def test_the_sentence_gives_numbers_and_their_meaning():
-    found = verdict(gains(zero_length=HIGH, compute_matched=UNSURE, param_matched=LOW)).sentence
-    assert "1.012 ± 0.136 lower than zero-length thoughts (read afresh: without base_reasoner" in found
-    assert "higher than a plain model with as many parameters" in found
-    assert "could be chance, than the base model without thoughts" in found
-    assert "a plain model with as many parameters does better: capacity explains the gain" in found
-    assert "training compute may explain the gain" in found
-    assert "nats per counted position" in found
-
-
-def test_the_sentence_claims_no_more_than_was_controlled_for():
-    alone = verdict(gains(zero_length=HIGH, param_matched=HIGH)).sentence
-    assert "capacity alone does not" in alone and "other matched control was not run" in alone
-    both = gains(zero_length=UNSURE, param_matched=HIGH, compute_matched=HIGH)
-    assert "what the thoughts say is not shown to matter" in verdict(both).sentence
-    assert "No control with as much capacity" in verdict(gains(zero_length=HIGH)).sentence
-    lost = gains(zero_length=(1.0, math.nan, 1.0, 1.0))
-    assert "Seed 1 diverged in thinking or in zero_length" in verdict(lost).sentence
 
 
 def test_onset_is_the_first_step_above_chance() -> None:

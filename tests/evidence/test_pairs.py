@@ -6,8 +6,10 @@ import math
 
 import pandas as pd
 
+from toyqs.evidence.cells import Cell
 from toyqs.evidence.gain import interval
 from toyqs.evidence.pairs import reasoner_pairs
+from toyqs.evidence.selection import differing
 
 
 def rows(values, first=0):
@@ -16,7 +18,11 @@ def rows(values, first=0):
 
 def cell(nll, first=0, **settings):
     arm = "thinking" if settings.get("use_reasoner") else "no_reasoner"
-    return settings, {arm: rows(nll, first)}
+    return Cell(settings, {arm: rows(nll, first)}, {})
+
+
+def pairs(cells):
+    return reasoner_pairs(cells, list(differing(cells)))
 
 
 def test_each_pair_has_a_line():
@@ -28,8 +34,8 @@ def test_each_pair_has_a_line():
         cell([0.1, 0.2, 0.1], use_reasoner=False, width=8),
         cell([0.1, 0.2, 0.1], use_reasoner=False, width=16),
     ]
-    lines = reasoner_pairs(cells)
-    assert lines[1].startswith("Gain of thinking over use_reasoner=False") and lines[2] == "paired by seed:"
+    lines = pairs(cells)
+    assert lines[1].startswith("Gain of thinking over use_reasoner=false") and lines[2] == "paired by seed:"
     found = interval([1.0, 1.1, 1.4])
     assert lines[3] == f"width=4 trice_samples=2  {found.mean:+.3f} ± {found.half_width:.3f}  seed 0, 1, 2"
     assert [line.split()[0:2] for line in lines[3:]] == [
@@ -42,18 +48,21 @@ def test_each_pair_has_a_line():
 
 
 def test_only_seeds_of_both_are_paired():
-    thinking = cell([1.0, 1.0, 1.0], use_reasoner=True, seed=[0, 1, 2])
-    lines = reasoner_pairs([thinking, cell([3.0, 4.0, 9.0], 1, use_reasoner=False, seed=[1, 2, 3])])
-    assert lines[3].split() == ["use_reasoner=True", "+2.500", "±", "6.353", "seed", "1,", "2"]
-    diverged = reasoner_pairs([thinking, cell([3.0, math.nan], 1, use_reasoner=False)])
+    thinking = cell([1.0, 1.0, 1.0], use_reasoner=True)
+    lines = pairs([thinking, cell([3.0, 4.0, 9.0], 1, use_reasoner=False)])
+    assert lines[3].split() == ["use_reasoner=true", "+2.500", "±", "6.353", "seed", "1,", "2"]
+    diverged = pairs([thinking, cell([3.0, math.nan], 1, use_reasoner=False)])
     assert "diverged" in diverged[3]
-    for left in (cell([3.0], 7, use_reasoner=False), ({"use_reasoner": False}, {"no_reasoner": rows([])})):
-        assert reasoner_pairs([thinking, left])[3].endswith("no seed of both has finished")
+    for left in (
+        cell([3.0], 7, use_reasoner=False),
+        Cell({"use_reasoner": False}, {"no_reasoner": rows([])}, {}),
+    ):
+        assert pairs([thinking, left])[3].endswith("no seed of both has finished")
 
 
 def test_other_sweeps_have_none():
-    assert reasoner_pairs([cell([1.0], width=4), cell([2.0], width=8)]) == []
+    assert pairs([cell([1.0], width=4), cell([2.0], width=8)]) == []
     apart = [cell([1.0], use_reasoner=True, width=4), cell([2.0], use_reasoner=False, width=8)]
-    assert reasoner_pairs(apart) == [], "the width differs too"
+    assert pairs(apart) == [], "the width differs too"
     plain = [cell([1.0], use_reasoner=False, width=4), cell([2.0], use_reasoner=False, width=8)]
-    assert reasoner_pairs(plain) == []
+    assert pairs(plain) == []

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from toyqs.evidence.arms import CONTROLS, THINKING
-from toyqs.evidence.figures import style
+from toyqs.evidence.figures import marks, style
 
 # Viénot, Brettel and Mollon 1999: what is left of linear RGB without red or without green cones
 DICHROMATS = {
@@ -30,6 +30,11 @@ def test_the_colours_of_any_two_arms_are_told_apart(eye):
 
 def test_every_coloured_arm_has_a_label():
     assert list(style.ARM_LABELS) == list(style.ARM_COLOURS) == [THINKING, *CONTROLS]
+
+
+def test_every_arm_has_a_marker_of_its_own():
+    assert list(marks.LOOKS) == [THINKING, *CONTROLS]
+    assert len({marker for marker, _ in marks.LOOKS.values()}) == len(marks.LOOKS)
     assert style.arm_name("deterministic") == "deterministic"
     assert style.arm_name("state_handed_on") == "state handed on"
 

@@ -136,14 +136,16 @@ def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys
     assert "base width 6, seeds 0" in capsys.readouterr().out, "no reasoner's width"
     thinking = [config(tmp_path, trice_samples=number, controls="none", seed=[0]) for number in (2, 3)]
     assert main.main([plain, *thinking]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    paired = [line for line in lines if line[:1] in (["trice_samples=2"], ["trice_samples=3"])]
+    table, _, pairs = capsys.readouterr().out.partition("\npaired by seed:\n")
+    lines = [line.split() for line in table.splitlines()]
+    paired = [line.split() for line in pairs.splitlines()[:2]]
+    assert [line[0] for line in paired] == ["trice_samples=2", "trice_samples=3"]
     assert [line[-2:] for line in paired] == [["seed", "0"]] * 2, "a difference for each, over the plain run"
     start = next(place for place, line in enumerate(lines) if line[:2] == ["reasoner", "samples"])
     assert [line[:2] for line in lines[start + 2 : start + 5]] == [
-        ["False", "–"],
-        ["True", "2"],
-        ["True", "3"],
+        ["false", "–"],
+        ["true", "2"],
+        ["true", "3"],
     ]
     cells = load_cells(tmp_path)
     assert sorted(cell.settings.get("trice_samples", 0) for cell in cells) == [0, 2, 3]

@@ -9,6 +9,7 @@ from toyqs.config.builders.cost import count_cost
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.arms import CONTROLS
 from toyqs.sweep import plan
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
 from toyqs.tasks.char_text import CharText
@@ -16,6 +17,7 @@ from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.s5 import S5
 from toyqs.training.flops import Cost
 
+GAUSSIAN, VARGRAD = {"thoughts": "gaussian"}, {"objective": "vargrad"}
 MATCHED = ("compute_matched", "param_matched")
 CHEAP = Cost(1, 100, 1.0, 1.0)
 
@@ -57,11 +59,29 @@ def test_without_controls_those_that_cost_nothing_to_name_are_still_known():
     assert plain.keys["no_reasoner"] == cell.keys["no_reasoner"]
 
 
+def test_all_controls_are_planned_once_and_shared_between_cells():
+    cells = [plan_cell(config(controls="all", **changes), cost) for changes in ({}, GAUSSIAN, VARGRAD)]
+    assert [*cells[0].arms] == ["thinking", *CONTROLS] and not cells[0].same
+    for name in ("zero_length", "state_handed_on", "pause", "deterministic", "constant"):
+        keys = [cell.keys[name] for cell in cells]
+        assert keys[0] == keys[1] == keys[2], name
+    assert len({key for cell in cells for key in cell.run_keys}) == 3 * (13 + 5 + 3)
+    path = plan_cell(config(controls="all", **GAUSSIAN, objective="pathwise"), cost)
+    assert set(CONTROLS) - set(path.arms) == {"policy_off", "reward_shuffled", "policy_reversed"}
+    off = plan_cell(config(controls="all", policy_loss_beta=0.0), cost)
+    assert off.same == {"policy_off": "thinking"}
+    assert set(CONTROLS) - set(off.arms) == {"policy_off", "reward_shuffled", "policy_reversed"}
+    coconut = plan_cell(config(controls="all", thoughts="deterministic", objective="pathwise"), cost)
+    assert coconut.same == {"deterministic": "thinking"} and "random" not in coconut.arms
+
+
 def test_a_control_that_is_one_run_with_another_arm_is_trained_once():
     onward = plan_cell(config(interpreter_start="onward"), cost)
     assert onward.same == {"state_handed_on": "zero_length"}
     assert onward.keys["state_handed_on"] == onward.keys["zero_length"]
     assert "zero_length" in onward.arms and "state_handed_on" not in onward.arms
+    every = plan_cell(config(interpreter_start="onward", controls="all"), cost)
+    assert every.same == {"state_handed_on": "zero_length", "constant": "pause"}
     off = plan_cell(config(policy_loss_beta=0.0), cost)
     assert off.same == {"policy_off": "thinking"} and list(off.arms)[:2] == ["thinking", "no_reasoner"]
     assert not plan_cell(config(), cost).same

@@ -140,14 +140,8 @@ def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, An
 @pytest.mark.parametrize(
     "changes",
     [
-        {"gradient_checkpointing": True},
-        {
-            "reference": "ema",
-            "thought_kl_beta": 0.1,
-            "checkpoint_every": 2,
-            "grad_acc": 2,
-            "positions_up_to": 24,
-        },
+        {"gradient_checkpointing": True, "positions_up_to": 24},
+        {"reference": "ema", "thought_kl_beta": 0.1, "checkpoint_every": 2, "grad_acc": 2},
         *(
             pytest.param(changes, marks=pytest.mark.slow)
             for changes in (

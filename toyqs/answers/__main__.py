@@ -15,12 +15,12 @@ from toyqs.answers import metrics, questions
 from toyqs.answers.command import add_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
-from toyqs.answers.thoughts import interventions, language, lengths, probe, tokens
+from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
 # Modules of answers/thoughts/ with `add_to(measures)`.
-OF_THOUGHTS: Sequence[Any] = (interventions, language, lengths, probe, tokens)
+OF_THOUGHTS: Sequence[Any] = (interventions, language, lengths, probe, theatre, tokens)
 
 EXAMPLES = """\
 examples:
@@ -33,6 +33,7 @@ examples:
   python -m toyqs.answers language runs/KEY runs/KEY
   python -m toyqs.answers lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
   python -m toyqs.answers probe runs/KEY runs/KEY
+  python -m toyqs.answers theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict
 
 `python -m toyqs.answers MEASURE --help` lists the options of a measure.
 """
@@ -53,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"toyqs: {error}", file=sys.stderr)
         return console.finish(error.code if isinstance(error, Refusal) else 2)
-    return console.finish(0)
+    return console.finish(0 if given.passes(given, result) else 1)
 
 
 def _parser() -> argparse.ArgumentParser:

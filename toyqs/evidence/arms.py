@@ -9,7 +9,9 @@ THINKING = "thinking"
 
 NONE: Mapping[str, str] = MappingProxyType({})  # no control is one run with another arm
 
-MATCHED = ("compute_matched", "param_matched")
+MATCHED = ("state_handed_on", "pause", "compute_matched", "param_matched")
+# The controls by which thinking is judged.
+JUDGED = ("zero_length", "state_handed_on", "pause", "policy_off", "compute_matched", "param_matched")
 
 CONTROLS = {
     "no_reasoner": "the base model without thoughts, trained for as many steps",

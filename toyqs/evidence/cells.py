@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from toyqs.evidence.arms import NONE
 from toyqs.evidence.rows import load_rows
 from toyqs.files import by_content, make_folder, read_json, write_json
 
@@ -23,6 +24,13 @@ class Cell(NamedTuple):
     settings: dict[str, Any]  # of the run itself, named as its rows' columns; no seed, none without effect
     arms: dict[str, pd.DataFrame]  # one row per finished seed, ascending; the first is the run itself
     missing: dict[str, list[int]]  # arm -> the seeds asked for without a row; complete arms are absent
+    same: Mapping[str, str] = NONE  # arm that is one run with an earlier one -> that one, shown for both
+    not_run: Collection[str] = ()  # arms that the plan knows, neither asked for nor finished
+
+    @property
+    def thinks(self) -> bool:
+        """Tell whether the run itself has thoughts of one symbol or more."""
+        return bool(self.settings.get("use_reasoner", True) and self.settings.get("max_reasoning_len", 1))
 
 
 def name_of(keys: Iterable[str]) -> str:
@@ -91,7 +99,7 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
         for arm, by_seed in plan["arms"].items():
             arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
             asked |= {(arm, int(seed)) for seed in by_seed if arm in plan["asked_for"]}
-    return [_cell(*merged[text], finished) for text in sorted(merged)]
+    return [cell_of(*merged[text], finished) for text in sorted(merged)]
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
@@ -109,18 +117,46 @@ def _is_arm(by_seed: Any) -> bool:
     )
 
 
-def _cell(
-    settings: dict[str, Any],
-    arms: dict[str, dict[int, str]],
-    asked: set[tuple[str, int]],
-    finished: dict[str, dict[str, Any]],
+def cell_of(
+    settings: Mapping[str, Any],
+    arms: Mapping[str, Mapping[int, str]],
+    asked: Collection[tuple[str, int]],
+    finished: Mapping[str, Mapping[str, Any]],
 ) -> Cell:
-    frames, missing = {}, {}
+    """Return a cell with the rows that have finished.
+
+    Args:
+        settings: that have an effect in the run itself.
+        arms: arm -> seed -> key, the run itself first.
+        asked: the arms and seeds to be run.
+        finished: key -> row.
+    """
+    same = _same(arms)
+    asked = {*asked, *((same[arm], seed) for arm, seed in asked if arm in same)}
+    frames, missing, not_run = {}, {}, []
     for place, (arm, by_seed) in enumerate(arms.items()):
+        if arm in same:
+            continue
         rows = [finished[key] for _, key in sorted(by_seed.items()) if key in finished]
         if rows or place == 0 or any((arm, seed) in asked for seed in by_seed):
             frames[arm] = pd.DataFrame(rows)
+        else:
+            not_run.append(arm)
         lacking = [seed for seed, key in by_seed.items() if (arm, seed) in asked and key not in finished]
         if lacking:
             missing[arm] = sorted(lacking)
-    return Cell(settings, frames, missing)
+    return Cell(dict(settings), frames, missing, same, not_run)
+
+
+def _same(arms: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
+    """Return each arm whose runs are an earlier arm's -> that arm."""
+    same: dict[str, str] = {}
+    for arm, by_seed in arms.items():
+        for other in arms:
+            if other == arm:
+                break
+            shared = by_seed.keys() & arms[other].keys()
+            if shared and other not in same and all(by_seed[seed] == arms[other][seed] for seed in shared):
+                same[arm] = other
+                break
+    return same

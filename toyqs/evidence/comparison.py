@@ -1,134 +1,92 @@
-"""A comparison of arms: a table to read, a table to load."""
+"""A comparison of arms as a table to read."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
-from toyqs.evidence.arms import CONTROLS, NONE, one_run
-from toyqs.evidence.decision import verdict
+from toyqs.evidence.arms import CONTROLS, JUDGED, one_run
+from toyqs.evidence.cells import Cell
 from toyqs.evidence.divergence import divergence_notes
-from toyqs.evidence.findings import OTHERS_ALONE, without_thought
-from toyqs.evidence.gain import estimate, paired_gains
-from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words
-from toyqs.files import write_text
+from toyqs.evidence.findings import COSTS, OTHERS_ALONE, Finding, arm_table, without_thought
+from toyqs.evidence.gain import estimate, mean_of
+from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words, wrapped
 
-COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
 HEADINGS = (
     ("", "NLL", "accuracy", "gain of thinking", "used", "recurrent", "FLOPs", "train", "CPU s"),
     ("arm", "nats", "%", "over this arm, nats", "params", "steps/tok", "/token", "steps", "/seed"),
 )
+AGAINST = """\
+thinking against each control, by the 95 % interval of its gain, uncorrected (in brackets: not judged):"""
 
 
-def comparison_table(arms: Mapping[str, pd.DataFrame], same: Mapping[str, str] = NONE) -> str:
-    """Return the comparison as plain text, at most 110 columns wide, with the verdict under it.
-
-    Args:
-        arms: one row per seed in each; the thinking arm first, then its controls in the order of display.
-        same: control -> the arm that is one run with it, and is shown for both.
+def comparison_table(finding: Finding) -> str:
+    """Return a comparison as plain text, at most 110 columns wide, with the verdict under it.
 
     Returns:
         Lines without a newline at the end.
 
     Raises:
-        ValueError: the thinking arm has no rows, or an arm two rows for one seed.
+        ValueError: the run itself has no rows, or an arm two rows for one seed.
     """
-    lines = ["", *_grid(comparison_frame(arms)), ""]
-    thinking, gains = next(iter(arms.values())), paired_gains(arms)
-    if gains:
+    thinking = next(iter(finding.cell.arms.values()))
+    if thinking.empty:
+        raise ValueError("the thinking arm has no complete run, so there is nothing to compare")
+    lines = [*_title(finding.cell), "", *_grid(arm_table([finding])), ""]
+    if finding.gains:
         symbols = "±: half of a 95 % t-interval over seeds; "
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
-        lines += [symbols, *(f"{arm}: {CONTROLS[arm]}" for arm in gains if arm in CONTROLS)]
-        lines += [*one_run(same), ""]
-    lines += _notes(arms)
-    if gains:
-        word, sentence = verdict(gains)
-        lines += ["", f"Verdict: {word}.", *textwrap.wrap(sentence, WIDTH)]
-    return "\n".join([*_title(thinking), *lines]).rstrip("\n")
+        lines += [symbols, "", *control_lines(finding), *one_run(finding.cell.same), ""]
+    lines += _notes(finding.cell.arms)
+    if finding.gains and finding.verdict:
+        word, meaning = f"Verdict: {finding.verdict.text}.", finding.verdict.sentence
+        lines += ["", *textwrap.wrap(word, WIDTH), *textwrap.wrap(meaning, WIDTH)]
+    return "\n".join(lines).rstrip("\n")
 
 
-def comparison_frame(arms: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the comparison as numbers, one row per arm.
-
-    Args:
-        arms: as for `comparison_table`.
-
-    Returns:
-        Indexed by arm: `seeds` (their number); `nll`, `accuracy` and `gain` (of thinking over the arm), each
-        with its `_half_width` (95 % t over seeds); the costs, each a mean over seeds.
-
-    Raises:
-        ValueError: as `comparison_table`.
-    """
-    if next(iter(arms.values())).empty:
-        raise ValueError("the thinking arm has no complete run, so there is nothing to compare")
-    gains, rows = paired_gains(arms), {}
-    for arm, frame in arms.items():
-        row: dict[str, float] = {"seeds": len(frame)}
-        values = {
-            "nll": column_of(frame, "nll"),
-            "accuracy": column_of(frame, "accuracy"),
-            "gain": gains.get(arm),
-        }
-        for name, column in values.items():
-            mean, half_width, _ = estimate(column)
-            row |= {name: mean, f"{name}_half_width": half_width}
-        rows[arm] = row | {name: float(column_of(frame, name).mean()) for name in COSTS}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+def control_lines(finding: Finding) -> list[str]:
+    """Return a line on each control: whether thinking is better, by the 95 % interval of its gain alone."""
+    rows = [_against(arm, gain) for arm, gain in finding.gains.items()]
+    columns = list(zip(*rows, strict=True))
+    room = WIDTH - sum(max(map(len, column)) + 2 for column in columns[:-1])
+    return [AGAINST, *aligned(wrapped(columns, room), left=[0, 1, 2, 3])]
 
 
-def comparison_csv(arms: Mapping[str, pd.DataFrame], path: Path | str) -> None:
-    """Write `comparison_frame` as CSV so that a reader sees the whole file or none.
-
-    Args:
-        arms: as for `comparison_table`.
-        path: its folder exists.
-    """
-    write_text(path, comparison_frame(arms).to_csv())
+def _against(arm: str, values: pd.Series) -> tuple[str, str, str, str]:
+    gain = estimate(values)
+    word = "better" if gain.lower > 0 else "worse" if gain.upper < 0 else "undecided"
+    ends = "–" if math.isnan(gain.lower) else f"{short(gain.lower, '+.3f')} to {short(gain.upper, '+.3f')}"
+    return arm if arm in JUDGED else f"({arm})", word, ends, CONTROLS.get(arm, "")
 
 
-def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Return the metric as floats, NaN where a row has none; empty where no row has any."""
-    if name not in frame or (name != "nll" and frame[name].isna().all()):
-        return pd.Series(dtype=float)
-    return pd.to_numeric(frame[name]).astype(float)
-
-
-def mean_of(frame: pd.DataFrame, name: str) -> float | None:
-    """Return a metric's mean over seeds; None where no row has it."""
-    column = column_of(frame, name)
-    return None if column.empty else float(column.mean())
-
-
-def _title(frame: pd.DataFrame) -> list[str]:
-    floor = mean_of(frame, "bayes_floor")
+def _title(cell: Cell) -> list[str]:
+    floor = mean_of(next(iter(cell.arms.values())), "bayes_floor")
     best = "not known" if floor is None else f"{floor:.3f} nats"
     return [
-        *textwrap.wrap(setting(frame), WIDTH),
+        *textwrap.wrap(setting(cell), WIDTH),
         f"Best possible NLL (Bayes), per counted position: {best}",
     ]
 
 
-def setting(frame: pd.DataFrame) -> str:
-    """Return the task, the widths and the seeds of an arm in one line."""
-    row = frame.iloc[0]
+def setting(cell: Cell) -> str:
+    """Return the task, the widths and the seeds of a cell's run in one line."""
     widths = {"base width": "base_lm_hidden_dim", "reasoner width": "reasoner_hidden_dim"}
-    parts = [f"{word} {row[name]:g}" for word, name in widths.items() if pd.notna(row.get(name))]
-    return ", ".join([task_words(row.to_dict()), *parts, f"seeds {listed(frame['seed'])}"])
+    parts = [f"{word} {x:g}" for word, name in widths.items() if (x := cell.settings.get(name)) is not None]
+    seeds = listed(next(iter(cell.arms.values()))["seed"])
+    return ", ".join([task_words(cell.settings), *parts, f"seeds {seeds}"])
 
 
 def _grid(frame: pd.DataFrame) -> list[str]:
     lines: list[Sequence[str]] = [*HEADINGS]
-    for arm, row in frame.iterrows():
+    for _, row in frame.iterrows():
         nll = plus_minus(row["nll"], row["nll_half_width"], ".3f", nothing="diverged")
         accuracy = plus_minus(100 * row["accuracy"], 100 * row["accuracy_half_width"], ".1f")
         gain = plus_minus(row["gain"], row["gain_half_width"], "+.3f")
         costs = [f"{row[name]:,.0f}" if name == "train_steps" else human(row[name]) for name in COSTS]
-        lines.append((str(arm), nll, accuracy, gain, *costs))
+        lines.append((row["arm"], nll, accuracy, gain, *costs))
     return aligned(list(zip(*lines, strict=True)), left=[0], rule=True)
 
 

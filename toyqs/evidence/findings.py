@@ -1,27 +1,24 @@
-"""Cells in numbers: arms, gains paired by seed, verdicts, tables, what is missing."""
+"""Cells in numbers: arms, gains paired by seed, verdicts."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from toyqs.evidence.arms import arm_names
+from toyqs.evidence.arms import JUDGED
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.decision import verdict
-from toyqs.evidence.divergence import divergence_notes
-from toyqs.evidence.gain import by_seed, estimate, paired_gains
+from toyqs.evidence.decision import Case, Verdict, verdicts
+from toyqs.evidence.gain import by_seed, column_of, estimate, paired_gains, reasoning_gain
 from toyqs.evidence.rows import ORIGINS
-from toyqs.evidence.selection import BASE, place_of, value_of
-from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans
+from toyqs.evidence.significance import p_value
+from toyqs.evidence.text import plus_minus
+from toyqs.files import write_text
 
-COSTS = ("parameters", "flops_per_token", "train_steps", "cpu_seconds")
-NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
-GAIN_HEADING = "gain of thinking over each control, nats, ± half of a 95 % t-interval, paired by seed:"
+COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
 OTHERS_ALONE = "judged by other sequences' thoughts alone: the model predicts nothing without a thought"
-SHORT = {BASE: "base_width"}  # headings that would make a table too wide
 
 
 class Finding(NamedTuple):
@@ -30,14 +27,51 @@ class Finding(NamedTuple):
     cell: Cell
     losses: dict[str, pd.Series]  # each arm's held-out NLL by seed; an arm without a finished seed is absent
     gains: dict[str, pd.Series]  # of thinking over each control that has a seed in common, by seed
-    verdict: str  # one of the words of evidence.verdict
+    verdict: Verdict | None  # None: of a run without thoughts
 
 
-def find(cell: Cell) -> Finding:
-    """Pair the arms of a cell and judge it; a seed that diverged has NaN."""
-    losses = {arm: by_seed(frame, "nll") for arm, frame in cell.arms.items() if len(frame)}
-    gains = paired_gains(cell.arms)
-    return Finding(cell, losses, gains, verdict(gains).word)
+def find(cells: Sequence[Cell]) -> list[Finding]:
+    """Pair the arms of the cells of one table and judge them together; a seed that diverged has NaN.
+
+    A verdict is corrected for the number of these cells, not counting those without thoughts: give all
+    cells that are shown, or chosen among.
+    """
+    gains = [paired_gains(cell.arms) for cell in cells]
+    cases = [_case(cell, over) for cell, over in zip(cells, gains, strict=True) if cell.thinks]
+    judged = iter(verdicts(cases))
+    findings = []
+    for cell, over in zip(cells, gains, strict=True):
+        losses = {arm: by_seed(frame, "nll") for arm, frame in cell.arms.items() if len(frame)}
+        findings.append(Finding(cell, losses, over, next(judged) if cell.thinks else None))
+    return findings
+
+
+def _case(cell: Cell, gains: Mapping[str, pd.Series]) -> Case:
+    """Return what a cell is judged by.
+
+    A control that is the run itself gains nothing over it. One that is another control's run is judged once:
+    under the judged control's name.
+    """
+    (thinking, frame), *controls = cell.arms.items()
+    over = {arm: gains.get(arm, pd.Series(dtype=float)) for arm, _ in controls}
+    absent = {"param_matched"} if cell.settings.get("pretrained") else set()
+    for arm, other in cell.same.items():
+        if other == thinking:
+            over[arm] = reasoning_gain(frame, frame) if len(frame) else pd.Series(dtype=float)
+        elif other in JUDGED:
+            absent.add(arm)
+        elif other in over:
+            over[arm] = over[other]
+    if "policy_off" not in {*over, *cell.not_run, *cell.same}:
+        absent.add("policy_off")  # the plan of a run whose thoughts a policy loss trains knows it
+    flags = started_flags(frame)
+    seeds = frame.loc[flags.index, "seed"] if len(flags) else []
+    return Case(over, flags.astype(bool).set_axis(seeds), absent)
+
+
+def verdict_text(finding: Finding) -> str:
+    """Return a cell's verdict, "–" where it has none."""
+    return finding.verdict.text if finding.verdict else "–"
 
 
 def estimate_text(values: pd.Series | None, form: str, absent: str = "–", sign: str = " ± ") -> str:
@@ -71,98 +105,47 @@ def without_thought(frame: pd.DataFrame) -> bool:
     return known.empty or ("nll_no_thought" in known and bool(known["nll_no_thought"].notna().any()))
 
 
-def arm_table(findings: Sequence[Finding], keys: Sequence[str]) -> pd.DataFrame:
-    """Return one row per cell and arm.
+def arm_table(findings: Sequence[Finding], keys: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the cells as numbers, one row per cell and arm.
 
     Returns:
-        The cell's values of `keys`; `arm`, `seeds` (their number); `nll` and `gain` (of thinking over the
-        arm, paired over `gain_seeds` seeds), each with its `_half_width` (95 % t over seeds); the costs, each
-        a mean over seeds; `started`, how many seeds started to think; `verdict` in the thinking arm's row.
+        The cell's values of `keys`; `arm`, `seeds` (their number); `nll`, `accuracy` and `gain` (of thinking
+        over the arm, paired over `gain_seeds` seeds), each with its `_half_width` (95 % t over seeds);
+        `gain_p`, two-sided and uncorrected; the costs, each a mean over seeds; `started`, how many seeds
+        started to think. In the row of the run itself `verdict`, the word after correction for the number of
+        cells, `verdict_p`, the largest of the p-values that it needs, and `verdict_uncorrected`, the word
+        that the cell has by itself.
     """
     rows = []
     for finding in findings:
+        judged = finding.verdict
         for place, (arm, frame) in enumerate(finding.cell.arms.items()):
-            nll, over = estimate(finding.losses.get(arm)), estimate(finding.gains.get(arm))
             row: dict[str, Any] = {key: finding.cell.settings.get(key) for key in keys}
-            row |= {"arm": arm, "seeds": len(frame), "nll": nll.mean, "nll_half_width": nll.half_width}
-            row |= {"gain_seeds": over.count, "gain": over.mean, "gain_half_width": over.half_width}
-            row |= {name: frame[name].astype(float).mean() if name in frame else None for name in COSTS}
-            row["started"] = num_started(frame)
-            rows.append(row | {"verdict": None if place else finding.verdict})
+            row |= {"arm": arm, "seeds": len(frame)}
+            gain = finding.gains.get(arm, pd.Series(dtype=float))
+            columns = {"nll": column_of(frame, "nll"), "accuracy": column_of(frame, "accuracy"), "gain": gain}
+            for name, column in columns.items():
+                row |= dict(zip((name, f"{name}_half_width"), estimate(column), strict=False))
+            row |= {"gain_seeds": len(gain), "gain_p": p_value(gain)}
+            row |= {name: column_of(frame, name).mean() for name in COSTS}
+            row |= {"started": num_started(frame), "verdict": None, "verdict_p": None}
+            row["verdict_uncorrected"] = None
+            if judged and not place:
+                row |= {"verdict": judged.word, "verdict_p": judged.p, "verdict_uncorrected": judged.before}
+            rows.append(row)
     return pd.DataFrame(rows).astype({"started": "Int64"})
 
 
-def loss_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    """Return a text table of every arm's NLL, one line per cell, after the cell's values of some settings."""
-    arms = arm_names(arm for finding in findings for arm in finding.cell.arms)
-    return _lines(findings, keys, _texts([finding.losses for finding in findings], arms, ".3f"))
-
-
-def gain_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    """Return a text table of the gain over every control and the verdict; see `loss_lines`."""
-    arms = arm_names(arm for finding in findings for arm in list(finding.cell.arms)[1:])
-    gains = _texts([finding.gains for finding in findings], arms, "+.3f")
-    return _lines(findings, keys, gains | {"verdict": [finding.verdict for finding in findings]})
-
-
-def _texts(cells: Sequence[Mapping[str, pd.Series]], arms: Sequence[str], form: str) -> dict[str, list[str]]:
-    return {arm: [estimate_text(values.get(arm), form, sign="±") for values in cells] for arm in arms}
-
-
-def _lines(findings: Sequence[Finding], keys: Sequence[str], texts: dict[str, list[str]]) -> list[str]:
-    """Return columns under two lines of headings, which break at an underscore; a verdict is left-aligned."""
-    settings = {key: [value_of(finding.cell, key) for finding in findings] for key in keys}
-    headed = [(SHORT.get(key, key), column) for key, column in (settings | texts).items()]
-    columns = [[*heading.rpartition("_")[::2], *column] for heading, column in headed]
-    return aligned(columns, left=[len(columns) - 1] if "verdict" in texts else [])
-
-
-def notes(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    """Return what a reader must know in addition: which seeds are missing, diverged or never thought.
+def write_arm_table(findings: Sequence[Finding], keys: Sequence[str], path: Path | str) -> None:
+    """Write `arm_table` as CSV so that a reader sees the whole file or none.
 
     Args:
-        findings: of the cells shown.
-        keys: the settings that name a cell.
+        findings: of the cells; one of which nothing of the run itself has finished is left out.
+        keys: as for `arm_table`.
+        path: its folder exists.
     """
-    lines = ["Missing: nothing that was asked for."]
-    if missing := _by_cell(findings, keys, _missing):
-        lines = ["Missing, asked for but not finished:", *(f"  {line}" for line in missing)]
-    for note in _by_cell(findings, keys, _divergence):
-        lines += textwrap.wrap(note, WIDTH)
-    if never := _by_cell(findings, keys, _never):
-        lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", WIDTH)
-    return lines
-
-
-def _by_cell(
-    findings: Iterable[Finding], keys: Sequence[str], describe: Callable[[Finding], str]
-) -> list[str]:
-    """Return the description of each cell that has one, after the cell's name."""
-    described = [(place_of(finding.cell, keys), describe(finding)) for finding in findings]
-    return [f"{place}: {text}" if place else text for place, text in described if text]
-
-
-def _missing(finding: Finding) -> str:
-    missing = finding.cell.missing
-    if missing and missing.keys() == finding.cell.arms.keys() and not finding.losses:
-        return _seeds({"everything": set().union(*missing.values())})
-    return _seeds(missing)
-
-
-def _divergence(finding: Finding) -> str:
-    return " ".join(divergence_notes(finding.cell.arms))
-
-
-def _never(finding: Finding) -> str:
-    thinking = next(iter(finding.cell.arms.values()))
-    if "started" not in thinking:
-        return ""
-    seeds = list(thinking.loc[thinking["started"].eq(False), "seed"])
-    return _seeds({f"{len(seeds)} of {len(thinking)}": seeds})
-
-
-def _seeds(named: Mapping[str, Collection[int]]) -> str:
-    return ", ".join(f"{name} (seed {spans(seeds)})" for name, seeds in named.items() if len(seeds))
+    finished = [finding for finding in findings if len(next(iter(finding.cell.arms.values())))]
+    write_text(path, arm_table(finished, keys).to_csv(index=False) if finished else "")
 
 
 def origins(cells: Iterable[Cell]) -> str | None:

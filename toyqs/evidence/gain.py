@@ -66,6 +66,19 @@ def estimate(values: pd.Series | None) -> Interval:
     return Interval(math.nan, math.nan, 0) if values is None or values.empty else interval(values)
 
 
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return the metric as floats, NaN where a row has none; empty where no row has any."""
+    if name not in frame or (name != "nll" and frame[name].isna().all()):
+        return pd.Series(dtype=float)
+    return pd.to_numeric(frame[name]).astype(float)
+
+
+def mean_of(frame: pd.DataFrame, name: str) -> float | None:
+    """Return a metric's mean over seeds; None where no row has it."""
+    column = column_of(frame, name)
+    return None if column.empty else float(column.mean())
+
+
 def by_seed(frame: pd.DataFrame, metric: str) -> pd.Series:
     """Return a metric as floats indexed by the seed, NaN where a run diverged."""
     return pd.to_numeric(frame[metric].set_axis(frame["seed"])).astype(float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,17 @@ def aligned(columns: Sequence[Sequence[str]], left: Collection[int] = (), rule: 
         padded.append([text.ljust(width) if place in left else text.rjust(width) for text in column])
     lines = ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
     return [*lines[:2], "-" * max(map(len, lines)), *lines[2:]] if rule else lines
+
+
+def wrapped(columns: Sequence[Sequence[str]], room: int) -> list[list[str]]:
+    """Return the columns with the last one's texts broken into lines of at most `room` columns.
+
+    Args:
+        columns: the texts of each, equally many.
+        room: at least 3; the lines after the first of a text are indented by two columns.
+    """
+    rows: list[tuple[str, ...]] = []
+    for *others, last in zip(*columns, strict=True):
+        first, *more = textwrap.wrap(last, room, subsequent_indent="  ", break_on_hyphens=False) or [""]
+        rows += [(*others, first), *((*[""] * len(others), line) for line in more)]
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -11,15 +11,17 @@ from pathlib import Path
 import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
-from toyqs.config.identity import settings
+from toyqs.config.identity import named, settings
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
-from toyqs.evidence.cells import FOLDER, name_of, write_cell
-from toyqs.evidence.comparison import comparison_csv, comparison_table
+from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
+from toyqs.evidence.comparison import comparison_table
 from toyqs.evidence.figures.comparison import comparison_figure
-from toyqs.evidence.overview import sweep_csv, sweep_table
+from toyqs.evidence.findings import find, write_arm_table
 from toyqs.evidence.pairs import reasoner_pairs
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
+from toyqs.evidence.selection import differing
+from toyqs.evidence.tables import sweep_table
 from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
@@ -140,22 +142,19 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         print(f"toyqs: {warning.message}", file=sys.stderr)
     if rows.empty:
         return []
-    arms = [_arms(cell, rows) for cell in cells]
-    labelled = list(zip(differences([cell.config for cell in cells]), arms, strict=True))
-    several, finished = len(cells) > 1, not next(iter(arms[0].values())).empty
+    found = [_cell(cell, rows) for cell in cells]
+    findings, keys = find(found), list(differing(found))
+    several, finished = len(cells) > 1, not next(iter(found[0].arms.values())).empty
     if several or finished:
-        same = [cell.same for cell in cells]
-        table_lines = sweep_table(labelled, same) if several else comparison_table(arms[0], same[0])
-        print(table_lines, *reasoner_pairs(labelled), sep="\n", flush=True)
+        lines = sweep_table(findings, keys) if several else comparison_table(findings[0])
+        print(lines, *reasoner_pairs(found, keys), sep="\n", flush=True)
     folder, name = Path(runs_dir) / "reports", name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
     try:
         folder.mkdir(exist_ok=True)
-        if several:
-            sweep_csv(labelled, table)
-        elif finished:
-            comparison_csv(arms[0], table)
-            comparison_figure(arms[0], _curves(runs_dir, arms[0]), figure)
+        write_arm_table(findings, keys, table)
+        if finished and not several:
+            comparison_figure(findings[0], _curves(runs_dir, found[0]), figure)
             print(f"\nfigure {figure}", end="")
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
@@ -163,19 +162,19 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     return []
 
 
-def _arms(cell: PlannedCell, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split the rows of a cell into its arms, without the settings that have no effect in an arm."""
-    arms = {}
-    for arm, config in cell.arms.items():
-        frame = rows[rows["key"].isin(cell.keys[arm].values())].sort_values("seed")
-        arms[arm] = frame.drop(columns=inactive_keys(config), errors="ignore")
-    return arms
+def _cell(cell: PlannedCell, rows: pd.DataFrame) -> Cell:
+    """Return a planned cell with the rows of the arms that were asked for."""
+    without = {"seed", *inactive_keys(cell.config)}
+    columns = {name: x for name, x in named(cell.config, cell.seeds[0]).items() if name not in without}
+    asked = [(arm, seed) for arm in (*cell.arms, *cell.same) for seed in cell.seeds]
+    finished = {row["key"]: row for row in rows.to_dict("records") if row["key"] in cell.run_keys}
+    return cell_of(columns, cell.keys, asked, finished)
 
 
-def _curves(runs_dir: str, arms: dict[str, pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:
+def _curves(runs_dir: str, cell: Cell) -> dict[str, dict[int, pd.DataFrame]]:
     return {
         arm: {row["seed"]: _held_out(runs_dir, row["key"]) for _, row in frame.iterrows()}
-        for arm, frame in arms.items()
+        for arm, frame in cell.arms.items()
     }
 
 

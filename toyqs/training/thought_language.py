@@ -205,9 +205,11 @@ def pass_at(right: Tensor, number: int, k: int) -> Tensor:
     return 1 - fails
 
 
-def spoken(thoughts: Thoughts, num_symbols: int) -> Tensor:
-    """Return the ids (S, B, T, K, L) long of symbols that are tokens, or relaxed ones; V after an end."""
-    symbols = thoughts.symbols
+def spoken(symbols: Tensor, num_symbols: int) -> Tensor:
+    """Return the ids (..., L) long of symbols that are tokens, (..., L), or relaxed ones, (..., L, V).
+
+    V stands for no symbol, after a thought's end.
+    """
     if not symbols.is_floating_point():
         return symbols
     return symbols.argmax(-1).masked_fill(~symbols.any(-1), num_symbols)
@@ -231,7 +233,7 @@ class ThoughtSample:
         if thoughts is None or self.num_symbols is None:
             return
         first = -start % self.stride
-        symbols = spoken(thoughts, self.num_symbols)[:, first :: self.stride, :, 0]
+        symbols = spoken(thoughts.symbols[:, first :: self.stride, :, 0], self.num_symbols)
         targets, weights = (x[:, first :: self.stride] for x in (batch.targets, batch.weights))
         number = (start + first) // self.stride + torch.arange(symbols.shape[1])
         half = (number % 2).view(1, -1, 1).expand(targets.shape)

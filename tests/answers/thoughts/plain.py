@@ -40,10 +40,13 @@ OTHER_KINDS = [
     {"thoughts": "gaussian", "use_base_lm": False},
     {"n_tokens_ahead": 2, "ahead": "continue"},
     {"interpreter_start": "onward", "add_last_context_token": True},
+    {"interpreter_start": "onward", "interpreter_hidden_dim": 7},
+    {"random_thoughts": True, "policy_loss_beta": 0.0, "entropy_encouragement_coef": 0.0},
     {"thought_vocab": 1, "trice_samples": 1, "policy_loss_beta": 0.0, "baseline": "none"},
 ]
 
 
+@torch.no_grad()
 def untrained(folder: Path, **changes: Any) -> LoadedRun:
     """Load a run of large random weights, so that every symbol matters."""
     plain: dict[str, Any] = {

@@ -12,7 +12,7 @@ import torch
 
 from tests.answers.thoughts.runs import row, trained
 from toyqs.answers.__main__ import main
-from toyqs.answers.thoughts.arm import load_arm, log_likelihood, mean_interval, sample, with_symbols
+from toyqs.answers.thoughts.arm import load_arm, log_likelihood, mean_interval, sample
 from toyqs.answers.thoughts.lengths import at_lengths, check_length, mean_of, of_length, upto
 from toyqs.config.builders.model import assemble
 from toyqs.config.errors import Refusal
@@ -71,10 +71,9 @@ def test_fewer_symbols_are_the_first_of_the_own_thought(tmp_path: Path, case: di
     (folder,) = trained(tmp_path, [4], **case)
     run = load_arm([folder]).first
     for part in sample(run, 4, 12):
-        own = part.thoughts
         for length in range(run.sizes.length + 1):
-            lengths = None if own.given_length is None else own.given_length.clamp(max=length)
-            cut = with_symbols(run, part, own.symbols[:, :, :, :, :length], lengths)
+            noise = part.noise[:, :, :, :, :length].contiguous()
+            cut = run.model.think(part.context, noise, None, part.batch.lengths)
             found, wanted = (
                 run.model.talk(part.context, x).logits for x in (of_length(run, part, length), cut)
             )
@@ -145,6 +144,18 @@ def test_a_table_of_positions_ends(tmp_path: Path) -> None:
     assert bool(at_lengths(wide, 1, [6], 6)[6].nll.isfinite().all())
     with pytest.raises(Refusal, match="give --upto 6, or"):
         check_length(wide, 7)
+
+
+def test_computed_positions_do_not_end_but_those_of_a_checkpoint_do(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    run = load_arm(trained(tmp_path, [1], backbone="llama", model_hidden_dim=4)).first
+    check_length(run, 50)
+    checkpoint = run._replace(config=replace(run.config, pretrained="a checkpoint"))
+    check_length(checkpoint, 3)
+    with pytest.raises(
+        Refusal, match=r"has 13 positions, and 14 are needed for thoughts of 4 symbols; give --upto 3$"
+    ):
+        check_length(checkpoint, 4)
 
 
 @pytest.mark.parametrize("seeds", [[4], [2, 4, 5]])

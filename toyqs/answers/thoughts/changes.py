@@ -63,6 +63,13 @@ def replaced(thoughts: Thoughts, index: int, values: Tensor, where: Tensor | Non
     return Change(symbols, thoughts.given_length, where)
 
 
+def shuffled(thoughts: Thoughts) -> Change:
+    """Give each position the thoughts that the sequence before its own has there."""
+    lengths = thoughts.given_length
+    every = thoughts.symbols.new_ones(thoughts.symbols.shape[:4], dtype=torch.bool)
+    return Change(thoughts.symbols.roll(1, 1), None if lengths is None else lengths.roll(1, 1), every)
+
+
 def removed(thoughts: Thoughts, index: int) -> Change:
     """Take one symbol out of each thought, so that it is one symbol shorter."""
     has, lengths = has_symbol(thoughts, index), thoughts.given_length

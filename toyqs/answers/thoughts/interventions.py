@@ -141,16 +141,13 @@ class _Differences:
     def of_whole_thoughts(self, fixed: Tensor, fixed_lengths: Tensor | None) -> None:
         """Add other thoughts, no thought and thoughts cut short."""
         symbols, lengths = self.thoughts.symbols, self.thoughts.given_length
-        every = changes.cut(self.thoughts, symbols.shape[4])
-        shuffled = symbols.roll(1, 1), None if lengths is None else lengths.roll(1, 1)
-        constant = (
-            fixed.expand_as(symbols),
-            None if fixed_lengths is None or lengths is None else fixed_lengths.expand_as(lengths),
-        )
-        for name, (values, ends) in (("shuffled", shuffled), ("constant", constant)):
-            self._add((name,), [self._cost(Change(values, ends, every.changed))])
+        shuffled = changes.shuffled(self.thoughts)
+        ends = None if fixed_lengths is None or lengths is None else fixed_lengths.expand_as(lengths)
+        constant = shuffled._replace(symbols=fixed.expand_as(symbols), lengths=ends)
+        self._add(("shuffled",), [self._cost(shuffled)])
+        self._add(("constant",), [self._cost(constant)])
         if self.run.predicts_without_thought:
-            self._add(("no_thought",), [self._cost_of(None, every.changed)])
+            self._add(("no_thought",), [self._cost_of(None, shuffled.changed)])
         for length in range(symbols.shape[4] + 1):
             self._add(("cut", length), [self._cost(changes.cut(self.thoughts, length))])
 

@@ -128,7 +128,7 @@ def listen(run: LoadedRun, seed: int, count: int | None = None, number: int | No
         kept = [target_log_prob(logits, targets)[0], right, part.batch.weights[0], part.batch.targets[0]]
         assert part.thoughts is not None
         if run.model.num_symbols is not None:
-            kept.append(spoken(part.thoughts, run.model.num_symbols)[0, :, :, 0])
+            kept.append(spoken(part.thoughts.symbols[0, :, :, 0], run.model.num_symbols))
         parts.append([x.cpu() for x in kept])
     log_q, right, weights, answers, *symbols = map(torch.cat, zip(*parts, strict=True))
     return Speech(log_q.double(), right, weights.double(), answers, symbols[0] if symbols else None)

@@ -11,8 +11,17 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
-from toyqs.answers.load import LoadedRun
-from toyqs.answers.thoughts.arm import Arm, Sampled, interval_words, load_arm, mean_interval, sample
+from toyqs.answers.load import LoadedRun, load_run
+from toyqs.answers.thoughts.arm import (
+    Arm,
+    Sampled,
+    interval_words,
+    load_arm,
+    mean_interval,
+    sample,
+    with_symbols,
+)
+from toyqs.answers.thoughts.changes import cut
 from toyqs.config.builders.model import reads_symbols
 from toyqs.config.errors import Refusal
 from toyqs.evidence.text import aligned, plus_minus
@@ -56,22 +65,30 @@ class AtLength(NamedTuple):
     weights: Tensor  # 0 where a position does not count
 
 
-def of_length(
-    run: LoadedRun, sampled: Sampled, length: int, further: Tensor | None = None
-) -> Thoughts | None:
+@torch.no_grad()
+def of_length(run: LoadedRun, sampled: Sampled, length: int, further: Tensor | None = None) -> Thoughts:
     """Return a run's thoughts of so many symbols: its own, cut after them or gone on with by the policy.
 
     Thoughts that end sooner by themselves, or where the task says so, stay as they are.
 
     Args:
         run: with thoughts.
-        sampled: where.
+        sampled: where, with the run's own thoughts of L symbols.
         length: L', from 0.
-        further: (1, B, T, K, …) noise of the symbols after its own; None: L' is not beyond them.
+        further: (1, B, T, K, …) noise of the symbols after the L-th; None: L' is L at most.
     """
-    noise = sampled.noise if further is None else torch.cat([sampled.noise, further], 4)
-    noise = noise[:, :, :, :, :length].contiguous()
-    return run.model.think(sampled.context, noise, None, sampled.batch.lengths)
+    own = sampled.thoughts
+    assert own is not None
+    if length == own.symbols.shape[4]:
+        return own
+    if length < own.symbols.shape[4]:
+        change = cut(own, length)
+        return with_symbols(run, sampled, change.symbols, change.lengths)
+    assert further is not None
+    noise = torch.cat([sampled.noise, further], 4)[:, :, :, :, :length].contiguous()
+    thoughts = run.model.think(sampled.context, noise, None, sampled.batch.lengths)
+    assert thoughts is not None
+    return thoughts
 
 
 @torch.no_grad()
@@ -101,7 +118,30 @@ def at_lengths(
     return {length: AtLength(*map(torch.cat, zip(*each, strict=True))) for length, each in parts.items()}
 
 
-def _predicted(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> AtLength:
+def curve(folder: str, seed: int, most: int, count: int | None = None) -> dict[int, tuple[float, float]]:
+    """Measure a finished run at every length up to one.
+
+    Args:
+        folder: of a run with thoughts, runs/KEY.
+        seed: of its training.
+        most: L', the longest thoughts.
+        count: number of sequences; None: as many as its evaluation had.
+
+    Returns:
+        L' -> NLL in nats and accuracy, as in its row.
+
+    Raises:
+        Refusal: as `load_run`, `LoadedRun.check_data` and `check_length`.
+    """
+    run = load_run(folder)
+    run.check_data()
+    check_length(run, most)
+    found = at_lengths(run, seed, range(most + 1), count)
+    return {n: (mean_of(x.nll, x.weights), mean_of(x.accuracy, x.weights)) for n, x in found.items()}
+
+
+@torch.no_grad()
+def _predicted(run: LoadedRun, sampled: Sampled, thoughts: Thoughts) -> AtLength:
     targets = sampled.batch.targets.unsqueeze(-1)
     logits = run.model.talk(sampled.context, thoughts).logits[..., :1, :]
     logits = logits.expand(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,23 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from toyqs.evidence.comparison import column_of, mean_of, setting
+from toyqs.evidence.comparison import setting
 from toyqs.evidence.figures import marks, style
+from toyqs.evidence.findings import Finding
+from toyqs.evidence.gain import column_of, mean_of
 
 
 def comparison_figure(
-    arms: Mapping[str, pd.DataFrame], curves: Mapping[str, Mapping[int, pd.DataFrame]], path: Path | str
+    finding: Finding, curves: Mapping[str, Mapping[int, pd.DataFrame]], path: Path | str
 ) -> None:
     """Draw held-out learning curves of every seed (left) and every seed's final loss (right), a row per arm.
 
     Args:
-        arms: as for `comparison_table`.
+        finding: as for `comparison_table`.
         curves: arm -> seed -> columns `step`, `nll` (held out), in the order of steps.
         path: its folder exists; written whole or not at all.
     """
+    arms = finding.cell.arms
     thinking = next(iter(arms.values()))
     floor = mean_of(thinking, "bayes_floor")
     with style.style():
@@ -37,7 +41,10 @@ def comparison_figure(
         left.set_title("While training: thin lines are seeds, thick their mean")
         right.set_title("At the end: every seed, mean and 95 % interval")
         marks.legend(figure, arms, floor is not None)
-        figure.suptitle(setting(thinking).replace(", ", "\n", 1), fontsize=12)
+        title = setting(finding.cell).replace(", ", "\n", 1)
+        if finding.gains and finding.verdict:
+            title += "\n" + textwrap.fill(f"verdict: {finding.verdict.text}", 140)
+        figure.suptitle(title, fontsize=12)
         style.save(figure, path)
 
 

@@ -15,8 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from toyqs.evidence.arms import THINKING
-from toyqs.evidence.decision import JUDGED
+from toyqs.evidence.arms import JUDGED, THINKING
 from toyqs.evidence.figures import style
 from toyqs.evidence.gain import estimate
 
@@ -28,6 +27,7 @@ MOST_ARMS = 8  # of which the colours can still be told apart
 ACROSS = 7  # entries of a legend in one line
 # arm -> marker and line, for eyes and printers that do not tell all colours apart
 LOOKS = {
+    "thinking": ("o", "-"),
     "no_reasoner": ("s", "-"),
     "zero_length": ("D", "-"),
     "state_handed_on": ("^", "--"),
@@ -55,7 +55,7 @@ def drawn(arms: Sequence[str]) -> list[str]:
     """Return the arms that a figure shows: of more than MOST_ARMS only thinking and the judged controls."""
     if len(arms) <= MOST_ARMS:
         return list(arms)
-    return [arm for arm in arms if arm in (THINKING, "policy_off", *JUDGED)]
+    return [arm for arm in arms if arm in (THINKING, *JUDGED)]
 
 
 def left_out(arms: Sequence[str]) -> str:

@@ -52,24 +52,24 @@ OTHER_COLOUR = "#E69F00"
 
 ARM_LABELS = {
     "thinking": "thinking",
-    "no_reasoner": "no\nreasoner",
-    "zero_length": "zero-length\nthoughts",
-    "state_handed_on": "state\nhanded on",
+    "no_reasoner": "no reasoner",
+    "zero_length": "zero-length thoughts",
+    "state_handed_on": "state handed on",
     "pause": "pause",
-    "policy_off": "policy\noff",
+    "policy_off": "policy off",
     "deterministic": "deterministic",
     "random": "random",
     "constant": "constant",
-    "reward_shuffled": "rewards\nshuffled",
-    "policy_reversed": "policy\nreversed",
-    "compute_matched": "compute-\nmatched",
-    "param_matched": "parameter-\nmatched",
+    "reward_shuffled": "rewards shuffled",
+    "policy_reversed": "policy reversed",
+    "compute_matched": "compute-matched",
+    "param_matched": "parameter-matched",
 }
 
 
 def arm_name(arm: str) -> str:
-    """Return an arm's label in one line, for legends."""
-    return ARM_LABELS.get(arm, arm).replace("-\n", "-").replace("\n", " ")
+    """Return an arm's label."""
+    return ARM_LABELS.get(arm, arm)
 
 
 def arm_colour(arm: str) -> str:

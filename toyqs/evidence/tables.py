@@ -1,0 +1,192 @@
+"""Cells as text: their losses, gains and verdicts, and what else a reader must know."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from toyqs.evidence.arms import JUDGED, arm_names, one_run
+from toyqs.evidence.decision import LEVEL
+from toyqs.evidence.divergence import divergence_notes
+from toyqs.evidence.findings import OTHERS_ALONE, Finding, estimate_text, floor_of, started_text, verdict_text
+from toyqs.evidence.selection import BASE, place_of, value_of
+from toyqs.evidence.text import WIDTH, aligned, spans, task_words, wrapped
+
+NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
+GAIN_HEADING = """\
+gain of thinking over each control, nats, paired by seed, ± half of a 95 % t-interval (uncorrected):"""
+SHORT = {BASE: "base_width"}  # headings that would make a table too wide
+GAP = 2  # columns between those of a table
+NARROWEST = 30  # columns of a verdict, however many settings stand before it
+
+Column = list[str]
+
+
+def loss_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+    """Return a text table of every arm's NLL, one line per cell, after the cell's values of some settings."""
+    arms = arm_names(arm for finding in findings for arm in finding.cell.arms)
+    return _in_blocks(_settings(findings, keys), [_texts([f.losses for f in findings], arms, ".3f")])
+
+
+def gain_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+    """Return a text table of the gain over every control; see `loss_lines`.
+
+    The judged controls come first; the others stand below them where all are too many for one line.
+    """
+    arms = arm_names(arm for finding in findings for arm in list(finding.cell.arms)[1:])
+    groups = [[arm for arm in arms if (arm in JUDGED) == judged] for judged in (True, False)]
+    gains = [finding.gains for finding in findings]
+    return _in_blocks(_settings(findings, keys), [_texts(gains, group, "+.3f") for group in groups])
+
+
+def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+    """Return a text table of every cell's seeds, loss and verdict, and lines on these; see `loss_lines`.
+
+    There is no verdict where no judged control was asked for.
+    """
+    runs = [next(iter(finding.cell.arms.values())) for finding in findings]
+    columns = _settings(findings, keys)
+    columns.append(["", "seeds", *(str(len(run)) for run in runs)])
+    columns.append(["NLL", "nats", *map(_loss, findings)])
+    started = [started_text(run) for run in runs]
+    columns += [["", "started", *started]] if any(started) else []
+    lines, cells = [], sum(finding.verdict is not None for finding in findings)
+    judged = any(arm in JUDGED for finding in findings for arm in finding.cell.arms)
+    if judged:
+        words = ["", "verdict", *map(verdict_text, findings)]
+        room = max(WIDTH - sum(_width(column) + GAP for column in columns), NARROWEST)
+        columns = wrapped([*columns, words], room)
+        lines.append(f"verdict: by paired t-tests at {LEVEL:g}, corrected for {cells} cells (Holm)")
+        lines[0] = lines[0] if cells > 1 else f"verdict: by paired t-tests at {LEVEL:g}"
+    if any(started):
+        lines.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
+    if any("*" in each for each in started):
+        lines.append(f"*: {OTHERS_ALONE}")
+    return [*aligned(columns, left=[len(columns) - 1] if judged else [], rule=True), "", *lines]
+
+
+def _loss(finding: Finding) -> str:
+    return estimate_text(finding.losses.get(next(iter(finding.cell.arms))), ".3f", "not finished")
+
+
+def _settings(findings: Sequence[Finding], keys: Sequence[str]) -> list[Column]:
+    return [_headed(SHORT.get(key, key), [value_of(f.cell, key) for f in findings]) for key in keys]
+
+
+def _texts(cells: Sequence[Mapping[str, pd.Series]], arms: Sequence[str], form: str) -> list[Column]:
+    return [_headed(arm, [estimate_text(each.get(arm), form, sign="±") for each in cells]) for arm in arms]
+
+
+def _headed(name: str, texts: Sequence[str]) -> Column:
+    """Return a column under two lines of heading, which break at the underscore or dot nearest the middle."""
+    places = [place for place, letter in enumerate(name) if letter in "_."]
+    middle = min(places, key=lambda place: abs(2 * place - len(name)), default=-1)
+    return [name[: middle + 1], name[middle + 1 :], *texts]
+
+
+def _width(column: Column) -> int:
+    return max(map(len, column))
+
+
+def _in_blocks(first: Sequence[Column], groups: Sequence[Sequence[Column]]) -> list[str]:
+    """Return a table of the columns; where it is too wide, several, each of which begins with the first ones.
+
+    Args:
+        first: columns.
+        groups: of more columns, which stand apart where they are not all in one line.
+    """
+    room = WIDTH - sum(_width(column) + GAP for column in first)
+    blocks: list[list[Column]] = []
+    whole = [column for group in groups for column in group]
+    for group in groups if sum(_width(column) + GAP for column in whole) > room + GAP else [whole]:
+        blocks.append([])
+        for column in group:
+            if blocks[-1] and sum(_width(each) + GAP for each in [*blocks[-1], column]) > room + GAP:
+                blocks.append([])
+            blocks[-1].append(column)
+    lines: list[str] = []
+    for block in filter(None, blocks):
+        lines += [*([""] if lines else []), *aligned([*first, *block])]
+    return lines
+
+
+def sweep_table(findings: Sequence[Finding], keys: Sequence[str]) -> str:
+    """Return a line per cell: its loss and verdict, then what thinking gains over each control.
+
+    Args:
+        findings: of the cells of a sweep.
+        keys: the settings that name a cell.
+
+    Returns:
+        Lines without a newline at the end.
+    """
+    tasks = sorted({task_words(finding.cell.settings) for finding in findings})
+    lines = textwrap.wrap(f"{len(findings)} cells: {'; '.join(tasks)}", WIDTH)
+    floor = floor_of(finding.cell for finding in findings)
+    if len(tasks) == 1 and floor is not None:
+        lines.append(f"Best possible NLL (Bayes), per counted position: {floor:.3f} nats")
+    lines += ["", *verdict_lines(findings, keys), "±: half of a 95 % t-interval over seeds", ""]
+    if gains := gain_lines(findings, keys):
+        lines += [GAIN_HEADING, *gains, ""]
+    return "\n".join([*lines, *notes(findings, keys)])
+
+
+def notes(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+    """Return what a reader must know in addition: which seeds are missing, diverged or never thought.
+
+    Args:
+        findings: of the cells shown.
+        keys: the settings that name a cell.
+    """
+    lines = ["Missing: nothing that was asked for."]
+    if missing := _by_cell(findings, keys, _missing):
+        lines = ["Missing, asked for but not finished:", *(f"  {line}" for line in missing)]
+    for note in _by_cell(findings, keys, _divergence):
+        lines += textwrap.wrap(note, WIDTH)
+    if never := _by_cell(findings, keys, _never):
+        lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", WIDTH)
+    return lines + _one_runs(findings, keys)
+
+
+def _one_runs(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+    """Return a line on each control that is one run with another arm, with its cells where not in all."""
+    places: dict[str, list[str]] = {}
+    for finding in findings:
+        for line in one_run(finding.cell.same):
+            places.setdefault(line, []).append(place_of(finding.cell, keys))
+    everywhere = len(findings)
+    texts = [f"{x} ({'; '.join(at)})" if len(at) < everywhere else x for x, at in places.items()]
+    return [wrapped_line for text in texts for wrapped_line in textwrap.wrap(text, WIDTH)]
+
+
+def _by_cell(
+    findings: Iterable[Finding], keys: Sequence[str], describe: Callable[[Finding], str]
+) -> list[str]:
+    """Return the description of each cell that has one, after the cell's name."""
+    described = [(place_of(finding.cell, keys), describe(finding)) for finding in findings]
+    return [f"{place}: {text}" if place else text for place, text in described if text]
+
+
+def _missing(finding: Finding) -> str:
+    missing = finding.cell.missing
+    if missing and missing.keys() == finding.cell.arms.keys() and not finding.losses:
+        return _seeds({"everything": set().union(*missing.values())})
+    return _seeds(missing)
+
+
+def _divergence(finding: Finding) -> str:
+    return " ".join(divergence_notes(finding.cell.arms))
+
+
+def _never(finding: Finding) -> str:
+    thinking = next(iter(finding.cell.arms.values()))
+    if "started" not in thinking:
+        return ""
+    seeds = list(thinking.loc[thinking["started"].eq(False), "seed"])
+    return _seeds({f"{len(seeds)} of {len(thinking)}": seeds})
+
+
+def _seeds(named: Mapping[str, Collection[int]]) -> str:
+    return ", ".join(f"{name} (seed {spans(seeds)})" for name, seeds in named.items() if len(seeds))
