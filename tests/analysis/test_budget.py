@@ -145,7 +145,7 @@ def test_one_cell_has_one_pause_at_its_length(call: Script, asked: list[Any]) ->
     assert {(most, count) for _, _, most, count in asked} == {(4, 50)}
     assert list(rows_of(table, arm="pause")["length"]) == [3]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sum("at its own L" in x for x in labels) == 1
+    assert sum("at its cell's L" in x for x in labels) == 1
 
 
 def test_other_settings_have_panels_of_their_own(call: Script, asked: list[Any]) -> None:

@@ -105,8 +105,10 @@ def test_they_are_measured_as_random_after_training() -> None:
     assert float(own["thought_entropy"]) < tiny.LENGTH * math.log(5) - 1e-3
 
 
-def test_one_symbol_of_a_random_thought_leaves_the_loss_of_the_policy_alone() -> None:
-    settings = control("random")
+def test_nothing_draws_a_random_thought_towards_anything() -> None:
+    vectors = control("random", entropy_encouragement_coef=0.3, prior_beta=0.2, **VECTORS["gaussian"])
+    assert (vectors.entropy_encouragement_coef, vectors.prior_beta) == (0, 0)
+    settings = control("random", entropy_encouragement_coef=0.3)
     assert (settings.policy_loss_beta, settings.entropy_encouragement_coef) == (0, 0)
     assert traced(settings)[2].log_prob.unique().tolist() == pytest.approx([-math.log(5)])
 

@@ -18,7 +18,7 @@ from toyqs.config.errors import Refusal
 from toyqs.config.identity import canonical
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
-from toyqs.evidence.arms import CONTROLS, MATCHED
+from toyqs.evidence.arms import CONTROLS
 from toyqs.experiment.stack import Training
 from toyqs.tasks.iterate import Iterate
 
@@ -50,7 +50,7 @@ def test_every_control_passes_the_checks_and_trains(seed: int) -> None:
     seen, trained = 0, 0
     for config in valid(random.Random(seed)):
         controls = unmatched_controls(config)
-        assert list(controls) == [name for name in CONTROLS if name in controls and name not in MATCHED]
+        assert list(controls) == [name for name in CONTROLS if name in controls]
         for name, control in controls.items():
             settings = replace(canonical(control), controls="none")
             try:

@@ -177,6 +177,13 @@ def test_unfinished_arms_and_seeds_are_said():
         comparison_table(finding(arms(thinking=pd.DataFrame())))
 
 
+def test_a_control_that_is_one_run_with_another_is_said():
+    frames = arms()
+    del frames["state_handed_on"]
+    table = comparison_table(finding(frames, {"state_handed_on": "zero_length"}))
+    assert "\nstate_handed_on: one run with zero_length, and shown as that\n" in table
+
+
 def test_one_arm_of_one_seed_has_neither_interval_nor_verdict():
     table = comparison_table(finding({"thinking": arm([0.5], bayes_floor=None)}))
     assert "Verdict" not in table and "±" not in table and "0.500" in row_of(table, "thinking")

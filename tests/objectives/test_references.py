@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests import backbones, latents, reference, tiny
 from tests.run_folders import written
-from toyqs.config import run_config as config_module
+from toyqs.config import keys as config_module
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner

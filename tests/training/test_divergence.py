@@ -96,5 +96,5 @@ def test_no_metric_is_given_where_the_loss_is_not_finite():
     meter, weights = Meter(), torch.ones(2, 3, 1)
     for name, values in {"nll": [1.0, math.inf], "accuracy": [0.5, 0.25]}.items():
         meter.add(name, torch.tensor(values).view(2, 1, 1).expand(2, 3, 1), weights)
-    assert meter.means()["accuracy"].tolist()[0] == 0.5
-    assert meter.means()["accuracy"].isnan().tolist() == [False, True]
+    assert meter.means({})["accuracy"].tolist()[0] == 0.5
+    assert meter.means({})["accuracy"].isnan().tolist() == [False, True]

@@ -204,7 +204,7 @@ def _legend(figure: Figure, lines: Sequence[Line], colours: Mapping[int, Any], f
         look: dict[str, Any] = {"color": style.arm_colour(arm), "label": style.arm_name(arm)}
         if not levels[arm]:
             look |= {"linestyle": "none", "marker": "o", "markerfacecolor": "white"}
-            look["label"] += ", at its own L"
+            look["label"] += ", at its cell's L"
         handles.append(Line2D([], [], **look))
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
