@@ -171,6 +171,14 @@ def test_a_panel_is_named_by_the_kind_of_thoughts(call: Script, asked: list[Any]
     assert [x.get_title() for x in call().figure.axes] == ["thoughts=deterministic", "thoughts=token"]
 
 
+def test_another_difference_is_not_hidden_by_a_length_that_goes_with_it(
+    call: Script, asked: list[Any]
+) -> None:
+    cell(zeal=1)
+    cell(zeal=2, max_reasoning_len=6)
+    assert [x.get_title() for x in call().figure.axes] == ["zeal=1", "zeal=2"]
+
+
 def test_a_diverged_seed_has_no_mean_and_a_missing_one_is_named(call: Script, asked: list[Any]) -> None:
     cell(lost={"thinking": 2})
     cell(max_reasoning_len=6, unfinished={"thinking": 3, "pause": 1})
