@@ -122,8 +122,14 @@ def test_gains_are_paired_by_seed_not_by_place():
 
 def test_seeds_that_never_started_are_counted_and_named():
     table = comparison_table(finding(arms()))
-    assert "thinking 3 of 4 seeds (never: seed 4); policy_off 0 of 4 seeds" in table
-    assert "zero_length" not in next(line for line in table.splitlines() if line.startswith("Started"))
+    assert "Started to think: thinking 3 of 4 seeds (never: seed 4); policy_off 0 of 4 seeds." in table
+
+
+def test_of_thoughts_that_can_tell_nothing_no_start_is_told():
+    """Zero-length thoughts have none; a pause, one symbol or chance do not depend on what was read."""
+    idle = {name: arm([0.5] * 4, started=False) for name in ("pause", "random", "constant")}
+    table = comparison_table(finding(arms() | idle))
+    assert next(line for line in table.splitlines() if line.startswith("Started")).count("seeds") == 2
 
 
 def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
@@ -149,7 +155,7 @@ def test_a_model_without_a_prediction_without_a_thought_is_judged_by_others_alon
     frames = arms()
     del frames["thinking"]["nll_no_thought"]
     table = " ".join(comparison_table(finding(frames)).split())
-    assert "(never: seed 1, 2, 3, 4). This is judged by other sequences' thoughts alone: the model" in table
+    assert "policy_off 0 of 4 seeds. This is judged by other sequences' thoughts alone: the model" in table
     assert "without a thought," not in table
 
 

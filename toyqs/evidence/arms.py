@@ -12,6 +12,7 @@ NONE: Mapping[str, str] = MappingProxyType({})  # no control is one run with ano
 MATCHED = ("state_handed_on", "pause", "compute_matched", "param_matched")
 # The controls by which thinking is judged.
 JUDGED = ("zero_length", "state_handed_on", "pause", "policy_off", "compute_matched", "param_matched")
+WITHOUT_CONTENT = ("pause", "random", "constant")  # whose symbols can tell nothing of what was read
 
 CONTROLS = {
     "no_reasoner": "the base model without thoughts, trained for as many steps",

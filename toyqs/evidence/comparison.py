@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from toyqs.evidence.arms import CONTROLS, JUDGED, one_run
+from toyqs.evidence.arms import CONTROLS, JUDGED, WITHOUT_CONTENT, one_run
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import COSTS, OTHERS_ALONE, Finding, arm_table, without_thought
@@ -97,9 +97,9 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
         have = set() if frame.empty else set(frame["seed"])
         if lacking := set(thinking["seed"]) - have:
             notes.append(f"Not finished: {arm}, seed {listed(lacking)}.")
-        if "started" in frame and frame["started"].notna().any():
+        if arm not in WITHOUT_CONTENT and "started" in frame and frame["started"].notna().any():
             never = frame.loc[frame["started"].eq(False), "seed"]
-            names = f" (never: seed {listed(never)})" if len(never) else ""
+            names = f" (never: seed {listed(never)})" if 0 < len(never) < len(frame) else ""
             started.append(f"{arm} {len(frame) - len(never)} of {len(frame)} seeds{names}")
     for note in divergence_notes(arms):
         notes += textwrap.wrap(note, WIDTH)
