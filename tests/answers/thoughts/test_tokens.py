@@ -146,7 +146,7 @@ def test_what_cannot_be_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for words, message in [
         (
             [*one, "--against", *two],
-            "--against: has seed 3, and the runs have seed 1, 3; give the same seeds",
+            "--against: no run has seed 1; give the control's runs of the same seeds",
         ),
         ([one[0], "--against", *longer], "is measured at other positions than"),
         ([*two], "this run has no thoughts whose gain could be measured"),
@@ -156,6 +156,6 @@ def test_what_cannot_be_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert main(["tokens", *words]) == 2
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1
-    for words in ([bare, "--against", *two], [*everywhere, "--against", *two], [*two, "--against", one[0]]):
+    for words in ([bare, "--against", *two], [*everywhere, "--against", *two], [*two, "--against", *one]):
         assert main(["tokens", *words]) == 0, "positions that do not count may think or not"
         capsys.readouterr()

@@ -15,6 +15,7 @@ from toyqs.config.errors import Refusal, typed
 from toyqs.config.finished_run import columns_of
 from toyqs.config.identity import named
 from toyqs.evidence.gain import Interval, interval
+from toyqs.evidence.text import listed
 from toyqs.objectives.rewards import target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation import read_positions, spans
@@ -60,6 +61,34 @@ def load_arm(folders: Sequence[str], device: str = "cpu") -> Arm:
             )
         runs[seed], settings = run, first
     return Arm(dict(sorted(runs.items())))
+
+
+def load_control(arm: Arm, folders: Sequence[str], device: str = "cpu") -> Arm:
+    """Load finished runs of a control, and of them those with the seeds of an arm.
+
+    Args:
+        arm: what they are compared with, seed by seed.
+        folders: of the runs, runs/KEY; a seed that the arm does not have is left out.
+        device: cpu or cuda.
+
+    Raises:
+        Refusal: as `load_arm`; the runs are of another task or seq_len, or one has no run of its seed.
+    """
+    control = load_arm(folders, device)
+    own, other = (named(x.first.config, 0) for x in (arm, control))
+    keys = [key for key in {**own, **other} if key.startswith("task") or key == "seq_len"]
+    if differing := [key for key in keys if own.get(key) != other.get(key)]:
+        key = differing[0]
+        raise Refusal(
+            f"--against {control.first.folder}: has {key}={typed(other.get(key))}, and {arm.first.folder} "
+            f"has {key}={typed(own.get(key))}; give a control of the same task"
+        )
+    if missing := arm.runs.keys() - control.runs.keys():
+        raise Refusal(
+            f"--against: no run has seed {listed(missing)}; give the control's runs of the same seeds, by "
+            "which they are paired"
+        )
+    return Arm({seed: control.runs[seed] for seed in arm.runs})
 
 
 class Sampled(NamedTuple):

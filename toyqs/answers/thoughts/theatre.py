@@ -21,6 +21,7 @@ from toyqs.answers.thoughts.arm import (
     Arm,
     interval_words,
     load_arm,
+    load_control,
     log_likelihood,
     mean_interval,
     predict,
@@ -29,8 +30,6 @@ from toyqs.answers.thoughts.arm import (
 )
 from toyqs.answers.thoughts.continuation import distances, why_not
 from toyqs.answers.thoughts.interventions import require_symbols
-from toyqs.config.errors import Refusal, typed
-from toyqs.config.identity import named
 from toyqs.evidence.gain import Interval
 from toyqs.evidence.text import aligned, listed, plus_minus
 from toyqs.objectives.rewards import hits, rounding
@@ -86,9 +85,9 @@ def _failed(result: dict[str, Any]) -> bool:
 
 
 def _measure(given: argparse.Namespace) -> dict[str, Any]:
-    arm, control = load_arm(given.runs, given.device), load_arm(given.against, given.device)
+    arm = load_arm(given.runs, given.device)
     require_symbols(arm)
-    _require_one_task(arm, control)
+    control = load_control(arm, given.against, given.device)
     outcomes = [
         distance(arm, given.sequences),
         ablation(arm, control, given.sequences),
@@ -108,22 +107,6 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
             for x in outcomes
         },
     }
-
-
-def _require_one_task(arm: Arm, control: Arm) -> None:
-    first, other = (named(x.first.config, 0) for x in (arm, control))
-    keys = [key for key in {**first, **other} if key.startswith("task") or key == "seq_len"]
-    if differing := [key for key in keys if first.get(key) != other.get(key)]:
-        key = differing[0]
-        raise Refusal(
-            f"--against {control.first.folder}: has {key}={typed(other.get(key))}, and {arm.first.folder} "
-            f"has {key}={typed(first.get(key))}; give a control of the same task"
-        )
-    if missing := arm.runs.keys() - control.runs.keys():
-        raise Refusal(
-            f"--against: no run has seed {listed(missing)}; give the control's runs of the same seeds, by "
-            "which they are paired"
-        )
 
 
 def distance(arm: Arm, count: int | None = None) -> Outcome:

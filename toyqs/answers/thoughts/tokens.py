@@ -16,6 +16,7 @@ from toyqs.answers.thoughts.arm import (
     Arm,
     interval_words,
     load_arm,
+    load_control,
     log_likelihood,
     mean_interval,
     sample,
@@ -71,7 +72,7 @@ def add_to(measures: Any) -> None:
 
 def _tokens(given: argparse.Namespace) -> Any:
     arm = load_arm(given.runs, given.device)
-    control = load_arm(given.against, given.device) if given.against else None
+    control = load_control(arm, given.against, given.device) if given.against else None
     for run in (arm.first, *([control.first] if control else [])):
         if run.config.use_reasoner and run.config.think_at == "hard":
             raise Refusal(
@@ -80,11 +81,6 @@ def _tokens(given: argparse.Namespace) -> Any:
             )
     if control is None:
         _check_alone(arm.first)
-    elif arm.runs.keys() != control.runs.keys():
-        seeds = [", ".join(map(str, x.runs)) for x in (arm, control)]
-        raise Refusal(
-            f"--against: has seed {seeds[1]}, and the runs have seed {seeds[0]}; give the same seeds"
-        )
     count = given.sequences or _sequences(arm.first, given.count)
     pairs = {seed: _pair(run, control, seed, count) for seed, run in arm.runs.items()}
     mixed = {seed: Pair(*(x._replace(nll=x.marginal) for x in pair)) for seed, pair in pairs.items()}
@@ -123,7 +119,7 @@ def _pair(run: LoadedRun, control: Arm | None, seed: int, count: int | None) -> 
         if not torch.equal(mine, theirs):
             raise Refusal(
                 f"{control.runs[seed].folder}: is measured at other positions than {run.folder}; give runs "
-                "of one task, one seq_len and one eval_sequences"
+                "of one eval_sequences and think_at"
             )
     return Pair(own, other)
 
