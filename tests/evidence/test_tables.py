@@ -131,6 +131,16 @@ def test_what_is_missing_diverged_or_one_run_is_said():
     assert table_of(first, *cells()[1:]).endswith(f"\n{line} (base_lm_hidden_dim=2)")
 
 
+def test_runs_without_thoughts_or_controls_are_not_said_to_be_their_controls():
+    same = {"zero_length": "thinking", "pause": "state_handed_on"}
+    silent = cell(1, {"thinking": arm([1.0, 1.5]), "no_reasoner": arm([2.0, 2.5])}, max_reasoning_len=0)
+    alone = cell(2, {"thinking": arm([1.0, 1.5])})
+    assert "one run with" not in table_of(*(each._replace(same=same) for each in (silent, alone)))
+    beside = cell(2, {"thinking": arm([1.0, 1.5]), "no_reasoner": arm([2.0, 2.5])})._replace(same=same)
+    assert "zero_length: one run with thinking" in table_of(beside)
+    assert "pause" not in table_of(beside), "neither was run"
+
+
 def test_plain_cells_have_no_gains_and_no_verdict():
     given = [cell(1, {"no_reasoner": arm([1.0, 1.5])}, use_reasoner=False)]
     given.append(cell(2, {"no_reasoner": arm([math.nan, 1.0])}, use_reasoner=False))

@@ -32,6 +32,16 @@ class Cell(NamedTuple):
         """Tell whether the run itself has thoughts of one symbol or more."""
         return bool(self.settings.get("use_reasoner", True) and self.settings.get("max_reasoning_len", 1))
 
+    @property
+    def shown_as(self) -> dict[str, str]:
+        """Return those of `same` that a reader of a table would look for."""
+        return {arm: other for arm, other in self.same.items() if self.compares and other in self.arms}
+
+    @property
+    def compares(self) -> bool:
+        """Tell whether there are thoughts, and controls to compare them with."""
+        return self.thinks and len(self.arms) > 1
+
 
 def name_of(keys: Iterable[str]) -> str:
     """Return the name of a set of runs, the same whatever their order."""

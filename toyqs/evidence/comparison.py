@@ -39,7 +39,7 @@ def comparison_table(finding: Finding) -> str:
     if finding.gains:
         symbols = "±: half of a 95 % t-interval over seeds; "
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
-        lines += [symbols, "", *control_lines(finding), *one_run(finding.cell.same), ""]
+        lines += [symbols, "", *control_lines(finding), *one_run(finding.cell.shown_as), ""]
     lines += _notes(finding.cell.arms)
     if finding.gains and finding.verdict:
         word, meaning = f"Verdict: {finding.verdict.text}.", finding.verdict.sentence

@@ -154,9 +154,9 @@ def _one_runs(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
     """Return a line on each control that is one run with another arm, with its cells where not in all."""
     places: dict[str, list[str]] = {}
     for finding in findings:
-        for line in one_run(finding.cell.same):
+        for line in one_run(finding.cell.shown_as):
             places.setdefault(line, []).append(place_of(finding.cell, keys))
-    everywhere = len(findings)
+    everywhere = sum(finding.cell.compares for finding in findings)
     texts = [f"{x} ({'; '.join(at)})" if len(at) < everywhere else x for x, at in places.items()]
     return [wrapped_line for text in texts for wrapped_line in textwrap.wrap(text, WIDTH)]
 
