@@ -10,10 +10,12 @@ from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.checks.values import check
 from toyqs.config.controls import matched_controls, matched_width, unmatched_controls
-from toyqs.config.identity import run_key
+from toyqs.config.identity import canonical, run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.objectives.rewards import OWN_LOSS, REWARDS
 from toyqs.tasks.hidden_markov import HiddenMarkov
+from toyqs.tasks.iterate import Iterate
 
 BEFORE = ["no_reasoner", "zero_length", "state_handed_on", "pause"]  # policy_off
 
@@ -82,13 +84,35 @@ KINDS: list[dict[str, object]] = [
 @pytest.mark.parametrize("changes", KINDS)
 @pytest.mark.parametrize("name", ["pause", "constant", "deterministic"])
 def test_what_is_not_sampled_is_one_run_for_every_kind_of_thought(name, changes):
-    task = {"task": changes["task"]} if "task" in changes else {}
-    reward = {x: changes[x] for x in ("reward", "reference") if "reward" in changes}
-    taught = reward if name == "deterministic" else {}  # the predictor's loss, which a path keeps
-    plain = unmatched_controls(thinking(controls="all", **task, **taught))[name]
+    kept = {x: changes[x] for x in ("task", "reward", "reference") if "task" in changes}
+    plain = unmatched_controls(thinking(controls="all", **kept))[name]
     control = unmatched_controls(thinking(controls="all", **changes))[name]
     check(control)
     assert run_key(control, 0) == run_key(plain, 0)
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_every_control_with_thoughts_keeps_the_predictors_own_loss(reward):
+    config = thinking(reward=reward, reference="oracle", task=HiddenMarkov(), controls="all")
+    losses = {name: canonical(control).reward for name, control in unmatched_controls(config).items()}
+    rewarded = (
+        "random",
+        "reward_shuffled",
+        "policy_reversed",
+    )  # whose policy loss, if any, reads the reward too
+    own = reward if reward in OWN_LOSS else "likelihood"
+    assert {name: loss for name, loss in losses.items() if name not in rewarded} == dict.fromkeys(
+        [*BEFORE, "policy_off", "deterministic", "constant"], own
+    )
+
+
+def test_only_a_constant_thought_does_not_tell_by_its_length_what_the_task_says():
+    config = thinking(adaptive_len=True, task=Iterate(), controls="all")
+    lengths = {name: canonical(control).lengths_vary for name, control in unmatched_controls(config).items()}
+    silent = {"no_reasoner", "zero_length", "state_handed_on", "constant"}
+    assert {name for name, vary in lengths.items() if not vary} == silent
+    constant = unmatched_controls(config)["constant"]
+    assert constant.max_reasoning_len == config.max_reasoning_len
 
 
 @pytest.mark.parametrize(
