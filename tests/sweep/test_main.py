@@ -130,6 +130,19 @@ def test_two_texts_of_one_name_are_two_cells(no_figure, tmp_path):
     assert len(set(load_rows(tmp_path / "runs")["task.identity"])) == 2
 
 
+def test_cells_that_differ_in_their_plain_controls_alone_stay_two(no_figure, tmp_path, capsys):
+    for width in (4, 8):
+        settings = config(tmp_path, use_base_lm=False, base_lm_hidden_dim=width, controls="fair", seed=[0])
+        assert main.main([settings]) == 0
+        assert f"base width {width}, reasoner width 6" in capsys.readouterr().out
+    cells = {cell.settings["base_lm_hidden_dim"]: cell for cell in load_cells(tmp_path)}
+    assert set(cells) == {4, 8}
+    for width, cell in cells.items():
+        assert list(cell.arms["no_reasoner"]["base_lm_hidden_dim"]) == [width] and not cell.missing
+    first, second = (set(cell.arms["thinking"]["key"]) for cell in cells.values())
+    assert first == second, "one thinking run"
+
+
 def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys):
     plain = config(tmp_path, use_reasoner=False, controls="none", seed=[0])
     assert main.main([plain]) == 0

@@ -12,7 +12,6 @@ import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.identity import named, settings
-from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
 from toyqs.evidence.comparison import comparison_table
@@ -79,9 +78,9 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     """Note the cells on disk, for the scripts in analysis/; return the folder where that cannot be done."""
     try:
         for cell in cells:
-            columns = settings(cell.config, cell.seeds[0])
+            columns = settings(cell.config, cell.seeds[0]) | cell.beside
             asked = [*cell.arms, *cell.same]
-            write_cell(runs_dir, columns, cell.keys, asked, inactive_keys(cell.config))
+            write_cell(runs_dir, columns, cell.keys, asked, cell.inactive)
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
@@ -164,8 +163,8 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
 
 def _cell(cell: PlannedCell, rows: pd.DataFrame) -> Cell:
     """Return a planned cell with the rows of the arms that were asked for."""
-    without = {"seed", *inactive_keys(cell.config)}
-    columns = {name: x for name, x in named(cell.config, cell.seeds[0]).items() if name not in without}
+    columns = named(cell.config, cell.seeds[0]) | cell.beside
+    columns = {name: x for name, x in columns.items() if name not in {"seed", *cell.inactive}}
     asked = [(arm, seed) for arm in (*cell.arms, *cell.same) for seed in cell.seeds]
     finished = {row["key"]: row for row in rows.to_dict("records") if row["key"] in cell.run_keys}
     return cell_of(columns, cell.keys, asked, finished)
