@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
+import torch
 
 from toyqs.config.builders.cost import count_cost
-from toyqs.config.builders.model import count_parameters
+from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.checks.values import check
 from toyqs.config.controls import matched_controls, matched_width, unmatched_controls
 from toyqs.config.identity import canonical, run_key
@@ -17,6 +18,7 @@ from toyqs.objectives.rewards import OWN_LOSS, REWARDS
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 
+POSITIONS = "cores.A.backbone.decoder.weights.wpe.weight"  # the table of positions of a GPT-2
 BEFORE = ["no_reasoner", "zero_length", "state_handed_on", "pause"]  # policy_off
 
 
@@ -164,3 +166,31 @@ def test_without_a_base_the_plain_controls_have_one():
     plain = [controls[name] for name in ("no_reasoner", "compute_matched", "param_matched")]
     assert all(control.use_base_lm for control in plain)
     assert not controls["zero_length"].use_base_lm
+
+
+@pytest.mark.parametrize(
+    ("changes", "others"),
+    [
+        ({}, {}),
+        ({"backbone": "llama", "base_lm_hidden_dim": 8}, {}),
+        ({"backbone": "gpt2"}, {name: {POSITIONS} for name in (*BEFORE[:3], "compute_matched")}),
+        ({"backbone": "gpt2", "positions_up_to": 40}, {}),
+    ],
+)
+def test_arms_start_their_base_lm_from_the_same_weights_but_for_a_table_of_another_size(changes, others):
+    """As docs/results.md says; the base LM of param_matched has another width."""
+    config = thinking(controls="all", model_n_layer=1, **changes)
+    known = unmatched_controls(config) | matched_controls(config, count_cost, count_parameters)
+    (start, *rest) = (base_lm(config), *((name, base_lm(arm)) for name, arm in known.items()))
+    differing = {
+        name: {key for key, weight in weights.items() if not torch.equal(weight, start[key])}
+        for name, weights in rest
+        if name != "param_matched"
+    }
+    assert {name: keys for name, keys in differing.items() if keys} == others
+    assert len(differing) == 11 and all(weights.keys() == start.keys() for _, weights in rest)
+
+
+def base_lm(config: RunConfig) -> dict[str, torch.Tensor]:
+    weights = build_model(canonical(config), [0]).named_parameters()
+    return {name: weight.detach() for name, weight in weights if name.startswith("cores.A.")}
