@@ -188,6 +188,16 @@ def test_cells_that_cannot_have_a_word_count_all_the_same():
     assert found[1] == NEVER
 
 
+def test_a_cell_without_policy_off_counts_with_its_own_p_for_never_rewarded_thoughts():
+    """Of two cells, one pathwise: its p is the smaller, so the other is held against .05."""
+    gains = {name: gain for name, gain in case(0.001).gains.items() if name != "policy_off"}
+    pathwise = Case(gains, pd.Series(dtype=bool), ("policy_off",))
+    assert texts(pathwise, case(0.04, policy_off=0.9, pause=0.9)) == ["beats every matched control", NEVER]
+    gains = dict.fromkeys(gains, gain_of(0.03))
+    words = [each.word for each in verdicts([pathwise._replace(gains=gains), case(0.001, policy_off=0.9)])]
+    assert words == [UNTOLD, NEVER], "it never gets the word itself"
+
+
 def test_correction_never_says_more_and_never_contradicts_itself():
     """On random cells: a word after correction is no better than before, and one cell is the plain rule."""
     drawn = np.random.default_rng(0)

@@ -112,7 +112,8 @@ def verdicts(cases: Sequence[Case]) -> list[Verdict]:
     not above 0 (not below 0 for *worse*). A cell's p for a word is the largest p over the controls that the
     word needs: those of its line. It is 1 where the cell cannot have the word: it is not judged or has too
     few seeds, it lacks a control of the line, or, for a word below that line, its thoughts are not used. A
-    cell that has a stronger word counts with its own p for the weaker ones. Each of the four words that need
+    cell that has a stronger word counts with its own p for the weaker ones, and one without policy_off with
+    its own p for *no better than never-rewarded thoughts*, which it never gets. Each of the four words that need
     a test has a bar: Holm's, at .05, over the p of all cells of the table for this word. With m cells of
     which k pass, it is .05 / (m − k), and .05 where all pass. A cell has the word where its p is not above
     the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05. The
@@ -157,8 +158,7 @@ class _Tested:
             return
         base = [name for name in ("zero_length", "policy_off") if name in self.gains]
         self.p[BEATS_BASE] = max(self.better[name] for name in base)
-        if "policy_off" in base:
-            self.p[NEVER_REWARDED] = self.better["zero_length"]
+        self.p[NEVER_REWARDED] = self.better["zero_length"]
         if not self.not_run:
             self.p[BEATS_ALL] = max(self.better.values())
 
@@ -166,7 +166,8 @@ class _Tested:
         """Return the first line of the decision table that holds."""
         if self.unjudged or self.p[WORSE] <= bars[WORSE]:
             return self.unjudged or WORSE
-        tried = (BEATS_ALL, BEATS_BASE, NEVER_REWARDED)
+        rewarded = "policy_off" in self.gains
+        tried = (BEATS_ALL, BEATS_BASE, *([NEVER_REWARDED] if rewarded else []))
         return next((word for word in tried if self.p[word] <= bars[word]), self.unused or UNTOLD)
 
     def text(self, line: str, bars: Mapping[str, float]) -> str:
