@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from toyqs.evidence.arms import JUDGED
-from toyqs.evidence.decision import BEST_FIRST, Case, Verdict, verdict, verdicts
+from toyqs.evidence.decision import BEST_FIRST, MEANINGS, Case, Verdict, verdict, verdicts
 
 HIGH, LOW, UNSURE = (1.0, 1.1, 0.9, 1.05), (-1.0, -1.1, -0.9, -1.05), (-1.0, 1.0, -0.5, 0.6)
 ALL_HIGH = dict.fromkeys(JUDGED, HIGH)
@@ -111,6 +111,18 @@ def test_only_the_seeds_that_are_compared_must_have_started():
         name: gain.set_axis(range(2, 6)) if name == "pause" else gain for name, gain in columns.items()
     }
     assert verdict(shifted, apart).word == "too few seeds (2 of 4) to judge"
+
+
+def test_the_sentence_tells_controls_that_are_better_from_those_that_may_be():
+    def sentence(**changes: Any) -> str:
+        return judged(without(**changes)).sentence.removeprefix(MEANINGS["beats the same base"]).strip()
+
+    assert sentence(pause=LOW) == "But better than the thoughts: steps without content."
+    assert sentence(pause=UNSURE) == "But steps without content may gain as much, or more."
+    assert sentence(pause=UNSURE, compute_matched=LOW, param_matched=LOW) == (
+        "But better than the thoughts: more training, more parameters. "
+        "Steps without content may gain as much, or more."
+    )
 
 
 def test_p_is_the_largest_over_the_controls_that_the_word_needs():

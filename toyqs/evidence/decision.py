@@ -65,6 +65,11 @@ class Verdict(NamedTuple):
         return self.word != self.before
 
     @property
+    def judged(self) -> bool:
+        """Tell whether the cell could be judged."""
+        return not self.word.startswith((NOT_JUDGED, TOO_FEW))
+
+    @property
     def text(self) -> str:
         """Return the word; where it is another before correction, with that."""
         if not self.corrected:
@@ -113,10 +118,10 @@ def verdicts(cases: Sequence[Case]) -> list[Verdict]:
     word needs: those of its line. It is 1 where the cell cannot have the word: it is not judged or has too
     few seeds, it lacks a control of the line, or, for a word below that line, its thoughts are not used. A
     cell that has a stronger word counts with its own p for the weaker ones, and one without policy_off with
-    its own p for *no better than never-rewarded thoughts*, which it never gets. Each of the four words that need
-    a test has a bar: Holm's, at .05, over the p of all cells of the table for this word. With m cells of
-    which k pass, it is .05 / (m − k), and .05 where all pass. A cell has the word where its p is not above
-    the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05. The
+    its own p for *no better than never-rewarded thoughts*, which it never gets. Each of the four words that
+    need a test has a bar: Holm's, at .05, over the p of all cells of the table for this word. With m cells
+    of which k pass, it is .05 / (m − k), and .05 where all pass. A cell has the word where its p is not
+    above the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05. The
     matched controls that a cell does not beat, and those that it beats without its being told from not
     thinking, are named at the bar of *beats every matched control*. Where the bars change what is said,
     `text` adds what .05 would give.
@@ -189,11 +194,21 @@ class _Tested:
         sentences = [MEANINGS[line]]
         if line == BEATS_ALL:
             sentences.append(f"{', '.join(EXPLANATIONS[name] for name in MATCHED if name in self.gains)}.")
-        if line == BEATS_BASE and (others := self._matched(bars)[1]):
-            sentences.append(f"But {' or '.join(EXPLANATIONS[x] for x in others)} may gain as much, or more.")
+        if line == BEATS_BASE:
+            sentences += self._explanations(self._matched(bars)[1])
         if line in (BEATS_BASE, UNTOLD) and self.not_run:
             sentences.append(f"Not run, and so not ruled out: {', '.join(self.not_run)}.")
         return " ".join(sentences)
+
+    def _explanations(self, others: Sequence[str]) -> list[str]:
+        """Return sentences on matched controls that are not beaten: some are better than thinking."""
+        better = [name for name in others if _one_sided(-self.gains[name]) <= LEVEL]
+        open_ = [EXPLANATIONS[name] for name in others if name not in better]
+        names = ", ".join(EXPLANATIONS[name] for name in better)
+        found = [f"But better than the thoughts: {names}."] if better else []
+        if open_:
+            found.append(f"{'' if better else 'But '}{' or '.join(open_)} may gain as much, or more.")
+        return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in found]
 
     def _matched(self, bars: Mapping[str, float]) -> tuple[list[str], list[str]]:
         """Return the matched controls that are beaten, and the others."""
