@@ -220,7 +220,7 @@ def test_correction_never_says_more_and_never_contradicts_itself():
             gains = {n: pd.Series(drawn.normal(drawn.choice([-1, 0, 1, 2, 3]), 1, 5)) for n in names}
             cases.append(Case(gains, pd.Series(drawn.random(5) < 0.7)))
         for each, found in zip(cases, verdicts(cases), strict=True):
-            alone = verdict(*each)
+            (alone,) = verdicts([each])
             assert found.before == alone.word == alone.before
             if alone.word.startswith("worse"):
                 assert found.word.startswith(("worse", "thoughts not used", UNTOLD))

@@ -43,6 +43,7 @@ class Case(NamedTuple):
     gains: Mapping[str, pd.Series]  # of thinking over each control by seed; empty: no seed in common
     started: pd.Series  # whether each seed of thinking started; seeds of which it is not known are left out
     absent: Collection[str] = ()  # judged controls that the run cannot have, or has under another's name
+    has_base: bool = True  # whether the run has a base LM
 
 
 class Verdict(NamedTuple):
@@ -121,8 +122,8 @@ def verdicts(cases: Sequence[Case]) -> list[Verdict]:
     its own p for *no better than never-rewarded thoughts*, which it never gets. Each of the four words that
     need a test has a bar: Holm's, at .05, over the p of all cells of the table for this word. With m cells
     of which k pass, it is .05 / (m − k), and .05 where all pass. A cell has the word where its p is not
-    above the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05. The
-    matched controls that a cell does not beat, and those that it beats without its being told from not
+    above the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05.
+    The matched controls that a cell does not beat, and those that it beats without its being told from not
     thinking, are named at the bar of *beats every matched control*. Where the bars change what is said,
     `text` adds what .05 would give.
 
@@ -148,6 +149,7 @@ class _Tested:
     def __init__(self, case: Case) -> None:
         possible = [name for name in JUDGED if name not in case.absent]
         self.gains = {name: case.gains[name] for name in possible if name in case.gains}
+        self.has_base = case.has_base
         self.not_run = [name for name in possible if name not in self.gains]
         seeds = set.intersection(*(set(gain.index) for gain in self.gains.values())) if self.gains else set()
         self.unjudged = self._unjudged(len(seeds))
@@ -191,7 +193,8 @@ class _Tested:
             return f"A verdict needs {FEWEST_SEEDS} seeds of every judged control, none of them diverged."
         if line == self.unused:
             return "Another sequence's thoughts, or none, cost most seeds nothing: no gain is the thoughts'."
-        sentences = [MEANINGS[line]]
+        meaning = MEANINGS[line]
+        sentences = [meaning if self.has_base else meaning.replace(" base", " model")]
         if line == BEATS_ALL:
             sentences.append(f"{', '.join(EXPLANATIONS[name] for name in MATCHED if name in self.gains)}.")
         if line == BEATS_BASE:
