@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,11 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     start = next(place for place, line in enumerate(lines) if line[:1] == ["thinking"])
     assert [line[0] for line in lines[start : start + 8]] == ARMS
     assert "Verdict:" in printed
-    figure, table = (Path(line.split()[1]) for line in printed.splitlines()[-3:-1])
+    below = printed[printed.index("\nfigure ") :].strip().splitlines()
+    figure, table = (Path(line.split()[1]) for line in below[:2])
+    folders = shlex.split(" ".join(below[3:]))
+    assert folders == ["thinking", *(str(tmp_path / run_key(settings, seed)) for seed in range(4))]
+    assert max(map(len, below[3:])) <= max(110, len(f"thinking  {folders[1]}"))
     assert figure.read_bytes().startswith(b"\x89PNG") and table.suffix == ".csv"
     assert len(load_rows(tmp_path)) == 32
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from toyqs.evidence.pairs import reasoner_pairs
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
 from toyqs.evidence.selection import differing
 from toyqs.evidence.tables import sweep_table
+from toyqs.evidence.text import WIDTH
 from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
@@ -158,7 +160,20 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
+    if finished and not several:
+        print(*_folders(runs_dir, found[0]), sep="\n")
     return []
+
+
+def _folders(runs_dir: str, cell: Cell) -> list[str]:
+    """Return lines with the folders of the run's own seeds, as they are typed after a measure's name."""
+    arm, rows = next(iter(cell.arms.items()))
+    lines = [f"{arm} "]
+    for folder in (shlex.quote(str(Path(runs_dir) / key)) for key in rows["key"]):
+        if len(lines[-1]) + 1 + len(folder) > WIDTH:
+            lines.append(" " * len(f"{arm} "))
+        lines[-1] += f" {folder}"
+    return lines
 
 
 def _cell(cell: PlannedCell, rows: pd.DataFrame) -> Cell:
