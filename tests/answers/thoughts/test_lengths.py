@@ -12,7 +12,7 @@ import torch
 
 from tests.answers.thoughts.runs import row, trained
 from toyqs.answers.__main__ import main
-from toyqs.answers.thoughts.arm import load_arm, log_likelihood, mean_interval, sample
+from toyqs.answers.thoughts.arm import equal_sequences, load_arm, log_likelihood, mean_interval, sample
 from toyqs.answers.thoughts.lengths import at_lengths, check_length, mean_of, of_length, upto
 from toyqs.config.builders.model import assemble
 from toyqs.config.errors import Refusal
@@ -168,7 +168,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: 
     for length, part in enumerate(written["lengths"]):
         for name in ("nll", "accuracy"):
             each = {seed: (getattr(x[length], name), x[length].weights) for seed, x in found.items()}
-            mean, half_width, count = mean_interval(each)
+            mean, half_width, count = mean_interval(each, equal_sequences(load_arm(folders).first, 20))
             assert part[name] == {"mean": mean, "half_width": half_width, "count": count}
         assert list(part["nll_by_seed"]) == [str(seed) for seed in seeds]
         assert f"{part['nll']['mean']:.3f} ± " in said

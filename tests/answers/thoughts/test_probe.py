@@ -63,7 +63,7 @@ def test_controls_are_found_next_to_the_runs(
     title = r"op1\(x\): 6 classes\. A probe that reads nothing: \d+\.\d % right, \d\.\d{3} nats"
     assert re.search(title, out) and max(map(len, out.splitlines())) <= 110
     assert re.search(r"state after 3 +% +– +– +\d+\.\d ± \d+\.\d +–", out), "pause alone goes on from it"
-    over = "over 2 seeds" if len(seeds) > 1 else "over sequences; one run"
+    over = "over 2 seeds" if len(seeds) > 1 else "over different sequences; one run"
     assert f"t-interval {over}" in " ".join(out.split())
 
 
@@ -102,7 +102,7 @@ def test_one_run_is_probed_over_its_sequences_and_against_others(
         "zero_length",
     ]
     out = " ".join(capsys.readouterr().out.split())
-    assert "t-interval over sequences; one run, so it says nothing about other seeds" in out
+    assert "t-interval over different sequences; one run, so it says nothing about other seeds" in out
     assert "seed 1" in out and "seed 1, " not in out
 
 

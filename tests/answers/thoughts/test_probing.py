@@ -110,7 +110,7 @@ def test_an_interval_of_one_run_is_that_over_its_sequences() -> None:
     rows = (values >= 0).nonzero()
     scores = probing.probe(x[values >= 0], values[values >= 0], 3, rows[:, 0] < 30)
     hits[at] = scores.hits
-    wanted = mean_interval({1: (hits[30:], at[30:].double())})
+    wanted = mean_interval({1: (hits[30:], at[30:].double())}, torch.arange(30))
     assert over({1: found.accuracy}) == pytest.approx(wanted)
     assert float(found.nll.mean()) == pytest.approx(float(scores.nll.mean()))
 

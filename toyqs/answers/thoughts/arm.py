@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -161,30 +162,50 @@ def with_symbols(
     return thoughts
 
 
-def mean_interval(arm: Mapping[int, tuple[Tensor, Tensor]]) -> Interval:
+def equal_sequences(run: LoadedRun, count: int | None = None) -> Tensor:
+    """Return a number for each held-out sequence, equal ones alike: (n,) long, on the CPU.
+
+    Args:
+        run: of any task.
+        count: as in `sample`.
+    """
+    inputs = draw_held_out(run.config, 1, torch.zeros(1), count).inputs[0]
+    return inputs.unique(dim=0, return_inverse=True)[1]
+
+
+def mean_interval(arm: Mapping[int, tuple[Tensor, Tensor]], sequences: Tensor) -> Interval:
     """Compute the weighted mean of a quantity and its 95 % t-interval, over seeds where there are several.
 
-    Of a single run the interval is over sequences: with per-sequence sums s_i of weighted values and w_i of
-    weights, mean m = Σ s_i / Σ w_i, half width t · √(n / (n − 1) · Σ (s_i − m w_i)²) / Σ w_i (the ratio
-    estimator; the usual t-interval where all w_i are equal). It says nothing about other seeds.
+    Of a single run the interval is over its different sequences, for copies of one are not independent: of
+    the n that have a weight, with sums s_i of weighted values and w_i of weights over all copies, mean
+    m = Σ s_i / Σ w_i, half width t · √(n / (n − 1) · Σ (s_i − m w_i)²) / Σ w_i (the ratio estimator; the
+    usual t-interval where all w_i are equal). It says nothing about other seeds.
 
     Args:
         arm: seed -> values (n, T) and weights (n, T).
+        sequences: (n,) long, alike for equal sequences; see `equal_sequences`.
 
     Returns:
-        Its count is the number of seeds, or of sequences. Where all weights are 0 the numbers are NaN.
+        Its count is the number of seeds, or of different sequences with a weight; of a single one the half
+        width is NaN. Where all weights are 0 the numbers are NaN.
     """
     means = [float((values * weights).sum() / weights.sum()) for values, weights in arm.values()]
     if len(arm) > 1:
         return interval(means)
     (values, weights), mean = next(iter(arm.values())), means[0]
-    sums, totals, count = (values * weights).sum(-1).double(), weights.sum(-1).double(), len(values)
+    empty = torch.zeros(int(sequences.max()) + 1, dtype=torch.float64)
+    sums, totals = (
+        empty.index_add(0, sequences, x.sum(-1).double().cpu()) for x in (values * weights, weights)
+    )
+    count = int((totals > 0).sum())
+    if count < 2:
+        return Interval(mean, math.nan, count)
     squares = ((sums - mean * totals) ** 2).sum() * count / (count - 1)
     return Interval(mean, float(stdtrit(count - 1, 0.975) * squares.sqrt() / totals.sum()), count)
 
 
-def interval_words(arm: Arm) -> str:
+def interval_words(arm: Arm, units: str = "different sequences") -> str:
     """Say what the intervals of `mean_interval` are over."""
     if len(arm.runs) > 1:
         return f"±: half of a 95 % t-interval over {len(arm.runs)} seeds"
-    return "±: half of a 95 % t-interval over sequences; one run, so it says nothing about other seeds"
+    return f"±: half of a 95 % t-interval over {units}; one run, so it says nothing about other seeds"

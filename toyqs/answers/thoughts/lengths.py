@@ -15,6 +15,7 @@ from toyqs.answers.load import LoadedRun, load_run
 from toyqs.answers.thoughts.arm import (
     Arm,
     Sampled,
+    equal_sequences,
     interval_words,
     load_arm,
     mean_interval,
@@ -218,7 +219,8 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     most = given.upto.of(trained)
     check_length(arm.first, most)
     found = {seed: at_lengths(run, seed, range(most + 1), given.sequences) for seed, run in arm.runs.items()}
-    rows = [_row(found, length) for length in range(most + 1)]
+    sequences = equal_sequences(arm.first, given.sequences)
+    rows = [_row(found, length, sequences) for length in range(most + 1)]
     _print(arm, rows, trained)
     return {
         "seeds": list(arm.runs),
@@ -229,11 +231,11 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _row(found: dict[int, dict[int, AtLength]], length: int) -> dict[str, Any]:
+def _row(found: dict[int, dict[int, AtLength]], length: int, sequences: Tensor) -> dict[str, Any]:
     """Return what was measured at a length."""
     each = {seed: measured[length] for seed, measured in found.items()}
-    nll = mean_interval({seed: (x.nll, x.weights) for seed, x in each.items()})
-    accuracy = mean_interval({seed: (x.accuracy, x.weights) for seed, x in each.items()})
+    nll = mean_interval({seed: (x.nll, x.weights) for seed, x in each.items()}, sequences)
+    accuracy = mean_interval({seed: (x.accuracy, x.weights) for seed, x in each.items()}, sequences)
     by_seed = {str(seed): mean_of(x.nll, x.weights) for seed, x in each.items()}
     return {"length": length, "nll": nll._asdict(), "accuracy": accuracy._asdict(), "nll_by_seed": by_seed}
 

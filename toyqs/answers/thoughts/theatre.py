@@ -19,6 +19,7 @@ from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
     Arm,
+    equal_sequences,
     interval_words,
     load_arm,
     load_control,
@@ -118,6 +119,7 @@ def distance(arm: Arm, count: int | None = None) -> Outcome:
     name = "distance from the direct continuation"
     if why := why_not(arm.first.config, next(sample(arm.first, 0, 2)).whole):
         return Outcome(name, [], why)
+    sequences = equal_sequences(arm.first, count)
     own, other, excess = (Parts(list) for _ in range(3))
     for seed, run in arm.runs.items():
         for sampled in sample(run, seed, count):
@@ -127,9 +129,9 @@ def distance(arm: Arm, count: int | None = None) -> Outcome:
                 mean = (values * counts).sum(-1) / counts.sum(-1).clamp(min=1)
                 into[seed].append((mean.cpu(), weights.cpu()))
     lines = [
-        Line("distance, 0 (the same) to 1", _over(own), "", True),
-        Line("distance from another sequence's continuation", _over(other), "", True),
-        _above_zero("distance beyond half of the latter", _over(excess)),
+        Line("distance, 0 (the same) to 1", _over(own, sequences), "", True),
+        Line("distance from another sequence's continuation", _over(other, sequences), "", True),
+        _above_zero("distance beyond half of the latter", _over(excess, sequences)),
     ]
     note = "continuation: the run's own without a thought, which its training may never have asked for"
     return Outcome(name, lines, note=note)
@@ -154,15 +156,16 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
         nll[seed] = other["nll"] - mine["nll"], weights
         accuracy[seed] = 100 * (mine["accuracy"] - other["accuracy"]), weights
         use[seed] = mine["shuffled"] - mine["nll"], weights
+    sequences = equal_sequences(arm.first, count)
     costs = [float((values * weights).sum() / weights.sum()) for values, weights in use.values()]
     using = sum(cost >= USED for cost in costs)
     needs = f"needs {USED} in half of the seeds: {using} of {len(costs)}"
     lines = [
-        _above_zero("NLL of the control, in nats, higher by", mean_interval(nll)),
-        _above_zero("accuracy of the control, in points, lower by", mean_interval(accuracy)),
+        _above_zero("NLL of the control, in nats, higher by", mean_interval(nll, sequences)),
+        _above_zero("accuracy of the control, in points, lower by", mean_interval(accuracy, sequences)),
         Line(
             "NLL with another sequence's thoughts, in nats, higher by",
-            mean_interval(use),
+            mean_interval(use, sequences),
             needs,
             2 * using >= len(costs),
         ),
@@ -214,7 +217,7 @@ def correlation(arm: Arm, count: int | None = None) -> Outcome:
     if not number:
         return Outcome(name, [], "at no position do thoughts differ in both")
     words = f"rank correlation, mean over {number:,} positions"
-    return Outcome(name, [_above_zero(words, _over(found))])
+    return Outcome(name, [_above_zero(words, _over(found, equal_sequences(arm.first, count)))])
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,9 +243,9 @@ def _ranks(values: Tensor) -> Tensor:
     )
 
 
-def _over(found: Mapping[int, list[PerPosition]]) -> Interval:
+def _over(found: Mapping[int, list[PerPosition]], sequences: Tensor) -> Interval:
     joined = {seed: [torch.cat(x) for x in zip(*each, strict=True)] for seed, each in found.items()}
-    return mean_interval({seed: (values, weights) for seed, (values, weights) in joined.items()})
+    return mean_interval({seed: (values, weights) for seed, (values, weights) in joined.items()}, sequences)
 
 
 def _short(found: Interval) -> str:

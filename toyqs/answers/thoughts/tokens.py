@@ -14,6 +14,7 @@ from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts.arm import (
     Arm,
+    equal_sequences,
     interval_words,
     load_arm,
     load_control,
@@ -40,7 +41,7 @@ class TokenLosses(NamedTuple):
     nll: Tensor  # (n,) mean over the thoughts, nats, as in the run's row
     marginal: Tensor  # (n,) of the mixture of the thoughts, −log (1/K) Σ q
     weights: Tensor  # (n,)
-    sequences: Tensor  # (n,) long, which sequence it is in
+    sequences: Tensor  # (n,) long, which sequence it is in, equal ones alike
     targets: Tensor  # (n,) long
 
 
@@ -137,11 +138,11 @@ def token_losses(
     """
     sizes = run.sizes if thinking else run.sizes._replace(number=1, length=0)
     parts: list[list[Tensor]] = []
-    first = 0
+    numbers, first = equal_sequences(run, count), 0
     for part in sample(run, seed, count, sizes):
         log_q = log_likelihood(run, part, part.thoughts if thinking else None).double()
         weights, targets = part.batch.weights[0], part.batch.targets[0]
-        sequences = torch.arange(first, first + len(weights)).view(-1, 1).expand(weights.shape)
+        sequences = numbers[first : first + len(weights)].view(-1, 1).expand(weights.shape)
         kept = (
             -log_q.mean(-1),
             -log_mean_exp(log_q),
@@ -175,14 +176,16 @@ def compared(pairs: Mapping[int, Pair], places: Tensor) -> Part:
         places: (m,) long.
 
     Returns:
-        The interval is over seeds, or over the sequences of one.
+        The interval is over seeds, or over the different sequences of one.
     """
     sides = [
         torch.stack([(x.nll * x.weights)[places].sum() / x.weights[places].sum() for x in side]).mean()
         for side in zip(*pairs.values(), strict=True)
     ]
     gains = {seed: _by_sequence(own, other.nll - own.nll, places) for seed, (own, other) in pairs.items()}
-    return Part(len(places), float(sides[1]), float(sides[0]), mean_interval(gains))
+    number = len(next(iter(gains.values()))[0])
+    gain = mean_interval(gains, torch.arange(number))
+    return Part(len(places), float(sides[1]), float(sides[0]), gain)
 
 
 def _by_sequence(like: TokenLosses, values: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
