@@ -15,12 +15,17 @@ from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.finished_run import columns_of
 from toyqs.config.identity import named
+from toyqs.config.inactive import inactive_keys
+from toyqs.config.keys import RATES
 from toyqs.evidence.gain import Interval, interval
 from toyqs.evidence.text import listed
 from toyqs.objectives.rewards import target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation import read_positions, spans
 from toyqs.types import Batch, Context, Thoughts, rows
+
+MOST_SETTINGS = 4  # in which a control differs, that are printed
+TRAINING = ("max_steps", "data_loader_batch_size", "base_lr", *RATES)  # in which a control does not
 
 
 class Arm(NamedTuple):
@@ -52,14 +57,14 @@ def load_arm(folders: Sequence[str], device: str = "cpu") -> Arm:
         run.check_data()
         seed, own = int(columns_of(folder)["seed"]), named(run.config, 0) | {"info": ""}
         first = settings or own
-        if seed in runs:
-            raise Refusal(f"{folder}: has seed {seed}, as {runs[seed].folder}; give each seed once")
         if differing := [name for name in {**first, **own} if first.get(name) != own.get(name)]:
             name = differing[0]
             raise Refusal(
                 f"{folder}: has {name}={typed(own.get(name))}, and {folders[0]} has "
                 f"{name}={typed(first.get(name))}; give runs that differ in their seed alone"
             )
+        if seed in runs:
+            raise Refusal(f"{folder}: has seed {seed}, as {runs[seed].folder}; give each seed once")
         runs[seed], settings = run, first
     return Arm(dict(sorted(runs.items())))
 
@@ -73,7 +78,8 @@ def load_control(arm: Arm, folders: Sequence[str], device: str = "cpu") -> Arm:
         device: cpu or cuda.
 
     Raises:
-        Refusal: as `load_arm`; the runs are of another task or seq_len, or one has no run of its seed.
+        Refusal: as `load_arm`; the runs are of another task or seq_len, or were trained by other `TRAINING`
+            settings (a control without thoughts may have more steps), or one has no run of its seed.
     """
     control = load_arm(folders, device)
     own, other = (named(x.first.config, 0) for x in (arm, control))
@@ -84,12 +90,32 @@ def load_control(arm: Arm, folders: Sequence[str], device: str = "cpu") -> Arm:
             f"--against {control.first.folder}: has {key}={typed(other.get(key))}, and {arm.first.folder} "
             f"has {key}={typed(own.get(key))}; give a control of the same task"
         )
+    left_out = inactive_keys(arm.first.config) | inactive_keys(control.first.config)
+    if not control.first.config.has_thoughts and other["max_steps"] > own["max_steps"]:
+        left_out.add("max_steps")  # as compute_matched
+    if differing := [key for key in TRAINING if own[key] != other[key] and key not in left_out]:
+        key = differing[0]
+        raise Refusal(
+            f"--against {control.first.folder}: was trained with {key}={typed(other[key])}, and "
+            f"{arm.first.folder} with {key}={typed(own[key])}; give a control that was trained alike"
+        )
     if missing := arm.runs.keys() - control.runs.keys():
         raise Refusal(
             f"--against: no run has seed {listed(missing)}; give the control's runs of the same seeds, by "
             "which they are paired"
         )
     return Arm({seed: control.runs[seed] for seed in arm.runs})
+
+
+def differing_settings(run: LoadedRun, control: LoadedRun) -> str:
+    """Say what a control is: the settings that have an effect in both and differ."""
+    here, there = named(run.config, 0), named(control.config, 0)
+    left_out = {"info"} | inactive_keys(run.config) | inactive_keys(control.config)
+    names = [name for name in here if here[name] != there.get(name) and name not in left_out]
+    differing = [f"{name}={typed(there.get(name))}, here {typed(here.get(name))}" for name in names]
+    if len(differing) > MOST_SETTINGS:
+        differing[MOST_SETTINGS:] = [f"{len(differing) - MOST_SETTINGS} more"]
+    return "; ".join(differing) or "the same settings"
 
 
 class Sampled(NamedTuple):

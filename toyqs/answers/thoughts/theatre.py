@@ -7,6 +7,7 @@ does without thoughts is asked of a control that was trained so, and chance has 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
     Arm,
+    differing_settings,
     equal_sequences,
     interval_words,
     load_arm,
@@ -32,10 +34,11 @@ from toyqs.answers.thoughts.arm import (
 from toyqs.answers.thoughts.continuation import distances, why_not
 from toyqs.answers.thoughts.interventions import require_symbols
 from toyqs.evidence.gain import Interval
-from toyqs.evidence.text import aligned, listed, plus_minus
+from toyqs.evidence.text import WIDTH, aligned, listed, plus_minus
 from toyqs.objectives.rewards import hits, rounding
 
 USED = 0.01  # nats that another sequence's thoughts cost a seed that uses its own
+ABLATION = "ablation, against the control's runs"
 PASSED, FAILED, UNDEFINED = "passed", "failed", "not defined"
 
 PerPosition = tuple[Tensor, Tensor]  # values and weights, (n, T)
@@ -77,12 +80,14 @@ def add_to(measures: Any) -> None:
     part = add_thoughts_measure(measures, "theatre", _measure, text)
     help_ = "runs of a control, such as zero_length, with the same seeds"
     part.add_argument("--against", metavar="RUN", nargs="+", required=True, help=help_)
-    part.add_argument("--strict", action="store_true", help="exit with 1 if a test that is defined fails")
+    help_ = "exit with 1 if a test that is defined fails, or if the ablation is not defined"
+    part.add_argument("--strict", action="store_true", help=help_)
     part.set_defaults(passes=lambda given, result: not (given.strict and _failed(result)))
 
 
 def _failed(result: dict[str, Any]) -> bool:
-    return any(test["verdict"] == FAILED for test in result["tests"].values())
+    tests = result["tests"]
+    return tests[ABLATION]["verdict"] == UNDEFINED or any(x["verdict"] == FAILED for x in tests.values())
 
 
 def _measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -95,6 +100,8 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
         correlation(arm, given.sequences),
     ]
     _print(arm, control, outcomes)
+    if given.strict and outcomes[1].why:
+        print("--strict: the ablation is not defined, so that nothing was tested; give another control")
     return {
         "seeds": list(arm.runs),
         "against": [run.folder for run in control.runs.values()],
@@ -144,7 +151,7 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
     The thoughts also have to be used (`started` in the glossary): where another sequence's do as well, a run
     is better for another reason.
     """
-    name = "ablation, against the control's runs"
+    name = ABLATION
     nll: dict[int, PerPosition] = {}
     accuracy, use = dict(nll), dict(nll)
     for seed, run in arm.runs.items():
@@ -254,6 +261,8 @@ def _short(found: Interval) -> str:
 
 def _print(arm: Arm, control: Arm, outcomes: list[Outcome]) -> None:
     print(f"seeds {listed(arm.runs)}; the control's first run is {control.first.folder}")
+    words = f"The control was trained with {differing_settings(arm.first, control.first)}."
+    print("\n".join(textwrap.wrap(words, WIDTH)))
     for number, outcome in enumerate(outcomes, start=1):
         why = f": {outcome.why}" if outcome.why else ""
         print(f"\n{number}. {outcome.name}: {outcome.verdict}{why}")
@@ -262,4 +271,4 @@ def _print(arm: Arm, control: Arm, outcomes: list[Outcome]) -> None:
             print("\n".join(aligned(list(zip(*rows, strict=True)), left=(0, 2))))
         if outcome.note:
             print(f"   {outcome.note}")
-    print(f"\n{interval_words(arm)}\nneeds: the whole interval has to lie there")
+    print(f"\n{interval_words(arm)}\nneeds more than 0: the whole interval has to lie there")
