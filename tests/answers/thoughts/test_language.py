@@ -147,3 +147,11 @@ def test_vectors_have_no_dictionary_and_a_plain_run_no_language(
         assert main(["language", folder]) == 2
         err = capsys.readouterr().err
         assert err == f"toyqs: {folder}: this run has no thoughts; give one that thinks\n"
+
+
+def test_which_positions_are_meant_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for changes, said in (({"think_at": "hard"}, True), ({}, False)):
+        (folder,) = trained(tmp_path, [5], **changes)
+        assert main(["language", folder]) == 0
+        line = "think_at=hard: of the positions that think; the others have no thoughts"
+        assert (line in capsys.readouterr().out.splitlines()) == said

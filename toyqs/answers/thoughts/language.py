@@ -213,6 +213,8 @@ def _print_pass(arm: Arm, speeches: Mapping[int, Speech], sequences: Tensor) -> 
     print("\n".join(aligned(columns, rule=True)))
     print("pass@k: at least one of k thoughts makes the answer the likeliest token")
     print(interval_words(arm))
+    if arm.first.config.think_at == "hard":
+        print("think_at=hard: of the positions that think; the others have no thoughts")
     return result
 
 
