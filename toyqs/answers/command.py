@@ -22,13 +22,20 @@ def add_measure(
 
 
 def add_thoughts_measure(
-    measures: Any, name: str, measure: Callable[[argparse.Namespace], Any], text: str
+    measures: Any,
+    name: str,
+    measure: Callable[[argparse.Namespace], Any],
+    text: str,
+    number: str = "as many as the runs' own evaluation",
 ) -> argparse.ArgumentParser:
-    """Add a measure of the thoughts of runs that differ in their seed alone, on held-out sequences."""
+    """Add a measure of the thoughts of runs that differ in their seed alone, on held-out sequences.
+
+    `number` says how many of them there are by default.
+    """
     part = _add(measures, name, measure, text)
     help_ = "folders of finished runs that differ in their seed alone, runs/KEY"
     part.add_argument("runs", metavar="RUN", nargs="+", help=help_)
-    help_ = "held-out sequences (as many as the runs' own evaluation)"
+    help_ = f"held-out sequences ({number})"
     part.add_argument("--sequences", type=lambda word: whole(word, least=2), metavar="N", help=help_)
     return part
 

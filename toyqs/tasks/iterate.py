@@ -60,6 +60,7 @@ class Iterate(Task):
 
     name: ClassVar[str] = "iterate"
     summary: ClassVar[str] = "a fixed function applied k times, to pairs of symbol and k held out"
+    more_groups: ClassVar[str] = "task.n or task.k"
     num_steps: ClassVar[int] = 500
 
     n: int = 16  # number of symbols

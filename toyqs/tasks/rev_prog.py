@@ -65,6 +65,8 @@ class RevProg(Task):
 
     name: ClassVar[str] = "rev_prog"
     summary: ClassVar[str] = "a program of operators, then the symbols to apply it to"
+    group_name: ClassVar[str] = "programs"
+    more_groups: ClassVar[str] = "task.m or task.k"
     num_steps: ClassVar[int] = 450
 
     p: int = 6  # number of symbols
@@ -220,6 +222,10 @@ class RevProg(Task):
         observed[..., self.p :] = -math.inf
         observed.scatter_(-1, self.answers(inputs).unsqueeze(-1), math.log(1 - self.label_noise + other))
         return oracle
+
+    def probe_group(self, inputs: Tensor) -> Tensor:
+        """Return the program, (…, k): the features follow from it and the symbol asked about."""
+        return inputs[..., : self.k]
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

@@ -53,6 +53,7 @@ class S5(Task):
 
     name: ClassVar[str] = "s5"
     summary: ClassVar[str] = "the running product of permutations"
+    more_groups: ClassVar[str] = "task.positions"
     num_steps: ClassVar[int] = 1000
 
     group: str = "s5"  # s5 (120 elements) or s3 (6)

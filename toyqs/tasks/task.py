@@ -33,6 +33,9 @@ class Task(ABC):
     summary: ClassVar[str] = ""  # one line of --help
     num_steps: ClassVar[int] = 500  # training steps where none are asked for
 
+    group_name: ClassVar[str] = "sequences"  # what `probe_group` returns, in words
+    more_groups: ClassVar[str] = "task"  # the keys that give more of them
+
     think_every: int = 1  # above 1: only every think_every-th position thinks
 
     # What only some tasks have, None in the others; a task that has it defines a method of this name.
@@ -83,6 +86,19 @@ class Task(ABC):
         Raises:
             ValueError: an unknown split.
         """
+
+    def probe_group(self, inputs: Tensor) -> Tensor:
+        """Return what decides the features of sequences, next to the token at a position.
+
+        Probes are scored on groups that they were not fitted on. By default it is the whole sequence.
+
+        Args:
+            inputs: (…, T) long.
+
+        Returns:
+            (…, any) long, alike for sequences of one group.
+        """
+        return inputs
 
     def check(self, seq_len: int) -> None:
         """Refuse settings of the task that cannot work, before any other work.

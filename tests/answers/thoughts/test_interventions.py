@@ -160,7 +160,7 @@ def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{found['symbols'][1]['noise']['mean']:+.3f} ± " in printed
     assert main(["interventions", path, "--sequences", "9", "-o", str(out)]) == 0
     printed, found = capsys.readouterr().out, json.loads(out.read_text())
-    assert "one run, 9 sequences" in printed and "over sequences; one run" in printed
+    assert "one run, 9 different sequences" in printed and "over different sequences; one run" in printed
     assert "not defined: thoughts=deterministic have no density" in printed
     assert found["own"]["count"] == 9 and found["moves"][0]["nats"] is None
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.answers.thoughts.runs import row, trained
 from toyqs.answers.__main__ import main
 from toyqs.answers.thoughts import language
-from toyqs.answers.thoughts.arm import load_arm, mean_interval, sample
+from toyqs.answers.thoughts.arm import equal_sequences, load_arm, mean_interval, sample
 from toyqs.training.thought_language import pass_at, usage_of
 
 PATH = {"objective": "pathwise"}
@@ -29,11 +29,11 @@ def test_the_numbers_are_those_of_the_row(tmp_path: Path, changes: dict[str, Any
     """All positions of this small evaluation are in the row's sample."""
     (folder,) = trained(tmp_path, [5], **changes)
     run, wanted = load_arm([folder]).first, row(folder)
-    speech = language.listen(run, 5)
+    speech, alike = language.listen(run, 5), equal_sequences(run)
     for k, name in ((1, "accuracy"), (4, "pass_at_k")):
-        passes = mean_interval({5: (pass_at(speech.right.sum(-1), 4, k), speech.weights)})
+        passes = mean_interval({5: (pass_at(speech.right.sum(-1), 4, k), speech.weights)}, alike)
         assert passes.mean == pytest.approx(wanted[name], abs=1e-12)
-    gap = mean_interval({5: (language.below_single(speech.log_q, 4), speech.weights)})
+    gap = mean_interval({5: (language.below_single(speech.log_q, 4), speech.weights)}, alike)
     assert gap.mean == pytest.approx(wanted["marginal_gap"], abs=1e-12) and gap.mean > 0
     names = ("symbol_zipf", "distinct_thoughts", "homogeneity", "completeness")
     if speech.symbols is None:
@@ -147,3 +147,11 @@ def test_vectors_have_no_dictionary_and_a_plain_run_no_language(
         assert main(["language", folder]) == 2
         err = capsys.readouterr().err
         assert err == f"toyqs: {folder}: this run has no thoughts; give one that thinks\n"
+
+
+def test_which_positions_are_meant_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for changes, said in (({"think_at": "hard"}, True), ({}, False)):
+        (folder,) = trained(tmp_path, [5], **changes)
+        assert main(["language", folder]) == 0
+        line = "think_at=hard: of the positions that think; the others have no thoughts"
+        assert (line in capsys.readouterr().out.splitlines()) == said

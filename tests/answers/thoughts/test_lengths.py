@@ -12,7 +12,7 @@ import torch
 
 from tests.answers.thoughts.runs import row, trained
 from toyqs.answers.__main__ import main
-from toyqs.answers.thoughts.arm import load_arm, log_likelihood, mean_interval, sample
+from toyqs.answers.thoughts.arm import equal_sequences, load_arm, log_likelihood, mean_interval, sample
 from toyqs.answers.thoughts.lengths import at_lengths, check_length, mean_of, of_length, upto
 from toyqs.config.builders.model import assemble
 from toyqs.config.errors import Refusal
@@ -93,16 +93,36 @@ def test_more_symbols_are_those_of_a_run_with_longer_thoughts(tmp_path: Path, ca
     weights = dict(run.model.named_parameters())
     for name, parameter in longer.named_parameters():
         parameter.data = weights[name].data
-    generator = stream(4, "evaluation noise/further symbols")
+    streams = [stream(4, f"evaluation noise/symbol {number}") for number in (4, 5, 6)]
     values = []
     for part in sample(run, 4, 12):
-        further = thought_noise([generator], part.whole.think, run.sizes).to(part.noise)
+        one = run.sizes._replace(length=1)
+        further = torch.cat([thought_noise([x], part.whole.think, one).to(part.noise) for x in streams], 4)
         thoughts = of_length(run, part, 6, further)
         assert torch.equal(thoughts.symbols[:, :, :, :, :3], part.thoughts.symbols)
         wanted = longer.think(part.context, torch.cat([part.noise, further], 4))
         assert torch.equal(thoughts.symbols, wanted.symbols)
         values.append(-log_likelihood(run._replace(model=longer), part, wanted).mean(-1))
     assert torch.equal(at_lengths(run, 4, [6], 12)[6].nll, torch.cat(values))
+
+
+def test_a_length_does_not_depend_on_the_longest_one_in_several_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = trained(tmp_path, [4])
+    monkeypatch.setattr("toyqs.config.builders.training.THOUGHTS", 64)
+    run = load_arm([folder]).first
+    assert len(list(sample(run, 4, 20))) == 5, "chunks"
+    short, long = (at_lengths(run, 4, range(most + 1), 20) for most in (4, 6))
+    assert all(torch.equal(short[length].nll, long[length].nll) for length in short)
+    assert not torch.equal(long[4].nll, long[3].nll)
+
+
+def test_nothing_is_starred_where_no_row_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder,) = trained(tmp_path, [4])
+    for word, starred in (("0", False), ("3", True)):
+        assert main(["lengths", folder, "--upto", word]) == 0
+        assert ("*: as the run was measured; " in capsys.readouterr().out) == starred
 
 
 def test_what_no_thought_can_be(tmp_path: Path) -> None:
@@ -168,7 +188,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: 
     for length, part in enumerate(written["lengths"]):
         for name in ("nll", "accuracy"):
             each = {seed: (getattr(x[length], name), x[length].weights) for seed, x in found.items()}
-            mean, half_width, count = mean_interval(each)
+            mean, half_width, count = mean_interval(each, equal_sequences(load_arm(folders).first, 20))
             assert part[name] == {"mean": mean, "half_width": half_width, "count": count}
         assert list(part["nll_by_seed"]) == [str(seed) for seed in seeds]
         assert f"{part['nll']['mean']:.3f} ± " in said

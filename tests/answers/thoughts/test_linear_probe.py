@@ -19,7 +19,9 @@ def halves(count: int, seed: int = 0) -> Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
 
 
-def by_another_solver(x: np.ndarray, y: np.ndarray, classes: int, fitted: np.ndarray) -> np.ndarray:
+def by_another_solver(
+    x: np.ndarray, y: np.ndarray, classes: int, fitted: np.ndarray, ridge: float
+) -> np.ndarray:
     """The log-probabilities of the scored rows, by Newton's method with the full Hessian."""
     varies = [i for i in range(x.shape[1]) if len(set(x[fitted, i])) > 1]
     z = (x[:, varies] - x[fitted][:, varies].mean(0)) / x[fitted][:, varies].std(0)
@@ -32,16 +34,16 @@ def by_another_solver(x: np.ndarray, y: np.ndarray, classes: int, fitted: np.nda
         return logits - logsumexp(logits, axis=1, keepdims=True)
 
     def loss(flat: np.ndarray) -> float:
-        return float(-(labels * log_probs(flat, rows)).sum() + 0.5 * flat @ flat)
+        return float(-(labels * log_probs(flat, rows)).sum() + 0.5 * ridge * flat @ flat)
 
     def gradient(flat: np.ndarray) -> np.ndarray:
-        return (rows.T @ (np.exp(log_probs(flat, rows)) - labels)).ravel() + flat
+        return (rows.T @ (np.exp(log_probs(flat, rows)) - labels)).ravel() + ridge * flat
 
     def hessian(flat: np.ndarray) -> np.ndarray:
         p = np.exp(log_probs(flat, rows))
         spread = np.einsum("nc,cd->ncd", p, np.eye(classes)) - np.einsum("nc,nd->ncd", p, p)
         blocks = np.einsum("ni,nj,ncd->icjd", rows, rows, spread)
-        return blocks.reshape(len(flat), len(flat)) + np.eye(len(flat))
+        return blocks.reshape(len(flat), len(flat)) + ridge * np.eye(len(flat))
 
     found = minimize(
         loss, np.zeros(width * classes), jac=gradient, hess=hessian, method="trust-exact", tol=1e-9
@@ -69,8 +71,9 @@ def test_the_optimum_is_that_of_another_solver(width: int, classes: int, kind: s
     if kind == "absent":  # a class that no fitted row has, and an input that is constant there
         y[fitted & (y == 3)] = 0
         x = torch.cat([x, (~fitted).double().unsqueeze(-1)], 1)
-    scores = probe(x, y, classes, fitted)
-    wanted = by_another_solver(x.numpy(), y.numpy(), classes, fitted.numpy())
+    ridge = 1.0 if kind == "plain" else 7.5
+    scores = probe(x, y, classes, fitted, ridge)
+    wanted = by_another_solver(x.numpy(), y.numpy(), classes, fitted.numpy(), ridge)
     labels = y[~fitted].numpy()
     assert scores.nll.numpy() == pytest.approx(-wanted[np.arange(len(labels)), labels], abs=1e-5)
     assert np.array_equal(scores.hits.numpy(), wanted.argmax(1) == labels)
@@ -119,3 +122,15 @@ def test_what_is_scored_is_not_fitted_on() -> None:
     others = int((~fitted).sum())
     assert float(again.hits[others:].mean()) > 0.99, "the fitted rows themselves"
     assert abs(float(again.hits[:others].mean()) - 0.5) < 0.15
+
+
+def test_copies_count_once_with_a_ridge_of_their_number() -> None:
+    generator = torch.Generator().manual_seed(4)
+    x, y = torch.randn(60, 5, generator=generator), torch.randint(3, (60,), generator=generator)
+    fitted = halves(60)
+    once = probe(x, y, 3, fitted)
+    copies = [
+        torch.cat([part[fitted].repeat(9, *[1] * (part.dim() - 1)), part[~fitted]]) for part in (x, y, fitted)
+    ]
+    for found, wanted in zip(probe(copies[0], copies[1], 3, copies[2], 9.0), once, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)

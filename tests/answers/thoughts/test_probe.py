@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from tests.answers.thoughts.runs import trained
+from tests.answers.thoughts import runs as small
 from toyqs.answers.__main__ import main
 from toyqs.answers.thoughts import probe
 from toyqs.answers.thoughts.arm import load_arm
@@ -30,6 +31,11 @@ ROOT = Path(__file__).resolve().parents[3]
 HANDED_ON = {"max_reasoning_len": 0, "interpreter_start": "onward"}
 PAUSE = {**ONE_SYMBOL, "interpreter_start": "onward"}
 OFF = {"policy_loss_beta": 0.0}
+
+
+def trained(folder: Path, seeds: Sequence[int], **changes: Any) -> list[str]:
+    """Train runs whose evaluation has enough programs."""
+    return small.trained(folder, seeds, eval_sequences=80, **changes)
 
 
 def probed(words: list[str], folder: Path) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def test_controls_are_found_next_to_the_runs(
     title = r"op1\(x\): 6 classes\. A probe that reads nothing: \d+\.\d % right, \d\.\d{3} nats"
     assert re.search(title, out) and max(map(len, out.splitlines())) <= 110
     assert re.search(r"state after 3 +% +– +– +\d+\.\d ± \d+\.\d +–", out), "pause alone goes on from it"
-    over = "over 2 seeds" if len(seeds) > 1 else "over sequences; one run"
+    over = "over 2 seeds" if len(seeds) > 1 else "over different programs; one run"
     assert f"t-interval {over}" in " ".join(out.split())
 
 
@@ -102,8 +108,25 @@ def test_one_run_is_probed_over_its_sequences_and_against_others(
         "zero_length",
     ]
     out = " ".join(capsys.readouterr().out.split())
-    assert "t-interval over sequences; one run, so it says nothing about other seeds" in out
+    assert "t-interval over different programs; one run, so it says nothing about other seeds" in out
     assert "seed 1" in out and "seed 1, " not in out
+
+
+def test_many_arms_are_printed_in_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run,) = trained(tmp_path / "a", [1])
+    arms = [
+        word
+        for k in (2, 3, 5, 6, 7)
+        for word in ("--against", *trained(tmp_path / "b", [1], trice_samples=k))
+    ]
+    found = probed([run, "--features", "answer", *arms], tmp_path)
+    out = capsys.readouterr().out
+    heads = [line.split()[:-2] for line in out.splitlines() if line.split()[:1] == ["thinking"]]
+    names = [
+        name for name in found["features"]["answer"]["reading"] if name.count("_") == 0 and len(name) == 16
+    ]
+    assert heads == [["thinking", *names[:3]], ["thinking", *names[3:]]] and len(names) == 5
+    assert max(map(len, out.splitlines()[:-1])) <= 110
 
 
 def test_a_control_that_is_one_run_with_another_arm_is_probed_once(tmp_path: Path) -> None:
@@ -147,6 +170,25 @@ def test_the_judgement(found: dict[str, tuple[float, ...]], word: str, alike: li
     assert evidence(row(**found), nothing) == (word, alike)
 
 
+@pytest.mark.parametrize(
+    ("found", "missing", "word"),
+    [
+        ({"thinking": (1.0, 1.1, 0.9), "pause": (1.8,)}, [], "controls missing"),
+        ({"thinking": (1.0, 1.1, 0.9), "pause": (1.0,)}, [], "controls missing"),
+        ({"thinking": (1.0, 1.1, 0.9), "pause": (1.8, 1.9)}, [], "above controls"),
+        ({"thinking": (1.0, 1.1, 0.9), "pause": (1.8, 1.9, 1.7)}, ["policy_off"], "controls missing"),
+        ({"thinking": (1.0, 1.1, 0.9)}, ["pause"], "controls missing"),
+        ({"thinking": (1.0, 1.1, 0.9), "pause": (1.0, 1.3, 0.9), "off": (1.8,)}, ["x"], "no evidence"),
+        ({"thinking": (1.9, 2.1, 1.7)}, ["pause"], "nothing found"),
+    ],
+)
+def test_a_control_of_which_too_few_seeds_were_trained_decides_nothing(
+    found: dict[str, tuple[float, ...]], missing: list[str], word: str
+) -> None:
+    nothing = row(thinking=(1.95, 1.9, 2.0))["thinking"]
+    assert evidence(row(**found), nothing, missing) == (word, ["pause"] if word == "no evidence" else [])
+
+
 def test_a_probe_must_beat_one_of_shuffled_labels() -> None:
     own = row(thinking=(1.0, 1.1, 0.9))["thinking"]
     low = {seed: x._replace(shuffled_nll=x.nll + 0.1 * seed - 0.1) for seed, x in own.items()}
@@ -162,7 +204,10 @@ def test_refusals_are_one_line(
     (other,) = trained(tmp_path, [1], task=S5(group="s3"))
     for words, message in [
         ([zero], f"{zero}: this run has no thoughts to probe; give runs that think, and this by --against"),
-        ([run, "--sequences", "12"], "12 different sequences among 12 held-out ones are too few for probes"),
+        (
+            [run, "--sequences", "12"],
+            "10 different programs among 12 held-out sequences are too few for pro",
+        ),
         (
             [run, "--features", "next"],
             "--features next: its task has no such feature; it has operator 1, operat",
@@ -175,7 +220,8 @@ def test_refusals_are_one_line(
             [run, "--against", later],
             f"--against {later}: has no seed in common with the runs, which have 1; ",
         ),
-        ([run, later, zero], "has seed 1, as"),
+        ([run, later, zero], "has max_reasoning_len=0, and"),
+        ([run, later, run], "has seed 1, as"),
         ([str(tmp_path / "none")], "there is no such folder"),
     ]:
         assert main(["probe", *words]) == 2

@@ -181,9 +181,17 @@ def test_controls_of_another_task_or_seed_are_refused(
     (run,) = trained(tmp_path, [1])
     (seed,) = trained(tmp_path, [2], max_reasoning_len=0)
     (task,) = trained(tmp_path, [1], max_reasoning_len=0, task=RevProg(p=5))
+    (short,) = trained(tmp_path, [1], max_reasoning_len=0, max_steps=4)
+    (rate,) = trained(tmp_path, [1], max_reasoning_len=0, base_lr=0.001)
+    (batch,) = trained(tmp_path, [1], max_reasoning_len=0, data_loader_batch_size=4)
+    (thinks,) = trained(tmp_path, [1], thought_vocab=2, max_steps=9)
     for words, message in [
         ([run, "--against", seed], "--against: no run has seed 1; give the control's runs of the same seeds"),
         ([run, "--against", task], "has task.p=5, and"),
+        ([run, "--against", short], "was trained with max_steps=4, and"),
+        ([run, "--against", thinks], "was trained with max_steps=9, and"),
+        ([run, "--against", rate], "was trained with base_lr=0.001, and"),
+        ([run, "--against", batch], "was trained with data_loader_batch_size=4, and"),
         ([seed, "--against", seed], "has no thoughts of symbols"),
         ([run], "the following arguments are required: --against"),
     ]:
@@ -192,11 +200,24 @@ def test_controls_of_another_task_or_seed_are_refused(
         assert message in err and err.count("\n") == 1
 
 
-def test_other_positions_are_not_compared(tmp_path: Path) -> None:
+def test_a_control_with_more_steps_and_no_thoughts_is_taken_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,), (more,) = trained(tmp_path, [1]), trained(tmp_path, [1], use_reasoner=False, max_steps=9)
+    assert main(["theatre", run, "--against", more]) == 0
+    out = capsys.readouterr().out
+    assert "use_reasoner=false, here true" in out and "max_steps=9, here 6" in out
+
+
+def test_other_positions_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run,) = trained(tmp_path, [1])
     (more,) = trained(tmp_path, [1], max_reasoning_len=0, eval_sequences=50)
     found = theatre.ablation(load_arm([run]), load_arm([more]))
     assert found.verdict == "failed" and found.lines[0].found.count == 40, "the run's own number"
-    (hard,) = trained(tmp_path, [1], think_at="hard", hard_quantile=0.5)
+    (hard,) = trained(tmp_path, [1], think_at="hard", trice_samples=1, baseline="none")  # no test is defined
     found = theatre.ablation(load_arm([hard]), load_arm([run]))
     assert found.why == "run and control do not think at the same positions"
+    assert main(["theatre", hard, "--against", run]) == 0
+    capsys.readouterr()
+    assert main(["theatre", hard, "--against", run, "--strict"]) == 1
+    assert "--strict: the ablation is not defined, so that nothing was tested" in capsys.readouterr().out

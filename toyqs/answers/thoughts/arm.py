@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,12 +15,17 @@ from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.finished_run import columns_of
 from toyqs.config.identity import named
+from toyqs.config.inactive import inactive_keys
+from toyqs.config.keys import RATES
 from toyqs.evidence.gain import Interval, interval
 from toyqs.evidence.text import listed
 from toyqs.objectives.rewards import target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation import read_positions, spans
 from toyqs.types import Batch, Context, Thoughts, rows
+
+MOST_SETTINGS = 4  # in which a control differs, that are printed
+TRAINING = ("max_steps", "data_loader_batch_size", "base_lr", *RATES)  # in which a control does not
 
 
 class Arm(NamedTuple):
@@ -51,14 +57,14 @@ def load_arm(folders: Sequence[str], device: str = "cpu") -> Arm:
         run.check_data()
         seed, own = int(columns_of(folder)["seed"]), named(run.config, 0) | {"info": ""}
         first = settings or own
-        if seed in runs:
-            raise Refusal(f"{folder}: has seed {seed}, as {runs[seed].folder}; give each seed once")
         if differing := [name for name in {**first, **own} if first.get(name) != own.get(name)]:
             name = differing[0]
             raise Refusal(
                 f"{folder}: has {name}={typed(own.get(name))}, and {folders[0]} has "
                 f"{name}={typed(first.get(name))}; give runs that differ in their seed alone"
             )
+        if seed in runs:
+            raise Refusal(f"{folder}: has seed {seed}, as {runs[seed].folder}; give each seed once")
         runs[seed], settings = run, first
     return Arm(dict(sorted(runs.items())))
 
@@ -72,7 +78,8 @@ def load_control(arm: Arm, folders: Sequence[str], device: str = "cpu") -> Arm:
         device: cpu or cuda.
 
     Raises:
-        Refusal: as `load_arm`; the runs are of another task or seq_len, or one has no run of its seed.
+        Refusal: as `load_arm`; the runs are of another task or seq_len, or were trained by other `TRAINING`
+            settings (a control without thoughts may have more steps), or one has no run of its seed.
     """
     control = load_arm(folders, device)
     own, other = (named(x.first.config, 0) for x in (arm, control))
@@ -83,12 +90,32 @@ def load_control(arm: Arm, folders: Sequence[str], device: str = "cpu") -> Arm:
             f"--against {control.first.folder}: has {key}={typed(other.get(key))}, and {arm.first.folder} "
             f"has {key}={typed(own.get(key))}; give a control of the same task"
         )
+    left_out = inactive_keys(arm.first.config) | inactive_keys(control.first.config)
+    if not control.first.config.has_thoughts and other["max_steps"] > own["max_steps"]:
+        left_out.add("max_steps")  # as compute_matched
+    if differing := [key for key in TRAINING if own[key] != other[key] and key not in left_out]:
+        key = differing[0]
+        raise Refusal(
+            f"--against {control.first.folder}: was trained with {key}={typed(other[key])}, and "
+            f"{arm.first.folder} with {key}={typed(own[key])}; give a control that was trained alike"
+        )
     if missing := arm.runs.keys() - control.runs.keys():
         raise Refusal(
             f"--against: no run has seed {listed(missing)}; give the control's runs of the same seeds, by "
             "which they are paired"
         )
     return Arm({seed: control.runs[seed] for seed in arm.runs})
+
+
+def differing_settings(run: LoadedRun, control: LoadedRun) -> str:
+    """Say what a control is: the settings that have an effect in both and differ."""
+    here, there = named(run.config, 0), named(control.config, 0)
+    left_out = {"info"} | inactive_keys(run.config) | inactive_keys(control.config)
+    names = [name for name in here if here[name] != there.get(name) and name not in left_out]
+    differing = [f"{name}={typed(there.get(name))}, here {typed(here.get(name))}" for name in names]
+    if len(differing) > MOST_SETTINGS:
+        differing[MOST_SETTINGS:] = [f"{len(differing) - MOST_SETTINGS} more"]
+    return "; ".join(differing) or "the same settings"
 
 
 class Sampled(NamedTuple):
@@ -161,30 +188,50 @@ def with_symbols(
     return thoughts
 
 
-def mean_interval(arm: Mapping[int, tuple[Tensor, Tensor]]) -> Interval:
+def equal_sequences(run: LoadedRun, count: int | None = None) -> Tensor:
+    """Return a number for each held-out sequence, equal ones alike: (n,) long, on the CPU.
+
+    Args:
+        run: of any task.
+        count: as in `sample`.
+    """
+    inputs = draw_held_out(run.config, 1, torch.zeros(1), count).inputs[0]
+    return inputs.unique(dim=0, return_inverse=True)[1]
+
+
+def mean_interval(arm: Mapping[int, tuple[Tensor, Tensor]], sequences: Tensor) -> Interval:
     """Compute the weighted mean of a quantity and its 95 % t-interval, over seeds where there are several.
 
-    Of a single run the interval is over sequences: with per-sequence sums s_i of weighted values and w_i of
-    weights, mean m = Σ s_i / Σ w_i, half width t · √(n / (n − 1) · Σ (s_i − m w_i)²) / Σ w_i (the ratio
-    estimator; the usual t-interval where all w_i are equal). It says nothing about other seeds.
+    Of a single run the interval is over its different sequences, for copies of one are not independent: of
+    the n that have a weight, with sums s_i of weighted values and w_i of weights over all copies, mean
+    m = Σ s_i / Σ w_i, half width t · √(n / (n − 1) · Σ (s_i − m w_i)²) / Σ w_i (the ratio estimator; the
+    usual t-interval where all w_i are equal). It says nothing about other seeds.
 
     Args:
         arm: seed -> values (n, T) and weights (n, T).
+        sequences: (n,) long, alike for equal sequences; see `equal_sequences`.
 
     Returns:
-        Its count is the number of seeds, or of sequences. Where all weights are 0 the numbers are NaN.
+        Its count is the number of seeds, or of different sequences with a weight; of a single one the half
+        width is NaN. Where all weights are 0 the numbers are NaN.
     """
     means = [float((values * weights).sum() / weights.sum()) for values, weights in arm.values()]
     if len(arm) > 1:
         return interval(means)
     (values, weights), mean = next(iter(arm.values())), means[0]
-    sums, totals, count = (values * weights).sum(-1).double(), weights.sum(-1).double(), len(values)
+    empty = torch.zeros(int(sequences.max()) + 1, dtype=torch.float64)
+    sums, totals = (
+        empty.index_add(0, sequences, x.sum(-1).double().cpu()) for x in (values * weights, weights)
+    )
+    count = int((totals > 0).sum())
+    if count < 2:
+        return Interval(mean, math.nan, count)
     squares = ((sums - mean * totals) ** 2).sum() * count / (count - 1)
     return Interval(mean, float(stdtrit(count - 1, 0.975) * squares.sqrt() / totals.sum()), count)
 
 
-def interval_words(arm: Arm) -> str:
+def interval_words(arm: Arm, units: str = "different sequences") -> str:
     """Say what the intervals of `mean_interval` are over."""
     if len(arm.runs) > 1:
         return f"±: half of a 95 % t-interval over {len(arm.runs)} seeds"
-    return "±: half of a 95 % t-interval over sequences; one run, so it says nothing about other seeds"
+    return f"±: half of a 95 % t-interval over {units}; one run, so it says nothing about other seeds"

@@ -16,6 +16,7 @@ from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
     Arm,
     Sampled,
+    equal_sequences,
     interval_words,
     load_arm,
     log_likelihood,
@@ -59,7 +60,9 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     require_symbols(arm)
     per_seed = {seed: measured(run, seed, given.sequences) for seed, run in arm.runs.items()}
     names = dict.fromkeys(name for found in per_seed.values() for name in found)
-    found = {name: mean_interval({s: x[name] for s, x in per_seed.items() if name in x}) for name in names}
+    sequences = equal_sequences(arm.first, given.sequences)
+    each = {name: {s: x[name] for s, x in per_seed.items() if name in x} for name in names}
+    found = {name: mean_interval(x, sequences) for name, x in each.items()}
     length = arm.first.sizes.length
     _print(arm, found, length)
     count = len(next(iter(next(iter(per_seed.values())).values()))[0])
@@ -198,7 +201,7 @@ class _Differences:
 
 def _print(arm: Arm, found: Mapping[Name, Interval], length: int) -> None:
     config, count = arm.first.config, found["own",].count
-    over = f"{len(arm.runs)} runs" if len(arm.runs) > 1 else f"one run, {count:,} sequences"
+    over = f"{len(arm.runs)} runs" if len(arm.runs) > 1 else f"one run, {count:,} different sequences"
     print(f"{_shown(found['own',])} nats: NLL with own thoughts, per thinking position that counts; {over}\n")
     print("What costs how much more, in nats")
     lines = [(words, _shown(found.get((name,)), "+.3f")) for name, words in WHOLE.items()]

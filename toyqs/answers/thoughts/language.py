@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.load import LoadedRun
-from toyqs.answers.thoughts.arm import Arm, interval_words, load_arm, mean_interval, sample
+from toyqs.answers.thoughts.arm import Arm, equal_sequences, interval_words, load_arm, mean_interval, sample
 from toyqs.command_line import whole
 from toyqs.config.errors import Refusal
 from toyqs.evidence.gain import Interval, interval
@@ -90,7 +90,7 @@ def _language(given: argparse.Namespace) -> Any:
         end="",
     )
     print(f"seed {', '.join(map(str, arm.runs))}.\n")
-    result: dict[str, Any] = {"pass": _print_pass(arm, speeches)}
+    result: dict[str, Any] = {"pass": _print_pass(arm, speeches, equal_sequences(arm.first, given.sequences))}
     if first.symbols is None:
         print(f"\nSymbols, distinct thoughts, what they tell and the dictionary are {VECTORS}.")
         return result | {"language": None}
@@ -195,7 +195,7 @@ def below_single(log_q: Tensor, k: int) -> Tensor:
     return (groups.logsumexp(-1) - math.log(k) - groups.mean(-1)).mean(-1)
 
 
-def _print_pass(arm: Arm, speeches: Mapping[int, Speech]) -> list[dict[str, Any]]:
+def _print_pass(arm: Arm, speeches: Mapping[int, Speech], sequences: Tensor) -> list[dict[str, Any]]:
     """Print pass@k and the gap between mean and marginal likelihood for k = 1, 2, 4 … K."""
     most = next(iter(speeches.values())).log_q.shape[-1]
     sizes = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k < most] + [most]
@@ -204,8 +204,8 @@ def _print_pass(arm: Arm, speeches: Mapping[int, Speech]) -> list[dict[str, Any]
     for k in sizes:
         rates = {seed: (pass_at(x.right.sum(-1), most, k), x.weights) for seed, x in speeches.items()}
         gaps = {seed: (below_single(x.log_q, k), x.weights) for seed, x in speeches.items()}
-        values["pass@k"].append(mean_interval(rates))
-        values["gap"].append(mean_interval(gaps))
+        values["pass@k"].append(mean_interval(rates, sequences))
+        values["gap"].append(mean_interval(gaps, sequences))
         result.append({"k": k} | {name: found[-1]._asdict() for name, found in values.items()})
     percent = [plus_minus(100 * x.mean, 100 * x.half_width, ".1f") for x in values["pass@k"]]
     gap = [plus_minus(x.mean, x.half_width, ".4f") for x in values["gap"]]
@@ -213,6 +213,8 @@ def _print_pass(arm: Arm, speeches: Mapping[int, Speech]) -> list[dict[str, Any]
     print("\n".join(aligned(columns, rule=True)))
     print("pass@k: at least one of k thoughts makes the answer the likeliest token")
     print(interval_words(arm))
+    if arm.first.config.think_at == "hard":
+        print("think_at=hard: of the positions that think; the others have no thoughts")
     return result
 
 

@@ -15,6 +15,7 @@ from toyqs.answers.load import LoadedRun, load_run
 from toyqs.answers.thoughts.arm import (
     Arm,
     Sampled,
+    equal_sequences,
     interval_words,
     load_arm,
     mean_interval,
@@ -27,7 +28,7 @@ from toyqs.config.errors import Refusal
 from toyqs.evidence.text import aligned, plus_minus
 from toyqs.model.core import Core
 from toyqs.objectives.rewards import hits, target_log_prob
-from toyqs.rng import stream, thought_noise
+from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation import read_positions
 from toyqs.types import Thoughts
 
@@ -105,17 +106,27 @@ def at_lengths(
         lengths: L', from 0.
         count: number of sequences; None: as many as its evaluation had.
     """
-    beyond = run.sizes._replace(length=max(0, max(lengths) - run.sizes.length))
-    generator = stream(seed, "evaluation noise/further symbols")
+    beyond = range(run.sizes.length, max(lengths))
+    streams = [stream(seed, f"evaluation noise/symbol {index + 1}") for index in beyond]
     parts: dict[int, list[AtLength]] = {length: [] for length in lengths}
     for sampled in sample(run, seed, count):
-        further = thought_noise([generator], sampled.whole.think, beyond).to(sampled.noise)
+        further = _further(sampled, streams, run.sizes)
         others = _other_positions(run, sampled)
         for length in lengths:
             here = _predicted(run, sampled, of_length(run, sampled, length, further))
             each = zip(here, others, strict=True) if others else ((x,) for x in here)
             parts[length].append(AtLength(*(torch.cat(x, 1).double().cpu() for x in each)))
     return {length: AtLength(*map(torch.cat, zip(*each, strict=True))) for length, each in parts.items()}
+
+
+def _further(sampled: Sampled, streams: Sequence[torch.Generator], sizes: ThoughtSizes) -> Tensor:
+    """Draw the noise of further symbols, (1, B, T, K, symbols, …), each from a stream of its own.
+
+    So it does not depend on how many there are, in whatever chunks the sequences are read.
+    """
+    one = sizes._replace(length=1)
+    noise = [thought_noise([each], sampled.whole.think, one).to(sampled.noise) for each in streams]
+    return torch.cat(noise, 4) if noise else sampled.noise[:, :, :, :, :0]
 
 
 def curve(folder: str, seed: int, most: int, count: int | None = None) -> dict[int, tuple[float, float]]:
@@ -218,7 +229,8 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     most = given.upto.of(trained)
     check_length(arm.first, most)
     found = {seed: at_lengths(run, seed, range(most + 1), given.sequences) for seed, run in arm.runs.items()}
-    rows = [_row(found, length) for length in range(most + 1)]
+    sequences = equal_sequences(arm.first, given.sequences)
+    rows = [_row(found, length, sequences) for length in range(most + 1)]
     _print(arm, rows, trained)
     return {
         "seeds": list(arm.runs),
@@ -229,11 +241,11 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _row(found: dict[int, dict[int, AtLength]], length: int) -> dict[str, Any]:
+def _row(found: dict[int, dict[int, AtLength]], length: int, sequences: Tensor) -> dict[str, Any]:
     """Return what was measured at a length."""
     each = {seed: measured[length] for seed, measured in found.items()}
-    nll = mean_interval({seed: (x.nll, x.weights) for seed, x in each.items()})
-    accuracy = mean_interval({seed: (x.accuracy, x.weights) for seed, x in each.items()})
+    nll = mean_interval({seed: (x.nll, x.weights) for seed, x in each.items()}, sequences)
+    accuracy = mean_interval({seed: (x.accuracy, x.weights) for seed, x in each.items()}, sequences)
     by_seed = {str(seed): mean_of(x.nll, x.weights) for seed, x in each.items()}
     return {"length": length, "nll": nll._asdict(), "accuracy": accuracy._asdict(), "nll_by_seed": by_seed}
 
@@ -254,5 +266,6 @@ def _print(arm: Arm, rows: Sequence[dict[str, Any]], trained: int) -> None:
     lengths = f"{trained}"
     if config.has_thoughts and config.length_schedule != "constant":
         lengths = f"{config.min_reasoning_len} to {config.max_reasoning_len}, {config.length_schedule}"
-    print(f"\n*: as in its row; trained with {lengths}. Fewer: own thoughts cut; more: gone on with.")
+    star = "*: as the run was measured; " if any(row["length"] == trained for row in rows) else ""
+    print(f"\n{star}trained with {lengths}. Fewer: own thoughts cut; more: gone on with.")
     print(interval_words(arm))

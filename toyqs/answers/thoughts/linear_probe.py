@@ -18,27 +18,29 @@ class Scores(NamedTuple):
     nll: Tensor  # (n,) −log p(class), nats
 
 
-def probe(x: Tensor, classes: Tensor, count: int, fitted: Tensor) -> Scores:
+def probe(x: Tensor, classes: Tensor, count: int, fitted: Tensor, ridge: float = 1.0) -> Scores:
     """Fit a linear probe on some rows, and score it on the others.
 
         p(c | x) ∝ exp(w_c · z + b_c),   z = (x − mean) / deviation
-        W, b = argmin  Σ_{rows fitted on} −log p(c | x) + ½ ‖W‖² + ½ ‖b‖²
+        W, b = argmin  Σ_{rows fitted on} −log p(c | x) + ½ ridge (‖W‖² + ‖b‖²)
 
     Mean and deviation are those of the rows fitted on; inputs that are constant there are dropped. The ridge
-    is always the same: a normal prior of deviation 1 on every weight, which weighs the less, the more rows
-    there are. The problem is strictly convex, so the probe does not depend on where the search for it starts.
+    is a normal prior on every weight, of deviation 1 where it is 1, which weighs the less, the more rows
+    there are; where there are n copies of each row, a ridge of n lets each count once. The problem is
+    strictly convex, so the probe does not depend on where the search for it starts.
 
     Args:
         x: (n, D) what is read; D = 0: nothing, so that only the classes' frequencies are learnt.
         classes: (n,) long, 0 … count − 1.
         count: number of classes.
         fitted: (n,) bool, the rows to fit on; the others are scored.
+        ridge: above 0.
 
     Returns:
         One entry per scored row, in their order.
     """
     z = _standardised(x.double(), fitted)
-    weights = _fit(z[fitted], classes[fitted], count)
+    weights = _fit(z[fitted], classes[fitted], count, ridge)
     log_probs = (z[~fitted] @ weights).log_softmax(-1)
     wanted = classes[~fitted]
     hits = (log_probs.argmax(-1) == wanted).double()
@@ -54,13 +56,15 @@ def _standardised(x: Tensor, fitted: Tensor) -> Tensor:
     return torch.cat([centred / deviation, x.new_ones(len(x), 1)], 1)
 
 
-def _fit(z: Tensor, classes: Tensor, count: int) -> Tensor:
+def _fit(z: Tensor, classes: Tensor, count: int, ridge: float) -> Tensor:
     """Return the weights (D + 1, count) of the optimum.
 
-    The search runs in coordinates v, w = L⁻ᵀ v with L Lᵀ = ½ zᵀ z + 1, in which no direction is much steeper
-    than another, whatever the correlations of the inputs (½ zᵀ z + 1 bounds the Hessian: Böhning 1992).
+    The search runs in coordinates v, w = L⁻ᵀ v with L Lᵀ = ½ zᵀ z + ridge, in which no direction is much
+    steeper than another, whatever the inputs' correlations (that sum bounds the Hessian: Böhning 1992).
     """
-    scale = torch.linalg.cholesky(0.5 * z.T @ z + torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+    scale = torch.linalg.cholesky(
+        0.5 * z.T @ z + ridge * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    )
     inputs = torch.linalg.solve_triangular(scale, z.T, upper=False).T
     v = torch.zeros(z.shape[1], count, dtype=z.dtype, device=z.device, requires_grad=True)
     search = torch.optim.LBFGS(
@@ -73,7 +77,7 @@ def _fit(z: Tensor, classes: Tensor, count: int) -> Tensor:
     def loss() -> float:
         search.zero_grad()
         value = torch.nn.functional.cross_entropy(inputs @ v, classes, reduction="sum")
-        value = value + 0.5 * weights().square().sum()
+        value = value + 0.5 * ridge * weights().square().sum()
         value.backward()
         return float(value.detach())
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.thoughts.arm import Arm, interval_words, load_arm
-from toyqs.answers.thoughts.probing import NOTHING, Found, Split, Table, difference, over, probe_arm, split_of
+from toyqs.answers.thoughts.probing import (
+    FOLDS,
+    NOTHING,
+    ROWS,
+    Found,
+    Split,
+    Table,
+    difference,
+    over,
+    probe_arm,
+    split_of,
+)
 from toyqs.answers.thoughts.siblings import controls_of, missing_lines, siblings
 from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.errors import Refusal
@@ -21,16 +32,19 @@ from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans
 
 CONTROLS = ("state_handed_on", "pause", "policy_off")  # that are looked for, in the order of display
 MEASURES = {"accuracy": ("%", 100.0, ".1f"), "nll": ("nats", 1.0, ".3f")}
-NOT_FOUND, NO_EVIDENCE, MORE, ALONE = "nothing found", "no evidence", "above controls", "no control"
+NOT_FOUND, NO_EVIDENCE, MORE = "nothing found", "no evidence", "above controls"
+ALONE, MISSING = "no control", "controls missing"
+
+MOST_OTHERS = 3  # arms next to the thinking one, so that a table is not too wide
 
 Tables = dict[str, Table]  # by arm, the thinking one first
 
 
 def add_to(measures: Any) -> None:
     """Add the measure to the command line."""
-    part = add_thoughts_measure(
-        measures, "probe", _probe, "what linear probes find in thoughts and states, and in those of controls"
-    )
+    text = "what linear probes find in thoughts and states, and in those of controls"
+    number = f"as many as have {ROWS:,} thinking positions, at most those of the runs' own evaluation"
+    part = add_thoughts_measure(measures, "probe", _probe, text, number)
     help_ = "other runs to compare with, besides the controls found next to the runs; once for each arm"
     part.add_argument("--against", metavar="RUN", nargs="+", action="append", default=[], help=help_)
     part.add_argument("--features", metavar="NAME", nargs="+", help="only these of the task's features")
@@ -51,9 +65,12 @@ def _probe(given: argparse.Namespace) -> Any:
     probed = {name: probe_arm(each, split, given.features) for name, each in arms.items()}
     tables = {name: table for name, (table, _) in probed.items()}
     _, classes = probed[THINKING]
-    results = {feature: results_of(tables, feature) for feature in classes}
+    untrained = found.missing.keys() - arms.keys()
+    results = {feature: results_of(tables, feature, untrained) for feature in classes}
     for feature, count in classes.items():
-        print("\n".join([*_title(tables, feature, count), *_grid(tables, feature), ""]))
+        print("\n".join(_title(tables, feature, count)))
+        for shown in _blocks(list(tables)):
+            print("\n".join([*_grid(tables, feature, untrained, shown), ""]))
     print("\n".join([*_notes(arm, split), *missing_lines(arm, found.missing)]))
     return {"classes": classes, "features": results, "missing": found.missing}
 
@@ -96,31 +113,38 @@ def _name(arm: Arm, other: Arm) -> str:
     return names.get(key, key)
 
 
-def evidence(row: Mapping[str, Mapping[int, Found]], nothing: Mapping[int, Found]) -> tuple[str, list[str]]:
+def evidence(
+    row: Mapping[str, Mapping[int, Found]], nothing: Mapping[int, Found], missing: Collection[str] = ()
+) -> tuple[str, list[str]]:
     """Judge what is found at one place, by the probes' NLL.
 
     Args:
         row: arm -> what is found there, the thinking arm first.
         nothing: what its probe finds that reads nothing.
+        missing: controls of which no run was trained.
 
     Returns:
         "nothing found" where thinking's probe is not better, beyond chance, than one that reads nothing and
         than one of shuffled labels; "no evidence" of thinking where a control's probe finds as much;
-        "above controls"; or "no control" where none has such a place. And the controls in which
-        as much is found: the interval of their NLL minus thinking's contains 0 or lies below.
+        "controls missing" where one was not trained, or has fewer than two of several seeds; "above
+        controls"; or "no control" where none has such a place. And the controls in which as much is found,
+        over two seeds where thinking has several: the interval of their NLL minus thinking's contains 0 or
+        lies below.
     """
     thinking, *controls = row
     own = row[thinking]
     shuffled = over({seed: x.shuffled_nll - x.nll for seed, x in own.items()})
     if not (difference(nothing, own).lower > 0 and shuffled.lower > 0):
         return NOT_FOUND, []
-    alike = [arm for arm in controls if not difference(row[arm], own).lower > 0]
-    if not controls:
-        return ALONE, []
-    return (NO_EVIDENCE, alike) if alike else (MORE, [])
+    enough = [arm for arm in controls if len(row[arm].keys() & own.keys()) >= min(2, len(own))]
+    if alike := [arm for arm in enough if not difference(row[arm], own).lower > 0]:
+        return NO_EVIDENCE, alike
+    if missing or len(enough) < len(controls):
+        return MISSING, []
+    return (MORE if controls else ALONE), []
 
 
-def results_of(tables: Tables, feature: str) -> dict[str, Any]:
+def results_of(tables: Tables, feature: str, missing: Collection[str]) -> dict[str, Any]:
     """Return all numbers of a feature, for JSON: place -> arm -> means, half widths, and the judgement."""
     results: dict[str, Any] = {}
     nothing = tables[THINKING][feature][NOTHING]
@@ -128,7 +152,7 @@ def results_of(tables: Tables, feature: str) -> dict[str, Any]:
         row = _row(tables, feature, place)
         entry: dict[str, Any] = {arm: _numbers(row, arm) for arm in row}
         if THINKING in row and place != NOTHING:
-            entry["evidence"], entry["as much is found in"] = evidence(row, nothing)
+            entry["evidence"], entry["as much is found in"] = evidence(row, nothing, missing)
         results[place or "nothing read"] = entry
     return results
 
@@ -168,18 +192,25 @@ def _title(tables: Tables, feature: str, classes: int) -> list[str]:
     return textwrap.wrap(f"{text}; probes of shuffled labels: {ends[0]}, {ends[1]}.", WIDTH)
 
 
-def _grid(tables: Tables, feature: str) -> list[str]:
-    """Return two lines for each place: how many are right, and the NLL with the judgement."""
+def _blocks(arms: list[str]) -> list[list[str]]:
+    """Return the arms that are shown side by side, the thinking one with some of the others."""
+    first, *others = arms
+    starts = range(0, max(1, len(others)), MOST_OTHERS)
+    return [[first, *others[start : start + MOST_OTHERS]] for start in starts]
+
+
+def _grid(tables: Tables, feature: str, missing: Collection[str], shown: list[str]) -> list[str]:
+    """Return two lines for each place, of some arms: how many are right, and the NLL with the judgement."""
     nothing = tables[THINKING][feature][NOTHING]
-    seeds = [f"seed {spans(table[feature][NOTHING])}" for table in tables.values()]
-    lines = [["", "", *tables, "evidence of"], ["read from", "", *seeds, "thinking"]]
+    seeds = [f"seed {spans(tables[arm][feature][NOTHING])}" for arm in shown]
+    lines = [["", "", *shown, "evidence of"], ["read from", "", *seeds, "thinking"]]
     for place in _places(tables, feature)[1:]:
         row = _row(tables, feature, place)
-        judgement, alike = evidence(row, nothing) if THINKING in row else ("", [])
+        judgement, alike = evidence(row, nothing, missing) if THINKING in row else ("", [])
         for name, (unit, factor, form) in MEASURES.items():
-            cells = [_cell(row.get(arm), name, factor, form) for arm in tables]
+            cells = [_cell(row.get(arm), name, factor, form) for arm in shown]
             if name == "nll":
-                marks = [" =" if arm in alike else "  " for arm in tables]
+                marks = [" =" if arm in alike else "  " for arm in shown]
                 lines.append(["", unit, *map("".join, zip(cells, marks, strict=True)), judgement])
             else:
                 lines.append([place, unit, *(f"{cell}  " for cell in cells), ""])
@@ -194,12 +225,22 @@ def _cell(row: Mapping[int, Found] | None, measure: str, factor: float, form: st
     return plus_minus(factor * mean, factor * half if math.isfinite(half) else math.nan, form)
 
 
+def _seen(share: float) -> str:
+    """Say how much of what is scored was fitted on, as other sequences begin alike."""
+    return (
+        f", in which {100 * share:.1f} % of the positions have a twin with the same whole context"
+        if share
+        else ""
+    )
+
+
 def _notes(arm: Arm, split: Split) -> list[str]:
-    fitted, scored = split.counts
+    name = arm.first.config.task.group_name
     text = (
-        f"Probes are fitted on {fitted} different held-out sequences and scored on {scored} others. "
-        f"{interval_words(arm)}. =: this control's probe finds as much as thinking's (the 95 % interval of "
-        "its NLL minus thinking's, paired, contains 0 or lies below), so what is found there is no evidence "
-        "of thinking. Intervals are not corrected for their number."
+        f"{len(split.fold)} different held-out {name} are parted into {FOLDS} folds; each fold is scored by "
+        f"probes fitted on the others{_seen(split.seen())}. {interval_words(arm, f'different {name}')}. "
+        "=: this control's probe finds as much as thinking's (the 95 % interval of its NLL minus thinking's, "
+        "paired, contains 0 or lies below), so what is found there is no evidence of thinking. Intervals are "
+        "not corrected for their number."
     )
     return textwrap.wrap(text, WIDTH)

@@ -19,16 +19,18 @@ from toyqs.rng import stream
 from toyqs.tasks.task import Feature
 from toyqs.types import Batch
 
+MANY = 2**12  # sequences, in which a task shows whether it has enough groups
 ROWS = 2**13  # thinking positions that are probed by default, at most
-LEAST = 20  # different sequences, half of which a probe is fitted on
+FOLDS = 3  # of the groups of sequences; each is scored once, by probes fitted on the others
+LEAST = 20  # groups
 NOTHING = ""  # the name of the place where nothing is read
 
 
 class Found(NamedTuple):
-    """What one run's probe of a feature finds at one place; a value for each different sequence scored.
+    """What one run's probe of a feature finds at one place; a value for each group of sequences.
 
-    Their mean is the mean over the scored positions, and the spread of the values is that of the mean: a
-    sequence with s_i in all, at w_i positions, has m + (s_i − m w_i) n / Σ w, where m = Σ s / Σ w.
+    Their mean is the mean over all positions, and the spread of the values is that of the mean: a group
+    with s_i in all, at w_i positions, has m + (s_i − m w_i) n / Σ w, where m = Σ s / Σ w.
     """
 
     accuracy: Tensor  # (n,) share of the positions whose class is the probe's likeliest
@@ -41,42 +43,52 @@ Table = dict[str, dict[str, dict[int, Found]]]  # feature -> place -> seed -> wh
 
 
 class Split(NamedTuple):
-    """Held-out sequences in two parts; equal ones are in one part."""
+    """Held-out sequences in folds; those of one group (`Task.probe_group`) are in one fold."""
 
     inputs: Tensor  # (B, T) long
-    number: Tensor  # (B,) long, equal for equal sequences, 0 … G − 1
-    fitted: Tensor  # (G,) bool, which of the different ones probes are fitted on
+    think: Tensor  # (B, T) bool, where the task lets think
+    number: Tensor  # (B,) long, equal for sequences of one group, 0 … G − 1
+    fold: Tensor  # (G,) long, 0 … FOLDS − 1
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Return how many different sequences probes are fitted on, and scored on."""
-        return int(self.fitted.sum()), int((~self.fitted).sum())
+    def seen(self) -> float:
+        """Return the share of positions at which the whole context is that of a sequence of another fold."""
+        fold, shared, total = self.fold[self.number], 0, 0
+        for t in range(self.inputs.shape[1]):
+            context = self.inputs[:, : t + 1].unique(dim=0, return_inverse=True)[1]
+            among = torch.zeros(int(context.max()) + 1, len(self.fold), dtype=torch.bool)
+            among[context, fold] = True
+            shared += int((self.think[:, t] & (among.sum(1) > 1)[context]).sum())
+            total += int(self.think[:, t].sum())
+        return shared / total
 
 
 def split_of(run: LoadedRun, count: int | None) -> Split:
-    """Draw a run's held-out sequences and part the different ones, half and half, the same in every run.
+    """Draw a run's held-out sequences and part their groups into folds, the same in every run.
 
     Args:
         run: of any task.
         count: number of sequences; None: as many as its evaluation had, and as have ROWS thinking positions.
 
     Raises:
-        Refusal: there are fewer than LEAST different ones.
+        Refusal: there are fewer than LEAST groups.
     """
     like = next(run.model.parameters())
     if count is None:
         each = run.sizes.thinking(int(draw_held_out(run.config, 1, like, 2).think[0, 0].sum()))
         count = min(run.config.eval_sequences, -(-ROWS // each))
-    inputs = draw_held_out(run.config, 1, like, count).inputs[0].cpu()
-    different, number = inputs.unique(dim=0, return_inverse=True)
-    if len(different) < LEAST:
+    held_out, task = draw_held_out(run.config, 1, like, count), run.config.task
+    inputs = held_out.inputs[0].cpu()
+    groups, number = task.probe_group(inputs).unique(dim=0, return_inverse=True)
+    if len(groups) < LEAST:
+        more = draw_held_out(run.config, 1, like, MANY).inputs[0].cpu()
+        enough = len(task.probe_group(more).unique(dim=0)) >= LEAST
+        remedy = "give more --sequences" if enough else f"give runs of a larger {task.more_groups}"
         raise Refusal(
-            f"{run.folder}: {len(different)} different sequences among {len(inputs)} held-out ones are too "
-            f"few for probes, which need {LEAST}; give more --sequences, or runs of a task with more"
+            f"{run.folder}: {len(groups)} different {task.group_name} among {len(inputs)} held-out sequences "
+            f"are too few for probes, which need {LEAST}; {remedy}"
         )
-    fitted = torch.ones(len(different), dtype=torch.bool)
-    fitted[torch.randperm(len(different), generator=stream(0, "probe"))[len(different) // 2 :]] = False
-    return Split(inputs, number, fitted)
+    order = torch.randperm(len(groups), generator=stream(0, "probe"))
+    return Split(inputs, held_out.think[0].cpu(), number, order % FOLDS)
 
 
 def probe_arm(arm: Arm, split: Split, names: Sequence[str] | None = None) -> tuple[Table, dict[str, int]]:
@@ -88,7 +100,7 @@ def probe_arm(arm: Arm, split: Split, names: Sequence[str] | None = None) -> tup
         names: of the features; None: all.
 
     Returns:
-        What is found, and the number of classes of each feature. A feature that no position of one part has
+        What is found, and the number of classes of each feature. A feature that no position of some fold has
         is left out.
 
     Raises:
@@ -103,7 +115,7 @@ def probe_arm(arm: Arm, split: Split, names: Sequence[str] | None = None) -> tup
                 f"--features {unknown[0]}: its task has no such feature; it has {', '.join(features)}"
             )
         for name, feature in features.items():
-            if (names and name not in names) or not _in_both_parts(feature.values, split):
+            if (names and name not in names) or not _in_all_folds(feature.values, split):
                 continue
             sizes[name] = feature.classes
             for place, x in inputs.items():
@@ -148,13 +160,12 @@ def _joined(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in listed]) for name in listed[0]}
 
 
-def _in_both_parts(values: Tensor, split: Split) -> bool:
-    fitted = split.fitted[split.number]
-    return all(bool((values[part] >= 0).any()) for part in (fitted, ~fitted))
+def _in_all_folds(values: Tensor, split: Split) -> bool:
+    return len(split.fold[split.number][(values >= 0).any(-1)].unique()) == FOLDS
 
 
 def find(x: Tensor, feature: Feature, split: Split, name: str) -> Found:
-    """Fit a probe, and one of shuffled labels; score both on the other sequences.
+    """Fit probes, and those of shuffled labels, on all folds but one, and score them on that one.
 
     Args:
         x: (B, T, D).
@@ -164,29 +175,39 @@ def find(x: Tensor, feature: Feature, split: Split, name: str) -> Found:
     """
     has = feature.values >= 0
     number = split.number.unsqueeze(-1).expand(has.shape)[has]
-    labels, fitted = feature.values[has], split.fitted[number]
+    labels = feature.values[has]
     order = torch.randperm(len(labels), generator=stream(0, f"probe/{name}"))
     own, shuffled = (
-        _by_sequence(probe(x[has], y, feature.classes, fitted), number[~fitted], split)
+        _by_group(_crossed(x[has], y, feature.classes, number, split), number, split)
         for y in (labels, labels[order])
     )
     return Found(*own, *shuffled)
 
 
-def _by_sequence(scores: Scores, number: Tensor, split: Split) -> list[Tensor]:
-    """Return a value for each different sequence that is scored; see `Found`."""
+def _crossed(x: Tensor, labels: Tensor, classes: int, number: Tensor, split: Split) -> Scores:
+    """Score every row by a probe fitted on the other folds, with a ridge as if each group were a row."""
+    scores = Scores(*torch.empty(2, len(labels), dtype=torch.float64))
+    for here in (split.fold[number] == each for each in range(FOLDS)):
+        ridge = int((~here).sum()) / len(number[~here].unique())
+        for into, values in zip(scores, probe(x, labels, classes, ~here, ridge), strict=True):
+            into[here] = values
+    return scores
+
+
+def _by_group(scores: Scores, number: Tensor, split: Split) -> list[Tensor]:
+    """Return a value for each group; see `Found`."""
     found = []
     for values in scores:
-        empty = torch.zeros(len(split.fitted), dtype=values.dtype)
-        sums = empty.index_add(0, number, values)[~split.fitted]
-        weights = empty.index_add(0, number, torch.ones_like(values))[~split.fitted]
+        empty = torch.zeros(len(split.fold), dtype=values.dtype)
+        sums = empty.index_add(0, number, values)
+        weights = empty.index_add(0, number, torch.ones_like(values))
         mean = sums.sum() / weights.sum()
         found.append(mean + (sums - mean * weights) * len(sums) / weights.sum())
     return found
 
 
 def over(values: Mapping[int, Tensor]) -> Interval:
-    """Compute a mean and its 95 % t-interval over seeds; of one seed, over its sequences.
+    """Compute a mean and its 95 % t-interval over seeds; of one seed, over its groups.
 
     Args:
         values: seed -> (n,), one of `Found`, or a difference of two; at least one.
@@ -197,7 +218,7 @@ def over(values: Mapping[int, Tensor]) -> Interval:
 
 
 def difference(more: Mapping[int, Found], less: Mapping[int, Found], measure: str = "nll") -> Interval:
-    """Compute the difference of two places' or arms' measures, paired by seed and sequence; see `over`.
+    """Compute the difference of two places' or arms' measures, paired by seed and group; see `over`.
 
     Args:
         more: seed -> found.

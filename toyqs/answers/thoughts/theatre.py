@@ -7,6 +7,7 @@ does without thoughts is asked of a control that was trained so, and chance has 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
     Arm,
+    differing_settings,
+    equal_sequences,
     interval_words,
     load_arm,
     load_control,
@@ -31,10 +34,11 @@ from toyqs.answers.thoughts.arm import (
 from toyqs.answers.thoughts.continuation import distances, why_not
 from toyqs.answers.thoughts.interventions import require_symbols
 from toyqs.evidence.gain import Interval
-from toyqs.evidence.text import aligned, listed, plus_minus
+from toyqs.evidence.text import WIDTH, aligned, listed, plus_minus
 from toyqs.objectives.rewards import hits, rounding
 
 USED = 0.01  # nats that another sequence's thoughts cost a seed that uses its own
+ABLATION = "ablation, against the control's runs"
 PASSED, FAILED, UNDEFINED = "passed", "failed", "not defined"
 
 PerPosition = tuple[Tensor, Tensor]  # values and weights, (n, T)
@@ -76,12 +80,14 @@ def add_to(measures: Any) -> None:
     part = add_thoughts_measure(measures, "theatre", _measure, text)
     help_ = "runs of a control, such as zero_length, with the same seeds"
     part.add_argument("--against", metavar="RUN", nargs="+", required=True, help=help_)
-    part.add_argument("--strict", action="store_true", help="exit with 1 if a test that is defined fails")
+    help_ = "exit with 1 if a test that is defined fails, or if the ablation is not defined"
+    part.add_argument("--strict", action="store_true", help=help_)
     part.set_defaults(passes=lambda given, result: not (given.strict and _failed(result)))
 
 
 def _failed(result: dict[str, Any]) -> bool:
-    return any(test["verdict"] == FAILED for test in result["tests"].values())
+    tests = result["tests"]
+    return tests[ABLATION]["verdict"] == UNDEFINED or any(x["verdict"] == FAILED for x in tests.values())
 
 
 def _measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -94,6 +100,8 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
         correlation(arm, given.sequences),
     ]
     _print(arm, control, outcomes)
+    if given.strict and outcomes[1].why:
+        print("--strict: the ablation is not defined, so that nothing was tested; give another control")
     return {
         "seeds": list(arm.runs),
         "against": [run.folder for run in control.runs.values()],
@@ -118,6 +126,7 @@ def distance(arm: Arm, count: int | None = None) -> Outcome:
     name = "distance from the direct continuation"
     if why := why_not(arm.first.config, next(sample(arm.first, 0, 2)).whole):
         return Outcome(name, [], why)
+    sequences = equal_sequences(arm.first, count)
     own, other, excess = (Parts(list) for _ in range(3))
     for seed, run in arm.runs.items():
         for sampled in sample(run, seed, count):
@@ -127,9 +136,9 @@ def distance(arm: Arm, count: int | None = None) -> Outcome:
                 mean = (values * counts).sum(-1) / counts.sum(-1).clamp(min=1)
                 into[seed].append((mean.cpu(), weights.cpu()))
     lines = [
-        Line("distance, 0 (the same) to 1", _over(own), "", True),
-        Line("distance from another sequence's continuation", _over(other), "", True),
-        _above_zero("distance beyond half of the latter", _over(excess)),
+        Line("distance, 0 (the same) to 1", _over(own, sequences), "", True),
+        Line("distance from another sequence's continuation", _over(other, sequences), "", True),
+        _above_zero("distance beyond half of the latter", _over(excess, sequences)),
     ]
     note = "continuation: the run's own without a thought, which its training may never have asked for"
     return Outcome(name, lines, note=note)
@@ -142,7 +151,7 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
     The thoughts also have to be used (`started` in the glossary): where another sequence's do as well, a run
     is better for another reason.
     """
-    name = "ablation, against the control's runs"
+    name = ABLATION
     nll: dict[int, PerPosition] = {}
     accuracy, use = dict(nll), dict(nll)
     for seed, run in arm.runs.items():
@@ -154,15 +163,16 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
         nll[seed] = other["nll"] - mine["nll"], weights
         accuracy[seed] = 100 * (mine["accuracy"] - other["accuracy"]), weights
         use[seed] = mine["shuffled"] - mine["nll"], weights
+    sequences = equal_sequences(arm.first, count)
     costs = [float((values * weights).sum() / weights.sum()) for values, weights in use.values()]
     using = sum(cost >= USED for cost in costs)
     needs = f"needs {USED} in half of the seeds: {using} of {len(costs)}"
     lines = [
-        _above_zero("NLL of the control, in nats, higher by", mean_interval(nll)),
-        _above_zero("accuracy of the control, in points, lower by", mean_interval(accuracy)),
+        _above_zero("NLL of the control, in nats, higher by", mean_interval(nll, sequences)),
+        _above_zero("accuracy of the control, in points, lower by", mean_interval(accuracy, sequences)),
         Line(
             "NLL with another sequence's thoughts, in nats, higher by",
-            mean_interval(use),
+            mean_interval(use, sequences),
             needs,
             2 * using >= len(costs),
         ),
@@ -214,7 +224,7 @@ def correlation(arm: Arm, count: int | None = None) -> Outcome:
     if not number:
         return Outcome(name, [], "at no position do thoughts differ in both")
     words = f"rank correlation, mean over {number:,} positions"
-    return Outcome(name, [_above_zero(words, _over(found))])
+    return Outcome(name, [_above_zero(words, _over(found, equal_sequences(arm.first, count)))])
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,9 +250,9 @@ def _ranks(values: Tensor) -> Tensor:
     )
 
 
-def _over(found: Mapping[int, list[PerPosition]]) -> Interval:
+def _over(found: Mapping[int, list[PerPosition]], sequences: Tensor) -> Interval:
     joined = {seed: [torch.cat(x) for x in zip(*each, strict=True)] for seed, each in found.items()}
-    return mean_interval({seed: (values, weights) for seed, (values, weights) in joined.items()})
+    return mean_interval({seed: (values, weights) for seed, (values, weights) in joined.items()}, sequences)
 
 
 def _short(found: Interval) -> str:
@@ -251,6 +261,8 @@ def _short(found: Interval) -> str:
 
 def _print(arm: Arm, control: Arm, outcomes: list[Outcome]) -> None:
     print(f"seeds {listed(arm.runs)}; the control's first run is {control.first.folder}")
+    words = f"The control was trained with {differing_settings(arm.first, control.first)}."
+    print("\n".join(textwrap.wrap(words, WIDTH)))
     for number, outcome in enumerate(outcomes, start=1):
         why = f": {outcome.why}" if outcome.why else ""
         print(f"\n{number}. {outcome.name}: {outcome.verdict}{why}")
@@ -259,4 +271,4 @@ def _print(arm: Arm, control: Arm, outcomes: list[Outcome]) -> None:
             print("\n".join(aligned(list(zip(*rows, strict=True)), left=(0, 2))))
         if outcome.note:
             print(f"   {outcome.note}")
-    print(f"\n{interval_words(arm)}\nneeds: the whole interval has to lie there")
+    print(f"\n{interval_words(arm)}\nneeds more than 0: the whole interval has to lie there")

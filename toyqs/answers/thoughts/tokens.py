@@ -14,6 +14,8 @@ from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts.arm import (
     Arm,
+    differing_settings,
+    equal_sequences,
     interval_words,
     load_arm,
     load_control,
@@ -23,15 +25,12 @@ from toyqs.answers.thoughts.arm import (
 )
 from toyqs.command_line import whole
 from toyqs.config.builders.held_out import draw_held_out
-from toyqs.config.errors import Refusal, typed
-from toyqs.config.identity import named
-from toyqs.config.inactive import inactive_keys
+from toyqs.config.errors import Refusal
 from toyqs.evidence.gain import Interval
 from toyqs.evidence.text import WIDTH, aligned, plus_minus
 from toyqs.objectives.losses import log_mean_exp
 
 TENTHS = 10
-MOST_SETTINGS = 4  # in which the control differs, that are printed
 
 
 class TokenLosses(NamedTuple):
@@ -40,7 +39,7 @@ class TokenLosses(NamedTuple):
     nll: Tensor  # (n,) mean over the thoughts, nats, as in the run's row
     marginal: Tensor  # (n,) of the mixture of the thoughts, −log (1/K) Σ q
     weights: Tensor  # (n,)
-    sequences: Tensor  # (n,) long, which sequence it is in
+    sequences: Tensor  # (n,) long, which sequence it is in, equal ones alike
     targets: Tensor  # (n,) long
 
 
@@ -119,7 +118,7 @@ def _pair(run: LoadedRun, control: Arm | None, seed: int, count: int | None) -> 
         if not torch.equal(mine, theirs):
             raise Refusal(
                 f"{control.runs[seed].folder}: is measured at other positions than {run.folder}; give runs "
-                "of one eval_sequences and think_at"
+                "of one think_at, and --sequences N where their eval_sequences differ"
             )
     return Pair(own, other)
 
@@ -137,11 +136,11 @@ def token_losses(
     """
     sizes = run.sizes if thinking else run.sizes._replace(number=1, length=0)
     parts: list[list[Tensor]] = []
-    first = 0
+    numbers, first = equal_sequences(run, count), 0
     for part in sample(run, seed, count, sizes):
         log_q = log_likelihood(run, part, part.thoughts if thinking else None).double()
         weights, targets = part.batch.weights[0], part.batch.targets[0]
-        sequences = torch.arange(first, first + len(weights)).view(-1, 1).expand(weights.shape)
+        sequences = numbers[first : first + len(weights)].view(-1, 1).expand(weights.shape)
         kept = (
             -log_q.mean(-1),
             -log_mean_exp(log_q),
@@ -175,14 +174,16 @@ def compared(pairs: Mapping[int, Pair], places: Tensor) -> Part:
         places: (m,) long.
 
     Returns:
-        The interval is over seeds, or over the sequences of one.
+        The interval is over seeds, or over the different sequences of one.
     """
     sides = [
         torch.stack([(x.nll * x.weights)[places].sum() / x.weights[places].sum() for x in side]).mean()
         for side in zip(*pairs.values(), strict=True)
     ]
     gains = {seed: _by_sequence(own, other.nll - own.nll, places) for seed, (own, other) in pairs.items()}
-    return Part(len(places), float(sides[1]), float(sides[0]), mean_interval(gains))
+    number = len(next(iter(gains.values()))[0])
+    gain = mean_interval(gains, torch.arange(number))
+    return Part(len(places), float(sides[1]), float(sides[0]), gain)
 
 
 def _by_sequence(like: TokenLosses, values: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,18 +206,11 @@ def _print(arm: Arm, control: Arm | None, rows: Mapping[str, Part]) -> None:
     print(*aligned(list(zip(*lines, strict=True)), rule=True), sep="\n")
     print("tenths: by the mean NLL of both; NLL: the mean over thoughts; mixture: of their mean prediction")
     print(interval_words(arm))
-    print(_against(arm.first, control.first) if control else _alone(arm.first))
+    print(_over(arm.first, control.first) if control else _alone(arm.first))
 
 
-def _against(run: LoadedRun, control: LoadedRun) -> str:
-    """Say what the control is: the settings that have an effect in both and differ."""
-    here, there = named(run.config, 0), named(control.config, 0)
-    left_out = {"info"} | inactive_keys(run.config) | inactive_keys(control.config)
-    names = [name for name in here if here[name] != there.get(name) and name not in left_out]
-    differing = [f"{name}={typed(there.get(name))} ({typed(here.get(name))})" for name in names]
-    if len(differing) > MOST_SETTINGS:
-        differing[MOST_SETTINGS:] = [f"{len(differing) - MOST_SETTINGS} more"]
-    words = f"gain, paired by seed and token, over runs with {', '.join(differing) or 'the same settings'}"
+def _over(run: LoadedRun, control: LoadedRun) -> str:
+    words = f"gain, paired by seed and token, over runs with {differing_settings(run, control)}"
     return "\n".join(textwrap.wrap(words, WIDTH))
 
 
