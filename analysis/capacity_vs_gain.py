@@ -79,14 +79,16 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
         cells, key = _over_setting(runs, cells, over)
         keys, findings, axis = [key], find(cells), setting_axis(cells, key)
     text = [NLL_HEADING, *loss_lines(findings, keys)]
-    if any(finding.gains for finding in findings):
+    gained = any(finding.gains for finding in findings)
+    if gained:
         text += ["", GAIN_HEADING, *gain_lines(findings, keys), "", *verdict_lines(findings, keys)]
     table = arm_table(findings, keys)
     if over in COSTS and over not in table:
         table[over] = [cost_of(frame, over) for cell in cells for frame in cell.arms.values()]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     about = f"beside thinking's points: {keys[0]}" if over in COSTS and len(keys) == 1 else ""
-    subtitle = "; ".join(filter(None, [about, marks.left_out(arms)]))
+    verdict = "verdicts: in the table" if gained else ""
+    subtitle = "; ".join(filter(None, [about, marks.left_out(arms), verdict]))
     return Product(_figure(findings, axis, arms, keys), table, text, findings, keys, subtitle)
 
 
@@ -140,7 +142,7 @@ def _figure(findings: Sequence[Finding], axis: Axis, arms: Sequence[str], keys: 
         axes.axhline(0, color="black", linewidth=1, zorder=1)
         axes.set(
             ylabel=f"gain, nats{added}",
-            title="Gain of thinking over each control (above 0: thinking is better)",
+            title="Gain of thinking over each control (above 0: better), uncorrected",
         )
     marks.legend(figure, loss, floor is not None)
     return figure

@@ -36,6 +36,7 @@ the place of the gains."""
 GROUPS, BETA = "weight_groups", "policy_loss_beta"
 FACET = (BASE, BETA)
 LETTERS = "letters in the order base LM, base reasoner, reasoner, interpreter: equal ones share weights"
+UNCORRECTED = "gains: 95 % t-intervals, uncorrected"
 CORRECTED = "†: another verdict before correction for the number of cells"
 ACROSS, DOWN = 3, 4  # panels that can still be read
 BAND = 0.8  # of a row's height, for the marks of all controls
@@ -71,7 +72,8 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
         text += ["", *verdict_lines(findings, [key for key in keys if key in named])]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     corrected = any(finding.verdict and finding.verdict.corrected for finding in findings)
-    subtitle = "\n".join(filter(None, [LETTERS, marks.left_out(arms), CORRECTED if corrected else ""]))
+    about = "; ".join(filter(None, [UNCORRECTED if gained else "", CORRECTED if corrected else ""]))
+    subtitle = "\n".join(filter(None, [LETTERS, marks.left_out(arms), about]))
     figure = _figure(findings, marks.drawn(arms), gained)
     return Product(figure, arm_table(findings, keys), text, findings, keys, subtitle)
 
@@ -125,7 +127,7 @@ def _figure(findings: Sequence[Finding], arms: Sequence[str], gained: bool) -> F
             _draw(axes, facets.get((width, beta), []), labels, arms, shown, gained)
             parts = (("base width", width), (BETA, beta))
             axes.set_title(", ".join(f"{word} {spelled(x)}" for word, x in parts if x is not None))
-        row[0].set_ylabel(GROUPS)
+        row[0].set_ylabel(GROUPS if len(labels) > 1 else "")  # a single row has no room for it
     floor = None if gained else floor_of(cells)
     added = marks.fit(grid.flat, "x", shown, [0.0] if gained else [] if floor is None else [floor])
     for axes in grid.flat:

@@ -1,7 +1,7 @@
 """Independent random streams, one per seed and purpose.
 
-Two runs with one seed draw the same training data and, parameter by parameter, the same initial
-weights, whatever else they draw: otherwise the differences between them would not be paired.
+Two runs with one seed draw the same training data and, for parameters of one name and shape, the same
+initial weights, whatever else they draw: otherwise the differences between them would not be paired.
 """
 
 from __future__ import annotations

@@ -206,6 +206,32 @@ def test_each_arm_stands_at_its_own_cost_and_a_gain_at_thinking_s(tmp_path, call
     assert all(text[-1] in "kMG" or text.isdecimal() for text in ticks(left))
 
 
+def test_costs_within_one_digit_have_ticks_all_the_same(tmp_path, call):
+    """Thinking's cells from 12k to 13k parameters, on the logarithmic scale that the controls ask for."""
+    for width, parameters in ((4, 12_050), (8, 12_900)):
+        own = {"thinking": parameters, "zero_length": 2e3, "policy_off": parameters}
+        write(tmp_path / "runs", settings(base_lm_hidden_dim=width), FOUND, parameters=own)
+    _, _, _, figure, _ = call("--over", "parameters")
+    _, right = figure.axes
+    low, high = right.get_xlim()
+    shown = [text for x, text in zip(right.get_xticks(), ticks(right), strict=True) if low <= x <= high]
+    assert right.get_xscale() == "log" and len(set(shown)) == len(shown) > 1
+
+
+@pytest.mark.parametrize("words", [(), ("--over", "parameters")])
+def test_the_title_is_within_the_figure(tmp_path, call, words):
+    """Whatever it has to say: here of thirteen arms."""
+    for width in (4, 8):
+        arms = dict.fromkeys(["thinking", *CONTROLS], ZERO)
+        write(tmp_path / "runs", settings(base_lm_hidden_dim=width), arms)
+    _, _, _, figure, _ = call(*words)
+    figure.draw_without_rendering()
+    title = figure.texts[0].get_window_extent()
+    assert figure.bbox.x0 < title.x0 and title.x1 < figure.bbox.x1
+    assert "verdicts: in the table" in figure.get_suptitle()
+    assert figure.axes[1].get_title().endswith("uncorrected")
+
+
 def test_cells_of_several_settings_stand_at_their_cost_unjoined(tmp_path, call):
     for width in (4, 8):
         for length in (1, 3):

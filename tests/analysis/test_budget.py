@@ -139,6 +139,41 @@ def test_controls_come_from_their_rows(call: Script, asked: list[Any]) -> None:
     assert "pause (L = 6): 3.200 ± 0.248" in out and "zero_length: 1.200 ± 0.248" in out
 
 
+def test_points_of_cells_of_one_length_stand_side_by_side_and_are_named(
+    call: Script, asked: list[Any]
+) -> None:
+    cell()
+    cell(length_schedule="random")
+    figure = call().figure
+    (legend,) = figure.legends
+
+    def hollow(lines: Any) -> list[Any]:
+        return [x for x in lines if str(x.get_markerfacecolor()) == "white" and x.get_marker() in ("o", "s")]
+
+    points = hollow(figure.axes[0].lines)
+    assert len(points) == 4 and {x.get_marker() for x in points} == {"o", "s"}
+    for colour in {x.get_color() for x in points}:
+        places = sorted(x.get_xdata()[0] for x in points if x.get_color() == colour)
+        assert places == pytest.approx([2.575, 2.725])
+    squares = [x.get_label() for x in hollow(legend.get_lines()) if x.get_marker() == "s"]
+    assert squares == ["a control's point, random"]
+
+
+def test_a_control_far_below_leaves_the_curves_legible(call: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves from 5 to 5.3 nats, controls from 1.2 to 4.2, Bayes at 0: what is not shown is written down."""
+    cell()
+    close = {length: (5.0 + 0.05 * length, 0.5) for length in range(7)}
+    monkeypatch.setattr(budget, "curve", lambda *_: close)
+    figure = call().figure
+    (axes,) = figure.axes
+    shares = axes.transAxes.inverted().transform(axes.transData.transform([(0, 5.0), (6, 5.3)]))[:, 1]
+    assert 0 < shares[0] < shares[1] < 1 and shares[1] - shares[0] > 0.15
+    low, high = axes.get_ylim()
+    assert low < 4.2 + 0.3 and len([x for x in axes.get_yticks() if low <= x <= high]) > 1
+    (text,) = (x.get_text().replace("\n", " ") for x in axes.texts)
+    assert text.startswith("below: best possible (Bayes) 0, zero-length thoughts 1.2, ")
+
+
 def test_one_cell_has_one_pause_at_its_length(call: Script, asked: list[Any]) -> None:
     cell()
     _, _, _, figure, table = call("--upto", "4", "--sequences", "50")

@@ -138,7 +138,7 @@ def test_the_best_come_first_and_what_capacity_explains_is_said(tmp_path: Path, 
     first, second = (part.replace("\n# ", " ") for part in (first, second))
     assert first.startswith("# 1. base_lm_hidden_dim=6. Verdict: beats every matched control. ")
     assert second.startswith("# 2. base_lm_hidden_dim=4. Verdict: beats the same base, not compute_matched, ")
-    assert "But more training or more parameters may gain as much, or more." in second
+    assert "But better than the thoughts: more training, more parameters." in second
     assert "+1.000±0.130" in out and "+0.500±0.130" in out
     assert max(map(len, (line for line in out.splitlines() if line.startswith("#")))) <= 112
     best = scale_up.ranked(tmp_path, load_cells(tmp_path))[0].finding.verdict

@@ -64,6 +64,13 @@ def test_a_weight_without_effect_is_no_panel_s_title(tmp_path, call):
     ]
 
 
+def test_a_single_row_has_no_label_beside_its_tick(tmp_path, call):
+    pattern(tmp_path, "ABCD")
+    assert call().figure.axes[0].get_ylabel() == ""
+    pattern(tmp_path, "AAAA")
+    assert call().figure.axes[0].get_ylabel() == "weight_groups"
+
+
 def test_rows_numbers_and_verdicts(tmp_path, call):
     pattern(tmp_path, "ABCD")
     pattern(tmp_path, "AAAA")
@@ -96,6 +103,7 @@ def test_a_verdict_that_the_number_of_cells_took_away_has_a_cross(tmp_path, call
     _, out, _, figure, table = call()
     texts = [text.get_text().replace("\n", " ") for text in figure.axes[0].texts]
     assert texts == ["cannot be told from not thinking †"] * 3
+    assert "\ngains: 95 % t-intervals, uncorrected; †" in figure.get_suptitle()
     assert figure.get_suptitle().endswith("†: another verdict before correction for the number of cells")
     said = " ".join(out.split())
     assert said.count("(before correction for 3 cells: beats the same base; not run: state_handed_on,") == 3

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
+import torch
 
 from toyqs.config.builders.cost import count_cost
-from toyqs.config.builders.model import count_parameters
+from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.checks.values import check
 from toyqs.config.controls import matched_controls, matched_width, unmatched_controls
-from toyqs.config.identity import run_key
+from toyqs.config.identity import canonical, run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.objectives.rewards import OWN_LOSS, REWARDS
 from toyqs.tasks.hidden_markov import HiddenMarkov
+from toyqs.tasks.iterate import Iterate
 
+POSITIONS = "cores.A.backbone.decoder.weights.wpe.weight"  # the table of positions of a GPT-2
 BEFORE = ["no_reasoner", "zero_length", "state_handed_on", "pause"]  # policy_off
 
 
@@ -82,13 +86,35 @@ KINDS: list[dict[str, object]] = [
 @pytest.mark.parametrize("changes", KINDS)
 @pytest.mark.parametrize("name", ["pause", "constant", "deterministic"])
 def test_what_is_not_sampled_is_one_run_for_every_kind_of_thought(name, changes):
-    task = {"task": changes["task"]} if "task" in changes else {}
-    reward = {x: changes[x] for x in ("reward", "reference") if "reward" in changes}
-    taught = reward if name == "deterministic" else {}  # the predictor's loss, which a path keeps
-    plain = unmatched_controls(thinking(controls="all", **task, **taught))[name]
+    kept = {x: changes[x] for x in ("task", "reward", "reference") if "task" in changes}
+    plain = unmatched_controls(thinking(controls="all", **kept))[name]
     control = unmatched_controls(thinking(controls="all", **changes))[name]
     check(control)
     assert run_key(control, 0) == run_key(plain, 0)
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_every_control_with_thoughts_keeps_the_predictors_own_loss(reward):
+    config = thinking(reward=reward, reference="oracle", task=HiddenMarkov(), controls="all")
+    losses = {name: canonical(control).reward for name, control in unmatched_controls(config).items()}
+    rewarded = (
+        "random",
+        "reward_shuffled",
+        "policy_reversed",
+    )  # whose policy loss, if any, reads the reward too
+    own = reward if reward in OWN_LOSS else "likelihood"
+    assert {name: loss for name, loss in losses.items() if name not in rewarded} == dict.fromkeys(
+        [*BEFORE, "policy_off", "deterministic", "constant"], own
+    )
+
+
+def test_only_a_constant_thought_does_not_tell_by_its_length_what_the_task_says():
+    config = thinking(adaptive_len=True, task=Iterate(), controls="all")
+    lengths = {name: canonical(control).lengths_vary for name, control in unmatched_controls(config).items()}
+    silent = {"no_reasoner", "zero_length", "state_handed_on", "constant"}
+    assert {name for name, vary in lengths.items() if not vary} == silent
+    constant = unmatched_controls(config)["constant"]
+    assert constant.max_reasoning_len == config.max_reasoning_len
 
 
 @pytest.mark.parametrize(
@@ -140,3 +166,31 @@ def test_without_a_base_the_plain_controls_have_one():
     plain = [controls[name] for name in ("no_reasoner", "compute_matched", "param_matched")]
     assert all(control.use_base_lm for control in plain)
     assert not controls["zero_length"].use_base_lm
+
+
+@pytest.mark.parametrize(
+    ("changes", "others"),
+    [
+        ({}, {}),
+        ({"backbone": "llama", "base_lm_hidden_dim": 8}, {}),
+        ({"backbone": "gpt2"}, {name: {POSITIONS} for name in (*BEFORE[:3], "compute_matched")}),
+        ({"backbone": "gpt2", "positions_up_to": 40}, {}),
+    ],
+)
+def test_arms_start_their_base_lm_from_the_same_weights_but_for_a_table_of_another_size(changes, others):
+    """As docs/results.md says; the base LM of param_matched has another width."""
+    config = thinking(controls="all", model_n_layer=1, **changes)
+    known = unmatched_controls(config) | matched_controls(config, count_cost, count_parameters)
+    (start, *rest) = (base_lm(config), *((name, base_lm(arm)) for name, arm in known.items()))
+    differing = {
+        name: {key for key, weight in weights.items() if not torch.equal(weight, start[key])}
+        for name, weights in rest
+        if name != "param_matched"
+    }
+    assert {name: keys for name, keys in differing.items() if keys} == others
+    assert len(differing) == 11 and all(weights.keys() == start.keys() for _, weights in rest)
+
+
+def base_lm(config: RunConfig) -> dict[str, torch.Tensor]:
+    weights = build_model(canonical(config), [0]).named_parameters()
+    return {name: weight.detach() for name, weight in weights if name.startswith("cores.A.")}

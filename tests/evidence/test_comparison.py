@@ -114,6 +114,19 @@ def test_the_table_says_what_was_found_and_fits():
     assert against[1][2:] == ["+1.043", "to", "+1.796"] and "interval of its gain, uncorrected" in table
 
 
+def test_what_zero_length_thoughts_are_depends_on_the_settings():
+    """Where nothing but symbols could tell of the context, no base is said to be the same."""
+    same = "gain over the same base without them"
+    changes = ({}, {"interpreter_start": "onward"}, {"use_base_lm": False, "interpreter_start": "afresh"})
+    tables = [comparison_table(finding(arms(), **each)) for each in changes]
+    assert max(len(line) for table in tables for line in table.splitlines()) <= 110
+    usual, onward, blind = (" ".join(table.split()) for table in tables)
+    assert "zero-length thoughts (read afresh: without base_reasoner and reasoner)" in usual and same in usual
+    assert "(the interpreter goes on from the reasoner's state)" in onward and "afresh" not in onward
+    assert "it sees nothing of the context)" in blind
+    assert same not in blind and "gain over the same model without them" in blind
+
+
 def test_gains_are_paired_by_seed_not_by_place():
     frames = arms()
     backwards = frames | {"zero_length": frames["zero_length"].iloc[::-1]}

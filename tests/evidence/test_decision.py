@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from toyqs.evidence.arms import JUDGED
-from toyqs.evidence.decision import BEST_FIRST, Case, Verdict, verdict, verdicts
+from toyqs.evidence.decision import BEST_FIRST, MEANINGS, Case, Verdict, verdict, verdicts
 
 HIGH, LOW, UNSURE = (1.0, 1.1, 0.9, 1.05), (-1.0, -1.1, -0.9, -1.05), (-1.0, 1.0, -0.5, 0.6)
 ALL_HIGH = dict.fromkeys(JUDGED, HIGH)
@@ -113,6 +113,18 @@ def test_only_the_seeds_that_are_compared_must_have_started():
     assert verdict(shifted, apart).word == "too few seeds (2 of 4) to judge"
 
 
+def test_the_sentence_tells_controls_that_are_better_from_those_that_may_be():
+    def sentence(**changes: Any) -> str:
+        return judged(without(**changes)).sentence.removeprefix(MEANINGS["beats the same base"]).strip()
+
+    assert sentence(pause=LOW) == "But better than the thoughts: steps without content."
+    assert sentence(pause=UNSURE) == "But steps without content may gain as much, or more."
+    assert sentence(pause=UNSURE, compute_matched=LOW, param_matched=LOW) == (
+        "But better than the thoughts: more training, more parameters. "
+        "Steps without content may gain as much, or more."
+    )
+
+
 def test_p_is_the_largest_over_the_controls_that_the_word_needs():
     near = (0.5, 1.9, 0.7, 1.3)
     p = {name: judged(without(zero_length=x)).p for name, x in {"near": near, "high": HIGH}.items()}
@@ -188,6 +200,16 @@ def test_cells_that_cannot_have_a_word_count_all_the_same():
     assert found[1] == NEVER
 
 
+def test_a_cell_without_policy_off_counts_with_its_own_p_for_never_rewarded_thoughts():
+    """Of two cells, one pathwise: its p is the smaller, so the other is held against .05."""
+    gains = {name: gain for name, gain in case(0.001).gains.items() if name != "policy_off"}
+    pathwise = Case(gains, pd.Series(dtype=bool), ("policy_off",))
+    assert texts(pathwise, case(0.04, policy_off=0.9, pause=0.9)) == ["beats every matched control", NEVER]
+    gains = dict.fromkeys(gains, gain_of(0.03))
+    words = [each.word for each in verdicts([pathwise._replace(gains=gains), case(0.001, policy_off=0.9)])]
+    assert words == [UNTOLD, NEVER], "it never gets the word itself"
+
+
 def test_correction_never_says_more_and_never_contradicts_itself():
     """On random cells: a word after correction is no better than before, and one cell is the plain rule."""
     drawn = np.random.default_rng(0)
@@ -198,7 +220,7 @@ def test_correction_never_says_more_and_never_contradicts_itself():
             gains = {n: pd.Series(drawn.normal(drawn.choice([-1, 0, 1, 2, 3]), 1, 5)) for n in names}
             cases.append(Case(gains, pd.Series(drawn.random(5) < 0.7)))
         for each, found in zip(cases, verdicts(cases), strict=True):
-            alone = verdict(*each)
+            (alone,) = verdicts([each])
             assert found.before == alone.word == alone.before
             if alone.word.startswith("worse"):
                 assert found.word.startswith(("worse", "thoughts not used", UNTOLD))

@@ -83,6 +83,14 @@ def test_many_controls_are_legible(number):
     assert [text for row in rows for text in row] == gained
 
 
+def test_how_cells_were_judged_is_said_only_where_one_was():
+    """Not where seeds are too few, or a control is missing."""
+    few = [cell(w, {THINKING: arm([1.0]), **{name: arm([2.0]) for name in JUDGED}}) for w in (2, 4)]
+    for given in (few, cells()[1:]):
+        assert "t-tests" not in table_of(*given) and "verdict" in table_of(*given)
+    assert "verdict: by paired t-tests at 0.05, corrected for 3 cells (Holm)" in table_of(cells()[0], *few)
+
+
 def test_long_verdicts_are_wrapped_beside_many_settings():
     names = [f"a_rather_long_setting_{letter}" for letter in "abcdef"]
     given = [each._replace(settings=each.settings | dict.fromkeys(names, "x" * 12)) for each in cells()]

@@ -10,7 +10,7 @@ import pytest
 from tests.evidence.test_comparison import arm, arms, finding
 from toyqs.evidence.comparison import comparison_table
 from toyqs.evidence.tables import sweep_table
-from toyqs.evidence.text import short
+from toyqs.evidence.text import short, task_words
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,8 @@ def test_tables_of_a_run_that_blew_up_are_readable() -> None:
 
 def test_a_diverged_seed_is_no_number() -> None:
     assert "diverged" in sweep_table([finding({"no_reasoner": arm([math.nan])})], [])
+
+
+def test_the_task_s_seed_is_not_taken_for_a_run_s() -> None:
+    settings = {"task": "rev_prog", "task.p": 6, "task.seed": 0, "task.path": "a/b.txt", "seed": 3}
+    assert task_words(settings) == "rev_prog p=6 task.seed=0 path=b.txt"

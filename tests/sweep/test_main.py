@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,11 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     start = next(place for place, line in enumerate(lines) if line[:1] == ["thinking"])
     assert [line[0] for line in lines[start : start + 8]] == ARMS
     assert "Verdict:" in printed
-    figure, table = (Path(line.split()[1]) for line in printed.splitlines()[-3:-1])
+    below = printed[printed.index("\nfigure ") :].strip().splitlines()
+    figure, table = (Path(line.split()[1]) for line in below[:2])
+    folders = shlex.split(" ".join(below[3:]))
+    assert folders == ["thinking", *(str(tmp_path / run_key(settings, seed)) for seed in range(4))]
+    assert max(map(len, below[3:])) <= max(110, len(f"thinking  {folders[1]}"))
     assert figure.read_bytes().startswith(b"\x89PNG") and table.suffix == ".csv"
     assert len(load_rows(tmp_path)) == 32
 
@@ -128,6 +133,19 @@ def test_two_texts_of_one_name_are_two_cells(no_figure, tmp_path):
     first, second = load_cells(tmp_path / "runs")
     assert sorted(list(x.arms["thinking"]["seed"]) for x in (first, second)) == [[5, 7], [6]]
     assert len(set(load_rows(tmp_path / "runs")["task.identity"])) == 2
+
+
+def test_cells_that_differ_in_their_plain_controls_alone_stay_two(no_figure, tmp_path, capsys):
+    for width in (4, 8):
+        settings = config(tmp_path, use_base_lm=False, base_lm_hidden_dim=width, controls="fair", seed=[0])
+        assert main.main([settings]) == 0
+        assert f"base width {width}, reasoner width 6" in capsys.readouterr().out
+    cells = {cell.settings["base_lm_hidden_dim"]: cell for cell in load_cells(tmp_path)}
+    assert set(cells) == {4, 8}
+    for width, cell in cells.items():
+        assert list(cell.arms["no_reasoner"]["base_lm_hidden_dim"]) == [width] and not cell.missing
+    first, second = (set(cell.arms["thinking"]["key"]) for cell in cells.values())
+    assert first == second, "one thinking run"
 
 
 def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
@@ -166,3 +168,23 @@ def test_what_a_key_names_is_what_is_trained_whatever_was_typed():
         assert all(replace(arm, controls="none") == replace(first, controls="none") for arm in others), name
     marked = plan_cell(config(), count_cost)
     assert marked.arms["no_reasoner"] == cells[0].arms["no_reasoner"]
+
+
+@pytest.mark.parametrize("without_base", [{"use_base_lm": False}, {"mixing": "thought"}])
+def test_the_plain_controls_of_a_run_without_a_base_are_as_wide_as_was_typed(without_base):
+    typed = [{"base_lm_hidden_dim": width, "base_lm_lr": 0.03, **without_base} for width in (8, 24)]
+    narrow, wide = (plan_cell(config(**changes), count_cost) for changes in typed)
+    differing = [name for name in narrow.keys if narrow.keys[name] != wide.keys[name]]
+    assert differing == ["no_reasoner", "compute_matched"]
+    for cell, width in ((narrow, 8), (wide, 24)):
+        given = {"base_lm_hidden_dim": width, "base_lm_lr": 0.03}
+        plain = plan_cell(config(use_reasoner=False, **given), count_cost)
+        assert cell.keys["no_reasoner"] == plain.keys["no_reasoner"]
+        matched = cell.arms["compute_matched"]
+        assert (matched.base_lm_hidden_dim, matched.base_lm_lr) == (width, 0.03)
+        spent, same = (count_cost(x).flops_per_step * x.max_steps for x in (cell.config, matched))
+        assert same == pytest.approx(spent, rel=0.06)
+        assert cell.beside == given and not cell.inactive & given.keys()
+    labels = {stack.label for stack in stacks_of([narrow, wide], set(wide.run_keys), count_cost)}
+    assert labels == {"base_lm_hidden_dim=8", "base_lm_hidden_dim=24"}  # what both share is the first's
+    assert not plan_cell(config(), count_cost).beside

@@ -19,10 +19,11 @@ UNSAMPLED: dict[str, Any] = {
     **{"trice_samples": 1, "train_nll_num": 1},
 }
 
-# Thoughts of one constant symbol: nothing is sampled, and no thought is rewarded.
+# Thoughts of one constant symbol: nothing is sampled, no thought is rewarded. The reward stays, for one of
+# OWN_LOSS is the predictor's own loss; any other is idle without a policy loss, and canonically `likelihood`.
 ONE_SYMBOL: dict[str, Any] = {
     **UNSAMPLED,
-    **{"thoughts": "token", "thought_vocab": 1, "objective": "reinforce", "reward": "likelihood"},
+    **{"thoughts": "token", "thought_vocab": 1, "objective": "reinforce"},
     **{"policy_loss_beta": 0.0, "entropy_encouragement_coef": 0.0},
 }
 
@@ -37,7 +38,8 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     zero_length      thoughts of no symbols; read afresh they need no base_reasoner and no reasoner, which go
     state_handed_on  no symbols either, but the interpreter goes on from the reasoner's state
     pause            as many steps of one constant symbol, the interpreter going on from the reasoner's state:
-                     back-propagated, nothing sampled
+                     back-propagated, nothing sampled; with adaptive_len as many as the task says, for what a
+                     thought's length tells is not its content
     policy_off       thoughts sampled and read, never reinforced; not with objective=pathwise, whose
                      thoughts no policy loss trains: it would be the run itself
 
@@ -45,9 +47,10 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
 
     deterministic    the reasoner's own states as thoughts, back-propagated (Coconut)
     random           symbols uniform or from N(0, I), in training and evaluation; not with
-                     thoughts=deterministic, of which nothing is drawn
-    constant         thoughts of one constant symbol, read as the run reads its own: afresh they say as little
-                     as none
+                     thoughts=deterministic, of which nothing is drawn; as long as the run's, so with
+                     adaptive_len their length still tells what the task says
+    constant         thoughts of one constant symbol, all of the full length, read as the run reads its own:
+                     afresh they say as little as none
     reward_shuffled  a position's thoughts are paid what those of another position earned
     policy_reversed  the policy loss with the other sign; both only where a policy loss trains the thoughts
 
@@ -74,7 +77,7 @@ def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
     controls = {"deterministic": replace(config, **COCONUT)}
     if config.thoughts != "deterministic":
         controls["random"] = replace(config, random_thoughts=True)
-    controls["constant"] = replace(config, **ONE_SYMBOL)
+    controls["constant"] = replace(config, **ONE_SYMBOL, adaptive_len=False)
     if config.has_policy_loss:
         controls["reward_shuffled"] = replace(config, shuffle_rewards=True)
         controls["policy_reversed"] = replace(config, policy_loss_beta=-config.policy_loss_beta)

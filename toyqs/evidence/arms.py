@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 THINKING = "thinking"
 
@@ -28,6 +29,15 @@ CONTROLS = {
     "compute_matched": "the base model without thoughts given as much training compute",
     "param_matched": "a plain model with as many parameters",
 }
+
+
+def control_words(control: str, settings: Mapping[str, Any]) -> str:
+    """Return what a control of a run with these settings is, in a few words; "" of one that is not known."""
+    if control == "zero_length" and settings.get("interpreter_start") == "onward":
+        return "zero-length thoughts (the interpreter goes on from the reasoner's state)"
+    if control == "zero_length" and not settings.get("use_base_lm", True):
+        return "zero-length thoughts (read afresh and without a base LM: it sees nothing of the context)"
+    return CONTROLS.get(control, "")
 
 
 def arm_names(arms: Iterable[str]) -> list[str]:

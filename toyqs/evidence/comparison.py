@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from toyqs.evidence.arms import CONTROLS, JUDGED, WITHOUT_CONTENT, one_run
+from toyqs.evidence.arms import JUDGED, WITHOUT_CONTENT, control_words, one_run
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.divergence import divergence_notes
 from toyqs.evidence.findings import COSTS, OTHERS_ALONE, Finding, arm_table, without_thought
@@ -49,17 +49,18 @@ def comparison_table(finding: Finding) -> str:
 
 def control_lines(finding: Finding) -> list[str]:
     """Return a line on each control: whether thinking is better, by the 95 % interval of its gain alone."""
-    rows = [_against(arm, gain) for arm, gain in finding.gains.items()]
+    settings = finding.cell.settings
+    rows = [(*_against(arm, gain), control_words(arm, settings)) for arm, gain in finding.gains.items()]
     columns = list(zip(*rows, strict=True))
     room = WIDTH - sum(max(map(len, column)) + 2 for column in columns[:-1])
     return [AGAINST, *aligned(wrapped(columns, room), left=[0, 1, 2, 3])]
 
 
-def _against(arm: str, values: pd.Series) -> tuple[str, str, str, str]:
+def _against(arm: str, values: pd.Series) -> tuple[str, str, str]:
     gain = estimate(values)
     word = "better" if gain.lower > 0 else "worse" if gain.upper < 0 else "undecided"
     ends = "–" if math.isnan(gain.lower) else f"{short(gain.lower, '+.3f')} to {short(gain.upper, '+.3f')}"
-    return arm if arm in JUDGED else f"({arm})", word, ends, CONTROLS.get(arm, "")
+    return arm if arm in JUDGED else f"({arm})", word, ends
 
 
 def _title(cell: Cell) -> list[str]:

@@ -43,6 +43,7 @@ class Case(NamedTuple):
     gains: Mapping[str, pd.Series]  # of thinking over each control by seed; empty: no seed in common
     started: pd.Series  # whether each seed of thinking started; seeds of which it is not known are left out
     absent: Collection[str] = ()  # judged controls that the run cannot have, or has under another's name
+    has_base: bool = True  # whether the run has a base LM
 
 
 class Verdict(NamedTuple):
@@ -63,6 +64,11 @@ class Verdict(NamedTuple):
     def corrected(self) -> bool:
         """Tell whether the word is another before correction for the number of cells."""
         return self.word != self.before
+
+    @property
+    def judged(self) -> bool:
+        """Tell whether the cell could be judged."""
+        return not self.word.startswith((NOT_JUDGED, TOO_FEW))
 
     @property
     def text(self) -> str:
@@ -112,11 +118,12 @@ def verdicts(cases: Sequence[Case]) -> list[Verdict]:
     not above 0 (not below 0 for *worse*). A cell's p for a word is the largest p over the controls that the
     word needs: those of its line. It is 1 where the cell cannot have the word: it is not judged or has too
     few seeds, it lacks a control of the line, or, for a word below that line, its thoughts are not used. A
-    cell that has a stronger word counts with its own p for the weaker ones. Each of the four words that need
-    a test has a bar: Holm's, at .05, over the p of all cells of the table for this word. With m cells of
-    which k pass, it is .05 / (m − k), and .05 where all pass. A cell has the word where its p is not above
-    the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05. The
-    matched controls that a cell does not beat, and those that it beats without its being told from not
+    cell that has a stronger word counts with its own p for the weaker ones, and one without policy_off with
+    its own p for *no better than never-rewarded thoughts*, which it never gets. Each of the four words that
+    need a test has a bar: Holm's, at .05, over the p of all cells of the table for this word. With m cells
+    of which k pass, it is .05 / (m − k), and .05 where all pass. A cell has the word where its p is not
+    above the bar; else the next lines are tried, each with its own bar. So one cell alone is judged at .05.
+    The matched controls that a cell does not beat, and those that it beats without its being told from not
     thinking, are named at the bar of *beats every matched control*. Where the bars change what is said,
     `text` adds what .05 would give.
 
@@ -142,6 +149,7 @@ class _Tested:
     def __init__(self, case: Case) -> None:
         possible = [name for name in JUDGED if name not in case.absent]
         self.gains = {name: case.gains[name] for name in possible if name in case.gains}
+        self.has_base = case.has_base
         self.not_run = [name for name in possible if name not in self.gains]
         seeds = set.intersection(*(set(gain.index) for gain in self.gains.values())) if self.gains else set()
         self.unjudged = self._unjudged(len(seeds))
@@ -157,8 +165,7 @@ class _Tested:
             return
         base = [name for name in ("zero_length", "policy_off") if name in self.gains]
         self.p[BEATS_BASE] = max(self.better[name] for name in base)
-        if "policy_off" in base:
-            self.p[NEVER_REWARDED] = self.better["zero_length"]
+        self.p[NEVER_REWARDED] = self.better["zero_length"]
         if not self.not_run:
             self.p[BEATS_ALL] = max(self.better.values())
 
@@ -166,7 +173,8 @@ class _Tested:
         """Return the first line of the decision table that holds."""
         if self.unjudged or self.p[WORSE] <= bars[WORSE]:
             return self.unjudged or WORSE
-        tried = (BEATS_ALL, BEATS_BASE, NEVER_REWARDED)
+        rewarded = "policy_off" in self.gains
+        tried = (BEATS_ALL, BEATS_BASE, *([NEVER_REWARDED] if rewarded else []))
         return next((word for word in tried if self.p[word] <= bars[word]), self.unused or UNTOLD)
 
     def text(self, line: str, bars: Mapping[str, float]) -> str:
@@ -185,14 +193,25 @@ class _Tested:
             return f"A verdict needs {FEWEST_SEEDS} seeds of every judged control, none of them diverged."
         if line == self.unused:
             return "Another sequence's thoughts, or none, cost most seeds nothing: no gain is the thoughts'."
-        sentences = [MEANINGS[line]]
+        meaning = MEANINGS[line]
+        sentences = [meaning if self.has_base else meaning.replace(" base", " model")]
         if line == BEATS_ALL:
             sentences.append(f"{', '.join(EXPLANATIONS[name] for name in MATCHED if name in self.gains)}.")
-        if line == BEATS_BASE and (others := self._matched(bars)[1]):
-            sentences.append(f"But {' or '.join(EXPLANATIONS[x] for x in others)} may gain as much, or more.")
+        if line == BEATS_BASE:
+            sentences += self._explanations(self._matched(bars)[1])
         if line in (BEATS_BASE, UNTOLD) and self.not_run:
             sentences.append(f"Not run, and so not ruled out: {', '.join(self.not_run)}.")
         return " ".join(sentences)
+
+    def _explanations(self, others: Sequence[str]) -> list[str]:
+        """Return sentences on matched controls that are not beaten: some are better than thinking."""
+        better = [name for name in others if _one_sided(-self.gains[name]) <= LEVEL]
+        open_ = [EXPLANATIONS[name] for name in others if name not in better]
+        names = ", ".join(EXPLANATIONS[name] for name in better)
+        found = [f"But better than the thoughts: {names}."] if better else []
+        if open_:
+            found.append(f"{'' if better else 'But '}{' or '.join(open_)} may gain as much, or more.")
+        return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in found]
 
     def _matched(self, bars: Mapping[str, float]) -> tuple[list[str], list[str]]:
         """Return the matched controls that are beaten, and the others."""

@@ -66,7 +66,7 @@ def _case(cell: Cell, gains: Mapping[str, pd.Series]) -> Case:
         absent.add("policy_off")  # the plan of a run whose thoughts a policy loss trains knows it
     flags = started_flags(frame)
     seeds = frame.loc[flags.index, "seed"] if len(flags) else []
-    return Case(over, flags.astype(bool).set_axis(seeds), absent)
+    return Case(over, flags.astype(bool).set_axis(seeds), absent, cell.settings.get("use_base_lm", True))
 
 
 def verdict_text(finding: Finding) -> str:

@@ -89,7 +89,8 @@ def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = 
 
         gain(seed) = control's metric(seed) − thinking's metric(seed)
 
-    Runs of one seed saw the same data from the same initial base model, so their difference is paired.
+    Runs of one seed saw the same data from the same initial base model, so their difference is paired; what
+    some controls cannot share (docs/results.md lists it) leaves more of the seeds' noise in it.
 
     Args:
         thinking: one row per seed.

@@ -58,8 +58,9 @@ def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]
         words = ["", "verdict", *map(verdict_text, findings)]
         room = max(WIDTH - sum(_width(column) + GAP for column in columns), NARROWEST)
         columns = wrapped([*columns, words], room)
-        lines.append(f"verdict: by paired t-tests at {LEVEL:g}, corrected for {cells} cells (Holm)")
-        lines[0] = lines[0] if cells > 1 else f"verdict: by paired t-tests at {LEVEL:g}"
+    if any(finding.verdict and finding.verdict.judged for finding in findings):
+        corrected = f", corrected for {cells} cells (Holm)" if cells > 1 else ""
+        lines.append(f"verdict: by paired t-tests at {LEVEL:g}{corrected}")
     if any(started):
         lines.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
     if any("*" in each for each in started):

@@ -24,14 +24,17 @@ def spelled(value: Any) -> str:
 
 
 def task_words(settings: Mapping[Any, Any]) -> str:
-    """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3"; of a path the file's name alone, no hash."""
+    """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3 task.seed=0".
+
+    Of a path the file's name alone, and no hash; the task's seed is named in full, for runs have seeds too.
+    """
     if "task" not in settings:
         return "several tasks"
-    knobs = [
-        f"{name.removeprefix('task.')}={spelled(Path(value).name if isinstance(value, str) else value)}"
-        for name, value in settings.items()
-        if str(name).startswith("task.") and not name.endswith(IDENTITY) and pd.notna(value)
-    ]
+    knobs = []
+    for name, value in settings.items():
+        if str(name).startswith("task.") and not name.endswith(IDENTITY) and pd.notna(value):
+            word = name if name == "task.seed" else name.removeprefix("task.")
+            knobs.append(f"{word}={spelled(Path(value).name if isinstance(value, str) else value)}")
     return " ".join([str(settings["task"]), *knobs])
 
 

@@ -48,7 +48,7 @@ class SeedStacked(nn.Module):
 def initialise(model: nn.Module, seeds: Sequence[int], given: Mapping[str, Tensor] | None = None) -> None:
     """Fill every parameter from a random stream keyed by seed and parameter name.
 
-    A parameter of one name starts with the same values in every model that has it.
+    A parameter of one name starts with the same values in every model that has it in the same shape.
 
     Args:
         model: built of SeedStacked modules for len(seeds) seeds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,6 @@ import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.identity import named, settings
-from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
 from toyqs.evidence.comparison import comparison_table
@@ -22,6 +22,7 @@ from toyqs.evidence.pairs import reasoner_pairs
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
 from toyqs.evidence.selection import differing
 from toyqs.evidence.tables import sweep_table
+from toyqs.evidence.text import WIDTH
 from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
@@ -79,9 +80,9 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     """Note the cells on disk, for the scripts in analysis/; return the folder where that cannot be done."""
     try:
         for cell in cells:
-            columns = settings(cell.config, cell.seeds[0])
+            columns = settings(cell.config, cell.seeds[0]) | cell.beside
             asked = [*cell.arms, *cell.same]
-            write_cell(runs_dir, columns, cell.keys, asked, inactive_keys(cell.config))
+            write_cell(runs_dir, columns, cell.keys, asked, cell.inactive)
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
@@ -159,13 +160,26 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
+    if finished and not several:
+        print(*_folders(runs_dir, found[0]), sep="\n")
     return []
+
+
+def _folders(runs_dir: str, cell: Cell) -> list[str]:
+    """Return lines with the folders of the run's own seeds, as they are typed after a measure's name."""
+    arm, rows = next(iter(cell.arms.items()))
+    lines = [f"{arm} "]
+    for folder in (shlex.quote(str(Path(runs_dir) / key)) for key in rows["key"]):
+        if len(lines[-1]) + 1 + len(folder) > WIDTH:
+            lines.append(" " * len(f"{arm} "))
+        lines[-1] += f" {folder}"
+    return lines
 
 
 def _cell(cell: PlannedCell, rows: pd.DataFrame) -> Cell:
     """Return a planned cell with the rows of the arms that were asked for."""
-    without = {"seed", *inactive_keys(cell.config)}
-    columns = {name: x for name, x in named(cell.config, cell.seeds[0]).items() if name not in without}
+    columns = named(cell.config, cell.seeds[0]) | cell.beside
+    columns = {name: x for name, x in columns.items() if name not in {"seed", *cell.inactive}}
     asked = [(arm, seed) for arm in (*cell.arms, *cell.same) for seed in cell.seeds]
     finished = {row["key"]: row for row in rows.to_dict("records") if row["key"] in cell.run_keys}
     return cell_of(columns, cell.keys, asked, finished)

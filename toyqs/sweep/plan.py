@@ -18,6 +18,9 @@ from toyqs.training.flops import Cost
 # one core. A larger stack would gain nothing and leave other cores idle. Measured by bench/stacks.py.
 STACK_SIZES = ((5e6, 16), (1e8, 8), (float("inf"), 2))
 
+# Settings of the base LM; a run without one gives them to its plain controls alone.
+OF_BASE = ("base_lm_hidden_dim", "base_lm_lr")
+
 STEP_SECONDS = 2e-3  # of a step, spent on anything but arithmetic
 FLOPS_PER_SECOND = 1e10
 
@@ -31,11 +34,17 @@ class PlannedCell(NamedTuple):
     # arm -> seed -> key; also of controls that are one run with another arm, or are shown only if they exist
     keys: dict[str, dict[int, str]]
     same: dict[str, str]  # a control asked for that is one run with another arm -> that arm, shown for both
+    beside: dict[str, Any]  # settings that have an effect in the plain controls, and none in the run
 
     @property
     def run_keys(self) -> list[str]:
         """List the keys of the runs to be trained."""
         return [key for arm in self.arms for key in self.keys[arm].values()]
+
+    @property
+    def inactive(self) -> set[str]:
+        """Return the settings that have no effect in the run, nor in its plain controls."""
+        return inactive_keys(self.config) - self.beside.keys()
 
 
 class Stack(NamedTuple):
@@ -89,13 +98,15 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
     if config.max_steps < 0:
         steps = config.task.steps(config.data_loader_batch_size, config.seq_len, config.epochs)
         config = replace(config, max_steps=steps)
+    typed = {name: getattr(config, name) for name in OF_BASE}
     config = canonical(config)
+    with_base = replace(config, **typed)
     known = {"thinking" if config.use_reasoner else "no_reasoner": config}
     asked_for = list(known)
     if config.use_reasoner:
-        known |= unmatched_controls(config)
+        known |= unmatched_controls(with_base)
     if config.controls != "none":
-        known |= matched_controls(config, cost, count_parameters)
+        known |= matched_controls(with_base, cost, count_parameters)
         asked_for = list(known)
     known = {name: canonical(arm) for name, arm in known.items()}
     seeds = seeds_of(config)
@@ -104,7 +115,9 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
     shown = {name: first.setdefault(by_seed[seeds[0]], name) for name, by_seed in keys.items()}
     arms = {name: known[name] for name in asked_for if shown[name] == name}
     same = {name: shown[name] for name in asked_for if shown[name] != name}
-    return PlannedCell(config, seeds, arms, keys, same)
+    active = _active(known["no_reasoner"])
+    beside = {name: active[name] for name in OF_BASE if name in active.keys() & inactive_keys(config)}
+    return PlannedCell(config, seeds, arms, keys, same, beside)
 
 
 def differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
@@ -114,7 +127,10 @@ def differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
         For each configuration, setting -> value, without those that have no effect in it; empty for a single
         one.
     """
-    columns = [_active(config) | {"seed": seeds_of(config)} for config in configs]
+    return _differences([_active(config) | {"seed": seeds_of(config)} for config in configs])
+
+
+def _differences(columns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     names = dict.fromkeys(name for each in columns for name in each)
     differing = [name for name in names if len({repr(each[name]) for each in columns if name in each}) > 1]
     return [{name: each[name] for name in differing if name in each} for each in columns]
@@ -142,7 +158,8 @@ def stacks_of(
     """
     remaining: set[str] = set(undone)
     stacks: list[Stack] = []
-    for cell, difference in zip(cells, differences([cell.config for cell in cells]), strict=True):
+    columns = [_active(cell.config) | cell.beside | {"seed": cell.seeds} for cell in cells]
+    for cell, difference in zip(cells, _differences(columns), strict=True):
         for arm, config in cell.arms.items():
             seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in remaining]
             remaining.difference_update(cell.keys[arm].values())

@@ -181,6 +181,9 @@ def _cost_ticks(axes: Axes, places: Sequence[float]) -> None:
             ticks = [x for p in powers for digit in digits if low <= (x := digit * 10.0**p) <= high]
             if len(ticks) <= MOST_TICKS:
                 break
+        if len(ticks) < 2:  # within one digit, as from 12k to 13k
+            near = MaxNLocator(MOST_TICKS - 1, steps=[1, 2, 5, 10]).tick_values(low, high)
+            ticks = [x for x in near if low <= x <= high]
         axes.set_xticks(ticks)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,10 @@ WITH_SYMBOLS = ("pause",)  # controls that have thoughts of L symbols
 MARKERS = {"constant": "o", "random": "s", "short_to_long": "^", "long_to_short": "v"}
 DARKEST, LIGHTEST = 0.95, 0.5  # of the colours of L
 LINEAR = 0.1  # nats, up to which the scale of losses is linear
+BEYOND = 3  # times the curves' own range: how far above and below them a control is shown
+LEAST = 0.02 * LINEAR  # of the scale, on which a decade is LINEAR: the least range of curves
+BESIDE = 0.3  # for the points of one control and L, side by side
+BAYES = "best possible (Bayes)"
 
 
 class Line(NamedTuple):
@@ -141,8 +146,9 @@ def budget_figure(lines: Sequence[Line]) -> Figure:
     colours = _colours(lines)
     for axes, panel in zip(all_axes, panels, strict=True):
         own = in_panel(lines, panel)
-        for control in controls_of(own):
-            _draw_control(axes, control)
+        controls = controls_of(own)
+        for control, place in zip(controls, _places(controls), strict=True):
+            _draw_control(axes, control, place)
         for line, shift in zip(own, marks.offsets(len(own), 0.4), strict=True):
             _draw_line(axes, line, colours[line.length], shift)
         marks.draw_floor(axes, floor)
@@ -150,7 +156,10 @@ def budget_figure(lines: Sequence[Line]) -> Figure:
         axes.set_xlim(-0.5, max(own[0].lengths) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_yscale("symlog", linthresh=LINEAR, linscale=0.6)
-        axes.set_ylim(bottom=0)
+    others = {panel: _others(in_panel(lines, panel), floor) for panel in panels}
+    _fit(all_axes[0], lines, [x for each in others.values() for x in each.values()])
+    for axes, panel in zip(all_axes, panels, strict=True):
+        _name_hidden(axes, others[panel])
     all_axes[0].set_ylabel(
         f"held-out NLL, nats per counted position\n(linear to {LINEAR}, logarithmic beyond)"
     )
@@ -178,7 +187,64 @@ def _draw_line(axes: Axes, line: Line, colour: Any, shift: float) -> None:
     axes.plot(line.length + shift, found[line.length].mean, **_look(line, colour) | own)
 
 
-def _draw_control(axes: Axes, control: Control) -> None:
+def _others(lines: Sequence[Line], floor: float | None) -> dict[str, float]:
+    """Return the means that a panel shows beside its curves, by a name for each."""
+    found = {} if floor is None else {BAYES: floor}
+    for arm, line, rows, level in controls_of(lines):
+        name = style.arm_name(arm) + ("" if level else f" ({line.name})")
+        found[name] = estimate(by_seed(rows, "nll")).mean
+    return {name: mean for name, mean in found.items() if math.isfinite(mean)}
+
+
+def _fit(axes: Axes, lines: Sequence[Line], others: Sequence[float]) -> None:
+    """Set a range that shows every seed's curve, and others' values where they are not far off."""
+    transform = axes.yaxis.get_transform()
+    series = [seeds for line in lines for seeds in line.values(0).values() if seeds.notna().any()]
+    if not series:
+        axes.set_ylim(bottom=0)
+        return
+    points = transform.transform(np.concatenate([seeds.dropna().to_numpy() for seeds in series]))
+    ends = [end for x in map(estimate, series) for end in (x.lower, x.upper) if math.isfinite(end)]
+    reach = max(np.ptp(points), LEAST)
+    low, high = points.min(), points.max()
+    for values, share in ((ends, marks.ROOM), (others, BEYOND)):
+        scaled = [*transform.transform(np.array(values, dtype=float)), low, high]
+        low = min(low, max(min(scaled), points.min() - share * reach))
+        high = max(high, min(max(scaled), points.max() + share * reach))
+    edge = marks.MARGIN * max(high - low, LEAST)
+    low, high = transform.inverted().transform(np.array([low - edge, high + edge]))
+    low = max(low, 0.0)
+    axes.set_ylim(low, high)
+    ticks = marks.symlog_ticks(LINEAR, low, high)
+    if len(ticks) < 3:
+        ticks = [x for x in MaxNLocator(6).tick_values(low, high) if low <= x <= high]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+
+
+def _name_hidden(axes: Axes, others: Mapping[str, float]) -> None:
+    """Write down in a panel what is above or below what it shows."""
+    low, high = axes.get_ylim()
+    for word, y, hidden in (
+        ("below", 0.02, {name: x for name, x in others.items() if x < low}),
+        ("above", 0.98, {name: x for name, x in others.items() if x > high}),
+    ):
+        if hidden:
+            text = f"{word}: " + ", ".join(f"{name} {x:.3g}" for name, x in hidden.items())
+            place: dict[str, Any] = {"ha": "right", "va": "bottom" if word == "below" else "top"}
+            axes.text(0.99, y, textwrap.fill(text, 60), transform=axes.transAxes, fontsize=9, **place)
+
+
+def _places(controls: Sequence[Control]) -> list[float]:
+    """Return where each control's point stands: left of its cell's L, those of one arm and L side by side."""
+    spots = [(control.arm, control.line.length) for control in controls]
+    return [
+        spot[1] - 0.35 + marks.offsets(spots.count(spot), BESIDE)[spots[:place].count(spot)]
+        for place, spot in enumerate(spots)
+    ]
+
+
+def _draw_control(axes: Axes, control: Control, place: float) -> None:
     arm, line, rows, level = control
     mean, half_width, _ = estimate(by_seed(rows, "nll"))
     if math.isnan(mean):
@@ -190,7 +256,7 @@ def _draw_control(axes: Axes, control: Control) -> None:
         return
     look: dict[str, Any] = {"marker": MARKERS[line.schedule], "color": colour, "markersize": 7}
     look |= {"markerfacecolor": "white", "linestyle": "none", "zorder": 3, "capsize": 2}
-    axes.errorbar(line.length - 0.35, mean, half, **look)
+    axes.errorbar(place, mean, half, **look)
 
 
 def _legend(figure: Figure, lines: Sequence[Line], colours: Mapping[int, Any], floor: bool) -> None:
@@ -206,6 +272,11 @@ def _legend(figure: Figure, lines: Sequence[Line], colours: Mapping[int, Any], f
             look |= {"linestyle": "none", "marker": "o", "markerfacecolor": "white"}
             look["label"] += ", at its cell's L"
         handles.append(Line2D([], [], **look))
+    points = {control.line.schedule for controls in each for control in controls if not control.level}
+    hollow: dict[str, Any] = {"color": "#4D4D4D", "linestyle": "none", "markerfacecolor": "white"}
+    for schedule in (name for name in MARKERS if name in points - {"constant"}):
+        label = f"a control's point, {schedule}"
+        handles.append(Line2D([], [], label=label, marker=MARKERS[schedule], **hollow))
     if floor:
-        handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
+        handles.append(Line2D([], [], color="black", linestyle="--", label=BAYES))
     figure.legend(handles=handles, ncols=4, loc="outside lower center", columnspacing=1.3)

@@ -21,6 +21,8 @@ def comparison_figure(
 ) -> None:
     """Draw held-out learning curves of every seed (left) and every seed's final loss (right), a row per arm.
 
+    Of more arms than colours can tell apart the left panel shows those of `marks.drawn`.
+
     Args:
         finding: as for `comparison_table`.
         curves: arm -> seed -> columns `step`, `nll` (held out), in the order of steps.
@@ -32,15 +34,17 @@ def comparison_figure(
     with style.style():
         figure = style.new_figure(12, max(5.0, 2.0 + 0.33 * len(arms)))
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        for arm in reversed(list(arms)):  # the first arm on top
+        drawn = marks.drawn(list(arms))
+        for arm in reversed(drawn):  # the first arm on top
             _draw_curves(left, arm, curves.get(arm, {}))
         _draw_final(right, arms, floor)
         marks.draw_floor(left, floor)
         style.log_axis(left)
         left.set(xlabel="training steps (log scale)", ylabel="held-out NLL, nats per counted position")
-        left.set_title("While training: thin lines are seeds, thick their mean")
+        some = "" if len(drawn) == len(arms) else "judged arms, "
+        left.set_title(f"While training: {some}thin lines are seeds, thick their mean")
         right.set_title("At the end: every seed, mean and 95 % interval")
-        marks.legend(figure, arms, floor is not None)
+        marks.legend(figure, drawn, floor is not None)
         title = setting(finding.cell).replace(", ", "\n", 1)
         if finding.gains and finding.verdict:
             title += "\n" + textwrap.fill(f"verdict: {finding.verdict.text}", 140)

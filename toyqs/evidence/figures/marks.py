@@ -175,7 +175,7 @@ def fit(panels: Iterable[Axes], which: str, values: Values, shown: Sequence[floa
         low, high = _fit(axes, which, values, shown)
         if limit:
             axis = axes.xaxis if which == "x" else axes.yaxis
-            ticks = _ticks(limit, low, high)
+            ticks = symlog_ticks(limit, low, high)
             axis.set_ticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
             axis.set_ticks([], minor=True)
     sign = "±" if any((series < 0).any() for each in values.values() for series in each) else ""
@@ -215,7 +215,8 @@ def _limit(values: Values) -> float | None:
     return None
 
 
-def _ticks(limit: float, low: float, high: float) -> list[float]:
+def symlog_ticks(limit: float, low: float, high: float) -> list[float]:
+    """Return ticks between two values of a scale that is linear to a limit and logarithmic beyond."""
     nearest = MaxNLocator(6).tick_values(max(low, -limit), min(high, limit))
     inner = [x for x in nearest if abs(x) <= limit]
     powers = range(math.floor(math.log10(limit)), math.ceil(math.log10(max(-low, high, limit))) + 1)

@@ -22,6 +22,7 @@ from toyqs.evidence.tables import notes
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal, replacing, write_text
 
+TITLE = 130  # letters of a line of a figure's title
 ENDINGS = (".png", ".svg", ".pdf")
 MORE = """\
 A sweep need not be finished: missing runs are listed. Where the folder holds more than one figure
@@ -37,7 +38,7 @@ class Product(NamedTuple):
     text: list[str]  # lines printed between the common settings and what is missing
     findings: Sequence[Finding]  # of the cells shown
     keys: Sequence[str]  # the settings that name a cell
-    subtitle: str = ""  # a line of the figure below the common settings
+    subtitle: str = ""  # lines of the figure below the common settings
 
 
 def run_script(
@@ -72,7 +73,8 @@ def run_script(
             product = make(options.runs, chosen_cells(options), *([options.over] if over else []))
             cells = [finding.cell for finding in product.findings]
             common = setting_line(cells)
-            title = "\n".join(filter(None, [textwrap.fill(common, 140), product.subtitle]))
+            lines = [common, *product.subtitle.splitlines()]
+            title = "\n".join(textwrap.fill(line, TITLE, break_on_hyphens=False) for line in lines)
             product.figure.suptitle(title, fontsize=12)
             written = write(options.output, product.figure, product.table)
         if warning := origins(cells):
