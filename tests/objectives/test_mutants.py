@@ -92,7 +92,8 @@ def test_a_detached_onward_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
             thought_rows=self.reasoner.thought_rows,
             step_symbols=lambda symbols, rows, state: step_symbols(symbols, rows.detach(), state),
         )
-        return right(SimpleNamespace(core=self.core, reasoner=reasoner, last_token=None), given, **kwargs)
+        plain = SimpleNamespace(core=self.core, reasoner=reasoner, handover=None, last_token=None)
+        return right(plain, given, **kwargs)
 
     monkeypatch.setattr(Onward, "forward", cut)
     caught("onward")
