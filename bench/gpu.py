@@ -44,13 +44,13 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("card", "gpu_parts.py", 45),
-    Part("tests", "gpu_parts.py", 130),
+    Part("card", "gpu_parts.py", 30),
+    Part("tests", "gpu_parts.py", 110),
     Part("gru", "gpu_parts.py", 90),
-    Part("job", "gpu_parts.py", 140),
+    Part("job", "gpu_parts.py", 120),
     Part("transformer", "gpu_transformer.py", 110),
-    Part("thoughts", "gpu_transformer.py", 70),
-    Part("largest", "gpu_transformer.py", 80),
+    Part("thoughts", "gpu_transformer.py", 110),
+    Part("largest", "gpu_transformer.py", 90),
 )
 
 
