@@ -34,8 +34,8 @@ from toyqs.evidence.figures.script import (
     runs_parser,
     write,
 )
-from toyqs.evidence.findings import origins
-from toyqs.evidence.gain import by_seed, estimate
+from toyqs.evidence.judging.findings import origins
+from toyqs.evidence.judging.gain import by_seed, estimate
 from toyqs.evidence.selection import (
     differing,
     in_order,

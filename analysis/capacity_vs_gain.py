@@ -18,7 +18,7 @@ from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.axis import BAND, COSTS, Axis, at_thinking, cost_axis, cost_of, setting_axis
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import Finding, arm_table, find, floor_of
+from toyqs.evidence.judging.findings import Finding, arm_table, find, floor_of
 from toyqs.evidence.selection import (
     BASE,
     INTERPRETER,
@@ -29,7 +29,7 @@ from toyqs.evidence.selection import (
     thinking_cells,
     value_of,
 )
-from toyqs.evidence.tables import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
+from toyqs.evidence.tables.sweep import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first

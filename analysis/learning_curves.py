@@ -17,8 +17,8 @@ from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import find, floor_of
-from toyqs.evidence.gain import interval
+from toyqs.evidence.judging.findings import find, floor_of
+from toyqs.evidence.judging.gain import interval
 from toyqs.evidence.rows import held_out
 from toyqs.evidence.selection import (
     BASE,
@@ -28,7 +28,7 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
-from toyqs.evidence.tables import NLL_HEADING, loss_lines
+from toyqs.evidence.tables.sweep import NLL_HEADING, loss_lines
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first

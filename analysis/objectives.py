@@ -17,8 +17,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import OTHERS_ALONE, Finding, find, num_started, started_text, verdict_text
-from toyqs.evidence.gain import estimate, onset
+from toyqs.evidence.judging.findings import (
+    OTHERS_ALONE,
+    Finding,
+    find,
+    num_started,
+    started_text,
+    verdict_text,
+)
+from toyqs.evidence.judging.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
 from toyqs.evidence.text import WIDTH, aligned, plus_minus, short

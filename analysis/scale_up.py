@@ -16,8 +16,8 @@ from toyqs.command_line import Parser, positive, run, whole
 from toyqs.evidence.arms import MATCHED
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures.script import chosen_cells, runs_parser
-from toyqs.evidence.findings import Finding, find
-from toyqs.evidence.gain import estimate
+from toyqs.evidence.judging.findings import Finding, find
+from toyqs.evidence.judging.gain import estimate
 from toyqs.evidence.selection import (
     BASE,
     place_of,
@@ -25,7 +25,7 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
-from toyqs.evidence.tables import GAIN_HEADING, gain_lines
+from toyqs.evidence.tables.sweep import GAIN_HEADING, gain_lines
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal
 from toyqs.sweep.words.spelling import Size, command

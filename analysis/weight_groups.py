@@ -16,9 +16,9 @@ from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
-from toyqs.evidence.findings import Finding, arm_table, find, floor_of
+from toyqs.evidence.judging.findings import Finding, arm_table, find, floor_of
 from toyqs.evidence.selection import BASE, differing, one_per_place, order, place_of, thinking_cells
-from toyqs.evidence.tables import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
+from toyqs.evidence.tables.sweep import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
 

@@ -241,7 +241,7 @@ def test_a_run_of_a_gru_never_loads_transformers() -> None:
 
 def test_reading_rows_and_drawing_them_never_loads_torch() -> None:
     code = (
-        "import sys, toyqs.evidence.cells, toyqs.evidence.comparison;"
+        "import sys, toyqs.evidence.cells, toyqs.evidence.tables.comparison;"
         "sys.exit(not {'torch', 'wandb'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

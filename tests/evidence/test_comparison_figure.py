@@ -9,7 +9,7 @@ from toyqs.evidence.arms import CONTROLS, JUDGED, THINKING
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import style
 from toyqs.evidence.figures.comparison import comparison_figure
-from toyqs.evidence.findings import find
+from toyqs.evidence.judging.findings import find
 
 
 @pytest.mark.parametrize("count", [8, 13])

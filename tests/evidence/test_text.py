@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from tests.evidence.test_comparison import arm, arms, finding
-from toyqs.evidence.comparison import comparison_table
-from toyqs.evidence.tables import sweep_table
+from tests.evidence.tables.test_comparison import arm, arms, finding
+from toyqs.evidence.tables.comparison import comparison_table
+from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.evidence.text import short, task_words
 
 

@@ -24,7 +24,7 @@ from toyqs.experiment import stack
 from toyqs.experiment.stack import run_stack
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.flops import Cost
 
 COST = Cost(1, 2, 3.0, 4.0)

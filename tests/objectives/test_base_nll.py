@@ -20,7 +20,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.mixing import MIXERS
 from toyqs.objectives import losses
 from toyqs.training.batches import prepare
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch, Trace
 

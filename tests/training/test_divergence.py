@@ -13,7 +13,7 @@ from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.training.batches import draw_batches
 from toyqs.training.divergence import Divergence, lost_parts
-from toyqs.training.evaluation import Meter
+from toyqs.training.evaluation.metrics import Meter
 from toyqs.training.loop import train
 from toyqs.training.state import TrainState
 from toyqs.types import Model

@@ -21,7 +21,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.training.batches import draw_batches
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.hard_positions import entropy_of, highest_entropy, select_positions
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch

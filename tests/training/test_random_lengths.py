@@ -26,7 +26,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.experiment import learning_curve, stack
 from toyqs.tasks.iterate import Iterate
 from toyqs.training.batches import draw_batches
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import train
 from toyqs.types import Batch, Trace
 

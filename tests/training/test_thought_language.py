@@ -14,9 +14,9 @@ from torch import Tensor
 from tests import tiny
 from toyqs.config.builders.training import thought_sizes
 from toyqs.rng import stream, thought_noise
-from toyqs.training import thought_language
-from toyqs.training.evaluation import evaluate
-from toyqs.training.thought_language import (
+from toyqs.training.evaluation import thought_language
+from toyqs.training.evaluation.metrics import evaluate
+from toyqs.training.evaluation.thought_language import (
     Telling,
     Usage,
     chance_information,

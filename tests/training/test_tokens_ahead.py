@@ -15,7 +15,7 @@ from toyqs.objectives import rewards
 from toyqs.rng import ThoughtSizes
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.training.batches import draw_batches, prepare
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch, Trace, thinking_positions
 

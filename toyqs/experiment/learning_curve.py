@@ -12,7 +12,7 @@ from torch import Tensor
 from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
 from toyqs.training.batches import stride
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, Model, rows
 

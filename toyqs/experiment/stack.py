@@ -28,7 +28,7 @@ from toyqs.numerics import mean_of_steps
 from toyqs.training import distributed
 from toyqs.training.batches import draw_batches
 from toyqs.training.divergence import Divergence
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
 

@@ -15,13 +15,13 @@ from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.identity import named, settings
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
-from toyqs.evidence.comparison import comparison_table
 from toyqs.evidence.figures.comparison import comparison_figure
-from toyqs.evidence.findings import find, write_arm_table
-from toyqs.evidence.pairs import reasoner_pairs
+from toyqs.evidence.judging.findings import find, write_arm_table
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
 from toyqs.evidence.selection import differing
-from toyqs.evidence.tables import sweep_table
+from toyqs.evidence.tables.comparison import comparison_table
+from toyqs.evidence.tables.pairs import reasoner_pairs
+from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.evidence.text import WIDTH
 from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost

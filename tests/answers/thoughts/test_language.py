@@ -17,7 +17,7 @@ from tests.answers.thoughts.runs import row, trained
 from toyqs.answers.__main__ import main
 from toyqs.answers.thoughts import language
 from toyqs.answers.thoughts.arm import equal_sequences, load_arm, mean_interval, sample
-from toyqs.training.thought_language import pass_at, usage_of
+from toyqs.training.evaluation.thought_language import pass_at, usage_of
 
 PATH = {"objective": "pathwise"}
 

@@ -16,7 +16,7 @@ from tests.answers.thoughts.runs import row, trained
 from toyqs.answers.__main__ import main
 from toyqs.answers.thoughts import tokens
 from toyqs.answers.thoughts.tokens import Pair, TokenLosses, compared
-from toyqs.evidence.gain import interval
+from toyqs.evidence.judging.gain import interval
 
 CONTROLS: list[dict[str, Any]] = [
     {"max_reasoning_len": 0},

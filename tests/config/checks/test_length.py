@@ -21,7 +21,7 @@ from toyqs.objectives.objective import Loss
 from toyqs.rng import ThoughtSizes
 from toyqs.tasks.iterate import Iterate
 from toyqs.training.batches import draw_batches, prepare
-from toyqs.training.evaluation import evaluate
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import accumulate, sample_thoughts, train
 from toyqs.types import Batch, Trace, focus, rows, thinking_positions
 

@@ -17,11 +17,11 @@ from toyqs.config.finished_run import columns_of
 from toyqs.config.identity import named
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.keys import RATES
-from toyqs.evidence.gain import Interval, interval
+from toyqs.evidence.judging.gain import Interval, interval
 from toyqs.evidence.text import listed
 from toyqs.objectives.rewards import target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.evaluation import read_positions, spans
+from toyqs.training.evaluation.metrics import read_positions, spans
 from toyqs.types import Batch, Context, Thoughts, rows
 
 MOST_SETTINGS = 4  # in which a control differs, that are printed

@@ -26,7 +26,7 @@ from toyqs.answers.thoughts.arm import (
 )
 from toyqs.answers.thoughts.changes import Change, Scale
 from toyqs.config.errors import Refusal
-from toyqs.evidence.gain import Interval
+from toyqs.evidence.judging.gain import Interval
 from toyqs.evidence.text import aligned, plus_minus
 from toyqs.rng import stream
 from toyqs.types import Thoughts

@@ -15,10 +15,10 @@ from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts.arm import Arm, equal_sequences, interval_words, load_arm, mean_interval, sample
 from toyqs.command_line import whole
 from toyqs.config.errors import Refusal
-from toyqs.evidence.gain import Interval, interval
+from toyqs.evidence.judging.gain import Interval, interval
 from toyqs.evidence.text import aligned, plus_minus
 from toyqs.objectives.rewards import hits, target_log_prob
-from toyqs.training.thought_language import (
+from toyqs.training.evaluation.thought_language import (
     Usage,
     count_symbols,
     pass_at,

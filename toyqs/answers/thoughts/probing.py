@@ -14,7 +14,7 @@ from toyqs.answers.thoughts.linear_probe import Scores, probe
 from toyqs.answers.thoughts.places import places, with_prefixes
 from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.errors import Refusal
-from toyqs.evidence.gain import Interval, interval
+from toyqs.evidence.judging.gain import Interval, interval
 from toyqs.rng import stream
 from toyqs.tasks.task import Feature
 from toyqs.types import Batch

@@ -33,7 +33,7 @@ from toyqs.answers.thoughts.arm import (
 )
 from toyqs.answers.thoughts.continuation import distances, why_not
 from toyqs.answers.thoughts.interventions import require_symbols
-from toyqs.evidence.gain import Interval
+from toyqs.evidence.judging.gain import Interval
 from toyqs.evidence.text import WIDTH, aligned, listed, plus_minus
 from toyqs.objectives.rewards import hits, rounding
 

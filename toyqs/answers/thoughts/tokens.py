@@ -26,7 +26,7 @@ from toyqs.answers.thoughts.arm import (
 from toyqs.command_line import whole
 from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.errors import Refusal
-from toyqs.evidence.gain import Interval
+from toyqs.evidence.judging.gain import Interval
 from toyqs.evidence.text import WIDTH, aligned, plus_minus
 from toyqs.objectives.losses import log_mean_exp
 

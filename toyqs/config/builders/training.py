@@ -10,7 +10,7 @@ from toyqs.objectives.losses import base_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
-from toyqs.training.evaluation import LOGITS, THOUGHTS
+from toyqs.training.evaluation.metrics import LOGITS, THOUGHTS
 from toyqs.training.loop import LossFn
 from toyqs.training.params import LossWeight, TrainingParams
 from toyqs.types import Batch, Trace

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
-from toyqs.evidence.findings import floor_of
-from toyqs.evidence.gain import by_seed, estimate
+from toyqs.evidence.judging.findings import floor_of
+from toyqs.evidence.judging.gain import by_seed, estimate
 
 SCHEDULE, SHORTEST, LONGEST = "length_schedule", "min_reasoning_len", "max_reasoning_len"
 OF_LENGTH = (SCHEDULE, LONGEST, SHORTEST)

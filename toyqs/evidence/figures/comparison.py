@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from toyqs.evidence.comparison import setting
 from toyqs.evidence.figures import marks, style
-from toyqs.evidence.findings import Finding
-from toyqs.evidence.gain import column_of, mean_of
+from toyqs.evidence.judging.findings import Finding
+from toyqs.evidence.judging.gain import column_of, mean_of
+from toyqs.evidence.tables.comparison import setting
 
 
 def comparison_figure(

@@ -17,7 +17,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from toyqs.evidence.arms import JUDGED, THINKING
 from toyqs.evidence.figures import style
-from toyqs.evidence.gain import estimate
+from toyqs.evidence.judging.gain import estimate
 
 FAR = 5  # times the values of most controls: too far off to share a linear scale with them
 ROOM = 0.4  # of the points' range: how far beyond them an interval is shown

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from toyqs.command_line import Parser, check_file, path_of, run, writing
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.figures import style
-from toyqs.evidence.findings import Finding, origins
+from toyqs.evidence.judging.findings import Finding, origins
 from toyqs.evidence.selection import choose, setting_line
-from toyqs.evidence.tables import notes
+from toyqs.evidence.tables.sweep import notes
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal, replacing, write_text
 

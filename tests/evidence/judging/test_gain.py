@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from toyqs.evidence.gain import interval, onset, paired_gains, reasoning_gain
+from toyqs.evidence.judging.gain import interval, onset, paired_gains, reasoning_gain
 
 
 def arm(values, seeds=None):

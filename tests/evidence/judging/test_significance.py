@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toyqs.evidence.gain import interval
-from toyqs.evidence.significance import holm_bar, p_value
+from toyqs.evidence.judging.gain import interval
+from toyqs.evidence.judging.significance import holm_bar, p_value
 
 
 def test_p_is_that_of_a_paired_t_test():

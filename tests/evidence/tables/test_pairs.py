@@ -7,9 +7,9 @@ import math
 import pandas as pd
 
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.gain import interval
-from toyqs.evidence.pairs import reasoner_pairs
+from toyqs.evidence.judging.gain import interval
 from toyqs.evidence.selection import differing
+from toyqs.evidence.tables.pairs import reasoner_pairs
 
 
 def rows(values, first=0):

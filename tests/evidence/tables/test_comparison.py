@@ -11,10 +11,10 @@ import pytest
 
 from toyqs.evidence.arms import NONE
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.comparison import comparison_table
 from toyqs.evidence.figures import style
 from toyqs.evidence.figures.comparison import comparison_figure
-from toyqs.evidence.findings import Finding, arm_table, find, write_arm_table
+from toyqs.evidence.judging.findings import Finding, arm_table, find, write_arm_table
+from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.text import human
 
 PNG = b"\x89PNG"

@@ -6,12 +6,12 @@ import math
 
 import pandas as pd
 
-from tests.evidence.test_comparison import arm, arms, finding
-from toyqs.evidence.comparison import comparison_table
-from toyqs.evidence.divergence import divergence_notes
+from tests.evidence.tables.test_comparison import arm, arms, finding
 from toyqs.evidence.figures.comparison import comparison_figure
-from toyqs.evidence.findings import without_thought
-from toyqs.evidence.tables import sweep_table
+from toyqs.evidence.judging.findings import without_thought
+from toyqs.evidence.tables.comparison import comparison_table
+from toyqs.evidence.tables.divergence import divergence_notes
+from toyqs.evidence.tables.sweep import sweep_table
 
 
 def lost() -> pd.DataFrame:

@@ -10,8 +10,8 @@ import pytest
 
 from toyqs.evidence.arms import CONTROLS, JUDGED, THINKING
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.findings import find, write_arm_table
-from toyqs.evidence.tables import gain_lines, loss_lines, sweep_table, verdict_lines
+from toyqs.evidence.judging.findings import find, write_arm_table
+from toyqs.evidence.tables.sweep import gain_lines, loss_lines, sweep_table, verdict_lines
 from toyqs.evidence.text import WIDTH
 
 HIGH = [2.0, 2.2, 2.1, 2.1]

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from toyqs.evidence.arms import JUDGED
-from toyqs.evidence.decision import BEST_FIRST, MEANINGS, Case, Verdict, verdict, verdicts
+from toyqs.evidence.judging.decision import BEST_FIRST, MEANINGS, Case, Verdict, verdict, verdicts
 
 HIGH, LOW, UNSURE = (1.0, 1.1, 0.9, 1.05), (-1.0, -1.1, -0.9, -1.05), (-1.0, 1.0, -0.5, 0.6)
 ALL_HIGH = dict.fromkeys(JUDGED, HIGH)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.findings import estimate_text
-from toyqs.evidence.gain import paired_gains
+from toyqs.evidence.judging.findings import estimate_text
+from toyqs.evidence.judging.gain import paired_gains
 from toyqs.evidence.selection import place_of
 from toyqs.evidence.text import aligned, listed
 

@@ -8,10 +8,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import pandas as pd
 
 from toyqs.evidence.arms import JUDGED, arm_names, one_run
-from toyqs.evidence.decision import LEVEL
-from toyqs.evidence.divergence import divergence_notes
-from toyqs.evidence.findings import OTHERS_ALONE, Finding, estimate_text, floor_of, started_text, verdict_text
+from toyqs.evidence.judging.decision import LEVEL
+from toyqs.evidence.judging.findings import (
+    OTHERS_ALONE,
+    Finding,
+    estimate_text,
+    floor_of,
+    started_text,
+    verdict_text,
+)
 from toyqs.evidence.selection import BASE, place_of, value_of
+from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.text import WIDTH, aligned, spans, task_words, wrapped
 
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
+from toyqs.training.evaluation.thought_language import ThoughtSample
 from toyqs.training.hard_positions import PositionSelection, select_positions
-from toyqs.training.thought_language import ThoughtSample
 from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; independent of S, as results have to be
@@ -70,7 +70,7 @@ def evaluate(
         marginal_gap    nll − nll_marginal, at least 0: how far the predictions with the K thoughts differ
         pass_at_k       the share of positions at which at least one of the K thoughts makes it the likeliest
 
-    Where symbols are tokens, of the first thought of about 1,024 positions, see training/thought_language.py,
+    Where symbols are tokens, of the first thought of about 1,024 positions, see thought_language.py,
 
         symbol_zipf         exponent of the symbols' frequencies by rank; 0: all are as frequent
         distinct_thoughts   their number

@@ -9,8 +9,8 @@ import pytest
 
 from toyqs.evidence.arms import JUDGED
 from toyqs.evidence.cells import Cell, load_cells, write_cell
-from toyqs.evidence.decision import LEVEL
-from toyqs.evidence.findings import arm_table, find
+from toyqs.evidence.judging.decision import LEVEL
+from toyqs.evidence.judging.findings import arm_table, find
 from toyqs.files import write_json
 
 THINKING, HIGH, LOW = [0.1, 0.2, 0.3, 0.4], [1.1, 1.3, 1.2, 1.4], [0.0, 0.01, 0.2, 0.1]

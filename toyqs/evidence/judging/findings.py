@@ -10,10 +10,10 @@ import pandas as pd
 
 from toyqs.evidence.arms import JUDGED
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.decision import Case, Verdict, verdicts
-from toyqs.evidence.gain import by_seed, column_of, estimate, paired_gains, reasoning_gain
+from toyqs.evidence.judging.decision import Case, Verdict, verdicts
+from toyqs.evidence.judging.gain import by_seed, column_of, estimate, paired_gains, reasoning_gain
+from toyqs.evidence.judging.significance import p_value
 from toyqs.evidence.rows import ORIGINS
-from toyqs.evidence.significance import p_value
 from toyqs.evidence.text import plus_minus
 from toyqs.files import write_text
 

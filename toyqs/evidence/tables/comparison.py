@@ -10,9 +10,9 @@ import pandas as pd
 
 from toyqs.evidence.arms import JUDGED, WITHOUT_CONTENT, control_words, one_run
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.divergence import divergence_notes
-from toyqs.evidence.findings import COSTS, OTHERS_ALONE, Finding, arm_table, without_thought
-from toyqs.evidence.gain import estimate, mean_of
+from toyqs.evidence.judging.findings import COSTS, OTHERS_ALONE, Finding, arm_table, without_thought
+from toyqs.evidence.judging.gain import estimate, mean_of
+from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words, wrapped
 
 HEADINGS = (

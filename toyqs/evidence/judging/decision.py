@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from toyqs.evidence.arms import JUDGED, MATCHED
-from toyqs.evidence.gain import interval
-from toyqs.evidence.significance import LEVEL, holm_bar, p_value
+from toyqs.evidence.judging.gain import interval
+from toyqs.evidence.judging.significance import LEVEL, holm_bar, p_value
 from toyqs.evidence.text import spans
 
 FEWEST_SEEDS = 4
