@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binomtest
 
 from toyqs import console
-from toyqs.answers import metrics, questions
+from toyqs.answers import metrics, questions, record
 from toyqs.answers.command import add_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
@@ -19,8 +19,8 @@ from toyqs.answers.thoughts import interventions, language, lengths, probe, thea
 from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
-# Modules of answers/thoughts/ with `add_to(measures)`.
-OF_THOUGHTS: Sequence[Any] = (interventions, language, lengths, probe, theatre, tokens)
+# Modules with `add_to(measures)`, all but the last in answers/thoughts/.
+OF_THOUGHTS: Sequence[Any] = (interventions, language, lengths, probe, theatre, tokens, record)
 
 EXAMPLES = """\
 examples:
@@ -33,6 +33,7 @@ examples:
   python -m toyqs.answers language runs/KEY runs/KEY
   python -m toyqs.answers lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
   python -m toyqs.answers probe runs/KEY runs/KEY
+  python -m toyqs.answers record runs/*
   python -m toyqs.answers theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict
 
 `python -m toyqs.answers MEASURE --help` lists the options of a measure.
