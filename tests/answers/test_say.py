@@ -83,7 +83,9 @@ def test_what_is_shown_is_what_the_model_does(
 
 
 def words_of(folder: str, symbols: Any) -> list[str]:
-    return in_words(load(folder), Thoughts(torch.tensor(symbols)[None, None, None], None, None, None))
+    given = torch.tensor(symbols)
+    given = given.double() if given.is_floating_point() else given
+    return in_words(load(folder), Thoughts(given[None, None, None], None, None, None))
 
 
 def test_thoughts_in_words(tmp_path: Path) -> None:
@@ -95,7 +97,19 @@ def test_thoughts_in_words(tmp_path: Path) -> None:
     newline, space, letter = load(tokens).text.encode("\n e").tolist()
     assert words_of(tokens, [[newline, space], [letter, letter]]) == ["'\\n' ' '", "'e' 'e'"]
     vectors = finished(tmp_path, "d", thoughts="gaussian", entropy_encouragement_coef=0.0)
-    assert words_of(vectors, [[[3.0, 4.0], [0.0, 0.5]]]) == ["5.00 0.50"]
+    assert words_of(vectors, [[[3.0, 4.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0]]]) == ["5.00 0.50"]
+    shared = finished(
+        *(tmp_path, "e"), thoughts="gaussian", entropy_encouragement_coef=0.0, weight_groups=list("AAAA")
+    )
+    (core,), text = load(shared).model.requires_grad_(False).cores.values(), load(shared).text
+    vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = words_of(shared, [vectors.tolist()])[0]
+    nearest = []
+    for vector in vectors:
+        embedding = vector @ core.thoughts.weight[0]
+        cosines = [float(torch.cosine_similarity(embedding, row, 0)) for row in core.tokens.weight[0]]
+        nearest.append(repr(text.decode([max(range(len(cosines)), key=cosines.__getitem__)])))
+    assert found == " ".join(nearest) and len(set(nearest)) > 3
 
 
 def test_a_line_for_each_token() -> None:
@@ -167,7 +181,7 @@ def test_the_run_that_finished_last_thinks_and_is_on_text(
     assert latest(runs) == runs / "b"
     assert main(["say", "--runs", str(runs), "What", "--tokens", "1"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert out.startswith(f"{runs}/b, which finished last in {runs}: char_text path=text.txt ")
+    assert out.startswith(f"{runs}/b, which finished last in {runs}, seed 3: char_text path=text.txt ")
     os.utime(runs / "a" / "summary.json", (7000, 7000))
     assert latest(runs) == runs / "a"
 
@@ -200,7 +214,9 @@ def test_control_characters_are_shown_as_text(tmp_path: Path, capsys: pytest.Cap
     assert main(["say", folder, "\x1b[31m<b>", "--tokens", "60", "--temperature", "9"]) == 0
     out = capsys.readouterr().out
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", out)
-    assert "odd\\x1b: char_text" in out and "\\x1b[31m<b>" in out and "Generated token: '\\x9b'" in out
+    assert (
+        "odd\\x1b, seed 3: char_text" in out and "\\x1b[31m<b>" in out and "Generated token: '\\x9b'" in out
+    )
 
 
 def test_a_text_cut_by_a_checkpoint_ends_with_its_document(
@@ -219,4 +235,4 @@ def test_a_text_cut_by_a_checkpoint_ends_with_its_document(
     assert printed.endswith(f"The text, with its prompt:\n{result['text']}\n")
     assert result["text"].split() == ["a", "b", *tokens[:-1]]
     thoughts = {word for said in result["tokens"] for word in said["thoughts"]}
-    assert thoughts and all(re.fullmatch(r"'\S*' '\S*'", word) for word in thoughts)
+    assert thoughts and all(re.fullmatch("(?:<end>|[abc]) (?:<end>|[abc])", word) for word in thoughts)
