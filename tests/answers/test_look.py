@@ -49,6 +49,16 @@ def test_a_record_is_printed_and_written(
     ]
 
 
+def test_vectors_are_called_by_the_nearest_tokens(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    record = records.small()
+    record.arrays["nearest"] = record.arrays.pop("symbols")
+    thought_record.write(run, record)
+    assert main(["look", run]) == 0
+    printed = capsys.readouterr().out
+    assert "its symbols are vectors; each is called by the token whose embedding is nearest\n" in printed
+    assert "\nab           3           y   100 %  y ×3\n" in printed
+
+
 def test_several_runs_stand_one_after_another(
     run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

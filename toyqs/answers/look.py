@@ -49,7 +49,10 @@ def head(folder: str, record: Record) -> list[str]:
         f"{number} thoughts at each of {counted.sum():,} positions of {len(counted)} held-out sequences; NLL "
         f"there {nll:.3f} ± {error:.3f} nats (standard error)"
     )
-    return [*wrapped_line(words), *wrapped_line(of)]
+    lines = [*wrapped_line(words), *wrapped_line(of)]
+    if "nearest" in record.arrays:
+        lines.append("its symbols are vectors; each is called by the token whose embedding is nearest")
+    return lines
 
 
 def _plain(record: Record) -> list[dict[str, Any]]:
