@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binomtest
 
 from toyqs import console
-from toyqs.answers import metrics, questions, say
+from toyqs.answers import metrics, questions, record, say
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
@@ -20,7 +20,7 @@ from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
 # Modules with `add_to(measures)`.
-OTHERS: Sequence[Any] = (say, interventions, language, lengths, probe, theatre, tokens)
+OTHERS: Sequence[Any] = (say, interventions, language, lengths, probe, record, theatre, tokens)
 
 EXAMPLES = """\
 examples:
@@ -35,6 +35,7 @@ examples:
   python -m toyqs.answers language runs/KEY runs/KEY
   python -m toyqs.answers lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
   python -m toyqs.answers probe runs/KEY runs/KEY
+  python -m toyqs.answers record runs/*
   python -m toyqs.answers theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict
 
 `python -m toyqs.answers MEASURE --help` lists the options of a measure.

@@ -34,11 +34,23 @@ def add_thoughts_measure(
 
     `number` says how many of them there are by default.
     """
-    part = add_command(measures, name, measure, text)
     help_ = "folders of finished runs that differ in their seed alone, runs/KEY"
-    part.add_argument("runs", metavar="RUN", nargs="+", help=help_)
+    part = add_runs_measure(measures, name, measure, text, help_)
     help_ = f"held-out sequences ({number})"
     part.add_argument("--sequences", type=lambda word: whole(word, least=2), metavar="N", help=help_)
+    return part
+
+
+def add_runs_measure(
+    measures: Any,
+    name: str,
+    measure: Callable[[argparse.Namespace], Any],
+    text: str,
+    of: str = "folders of finished runs, runs/KEY",
+) -> argparse.ArgumentParser:
+    """Add a measure of several runs; `of` says which."""
+    part = add_command(measures, name, measure, text)
+    part.add_argument("runs", metavar="RUN", nargs="+", help=of)
     return part
 
 
