@@ -20,7 +20,7 @@ from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
 # Modules with `add_to(measures)`.
-OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, probe, theatre, tokens, record)
+OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, probe, record, theatre, tokens)
 
 EXAMPLES = """\
 examples:
