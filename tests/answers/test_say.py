@@ -159,6 +159,19 @@ def test_sampled_tokens_depend_on_the_seed_alone(tmp_path: Path, capsys: pytest.
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_as_many_tokens_as_a_transformer_has_room_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    assert main(["say", finished(tmp_path), "1+"]) == 0
+    assert capsys.readouterr().out.count("Generated token") == 40
+    short = finished(tmp_path, "short", backbone="gpt2")  # room for 24 tokens and a thought
+    assert main(["say", short, "1+" * 30]) == 0
+    assert capsys.readouterr().out.count("Generated token") == 24
+    assert main(["say", short, "1+", "--tokens", "25"]) == 2
+    assert "25 tokens after a text are more than this model can read" in capsys.readouterr().err
+
+
 def noted(runs: Path, name: str, config: RunConfig, time: int, arms: dict[str, str]) -> None:
     """Write a run's folder and row as finished at a time, and the cell that it is the first arm of."""
     folder = Path(written(runs / name, config))

@@ -26,6 +26,7 @@ from toyqs.training.evaluation.thought_language import spoken
 from toyqs.types import Thoughts
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
+TOKENS = 40  # that are written by default
 END = "the end of the text"
 
 
@@ -47,7 +48,8 @@ def add_to(measures: Any) -> None:
     part.add_argument("prompt", metavar="PROMPT", help='text to go on from; "": the beginning of a text')
     help_ = "where to look for the run that finished last (runs)"
     part.add_argument("--runs", metavar="FOLDER", type=path_of, default=Path("runs"), help=help_)
-    part.add_argument("--tokens", type=whole, default=40, metavar="N", help="tokens to write at most (40)")
+    help_ = f"tokens to write at most ({TOKENS}, fewer where a transformer has no room)"
+    part.add_argument("--tokens", type=whole, metavar="N", help=help_)
     help_ = "of sampled tokens (0.7); 0 takes the likeliest"
     part.add_argument("--temperature", type=temperature, default=0.7, metavar="T", help=help_)
     help_ = "thoughts before each token (as many as in training)"
@@ -65,7 +67,8 @@ def _say(given: argparse.Namespace) -> Any:
     before = encode_context(run.text, given.prompt)
     print(*_head(run, predictor, "" if given.run else f", which finished last in {given.runs}"), "", sep="\n")
     written, said = list[int](), list[Said]()
-    for step in predictor.steps(before, given.tokens, temperature=given.temperature):
+    room = TOKENS if predictor.room is None else min(TOKENS, max(1, predictor.room - 1))
+    for step in predictor.steps(before, given.tokens or room, temperature=given.temperature):
         token = int(step.tokens[0])
         ends = token in run.text.ends
         said.append(_said(run, predictor, step, END if ends else None))
