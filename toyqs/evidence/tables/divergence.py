@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,10 +38,11 @@ def far_seeds(frame: pd.DataFrame) -> str:
 
 
 def _far(frame: pd.DataFrame) -> Iterator[tuple[int, float]]:
-    for row in frame.to_dict("records"):
-        uniform, loss = row.get("uniform_nll", math.nan), row["nll"]
+    if "uniform_nll" not in frame:
+        return
+    for seed, loss, uniform in zip(frame["seed"], frame["nll"], frame["uniform_nll"], strict=True):
         if pd.notna(loss) and pd.notna(uniform) and loss > FAR * uniform:
-            yield row["seed"], loss
+            yield seed, loss
 
 
 def divergence_notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
