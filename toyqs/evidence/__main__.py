@@ -9,16 +9,17 @@ from typing import Any
 
 from toyqs import console
 from toyqs.command_line import Parser
-from toyqs.evidence.commands import listing
+from toyqs.evidence.commands import listing, report
 from toyqs.files import Refusal, visible
 
 # Modules with `add_to(commands)`, which adds a command; its `work` takes the parsed words and returns an exit
 # code, None for 0.
-COMMANDS: Sequence[Any] = (listing,)
+COMMANDS: Sequence[Any] = (listing, report)
 
 EXAMPLES = """\
 examples:
   python -m toyqs.evidence list runs
+  python -m toyqs.evidence report runs -o report.html
 
 `python -m toyqs.evidence COMMAND --help` lists the options of a command.
 """
