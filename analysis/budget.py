@@ -44,7 +44,8 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
-from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans
+from toyqs.evidence.tables.layout import Column, plain_text
+from toyqs.evidence.text import WIDTH, plus_minus, spans
 from toyqs.files import Refusal
 
 DESCRIPTION = """\
@@ -136,17 +137,17 @@ def _text(lines: Sequence[Line], panel: str) -> list[str]:
     """Return a panel's table of NLL by L', and its controls."""
     own = in_panel(lines, panel)
     lengths = own[0].lengths
-    columns = [["L'", *map(str, lengths)]]
+    columns = [Column("", "L'", [str(length) for length in lengths])]
     for line in own:
         found = [estimate(seeds) for seeds in line.values(0).values()]
         texts = [plus_minus(x.mean, x.half_width, ".3f", "diverged") for x in found]
         marked = zip(texts, (" *" if length == line.length else "  " for length in lengths), strict=True)
-        columns.append([line.name, *map("".join, marked)])
+        columns.append(Column("", line.name, ["".join(each) for each in marked]))
     text = [
         "",
         *([panel] if panel else []),
         "held-out NLL, nats; *: as long as in training",
-        *aligned(columns),
+        *plain_text(columns),
     ]
     for control in controls_of(own):
         x = estimate(by_seed(control.rows, "nll"))

@@ -28,7 +28,8 @@ from toyqs.evidence.judging.findings import (
 from toyqs.evidence.judging.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
-from toyqs.evidence.text import WIDTH, aligned, plus_minus, short
+from toyqs.evidence.tables.layout import Column, plain_text, varying
+from toyqs.evidence.text import WIDTH, plus_minus, short
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -180,20 +181,25 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
 
 def _text(lines: Sequence[Line]) -> list[str]:
     """Return the table as text."""
-    rows = [["objective", "K", "NLL, nats", "gain, nats", "from step", "started", "SNR", "CPU s"]]
-    for line in lines:
-        numbers = [
-            str(line.number),
-            plus_minus(*estimate(line.nll)[:2], ".3f"),
-            plus_minus(*estimate(line.gain)[:2], "+.3f"),
-            "–" if line.onset is None else str(line.onset),
-            started_text(next(iter(line.finding.cell.arms.values()))) or "–",
-            plus_minus(*estimate(line.snr)[:2], ".2f"),
-            short(line.seconds.mean(), ".1f") if len(line.seconds) else "–",
-        ]
-        rows.append([line.name, *numbers])
-    alone = [f"*: {OTHERS_ALONE}"] if any("*" in row[5] for row in rows) else []
-    return [*aligned(list(zip(*rows, strict=True)), left=[0]), "", *LEGEND.splitlines(), *alone]
+    started = [started_text(next(iter(line.finding.cell.arms.values()))) or "–" for line in lines]
+    columns = [
+        Column("", "objective", [line.name for line in lines], left=True),
+        Column("", "K", [str(line.number) for line in lines]),
+        Column("NLL", "nats", [plus_minus(*estimate(line.nll)[:2], ".3f") for line in lines]),
+        Column("gain", "nats", [plus_minus(*estimate(line.gain)[:2], "+.3f") for line in lines]),
+        Column("from", "step", ["–" if line.onset is None else str(line.onset) for line in lines]),
+        Column("", "started", started),
+        Column("", "SNR", [plus_minus(*estimate(line.snr)[:2], ".2f") for line in lines]),
+        Column("CPU s", "/seed", [_seconds(line) for line in lines]),
+    ]
+    shown, said = varying(columns, ("objective", "NLL nats", "gain nats"))
+    same = [f"the same in every line: {'; '.join(said)}"] if said else []
+    alone = [f"*: {OTHERS_ALONE}"] if any("*" in text for text in started) else []
+    return [*plain_text(shown), "", *same, *LEGEND.splitlines(), *alone]
+
+
+def _seconds(line: Line) -> str:
+    return short(line.seconds.mean(), ".1f") if len(line.seconds) else "–"
 
 
 def _figure(lines: Sequence[Line], judged: str) -> Figure:

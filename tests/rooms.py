@@ -16,13 +16,13 @@ EDGES: dict[str, set[str]] = {
     "tasks": {"assets", "files", "types"},
     "objectives": {"files", "numerics", "types"},
     "model": {"numerics", "rng", "types"},
-    "training": {"numerics", "objectives", "rng", "tasks", "types"},
+    "training": {"numerics", "objectives", "rng", "tasks", "thought_record", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training", "types"},
     "evidence": {"command_line", "console", "files", "thought_record"},
-    "experiment": {"config", "files", "numerics", "training", "types"},
+    "experiment": {"config", "files", "numerics", "thought_record", "training", "types"},
     "answers": {
         *("assets", "command_line", "config", "console", "evidence", "files", "model", "objectives", "rng"),
-        *("sweep", "tasks", "training", "types"),  # sweep: `probe`, which types commands
+        *("sweep", "tasks", "thought_record", "training", "types"),  # sweep: `probe`, which types commands
     },
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
     "run": {"console", "sweep"},
@@ -59,6 +59,7 @@ PACKAGES: dict[str, set[str]] = {
     "model": {"torch"},
     "model.backbones": {"torch", "transformers"},
     "training": {"torch"},
+    "training.evaluation": {"numpy", "torch"},
     "config": {"omegaconf"},
     "config.builders": {"safetensors", "torch", "transformers"},
     "config.checks": {"torch"},  # whether the device asked for is there

@@ -85,6 +85,19 @@ class Record(NamedTuple):
     evaluations: list[Evaluation]  # by their steps, with thoughts_every
 
 
+def at(record: Record, evaluation: Evaluation) -> Record:
+    """Return the record of one of its evaluations in training: of its sequences, without others in training.
+
+    Features are left out where other positions thought then.
+    """
+    rows = evaluation.rows
+    arrays = {"inputs": record.arrays["inputs"][rows], **evaluation.arrays}
+    alike = np.array_equal(arrays["positions"], record.arrays["positions"][rows])
+    features = {name: x._replace(values=x.values[rows]) for name, x in record.features.items() if alike}
+    sequences = [record.sequences[row] for row in rows]
+    return record._replace(sequences=sequences, arrays=arrays, features=features, evaluations=[])
+
+
 def write(folder: Path | str, record: Record) -> None:
     """Write a run's record into its folder: whole or not at all, and equal records as equal bytes."""
     write_bytes(Path(folder) / NAME, packed(record))

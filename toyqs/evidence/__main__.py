@@ -9,17 +9,19 @@ from typing import Any
 
 from toyqs import console
 from toyqs.command_line import Parser
-from toyqs.evidence.commands import listing, report
+from toyqs.evidence.commands import listing, report, table
 from toyqs.files import Refusal, visible
 
 # Modules with `add_to(commands)`, which adds a command; its `work` takes the parsed words and returns an exit
 # code, None for 0.
-COMMANDS: Sequence[Any] = (listing, report)
+COMMANDS: Sequence[Any] = (listing, report, table)
 
 EXAMPLES = """\
 examples:
   python -m toyqs.evidence list runs
   python -m toyqs.evidence report runs -o report.html
+  python -m toyqs.evidence table runs
+  python -m toyqs.evidence table runs base_lm_hidden_dim=4,8 --latex -o table.tex
 
 `python -m toyqs.evidence COMMAND --help` lists the options of a command.
 """
@@ -29,7 +31,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     console.prepare()
     try:
-        given = _parser().parse_args(words)
+        parser = _parser()
+        given, rest = parser.parse_known_args(words)
+        if rest:  # argparse takes no more words KEY=VALUE after an option
+            if not hasattr(given, "choices") or any(word.startswith("-") for word in rest):
+                parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            given.choices += rest
         code = given.work(given)
     except (OSError, ValueError) as error:  # a folder or file that is not there, or damaged
         print(f"toyqs: {visible(str(error))}", file=sys.stderr)

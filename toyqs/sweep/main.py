@@ -18,7 +18,7 @@ from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
 from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.judging.findings import find, write_arm_table
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
-from toyqs.evidence.selection import differing
+from toyqs.evidence.selection import columns_of, differing
 from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.tables.pairs import reasoner_pairs
 from toyqs.evidence.tables.sweep import sweep_table
@@ -147,7 +147,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     findings, keys = find(found), list(differing(found))
     several, finished = len(cells) > 1, not next(iter(found[0].arms.values())).empty
     if several or finished:
-        lines = sweep_table(findings, keys) if several else comparison_table(findings[0])
+        lines = sweep_table(findings, columns_of(found)) if several else comparison_table(findings[0])
         print(lines, *reasoner_pairs(found, keys), sep="\n", flush=True)
     folder, name = Path(runs_dir) / "reports", name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"

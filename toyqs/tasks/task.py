@@ -16,11 +16,15 @@ LONGEST = 10_000  # positions; a step of the default model, counted once for eac
 MOST_NUMBERS = 10**6  # that a task draws or computes before the first sequence
 
 
+NO_YES = ("no", "yes")  # names of the classes of what is or is not
+
+
 class Feature(NamedTuple):
     """A value that a task computes on the way to its answer, or the answer, at every position."""
 
     values: Tensor  # (S, B, T) long, 0 … classes − 1; −1 where there is no such value
     classes: int
+    names: Sequence[str] | None = None  # of the classes; None: their numbers
 
 
 class Task(ABC):

@@ -21,7 +21,7 @@ from toyqs.evidence.judging.gain import Interval, interval
 from toyqs.evidence.text import listed
 from toyqs.objectives.rewards import target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.evaluation.metrics import read_positions, spans
+from toyqs.training.evaluation.reading import places, read_positions, spans
 from toyqs.types import Batch, Context, Thoughts, rows
 
 MOST_SETTINGS = 4  # in which a control differs, that are printed
@@ -152,11 +152,8 @@ def sample(
         noise = thought_noise([noise_stream], whole.think, sizes).to(like)
         context, batch, selection = read_positions(model, whole, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
-        positions = whole.think.nonzero()[:, -1].view(1, len(whole.think[0]), -1)
-        if selection is not None:
-            positions = positions[selection.think].view(batch.inputs.shape)
         context = context._replace(ahead=None, following=None)
-        yield Sampled(batch, context, noise, thoughts, whole, positions)
+        yield Sampled(batch, context, noise, thoughts, whole, places(whole, selection))
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from toyqs.evidence.text import aligned, plus_minus
 from toyqs.model.core import Core
 from toyqs.objectives.rewards import hits, target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.evaluation.metrics import read_positions
+from toyqs.training.evaluation.reading import read_positions
 from toyqs.types import Thoughts
 
 NO_TABLE = ("deterministic", "state")  # kinds of symbols that a reasoner reads without a table of them

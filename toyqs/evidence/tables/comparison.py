@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
 from toyqs.evidence.arms import JUDGED, WITHOUT_CONTENT, control_words, one_run
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.judging.findings import (
-    COSTS,
-    OTHERS_ALONE,
-    Finding,
-    arm_table,
-    direction,
-    without_thought,
-)
+from toyqs.evidence.judging.findings import OTHERS_ALONE, Finding, direction, without_thought
 from toyqs.evidence.judging.gain import estimate, mean_of
+from toyqs.evidence.tables.arm_columns import arm_columns
 from toyqs.evidence.tables.divergence import divergence_notes
-from toyqs.evidence.text import WIDTH, aligned, human, listed, plus_minus, short, task_words, wrapped
+from toyqs.evidence.tables.layout import heading, plain_text, varying
+from toyqs.evidence.text import WIDTH, aligned, listed, plus_minus, short, task_words, wrapped
 
-HEADINGS = (
-    ("", "NLL", "accuracy", "gain of thinking", "used", "recurrent", "FLOPs", "train", "CPU s"),
-    ("arm", "nats", "%", "over this arm, nats", "params", "steps/tok", "/token", "steps", "/seed"),
-)
 AGAINST = """\
 thinking against each control, by the 95 % interval of its gain, uncorrected (in brackets: not judged):"""
 
@@ -42,7 +33,10 @@ def comparison_table(finding: Finding) -> str:
     thinking = next(iter(finding.cell.arms.values()))
     if thinking.empty:
         raise ValueError("the thinking arm has no complete run, so there is nothing to compare")
-    lines = [*_title(finding.cell), "", *_grid(arm_table([finding])), ""]
+    columns = arm_columns([finding])
+    shown, said = varying(columns, [heading(column) for column in columns[:4]])
+    lines = [*_title(finding.cell), "", *plain_text(shown), ""]
+    lines += [f"the same in every line: {'; '.join(said)}"] if said else []
     if finding.gains:
         symbols = "±: half of a 95 % t-interval over seeds; "
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
@@ -84,17 +78,6 @@ def setting(cell: Cell) -> str:
     parts = [f"{word} {x:g}" for word, name in widths.items() if (x := cell.settings.get(name)) is not None]
     seeds = listed(next(iter(cell.arms.values()))["seed"])
     return ", ".join([task_words(cell.settings), *parts, f"seeds {seeds}"])
-
-
-def _grid(frame: pd.DataFrame) -> list[str]:
-    lines: list[Sequence[str]] = [*HEADINGS]
-    for _, row in frame.iterrows():
-        nll = plus_minus(row["nll"], row["nll_half_width"], ".3f", nothing="diverged")
-        accuracy = plus_minus(100 * row["accuracy"], 100 * row["accuracy_half_width"], ".1f")
-        gain = plus_minus(row["gain"], row["gain_half_width"], "+.3f")
-        costs = [f"{row[name]:,.0f}" if name == "train_steps" else human(row[name]) for name in COSTS]
-        lines.append((row["arm"], nll, accuracy, gain, *costs))
-    return aligned(list(zip(*lines, strict=True)), left=[0], rule=True)
 
 
 def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
