@@ -67,7 +67,7 @@ def text_record(seed: int, text: str, num: int = 12, length: int = 32) -> Record
 def _thinking(drawn: Any, truth: Any, positions: Any, answers: int, count: int = 4, length: int = 3) -> Any:
     """Return the arrays of thoughts at some positions; those that name another answer predict that."""
     shape = (*truth.shape, count)
-    named = np.where(drawn.random(shape) < 0.85, truth[..., None], drawn.integers(0, answers, shape))
+    named = np.where(drawn.random(shape) < 0.6, truth[..., None], drawn.integers(0, answers, shape))
     symbols = drawn.integers(0, len(SYMBOLS), (*shape, length))
     symbols[..., 0] = named % len(SYMBOLS)
     logits = drawn.normal(size=(*shape, answers)) + 4 * np.eye(answers)[named]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.analysis import synthetic
 from tests.evidence.page.recorded import code_record
+from toyqs.evidence import dictionary
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.judging.findings import find
 from toyqs.evidence.page import records
@@ -18,7 +19,7 @@ from toyqs.evidence.page.data import page_data
 from toyqs.evidence.page.measures import load_measures
 from toyqs.evidence.page.records import chosen_records
 from toyqs.evidence.tables.sweep import sweep_table
-from toyqs.thought_record import NAME, packed
+from toyqs.thought_record import NAME, packed, read, write
 
 SEEDS = (7, 8, 9, 10)
 
@@ -139,8 +140,26 @@ def test_the_first_seed_of_every_cell_is_recorded_before_any_second(
     assert set(chosen.values()) == {content}
     assert len(others["left_out"]) == 3 and sorted(others["without"]) == sorted(x[3] for x in keys)
     monkeypatch.setattr(records, "BYTES", len(content) + 1)
-    assert len(chosen_records(tmp_path, cells, 3)[0]) == 1
+    assert len(chosen_records(tmp_path, cells, None)[0]) == 1
+    assert len(chosen_records(tmp_path, cells, 3)[0]) == 3, "so many were asked for"
+    monkeypatch.setattr(records, "BYTES", 10**9)
+    monkeypatch.setattr(records, "RECORDS", 5)
+    assert len(chosen_records(tmp_path, cells, None)[0]) == 5
     assert chosen_records(tmp_path, cells, 0)[0] == {}
+
+
+def test_the_numbers_of_a_record_are_the_dictionary_s_and_a_damaged_one_costs_nothing(tmp_path: Path) -> None:
+    sweep(tmp_path, (4,))
+    cells, (keys,) = cells_in(tmp_path), thinking_keys(data_of(tmp_path))
+    record = code_record(3)
+    write(tmp_path / keys[0], record)
+    (tmp_path / keys[1] / NAME).write_bytes(b"damaged")
+    chosen, numbers = chosen_records(tmp_path, cells, None)
+    assert list(chosen) == [keys[0]] and len(numbers["unreadable"]) == 1
+    stored = read(tmp_path / keys[0])
+    assert numbers["loss"] == {keys[0]: dictionary.loss(stored)._asdict()}
+    found = [(x["about"], x["by"], x["information"]) for x in numbers["told"][keys[0]]]
+    assert found == [(x.about, x.by, x.information) for x in dictionary.told(stored)]
 
 
 def test_results_of_measures_are_shown_where_they_are_of_runs_shown(tmp_path: Path) -> None:

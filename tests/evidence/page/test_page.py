@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ import pytest
 from tests.analysis import synthetic
 from tests.evidence.page.browser import Tab, chromium
 from tests.evidence.page.recorded import SYMBOLS, code_record, text_record, vector_record
+from toyqs.evidence import dictionary
 from toyqs.evidence.__main__ import main
 from toyqs.evidence.cells import load_cells
 from toyqs.evidence.judging.findings import find, verdict_text
-from toyqs.thought_record import Record, write
+from toyqs.thought_record import Record, read, write
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202e</script>"
 PANELS = ("answer", "explorer", "curves", "thoughts", "dictionary", "tests", "provenance")
@@ -164,7 +164,7 @@ def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
     )
     assert np.allclose(np.array(bars) / max(bars), np.exp(q - q.max()), atol=0.01)
     loss = -record.arrays["log_q"].mean()
-    assert f"sequences: {loss:.3f} ±" in tab.texts("#record-loss")[0]
+    assert f"sequences: {loss:.3f} nats" in tab.texts("#record-loss")[0]
     assert any(
         "<img␣src=x" in x and "\\u{1b}" in x and "\\u{202e}" in x for x in tab.texts("#dictionary text")
     )
@@ -188,35 +188,29 @@ def cell_id(tab: Tab, page: Path) -> str:
 
 def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep: Path) -> None:
     tab.open(sweep, f"cell={cell_id(tab, sweep)}")
-    arrays = recorded(0).arrays
-    gain = arrays["log_q"].mean(-1) - arrays["log_q_none"]
-    wrong = np.argwhere(arrays["predicted_p"].mean(2).argmax(-1) != arrays["truth"])
-    ranked = np.argsort(-gain, axis=None)
-    for key, places in (("g", ranked), ("l", ranked[::-1])):
-        for place in places[:2]:
-            tab.page.keyboard.press(key)
-            found = int(tab.hash()["sequence"]), int(tab.hash()["position"])
-            assert gain[found] == pytest.approx(gain.flat[place], abs=2e-3)
-        tab.page.evaluate("choose({sequence: 0, position: 0})")
-    tab.page.click("#thoughts [data-id=next-wrong]")
-    found = int(tab.hash()["sequence"]), int(tab.hash()["position"])
-    assert list(found) in wrong.tolist()
+    stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
+    ranks = {"gained": dictionary.gained_most, "lost": dictionary.lost_most, "wrong": dictionary.wrong}
+    for way, rank in ranks.items():
+        for place in rank(stored)[:3]:
+            if way == "gained":
+                tab.page.keyboard.press("g")
+            else:
+                tab.page.click(f"#thoughts [data-id=next-{way}]")
+            assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{place.sequence}", f"{place.place}")
 
 
 def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None:
     tab.open(sweep, f"cell={cell_id(tab, sweep)}")
-    arrays = recorded(0).arrays
-    words = ["".join(SYMBOLS[x] for x in word) for word in arrays["symbols"].reshape(-1, 3)]
-    counts = Counter(words)
-    answers = np.repeat(arrays["truth"].reshape(-1), 4)
+    stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
+    found = {dictionary.spelled(stored, x.thought): x for x in dictionary.entries(stored)}
     for line in tab.page.query_selector_all("#dictionary .word")[:8]:
-        word, of = (
-            "".join(x.text_content() for x in line.query_selector_all(".mono")),
-            line.query_selector(".count"),
-        )
-        assert int(of.text_content()) == counts[word]
-        (most,) = Counter(x for x, y in zip(answers, words, strict=True) if y == word).most_common(1)
-        assert line.query_selector(".purity").text_content() == f"{round(100 * most[1] / counts[word])} %"
+        entry = found["".join(x.text_content() for x in line.query_selector_all(".mono"))]
+        assert int(line.query_selector(".count").text_content()) == entry.times
+        assert line.query_selector(".purity").text_content() == f"{round(100 * entry.purity)} %"
+    whole = [x for x in dictionary.told(stored) if x.by is None]
+    assert [x.partition(" of ")[0] for x in tab.texts("#dictionary text.told")] == [
+        f"{x.information - x.chance:.2f}" for x in whole
+    ]
     tab.page.click("#dictionary .word >> nth=0")
     assert tab.hash().keys() >= {"word", "sequence", "position"}
 

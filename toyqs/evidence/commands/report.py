@@ -13,6 +13,7 @@ from toyqs.command_line import check_file, path_of, positive, whole, writing
 from toyqs.evidence.figures.script import chosen_cells
 from toyqs.evidence.page.build import page_text
 from toyqs.evidence.page.measures import FOLDER
+from toyqs.evidence.page.records import BYTES, RECORDS
 from toyqs.files import ROW, Refusal, write_text
 from toyqs.thought_record import NAME
 
@@ -22,7 +23,6 @@ thoughts themselves, provenance. It is a single file that any browser opens, wit
 not be finished. KEY=VALUE words choose cells: base_lm_hidden_dim=4,8 keeps both. Interventions and budget
 curves are shown where their results are in RUNS/reports/: python -m toyqs.answers lengths RUN ... -o
 RUNS/reports/lengths.json."""
-RECORDS = 10
 EVERY = 3.0  # seconds between two looks at the folder
 
 
@@ -33,10 +33,8 @@ def add_to(commands: Any) -> None:
     part.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
     help_ = "the page; without this %(default)s"
     part.add_argument("-o", "--output", metavar="FILE", type=path_of, default=Path("report.html"), help=help_)
-    help_ = "thought records in it at most (%(default)s); each adds up to 270 kB"
-    part.add_argument(
-        "--records", metavar="N", type=lambda word: whole(word, least=0), default=RECORDS, help=help_
-    )
+    help_ = f"thought records in it (at most {RECORDS}, of {BYTES / 1e6:g} MB together)"
+    part.add_argument("--records", metavar="N", type=lambda word: whole(word, least=0), help=help_)
     help_ = "write it again whenever a row was added, until Ctrl-C; an open page then reads itself anew"
     part.add_argument("--watch", action="store_true", help=help_)
     help_ = "seconds between two looks at the folder with --watch (%(default)g)"
@@ -81,7 +79,7 @@ def _write(given: argparse.Namespace) -> None:
 
 def _command(given: argparse.Namespace) -> str:
     words = [str(given.runs), *given.choices, "-o", str(given.output)]
-    words += ["--records", str(given.records)] if given.records != RECORDS else []
+    words += [] if given.records is None else ["--records", str(given.records)]
     return f"python -m toyqs.evidence report {shlex.join(words)}"
 
 

@@ -27,14 +27,14 @@ SCRIPTS = (
 
 
 def page_text(
-    runs: Path, cells: Sequence[Cell], most_records: int, command: str, watched: float | None = None
+    runs: Path, cells: Sequence[Cell], most_records: int | None, command: str, watched: float | None = None
 ) -> str:
     """Make the page of some cells.
 
     Args:
         runs: the folder of the runs.
         cells: those to be shown, at least one.
-        most_records: the thought records that it may hold.
+        most_records: the thought records that it may hold; None: as many as keep it small.
         command: that makes the page, for the reader.
         watched: seconds after which the page reads itself anew; None: never.
 

@@ -39,10 +39,7 @@ panel({
       drawThoughts(side, new Thoughts(run.key, state.time), two ? (width - 28) / 2 : width);
     }
     drawLegend(body);
-    const { thoughts } = placeNow();
-    const { mean: loss, half } = thoughts.loss();
-    const whole = thoughts.step === null ? `; the run's row says ${number(runNow().nll)}, over all ${thoughts.record.held_out.toLocaleString("en")}` : "";
-    body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss over these ${thoughts.sequences.length} held-out sequences: ${number(loss)} ± ${number(half)} nats (95 %, sampling of sequences)${whole}.`));
+    drawLoss(body);
     return thoughtRows();
   },
   keys(key) {
@@ -74,24 +71,19 @@ function moveSequence(step) {
   if (next !== undefined) choose({ sequence: next, position: t });
 }
 
-// Go to the place where thinking gained (or lost) most, from there to the next after it; or to the next place
-// where the model was wrong.
+const RANKS = { gained: (a, b) => b.gain - a.gain, lost: (a, b) => a.gain - b.gain, wrong: (a, b) => a.p - b.p };
+
+// Go to the place where thinking gained (or lost) most, or where most thoughts were wrong and the truth least
+// likely; from there to the next after it.
 function jump(way) {
   if (!runNow()) return;
   const { thoughts, sequence, t } = placeNow();
-  let places = thoughts.places();
-  const here = (one) => one.sequence === sequence && one.position === t;
-  let at = 0;
-  if (way === "wrong") {
-    places = places.filter((one) => thoughts.wrong(one.row, one.position));
-    at = Math.max(0, places.findIndex((one) => one.sequence > sequence || (one.sequence === sequence && one.position > t)));
-  } else {
-    places.sort((a, b) => (way === "gained" ? b.gain - a.gain : a.gain - b.gain));
-    if (lastJump.way === way && places[lastJump.at] && here(places[lastJump.at])) at = lastJump.at + 1;
-  }
-  const next = places[at % Math.max(1, places.length)];
-  if (!next) return;
+  const places = thoughts.places().filter((one) => way !== "wrong" || thoughts.wrong(one.row, one.position)).sort(RANKS[way]);
+  const last = lastJump.way === way ? places[lastJump.at] : null;
+  const at = last?.sequence === sequence && last.position === t ? lastJump.at + 1 : 0;
+  if (!places.length) return;
   lastJump = { way, at };
+  const next = places[at % places.length];
   choose({ sequence: next.sequence, position: next.position });
 }
 
@@ -239,6 +231,16 @@ function drawLegend(body) {
   const mark = (hue, words) => html("span", { class: "quiet" }, [html("span", { class: "swatch", style: `background:${hue};border-radius:2px` }), words]);
   body.append(html("div", { class: "controls" }, [mark(theme("accent"), "probability of the truth with this thought"),
     mark(theme("base"), "mark: without a thought"), mark(theme("ink"), "mark: with another sequence's thought")]));
+}
+
+// How the record goes with the run's row.
+function drawLoss(body) {
+  const { thoughts } = placeNow();
+  const { key, nll } = runNow();
+  if (thoughts.step !== null) return;
+  const { nll: loss, error } = DATA.records.loss[key];
+  body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats (standard error ${number(error)}); ` +
+    `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(nll)}.`));
 }
 
 function thoughtRows() {

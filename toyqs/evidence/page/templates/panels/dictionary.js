@@ -207,4 +207,34 @@ function wordRows(words, thoughts) {
   return rows;
 }
 
-function drawFeatures(body, run, width) {}
+// What the thoughts tell of the answer and of each of the task's named features: whole, and by place.
+function drawFeatures(body, run, width) {
+  const told = DATA.records.told[run.key];
+  if (!told.length) return;
+  const abouts = [...new Set(told.map((one) => one.about))];
+  const places = told.filter((one) => one.about === abouts[0] && one.by !== null).length;
+  body.append(html("h3", {}, "What thoughts tell, in nats"));
+  const left = 150, right = width - 190, each = 30;
+  const node = drawing(body, width, each * abouts.length + 54, "information about the answer and each feature");
+  const x = scale("linear", [0, Math.max(...told.map((one) => one.entropy))], [left, right]);
+  for (const tick of x.ticks(6)) {
+    svg(node, "line", { x1: x(tick), x2: x(tick), y1: 4, y2: each * abouts.length, class: "grid" });
+    text(node, x(tick), each * abouts.length + 15, tickText(tick), { "text-anchor": "middle" });
+  }
+  abouts.forEach((about, line) => {
+    const y = each * line + 8;
+    const whole = told.find((one) => one.about === about && one.by === null);
+    const name = about === null ? "the answer" : about;
+    text(node, left - 8, y + 11, fitted(name, left - 12), { "text-anchor": "end" });
+    svg(node, "rect", { x: left, y, width: x(whole.entropy) - left, height: 14, fill: "none", stroke: theme("quiet") });
+    const over = Math.max(0, whole.information - whole.chance);
+    hint(svg(node, "rect", { x: left, y, width: Math.max(0, x(over) - left), height: 14, fill: theme("accent") }), `${name}: ${number(whole.information)} nats, of which ${number(whole.chance)} by chance; at most ${number(whole.entropy)}`);
+    told.filter((one) => one.about === about && one.by !== null).forEach((one) => {
+      const at = x(Math.max(0, one.information - one.chance));
+      svg(node, "line", { x1: at, x2: at, y1: y - 2, y2: y + 16, stroke: theme("ink"), "stroke-width": 1.5 });
+      text(node, at, y - 3, one.by + 1, { "text-anchor": "middle", "font-size": 9 });
+    });
+    text(node, right + 10, y + 11, `${number(over, 2)} of ${number(whole.entropy, 2)} (${whole.share === null ? "–" : `${Math.round(100 * whole.share)} %`})`, { class: "told" });
+  });
+  text(node, left, each * abouts.length + 34, `mutual information beyond chance: whole thoughts as bars${places ? `, each symbol alone as a mark with its place` : ""}; the frame is all there is to know`, { class: "quiet" });
+}

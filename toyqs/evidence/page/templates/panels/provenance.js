@@ -39,12 +39,13 @@ function drawMissing(body, missing) {
     body.append(html("p", {}, "Asked for, without a result (the same command does what is missing):"));
     body.append(html("div", { id: "missing" }, rows.length > 24 ? html("details", {}, [html("summary", { "data-id": "missing" }, several(missing.length, "run")), table(shownRows)]) : table(shownRows)));
   }
-  const { left_out: left, without } = DATA.records;
+  const { left_out: left, without, unreadable } = DATA.records;
+  for (const line of unreadable) body.append(html("p", { class: "problem" }, shown(line)));
   if (left.length)
     body.append(html("p", { class: "quiet", id: "left-out" }, shown(`Thought records left out of this page: ${left.length}. More of them: --records ${RECORDS.size + left.length}; those of some cells: KEY=VALUE behind the folder's name.`)));
   if (without.length) {
     body.append(html("p", { class: "quiet" }, `Thinking runs without a thought record: ${without.length}. This makes them:`));
-    body.append(html("pre", {}, shown(`python -m toyqs.answers record ${without.slice(0, 5).map((key) => `${DATA.folder}/${key}`).join(" ")}${without.length > 5 ? " …" : ""}`)));
+    body.append(html("pre", {}, shown(`python -m toyqs.answers record ${without.length > 4 ? `${DATA.folder}/*` : without.map((key) => `${DATA.folder}/${key}`).join(" ")}`)));
   }
 }
 

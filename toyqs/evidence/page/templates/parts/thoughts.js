@@ -84,38 +84,25 @@ class Thoughts {
     if (!this.arrays[shares]) return null;
     const places = k === null ? [row, t] : [row, t, k];
     const classes = this.arrays[shares].shape.at(-1);
-    return Array.from({ length: classes }, (_, c) => ({ token: this.get(tokens, ...places, c), p: this.get(shares, ...places, c) }));
+    return Array.from({ length: classes }, (_, c) => ({ token: this.get(tokens, ...places, c) ?? c, p: this.get(shares, ...places, c) }));
   }
 
+  // Whether most thoughts predict another token.
   wrong(row, t) {
-    const sums = new Map();
-    for (let k = 0; k < this.count; k += 1)
-      for (const { token, p } of this.prediction(row, t, k)) sums.set(token, (sums.get(token) ?? 0) + p);
-    const [likeliest] = [...sums].sort((a, b) => b[1] - a[1])[0];
-    return likeliest !== this.arrays.truth.at(row, t);
+    const truth = this.arrays.truth.at(row, t);
+    const others = [...Array(this.count).keys()].filter((k) =>
+      this.prediction(row, t, k).reduce((best, one) => (one.p > best.p ? one : best)).token !== truth);
+    return others.length > this.count / 2;
   }
 
-  // All counted positions: { sequence, position, gain }.
+  // All counted positions: where, what thinking gains there, and the mean probability of the truth.
   places() {
     const found = [];
     this.sequences.forEach((sequence, row) => {
       for (let t = 0; t < this.positions; t += 1)
-        if (this.counted(row, t)) found.push({ sequence, position: t, row, gain: this.gain(row, t) });
+        if (this.counted(row, t)) found.push({ sequence, position: t, row, gain: this.gain(row, t), p: mean(this.each("log_q", row, t).map(Math.exp)) });
     });
     return found;
-  }
-
-  // The loss over the record's counted positions, and how far it may be from that over all held-out sequences:
-  // half of a 95 % interval, by the spread of the sequences' means.
-  loss() {
-    const means = this.sequences.map((_, row) => {
-      const counted = [...Array(this.positions).keys()].filter((t) => this.counted(row, t));
-      return counted.length ? { sum: -counted.reduce((sum, t) => sum + mean(this.each("log_q", row, t)), 0), count: counted.length } : null;
-    }).filter(Boolean);
-    const total = means.reduce((sum, one) => sum + one.count, 0);
-    const middle = means.reduce((sum, one) => sum + one.sum, 0) / total;
-    const spread = means.reduce((sum, one) => sum + (one.sum - middle * one.count) ** 2, 0);
-    return { mean: middle, half: (1.96 * Math.sqrt(spread)) / total };
   }
 
   // Whether what follows is always what is to be predicted: a text.
