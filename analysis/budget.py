@@ -44,7 +44,8 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
-from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans
+from toyqs.evidence.tables.layout import Column, plain_text
+from toyqs.evidence.text import WIDTH, plus_minus, spans
 from toyqs.files import Refusal
 
 DESCRIPTION = """\
@@ -54,7 +55,7 @@ training, with 95 % t-intervals over seeds. Controls come from their rows: as le
 the L of their cell where they depend on it."""
 MOST_PANELS = 4
 NAMED_FIRST = ("thoughts", "objective", "backbone")  # what a panel is named by, where it differs
-PER_INCH = 10  # letters of the title
+QUESTION = "What if trained models think longer, or less?"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = runs_parser(DESCRIPTION, "[--upto N] [--sequences N] [-o FILE]", MORE)
+    parser = runs_parser(DESCRIPTION, "[--upto N] [--sequences N] [-o FILE] [--talk]", MORE)
     add_output(parser, "budget.png")
     help_ = "the largest L', a number or a multiple of the largest L of the cells (2L)"
     parser.add_argument("--upto", type=upto, default=TWICE, metavar="N", help=help_)
@@ -81,14 +82,14 @@ def _work(options: argparse.Namespace) -> None:
         return curve(str(options.runs / key), seed, most, options.sequences)
 
     lines = [measured(cell, panel, most, measure) for cell, panel in zip(cells, panels, strict=True)]
-    common = setting_line(cells)
-    with style.style():
-        figure = budget_figure(lines)
-        figure.suptitle(textwrap.fill(common, int(PER_INCH * figure.get_figwidth())), fontsize=12)
-        written = write(options.output, figure, table(lines))
+    with style.style(options.talk):
+        written = write(options, budget_figure(lines), QUESTION, cells, [], table(lines))
     if warning := origins(cells):
         print(f"analysis/budget.py: {warning}", file=sys.stderr)
-    text = [*textwrap.wrap(common, WIDTH), *(x for panel in panels_of(lines) for x in _text(lines, panel))]
+    text = [
+        *textwrap.wrap(setting_line(cells), WIDTH),
+        *(x for panel in panels_of(lines) for x in _text(lines, panel)),
+    ]
     print("\n".join([*text, "", *_missing(lines), "", *written]), flush=True)
 
 
@@ -136,17 +137,17 @@ def _text(lines: Sequence[Line], panel: str) -> list[str]:
     """Return a panel's table of NLL by L', and its controls."""
     own = in_panel(lines, panel)
     lengths = own[0].lengths
-    columns = [["L'", *map(str, lengths)]]
+    columns = [Column("", "L'", [str(length) for length in lengths])]
     for line in own:
         found = [estimate(seeds) for seeds in line.values(0).values()]
         texts = [plus_minus(x.mean, x.half_width, ".3f", "diverged") for x in found]
         marked = zip(texts, (" *" if length == line.length else "  " for length in lengths), strict=True)
-        columns.append([line.name, *map("".join, marked)])
+        columns.append(Column("", line.name, ["".join(each) for each in marked]))
     text = [
         "",
         *([panel] if panel else []),
         "held-out NLL, nats; *: as long as in training",
-        *aligned(columns),
+        *plain_text(columns),
     ]
     for control in controls_of(own):
         x = estimate(by_seed(control.rows, "nll"))

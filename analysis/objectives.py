@@ -28,7 +28,8 @@ from toyqs.evidence.judging.findings import (
 from toyqs.evidence.judging.gain import estimate, onset
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
-from toyqs.evidence.text import WIDTH, aligned, plus_minus, short
+from toyqs.evidence.tables.layout import Column, plain_text, varying
+from toyqs.evidence.text import WIDTH, plus_minus, short
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -42,6 +43,10 @@ signal-to-noise ratio of the policy's gradient. Print them as a table, with the 
 better beyond chance. Run the objectives with controls=fair; without a zero-length control the held-out NLL
 takes the place of the gain."""
 
+QUESTION = {
+    "gain": "With which objective do thoughts gain most?",
+    "nll": "Which objective has the least loss?",
+}
 NUMBER, CONTROL = "trice_samples", "zero_length"
 NAMING = ("objective", "thoughts", "reward", "baseline", "advantage_scale", "value_sees")
 LEGEND = """\
@@ -92,7 +97,7 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
     lines.sort(key=lambda line: (-best[line.name], line.name, line.number))
     findings = [line.finding for line in lines]
     text = [*_text(lines), *textwrap.wrap(unsaid(cells, keys), WIDTH)]
-    return Product(_figure(lines, judged), _table(lines), text, findings, apart)
+    return Product(QUESTION[judged], _figure(lines, judged), _table(lines), text, findings, apart)
 
 
 def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
@@ -180,26 +185,31 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
 
 def _text(lines: Sequence[Line]) -> list[str]:
     """Return the table as text."""
-    rows = [["objective", "K", "NLL, nats", "gain, nats", "from step", "started", "SNR", "CPU s"]]
-    for line in lines:
-        numbers = [
-            str(line.number),
-            plus_minus(*estimate(line.nll)[:2], ".3f"),
-            plus_minus(*estimate(line.gain)[:2], "+.3f"),
-            "–" if line.onset is None else str(line.onset),
-            started_text(next(iter(line.finding.cell.arms.values()))) or "–",
-            plus_minus(*estimate(line.snr)[:2], ".2f"),
-            short(line.seconds.mean(), ".1f") if len(line.seconds) else "–",
-        ]
-        rows.append([line.name, *numbers])
-    alone = [f"*: {OTHERS_ALONE}"] if any("*" in row[5] for row in rows) else []
-    return [*aligned(list(zip(*rows, strict=True)), left=[0]), "", *LEGEND.splitlines(), *alone]
+    started = [started_text(next(iter(line.finding.cell.arms.values()))) or "–" for line in lines]
+    columns = [
+        Column("", "objective", [line.name for line in lines], left=True),
+        Column("", "K", [str(line.number) for line in lines]),
+        Column("NLL", "nats", [plus_minus(*estimate(line.nll)[:2], ".3f") for line in lines]),
+        Column("gain", "nats", [plus_minus(*estimate(line.gain)[:2], "+.3f") for line in lines]),
+        Column("from", "step", ["–" if line.onset is None else str(line.onset) for line in lines]),
+        Column("", "started", started),
+        Column("", "SNR", [plus_minus(*estimate(line.snr)[:2], ".2f") for line in lines]),
+        Column("CPU s", "/seed", [_seconds(line) for line in lines]),
+    ]
+    shown, said = varying(columns, ("objective", "NLL nats", "gain nats"))
+    same = [f"the same in every line: {'; '.join(said)}"] if said else []
+    alone = [f"*: {OTHERS_ALONE}"] if any("*" in text for text in started) else []
+    return [*plain_text(shown), "", *same, *LEGEND.splitlines(), *alone]
+
+
+def _seconds(line: Line) -> str:
+    return short(line.seconds.mean(), ".1f") if len(line.seconds) else "–"
 
 
 def _figure(lines: Sequence[Line], judged: str) -> Figure:
     rows = list(dict.fromkeys(line.name for line in lines))
     numbers = sorted({line.number for line in lines})
-    figure = style.new_figure(13, 1.8 + (0.25 + 0.12 * len(numbers)) * len(rows))
+    figure = style.new_figure(13, 1.0 + (0.25 + 0.12 * len(numbers)) * len(rows))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
     shift = dict(zip(numbers, marks.offsets(len(numbers), BAND), strict=True))
     colours = {number: SHADES[min(place, len(SHADES) - 1)] for place, number in enumerate(numbers)}
@@ -216,12 +226,12 @@ def _figure(lines: Sequence[Line], judged: str) -> Figure:
     labels = (
         "gain over zero-length thoughts, nats" if judged == "gain" else "held-out NLL, nats",
         "CPU seconds a seed",
-        "signal-to-noise of the policy\n(linear to ±1, logarithmic beyond)",
+        "signal-to-noise of the policy\n(linear to ±1,\nlogarithmic beyond)",
     )
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label)
     handles = [marks.handle(colours[x], f"K = {x}") for x in numbers]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles)
     return figure
 
 
@@ -232,8 +242,18 @@ def _mark(axes: Axes, place: float, values: pd.Series, colour: str) -> None:
         return
     mean, half_width, _ = estimate(values)
     half = 0.0 if math.isnan(half_width) else half_width
-    axes.errorbar([mean], [place], xerr=[half], fmt="o", color=colour, markersize=4.5, capsize=2)
-    axes.scatter(values, [place] * len(values), color=colour, s=9, alpha=0.45, linewidths=0, zorder=3)
+    axes.errorbar(
+        [mean], [place], xerr=[half], fmt="o", color=colour, markersize=style.points(4.5), capsize=2
+    )
+    axes.scatter(
+        values,
+        [place] * len(values),
+        color=colour,
+        s=style.points(3) ** 2,
+        alpha=0.45,
+        linewidths=0,
+        zorder=3,
+    )
 
 
 if __name__ == "__main__":

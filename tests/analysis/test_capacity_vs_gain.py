@@ -62,8 +62,8 @@ def test_the_numbers(tmp_path, call):
     word = "beats the same base, not param_matched; not run: state_handed_on, pause, compute_matched"
     assert thinking["verdict"] == word and pd.isna(zero["verdict"])
     assert "    4  +1.000±0.130  -0.200±0.205" in out.splitlines()
-    said = next(line for line in out.splitlines() if line.startswith("    4      4  0.250 ± 0.205  4 of 4 *"))
-    assert said.split("*  ")[1] == word.removesuffix(" pause, compute_matched")
+    assert f"    4  0.250 ± 0.205  {word}" in out.splitlines()
+    assert "the same in every line: seeds 4; started 4 of 4 *" in out.splitlines()
     # p = 2 (1 - F(1.000 / (0.0816 / 2))) of Student's distribution with 3 degrees of freedom
     assert zero["gain_p"] == pytest.approx(0.000150, rel=0.02) == thinking["verdict_p"]
     assert "    4  0.250±0.205  1.250±0.205  0.050±0.000" in out.splitlines()
@@ -76,7 +76,9 @@ def test_the_figure_shows_every_seed_at_its_width(tmp_path, call):
     assert (tmp_path / "capacity.png").read_bytes().startswith(PNG)
     left, right = figure.axes
     setting = "rev_prog p=6 m=3 k=3 label_noise=0, reasoner width 24, seeds 1–4"
-    assert figure.get_suptitle() == f"{setting}\nverdicts: in the table"
+    assert figure.get_suptitle() == "How does the gain of thinking change with base width?"
+    assert figure.texts[1].get_text() == "rev_prog, seeds 1–4"
+    assert figure.texts[-1].get_text().splitlines()[0] == setting
     assert left.get_xscale() == "log" and [t.get_text() for t in left.get_xticklabels()] == ["4", "8"]
     assert [c.get_label() for c in left.containers] == ["thinking", "zero_length", "param_matched"]
     assert [c.get_label() for c in right.containers] == ["zero_length", "param_matched"]
@@ -131,7 +133,7 @@ def test_an_unfinished_sweep_is_drawn_and_says_what_is_missing(tmp_path, call):
         "  base_lm_hidden_dim=8: thinking (seed 1–4), zero_length (seed 1–4)",
         "  base_lm_hidden_dim=16: everything (seed 1–4)",
     ]
-    gains = out.partition("(uncorrected):\n")[2].splitlines()[2:5]
+    gains = out.partition("(uncorrected):\n")[2].splitlines()[3:6]
     assert [line.split() for line in gains] == [["4", "+1.100", "–"], ["8", "–", "–"], ["16", "–", "–"]]
     said = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if "not judged" in line]
     assert said == [

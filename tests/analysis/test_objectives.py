@@ -85,7 +85,7 @@ def test_the_onset_is_where_the_gain_leaves_chance(tmp_path, call):
     cell(tmp_path, "vargrad", found=ZERO)  # no gain at all
     _, out, _, _, table = call()
     assert table["onset"][0] == 23 and table["onset"].isna()[1]
-    assert "      23 " in out
+    assert "+1.000 ± 0.130    23\n" in out
 
 
 def test_without_the_control_the_losses_are_drawn_the_least_first(tmp_path, call):

@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from toyqs.sweep.locks import acquire, owner_of
+from toyqs.evidence.states import owner_of
+from toyqs.sweep.locks import acquire
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -15,6 +16,7 @@ from toyqs.evidence.rows import load_rows
 from toyqs.files import by_content, make_folder, read_json, write_json
 
 FOLDER = "cells"  # below the folder of runs
+NO_KEYS: Mapping[str, Mapping[int, str]] = MappingProxyType({})
 PARTS = {"settings": dict, "inactive": list, "asked_for": list, "arms": dict}  # of a plan
 
 
@@ -26,6 +28,7 @@ class Cell(NamedTuple):
     missing: dict[str, list[int]]  # arm -> the seeds asked for without a row; complete arms are absent
     same: Mapping[str, str] = NONE  # arm that is one run with an earlier one -> that one, shown for both
     not_run: Collection[str] = ()  # arms that the plan knows, neither asked for nor finished
+    keys: Mapping[str, Mapping[int, str]] = NO_KEYS  # arm -> seed -> key of its run, of all that is planned
 
     @property
     def thinks(self) -> bool:
@@ -97,7 +100,19 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
         ValueError: a file of the folder is damaged.
     """
     rows = load_rows(runs_dir)
-    finished = {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")}
+    return cells_of(runs_dir, {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")})
+
+
+def cells_of(runs_dir: Path | str, finished: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    """Return the cells planned in a folder, as `load_cells` does, with rows that were read before.
+
+    Args:
+        runs_dir: the folder of runs.
+        finished: key -> row.
+
+    Raises:
+        ValueError: a note of a cell is damaged.
+    """
     merged: dict[str, tuple[dict[str, Any], dict[str, dict[int, str]], set[tuple[str, int]]]] = {}
     plans = (Path(runs_dir) / FOLDER).glob("*.json")
     for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
@@ -155,7 +170,7 @@ def cell_of(
         lacking = [seed for seed, key in by_seed.items() if (arm, seed) in asked and key not in finished]
         if lacking:
             missing[arm] = sorted(lacking)
-    return Cell(dict(settings), frames, missing, same, not_run)
+    return Cell(dict(settings), frames, missing, same, not_run, arms)
 
 
 def _same(arms: Mapping[str, Mapping[int, str]]) -> dict[str, str]:

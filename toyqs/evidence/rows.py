@@ -17,7 +17,7 @@ NUMBERS = (
     *("thought_entropy", "information", "information_shuffled", "parameters", "recurrent_steps_per_token"),
     *("flops_per_token", "train_steps", "cpu_seconds", "started"),
     *("marginal_gap", "pass_at_k", "symbol_zipf", "distinct_thoughts", "homogeneity", "completeness"),
-    *("diverged_at", "largest_logit", "uniform_nll"),
+    *("diverged_at", "largest_logit", "uniform_nll", "unigram_nll", "bigram_nll"),
 )
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
 
@@ -45,7 +45,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
     rows, unfinished = [], []
     for run in sorted(folder.iterdir() if keys is None else {folder / key for key in keys}):
         try:
-            rows.append(_read_row(run / ROW))
+            rows.append(read_row(run / ROW))
         except (FileNotFoundError, NotADirectoryError):
             if (run / "config.json").is_file():
                 unfinished.append(run.name)
@@ -58,7 +58,13 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
     return frame
 
 
-def _read_row(path: Path) -> dict[str, Any]:
+def read_row(path: Path) -> dict[str, Any]:
+    """Read a run's row.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a JSON object, or not a row.
+    """
     row = read_json(path)
     numbers = {name: float | int | None for name in NUMBERS if name in row or name == "nll"}
     for name, kind in {"key": str, "seed": int, **numbers}.items():
@@ -100,7 +106,7 @@ def damaged_files(folder: Path | str, key: str) -> list[str] | None:
     """
     run = Path(folder) / key
     try:
-        return damage(_read_row(run / ROW), run)
+        return damage(read_row(run / ROW), run)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):

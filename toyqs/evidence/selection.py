@@ -16,6 +16,7 @@ BASE = "base_lm_hidden_dim"
 REASONER, INTERPRETER = "reasoner_hidden_dim", "interpreter_hidden_dim"
 # Settings of which one may be a fixed multiple of another: all widths grow together, the loss takes all K.
 TOGETHER = ((BASE, REASONER, INTERPRETER), ("trice_samples", "train_nll_num"))
+WIDTHS = TOGETHER[0]
 # No effect where policy_loss_beta is 0, and in older notes of cells all the same.
 POLICY_KEYS = ("reward", "baseline", "advantage_scale")
 MOST_VALUES = 8  # of a setting that are listed in one line
@@ -89,6 +90,39 @@ def telling_apart(cells: Sequence[Cell], first: Sequence[str]) -> list[str]:
         if more > places:
             keys, places = [*keys, name], more
     return keys
+
+
+def columns_of(cells: Sequence[Cell], first: Sequence[str] = WIDTHS) -> list[str]:
+    """Return the settings that a table of cells has columns for: all that differ, but for what goes without.
+
+    Of settings that are one a fixed multiple of the other, such as all widths, the first is enough; so is
+    a file's path where it tells its cells apart as the hash of its content does.
+
+    Args:
+        cells: of the table.
+        first: settings that stand before the others.
+    """
+    names = differing(cells)
+    keys: list[str] = []
+    for name in [*(name for name in first if name in names), *(name for name in names if name not in first)]:
+        if not any(_follows(cells, name, key) for key in keys):
+            keys.append(name)
+    for name in [name for name in keys if name.endswith(IDENTITY)]:
+        if _tells_apart(cells, others := [key for key in keys if key != name], keys):
+            keys = others
+    return keys if _tells_apart(cells, keys, list(names)) else list(names)
+
+
+def _follows(cells: Sequence[Cell], name: str, other: str) -> bool:
+    """Tell whether a setting is a fixed multiple of another in all cells that have it."""
+    having = [cell for cell in cells if name in cell.settings]
+    return all(other in cell.settings for cell in having) and _multiple(having, name, other) is not None
+
+
+def _tells_apart(cells: Sequence[Cell], keys: Sequence[str], others: Sequence[str]) -> bool:
+    """Tell whether some settings tell as many cells apart as others do."""
+    places = [{place_of(cell, names) for cell in cells} for names in (keys, others)]
+    return len(places[0]) == len(places[1])
 
 
 def thinking_cells(runs: Path, cells: Sequence[Cell], or_plain: bool = False) -> list[Cell]:

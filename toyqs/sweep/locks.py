@@ -7,11 +7,11 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from toyqs.files import make_folder, read_json, write_json
+from toyqs.evidence.states import OWNER
+from toyqs.files import make_folder, write_json
 
 
 class RunLock:
@@ -23,7 +23,7 @@ class RunLock:
     """
 
     def __init__(self, folder: Path, lock: FileLock) -> None:
-        self._owner, self._lock = folder / "owner.json", lock
+        self._owner, self._lock = folder / OWNER, lock
         host, since = socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S")
         write_json(self._owner, {"host": host, "pid": os.getpid(), "since": since, "command": sys.argv})
 
@@ -50,13 +50,4 @@ def acquire(folder: Path) -> RunLock | None:
 
 def is_held(folder: Path) -> bool:
     """Tell whether a process holds a run's folder, or died while it held it."""
-    return (folder / "owner.json").exists()
-
-
-def owner_of(folder: Path) -> str:
-    """Say which process holds a run's folder."""
-    try:
-        owner: dict[str, Any] = read_json(folder / "owner.json")
-        return f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
-    except (OSError, ValueError, KeyError):  # between two owners
-        return "another process"
+    return (folder / OWNER).exists()

@@ -18,7 +18,7 @@ from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
 from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.judging.findings import find, write_arm_table
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
-from toyqs.evidence.selection import differing
+from toyqs.evidence.selection import columns_of, differing
 from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.tables.pairs import reasoner_pairs
 from toyqs.evidence.tables.sweep import sweep_table
@@ -147,7 +147,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     findings, keys = find(found), list(differing(found))
     several, finished = len(cells) > 1, not next(iter(found[0].arms.values())).empty
     if several or finished:
-        lines = sweep_table(findings, keys) if several else comparison_table(findings[0])
+        lines = sweep_table(findings, columns_of(found)) if several else comparison_table(findings[0])
         print(lines, *reasoner_pairs(found, keys), sep="\n", flush=True)
     folder, name = Path(runs_dir) / "reports", name_of(key for cell in cells for key in cell.run_keys)
     figure, table = folder / f"{name}.png", folder / f"{name}.csv"
@@ -156,7 +156,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         write_arm_table(findings, keys, table)
         if finished and not several:
             comparison_figure(findings[0], _curves(runs_dir, found[0]), figure)
-            print(f"\nfigure {figure}", end="")
+            print(f"\nfigure {figure}, also as .svg and .pdf", end="")
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")

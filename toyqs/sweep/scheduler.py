@@ -15,11 +15,11 @@ from typing import NamedTuple
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
+from toyqs.evidence.states import LOG, owner_of
 from toyqs.files import ROW
-from toyqs.sweep.locks import owner_of
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
-from toyqs.sweep.worker import LOG, StackOutcome, WorkerProcess, log_path, stops_delayed, train_stack
+from toyqs.sweep.worker import StackOutcome, WorkerProcess, log_path, stops_delayed, train_stack
 from toyqs.training import distributed
 
 POLL_SECONDS = 0.2

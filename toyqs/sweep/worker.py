@@ -24,15 +24,13 @@ from toyqs.config.builders.cost import count_cost
 from toyqs.config.identity import run_key
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.evidence.rows import is_complete
+from toyqs.evidence.states import LOG
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
 from toyqs.files import make_folder
 from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
-
-# In the folder of a stack's first run: what its worker printed, and the traceback of a failure.
-LOG = "log.txt"
 
 STOPS = (signal.SIGINT, signal.SIGTERM)  # run.py answers the second as the first
 

@@ -10,8 +10,12 @@ from toyqs.evidence.cells import Cell
 from toyqs.evidence.judging.findings import estimate_text
 from toyqs.evidence.judging.gain import paired_gains
 from toyqs.evidence.selection import place_of
-from toyqs.evidence.text import aligned, listed
+from toyqs.evidence.tables.layout import Column, plain_text
+from toyqs.evidence.text import listed
 
+HEADING = """\
+Gain of thinking over use_reasoner=false, nothing else changed, nats ± half of a 95 % t-interval, paired by
+seed:"""
 APART = "use_reasoner"  # the setting in which the two cells of a pair differ
 
 
@@ -27,18 +31,21 @@ def reasoner_pairs(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
     """
     rows = []
     others = [key for key in keys if key != APART]
-    for thinking, plain in _pairs(cells, others):
-        gains = paired_gains({"thinking": _run(thinking), "plain": _run(plain)})
+    for thinking, silent in _pairs(cells, others):
+        gains = paired_gains({"thinking": _run(thinking), "plain": _run(silent)})
         gain = gains.get("plain", pd.Series(dtype=float))
         place = place_of(thinking, others)
         words = f"seed {listed(gain.index)}" if len(gain) else "no seed of both has finished"
         rows.append((place or "use_reasoner=true", estimate_text(gain, "+.3f"), words))
     if not rows:
         return []
-    heading = (
-        "Gain of thinking over use_reasoner=false, nothing else changed, nats ± half of a 95 % t-interval,"
-    )
-    return ["", heading, "paired by seed:", *aligned(list(zip(*rows, strict=True)), left=[0, 2])]
+    places, gained, seeds = map(list, zip(*rows, strict=True))
+    columns = [
+        Column("", "cell", places, left=True),
+        Column("gain", "nats", gained),
+        Column("", "pairs", seeds, left=True),
+    ]
+    return ["", *HEADING.splitlines(), *plain_text(columns)]
 
 
 def _pairs(cells: Sequence[Cell], keys: Sequence[str]) -> Iterator[tuple[Cell, Cell]]:

@@ -13,22 +13,19 @@ from toyqs.evidence.judging.findings import (
     OTHERS_ALONE,
     Finding,
     estimate_text,
-    floor_of,
     started_text,
     verdict_text,
 )
 from toyqs.evidence.selection import BASE, place_of, value_of
 from toyqs.evidence.tables.divergence import divergence_notes
-from toyqs.evidence.text import WIDTH, aligned, spans, task_words, wrapped
+from toyqs.evidence.tables.layout import GAP, Column, heading, named, plain_text, varying, width
+from toyqs.evidence.tables.references import reference_lines
+from toyqs.evidence.text import WIDTH, spans, task_words
 
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
 GAIN_HEADING = """\
 gain of thinking over each control, nats, paired by seed, ± half of a 95 % t-interval (uncorrected):"""
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
-GAP = 2  # columns between those of a table
-NARROWEST = 30  # columns of a verdict, however many settings stand before it
-
-Column = list[str]
 
 
 def loss_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
@@ -54,17 +51,20 @@ def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]
     There is no verdict where no judged control was asked for.
     """
     runs = [next(iter(finding.cell.arms.values())) for finding in findings]
-    columns = _settings(findings, keys)
-    columns.append(["", "seeds", *(str(len(run)) for run in runs)])
-    columns.append(["NLL", "nats", *map(_loss, findings)])
+    losses = Column("NLL", "nats", list(map(_loss, findings)))
     started = [started_text(run) for run in runs]
-    columns += [["", "started", *started]] if any(started) else []
-    lines, cells = [], sum(finding.verdict is not None for finding in findings)
-    judged = any(arm in JUDGED for finding in findings for arm in finding.cell.arms)
-    if judged:
-        words = ["", "verdict", *map(verdict_text, findings)]
-        room = max(WIDTH - sum(_width(column) + GAP for column in columns), NARROWEST)
-        columns = wrapped([*columns, words], room)
+    settings = _settings(findings, keys)
+    columns = [
+        *settings,
+        Column("", "seeds", [str(len(run)) for run in runs]),
+        losses,
+        Column("", "started", started),
+    ]
+    cells = sum(finding.verdict is not None for finding in findings)
+    if any(arm in JUDGED for finding in findings for arm in finding.cell.arms):
+        columns.append(Column("", "verdict", list(map(verdict_text, findings)), left=True))
+    shown, said = varying(columns, [heading(column) for column in (*settings, losses, *columns[-1:])])
+    lines = [f"the same in every line: {'; '.join(said)}"] if said else []
     if any(finding.verdict and finding.verdict.judged for finding in findings):
         corrected = f", corrected for {cells} cells (Holm)" if cells > 1 else ""
         lines.append(f"verdict: by paired t-tests at {LEVEL:g}{corrected}")
@@ -72,7 +72,7 @@ def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]
         lines.append("started: seeds whose thoughts are used; one that never starts stays in every mean")
     if any("*" in each for each in started):
         lines.append(f"*: {OTHERS_ALONE}")
-    return [*aligned(columns, left=[len(columns) - 1] if judged else [], rule=True), "", *lines]
+    return [*plain_text(shown), "", *lines]
 
 
 def _loss(finding: Finding) -> str:
@@ -80,22 +80,11 @@ def _loss(finding: Finding) -> str:
 
 
 def _settings(findings: Sequence[Finding], keys: Sequence[str]) -> list[Column]:
-    return [_headed(SHORT.get(key, key), [value_of(f.cell, key) for f in findings]) for key in keys]
+    return [named(SHORT.get(key, key), [value_of(f.cell, key) for f in findings]) for key in keys]
 
 
 def _texts(cells: Sequence[Mapping[str, pd.Series]], arms: Sequence[str], form: str) -> list[Column]:
-    return [_headed(arm, [estimate_text(each.get(arm), form, sign="±") for each in cells]) for arm in arms]
-
-
-def _headed(name: str, texts: Sequence[str]) -> Column:
-    """Return a column under two lines of heading, which break at the underscore or dot nearest the middle."""
-    places = [place for place, letter in enumerate(name) if letter in "_."]
-    middle = min(places, key=lambda place: abs(2 * place - len(name)), default=-1)
-    return [name[: middle + 1], name[middle + 1 :], *texts]
-
-
-def _width(column: Column) -> int:
-    return max(map(len, column))
+    return [named(arm, [estimate_text(each.get(arm), form, sign="±") for each in cells]) for arm in arms]
 
 
 def _in_blocks(first: Sequence[Column], groups: Sequence[Sequence[Column]]) -> list[str]:
@@ -105,18 +94,18 @@ def _in_blocks(first: Sequence[Column], groups: Sequence[Sequence[Column]]) -> l
         first: columns.
         groups: of more columns, which stand apart where they are not all in one line.
     """
-    room = WIDTH - sum(_width(column) + GAP for column in first)
+    room = WIDTH - sum(width(column) + GAP for column in first)
     blocks: list[list[Column]] = []
     whole = [column for group in groups for column in group]
-    for group in groups if sum(_width(column) + GAP for column in whole) > room + GAP else [whole]:
+    for group in groups if sum(width(column) + GAP for column in whole) > room + GAP else [whole]:
         blocks.append([])
         for column in group:
-            if blocks[-1] and sum(_width(each) + GAP for each in [*blocks[-1], column]) > room + GAP:
+            if blocks[-1] and sum(width(each) + GAP for each in [*blocks[-1], column]) > room + GAP:
                 blocks.append([])
             blocks[-1].append(column)
     lines: list[str] = []
     for block in filter(None, blocks):
-        lines += [*([""] if lines else []), *aligned([*first, *block])]
+        lines += [*([""] if lines else []), *plain_text([*first, *block])]
     return lines
 
 
@@ -132,9 +121,8 @@ def sweep_table(findings: Sequence[Finding], keys: Sequence[str]) -> str:
     """
     tasks = sorted({task_words(finding.cell.settings) for finding in findings})
     lines = textwrap.wrap(f"{len(findings)} cells: {'; '.join(tasks)}", WIDTH)
-    floor = floor_of(finding.cell for finding in findings)
-    if len(tasks) == 1 and floor is not None:
-        lines.append(f"Best possible NLL (Bayes), per counted position: {floor:.3f} nats")
+    if len(tasks) == 1:
+        lines += reference_lines([finding.cell for finding in findings])
     lines += ["", *verdict_lines(findings, keys), "±: half of a 95 % t-interval over seeds", ""]
     if gains := gain_lines(findings, keys):
         lines += [GAIN_HEADING, *gains, ""]

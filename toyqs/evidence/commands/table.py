@@ -1,0 +1,55 @@
+"""Print or write the cells of a sweep as a table: for reading, for papers, or every run as CSV."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from toyqs.command_line import check_file, path_of, writing
+from toyqs.evidence.judging.findings import find, origins
+from toyqs.evidence.runs import load_folder
+from toyqs.evidence.selection import choose, columns_of, differing
+from toyqs.evidence.tables.memberships import membership_table
+from toyqs.evidence.tables.paper import paper_table
+from toyqs.files import Refusal, write_text
+
+FORMS = {
+    "--md": "as Markdown: a line for each cell and arm, mean ± half of a 95 %% interval",
+    "--latex": "as LaTeX with the rules of booktabs, likewise",
+    "--csv": "as CSV: a line for each run in each of its cells, with arm, cell, verdict and all results",
+}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command `table`."""
+    text = "the cells of a sweep as a table: arms, losses, gains, verdicts"
+    part = commands.add_parser("table", help=text, description=text)
+    part.add_argument("runs", metavar="RUNS", type=path_of, help="a sweep's runs_dir")
+    part.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
+    forms = part.add_mutually_exclusive_group()
+    for option, purpose in FORMS.items():
+        forms.add_argument(option, dest="form", action="store_const", const=option[2:], help=purpose)
+    part.add_argument("-o", "--output", metavar="FILE", type=path_of, help="write it there, print nothing")
+    part.set_defaults(work=_work, form="text")
+
+
+def _work(given: argparse.Namespace) -> None:
+    if given.output is not None:
+        check_file(given.output)
+    folder = load_folder(given.runs)
+    if not folder.cells:
+        raise Refusal(f"{given.runs}: no run was begun here; give the runs_dir of a python run.py", 1)
+    cells = choose(folder.cells, given.choices)
+    findings = find(cells)
+    if given.form == "csv":
+        text = membership_table(folder, findings, list(differing(cells))).to_csv(index=False)
+    else:
+        text = "\n".join([*paper_table(findings, columns_of(cells), given.form), ""])
+    if warning := origins(cells):
+        print(f"toyqs: {warning}", file=sys.stderr)
+    if given.output is None:
+        print(text, end="")
+        return
+    with writing(given.output):
+        write_text(given.output, text)

@@ -1,0 +1,42 @@
+"""The columns that tables of arms share: loss, accuracy, gain of thinking, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from toyqs.evidence.judging.findings import COSTS, Finding, arm_table
+from toyqs.evidence.tables.layout import Column
+from toyqs.evidence.text import human, plus_minus
+
+HEADINGS = {
+    "parameters": ("used", "params"),
+    "recurrent_steps_per_token": ("recurrent", "steps/tok"),
+    "flops_per_token": ("FLOPs", "/token"),
+    "train_steps": ("train", "steps"),
+    "cpu_seconds": ("CPU s", "/seed"),
+}
+
+
+def arm_columns(findings: Sequence[Finding]) -> list[Column]:
+    """Return the columns of a table with a line for each cell and arm: the arm, its results, its costs."""
+    table = arm_table(findings)
+    rows = table.to_dict("records")
+    losses = [_number(row, "nll", ".3f", "diverged" if row["seeds"] else "–") for row in rows]
+    results = [
+        Column("", "arm", list(table["arm"]), left=True),
+        Column("NLL", "nats", losses),
+        Column("accuracy", "%", [_number(row, "accuracy", ".1f", factor=100) for row in rows]),
+        Column("gain of thinking", "over this arm, nats", [_number(row, "gain", "+.3f") for row in rows]),
+    ]
+    costs = [Column(*HEADINGS[name], [_cost(name, row[name]) for row in rows]) for name in COSTS]
+    return [*results, *costs]
+
+
+def _number(row: dict[str, float], name: str, form: str, nothing: str = "–", factor: float = 1.0) -> str:
+    return plus_minus(factor * row[name], factor * row[f"{name}_half_width"], form, nothing)
+
+
+def _cost(name: str, value: float) -> str:
+    return f"{value:,.0f}" if name == "train_steps" and pd.notna(value) else human(value)
