@@ -111,6 +111,13 @@ def test_where_thinking_gains_loses_and_is_wrong() -> None:
     assert only.p == pytest.approx((math.exp(-1) + math.exp(-0.5)) / 2)
 
 
+def test_a_position_where_half_of_the_thoughts_are_right_is_not_wrong() -> None:
+    record = small()
+    shares = record.arrays["predicted_p"].copy()
+    shares[0, 1, 0] = 0.6, 0.2, 0.2  # of token 0, which is the answer
+    assert wrong(record._replace(arrays=record.arrays | {"predicted_p": shares})) == []
+
+
 def test_a_model_that_needs_a_thought_is_compared_with_another_sequence_s() -> None:
     record = small()
     arrays = {name: x for name, x in record.arrays.items() if not name.endswith("_none")}
