@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {  # settings of short runs
 }
 # columns of a row that are not the same in two trainings of one run
 TIMES = ("cpu_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes", SEAL)
-SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors")
+SAME_BYTES = ("config.json", "metrics.jsonl", "model.safetensors", "thoughts.json.gz")
 START_UP = 0.35  # share of the kills before any row is written
 GONE_SECONDS = 5.0
 AT_ONCE = 2

@@ -139,6 +139,10 @@ class Model(Protocol):
         """
         ...
 
+    def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
+        """Return the token nearest to each symbol that is a vector, (S, B, T, K, Z); None: none is."""
+        ...
+
     def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
         """Predict with each thought; a mixer that weighs thoughts gives none less weight than the floor."""
         ...

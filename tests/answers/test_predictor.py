@@ -156,8 +156,8 @@ class Reciting(Predictor):
         self.script = text.encode(script).tolist()
         return self
 
-    def _predict(self, context: Context, texts: int, places: int) -> Tensor:
-        return torch.eye(99)[self.script.pop(0)].log().view(1, 1, 1, -1)
+    def _predict(self, context: Context, texts: int, places: int) -> tuple[Tensor, None]:
+        return torch.eye(99)[self.script.pop(0)].log().view(1, 1, 1, -1), None
 
 
 def test_an_answer_ends_where_its_document_ends(tmp_path: Path) -> None:

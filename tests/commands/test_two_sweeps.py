@@ -58,7 +58,8 @@ def test_both_end_and_share_the_work(tmp_path: Path) -> None:
     assert trained(tmp_path, "one", "two") == Counter(keys())
     assert all(is_complete(tmp_path / "runs", key) for key in keys())
     left = {path.name for path in killing.tree(tmp_path) if path.parent.name in keys()}
-    assert left == {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
+    files = {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
+    assert left == files | {"thoughts.json.gz"}
 
 
 @pytest.mark.slow  # test_scheduler.py has a test of this by default

@@ -74,6 +74,7 @@ def test_records(tmp_path):
     assert [step for step, loss in reported if loss is not None] == [4, 6]
     folder = tmp_path / run_key(settings, 9)
     names = {"config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"}
+    names |= {"thoughts.json.gz"}
     assert {path.name for path in folder.iterdir()} == names
     os.umask(mask := os.umask(0))
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~mask}

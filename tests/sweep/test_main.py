@@ -21,6 +21,7 @@ from toyqs.evidence.rows import is_complete, load_rows
 from toyqs.experiment import run_folder
 from toyqs.sweep import main, worker
 from toyqs.tasks.char_text import CharText
+from toyqs.thought_record import NAME
 
 ARMS = [
     *("thinking", "no_reasoner", "zero_length", "state_handed_on", "pause", "policy_off"),
@@ -86,7 +87,7 @@ def test_the_table_comes_where_every_seed_diverged(tmp_path, capsys):
     assert list(rows["train_steps"]) == [2, 2] and rows["nll"].isna().all()
 
 
-DAMAGED_FILES = ["config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json"]
+DAMAGED_FILES = ["config.json", "env.json", "metrics.jsonl", "model.safetensors", "summary.json", NAME]
 DAMAGE = {
     "cut": lambda content: content[:20],
     "gone": lambda content: None,

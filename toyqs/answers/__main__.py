@@ -11,28 +11,32 @@ import torch
 from scipy.stats import binomtest
 
 from toyqs import console
-from toyqs.answers import metrics, questions
-from toyqs.answers.command import add_measure
+from toyqs.answers import look, metrics, questions, record, say
+from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
-# Modules of answers/thoughts/ with `add_to(measures)`.
-OF_THOUGHTS: Sequence[Any] = (interventions, language, lengths, probe, theatre, tokens)
+# Modules with `add_to(measures)`.
+OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, probe, record, theatre, tokens)
 
 EXAMPLES = """\
 examples:
+  python -m toyqs.answers say "To be, or"
+  python -m toyqs.answers say runs/KEY "To be, or" --tokens 80 --temperature 0
   python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl
   python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
   python -m toyqs.answers choose runs/KEY commonsense_qa.jsonl
+  python -m toyqs.answers look runs/KEY
   python -m toyqs.answers tokens runs/KEY --against runs/KEY
   python -m toyqs.answers latency runs/KEY
   python -m toyqs.answers interventions runs/KEY runs/KEY
   python -m toyqs.answers language runs/KEY runs/KEY
   python -m toyqs.answers lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
   python -m toyqs.answers probe runs/KEY runs/KEY
+  python -m toyqs.answers record runs/*
   python -m toyqs.answers theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict
 
 `python -m toyqs.answers MEASURE --help` lists the options of a measure.
@@ -72,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     help_ = "answers per question, of which the majority counts (1)"
     exact.add_argument("--texts", type=whole, default=1, metavar="N", help=help_)
     help_ = "of sampled tokens; 0, the default, takes the likeliest"
-    exact.add_argument("--temperature", type=_temperature, default=0.0, metavar="T", help=help_)
+    exact.add_argument("--temperature", type=temperature, default=0.0, metavar="T", help=help_)
     exact.add_argument("--most", type=whole, default=256, metavar="N", help="most tokens of an answer (256)")
     choose = add_measure(
         measures, "choose", _choose, "share of questions whose likeliest choice is right (CommonsenseQA)"
@@ -82,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("--first", type=whole, metavar="N", help="ask only the first N questions")
     latency = add_measure(measures, "latency", _latency, "milliseconds per generated token")
     latency.add_argument("--tokens", type=whole, default=50, metavar="N", help="tokens to be timed (50)")
-    for module in OF_THOUGHTS:
+    for module in OTHERS:
         module.add_to(measures)
     return parser
 
@@ -137,17 +141,6 @@ def _share(right: int, total: int) -> str:
     """Write a share with Wilson's 95 % interval."""
     low, high = binomtest(right, total).proportion_ci(method="wilson")
     return f"{right} of {total} ({100 * low:.1f}-{100 * high:.1f} %)"
-
-
-def _temperature(word: str) -> float:
-    """Parse a number of at least 0."""
-    try:
-        number = float(word)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word} is no temperature; give 0 or more")
-    return number
 
 
 if __name__ == "__main__":

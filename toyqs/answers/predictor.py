@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -15,7 +15,7 @@ from toyqs.config.run_config import MARKERS
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.types import Context
+from toyqs.types import Context, Thoughts
 
 CHUNK = 512  # thoughts computed at a time, which bounds the memory
 COLDEST = 1e-30  # a lower temperature gives the same probabilities, until dividing by it overflows
@@ -26,6 +26,15 @@ class Scored(NamedTuple):
 
     log_probs: Tensor  # (n,) nats, the mixture over thoughts: log (1/K) Σ_k q(y | h_k, x)
     greedy: Tensor  # (n,) bool: the token is the likeliest
+
+
+class Step(NamedTuple):
+    """A generated token of each text, and the thoughts and the prediction that it was chosen by."""
+
+    tokens: Tensor  # (texts,) long
+    log_probs: Tensor  # (B, V) nats, the mixture over thoughts; B = 1 while all texts are the same
+    thoughts: Thoughts | None  # at S = 1, T = 1; None: it does not think
+    context: Context  # that the thoughts follow, of one position
 
 
 class Predictor:
@@ -77,7 +86,7 @@ class Predictor:
         log_probs, greedy = [], []
         for part in places.split(max(1, CHUNK // self.sizes.number)):
             context = self.model.read(inputs, part.view(1, 1, -1))
-            log_q = self._predict(context._replace(ahead=None, following=None), 1, len(part))[0, 0]
+            log_q = self._predict(context._replace(ahead=None, following=None), 1, len(part))[0][0, 0]
             targets = whole[part + 1]
             log_probs.append(log_q.gather(-1, targets.unsqueeze(-1)).squeeze(-1))
             greedy.append(log_q.argmax(-1) == targets)
@@ -112,24 +121,50 @@ class Predictor:
         Raises:
             ValueError: more tokens than the model can read.
         """
-        cache = memory.read(self.model, self._fitting(before, most).view(1, 1, -1))
         written: list[list[int]] = [[] for _ in range(texts)]
-        unfinished = set(range(texts))
-        for _ in range(most):
-            start = time.perf_counter()
-            log_q = self._predict(memory.context_of(self.model, cache), cache.num_texts, 1)[0, :, 0]
-            chosen = self._choose(log_q, texts, temperature)
+        unfinished, start = set(range(texts)), time.perf_counter()
+        for step in self.steps(before, most, texts=texts, temperature=temperature):
+            if seconds is not None:
+                seconds.append(time.perf_counter() - start)
+                start = time.perf_counter()
             for index in sorted(unfinished):
-                token = int(chosen[index])
+                token = int(step.tokens[index])
                 written[index] += [] if token in ends else [token]
                 if token in ends or stop(written[index]):
                     unfinished.discard(index)
             if not unfinished:
                 break
-            cache = memory.extend(self.model, cache, chosen.unsqueeze(0))
-            if seconds is not None:
-                seconds.append(time.perf_counter() - start)
         return written
+
+    @torch.no_grad()
+    def steps(self, before: Tensor, most: int, *, texts: int = 1, temperature: float = 0.0) -> Iterator[Step]:
+        """Generate token by token, as `generate` does; the text that is read on ends nowhere by itself.
+
+        Args:
+            before: (m,) long, m ≥ 1.
+            most: tokens at most.
+            texts: number of texts, generated side by side.
+            temperature: as in `generate`.
+
+        Raises:
+            ValueError: more tokens than the model can read.
+        """
+        cache = memory.read(self.model, self._fitting(before, most).view(1, 1, -1))
+        for _ in range(most):
+            context = memory.context_of(self.model, cache)
+            mixture, thoughts = self._predict(context, cache.num_texts, 1)
+            tokens = self._choose(mixture[0, :, 0], texts, temperature)
+            yield Step(tokens, mixture[0, :, 0], thoughts, context)
+            cache = memory.extend(self.model, cache, tokens.unsqueeze(0))
+
+    @torch.no_grad()
+    def without_thought(self, context: Context) -> Tensor:
+        """Return log-probabilities (B, V) of the next token with no thought, where the model predicts so.
+
+        Args:
+            context: of one position, as in a `Step`.
+        """
+        return self.model.talk(context, None).logits[0, :, 0, 0, 0].log_softmax(-1)
 
     @property
     def room(self) -> int | None:
@@ -150,15 +185,15 @@ class Predictor:
             )
         return before[more - self.room :]
 
-    def _predict(self, context: Context, texts: int, places: int) -> Tensor:
-        """Return log-probabilities (1, B, T, V) of the next token, mixed over thoughts."""
+    def _predict(self, context: Context, texts: int, places: int) -> tuple[Tensor, Thoughts | None]:
+        """Return log-probabilities (1, B, T, V) of the next token, mixed over thoughts, and the thoughts."""
         thoughts = None
         if self.thinking:
             everywhere = torch.ones(1, texts, places, dtype=torch.bool)
             noise = thought_noise([self._noise], everywhere, self.sizes).to(self._like)
             thoughts = self.model.think(context, noise)
         log_q = self.model.talk(context, thoughts).logits[..., 0, :].log_softmax(-1)
-        return log_q.logsumexp(3) - math.log(log_q.shape[3])
+        return log_q.logsumexp(3) - math.log(log_q.shape[3]), thoughts
 
     def _choose(self, log_probs: Tensor, texts: int, temperature: float) -> Tensor:
         """Choose a token for each text from log-probabilities (B or 1, V); return (texts,) long."""

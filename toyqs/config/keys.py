@@ -20,7 +20,7 @@ from toyqs.training.optimizer import METHODS
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
 OUTSIDE_KEY = (
     *("force", "keep_going", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every"),
-    "gradient_checkpointing",
+    *("thoughts_every", "gradient_checkpointing"),
 )
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
@@ -147,6 +147,7 @@ class Keys:
     eval_every: int = number(0, at_least=0)  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = number(4096, at_least=1)  # held-out sequences of the last evaluation
     checkpoint_every: int = number(0, at_least=0)  # steps between checkpoints to resume from; 0: none
+    thoughts_every: int = number(0, at_least=0)  # steps between records of thoughts in training; 0: none
     runs_dir: str = "runs"  # where run folders, tables and figures go
     force: bool = False  # true: run again what is complete
     keep_going: bool = False  # true: refused combinations do not stop a sweep's others

@@ -13,6 +13,7 @@ from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
 from toyqs.training.batches import stride
 from toyqs.training.evaluation.metrics import evaluate
+from toyqs.training.evaluation.recording import Recording
 from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, Model, rows
 
@@ -53,6 +54,7 @@ class LearningCurve:
         self.held_out = rows(held_out, slice(0, size // every_nth * every_nth, every_nth))
         self.model, self.seeds, self.params = model, seeds, params
         self.logs, self.progress, self.timer = logs, progress, timer
+        self.recording: Recording | None = None  # of thoughts, which is made along with the curve
         steps, parts = params.steps, range(1, NUM_EVALUATIONS + 1)
         regular = (
             range(every, steps + 1, every) if every else (math.ceil(i * steps / len(parts)) for i in parts)
@@ -69,6 +71,9 @@ class LearningCurve:
             self.counts[name] = self.counts.get(name, 0) + 1
         if "policy_snr" in values:
             self.snr.append(values["policy_snr"])
+        if self.recording is not None and self.recording.is_due(step):
+            with self.timer.paused():
+                self.recording.evaluate_along(step)
         if step in self.due:
             self._evaluate(step)
         else:
@@ -93,7 +98,9 @@ class LearningCurve:
     def seed_state(self, index: int) -> dict[str, Any]:
         """Return one seed's part of what has been taken in since the last evaluation."""
         sums = {name: value[index].clone() for name, value in self.sums.items()}
-        return {"sums": sums, "counts": dict(self.counts), "snr": [snr[index].clone() for snr in self.snr]}
+        thoughts = [] if self.recording is None else self.recording.seed_state(index)
+        snr = [snr[index].clone() for snr in self.snr]
+        return {"sums": sums, "counts": dict(self.counts), "snr": snr, "thoughts": thoughts}
 
     def restore(self, parts: Sequence[dict[str, Any]]) -> None:
         """Continue from the results of `seed_state`, one per seed."""
@@ -102,3 +109,5 @@ class LearningCurve:
         self.sums = {name: torch.stack([part["sums"][name] for part in parts]).to(device) for name in names}
         snr = zip(*(part["snr"] for part in parts), strict=True)
         self.snr = [torch.stack(each).to(device) for each in snr]
+        if self.recording is not None:
+            self.recording.restore([part.get("thoughts", []) for part in parts])  # older files have none

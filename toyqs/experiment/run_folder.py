@@ -9,14 +9,21 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from toyqs import thought_record
 from toyqs.config import identity
 from toyqs.config.keys import OUTSIDE_KEY
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint
 from toyqs.experiment.tracking import RunLog, environment
 from toyqs.files import ROW, make_folder, sealed, write_bytes, write_json
+from toyqs.thought_record import Record
 
-FILES = ("config.json", "env.json", "metrics.jsonl", "model.safetensors")  # beside the row, which notes them
+FILES = (
+    "config.json",
+    "env.json",
+    "metrics.jsonl",
+    "model.safetensors",
+)  # beside record and row, which notes all
 
 _environment = functools.cache(environment)  # once: the source that this process runs stays the same
 
@@ -34,14 +41,14 @@ class RunFolder:
         self.wandb_mode = config.wandb_mode
 
     def begin(self, stack_size: int, log_size: int) -> None:
-        """Remove an older row and temporary files, write config.json and env.json, open metrics.jsonl.
+        """Remove older rows, records and temporary files, write the settings, open metrics.jsonl.
 
         Args:
             stack_size: number of seeds trained side by side.
             log_size: bytes of an older metrics.jsonl to keep; 0: none.
         """
         make_folder(self.folder)
-        for name in (".*.*", ROW):
+        for name in (".*.*", ROW, thought_record.NAME):
             for file in self.folder.glob(name):
                 file.unlink()
         self.environment = _environment() | {"stack_size": stack_size, "changed": self.changed}
@@ -49,16 +56,22 @@ class RunFolder:
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)
 
-    def end(self, weights: dict[str, Tensor], index: int, values: dict[str, Any]) -> None:
-        """Write the weights of the seed at `index` of weights (S, ...), then the row.
+    def end(
+        self, weights: dict[str, Tensor], index: int, values: dict[str, Any], record: Record | None
+    ) -> None:
+        """Write the weights of the seed at `index` of weights (S, ...), the record of its thoughts, the row.
 
         Each file and its name are on the disk before the row, so a power cut leaves no row without them.
         """
         weights = {name: weight[index : index + 1].contiguous() for name, weight in weights.items()}
         write_bytes(self.folder / "model.safetensors", save(weights))
+        names: tuple[str, ...] = FILES
+        if record is not None:
+            thought_record.write(self.folder, record)
+            names = (*FILES, thought_record.NAME)
         self.log.sync()
         row = {"key": self.key, "commit": self.environment["commit"], **self.settings, **values}
-        row = sealed(row, self.folder, FILES)
+        row = sealed(row, self.folder, names)
         write_json(self.folder / ROW, row)
         checkpoint.remove(self.folder)
         self.log.close(row)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from toyqs.config import identity
 from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.model import build_model
+from toyqs.config.builders.recording import build_recorded
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.key_table import RESULTS_VERSION
@@ -25,10 +27,12 @@ from toyqs.experiment.run_folder import RunFolder
 from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
 from toyqs.numerics import mean_of_steps
+from toyqs.thought_record import Record
 from toyqs.training import distributed
 from toyqs.training.batches import draw_batches
 from toyqs.training.divergence import Divergence
 from toyqs.training.evaluation.metrics import evaluate
+from toyqs.training.evaluation.recording import Recording
 from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
 
@@ -94,8 +98,7 @@ def _run(
     params = training.params
     common = {
         "results_version": RESULTS_VERSION,
-        "bayes_floor": config.task.floor(),
-        "uniform_nll": math.log(config.task.vocab_size),
+        **training.references(),
         **cost._asdict(),
         "cpu_seconds": cpu_seconds / len(seeds),
         "wall_seconds": wall_seconds,
@@ -108,7 +111,7 @@ def _run(
         steps_done = {"train_steps": num, "sequences_seen": num * params.batch_size}
         steps_done |= {"final_reasoning_len": params.eval_sizes_at(num - 1).length}
         seen = _divergence(diverged.get(index)) | {"started": _started(metrics)}
-        folder.end(weights, index, common | metrics | steps_done | seen)
+        folder.end(weights, index, common | metrics | steps_done | seen, training.record(index, diverged))
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
@@ -141,8 +144,10 @@ class Training:
 
     def curve(self, logs: Sequence[RunLog], progress: Progress, timer: Timer) -> LearningCurve:
         """Build the callback that evaluates the model during training."""
-        every = self.config.eval_every
-        return LearningCurve(self.model, self.held_out, self.seeds, self.params, every, logs, progress, timer)
+        every, data = self.config.eval_every, (self.held_out, self.seeds, self.params)
+        curve = LearningCurve(self.model, *data, every, logs, progress, timer)
+        curve.recording = self.recording
+        return curve
 
     def run(self, report: StepCallback, checkpoints: Checkpoints) -> dict[int, Divergence]:
         """Train to the last step; return the seeds that diverged, by index."""
@@ -152,6 +157,16 @@ class Training:
         objective = build_objective(config)
         return train(model, objective, data, self.params, report, reference_model, checkpoints)
 
+    @cached_property
+    def recording(self) -> Recording | None:
+        """Return the recording of the thoughts; None where there are none."""
+        recorded = build_recorded(self.config)
+        return recorded and Recording(self.model, self.held_out, self.seeds, recorded)
+
+    def record(self, index: int, diverged: Collection[int]) -> Record | None:
+        """Return the record of one seed's thoughts, after `evaluate`; None without any, or if it diverged."""
+        return None if self.recording is None or index in diverged else self.recording.record(index)
+
     def num_tokens(self, steps: int) -> int:
         """Count the tokens of all seeds in so many steps."""
         num_seeds, _, length = self.held_out.inputs.shape
@@ -159,8 +174,16 @@ class Training:
 
     def evaluate(self) -> dict[str, Tensor]:
         """Evaluate the model after the last step; return metrics (S,) by name."""
+        if self.recording is not None:
+            return self.recording.evaluate()
         sizes, chunk = self.params.eval_sizes_at(self.params.steps - 1), self.params.eval_chunk
         return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=chunk)
+
+    def references(self) -> dict[str, float | None]:
+        """Return the losses that a model's may be compared with, in nats per counted position, by name."""
+        task = self.config.task
+        known = {"bayes_floor": task.floor(), "uniform_nll": math.log(task.vocab_size)}
+        return known | (task.references(self.held_out) if task.references else {})
 
     def weights(self) -> dict[str, Tensor]:
         """Return all weights (S, ...) by name."""

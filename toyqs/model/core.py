@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from toyqs.model.backbones.backbone import Backbone
-from toyqs.model.layers import Embedding, FrozenTable, gather_rows, mix_rows
+from toyqs.model.layers import Embedding, FrozenTable, gather_rows, mix_rows, nearest_rows
 from toyqs.model.markers import Markers
 from toyqs.types import BranchState
 
@@ -77,6 +79,17 @@ class Core(nn.Module):
         """
         return gather_rows(rows, symbols + FIRST_SYMBOL)
 
+    def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
+        """Return the token whose embedding is nearest to each symbol's (largest cosine).
+
+        Args:
+            symbols: (S, B, T, K, Z), vectors.
+
+        Returns:
+            (S, B, T, K) long; None where symbols are no vectors, or tokens or symbols are not read here.
+        """
+        return None
+
     def step_symbols(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
         """Let every branch consume its symbol; return outputs (S, B, T, K, D) and the new state."""
         return self.backbone.step(self.embed_symbols(symbols, rows), state)
@@ -130,14 +143,26 @@ class LatentCore(Core):
     embedding = Σ_z s_z · row_z
     """
 
+    needs_table: ClassVar[bool] = True  # without one symbols are not read
+
     def symbol_table(self) -> Embedding | None:
         """Return None: no symbol is a row."""
         return None
 
     def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
         """Return thought symbols as inputs of the backbone, (S, B, T, K, I)."""
+        return self._project(self.embedded(symbols))
+
+    def embedded(self, symbols: Tensor) -> Tensor:
+        """Return thought symbols as embeddings, (S, B, T, K, D)."""
         assert self.thoughts is not None
-        return self._project(mix_rows(self.thoughts.weight, symbols))
+        return mix_rows(self.thoughts.weight, symbols)
+
+    def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
+        """Return the token whose embedding is nearest to each symbol's; see `Core.nearest_tokens`."""
+        if self.tokens is None or (self.needs_table and self.thoughts is None):
+            return None
+        return nearest_rows(self.tokens.weight, self.embedded(symbols))
 
     def _project(self, embeddings: Tensor) -> Tensor:
         return self.backbone.project_input(embeddings.flatten(1, -2)).view(*embeddings.shape[:-1], -1)
@@ -162,6 +187,8 @@ class EchoCore(LatentCore):
     One of another width than the reasoner's has a thought table, which maps the states to its own.
     """
 
-    def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
-        """Return the states as inputs of the backbone, (S, B, T, K, I)."""
-        return self._project(symbols) if self.thoughts is None else super().embed_symbols(symbols, rows)
+    needs_table: ClassVar[bool] = False
+
+    def embedded(self, symbols: Tensor) -> Tensor:
+        """Return the states as embeddings, (S, B, T, K, D)."""
+        return symbols if self.thoughts is None else super().embedded(symbols)

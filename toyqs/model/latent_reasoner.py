@@ -154,6 +154,12 @@ class LatentReasoner(nn.Module):
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths)
 
+    def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
+        """Return the token nearest to each symbol, as the first core that reads both has it; see `Core`."""
+        cores = [self._core(role) for role in ("interpreter", "reasoner") if role in self.letters]
+        found = (core.nearest_tokens(symbols) for core in cores)
+        return next((x for x in found if x is not None), None)
+
     def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
         """Predict with each thought, N tokens at once.
 

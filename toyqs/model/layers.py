@@ -13,9 +13,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from toyqs.numerics import LANES
 from toyqs.rng import stream
+
+NEAREST = 2**24  # products with rows that `nearest_rows` compares at once
 
 Rule = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -121,6 +124,21 @@ def mix_rows(table: Tensor, weights: Tensor) -> Tensor:
         # As in `affine`: the gradient would be a product with one column.
         return (weights.flatten(1, -2) * table).view(*weights.shape[:-1], table.shape[-1])
     return affine(weights, table)
+
+
+def nearest_rows(table: Tensor, vectors: Tensor) -> Tensor:
+    """Return the row that points most nearly as each vector does: that of the largest cosine.
+
+    Args:
+        table: (S, n, D).
+        vectors: (S, ..., D).
+
+    Returns:
+        (S, ...) long.
+    """
+    rows = functional.normalize(table, dim=-1).transpose(1, 2)
+    parts = vectors.flatten(1, -2).split(max(1, NEAREST // table.shape[1]), dim=1)
+    return torch.cat([affine(x, rows).argmax(-1) for x in parts], dim=1).view(vectors.shape[:-1])
 
 
 @functools.lru_cache(maxsize=16)

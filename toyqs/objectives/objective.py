@@ -245,11 +245,14 @@ class ThoughtObjective(Objective):
             return reward.detach(), self.predictor_score(token_log_q, trace, batch)
         return reward.detach(), reward if self.reward in OWN_LOSS else log_q
 
+    def earned(self, trace: Trace, batch: Batch) -> Tensor:
+        """Compute what each thought earns, less its penalty, (S, B, T, K), no gradient; see `__call__`."""
+        return _less_penalty(self._earned_and_score(trace, batch)[0], trace)
+
     def _policy_reward(self, earned: Tensor, trace: Trace, paying: Batch) -> Tensor:
         """Compute what pays the policy: earned, or expected by r_ψ, less the penalty, perhaps exchanged."""
         reward = reward_model.learned(trace).detach() if self.learned_reward else earned
-        if trace.penalty is not None:
-            reward = reward - trace.penalty
+        reward = _less_penalty(reward, trace)
         return reward if trace.shuffle is None else rewards.exchanged(reward, trace.shuffle, paying.weights)
 
     def _auxiliary_losses(
@@ -281,3 +284,7 @@ class ThoughtObjective(Objective):
     def predictor_loss(self, score: Tensor) -> Tensor:
         """Compute the predictor's loss per position (S, B, T), from what it maximises (S, B, T, K)."""
         return -score.mean(-1)
+
+
+def _less_penalty(reward: Tensor, trace: Trace) -> Tensor:
+    return reward if trace.penalty is None else reward - trace.penalty

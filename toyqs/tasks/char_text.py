@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toyqs.assets.text import DATASETS, dataset_text, read_text
-from toyqs.tasks.task import Feature
+from toyqs.tasks.task import NO_YES, Feature
 from toyqs.tasks.windows import Windows, is_vowel
 from toyqs.types import Batch
 
@@ -152,9 +152,9 @@ class CharText(Windows):
         vowels = torch.tensor([is_vowel(x) for x in self.alphabet]).long()
         spaces = torch.tensor([x.isspace() for x in self.alphabet]).long()
         return {
-            "next character": Feature(batch.targets, self.vocab_size),
-            "vowel": Feature(vowels[batch.targets], 2),
-            "space": Feature(spaces[batch.targets], 2),
+            "next character": Feature(batch.targets, self.vocab_size, self.symbols(range(self.vocab_size))),
+            "vowel": Feature(vowels[batch.targets], 2, NO_YES),
+            "space": Feature(spaces[batch.targets], 2, NO_YES),
         }
 
     def symbols(self, ids: Iterable[int]) -> list[str]:

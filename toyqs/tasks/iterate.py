@@ -188,7 +188,7 @@ class Iterate(Task):
     def features(self, batch: Batch) -> dict[str, Feature]:
         """Return k, the iterates f(x), f^2(x), … below k, and the answer f^k(x), at the last position."""
         x, k = batch.inputs[..., :1], batch.inputs[..., 1:] - self.n + 1
-        found = {"k": Feature(k - 1, self.k)}
+        found = {"k": Feature(k - 1, self.k, self.symbols(range(self.n, self.n + self.k)))}
         for j in range(1, self.k):
             name = "f(x)" if j == 1 else f"f^{j}(x)"
             found[name] = Feature(torch.where(j < k, self.powers[j][x], -1), self.n)

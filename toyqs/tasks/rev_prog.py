@@ -195,13 +195,16 @@ class RevProg(Task):
         inputs = batch.inputs
         at_queries = (*inputs.shape[:-1], self.queries)
         operators = (inputs[..., i : i + 1].expand(at_queries) - self.p for i in range(self.k))
-        found = {f"operator {i}": (x, self.m) for i, x in enumerate(operators, 1)}
+        values_of, operators_of = self.symbols(range(self.p)), self.symbols(range(self.p, self.vocab_size))
+        found = {f"operator {i}": (x, operators_of) for i, x in enumerate(operators, 1)}
         name = "x"
         for i, values in enumerate(self._intermediates(inputs), 1):
             name = f"op{i}({name})"
-            found["answer" if i == self.k else name] = values, self.p
+            found["answer" if i == self.k else name] = values, values_of
         before = torch.full((*inputs.shape[:-1], self.k), -1)
-        return {name: Feature(torch.cat([before, x], -1), classes) for name, (x, classes) in found.items()}
+        return {
+            name: Feature(torch.cat([before, x], -1), len(names), names) for name, (x, names) in found.items()
+        }
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Compute the true log-probabilities of the observed answers.

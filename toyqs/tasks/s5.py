@@ -134,7 +134,8 @@ class S5(Task):
             for j in range(1, self.positions)
         }
         found["answer"] = products.where(asked, -1)
-        return {name: Feature(values, self.vocab_size) for name, values in found.items()}
+        names = self.symbols(range(self.vocab_size))
+        return {name: Feature(values, self.vocab_size, names) for name, values in found.items()}
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

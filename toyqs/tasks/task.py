@@ -16,11 +16,15 @@ LONGEST = 10_000  # positions; a step of the default model, counted once for eac
 MOST_NUMBERS = 10**6  # that a task draws or computes before the first sequence
 
 
+NO_YES = ("no", "yes")  # names of the classes of what is or is not
+
+
 class Feature(NamedTuple):
     """A value that a task computes on the way to its answer, or the answer, at every position."""
 
     values: Tensor  # (S, B, T) long, 0 … classes − 1; −1 where there is no such value
     classes: int
+    names: Sequence[str] | None = None  # of the classes; None: their numbers
 
 
 class Task(ABC):
@@ -49,6 +53,8 @@ class Task(ABC):
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
     vocabulary: Callable[[], str] | None = None
     """() -> what token ids stand for, where a file says that: an alphabet, or the hash of a tokeniser"""
+    references: Callable[[Batch], dict[str, float]] | None = None
+    """held-out sequences -> NLL of models of counts there, in nats per counted position, by name"""
     encode: Callable[[str], Tensor] | None = None
     """text -> token ids (n,) long; a task that has it also has `decode(ids) -> text`"""
 

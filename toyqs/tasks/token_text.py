@@ -15,7 +15,7 @@ from torch import Tensor
 
 from toyqs.assets.documents import hub_documents, read_documents
 from toyqs.assets.pretrained import located
-from toyqs.tasks.task import Feature
+from toyqs.tasks.task import NO_YES, Feature
 from toyqs.tasks.windows import Windows, is_vowel
 from toyqs.types import Batch
 
@@ -182,7 +182,7 @@ class TokenText(Windows):
         """
         table = _beginnings(self._folder, self.vocab_size)[:, batch.targets]
         names = ("space", "vowel", "letter")
-        return {name: Feature(values, 2) for name, values in zip(names, table, strict=True)}
+        return {name: Feature(values, 2, NO_YES) for name, values in zip(names, table, strict=True)}
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Return the texts of token ids; what cannot be printed as Python escapes it."""

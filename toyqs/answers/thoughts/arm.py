@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from toyqs.evidence.judging.gain import Interval, interval
 from toyqs.evidence.text import listed
 from toyqs.objectives.rewards import target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.evaluation.metrics import read_positions, spans
+from toyqs.training.evaluation.reading import places, read_positions, spans
 from toyqs.types import Batch, Context, Thoughts, rows
 
 MOST_SETTINGS = 4  # in which a control differs, that are printed
@@ -37,6 +38,11 @@ class Arm(NamedTuple):
     def first(self) -> LoadedRun:
         """Return the run of the lowest seed."""
         return next(iter(self.runs.values()))
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the runs' keys, the names of their folders."""
+        return [Path(run.folder).resolve().name for run in self.runs.values()]
 
 
 def load_arm(folders: Sequence[str], device: str = "cpu") -> Arm:
@@ -152,11 +158,8 @@ def sample(
         noise = thought_noise([noise_stream], whole.think, sizes).to(like)
         context, batch, selection = read_positions(model, whole, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
-        positions = whole.think.nonzero()[:, -1].view(1, len(whole.think[0]), -1)
-        if selection is not None:
-            positions = positions[selection.think].view(batch.inputs.shape)
         context = context._replace(ahead=None, following=None)
-        yield Sampled(batch, context, noise, thoughts, whole, positions)
+        yield Sampled(batch, context, noise, thoughts, whole, places(whole, selection))
 
 
 @torch.no_grad()

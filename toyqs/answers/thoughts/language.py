@@ -14,6 +14,7 @@ from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts.arm import Arm, equal_sequences, interval_words, load_arm, mean_interval, sample
 from toyqs.command_line import whole
+from toyqs.config.builders.recording import own_symbol_names
 from toyqs.config.errors import Refusal
 from toyqs.evidence.judging.gain import Interval, interval
 from toyqs.evidence.text import aligned, plus_minus
@@ -28,7 +29,6 @@ from toyqs.training.evaluation.thought_language import (
     zipf_exponent,
 )
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MOST_COLUMNS = 6  # seeds that are printed one by one
 MOST_ANSWERS = 6  # of a thought that are printed
 LABELS = {  # name of a number -> how it is printed
@@ -173,10 +173,8 @@ def dictionary(run: LoadedRun, usage: Usage) -> list[dict[str, Any]]:
 
 def symbol_names(run: LoadedRun) -> list[str]:
     """Return the names of a run's thought symbols: the task's tokens, else letters, or numbers if many."""
-    own = run.config.thought_vocab
-    if own is None:
-        return run.config.task.symbols(range(run.config.task.vocab_size))
-    return list(LETTERS[:own]) if own <= len(LETTERS) else [str(i) for i in range(own)]
+    task = run.config.task
+    return own_symbol_names(run.config) or task.symbols(range(task.vocab_size))
 
 
 def below_single(log_q: Tensor, k: int) -> Tensor:

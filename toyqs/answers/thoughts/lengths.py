@@ -29,7 +29,7 @@ from toyqs.evidence.text import aligned, plus_minus
 from toyqs.model.core import Core
 from toyqs.objectives.rewards import hits, target_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.evaluation.metrics import read_positions
+from toyqs.training.evaluation.reading import read_positions
 from toyqs.types import Thoughts
 
 NO_TABLE = ("deterministic", "state")  # kinds of symbols that a reasoner reads without a table of them
@@ -233,6 +233,7 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     rows = [_row(found, length, sequences) for length in range(most + 1)]
     _print(arm, rows, trained)
     return {
+        "runs": arm.keys,
         "seeds": list(arm.runs),
         "sequences": len(next(iter(found.values()))[0].nll),
         "intervals_over": "seeds" if len(arm.runs) > 1 else "sequences",

@@ -23,7 +23,12 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor, count: int | 
     count = config.eval_sequences if count is None else count
     size = min(count, config.task.held_out_size(config.seq_len) or count)
     batch = config.task.sample(stream(0, "held-out data"), max(2, size), config.seq_len, "held_out")
-    held_out = stack([batch] * num_seeds, like, config.thinks_everywhere)
-    if not build_training_params(config).adaptive_len:
+    held_out, params = (
+        stack([batch] * num_seeds, like, config.thinks_everywhere),
+        build_training_params(config),
+    )
+    if params.reference == "oracle":
+        held_out = held_out._replace(oracle=config.task.oracle(held_out.inputs).to(like))
+    if not params.adaptive_len:
         return held_out
     return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))

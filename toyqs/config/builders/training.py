@@ -7,7 +7,7 @@ from dataclasses import replace
 from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.losses import base_nll
-from toyqs.objectives.objective import LikelihoodObjective, Loss
+from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation.metrics import LOGITS, THOUGHTS
@@ -18,10 +18,15 @@ from toyqs.types import Batch, Trace
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
+    objective = objective_of(config)
+    return _with_base_nll(objective) if config.trains_without_thought else objective
+
+
+def objective_of(config: RunConfig) -> Objective:
+    """Return the objective of a run, without the loss of the prediction without a thought."""
     if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
         config = replace(config, baseline="none", advantage_scale="none")
-    objective = from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
-    return _with_base_nll(objective) if config.trains_without_thought else objective
+    return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
 
 
 def _with_base_nll(objective: LossFn) -> LossFn:

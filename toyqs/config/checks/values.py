@@ -20,6 +20,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups, check_rates
 from toyqs.training import distributed
 
+MOST_RECORDS = 100  # of thoughts in training
 MUCH_POLICY = 10.0  # weight of the policy's loss above which a note is given
 
 
@@ -45,6 +46,7 @@ def check(config: RunConfig) -> list[str]:
         )
     refusing(lambda: config.task.check(config.seq_len))
     _check_head_and_rates(config)
+    _check_thoughts_every(config)
     if config.think_at == "all" and config.task.think_every > 1:
         refuse(
             "think_at",
@@ -83,6 +85,20 @@ def _check_head_and_rates(config: RunConfig) -> None:
         )
     rates = {role: config.rates[role] for role in config.roles_in_use}
     refusing(lambda: check_rates(WeightGroups.parse(config.weight_groups), rates))
+
+
+def _check_thoughts_every(config: RunConfig) -> None:
+    """Refuse records of thoughts in training where there would be none, or too many to leaf through."""
+    every, steps = config.thoughts_every, config.max_steps
+    if not every or not config.has_thoughts:
+        return
+    if steps < 1:
+        steps = config.task.steps(config.data_loader_batch_size, config.seq_len, config.epochs)
+    if every >= steps:
+        refuse("thoughts_every", every, f"records nothing within {steps} steps", f"less than {steps}, or 0")
+    if (steps - 1) // every > MOST_RECORDS:
+        why = f"records thoughts {(steps - 1) // every} times, and there may be {MOST_RECORDS} records"
+        refuse("thoughts_every", every, why, f"{-(-steps // MOST_RECORDS)} or more")
 
 
 def _check_other_losses(config: RunConfig) -> None:

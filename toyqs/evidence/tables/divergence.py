@@ -38,11 +38,10 @@ def far_seeds(frame: pd.DataFrame) -> str:
 
 
 def _far(frame: pd.DataFrame) -> Iterator[tuple[int, float]]:
-    if "uniform_nll" not in frame:
-        return
-    for seed, loss, uniform in zip(frame["seed"], frame["nll"], frame["uniform_nll"], strict=True):
+    for row in frame.reindex(columns=["seed", "nll", "uniform_nll"]).to_dict("records"):
+        uniform, loss = row["uniform_nll"], row["nll"]
         if pd.notna(loss) and pd.notna(uniform) and loss > FAR * uniform:
-            yield seed, loss
+            yield int(row["seed"]), loss
 
 
 def divergence_notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
+from toyqs.training.evaluation.reading import read_positions, spans
 from toyqs.training.evaluation.thought_language import ThoughtSample
-from toyqs.training.hard_positions import PositionSelection, select_positions
-from toyqs.types import Batch, Context, Model, Thoughts, Trace, focus, rows, thinking_positions
+from toyqs.training.hard_positions import PositionSelection
+from toyqs.types import Batch, Context, Model, Thoughts, Trace, rows
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; independent of S, as results have to be
 LOGITS = 2**26  # likewise; with a large vocabulary this bound is reached first
@@ -47,6 +49,28 @@ class Meter:
         }
 
 
+class Watcher(Protocol):
+    """Looks at what an evaluation sees, part by part, and changes nothing."""
+
+    def see(
+        self, start: int, whole: Batch, batch: Batch, selection: PositionSelection | None, trace: Trace
+    ) -> None:
+        """Look at the sequences from a number `start` on.
+
+        Args:
+            start: the first of them.
+            whole: at all positions.
+            batch: at the thinking positions.
+            selection: of these, where the model makes one.
+            trace: of the thoughts that were sampled.
+        """
+        ...
+
+    def see_other(self, metric: str, trace: Trace) -> None:
+        """Look at another prediction of the same sequences, the one that a metric measures."""
+        ...
+
+
 @torch.no_grad()
 def evaluate(
     model: Model,
@@ -56,6 +80,7 @@ def evaluate(
     *,
     full: bool,
     at_once: int = THOUGHTS,
+    watcher: Watcher | None = None,
 ) -> dict[str, Tensor]:
     """Compute metrics on held-out sequences, in nats per counted position.
 
@@ -95,6 +120,7 @@ def evaluate(
         sizes: of the thoughts.
         full: compute all metrics, not only those that need no other thoughts.
         at_once: about how many thoughts are evaluated at once, per seed.
+        watcher: looks at all of it; None: nobody does.
 
     Returns:
         Name -> (S,) float64.
@@ -103,9 +129,9 @@ def evaluate(
     generators = [stream(seed, "evaluation noise") for seed in seeds]
     fixed: Forced | None = None
     for span in spans(held_out, sizes, at_once):
-        batch = rows(held_out, span)
-        noise = thought_noise(generators, batch.think, sizes).to(batch.weights)
-        context, batch, selection = read_positions(model, batch, sizes)
+        part = rows(held_out, span)
+        noise = thought_noise(generators, part.think, sizes).to(part.weights)
+        context, batch, selection = read_positions(model, part, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
         trace = model.talk(context, thoughts)
         has_symbols = thoughts is not None and thoughts.symbols.shape[4] > 0
@@ -113,21 +139,20 @@ def evaluate(
         if selection is not None:
             _add_other_positions(meter, selection)
         language.add(span.start, thoughts, batch)
+        if watcher is not None:
+            watcher.see(span.start, part, batch, selection, trace)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
         if thoughts is not None and model.predicts_without_thought:
-            _add_nll(meter, "nll_no_thought", model.talk(context, None), batch)
+            _add_nll(meter, "nll_no_thought", model.talk(context, None), batch, watcher)
         if thoughts is None or not has_symbols:
             continue
         given = (thoughts.symbols, thoughts.given_length)
         fixed = _each(lambda x: x[:, :1, :1, :1], given) if fixed is None else fixed
-        others = {
-            "nll_shuffled": _each(lambda x: x.roll(1, 1), given),
-            "nll_constant": _each(lambda x, like: x.expand_as(like), fixed, given),
-        }
-        for name, (symbols, lengths) in others.items():
-            _add_nll(meter, name, model.talk(context, model.think(context, noise, symbols, lengths)), batch)
+        for name, (symbols, lengths) in _other_thoughts(given, fixed).items():
+            other = model.talk(context, model.think(context, noise, symbols, lengths))
+            _add_nll(meter, name, other, batch, watcher)
     _count_other_positions(meter)
     means = meter.means(language.measures())
     if fixed is None or trace.log_prob is None:
@@ -135,15 +160,12 @@ def evaluate(
     return means | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
 
 
-def spans(held_out: Batch, sizes: ThoughtSizes, at_once: int) -> Iterator[slice]:
-    """Yield the sequences that are evaluated together, of about `at_once` thoughts; two or more each.
-
-    A single last sequence would be shuffled with itself: it joins the sequences before.
-    """
-    size = max(2, at_once // max(1, sizes.number * int(held_out.think[0, 0].sum())))
-    total = held_out.inputs.shape[1]
-    starts = list(range(0, total - 1, size))
-    yield from map(slice, starts, [*starts[1:], total])
+def _other_thoughts(given: Forced, fixed: Forced) -> dict[str, Forced]:
+    """Return the thoughts that another sequence had at each position, and one and the same everywhere."""
+    return {
+        "nll_shuffled": _each(lambda x: x.roll(1, 1), given),
+        "nll_constant": _each(lambda x, like: x.expand_as(like), fixed, given),
+    }
 
 
 def information(model: Model, context: Context, thoughts: Thoughts | None) -> dict[str, Tensor]:
@@ -196,18 +218,6 @@ def _each(change: Callable[..., Tensor], *given: Forced) -> Forced:
     return change(*symbols), None if lengths[0] is None else change(*lengths)
 
 
-def read_positions(
-    model: Model, batch: Batch, sizes: ThoughtSizes
-) -> tuple[Context, Batch, PositionSelection | None]:
-    """Return context and batch at the thinking positions; and their selection, where the model makes one."""
-    positions = thinking_positions(batch)
-    context, batch = model.read(batch.inputs, positions), focus(batch, positions, model.num_ahead)
-    if sizes.hard_quantile is None:
-        return context, batch, None
-    selection = select_positions(model, context, batch, sizes.thinking(batch.inputs.shape[2]))
-    return selection.context, selection.batch, selection
-
-
 def _add_other_positions(meter: Meter, selection: PositionSelection) -> None:
     """Measure the positions that do not think."""
     weights = selection.weights
@@ -246,9 +256,11 @@ def _add_predictions(meter: Meter, trace: Trace, batch: Batch, has_symbols: bool
         _add_thoughts(meter, trace, batch)
 
 
-def _add_nll(meter: Meter, name: str, trace: Trace, batch: Batch) -> None:
+def _add_nll(meter: Meter, name: str, trace: Trace, batch: Batch, watcher: Watcher | None) -> None:
     log_q = target_log_prob(trace.logits, batch.targets.unsqueeze(-1))
     meter.add(name, -log_q.mean(-1), batch.weights)
+    if watcher is not None:
+        watcher.see_other(name, trace)
 
 
 def _add_thoughts(meter: Meter, trace: Trace, batch: Batch) -> None:

@@ -1,0 +1,85 @@
+"""Write the record of finished runs' thoughts, as their training writes it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toyqs import thought_record
+from toyqs.answers.command import add_runs_measure
+from toyqs.answers.load import load_run
+from toyqs.config.builders.held_out import draw_held_out
+from toyqs.config.builders.recording import build_recorded
+from toyqs.config.errors import Refusal
+from toyqs.config.finished_run import columns_of
+from toyqs.files import ROW, damage, read_json
+from toyqs.training.evaluation.recording import Recording
+
+
+def add_to(measures: Any) -> None:
+    """Add the measure to the command line."""
+    text = "write the record of a run's thoughts (thoughts.json.gz), where it has none yet"
+    part = add_runs_measure(measures, "record", _record, text)
+    part.set_defaults(passes=lambda given, written: bool(written))
+
+
+def _record(given: argparse.Namespace) -> Any:
+    torch.set_num_threads(given.threads or 1)  # as in the training, whose bits it is to have
+    written = {}
+    for folder in given.runs:
+        try:
+            written[folder] = write_record(folder, given.device)
+        except Refusal as refusal:
+            if len(given.runs) == 1:
+                raise
+            print(f"toyqs: left out: {refusal}", file=sys.stderr)
+    return written
+
+
+def write_record(folder: str, device: str = "cpu") -> str:
+    """Write a finished run's record into its folder, unless it has one that can be read; return its path.
+
+    Args:
+        folder: the run's, runs/KEY.
+        device: cpu or cuda.
+
+    Raises:
+        Refusal: as `load_run`; the run has no thoughts, its text is not that of its training, or the folder
+            cannot be written.
+    """
+    path = Path(folder) / thought_record.NAME
+    if path.exists() and _can_be_read(folder):
+        print(f"{path}: is there already")
+        return str(path)
+    run = load_run(folder, device)
+    recorded = build_recorded(run.config)
+    if recorded is None:
+        raise Refusal(f"{folder}: this run has no thoughts; give one that thinks")
+    run.check_data()
+    held_out = draw_held_out(run.config, 1, next(run.model.parameters()))
+    recording = Recording(run.model, held_out, [int(columns_of(folder)["seed"])], recorded)
+    recording.evaluate()
+    try:
+        thought_record.write(folder, recording.record(0))
+    except OSError as error:
+        raise Refusal(f"{path}: cannot be written: {error.strerror or error}", 1) from error
+    print(f"{path}: {len(recording.sequences)} sequences, {path.stat().st_size:,} bytes")
+    if thought_record.NAME in damage(read_json(Path(folder) / ROW), Path(folder)):
+        print(
+            f"toyqs: {path}: has not the bytes of the training, which the row notes (its thoughts_every, or "
+            "another version of torch), so a command would train the run again",
+            file=sys.stderr,
+        )
+    return str(path)
+
+
+def _can_be_read(folder: str) -> bool:
+    try:
+        thought_record.read(folder)
+    except Refusal:
+        return False
+    return True

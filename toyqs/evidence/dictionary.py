@@ -1,0 +1,241 @@
+"""What the thoughts of a record stand for: a dictionary, what symbols tell, where thinking helps.
+
+Only positions that count in the loss are looked at. An answer is a position's token to predict. All of it can
+be asked of a moment of the training too: `thought_record.at` returns that as a record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from toyqs.thought_record import Array, Record
+
+
+class Entry(NamedTuple):
+    """One thought, and the answers at the positions where it was thought."""
+
+    thought: tuple[int, ...]  # indices into record.symbols, up to the thought's end
+    times: int  # that it was thought, over all K thoughts of each position
+    answers: list[tuple[int, int]]  # indices into record.tokens and how often, the most frequent first
+
+    @property
+    def purity(self) -> float:
+        """Return the share of the most frequent answer."""
+        return self.answers[0][1] / self.times
+
+
+class Told(NamedTuple):
+    """The mutual information of thoughts, or of one of their symbols, with something at their position."""
+
+    by: int | None  # a symbol's place in the thought, from 0; None: the whole thought
+    about: str | None  # the name of a feature; None: the answer
+    information: float  # of the table as it is, nats: too high, by about `chance`, where nothing is told
+    chance: float  # its mean over all pairings of these thoughts with these values, nats
+    entropy: float  # of what is told about, nats: the most that `information` can be
+    positions: int  # that have it
+
+    @property
+    def share(self) -> float:
+        """Return (I − E) / (H − E): 1 where all is told, 0 in the mean where nothing is; NaN: cannot be said.
+
+        Source: Vinh, Epps and Bailey 2010, "Information theoretic measures for clusterings comparison".
+        """
+        possible = self.entropy - self.chance
+        return (self.information - self.chance) / possible if possible > 1e-9 else math.nan
+
+
+class Loss(NamedTuple):
+    """The mean of −log q over a record's counted positions, nats, and how far from the row's it may be."""
+
+    nll: float
+    error: float  # standard error over sequences, of a sample without replacement; NaN: one sequence
+
+
+def loss(record: Record) -> Loss:
+    """Compute the loss at a record's positions, the mean over thoughts, as the row's `nll`.
+
+    Of N of M sequences, with sums s_i of −log q and w_i counted positions, the mean m = Σ s_i / Σ w_i has
+    the error √((1 − N / M) · N / (N − 1) · Σ (s_i − m w_i)²) / Σ w_i.
+    """
+    counted = record.arrays["counted"] == 1
+    weights, count = counted.sum(-1), len(counted)
+    sums = np.where(counted, -record.arrays["log_q"].mean(-1), 0.0).sum(-1)
+    mean = sums.sum() / weights.sum()
+    if count < 2:
+        return Loss(float(mean), math.nan)
+    left = 1 - count / max(count, record.held_out)
+    squares = np.square(sums - mean * weights).sum() * count / (count - 1)
+    return Loss(float(mean), float(np.sqrt(left * squares) / weights.sum()))
+
+
+def symbols_of(record: Record) -> Array | None:
+    """Return symbols (N, T, K, L), or the tokens nearest to vectors; None: vectors without names."""
+    return record.arrays.get("symbols", record.arrays.get("nearest"))
+
+
+def spelled(record: Record, thought: tuple[int, ...]) -> str:
+    """Return a thought in the names of its symbols, with spaces between them unless all are one letter."""
+    names = record.symbols or []
+    together = "" if max(map(len, names), default=1) == 1 else " "
+    return together.join(names[i] for i in thought)
+
+
+def entries(record: Record) -> list[Entry]:
+    """Return a record's thoughts, the most frequent first; none where they are vectors without names."""
+    symbols = symbols_of(record)
+    if symbols is None:
+        return []
+    counted, none = record.arrays["counted"] == 1, len(record.symbols or [])
+    answers: dict[tuple[int, ...], Counter[int]] = {}
+    for thoughts, answer in zip(symbols[counted].tolist(), record.arrays["truth"][counted], strict=True):
+        for thought in thoughts:
+            key = tuple(i for i in thought if i != none)
+            answers.setdefault(key, Counter())[int(answer)] += 1
+    found = [
+        Entry(thought, sum(counts.values()), sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+        for thought, counts in answers.items()
+    ]
+    return sorted(found, key=lambda entry: (-entry.times, entry.thought))
+
+
+def usage(record: Record) -> Array | None:
+    """Count each symbol at each place of the thoughts, (L, symbols + 1), the last: after a thought's end.
+
+    Returns:
+        None where symbols are vectors without names.
+    """
+    symbols = symbols_of(record)
+    if symbols is None:
+        return None
+    flat = symbols[record.arrays["counted"] == 1].reshape(-1, symbols.shape[-1])
+    size = len(record.symbols or []) + 1
+    return np.stack([np.bincount(place, minlength=size) for place in flat.T])
+
+
+def told(record: Record) -> list[Told]:
+    """Measure what thoughts, and the symbols at each of their places, tell of answers and features.
+
+    Each of a position's K thoughts is taken by itself, and the mean of the K measures returned: thoughts of
+    one position are no independent pairs. An end is a symbol of its own here. A symbol can tell something
+    only together with others, so a whole thought may tell more than all its places.
+
+    Returns:
+        For the answer and then each feature the whole thought's, then its places'; nothing where symbols are
+        vectors without names.
+    """
+    symbols = symbols_of(record)
+    if symbols is None:
+        return []
+    counted, found = record.arrays["counted"] == 1, []
+    about: list[tuple[str | None, Array, int]] = [(None, record.arrays["truth"], -1)]
+    about += [(name, x.values, len(x.classes)) for name, x in record.features.items()]
+    for name, values, none in about:
+        there = counted & (values != none)
+        if not there.any():
+            continue
+        known, of = np.unique(values[there], return_inverse=True)
+        here = symbols[there]
+        for place in (None, *range(symbols.shape[-1])):
+            each = here if place is None else here[..., place : place + 1]
+            numbers = [_information(each[:, k], of, len(known)) for k in range(here.shape[1])]
+            information, chance, entropy = np.mean(numbers, 0).tolist()
+            found.append(Told(place, name, information, chance, entropy, len(of)))
+    return found
+
+
+def _information(symbols: Array, of: Array, classes: int) -> tuple[float, float, float]:
+    """Return I, its mean E by chance, and H(of), of symbols (n, l) and of classes (n,)."""
+    by = np.unique(symbols, axis=0, return_inverse=True)[1].ravel()
+    joint = np.unique(by * classes + of, return_counts=True)[1]
+    of_thoughts, of_classes = np.bincount(by), np.bincount(of)
+    entropy = _entropy(of_classes)
+    information = _entropy(of_thoughts) + entropy - _entropy(joint)
+    return information, chance_information(of_thoughts, of_classes), entropy
+
+
+def _entropy(counts: Array) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def chance_information(rows: Array, columns: Array) -> float:
+    """Compute the mean mutual information of a table over all pairings with its sums.
+
+        E = Σ_ij Σ_m (m / n) log(n m / a_i b_j) P(m),    P hypergeometric: of n pairs, a_i are in row i,
+                                                         b_j in column j, and m in both
+
+    Args:
+        rows: (rows,) sums a_i, above 0.
+        columns: (columns,) sums b_j, above 0, of the same total n.
+
+    Returns:
+        In nats.
+
+    Source: as `Told.share`.
+    """
+    total = int(rows.sum())
+    factorial = np.concatenate([[0.0], np.log(np.arange(1, total + 1)).cumsum()])  # log n!
+    (a, times_a), (b, times_b) = (np.unique(x, return_counts=True) for x in (rows, columns))
+    a, b = a[:, None], b[None]
+    margin = factorial[a] + factorial[total - a] + factorial[b] + factorial[total - b] - factorial[total]
+    expected = 0.0
+    for both in range(1, int(min(a.max(), b.max())) + 1):
+        rest = np.stack(np.broadcast_arrays(a - both, b - both, total - a - b + both))
+        possible = (rest >= 0).all(0)
+        log_p = margin - factorial[both] - factorial[rest.clip(0, total)].sum(0)
+        terms = both / total * np.log(both * total / (a * b)) * np.exp(log_p)
+        expected += float((np.where(possible, terms, 0.0) * times_a[:, None] * times_b).sum())
+    return expected
+
+
+class Position(NamedTuple):
+    """A position of a record, and what thinking did there."""
+
+    sequence: int  # of the record, from 0
+    place: int  # on the axis T
+    gain: float  # nats, see `gains`
+    p: float  # of the answer, the mean over thoughts
+
+
+def gains(record: Record) -> Array:
+    """Compute what thinking gains at each position, nats: mean log q over thoughts, less log q without one.
+
+    Where the model does not predict without a thought: less the mean with another sequence's thoughts.
+
+    Returns:
+        (N, T), NaN where a position does not count.
+    """
+    arrays = record.arrays
+    without = arrays["log_q_none"] if "log_q_none" in arrays else arrays["log_q_shuffled"].mean(-1)
+    return np.where(arrays["counted"] == 1, arrays["log_q"].mean(-1) - without, np.nan)
+
+
+def gained_most(record: Record) -> list[Position]:
+    """Return the positions at which thinking gains, the most first."""
+    return [x for x in sorted(_positions(record), key=lambda x: -x.gain) if x.gain > 0]
+
+
+def lost_most(record: Record) -> list[Position]:
+    """Return the positions at which thinking loses, the most first."""
+    return [x for x in sorted(_positions(record), key=lambda x: x.gain) if x.gain < 0]
+
+
+def wrong(record: Record) -> list[Position]:
+    """Return the positions where most thoughts predict another token, the least p of the answer first."""
+    arrays = record.arrays
+    likeliest = arrays["predicted_p"].argmax(-1)
+    if "predicted" in arrays:
+        likeliest = np.take_along_axis(arrays["predicted"], likeliest[..., None], -1)[..., 0]
+    share = (likeliest != arrays["truth"][..., None]).mean(-1)
+    found = [x for x in _positions(record) if share[x.sequence, x.place] > 0.5]
+    return sorted(found, key=lambda x: x.p)
+
+
+def _positions(record: Record) -> list[Position]:
+    gain, p = gains(record), np.exp(record.arrays["log_q"]).mean(-1)
+    counted = zip(*np.nonzero(record.arrays["counted"] == 1), strict=True)
+    return [Position(int(n), int(t), float(gain[n, t]), float(p[n, t])) for n, t in counted]
