@@ -93,9 +93,7 @@ def test_what_every_pairing_tells_is_no_share() -> None:
 
 def test_chance_is_the_mean_over_all_pairings_and_that_of_the_metrics() -> None:
     by, of = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 0, 2, 1])
-    every = [
-        dictionary._information(by[:, None], np.array(other), 3)[0] for other in itertools.permutations(of)
-    ]
+    every = [dictionary._information(by, np.array(other))[0] for other in itertools.permutations(of)]
     rows, columns = np.bincount(by), np.bincount(of)
     assert chance_information(rows, columns) == pytest.approx(np.mean(every), abs=1e-12)
     rows, columns = np.array([700, 1, 1, 40, 258]), np.array([500, 499, 1])
