@@ -55,7 +55,7 @@ training, with 95 % t-intervals over seeds. Controls come from their rows: as le
 the L of their cell where they depend on it."""
 MOST_PANELS = 4
 NAMED_FIRST = ("thoughts", "objective", "backbone")  # what a panel is named by, where it differs
-PER_INCH = 10  # letters of the title
+QUESTION = "What if trained models think longer, or less?"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = runs_parser(DESCRIPTION, "[--upto N] [--sequences N] [-o FILE]", MORE)
+    parser = runs_parser(DESCRIPTION, "[--upto N] [--sequences N] [-o FILE] [--talk]", MORE)
     add_output(parser, "budget.png")
     help_ = "the largest L', a number or a multiple of the largest L of the cells (2L)"
     parser.add_argument("--upto", type=upto, default=TWICE, metavar="N", help=help_)
@@ -82,14 +82,14 @@ def _work(options: argparse.Namespace) -> None:
         return curve(str(options.runs / key), seed, most, options.sequences)
 
     lines = [measured(cell, panel, most, measure) for cell, panel in zip(cells, panels, strict=True)]
-    common = setting_line(cells)
-    with style.style():
-        figure = budget_figure(lines)
-        figure.suptitle(textwrap.fill(common, int(PER_INCH * figure.get_figwidth())), fontsize=12)
-        written = write(options.output, figure, table(lines))
+    with style.style(options.talk):
+        written = write(options, budget_figure(lines), QUESTION, cells, [], table(lines))
     if warning := origins(cells):
         print(f"analysis/budget.py: {warning}", file=sys.stderr)
-    text = [*textwrap.wrap(common, WIDTH), *(x for panel in panels_of(lines) for x in _text(lines, panel))]
+    text = [
+        *textwrap.wrap(setting_line(cells), WIDTH),
+        *(x for panel in panels_of(lines) for x in _text(lines, panel)),
+    ]
     print("\n".join([*text, "", *_missing(lines), "", *written]), flush=True)
 
 

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
-from toyqs.evidence.figures.axis import BAND, COSTS, Axis, at_thinking, cost_axis, cost_of, setting_axis
+from toyqs.evidence.figures.axis import BESIDE, COSTS, Axis, at_thinking, cost_axis, cost_of, setting_axis
+from toyqs.evidence.figures.beside import write_beside
 from toyqs.evidence.figures.script import Product, run_script
 from toyqs.evidence.judging.findings import Finding, arm_table, find, floor_of
 from toyqs.evidence.selection import (
@@ -86,10 +87,13 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
     if over in COSTS and over not in table:
         table[over] = [cost_of(frame, over) for cell in cells for frame in cell.arms.values()]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
-    about = f"beside thinking's points: {keys[0]}" if over in COSTS and len(keys) == 1 else ""
-    verdict = "verdicts: in the table" if gained else ""
-    subtitle = "; ".join(filter(None, [about, marks.left_out(arms), verdict]))
-    return Product(_figure(findings, axis, arms, keys), table, text, findings, keys, subtitle)
+    about = f"numbers beside the points of thinking: {keys[0]}" if over in COSTS and len(keys) == 1 else ""
+    verdict = "verdicts: in the table; intervals are not corrected for their number" if gained else ""
+    beside = BESIDE if gained else ""
+    notes = ["; ".join(filter(None, [beside, about, marks.left_out(arms)])), *filter(None, [verdict])]
+    value = "gain of thinking" if gained else "loss"
+    question = f"How does the {value} change with {axis.label.partition(' (')[0]}?"
+    return Product(question, _figure(findings, axis, arms, keys), table, text, findings, keys, notes)
 
 
 def _over_setting(runs: Path, cells: Sequence[Cell], over: str | None) -> tuple[list[Cell], str]:
@@ -122,7 +126,7 @@ def _having(cells: Sequence[Cell], key: str) -> str | None:
 def _figure(findings: Sequence[Finding], axis: Axis, arms: Sequence[str], keys: Sequence[str]) -> Figure:
     cells, shown = [finding.cell for finding in findings], marks.drawn(arms)
     gained = [arm for arm in shown if any(arm in finding.gains for finding in findings)]
-    figure = style.new_figure(12, 5.6)
+    figure = style.new_figure(12, 4.4)
     left, *right = figure.subplots(1, 2 if gained else 1, squeeze=False)[0]
     floor = floor_of(cells)
     loss = _draw(left, axis, shown, [finding.losses for finding in findings])
@@ -130,7 +134,7 @@ def _figure(findings: Sequence[Finding], axis: Axis, arms: Sequence[str], keys: 
     marks.draw_floor(left, floor)
     left.set(
         ylabel=f"held-out NLL, nats per counted position{added}",
-        title="Loss of every arm: seeds, mean, 95 % t-interval",
+        title="Loss: seeds, mean, 95 % interval",
     )
     if not axis.names and len(keys) == 1:
         _name_cells(left, axis, findings, keys[0])
@@ -142,7 +146,7 @@ def _figure(findings: Sequence[Finding], axis: Axis, arms: Sequence[str], keys: 
         axes.axhline(0, color="black", linewidth=1, zorder=1)
         axes.set(
             ylabel=f"gain, nats{added}",
-            title="Gain of thinking over each control (above 0: better), uncorrected",
+            title="Gain over each control (above 0: better)",
         )
     marks.legend(figure, loss, floor is not None)
     return figure
@@ -153,7 +157,7 @@ def _draw(
 ) -> dict[str, list[pd.Series]]:
     """Draw the values of each cell and arm; return them by arm."""
     shown = {}
-    for arm, share in zip(arms, marks.offsets(len(arms), BAND), strict=True):
+    for arm, share in zip(arms, marks.offsets(len(arms), axis.band), strict=True):
         having = [
             (place, cell[arm])
             for place, cell in zip(axis.places[arm], values, strict=True)
@@ -173,7 +177,7 @@ def _name_cells(axes: Axes, axis: Axis, findings: Sequence[Finding], key: str) -
     arm, places = next(iter(axis.places.items()))
     for x, finding in zip(places, findings, strict=True):
         if arm in finding.losses and math.isfinite(x):
-            marks.write_beside(axes, x, finding.losses[arm].mean(), value_of(finding.cell, key))
+            write_beside(axes, x, finding.losses[arm].mean(), value_of(finding.cell, key))
 
 
 if __name__ == "__main__":

@@ -41,8 +41,10 @@ Draw the held-out NLL of every arm against the training step, or what training h
 means and their 95 % t-intervals."""
 OVER = """\
 what the losses are drawn over: %(choices)s; flops is a row's mean FLOPs of a step times the steps,
-cpu_seconds its CPU seconds, evaluations included, spread evenly over its steps; without this %(default)s"""
+cpu_seconds its CPU seconds, evaluations included, spread evenly over its steps; without this flops where
+arms train for different numbers of steps, else steps"""
 
+QUESTION = "How fast does each arm learn?"
 LABELS = {
     "steps": "training steps",
     "flops": "FLOPs so far",
@@ -66,19 +68,20 @@ Curves = Mapping[str, Mapping[int, Curve]]  # arm -> seed -> its curve
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line described by DESCRIPTION; return the exit code."""
-    over = {"choices": list(LABELS), "default": "steps", "help": OVER}
+    over = {"choices": list(LABELS), "help": OVER}
     return run_script(learning_curves, DESCRIPTION, "learning_curves.png", words, over)
 
 
-def learning_curves(runs: Path, cells: Sequence[Cell], over: str = "steps") -> Product:
+def learning_curves(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Product:
     """Make figure and table of the cells chosen; plain models are drawn where no run thinks.
 
     Args:
         runs: their folder.
         cells: those chosen.
-        over: a name in LABELS.
+        over: a name in LABELS; None: chosen by whether all runs train for equally many steps.
     """
     cells = thinking_cells(runs, cells, or_plain=True)
+    over = over or _usual(cells)
     keys = telling_apart(cells, FIRST)
     if len(cells) > MOST:
         kinds = "; ".join(f"{name}={','.join(differing(cells)[name])}" for name in keys)
@@ -96,7 +99,14 @@ def learning_curves(runs: Path, cells: Sequence[Cell], over: str = "steps") -> P
     text = [NLL_HEADING, *loss_lines(findings, keys), *(["", *problems] if problems else [])]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     figure = _figure(cells, keys, curves, marks.drawn(arms), LABELS[over])
-    return Product(figure, table, text, findings, keys, marks.left_out(arms))
+    return Product(QUESTION, figure, table, text, findings, keys, [*filter(None, [marks.left_out(arms)])])
+
+
+def _usual(cells: Sequence[Cell]) -> str:
+    """Return "flops" where runs differ in their number of steps and all say what one costs, else "steps"."""
+    rows = pd.concat([frame for cell in cells for frame in cell.arms.values()])
+    known = {"train_steps", COSTS["flops"]} <= set(rows) and bool((rows[COSTS["flops"]] > 0).all())
+    return "flops" if known and rows["train_steps"].nunique() > 1 else "steps"
 
 
 def _curves(runs: Path, cell: Cell, over: str, problems: list[str]) -> Curves:
@@ -156,7 +166,7 @@ def _figure(
 ) -> Figure:
     across = len(cells) if len(cells) <= 3 else 2 if len(cells) == 4 else 3 if len(cells) <= 9 else 4
     down = math.ceil(len(cells) / across)
-    figure = style.new_figure(12, 1.2 + (3.0 if down > 1 else 4.4) * down)
+    figure = style.new_figure(12, (2.8 if down > 1 else 4.2) * down)
     panels = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
     floor = floor_of(cells)
     for axes, cell, by_arm in zip(panels, cells, curves, strict=False):
@@ -172,7 +182,7 @@ def _figure(
         axes.remove()
     for axes in panels[: len(cells)][-across:]:
         axes.set_xlabel(f"{label} (log scale)")
-    figure.supylabel("held-out NLL, nats per counted position", fontsize=11)
+    figure.supylabel("held-out NLL, nats per counted position", fontsize="medium")
     marks.legend(figure, [arm for arm in arms if any(arm in by_arm for by_arm in curves)], floor is not None)
     return figure
 
@@ -182,7 +192,7 @@ def _draw(axes: Axes, arm: str, curves: Mapping[int, Curve]) -> None:
     # one line with gaps instead of many lines: a sweep has hundreds of seeds
     places = [x for losses, cost in curves.values() for x in (*(losses.index * cost), math.nan)]
     gaps = [x for losses, _ in curves.values() for x in (*losses, math.nan)]
-    axes.plot(places, gaps, color=colour, linewidth=0.7, alpha=0.45)
+    axes.plot(places, gaps, color=colour, linewidth=style.points(0.7), alpha=0.45)
     mean = _together(curves).mean(axis=1, skipna=False)
     marks.draw_mean(axes, arm, mean.set_axis(mean.index * _mean_cost(curves)))
 

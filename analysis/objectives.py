@@ -43,6 +43,10 @@ signal-to-noise ratio of the policy's gradient. Print them as a table, with the 
 better beyond chance. Run the objectives with controls=fair; without a zero-length control the held-out NLL
 takes the place of the gain."""
 
+QUESTION = {
+    "gain": "With which objective do thoughts gain most?",
+    "nll": "Which objective has the least loss?",
+}
 NUMBER, CONTROL = "trice_samples", "zero_length"
 NAMING = ("objective", "thoughts", "reward", "baseline", "advantage_scale", "value_sees")
 LEGEND = """\
@@ -93,7 +97,7 @@ def objectives(runs: Path, cells: Sequence[Cell]) -> Product:
     lines.sort(key=lambda line: (-best[line.name], line.name, line.number))
     findings = [line.finding for line in lines]
     text = [*_text(lines), *textwrap.wrap(unsaid(cells, keys), WIDTH)]
-    return Product(_figure(lines, judged), _table(lines), text, findings, apart)
+    return Product(QUESTION[judged], _figure(lines, judged), _table(lines), text, findings, apart)
 
 
 def names(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
@@ -205,7 +209,7 @@ def _seconds(line: Line) -> str:
 def _figure(lines: Sequence[Line], judged: str) -> Figure:
     rows = list(dict.fromkeys(line.name for line in lines))
     numbers = sorted({line.number for line in lines})
-    figure = style.new_figure(13, 1.8 + (0.25 + 0.12 * len(numbers)) * len(rows))
+    figure = style.new_figure(13, 1.0 + (0.25 + 0.12 * len(numbers)) * len(rows))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
     shift = dict(zip(numbers, marks.offsets(len(numbers), BAND), strict=True))
     colours = {number: SHADES[min(place, len(SHADES) - 1)] for place, number in enumerate(numbers)}
@@ -222,12 +226,12 @@ def _figure(lines: Sequence[Line], judged: str) -> Figure:
     labels = (
         "gain over zero-length thoughts, nats" if judged == "gain" else "held-out NLL, nats",
         "CPU seconds a seed",
-        "signal-to-noise of the policy\n(linear to ±1, logarithmic beyond)",
+        "signal-to-noise of the policy\n(linear to ±1,\nlogarithmic beyond)",
     )
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label)
     handles = [marks.handle(colours[x], f"K = {x}") for x in numbers]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles)
     return figure
 
 
@@ -238,8 +242,18 @@ def _mark(axes: Axes, place: float, values: pd.Series, colour: str) -> None:
         return
     mean, half_width, _ = estimate(values)
     half = 0.0 if math.isnan(half_width) else half_width
-    axes.errorbar([mean], [place], xerr=[half], fmt="o", color=colour, markersize=4.5, capsize=2)
-    axes.scatter(values, [place] * len(values), color=colour, s=9, alpha=0.45, linewidths=0, zorder=3)
+    axes.errorbar(
+        [mean], [place], xerr=[half], fmt="o", color=colour, markersize=style.points(4.5), capsize=2
+    )
+    axes.scatter(
+        values,
+        [place] * len(values),
+        color=colour,
+        s=style.points(3) ** 2,
+        alpha=0.45,
+        linewidths=0,
+        zorder=3,
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from analysis import capacity_vs_gain
+from tests import figure_texts
 from tests.analysis.synthetic import Figures, Script, settings, write
 from toyqs.evidence.arms import CONTROLS, JUDGED
 
@@ -29,6 +30,11 @@ def sweep(folder, keys, values, found=FOUND, **changes):
         losses = {arm: {seed: x + place for seed, x in each.items()} for arm, each in found.items()}
         changed = dict.fromkeys([keys] if isinstance(keys, str) else keys, value)
         write(folder / "runs", settings() | changed | changes, losses)
+
+
+def footer(figure):
+    """Return the small letters below a figure, without their line ends."""
+    return " ".join(figure.texts[-1].get_text().split())
 
 
 def line_of(axes, arm):
@@ -102,7 +108,7 @@ def test_a_band_holds_the_arms_of_one_cell_and_says_so(tmp_path, call):
         for arm in arms:
             inside = zip(bands, line_of(axes, arm).get_xdata(), strict=True)
             assert all(start < x < end for (start, end), x in inside)
-        assert "a grey band is one cell, its arms side by side" in axes.get_xlabel()
+    assert "a grey band is one cell, its arms side by side" in footer(figure)
 
 
 def test_a_folder_in_which_several_settings_differ_asks_for_one(tmp_path, call):
@@ -192,7 +198,7 @@ def test_each_arm_stands_at_its_own_cost_and_a_gain_at_thinking_s(tmp_path, call
         own = {arm: width * x for arm, x in costs.items()}
         write(tmp_path / "runs", settings(base_lm_hidden_dim=width), FOUND, **{column: own})
     code, _, err, figure, table = call("--over", cost)
-    assert (code, err) == (0, "") and "base_lm_hidden_dim" in figure.get_suptitle()
+    assert (code, err) == (0, "") and "beside the points of thinking: base_lm_hidden_dim" in footer(figure)
     left, right = figure.axes
     for arm, x in costs.items():
         assert line_of(left, arm).get_xdata() == pytest.approx([width * x * times for width in (4, 8, 16)])
@@ -219,17 +225,14 @@ def test_costs_within_one_digit_have_ticks_all_the_same(tmp_path, call):
 
 
 @pytest.mark.parametrize("words", [(), ("--over", "parameters")])
-def test_the_title_is_within_the_figure(tmp_path, call, words):
-    """Whatever it has to say: here of thirteen arms."""
+def test_all_that_is_written_is_within_the_figure(tmp_path, call, words):
+    """Whatever the footer has to say: here of thirteen arms."""
     for width in (4, 8):
         arms = dict.fromkeys(["thinking", *CONTROLS], ZERO)
         write(tmp_path / "runs", settings(base_lm_hidden_dim=width), arms)
     _, _, _, figure, _ = call(*words)
-    figure.draw_without_rendering()
-    title = figure.texts[0].get_window_extent()
-    assert figure.bbox.x0 < title.x0 and title.x1 < figure.bbox.x1
-    assert "verdicts: in the table" in figure.get_suptitle()
-    assert figure.axes[1].get_title().endswith("uncorrected")
+    assert figure_texts.outside(figure) == []
+    assert "verdicts: in the table; intervals are not corrected for their number" in footer(figure)
 
 
 def test_cells_of_several_settings_stand_at_their_cost_unjoined(tmp_path, call):
@@ -264,7 +267,7 @@ def test_more_arms_than_colours_can_tell_leave_those_that_are_judged(tmp_path, c
     drawn = [c.get_label() for c in left.containers]
     assert drawn == ["thinking", *(c.get_label() for c in right.containers)]
     assert set(drawn) == {"thinking", *JUDGED} and len(drawn) == 7
-    assert "in the table only: no reasoner, " in figure.get_suptitle()
+    assert "in the table only: no reasoner, " in footer(figure)
     assert list(table["arm"]) == arms and len({line_of(left, arm).get_marker() for arm in drawn}) == len(
         drawn
     )

@@ -76,7 +76,9 @@ def test_the_figure_shows_every_seed_at_its_width(tmp_path, call):
     assert (tmp_path / "capacity.png").read_bytes().startswith(PNG)
     left, right = figure.axes
     setting = "rev_prog p=6 m=3 k=3 label_noise=0, reasoner width 24, seeds 1–4"
-    assert figure.get_suptitle() == f"{setting}\nverdicts: in the table"
+    assert figure.get_suptitle() == "How does the gain of thinking change with base width?"
+    assert figure.texts[1].get_text() == "rev_prog, seeds 1–4"
+    assert figure.texts[-1].get_text().splitlines()[0] == setting
     assert left.get_xscale() == "log" and [t.get_text() for t in left.get_xticklabels()] == ["4", "8"]
     assert [c.get_label() for c in left.containers] == ["thinking", "zero_length", "param_matched"]
     assert [c.get_label() for c in right.containers] == ["zero_length", "param_matched"]

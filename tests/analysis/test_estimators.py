@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import estimators
+from toyqs.evidence.figures.estimators import COLUMNS, estimators_figure
 
 ROWS = [
     {"estimator": name, "K": k, "aim": aim, "cosine": 0.9, "length": 1.0 / k, "noise": 2.0 / k}
@@ -23,15 +24,20 @@ def table(tmp_path):
     return path
 
 
-def test_a_line_for_each_estimator_in_every_panel(table):
-    panels = estimators.figure(estimators.read(str(table))).axes
+def test_a_row_for_each_estimator_in_every_panel(table):
+    figure = estimators_figure(estimators.read(str(table)))
+    panels = figure.axes
     assert len(panels) == 3
-    for axes, column in zip(panels, estimators.COLUMNS, strict=True):
-        one, two = (line for line in axes.lines if line.get_label() in {"one", "two"})
-        assert one.get_linestyle() == "-" and two.get_linestyle() == "--"
+    for axes, column in zip(panels, COLUMNS, strict=True):
+        one, _ = (points for points in axes.collections if points.get_label() in {"one", "two"})
         wanted = [row[column] for row in ROWS if row["estimator"] == "one"]
-        assert list(one.get_xdata()) == [2, 4] and list(one.get_ydata()) == wanted
-        assert (axes.get_yscale() == "log") == (column != "cosine")
+        assert one.get_offsets().tolist() == [[value, 0] for value in wanted]
+        assert (axes.get_xscale() == "log") == (column != "cosine")
+        few, many = one.get_facecolors()[:, :3].mean(1)
+        assert few > many, "darker for more thoughts"
+    labels = [(label.get_text(), label.get_fontstyle()) for label in panels[0].get_yticklabels()]
+    assert labels == [("one", "normal"), ("two", "italic")]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["K = 2", "K = 4"]
 
 
 def test_the_figure_is_written(table, tmp_path, capsys):

@@ -118,6 +118,20 @@ def test_curves_over_what_training_has_cost(tmp_path, call, over, label):
     assert list(seeds.get_xdata()[4:7]) == pytest.approx(both[1])
 
 
+def test_arms_that_train_for_different_lengths_are_drawn_over_flops(tmp_path, call):
+    """And over steps where all train equally long, or where a row does not say what a step costs."""
+    write(tmp_path / "runs", settings(), FOUND)
+    assert call().figure.axes[0].get_xlabel() == "training steps (log scale)"
+    write(tmp_path / "runs", settings(), FOUND | {"compute_matched": {1: 0.5, 2: 0.6}})
+    figure = call().figure
+    assert figure.axes[0].get_xlabel() == "FLOPs so far (log scale)"
+    ends = {arm: drawn(figure.axes[0], arm)[0][-1] for arm in ("thinking", "compute_matched")}
+    assert ends == {"thinking": 450 * 50_000, "compute_matched": 23 * 450 * 50_000}
+    assert call("--over", "steps").figure.axes[0].get_xlabel() == "training steps (log scale)"
+    write(tmp_path / "runs", settings(), {"zero_length": {1: 1.0}}, flops_per_step=None)
+    assert call().figure.axes[0].get_xlabel() == "training steps (log scale)"
+
+
 def test_a_row_that_does_not_say_its_cost_is_named(tmp_path, call):
     write(tmp_path / "runs", settings(), {"thinking": {1: 0.2, 2: 0.4}})
     write(tmp_path / "runs", settings(), {"zero_length": {1: 1.0}}, flops_per_step=None)

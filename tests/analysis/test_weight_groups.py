@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_all_patterns_at_two_weights(tmp_path, call):
     gains = table[(table["arm"] == "zero_length") & (table["policy_loss_beta"] == 1)]["gain"]
     assert list(rows_of(right, "zero_length").values()) == pytest.approx(list(gains))
     assert max(map(len, out.splitlines())) <= 110 and "not in the sweep" not in out
-    assert "reasoner width 32, seeds 0, 1" in figure.get_suptitle()
+    assert "reasoner width 32, seeds 0, 1" in figure.texts[-1].get_text()
 
 
 def test_a_weight_without_effect_is_no_panel_s_title(tmp_path, call):
@@ -103,30 +105,63 @@ def test_a_verdict_that_the_number_of_cells_took_away_has_a_cross(tmp_path, call
     _, out, _, figure, table = call()
     texts = [text.get_text().replace("\n", " ") for text in figure.axes[0].texts]
     assert texts == ["cannot be told from not thinking †"] * 3
-    assert "\ngains: 95 % t-intervals, uncorrected; †" in figure.get_suptitle()
-    assert figure.get_suptitle().endswith("†: another verdict before correction for the number of cells")
+    assert "\ngains: 95 % t-intervals, uncorrected; †" in figure.texts[-1].get_text()
+    assert (
+        figure.texts[-1].get_text().endswith("†: another verdict before correction for the number of cells")
+    )
     said = " ".join(out.split())
     assert said.count("(before correction for 3 cells: beats the same base; not run: state_handed_on,") == 3
     assert set(table["verdict"].dropna()) == {"cannot be told from not thinking"}
     _, out, _, figure, table = call("weight_groups=ABCD")
-    assert "†" not in figure.get_suptitle() + figure.axes[0].texts[0].get_text()
+    assert "†" not in figure.texts[-1].get_text() + figure.axes[0].texts[0].get_text()
     assert "paired t-tests at 0.05\n" in out and table["verdict_p"][0] == pytest.approx(0.0401, abs=1e-4)
 
 
-def test_panels_by_width_and_weight_say_what_they_lack(tmp_path, call):
+def test_several_widths_are_a_map_of_patterns_by_widths(tmp_path, call):
+    """The gain as a colour, hatched where its interval holds 0, a dot as large as the share that started."""
+    near = {seed: x + y for (seed, x), y in zip(THINKING.items(), (-0.5, 0.5, -0.4, 0.6), strict=True)}
+    losing = {"thinking": THINKING, "zero_length": near}
     pattern(tmp_path, "AAAA", 16, 0.1)
     pattern(tmp_path, "ABCD", 16, 0.1, found={"thinking": THINKING})
+    pattern(tmp_path, "AAAA", 32, 0.1, found=losing)
     pattern(tmp_path, "ABCD", 32, 1.0)
-    code, out, _, figure, _ = call()
-    assert code == 0 and len(figure.axes) == 4
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [f"base width {w}, policy_loss_beta {b}" for w in (16, 32) for b in ("0.1", "1")]
-    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    idle, gains = ["not run"] * 2, "beats the same base; not run: state_handed_on, pause, compute_matched"
-    texts = [[text.replace("\n", " ") for text in panel] for panel in texts]
-    assert texts == [[gains, "not judged: zero_length not run"], idle, idle, ["not run", gains]]
-    assert "reasoner as wide as the base" in out
-    assert out.count("not in the sweep here: AAAA") == 1 and "not in the sweep here: ABCD" not in out
+    code, out, _, figure, _ = call(really=True)
+    *panels, _ = figure.axes
+    assert code == 0 and [axes.get_title() for axes in panels[:2]] == [
+        "zero-length\nthoughts",
+        "parameter-\nmatched",
+    ]
+    assert [axes.get_ylabel() for axes in panels[::2]] == ["policy_loss_beta 0.1", "policy_loss_beta 1"]
+    assert [label.get_text() for label in panels[2].get_xticklabels()] == ["16", "32"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["AAAA", "ABCD"]
+    fields = [axes.collections[0].get_array().filled(np.nan) for axes in panels]
+    nan = np.nan
+    wanted = [
+        [[1.0, 0.05], [nan, nan]],
+        [[0.65, nan], [nan, nan]],
+        [[nan, nan], [nan, 1.0]],
+        [[nan, nan], [nan, 0.65]],
+    ]
+    for field, numbers in zip(fields, wanted, strict=True):
+        assert field == pytest.approx(np.array(numbers), nan_ok=True)
+    assert [[(x.get_x(), x.get_y()) for x in axes.patches] for axes in panels] == [[(0.5, -0.5)], [], [], []]
+    assert all(patch.get_hatch() for axes in panels for patch in axes.patches)
+    assert {axes.collections[0].get_clim() for axes in panels} == {(-1.0, 1.0)}
+    dots = panels[0].collections[1]
+    assert sorted(map(tuple, dots.get_offsets().tolist())) == [(0.0, 0.0), (1.0, 0.0)]
+    assert "reasoner as wide as the base" in out and "verdicts: in the table" in figure.texts[-1].get_text()
+    assert out.count("not in the sweep here: AAAA") == 1
+
+
+def test_a_dot_is_as_large_as_the_share_of_seeds_that_started(tmp_path, call):
+    for width, started in ((16, True), (32, False)):
+        pattern(tmp_path, "AAAA", width)
+        for path in (tmp_path / "runs").glob("*/summary.json"):
+            row = json.loads(path.read_text())
+            if row["base_lm_hidden_dim"] == width and row["started"] is not None:
+                path.write_text(json.dumps(row | {"started": started or row["seed"] == 1}))
+    sizes = call().figure.axes[0].collections[1].get_sizes()
+    assert sizes[1] / sizes[0] == pytest.approx(1 / 4)
 
 
 def test_without_a_control_the_losses_are_drawn(tmp_path, call):
@@ -177,6 +212,6 @@ def test_more_panels_than_can_be_read_are_refused(tmp_path, call):
     for beta in (0.1, 0.5, 1.0, 2.0):
         pattern(tmp_path, "AAAA", beta=beta)
     result = call()
-    assert result.code == 2 and "4 values of policy_loss_beta are too many panels" in result.err
+    assert result.code == 2 and "4 values of policy_loss_beta are too many;" in result.err
     assert call(result.err.split()[-1]).code == 0
     assert call("policy_loss_beta=0.5,2").figure.axes[1].get_title().endswith("2")

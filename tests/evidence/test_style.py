@@ -53,7 +53,7 @@ def test_what_a_matplotlibrc_holds_changes_no_figure(tmp_path):
         with style.style():
             figure = style.new_figure(2, 1)
             figure.subplots().plot([1, 2])
-        style.save(figure, tmp_path / "figure.png")
+            style.save(figure, tmp_path / "figure.png")
         return (tmp_path / "figure.png").read_bytes()
 
     usual = drawn()
@@ -69,7 +69,7 @@ def test_saving_replaces_the_older_file_or_leaves_it_whole(tmp_path, monkeypatch
     whole = path.read_bytes()
     assert whole.startswith(b"<?xml")
 
-    def fail(temporary, format):
+    def fail(temporary, **_):
         temporary.write_bytes(b"half a fig")
         raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ NUMBERS = (
     *("thought_entropy", "information", "information_shuffled", "parameters", "recurrent_steps_per_token"),
     *("flops_per_token", "train_steps", "cpu_seconds", "started"),
     *("marginal_gap", "pass_at_k", "symbol_zipf", "distinct_thoughts", "homogeneity", "completeness"),
-    *("diverged_at", "largest_logit", "uniform_nll"),
+    *("diverged_at", "largest_logit", "uniform_nll", "unigram_nll", "bigram_nll"),
 )
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
 

@@ -98,8 +98,7 @@ def _run(
     params = training.params
     common = {
         "results_version": RESULTS_VERSION,
-        "bayes_floor": config.task.floor(),
-        "uniform_nll": math.log(config.task.vocab_size),
+        **training.references(),
         **cost._asdict(),
         "cpu_seconds": cpu_seconds / len(seeds),
         "wall_seconds": wall_seconds,
@@ -179,6 +178,12 @@ class Training:
             return self.recording.evaluate()
         sizes, chunk = self.params.eval_sizes_at(self.params.steps - 1), self.params.eval_chunk
         return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=chunk)
+
+    def references(self) -> dict[str, float | None]:
+        """Return the losses that a model's may be compared with, in nats per counted position, by name."""
+        task = self.config.task
+        known = {"bayes_floor": task.floor(), "uniform_nll": math.log(task.vocab_size)}
+        return known | (task.references(self.held_out) if task.references else {})
 
     def weights(self) -> dict[str, Tensor]:
         """Return all weights (S, ...) by name."""

@@ -42,7 +42,7 @@ class Progress:
         self._started = self._printed = time.monotonic()
         terminal = bool(stacks) and sys.stderr.isatty()
         self._plain = bool(stacks) and not terminal
-        form = "{percentage:3.0f}% |{bar}| {elapsed} gone{postfix}"
+        form = "{percentage:3.0f}% |{bar}| {elapsed} elapsed{postfix}"
         self._bar = tqdm(total=self._total, bar_format=form, disable=not terminal, file=sys.stderr)
 
     def start(self, index: int, stack: Stack) -> None:
@@ -82,20 +82,22 @@ class Progress:
         self._bar.close()
 
     def line(self) -> str:
-        """Write the counts of runs, the time left and, for a single cell, the loss."""
+        """Write the counts of runs that are not 0, the time left and, for a single cell, the loss."""
         running = sum(len(stack.seeds) for stack in self._running.values())
-        counts = f"{self._finished} done, {running} running, {self._failed} failed, {self._skipped} skipped"
-        parts = [f"{counts} of {self._runs} runs", f"{self._left()} left"]
+        done = self._finished + self._skipped
+        counts = [f"{done} of {self._runs} runs complete"]
+        counts += [f"{n} {word}" for n, word in ((running, "training"), (self._failed, "failed")) if n]
+        parts = [", ".join(counts), *([f"about {left} left"] if (left := self._left()) else [])]
         thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")
         if self._one_cell and thinking is not None:
-            gain = "" if zero is None else f", gain so far {short(zero - thinking, '+.3f')}"
-            parts.append(f"loss {short(thinking, '.3f')}{gain}")
+            gain = "" if zero is None else f", gain over zero_length so far {short(zero - thinking, '+.3f')}"
+            parts.append(f"held-out loss {short(thinking, '.3f')}{gain}")
         return "; ".join(parts)
 
     def _left(self) -> str:
         done = sum(self._work.values())
         if done < FIRST_SHARE * self._total:
-            return "?"
+            return ""
         # the mean speed, not a recent one: a unit of work takes longer in some stacks than in others
         seconds = (time.monotonic() - self._started) * max(0.0, self._total / done - 1)
         return str(tqdm.format_interval(seconds))

@@ -53,6 +53,8 @@ class Task(ABC):
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
     vocabulary: Callable[[], str] | None = None
     """() -> what token ids stand for, where a file says that: an alphabet, or the hash of a tokeniser"""
+    references: Callable[[Batch], dict[str, float]] | None = None
+    """held-out sequences -> NLL of models of counts there, in nats per counted position, by name"""
     encode: Callable[[str], Tensor] | None = None
     """text -> token ids (n,) long; a task that has it also has `decode(ids) -> text`"""
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from toyqs.tasks.counts import count_nll
 from toyqs.tasks.task import Task, check_length, check_split, counted_from
 from toyqs.types import Batch
 
@@ -79,6 +80,11 @@ class Windows(Task):
     def held_out_size(self, seq_len: int) -> int:
         """Return the number of windows that the held-out text holds side by side."""
         return max(1, (len(self._part("held_out")) - 1) // seq_len)
+
+    def references(self, batch: Batch) -> dict[str, float]:
+        """Return `unigram_nll` and `bigram_nll` of the training text's counts, see `count_nll`."""
+        training = self._part("train")
+        return count_nll(training, batch.inputs, batch.targets, batch.weights, self.vocab_size)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

@@ -1,23 +1,21 @@
-"""The table, its numbers and its figure."""
+"""The table and its numbers."""
 
 from __future__ import annotations
 
 import math
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from toyqs.evidence.arms import NONE
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.figures import style
-from toyqs.evidence.figures.comparison import comparison_figure
 from toyqs.evidence.judging.findings import Finding, arm_table, find, write_arm_table
+from toyqs.evidence.tables import thought_measures
 from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.text import human
+from toyqs.training.evaluation.metrics import CONTEXTS
 
-PNG = b"\x89PNG"
 SETTINGS = {
     "task": "rev_prog",
     "task.p": 6,
@@ -68,14 +66,6 @@ def finding(frames, same=NONE, **changes) -> Finding:
     thinks = {"use_reasoner": next(iter(frames)) != "no_reasoner"}
     (found,) = find([Cell(SETTINGS | thinks | changes, frames, {}, same)])
     return found
-
-
-def curves(frames):
-    steps = np.array([0, 10, 100, 1000])
-    return {
-        name: {int(s): pd.DataFrame({"step": steps, "nll": n + 1 / (1 + steps)}) for s, n in by_seed}
-        for name, by_seed in ((name, zip(f["seed"], f["nll"], strict=True)) for name, f in frames.items())
-    }
 
 
 def row_of(table, name):
@@ -145,22 +135,30 @@ def test_of_thoughts_that_can_tell_nothing_no_start_is_told():
 
 
 def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
-    table = comparison_table(finding(arms()))
-    assert "4.510 with a thought from another place, 1.920 without a thought" in " ".join(table.split())
+    table = " ".join(comparison_table(finding(arms())).split())
+    assert "4.510 with another sequence's thought, 1.920 without a thought, 0.301 averaging the" in table
     assert "sequences' thoughts alone" not in table
-    assert "tells 2.11 nats" in " ".join(table.split()) and "tells 0.03" in " ".join(table.split())
-    assert "Entropy" not in table, "not measured here"
-    assert "with a thought from another place" not in comparison_table(finding({"no_reasoner": arm([1.0])}))
+    # at most the logarithm of the 64 contexts that are compared, or of as many as there are
+    assert "mutual information of thought and context 2.11 of at most 4.16" in table
+    fewer = comparison_table(finding(arms(), eval_sequences=32))
+    assert "2.11 of at most 3.47" in fewer
+    assert "ntropy" not in table, "not measured here"
+    assert "Thoughts of the thinking model" not in comparison_table(finding({"no_reasoner": arm([1.0])}))
+
+
+def test_as_many_contexts_are_named_as_are_compared():
+    assert thought_measures.CONTEXTS == CONTEXTS
 
 
 def test_what_the_thoughts_are_as_a_code():
     code = {"homogeneity": 0.8, "completeness": 0.314, "distinct_thoughts": 42.0, "pass_at_k": 0.98}
-    wanted = "Thoughts as a code: homogeneity 0.80, completeness 0.31 (0 by chance, 1 at most), 42 distinct, "
-    assert f"\n{wanted}pass@K 98.0 %.\n" in comparison_table(finding(arms(thinking=arm([0.1, 0.2], **code))))
+    table = " ".join(comparison_table(finding(arms(thinking=arm([0.1, 0.2], **code)))).split())
+    assert "as a code homogeneity 0.80, completeness 0.31 (0: chance, 1: perfect); 42 distinct" in table
+    assert "likeliest at 98.0 % of positions (pass@K)" in table
     code["completeness"] = None
     one_thought = comparison_table(finding({"thinking": arm([0.1, 0.2], **code)}))
-    assert "completeness – (0 by chance" in one_thought
-    assert "Thoughts as a code" not in comparison_table(finding(arms()))
+    assert "completeness – (0: chance" in one_thought
+    assert "as a code" not in comparison_table(finding(arms()))
 
 
 def test_a_model_without_a_prediction_without_a_thought_is_judged_by_others_alone():
@@ -222,24 +220,6 @@ def test_csv_holds_the_same_numbers(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 
 
-@pytest.mark.parametrize("floor", [0.0, None])
-def test_the_figure_is_drawn_also_where_a_seed_diverged(tmp_path, floor):
-    frames = arms(
-        zero_length=arm([1.7, math.nan, 1.74, 1.77]), thinking=arm([0.1, 0.2, 0.3, 0.4], bayes_floor=floor)
-    )
-    lines = curves(frames)
-    lines["zero_length"][2]["nll"] = None
-    comparison_figure(finding(frames), lines, tmp_path / "figure.png")
-    image = (tmp_path / "figure.png").read_bytes()
-    assert image.startswith(PNG)
-    assert [int.from_bytes(image[at : at + 4]) for at in (16, 20)] == [1200, 500]
-
-
-def test_the_figure_needs_no_curves(tmp_path):
-    comparison_figure(finding({"thinking": arm([0.5])}), {}, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(PNG)
-
-
 @pytest.mark.parametrize(
     ("number", "text"),
     [
@@ -249,43 +229,3 @@ def test_the_figure_needs_no_curves(tmp_path):
 )  # fmt: skip
 def test_human_numbers(number, text):
     assert human(number) == text
-
-
-def test_every_arm_has_a_row_with_its_seeds_and_its_mean(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
-    frames = {"thinking": arm([0.5, 0.7]), "pause": arm([0.2, 0.3]), "zero_length": arm([1.0, math.nan])}
-    comparison_figure(finding(frames), curves(frames), tmp_path / "figure.png")
-    assert drawn[0].get_suptitle().endswith("\nverdict: not judged: seed 2 diverged")
-    left, right = drawn[0].axes
-    means = {c.get_label(): c.lines[0] for c in right.containers}
-    assert {name: list(line.get_ydata()) for name, line in means.items()} == dict(
-        zip(frames, [[0], [1], [2]], strict=True)
-    )
-    assert means["pause"].get_xdata() == pytest.approx([0.25]) and np.isnan(
-        means["zero_length"].get_xdata()[0]
-    )
-    seeds = right.collections[2 * list(frames).index("pause") + 1].get_offsets()
-    assert seeds.tolist() == [[0.2, 1.0], [0.3, 1.0]]
-    assert [text.get_text() for text in right.texts] == ["1 diverged"]
-    low, high = right.get_xlim()
-    assert low < 0.2 and high > 1.0
-    looks = {
-        (line.get_marker(), line.get_linestyle()) for line in left.get_lines() if line.get_label() in frames
-    }
-    assert len(looks) == 3
-    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert [text.get_text() for text in right.get_yticklabels()] == names[:3]
-
-
-def test_the_mean_curve_ends_where_a_seed_diverged(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
-    frames = {"thinking": arm([0.5, 0.7])}
-    lines = curves(frames)
-    lines["thinking"][2]["nll"] = [1.0, 0.9, None, None]
-    comparison_figure(finding(frames), lines, tmp_path / "figure.png")
-    left = drawn[0].axes[0]
-    mean = next(line for line in left.get_lines() if line.get_label() == "thinking")
-    assert list(mean.get_xdata()) == [10, 100, 1000]
-    assert list(np.isnan(mean.get_ydata())) == [False, True, True]

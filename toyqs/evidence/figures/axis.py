@@ -17,7 +17,8 @@ from toyqs.evidence.figures import style
 from toyqs.evidence.selection import BASE, INTERPRETER, REASONER, value_of
 from toyqs.evidence.text import human
 
-BAND = 0.75  # of the distance between neighbouring cells, for the marks of all arms
+BAND = 0.75  # of the distance between neighbouring cells, for the marks of all arms; of the axis twice MOST
+MOST = 0.04  # of the axis, by which a mark stands beside its place at most
 BESIDE = "a grey band is one cell, its arms side by side"
 SPAN = 4  # greatest value over least from which on numbers stand on a logarithmic scale
 UNEVEN = 12  # the whole range over the least distance from which on numbers are spaced evenly
@@ -60,6 +61,13 @@ class Axis(NamedTuple):
             return 1.0
         return float(min(np.diff(places).min(), math.inf if self.names else NEAR * np.ptp(places)))
 
+    @property
+    def band(self) -> float:
+        """Return the width of the marks of all arms of a cell, as a share of `gap`."""
+        places = self._scaled(next(iter(self.places.values())))
+        whole = 1.0 + (np.ptp(places) / self.gap if len(places) else 0.0)  # half a gap beside the outer cells
+        return float(min(BAND, 2 * MOST * whole))
+
     def shifted(self, places: Sequence[float], share: float) -> list[float]:
         """Return places beside the given ones, by a share of `gap`."""
         moved = self._scaled(places) + share * self.gap
@@ -76,9 +84,9 @@ class Axis(NamedTuple):
             style.log_axis(axes, base=2 if self.names else 10)
         places = [x for x in next(iter(self.places.values())) if not math.isnan(x)]
         for place in places if beside else []:
-            (start,), (end,) = (self.shifted([place], share) for share in (-BAND / 2, BAND / 2))
+            (start,), (end,) = (self.shifted([place], share) for share in (-self.band / 2, self.band / 2))
             axes.axvspan(start, end, color="#F4F4F4", linewidth=0, zorder=0)
-        axes.set_xlabel(self.label + ("\n" + BESIDE if beside else ""))
+        axes.set_xlabel(self.label)
         if not self.names:
             return _cost_ticks(axes, places)
         axes.set_xticks(places, [textwrap.fill(name, 16) for name in self.names])

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
+from toyqs.evidence.figures.axis import MOST
 from toyqs.evidence.judging.findings import floor_of
 from toyqs.evidence.judging.gain import by_seed, estimate
 
@@ -29,7 +30,7 @@ DARKEST, LIGHTEST = 0.95, 0.5  # of the colours of L
 LINEAR = 0.1  # nats, up to which the scale of losses is linear
 BEYOND = 3  # times the curves' own range: how far above and below them a control is shown
 LEAST = 0.02 * LINEAR  # of the scale, on which a decade is LINEAR: the least range of curves
-BESIDE = 0.3  # for the points of one control and L, side by side
+BESIDE = 0.6  # of the reach, for the points of one control and L, side by side
 BAYES = "best possible (Bayes)"
 
 
@@ -140,19 +141,20 @@ def _numbers(nll: pd.Series, accuracy: pd.Series) -> dict[str, Any]:
 def budget_figure(lines: Sequence[Line]) -> Figure:
     """Draw the lines, a panel for each kind; in the figure style."""
     panels = panels_of(lines)
-    figure = style.new_figure(max(11.0, 6.5 * len(panels)), 6.5)
+    figure = style.new_figure(max(11.0, 6.5 * len(panels)), 5.2)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     floor = floor_of([line.cell for line in lines])
     colours = _colours(lines)
     for axes, panel in zip(all_axes, panels, strict=True):
         own = in_panel(lines, panel)
         controls = controls_of(own)
-        for control, place in zip(controls, _places(controls), strict=True):
+        reach = min(0.5, MOST * (max(own[0].lengths) + 1))
+        for control, place in zip(controls, _places(controls, reach), strict=True):
             _draw_control(axes, control, place)
-        for line, shift in zip(own, marks.offsets(len(own), 0.4), strict=True):
+        for line, shift in zip(own, marks.offsets(len(own), 0.8 * reach), strict=True):
             _draw_line(axes, line, colours[line.length], shift)
         marks.draw_floor(axes, floor)
-        axes.set(xlabel="L', symbols of a thought (bordered: as many as in training)", title=panel)
+        axes.set(xlabel="L', symbols of a thought (bordered: as in training)", title=panel)
         axes.set_xlim(-0.5, max(own[0].lengths) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_yscale("symlog", linthresh=LINEAR, linscale=0.6)
@@ -175,7 +177,12 @@ def _colours(lines: Sequence[Line]) -> dict[int, Any]:
 
 def _look(line: Line, colour: Any) -> dict[str, Any]:
     dashes = "-" if line.schedule == "constant" else "--"
-    return {"color": colour, "marker": MARKERS[line.schedule], "linestyle": dashes, "markersize": 5}
+    return {
+        "color": colour,
+        "marker": MARKERS[line.schedule],
+        "linestyle": dashes,
+        "markersize": style.points(5),
+    }
 
 
 def _draw_line(axes: Axes, line: Line, colour: Any, shift: float) -> None:
@@ -183,7 +190,7 @@ def _draw_line(axes: Axes, line: Line, colour: Any, shift: float) -> None:
     places = np.array(list(found)) + shift
     means, halves = ([x[i] for x in found.values()] for i in (0, 1))
     axes.errorbar(places, means, np.nan_to_num(halves), capsize=2, elinewidth=0.9, **_look(line, colour))
-    own = {"markersize": 9, "markeredgecolor": "black", "linestyle": "none", "zorder": 4}
+    own = {"markersize": style.points(9), "markeredgecolor": "black", "linestyle": "none", "zorder": 4}
     axes.plot(line.length + shift, found[line.length].mean, **_look(line, colour) | own)
 
 
@@ -223,23 +230,24 @@ def _fit(axes: Axes, lines: Sequence[Line], others: Sequence[float]) -> None:
 
 
 def _name_hidden(axes: Axes, others: Mapping[str, float]) -> None:
-    """Write down in a panel what is above or below what it shows."""
+    """Write down in a panel's title what is above or below what it shows."""
     low, high = axes.get_ylim()
-    for word, y, hidden in (
-        ("below", 0.02, {name: x for name, x in others.items() if x < low}),
-        ("above", 0.98, {name: x for name, x in others.items() if x > high}),
+    lines: list[str] = []
+    for word, hidden in (
+        ("above", {name: x for name, x in others.items() if x > high}),
+        ("below", {name: x for name, x in others.items() if x < low}),
     ):
         if hidden:
-            text = f"{word}: " + ", ".join(f"{name} {x:.3g}" for name, x in hidden.items())
-            place: dict[str, Any] = {"ha": "right", "va": "bottom" if word == "below" else "top"}
-            axes.text(0.99, y, textwrap.fill(text, 60), transform=axes.transAxes, fontsize=9, **place)
+            text = f"{word} what is shown: " + ", ".join(f"{name} {x:.3g}" for name, x in hidden.items())
+            lines.append(textwrap.fill(text, 80))
+    axes.set_title("\n".join(filter(None, [axes.get_title(), *lines])))
 
 
-def _places(controls: Sequence[Control]) -> list[float]:
+def _places(controls: Sequence[Control], reach: float) -> list[float]:
     """Return where each control's point stands: left of its cell's L, those of one arm and L side by side."""
     spots = [(control.arm, control.line.length) for control in controls]
     return [
-        spot[1] - 0.35 + marks.offsets(spots.count(spot), BESIDE)[spots[:place].count(spot)]
+        spot[1] + reach * (marks.offsets(spots.count(spot), BESIDE)[spots[:place].count(spot)] - 0.7)
         for place, spot in enumerate(spots)
     ]
 
@@ -254,7 +262,7 @@ def _draw_control(axes: Axes, control: Control, place: float) -> None:
         axes.axhline(mean, color=colour, linewidth=1.6)
         axes.axhspan(mean - half, mean + half, color=colour, alpha=0.12, linewidth=0)
         return
-    look: dict[str, Any] = {"marker": MARKERS[line.schedule], "color": colour, "markersize": 7}
+    look: dict[str, Any] = {"marker": MARKERS[line.schedule], "color": colour, "markersize": style.points(7)}
     look |= {"markerfacecolor": "white", "linestyle": "none", "zorder": 3, "capsize": 2}
     axes.errorbar(place, mean, half, **look)
 
@@ -279,4 +287,4 @@ def _legend(figure: Figure, lines: Sequence[Line], colours: Mapping[int, Any], f
         handles.append(Line2D([], [], label=label, marker=MARKERS[schedule], **hollow))
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label=BAYES))
-    figure.legend(handles=handles, ncols=4, loc="outside lower center", columnspacing=1.3)
+    figure.legend(handles=handles)

@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -24,7 +23,6 @@ ROOM = 0.4  # of the points' range: how far beyond them an interval is shown
 SEED_GAP = 0.04  # inches from an interval to its seeds
 MARGIN = 0.04  # of what is shown
 MOST_ARMS = 8  # of which the colours can still be told apart
-ACROSS = 7  # entries of a legend in one line
 # arm -> marker and line, for eyes and printers that do not tell all colours apart
 LOOKS = {
     "thinking": ("o", "-"),
@@ -89,17 +87,18 @@ def draw_arm(
     halves = [0.0 if math.isnan(x.half_width) else x.half_width for x in estimates]
     colour = style.arm_colour(arm)
     marker, dashes = LOOKS.get(arm, OTHER_LOOK)
-    look = {"marker": marker, "markersize": 5, "capsize": 2.5, "elinewidth": 1.2}
+    look: dict[str, Any] = {"marker": marker, "markersize": style.points(5), "capsize": 2.5}
+    look["elinewidth"] = style.points(1.2)
     line: dict[str, Any] = {"color": colour, "label": arm, **look}
     right, up = (0.0, SEED_GAP) if sideways else (-SEED_GAP, 0.0)
     shifted = axes.transData + ScaledTranslation(right, up, axes.figure.dpi_scale_trans)
-    look = {"s": 13, "alpha": 0.65, "linewidths": 0, "zorder": 3}
-    dots: dict[str, Any] = {"color": colour, "transform": shifted, **look}
+    dots: dict[str, Any] = {"color": colour, "transform": shifted, "s": style.points(3.6) ** 2}
+    dots |= {"alpha": 0.65, "linewidths": 0, "zorder": 3}
     if sideways:
         axes.errorbar(means, np.array(places), xerr=halves, linestyle="none", **line)
         axes.scatter(what, where, **dots)
     else:
-        line |= {"linestyle": dashes if joined else "none", "linewidth": 1.3}
+        line |= {"linestyle": dashes if joined else "none", "linewidth": style.points(1.3)}
         axes.errorbar(np.array(places), means, yerr=halves, **line)
         axes.scatter(where, what, **dots)
 
@@ -107,7 +106,7 @@ def draw_arm(
 def draw_mean(axes: Axes, arm: str, mean: pd.Series) -> None:
     """Draw the mean of an arm's curves, the arm's marker at its end; indexed by the place along x."""
     marker, line = LOOKS.get(arm, OTHER_LOOK)
-    look: dict[str, Any] = {"linestyle": line, "linewidth": 1.9, "label": arm}
+    look: dict[str, Any] = {"linestyle": line, "linewidth": style.points(1.9), "label": arm}
     last = mean.last_valid_index()
     ends = [] if last is None else [int(mean.index.get_loc(last))]
     axes.plot(
@@ -115,16 +114,10 @@ def draw_mean(axes: Axes, arm: str, mean: pd.Series) -> None:
         mean,
         color=style.arm_colour(arm),
         marker=marker,
-        markersize=5,
+        markersize=style.points(5),
         markevery=ends,
         **look,
     )
-
-
-def write_beside(axes: Axes, x: float, y: float, text: str) -> None:
-    """Write a few letters above a point to the right, legible on whatever is drawn there."""
-    place: dict[str, Any] = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 9, "zorder": 4}
-    axes.annotate(text, (x, y), path_effects=[withStroke(linewidth=2.5, foreground="white")], **place)
 
 
 def handle(colour: str, label: str, look: tuple[str, str] = OTHER_LOOK) -> Line2D:
@@ -134,13 +127,11 @@ def handle(colour: str, label: str, look: tuple[str, str] = OTHER_LOOK) -> Line2
 
 
 def legend(figure: Figure, arms: Iterable[str], floor: bool = False) -> None:
-    """Draw one legend for all panels, below them."""
+    """Draw one legend for all panels, which `frame` moves below them."""
     handles = [handle(style.arm_colour(arm), style.arm_name(arm), LOOKS.get(arm, OTHER_LOOK)) for arm in arms]
     if floor:
         handles.append(Line2D([], [], color="black", linestyle="--", label="best possible (Bayes)"))
-    layout: dict[str, Any] = {"loc": "outside lower center", "columnspacing": 1.3, "handlelength": 2.2}
-    lines = math.ceil(len(handles) / ACROSS) or 1
-    figure.legend(handles=handles, ncols=max(1, math.ceil(len(handles) / lines)), **layout)
+    figure.legend(handles=handles)
 
 
 def draw_floor(axes: Axes, floor: float | None, sideways: bool = False) -> None:
@@ -156,7 +147,7 @@ def label_rows(axes: Axes, labels: Sequence[str], **font: Any) -> None:
     for row in range(1, len(labels), 2):
         axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", linewidth=0, zorder=0)
     axes.set_yticks(np.arange(len(labels)), labels, **font)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_ylim(len(labels) - 0.4, -0.6)  # room for marks at the edge of a row
     axes.grid(False, axis="y")
 
 

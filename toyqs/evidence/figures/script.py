@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from toyqs.command_line import Parser, check_file, path_of, run, writing
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.figures import style
+from toyqs.evidence.figures.frame import about_line, frame
+from toyqs.evidence.figures.style import ENDINGS
 from toyqs.evidence.judging.findings import Finding, origins
 from toyqs.evidence.selection import choose, setting_line
 from toyqs.evidence.tables.sweep import notes
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal, replacing, write_text
 
-TITLE = 130  # letters of a line of a figure's title
-ENDINGS = (".png", ".svg", ".pdf")
 MORE = """\
 A sweep need not be finished: missing runs are listed. Where the folder holds more than one figure
 can show, KEY=VALUE words choose: reasoner_hidden_dim=32 keeps the cells with that setting,
@@ -33,12 +33,13 @@ base_lm_hidden_dim=4,8 keeps both. The table is written next to the figure, as C
 class Product(NamedTuple):
     """The figure, table and text that a script makes of the cells, each without the common settings."""
 
+    question: str  # that the figure answers, its title
     figure: Figure
     table: pd.DataFrame
     text: list[str]  # lines printed between the common settings and what is missing
     findings: Sequence[Finding]  # of the cells shown
     keys: Sequence[str]  # the settings that name a cell
-    subtitle: str = ""  # lines of the figure below the common settings
+    notes: Sequence[str] = ()  # lines of the figure below the common settings
 
 
 def run_script(
@@ -62,24 +63,22 @@ def run_script(
         0; 1 where the folder has nothing to show or a file cannot be written; 2 for a wrong command line or a
         damaged file.
     """
-    parser = runs_parser(description, "[--over AXIS] [-o FILE]" if over else "[-o FILE]", MORE)
+    parser = runs_parser(
+        description, "[--over AXIS] [-o FILE] [--talk]" if over else "[-o FILE] [--talk]", MORE
+    )
     add_output(parser, output)
     if over:
         parser.add_argument("--over", metavar="AXIS", **over)
 
     def work(options: argparse.Namespace) -> None:
         check_output(options.output, options.output.with_suffix(".csv"))
-        with style.style():
+        with style.style(options.talk):
             product = make(options.runs, chosen_cells(options), *([options.over] if over else []))
             cells = [finding.cell for finding in product.findings]
-            common = setting_line(cells)
-            lines = [common, *product.subtitle.splitlines()]
-            title = "\n".join(textwrap.fill(line, TITLE, break_on_hyphens=False) for line in lines)
-            product.figure.suptitle(title, fontsize=12)
-            written = write(options.output, product.figure, product.table)
+            written = write(options, product.figure, product.question, cells, product.notes, product.table)
         if warning := origins(cells):
             print(f"{parser.prog}: {warning}", file=sys.stderr)
-        text = [*textwrap.wrap(common, WIDTH), "", *product.text]
+        text = [*textwrap.wrap(setting_line(cells), WIDTH), "", *product.text]
         print("\n".join([*text, "", *notes(product.findings, product.keys), "", *written]), flush=True)
 
     return run(work, parser, words)
@@ -96,9 +95,10 @@ def runs_parser(description: str, options: str, epilog: str | None = None) -> Pa
 
 
 def add_output(parser: argparse.ArgumentParser, output: str) -> None:
-    """Add the option that names the figure."""
+    """Add the options that name the figure and choose its size."""
     purpose = f"the figure, {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; without this %(default)s"
     parser.add_argument("-o", "--output", metavar="FILE", type=path_of, default=Path(output), help=purpose)
+    parser.add_argument("--talk", action="store_true", help="for a slide: 16:9, in large letters")
 
 
 def check_output(figure: Path, *beside: Path) -> None:
@@ -136,18 +136,31 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
     return choose(cells, options.choices)
 
 
-def write(path: Path, figure: Figure, table: pd.DataFrame | None = None) -> list[str]:
-    """Write a figure, and a table next to it as CSV, both or none; return the lines that name them.
+def write(
+    options: argparse.Namespace,
+    figure: Figure,
+    question: str,
+    cells: Sequence[Cell],
+    notes: Sequence[str],
+    table: pd.DataFrame,
+) -> list[str]:
+    """Frame a figure of cells, write it, and a table next to it as CSV; return the lines that name them.
+
+    Args:
+        options: of a command line with `add_output`.
+        figure: drawn within the style that is still in force.
+        question: that it answers.
+        cells: that it shows.
+        notes: lines of the footer below the common settings.
+        table: its numbers.
 
     Raises:
-        Refusal: a file cannot be written.
+        Refusal: a file cannot be written; then neither is.
     """
+    frame(figure, question, [about_line(cells)], [setting_line(cells), *notes], options.talk)
+    path = options.output
     beside = path.with_suffix(".csv")
-    with writing(path):
-        if table is None:
-            style.save(figure, path)
-            return [f"figure {path}"]
-        with replacing(beside) as temporary:  # it takes its place once the figure has
-            write_text(temporary, table.to_csv(index=False))
-            style.save(figure, path)
+    with writing(path), replacing(beside) as temporary:  # it takes its place once the figure has
+        write_text(temporary, table.to_csv(index=False))
+        style.save(figure, path)
     return [f"figure {path}", f"table  {beside}"]

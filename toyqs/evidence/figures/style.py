@@ -17,9 +17,9 @@ from toyqs.files import replacing
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
-    "savefig.dpi": 100,
+    "savefig.dpi": 200,
     "font.size": 11,
-    "axes.titlesize": 11,
+    "axes.titlesize": "medium",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -27,9 +27,14 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.8,
     "legend.frameon": False,
-    "legend.fontsize": 10,
+    "legend.fontsize": "medium",
     "svg.hashsalt": "toyqs",  # equal rows give equal files
+    "pdf.fonttype": 42,  # letters stay letters, which a paper's editor can change
 }
+TALK = 17  # points of the letters of a slide
+TALK_SIZE = (40 / 3, 7.5)  # inches: a slide, 16:9
+ENDINGS = (".png", ".svg", ".pdf")
+UNDATED = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # equal rows, equal files
 
 # Okabe and Ito's palette, and Paul Tol's for the arms beyond it: distinguishable with every common form of
 # colour blindness
@@ -78,10 +83,14 @@ def arm_colour(arm: str) -> str:
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Apply the figure style within a `with` block, and nothing of the user's own matplotlibrc."""
+def style(talk: bool = False) -> Iterator[None]:
+    """Apply the figure style within a `with` block, and nothing of the user's own matplotlibrc.
+
+    Args:
+        talk: in letters that can be read from the back of a room.
+    """
     own = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
-    with mpl.rc_context(own | STYLE):
+    with mpl.rc_context(own | STYLE | ({"font.size": TALK} if talk else {})):
         yield
 
 
@@ -90,6 +99,16 @@ def new_figure(width: float = 12.0, height: float = 5.0) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def points(size: float) -> float:
+    """Return the size of a mark or a line that is `size` points beside letters of the usual size."""
+    return float(size * mpl.rcParams["font.size"] / STYLE["font.size"])
+
+
+def is_large() -> bool:
+    """Tell whether figures are drawn for a talk."""
+    return points(1.0) > 1.0
 
 
 def log_axis(axes: Axes, base: float = 10) -> None:
@@ -106,8 +125,9 @@ def save(figure: Figure, path: Path | str) -> None:
     """Write a figure so that a reader sees the whole file or none.
 
     Args:
-        figure: drawn within `style`.
-        path: its folder exists; its ending (.png, .svg, .pdf) chooses the format.
+        figure: drawn within the `style` block in which this is called: ticks are labelled as late as here.
+        path: its folder exists; its ending, one of ENDINGS, chooses the format.
     """
-    with style(), replacing(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix[1:])
+    with replacing(path) as temporary:
+        ending = Path(path).suffix
+        figure.savefig(temporary, format=ending[1:], metadata=UNDATED[ending])

@@ -11,11 +11,13 @@ import pandas as pd
 from toyqs.evidence.arms import JUDGED, WITHOUT_CONTENT, control_words, one_run
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.judging.findings import OTHERS_ALONE, Finding, direction, without_thought
-from toyqs.evidence.judging.gain import estimate, mean_of
+from toyqs.evidence.judging.gain import estimate
 from toyqs.evidence.tables.arm_columns import arm_columns
 from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.tables.layout import heading, plain_text, varying
-from toyqs.evidence.text import WIDTH, aligned, listed, plus_minus, short, task_words, wrapped
+from toyqs.evidence.tables.references import reference_lines
+from toyqs.evidence.tables.thought_measures import thought_lines
+from toyqs.evidence.text import WIDTH, aligned, listed, short, task_words, wrapped
 
 AGAINST = """\
 thinking against each control, by the 95 % interval of its gain, uncorrected (in brackets: not judged):"""
@@ -41,7 +43,7 @@ def comparison_table(finding: Finding) -> str:
         symbols = "±: half of a 95 % t-interval over seeds; "
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
         lines += [symbols, "", *control_lines(finding), *one_run(finding.cell.shown_as), ""]
-    lines += _notes(finding.cell.arms)
+    lines += [*_notes(finding.cell.arms), *thought_lines(thinking, finding.cell.settings)]
     if finding.gains and finding.verdict:
         word, meaning = f"Verdict: {finding.verdict.text}.", finding.verdict.sentence
         lines += ["", *textwrap.wrap(word, WIDTH), *textwrap.wrap(meaning, WIDTH)]
@@ -64,12 +66,7 @@ def _against(arm: str, values: pd.Series) -> tuple[str, str, str]:
 
 
 def _title(cell: Cell) -> list[str]:
-    floor = mean_of(next(iter(cell.arms.values())), "bayes_floor")
-    best = "not known" if floor is None else f"{floor:.3f} nats"
-    return [
-        *textwrap.wrap(setting(cell), WIDTH),
-        f"Best possible NLL (Bayes), per counted position: {best}",
-    ]
+    return [*textwrap.wrap(setting(cell), WIDTH), *reference_lines([cell])]
 
 
 def setting(cell: Cell) -> str:
@@ -96,42 +93,4 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
     if started:
         alone = "" if without_thought(thinking) else f" This is {OTHERS_ALONE}."
         notes += textwrap.wrap(f"Started to think: {'; '.join(started)}.{alone}", WIDTH)
-    return notes + _thoughts(thinking) + _language(thinking)
-
-
-def _thoughts(frame: pd.DataFrame) -> list[str]:
-    """Return two sentences on whether the thoughts are used, from means over seeds."""
-    words = {
-        "nll": "with its own thought",
-        "nll_shuffled": "with a thought from another place",
-        "nll_no_thought": "without a thought",
-        "nll_marginal": "averaging the predictions of all its thoughts",
-    }
-    more = ("thought_entropy", "information", "information_shuffled")
-    means = {name: mean_of(frame, name) for name in (*words, *more)}
-    if means["nll_shuffled"] is None:
-        return []
-    known = {text: mean for name, text in words.items() if (mean := means[name]) is not None}
-    losses = [f"{short(mean, '.3f')} {text}" for text, mean in known.items()]
-    sentences = f"NLL of the thinking model: {', '.join(losses)}."
-    if means["thought_entropy"] is not None:
-        sentences += f" Entropy of a thought: {short(means['thought_entropy'], '.2f')} nats."
-    if means["information"] is not None:
-        sentences += f" A thought tells {short(means['information'], '.2f')} nats about what was read"
-        chance = means["information_shuffled"]
-        sentences += "." if chance is None else f"; one from another place tells {short(chance, '.2f')}."
-    return textwrap.wrap(sentences, WIDTH)
-
-
-def _language(frame: pd.DataFrame) -> list[str]:
-    """Return a line on thoughts whose symbols are tokens: how far they are a code for the answers."""
-    names = ("homogeneity", "completeness", "distinct_thoughts", "pass_at_k")
-    means = [mean_of(frame, name) for name in names]
-    if means[0] is None:
-        return []
-    tells, told, distinct, passes = (math.nan if mean is None else mean for mean in means)
-    return [
-        f"Thoughts as a code: homogeneity {plus_minus(tells, math.nan, '.2f')}, completeness "
-        f"{plus_minus(told, math.nan, '.2f')} (0 by chance, 1 at most), {distinct:.0f} distinct, "
-        f"pass@K {100 * passes:.1f} %."
-    ]
+    return notes

@@ -41,7 +41,7 @@ def _far(frame: pd.DataFrame) -> Iterator[tuple[int, float]]:
     for row in frame.reindex(columns=["seed", "nll", "uniform_nll"]).to_dict("records"):
         uniform, loss = row["uniform_nll"], row["nll"]
         if pd.notna(loss) and pd.notna(uniform) and loss > FAR * uniform:
-            yield row["seed"], loss
+            yield int(row["seed"]), loss
 
 
 def divergence_notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:

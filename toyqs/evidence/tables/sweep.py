@@ -13,13 +13,13 @@ from toyqs.evidence.judging.findings import (
     OTHERS_ALONE,
     Finding,
     estimate_text,
-    floor_of,
     started_text,
     verdict_text,
 )
 from toyqs.evidence.selection import BASE, place_of, value_of
 from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.tables.layout import GAP, Column, heading, named, plain_text, varying, width
+from toyqs.evidence.tables.references import reference_lines
 from toyqs.evidence.text import WIDTH, spans, task_words
 
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
@@ -121,9 +121,8 @@ def sweep_table(findings: Sequence[Finding], keys: Sequence[str]) -> str:
     """
     tasks = sorted({task_words(finding.cell.settings) for finding in findings})
     lines = textwrap.wrap(f"{len(findings)} cells: {'; '.join(tasks)}", WIDTH)
-    floor = floor_of(finding.cell for finding in findings)
-    if len(tasks) == 1 and floor is not None:
-        lines.append(f"Best possible NLL (Bayes), per counted position: {floor:.3f} nats")
+    if len(tasks) == 1:
+        lines += reference_lines([finding.cell for finding in findings])
     lines += ["", *verdict_lines(findings, keys), "±: half of a 95 % t-interval over seeds", ""]
     if gains := gain_lines(findings, keys):
         lines += [GAIN_HEADING, *gains, ""]

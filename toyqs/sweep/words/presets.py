@@ -17,6 +17,29 @@ from toyqs.evidence.arms import CONTROLS
 
 FOLDER = Path(__file__).parents[3] / "conf" / "run_modifier"
 WIDTH = 110  # of the help text
+# What presets are for -> their names without what all end in, in the order of --help.
+PURPOSES = {
+    "a sweep to try": ("Quick", "AllWeightGroups", "SameHdim"),
+    "models that do not think": ("GLM", "TLM", "InterpreterGRU"),
+    "models that think": (
+        *("ReasonerInterpreterGRU", "InterpreterLowVarGRU", "QuietSTaRDiscrete", "QuietSTaRDiscreteT"),
+        *("SilentSTaR", "SilentSTaRT", "QuietSTaRPretrained"),
+    ),
+    "kinds of thoughts": (
+        "Gaussian",
+        "PathwiseGaussian",
+        "Gumbel",
+        "StochasticGRU",
+        "Coconut",
+        "VariableLength",
+    ),
+    "what thoughts earn, and how that moves the policy": (
+        *("Reinforce", "GRPO", "ValueBaseline", "PPO", "MultiSample", "BestOf", "Listwise", "PlackettLuce"),
+        *("WeightedMLE", "MaxEnt", "VarGrad", "LogZ", "LearnedLogZ", "KLReward", "RLP", "RewardModel"),
+    ),
+    "the logbook's data": ("Logbook", "LogbookSmall"),
+}
+OTHERS = "others"  # what a new file is for until it is named above
 
 
 def register() -> None:
@@ -36,12 +59,22 @@ def register_lists() -> None:
 
 
 def presets() -> str:
-    """Return one entry per preset, by name, with the text of its file's second line."""
-    entries = []
-    for file in sorted(FOLDER.glob("*.yaml")):
-        _, what, *_ = file.read_text(encoding="utf-8").splitlines()
-        entries.append((file.stem, what.removeprefix("#").strip()))
-    return _entries(entries, indent=35)
+    """Return one entry per preset, with the text of its file's second line, under what it is for."""
+    lines = []
+    for purpose, names in by_purpose().items():
+        entries = []
+        for name in names:
+            _, what, *_ = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+            entries.append((name, what.removeprefix("#").strip()))
+        lines += ["", f"  {purpose}:", _entries(entries, indent=37, margin=4)]
+    return "\n".join(lines[1:])
+
+
+def by_purpose() -> dict[str, list[str]]:
+    """Return the presets' names by what they are for; those that no purpose names come last."""
+    left = {file.stem.removesuffix("RunConfig"): file.stem for file in sorted(FOLDER.glob("*.yaml"))}
+    found = {purpose: [left.pop(name) for name in names] for purpose, names in PURPOSES.items()}
+    return found | ({OTHERS: [*left.values()]} if left else {})
 
 
 def named_presets(words: Sequence[str]) -> list[str]:
@@ -92,9 +125,10 @@ def choices(key: str) -> str:
     return _entries([(f"{key}=", ", ".join(map(str, found.metadata["choices"])))], indent=19)
 
 
-def _entries(entries: Iterable[tuple[str, str]], indent: int) -> str:
-    """Return entries of two columns, the second of which starts after `indent` characters."""
-    return "\n".join(
-        textwrap.fill(text, WIDTH, initial_indent=f"  {name:{indent - 2}}", subsequent_indent=" " * indent)
-        for name, text in entries
-    )
+def _entries(entries: Iterable[tuple[str, str]], indent: int, margin: int = 2) -> str:
+    """Return entries of two columns after a margin, the second of which starts after `indent` characters."""
+    lines = []
+    for name, text in entries:
+        first = " " * margin + f"{name:{indent - margin}}"
+        lines.append(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""What a loss is to be compared with: the best possible one, or models of counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.judging.findings import floor_of
+from toyqs.evidence.judging.gain import mean_of
+from toyqs.evidence.text import WIDTH
+
+COUNTS = {
+    "unigram_nll": "by the frequency of each token alone (unigram)",
+    "bigram_nll": "by the token before it (bigram)",
+}
+PLAIN = "no_reasoner"
+
+
+def reference_lines(cells: Sequence[Cell]) -> list[str]:
+    """Return lines above a table of cells: with what their losses can be compared.
+
+    Args:
+        cells: of one task.
+    """
+    floor = floor_of(cells)
+    if floor is not None:
+        return [f"Best possible NLL (Bayes), per counted position: {floor:.3f} nats"]
+    counts = [f"  {mean:.3f} {words}" for name, words in COUNTS.items() if (mean := _shared(cells, name))]
+    if any(len(cell.arms.get(PLAIN, ())) for cell in cells):
+        kind = {cell.settings.get("backbone", "gru") for cell in cells} == {"gru"}
+        counts.append(f"  {PLAIN}, below: a plain {'GRU' if kind else 'model'} of the base's width")
+    if not counts:
+        return ["Best possible NLL, per counted position: not known"]
+    head = "To compare with, NLL in nats per counted position (the best possible is not known):"
+    return [line[:WIDTH] for line in [head, *counts]]
+
+
+def _shared(cells: Sequence[Cell], column: str) -> float | None:
+    """Return the mean of a column over the rows of cells where all rows agree on it; else None."""
+    frames = [frame for cell in cells for frame in cell.arms.values() if len(frame)]
+    means = {mean_of(frame, column) for frame in frames}
+    return means.pop() if len(means) == 1 else None
