@@ -141,14 +141,15 @@ def make_folder(path: Path | str) -> None:
 
 def write_json(path: Path | str, value: object) -> None:
     """Write standard JSON as `write_text` does; NaN and infinities, which JSON lacks, become null."""
-    write_text(path, json.dumps(_finite(value), allow_nan=False, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(finite(value), allow_nan=False, indent=1, ensure_ascii=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value made of dicts and lists with null for NaN and infinities, which JSON lacks."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -207,7 +208,7 @@ def _now(path: Path) -> str | None:
 
 
 def _checksum(row: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(_finite(row), sort_keys=True).encode()):08x}"
+    return f"{zlib.crc32(json.dumps(finite(row), sort_keys=True).encode()):08x}"
 
 
 def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:

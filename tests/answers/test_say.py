@@ -83,7 +83,9 @@ def test_what_is_shown_is_what_the_model_does(
 
 
 def words_of(folder: str, symbols: Any) -> list[str]:
-    return in_words(load(folder), Thoughts(torch.tensor(symbols)[None, None, None], None, None, None))
+    given = torch.tensor(symbols)
+    given = given.double() if given.is_floating_point() else given
+    return in_words(load(folder), Thoughts(given[None, None, None], None, None, None))
 
 
 def test_thoughts_in_words(tmp_path: Path) -> None:
@@ -95,7 +97,19 @@ def test_thoughts_in_words(tmp_path: Path) -> None:
     newline, space, letter = load(tokens).text.encode("\n e").tolist()
     assert words_of(tokens, [[newline, space], [letter, letter]]) == ["'\\n' ' '", "'e' 'e'"]
     vectors = finished(tmp_path, "d", thoughts="gaussian", entropy_encouragement_coef=0.0)
-    assert words_of(vectors, [[[3.0, 4.0], [0.0, 0.5]]]) == ["5.00 0.50"]
+    assert words_of(vectors, [[[3.0, 4.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0]]]) == ["5.00 0.50"]
+    shared = finished(
+        *(tmp_path, "e"), thoughts="gaussian", entropy_encouragement_coef=0.0, weight_groups=list("AAAA")
+    )
+    (core,), text = load(shared).model.requires_grad_(False).cores.values(), load(shared).text
+    vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = words_of(shared, [vectors.tolist()])[0]
+    nearest = []
+    for vector in vectors:
+        embedding = vector @ core.thoughts.weight[0]
+        cosines = [float(torch.cosine_similarity(embedding, row, 0)) for row in core.tokens.weight[0]]
+        nearest.append(repr(text.decode([max(range(len(cosines)), key=cosines.__getitem__)])))
+    assert found == " ".join(nearest) and len(set(nearest)) > 3
 
 
 def test_a_line_for_each_token() -> None:
@@ -145,6 +159,19 @@ def test_sampled_tokens_depend_on_the_seed_alone(tmp_path: Path, capsys: pytest.
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_as_many_tokens_as_a_transformer_has_room_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    assert main(["say", finished(tmp_path), "1+"]) == 0
+    assert capsys.readouterr().out.count("Generated token") == 40
+    short = finished(tmp_path, "short", backbone="gpt2")  # room for 24 tokens and a thought
+    assert main(["say", short, "1+" * 30]) == 0
+    assert capsys.readouterr().out.count("Generated token") == 24
+    assert main(["say", short, "1+", "--tokens", "25"]) == 2
+    assert "25 tokens after a text are more than this model can read" in capsys.readouterr().err
+
+
 def noted(runs: Path, name: str, config: RunConfig, time: int, arms: dict[str, str]) -> None:
     """Write a run's folder and row as finished at a time, and the cell that it is the first arm of."""
     folder = Path(written(runs / name, config))
@@ -167,7 +194,7 @@ def test_the_run_that_finished_last_thinks_and_is_on_text(
     assert latest(runs) == runs / "b"
     assert main(["say", "--runs", str(runs), "What", "--tokens", "1"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert out.startswith(f"{runs}/b, which finished last in {runs}: char_text path=text.txt ")
+    assert out.startswith(f"{runs}/b, which finished last in {runs}, seed 3: char_text path=text.txt ")
     os.utime(runs / "a" / "summary.json", (7000, 7000))
     assert latest(runs) == runs / "a"
 
@@ -200,7 +227,9 @@ def test_control_characters_are_shown_as_text(tmp_path: Path, capsys: pytest.Cap
     assert main(["say", folder, "\x1b[31m<b>", "--tokens", "60", "--temperature", "9"]) == 0
     out = capsys.readouterr().out
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", out)
-    assert "odd\\x1b: char_text" in out and "\\x1b[31m<b>" in out and "Generated token: '\\x9b'" in out
+    assert (
+        "odd\\x1b, seed 3: char_text" in out and "\\x1b[31m<b>" in out and "Generated token: '\\x9b'" in out
+    )
 
 
 def test_a_text_cut_by_a_checkpoint_ends_with_its_document(
@@ -219,4 +248,4 @@ def test_a_text_cut_by_a_checkpoint_ends_with_its_document(
     assert printed.endswith(f"The text, with its prompt:\n{result['text']}\n")
     assert result["text"].split() == ["a", "b", *tokens[:-1]]
     thoughts = {word for said in result["tokens"] for word in said["thoughts"]}
-    assert thoughts and all(re.fullmatch(r"'\S*' '\S*'", word) for word in thoughts)
+    assert thoughts and all(re.fullmatch("(?:<end>|[abc]) (?:<end>|[abc])", word) for word in thoughts)

@@ -14,6 +14,7 @@ from tests import faulty, killing, warm
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.evidence.runs import load_folder
 from toyqs.sweep import main
 
 SEEDS = [1, 2]
@@ -28,7 +29,7 @@ FAULTS = {
         r"ValueError: a fault\nof two lines",
     ),
     6: ("kill", r"its process was killed \(SIGKILL\)[^;]*", r"killed \(SIGKILL\)"),
-    7: ("memory", r"MemoryError:.*", r"Traceback[\s\S]+MemoryError"),
+    7: ("memory", r"MemoryError.*", r"Traceback[\s\S]+MemoryError"),
 }
 BLOCKED = 8  # a file is in the place of the folder of its first run
 HEALTHY = (2, 9)
@@ -72,6 +73,12 @@ def test_jobs_that_fail_in_every_way(
         assert re.search(logged, (tmp_path / found[1]).read_text()), width
     (blocked,) = (line for line in lines if keys(BLOCKED)[0] in line)
     assert "FileExistsError" in blocked or "NotADirectoryError" in blocked
+    states = {run.key: run.state for run in load_folder(runs).runs}
+    for width, (_, reason, _) in FAULTS.items():
+        for key in keys(width):
+            why = states[key].why.rpartition("; ")[0]
+            assert (states[key].word, bool(re.fullmatch(reason, why))) == ("failed", True), why
+    assert {states[key].word for width in HEALTHY for key in keys(width)} == {"complete"}
     wanted = undisturbed(tmp_path / "whole")
     assert killing.found_in(tmp_path).rows == {
         key: wanted.rows[key] for width in HEALTHY for key in keys(width)

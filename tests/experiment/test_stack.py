@@ -81,7 +81,10 @@ def test_records(tmp_path):
     row = json.loads((folder / "summary.json").read_text())
     assert row["key"] == folder.name and row["seed"] == 9 and row["task"] == "rev_prog"
     assert (row["info"], row["train_steps"], row["sequences_seen"]) == ("a label", 6, 30)
-    assert json.loads((folder / "env.json").read_text())["stack_size"] == 2
+    environment = json.loads((folder / "env.json").read_text())
+    assert environment["stack_size"] == 2
+    assert environment["changed"]["base_lm_hidden_dim"] == 3 and "mixing" not in environment["changed"]
+    assert not {"seed", "runs_dir"} & environment["changed"].keys()
     assert (row["parameters"], row["flops_per_step"], row["flops_per_token"]) == (1, 2, 3.0)
     assert row["results_version"] == RESULTS_VERSION and row["bayes_floor"] == 0.0
     assert row["started"] is False and row["cpu_seconds"] > 0

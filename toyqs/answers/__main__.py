@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binomtest
 
 from toyqs import console
-from toyqs.answers import metrics, questions, record, say
+from toyqs.answers import look, metrics, questions, record, say
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
@@ -20,7 +20,7 @@ from toyqs.command_line import Parser, check_file, whole, writing
 from toyqs.files import Refusal, write_json
 
 # Modules with `add_to(measures)`.
-OTHERS: Sequence[Any] = (say, interventions, language, lengths, probe, record, theatre, tokens)
+OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, probe, record, theatre, tokens)
 
 EXAMPLES = """\
 examples:
@@ -29,6 +29,7 @@ examples:
   python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl
   python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
   python -m toyqs.answers choose runs/KEY commonsense_qa.jsonl
+  python -m toyqs.answers look runs/KEY
   python -m toyqs.answers tokens runs/KEY --against runs/KEY
   python -m toyqs.answers latency runs/KEY
   python -m toyqs.answers interventions runs/KEY runs/KEY

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import textwrap
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,19 +13,21 @@ from toyqs.answers.command import add_command, temperature
 from toyqs.answers.load import LoadedRun, load
 from toyqs.answers.predictor import Predictor, Step
 from toyqs.answers.text import encode_context
-from toyqs.answers.thoughts.language import symbol_names
 from toyqs.command_line import path_of, whole
+from toyqs.config.builders.recording import own_symbol_names
 from toyqs.config.errors import Refusal
 from toyqs.config.finished_run import VOCABULARY, columns_of
 from toyqs.config.keys import TASKS
 from toyqs.evidence.cells import load_cells
+from toyqs.evidence.tables.thoughts import counted_words, names_of, vector_word, word, wrapped_line
 from toyqs.evidence.text import WIDTH, task_words
 from toyqs.files import ROW, visible
 from toyqs.training.evaluation.thought_language import spoken
 from toyqs.types import Thoughts
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
-END, EMPTY = "the end of the text", "(empty)"
+TOKENS = 40  # that are written by default
+END = "the end of the text"
 
 
 class Said(NamedTuple):
@@ -48,7 +48,8 @@ def add_to(measures: Any) -> None:
     part.add_argument("prompt", metavar="PROMPT", help='text to go on from; "": the beginning of a text')
     help_ = "where to look for the run that finished last (runs)"
     part.add_argument("--runs", metavar="FOLDER", type=path_of, default=Path("runs"), help=help_)
-    part.add_argument("--tokens", type=whole, default=40, metavar="N", help="tokens to write at most (40)")
+    help_ = f"tokens to write at most ({TOKENS}, fewer where a transformer has no room)"
+    part.add_argument("--tokens", type=whole, metavar="N", help=help_)
     help_ = "of sampled tokens (0.7); 0 takes the likeliest"
     part.add_argument("--temperature", type=temperature, default=0.7, metavar="T", help=help_)
     help_ = "thoughts before each token (as many as in training)"
@@ -66,7 +67,8 @@ def _say(given: argparse.Namespace) -> Any:
     before = encode_context(run.text, given.prompt)
     print(*_head(run, predictor, "" if given.run else f", which finished last in {given.runs}"), "", sep="\n")
     written, said = list[int](), list[Said]()
-    for step in predictor.steps(before, given.tokens, temperature=given.temperature):
+    room = TOKENS if predictor.room is None else min(TOKENS, max(1, predictor.room - 1))
+    for step in predictor.steps(before, given.tokens or room, temperature=given.temperature):
         token = int(step.tokens[0])
         ends = token in run.text.ends
         said.append(_said(run, predictor, step, END if ends else None))
@@ -122,12 +124,10 @@ def told(said: Said, colour: bool = False) -> list[str]:
     token = f"Generated token: {bold}{shown}{plain} (p {said.p:.3f}{of_what}{without})"
     if not said.thoughts:
         return [token]
-    times = Counter(said.thoughts).most_common()
-    thoughts = ", ".join(thought if count == 1 else f"{thought} ×{count}" for thought, count in times)
-    thinking = f"Thinking… {thoughts} done thinking."
+    thinking = f"Thinking… {counted_words(said.thoughts)} done thinking."
     if len(thinking) + len(token) - len(bold + plain) < WIDTH:
         return [f"{dim}{thinking}{plain} {token}"]
-    return [*(f"{dim}{line}{plain}" for line in _wrap(thinking)), f"  {token}"]
+    return [*(f"{dim}{line}{plain}" for line in wrapped_line(thinking)), f"  {token}"]
 
 
 def coloured() -> bool:
@@ -147,35 +147,35 @@ def _said(run: LoadedRun, predictor: Predictor, step: Step, end: str | None) -> 
 
 
 def in_words(run: LoadedRun, thoughts: Thoughts) -> list[str]:
-    """Return the K thoughts of one position as words: names of symbols, or the lengths of vectors.
+    """Return the K thoughts of one position as words.
 
     Args:
         run: that thought them.
         thoughts: at S = B = T = 1.
+
+    Returns:
+        The names of symbols; of vectors the nearest tokens, or where no core reads both, their lengths.
     """
-    symbols = thoughts.symbols[0, 0, 0]
-    if run.model.num_symbols is None:
-        return [" ".join(f"{x:.2f}" for x in thought.norm(dim=-1).tolist()) for thought in symbols]
-    names, between = symbol_names(run), ""
-    if run.config.thought_vocab is None:  # tokens of the task, among them spaces
-        names, between = [f"'{name}'" for name in names], " "
-    elif max(map(len, names)) > 1:
-        between = " "
-    ids = spoken(symbols, run.model.num_symbols).tolist()
-    return [between.join(names[i] for i in thought if i < len(names)) or EMPTY for thought in ids]
+    symbols, num_symbols = thoughts.symbols, run.model.num_symbols
+    ids = run.model.nearest_tokens(symbols) if num_symbols is None else spoken(symbols, num_symbols)
+    if ids is None:
+        return [vector_word(thought) for thought in symbols[0, 0, 0].double().cpu().numpy()]
+    task, own = run.config.task, own_symbol_names(run.config) if num_symbols else None
+    names = names_of(own or task.symbols(range(task.vocab_size)))
+    return [word(names, thought) for thought in ids[0, 0, 0].tolist()]
 
 
 def _head(run: LoadedRun, predictor: Predictor, chosen: str) -> list[str]:
     """Return the lines that say which run it is and how to read what follows."""
     columns, (number, length, *_) = columns_of(run.folder), predictor.sizes
     columns.pop(VOCABULARY, None)
-    lines = [f"{visible(run.folder + chosen)}: {task_words(columns)}, seed {columns['seed']}"]
+    lines = [f"{visible(run.folder + chosen)}, seed {columns['seed']}: {task_words(columns)}"]
     if not predictor.thinking or not length:
-        return [*_wrap(lines[0]), "no thoughts; p: probability of the token"]
-    kind = "vectors, of which the lengths are shown"
+        return [*wrapped_line(lines[0]), "no thoughts; p: probability of the token"]
+    kind = "vectors: the nearest tokens, or their lengths where no core reads both"
     if run.model.num_symbols:
-        own = run.config.thought_vocab
-        kind = f"out of {own}" if own else "tokens of the text"
+        own = own_symbol_names(run.config)
+        kind = f"out of {len(own)}" if own else "tokens of the text"
     each, symbols = (
         f"{count} {noun}{'s' * (count > 1)}" for count, noun in ((number, "thought"), (length, "symbol"))
     )
@@ -184,9 +184,4 @@ def _head(run: LoadedRun, predictor: Predictor, chosen: str) -> list[str]:
     words = "p: probability of the token, the mean over its thoughts (with)"
     if run.predicts_without_thought:
         words += " and by the same model with no thought (without), which it may never have learned"
-    return [part for line in (*lines, words) for part in _wrap(line)]
-
-
-def _wrap(line: str) -> list[str]:
-    """Break a line at its blanks, so that a path stays whole."""
-    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    return [part for line in (*lines, words) for part in wrapped_line(line)]

@@ -31,6 +31,30 @@ def canonical(config: RunConfig) -> RunConfig:
     return replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
 
 
+def changed(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that have to be typed for a run, in the order in which they are.
+
+    A setting is left out where the run is the same at its default, as one that follows from others is.
+
+    Returns:
+        Key -> value: the task and its knobs `task.x` first.
+    """
+    default = RunConfig()
+    typed = {} if config.task.name == default.task.name else {"task": config.task.name}
+    knobs = {x.name: x.default for x in fields(config.task)}
+    typed |= {f"task.{name}": x for name, x in _plain(config.task).items() if x != knobs[name]}
+    whole, reduced = canonical(config), config
+    for name, value in _plain(default).items():
+        if name == "task" or getattr(config, name) == value:
+            continue
+        without = replace(reduced, **{name: value})
+        if canonical(without) == whole:
+            reduced = without
+        else:
+            typed[name] = getattr(config, name)
+    return typed
+
+
 def settings(config: RunConfig, seed: int) -> dict[str, Any]:
     """Return the columns of a row that say what was run: `named` ones, and hashes of files.
 

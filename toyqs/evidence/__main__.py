@@ -9,16 +9,19 @@ from typing import Any
 
 from toyqs import console
 from toyqs.command_line import Parser
-from toyqs.evidence.commands import listing, table
+from toyqs.evidence.commands import difference, listing, report, show, table
 from toyqs.files import Refusal, visible
 
 # Modules with `add_to(commands)`, which adds a command; its `work` takes the parsed words and returns an exit
 # code, None for 0.
-COMMANDS: Sequence[Any] = (listing, table)
+COMMANDS: Sequence[Any] = (listing, show, difference, table, report)
 
 EXAMPLES = """\
 examples:
   python -m toyqs.evidence list runs
+  python -m toyqs.evidence show runs/KEY
+  python -m toyqs.evidence diff runs/KEY runs/KEY2
+  python -m toyqs.evidence report runs -o report.html
   python -m toyqs.evidence table runs
   python -m toyqs.evidence table runs base_lm_hidden_dim=4,8 --latex -o table.tex
 

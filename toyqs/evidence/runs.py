@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from toyqs.evidence.cells import Cell, cells_of
-from toyqs.evidence.selection import in_order, telling_apart
-from toyqs.evidence.states import NOT_BEGUN, SETTINGS, State, state_of
-from toyqs.files import ROW
+from toyqs.evidence.selection import BASE, in_order, telling_apart
+from toyqs.evidence.states import LOG, NOT_BEGUN, SETTINGS, State, state_of
+from toyqs.files import ROW, Refusal
 
 
 class Place(NamedTuple):
@@ -42,7 +42,7 @@ class RunsFolder(NamedTuple):
     runs: list[Run]  # in the order of their first places, those without one last
 
 
-def load_folder(path: Path, first: Sequence[str] = ()) -> RunsFolder:
+def load_folder(path: Path, first: Sequence[str] = (BASE,)) -> RunsFolder:
     """Load the cells and runs of a folder, also those that are damaged, have failed or not begun.
 
     Args:
@@ -55,26 +55,54 @@ def load_folder(path: Path, first: Sequence[str] = ()) -> RunsFolder:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of runs; give the runs_dir that a run wrote to")
-    planned = cells_of(path, {})
-    beside: dict[str, dict[str, None]] = {}  # key -> the keys of all seeds of its arms
-    for by_seed in (by_seed for cell in planned for by_seed in cell.keys.values()):
-        for key in by_seed.values():
-            beside.setdefault(key, {}).update(dict.fromkeys(by_seed.values()))
+    beside = _beside(cells_of(path, {}))
     begun = {x.name for x in path.iterdir() if (x / SETTINGS).is_file() or (x / ROW).is_file()}
     states = {}
     for key in sorted(begun | beside.keys()):
         states[key] = state_of(path / key, [path / other for other in beside.get(key, ()) if other != key])
-    finished = {key: state.row for key, state in states.items() if state.row}
-    cells = cells_of(path, finished)
-    keys = telling_apart(cells, first)
-    cells = in_order(cells, keys)
+    cells, keys = _ordered(cells_of(path, {key: x.row for key, x in states.items() if x.row}), first)
     places = _places(cells)
     runs = [Run(path / key, places.get(key, []), state) for key, state in states.items()]
-    asked = [run for run in runs if run.state.word != NOT_BEGUN or _asked(cells, run)]
+    shown = [run for run in runs if run.state.word != NOT_BEGUN or _asked(cells, run)]
     last = [Place(len(cells), "", 0)]
     return RunsFolder(
-        path, cells, keys, sorted(asked, key=lambda run: _order(cells, (run.places or last)[0]))
+        path, cells, keys, sorted(shown, key=lambda run: _order(cells, (run.places or last)[0]))
     )
+
+
+def load_run(folder: Path) -> RunsFolder:
+    """Load one run, with the cells of its folder but without their other runs' rows.
+
+    Args:
+        folder: the run's, runs/KEY.
+
+    Raises:
+        Refusal: it is not the folder of a run.
+        ValueError: a note of a cell is damaged.
+    """
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    if not any((folder / name).is_file() for name in (SETTINGS, ROW, LOG)):
+        why = "there is no such folder" if not folder.is_dir() else "is not the folder of a run"
+        raise Refusal(f"{folder}: {why}; give one, runs/KEY: python -m toyqs.evidence list runs names them")
+    cells, keys = _ordered(cells_of(folder.parent, {}), (BASE,))
+    stack = [folder.with_name(key) for key in _beside(cells).get(folder.name, ()) if key != folder.name]
+    run = Run(folder, _places(cells).get(folder.name, []), state_of(folder, stack))
+    return RunsFolder(folder.parent, cells, keys, [run])
+
+
+def _beside(cells: Iterable[Cell]) -> dict[str, dict[str, None]]:
+    """Return the keys of all seeds of each run's arms, by its key."""
+    beside: dict[str, dict[str, None]] = {}
+    for by_seed in (by_seed for cell in cells for by_seed in cell.keys.values()):
+        for key in by_seed.values():
+            beside.setdefault(key, {}).update(dict.fromkeys(by_seed.values()))
+    return beside
+
+
+def _ordered(cells: Sequence[Cell], first: Sequence[str]) -> tuple[list[Cell], list[str]]:
+    """Return cells in the order of the settings that tell them apart, and these."""
+    keys = telling_apart(cells, first)
+    return in_order(cells, keys), keys
 
 
 def _places(cells: Sequence[Cell]) -> dict[str, list[Place]]:

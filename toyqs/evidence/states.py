@@ -23,6 +23,8 @@ COMPLETE, DIVERGED, DAMAGED = "complete", "diverged", "damaged"
 TRAINING, FAILED, UNFINISHED, NOT_BEGUN = "in training", "failed", "unfinished", "not begun"
 STATES = (COMPLETE, DIVERGED, DAMAGED, TRAINING, FAILED, UNFINISHED, NOT_BEGUN)
 
+LONGEST = 300  # letters of a failure
+ENDED = "its process "  # begins the line that says how a process ended
 FRAME = re.compile(r' +File "(.*)", line (\d+)')  # of a traceback
 
 
@@ -110,14 +112,17 @@ def last_failure(text: str) -> str:
     Args:
         text: has tracebacks, and lines that say how a process ended.
     """
-    found, frame, inside = "", "", False
+    message: list[str] = []
+    frame, inside = "", False  # of a traceback, before its message
     for line in text.splitlines():
         if line.startswith("Traceback (most recent call last):"):
-            inside, frame = True, ""
+            message, frame, inside = [], "", True
+        elif line.startswith(ENDED):
+            message, frame, inside = [line], "", False
         elif inside and (place := FRAME.match(line)):
             frame = f" ({Path(place[1]).name}:{place[2]})"
-        elif inside and line and not line.startswith(" "):
-            found, inside = f"{line}{frame}", False
-        elif line.startswith("its process "):
-            found = line
-    return visible(" ".join(found.split()))
+        elif inside and not line.startswith(" "):
+            message, inside = [line], False
+        elif message and not message[0].startswith(ENDED):
+            message.append(line)
+    return visible(" ".join(" ".join(message).split())[:LONGEST] + (frame if message else ""))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toyqs import thought_record
 from toyqs.config import identity
+from toyqs.config.keys import OUTSIDE_KEY
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint
 from toyqs.experiment.tracking import RunLog, environment
@@ -33,6 +34,8 @@ class RunFolder:
     def __init__(self, config: RunConfig, seed: int) -> None:
         self.record = identity.record(config, seed)
         self.settings = identity.settings(config, seed)
+        changed = identity.changed(config)
+        self.changed = {name: x for name, x in changed.items() if name not in (*OUTSIDE_KEY, "seed")}
         self.key = identity.run_key(config, seed)
         self.folder = Path(config.runs_dir) / self.key
         self.wandb_mode = config.wandb_mode
@@ -48,7 +51,7 @@ class RunFolder:
         for name in (".*.*", ROW, thought_record.NAME):
             for file in self.folder.glob(name):
                 file.unlink()
-        self.environment = _environment() | {"stack_size": stack_size}
+        self.environment = _environment() | {"stack_size": stack_size, "changed": self.changed}
         write_json(self.folder / "config.json", self.record)
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)

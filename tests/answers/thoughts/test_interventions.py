@@ -155,6 +155,7 @@ def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     means = [row(folder)["nll"] for folder in folders]
     assert found["own"]["mean"] == pytest.approx(sum(means) / 2) and found["own"]["count"] == 2
     assert (found["seeds"], found["sequences"], found["intervals_over"]) == ([1, 2], 40, "seeds")
+    assert found["runs"] == [Path(folder).name for folder in folders], "the report finds their cell by them"
     assert [len(found[x]) for x in ("symbols", "cut", "moves")] == [3, 4, 3]
     assert "over 2 seeds" in printed and "not defined" not in printed
     assert f"{found['symbols'][1]['noise']['mean']:+.3f} ± " in printed

@@ -193,6 +193,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: 
         assert list(part["nll_by_seed"]) == [str(seed) for seed in seeds]
         assert f"{part['nll']['mean']:.3f} ± " in said
     assert written["sequences"] == 20 and written["trained_with"] == 3 and written["seeds"] == seeds
+    assert written["runs"] == [Path(folder).name for folder in folders], "the report finds their cell by them"
     over = "sequences" if len(seeds) == 1 else "seeds"
     assert written["intervals_over"] == over
     assert ("one run, so it says nothing about other seeds" in said) == (over == "sequences")

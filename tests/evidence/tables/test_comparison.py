@@ -11,7 +11,7 @@ import pytest
 from toyqs.evidence.arms import NONE
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.judging.findings import Finding, arm_table, find, write_arm_table
-from toyqs.evidence.tables import thoughts
+from toyqs.evidence.tables import thought_measures
 from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.text import human
 from toyqs.training.evaluation.metrics import CONTEXTS
@@ -147,7 +147,7 @@ def test_whether_the_thoughts_are_used_is_said_where_it_is_known():
 
 
 def test_as_many_contexts_are_named_as_are_compared():
-    assert thoughts.CONTEXTS == CONTEXTS
+    assert thought_measures.CONTEXTS == CONTEXTS
 
 
 def test_what_the_thoughts_are_as_a_code():

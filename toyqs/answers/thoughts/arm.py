@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,11 @@ class Arm(NamedTuple):
     def first(self) -> LoadedRun:
         """Return the run of the lowest seed."""
         return next(iter(self.runs.values()))
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the runs' keys, the names of their folders."""
+        return [Path(run.folder).resolve().name for run in self.runs.values()]
 
 
 def load_arm(folders: Sequence[str], device: str = "cpu") -> Arm:

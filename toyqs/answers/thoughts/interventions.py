@@ -67,6 +67,7 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     _print(arm, found, length)
     count = len(next(iter(next(iter(per_seed.values())).values()))[0])
     return {
+        "runs": arm.keys,
         "seeds": list(arm.runs),
         "sequences": count,
         "intervals_over": "seeds" if len(arm.runs) > 1 else "sequences",

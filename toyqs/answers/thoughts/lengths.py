@@ -233,6 +233,7 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     rows = [_row(found, length, sequences) for length in range(most + 1)]
     _print(arm, rows, trained)
     return {
+        "runs": arm.keys,
         "seeds": list(arm.runs),
         "sequences": len(next(iter(found.values()))[0].nll),
         "intervals_over": "seeds" if len(arm.runs) > 1 else "sequences",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toyqs.command_line import path_of
 from toyqs.evidence.runs import Run, RunsFolder, load_folder
-from toyqs.evidence.selection import BASE, place_of
-from toyqs.evidence.states import STATES
+from toyqs.evidence.selection import place_of
+from toyqs.evidence.states import NOT_BEGUN, STATES
+from toyqs.evidence.tables.layout import Column, plain_text
 from toyqs.evidence.text import WIDTH, aligned, short, spans, wrapped
 from toyqs.files import visible
 
@@ -27,7 +28,7 @@ def add_to(commands: Any) -> None:
 
 
 def _work(given: argparse.Namespace) -> None:
-    folders = [load_folder(path, [BASE]) for path in given.runs]
+    folders = [load_folder(path) for path in given.runs]
     for place, folder in enumerate(folders):
         print(*[*([""] if place else []), *lines_of(folder)], sep="\n")
 
@@ -41,23 +42,38 @@ def lines_of(folder: RunsFolder) -> list[str]:
         lines += ["", "cells:"]
         cells = [(f"{n}", place_of(cell, folder.keys)) for n, cell in enumerate(folder.cells, 1)]
         lines += aligned(wrapped(list(zip(*cells, strict=True)), WIDTH - 8), left=[1])
-    rows = [row for run in folder.runs for row in _rows(run)]
-    columns = list(zip(HEADINGS, *rows, strict=True))
-    if len(folder.cells) < 2:
-        del columns[HEADINGS.index("cell")]
-    room = max(WIDTH - sum(max(map(len, column)) + 2 for column in columns[:-1]), 30)
-    left = [0, 1, len(columns) - 1]
-    return [*lines, "", *aligned(wrapped(columns, room), left=left)] if rows else lines
+    rows = [*_begun(folder.runs), *_not_begun(folder.runs)]
+    left = {"run", "arm", "state"}
+    columns = [
+        Column("", name, list(texts), name in left)
+        for name, *texts in zip(HEADINGS, *rows, strict=True)
+        if name != "cell" or len(folder.cells) > 1
+    ]
+    return [*lines, "", *plain_text(columns)] if rows else lines
 
 
-def _rows(run: Run) -> Iterator[tuple[str, ...]]:
-    """Yield a line for each arm that a run is, with all cells in which it is that."""
-    row = run.state.row
-    nll = "–" if row is None or row["nll"] is None else short(row["nll"], ".3f")
-    state = ": ".join(filter(None, [run.state.word, run.state.why]))
-    for arm in dict.fromkeys(place.arm for place in run.places):
-        places = [place for place in run.places if place.arm == arm]
-        cells = spans({place.cell + 1 for place in places})
-        yield visible(run.key), visible(arm), f"{places[0].seed}", cells, nll, state
-    if not run.places:
-        yield visible(run.key), "–", "–" if row is None else f"{row['seed']}", "–", nll, state
+def _begun(runs: Iterable[Run]) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each run and arm that it is, with all cells in which it is that."""
+    for run in runs:
+        if run.state.word == NOT_BEGUN:
+            continue
+        row = run.state.row
+        nll = "–" if row is None or row["nll"] is None else short(row["nll"], ".3f")
+        state = ": ".join(filter(None, [run.state.word, run.state.why]))
+        for arm in dict.fromkeys(place.arm for place in run.places):
+            places = [place for place in run.places if place.arm == arm]
+            cells = spans({place.cell + 1 for place in places})
+            yield visible(run.key), visible(arm), f"{places[0].seed}", cells, nll, state
+        if not run.places:
+            yield visible(run.key), "–", "–" if row is None else f"{row['seed']}", "–", nll, state
+
+
+def _not_begun(runs: Iterable[Run]) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each cell and arm of which runs have no folder yet, with their seeds."""
+    seeds: dict[tuple[int, str], set[int]] = {}
+    for run in runs:
+        if run.state.word == NOT_BEGUN:
+            for cell, arm, seed in run.places:
+                seeds.setdefault((cell, arm), set()).add(seed)
+    for (cell, arm), numbers in seeds.items():
+        yield "–", visible(arm), spans(numbers), f"{cell + 1}", "–", NOT_BEGUN

@@ -9,7 +9,7 @@ from typing import Any
 from toyqs.command_line import check_file, path_of, writing
 from toyqs.evidence.judging.findings import find, origins
 from toyqs.evidence.runs import load_folder
-from toyqs.evidence.selection import BASE, choose, columns_of, differing
+from toyqs.evidence.selection import choose, columns_of, differing
 from toyqs.evidence.tables.memberships import membership_table
 from toyqs.evidence.tables.paper import paper_table
 from toyqs.files import Refusal, write_text
@@ -37,7 +37,7 @@ def add_to(commands: Any) -> None:
 def _work(given: argparse.Namespace) -> None:
     if given.output is not None:
         check_file(given.output)
-    folder = load_folder(given.runs, [BASE])
+    folder = load_folder(given.runs)
     if not folder.cells:
         raise Refusal(f"{given.runs}: no run was begun here; give the runs_dir of a python run.py", 1)
     cells = choose(folder.cells, given.choices)

@@ -80,6 +80,12 @@ def estimate_text(values: pd.Series | None, form: str, absent: str = "–", sign
     return plus_minus(mean, half_width, form, "diverged" if count else absent, sign)
 
 
+def direction(gain: pd.Series) -> str:
+    """Return "better", "worse" or "undecided": where the 95 % interval of a gain by seed lies."""
+    found = estimate(gain)
+    return "better" if found.lower > 0 else "worse" if found.upper < 0 else "undecided"
+
+
 def started_flags(frame: pd.DataFrame) -> pd.Series:
     """Return whether each seed of an arm started to think; seeds of which it is not known are left out."""
     return frame["started"].dropna() if "started" in frame else pd.Series(dtype=bool)

@@ -10,13 +10,13 @@ import pandas as pd
 
 from toyqs.evidence.arms import JUDGED, WITHOUT_CONTENT, control_words, one_run
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.judging.findings import OTHERS_ALONE, Finding, without_thought
+from toyqs.evidence.judging.findings import OTHERS_ALONE, Finding, direction, without_thought
 from toyqs.evidence.judging.gain import estimate
 from toyqs.evidence.tables.arm_columns import arm_columns
 from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.tables.layout import heading, plain_text, varying
 from toyqs.evidence.tables.references import reference_lines
-from toyqs.evidence.tables.thoughts import thought_lines
+from toyqs.evidence.tables.thought_measures import thought_lines
 from toyqs.evidence.text import WIDTH, aligned, listed, short, task_words, wrapped
 
 AGAINST = """\
@@ -61,9 +61,8 @@ def control_lines(finding: Finding) -> list[str]:
 
 def _against(arm: str, values: pd.Series) -> tuple[str, str, str]:
     gain = estimate(values)
-    word = "better" if gain.lower > 0 else "worse" if gain.upper < 0 else "undecided"
     ends = "–" if math.isnan(gain.lower) else f"{short(gain.lower, '+.3f')} to {short(gain.upper, '+.3f')}"
-    return arm if arm in JUDGED else f"({arm})", word, ends
+    return arm if arm in JUDGED else f"({arm})", direction(values), ends
 
 
 def _title(cell: Cell) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,10 +38,10 @@ def far_seeds(frame: pd.DataFrame) -> str:
 
 
 def _far(frame: pd.DataFrame) -> Iterator[tuple[int, float]]:
-    for row in frame.to_dict("records"):
-        uniform, loss = row.get("uniform_nll", math.nan), row["nll"]
+    for row in frame.reindex(columns=["seed", "nll", "uniform_nll"]).to_dict("records"):
+        uniform, loss = row["uniform_nll"], row["nll"]
         if pd.notna(loss) and pd.notna(uniform) and loss > FAR * uniform:
-            yield row["seed"], loss
+            yield int(row["seed"]), loss
 
 
 def divergence_notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:

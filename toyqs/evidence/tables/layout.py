@@ -53,7 +53,8 @@ def plain_text(columns: Sequence[Column]) -> list[str]:
     if columns[-1].left:
         room = WIDTH - sum(width(column) + GAP for column in columns[:-1])
         texts = wrapped(texts, max(room, NARROWEST))
-    return aligned(texts, [place for place, column in enumerate(columns) if column.left], rule=True)
+    lines = aligned(texts, [place for place, column in enumerate(columns) if column.left], rule=True)
+    return lines if lines[0] else lines[1:]
 
 
 def markdown(columns: Sequence[Column]) -> list[str]:

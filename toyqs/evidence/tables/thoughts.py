@@ -1,67 +1,152 @@
-"""Lines on the thoughts of a run: whether they are used, what they hold, how far they are a code."""
+"""The thoughts of a record as text: as words, and sequence by sequence."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from toyqs.evidence.judging.gain import mean_of
-from toyqs.evidence.text import WIDTH, aligned, plus_minus, short, wrapped
+from toyqs.evidence.dictionary import gains, symbols_of
+from toyqs.evidence.text import WIDTH, aligned, wrapped
+from toyqs.files import visible
+from toyqs.thought_record import Array, Record
 
-CONTEXTS = 64  # that the estimate of the mutual information compares; it is at most their logarithm
-NLL = {
-    "nll": "with its own thought",
-    "nll_shuffled": "with another sequence's thought",
-    "nll_no_thought": "without a thought",
-    "nll_marginal": "averaging the predictions of all its thoughts",
-}
+EMPTY = "(empty)"
+MOST_POSITIONS = 6  # of a sequence that are printed
+MOST_READ = 16  # characters of a token, or of a text before a position
 
 
-def thought_lines(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[str]:
-    """Return a few lines on the thoughts of an arm, means over its seeds; none where it has no such rows.
+def names_of(names: Iterable[str]) -> list[str]:
+    """Return names of tokens or symbols as they can be shown: in quotes where blanks are among them."""
+    shown = [visible(name) for name in names]
+    return [f"'{name}'" for name in shown] if any(" " in name for name in shown) else shown
+
+
+def cut(text: str, most: int = MOST_READ) -> str:
+    """Return a text, or its beginning where it is longer than `most`."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def word(names: Sequence[str], ids: Iterable[int]) -> str:
+    """Return one thought as a word.
 
     Args:
-        frame: the arm's rows.
-        settings: of its cell.
+        names: of the symbols, as `names_of` returns them.
+        ids: of its symbols; those from len(names) on stand for none.
+
+    Returns:
+        Names of one letter side by side, others apart.
     """
-    means = {name: mean for name in NLL if (mean := mean_of(frame, name)) is not None}
-    losses = [f"{short(mean, '.3f')} {NLL[name]}" for name, mean in means.items()]
-    rows = [
-        ("NLL, nats", ", ".join(losses) if "nll_shuffled" in means else ""),
-        ("content, nats", _content(frame, settings)),
-        ("as a code", _code(frame)),
+    between = " " if max(map(len, names)) > 1 else ""
+    return between.join(names[i] for i in ids if i < len(names)) or EMPTY
+
+
+def vector_word(vectors: Array) -> str:
+    """Return one thought of vectors (L, Z) without names as a word: their lengths."""
+    return " ".join(f"{x:.2f}" for x in np.linalg.norm(vectors, axis=-1))
+
+
+def counted_words(words: Iterable[str]) -> str:
+    """Return words, the most frequent first, each once with the number of times: "fdf ×3, efe"."""
+    times = Counter(words).most_common()
+    return ", ".join(each if count == 1 else f"{each} ×{count}" for each, count in times)
+
+
+def thought_words(record: Record) -> Array:
+    """Return every thought of a record as a word, (N, T, K); of vectors their nearest names or lengths."""
+    ids = symbols_of(record)
+    if ids is None or not record.symbols:
+        vectors = record.arrays.get("vectors")
+        if vectors is None:
+            return np.full(record.arrays["log_q"].shape, "(vectors)")
+        return _each(vectors, vector_word)
+    names = names_of(record.symbols)
+    return _each(ids, lambda thought: word(names, thought.tolist()))
+
+
+def _each(thoughts: Array, spell: Any) -> Array:
+    shape, rest = thoughts.shape[:3], thoughts.shape[3:]
+    return np.array([spell(x) for x in thoughts.reshape(-1, *rest)], dtype=object).reshape(shape)
+
+
+def sequences_text(record: Record, most: int) -> list[str]:
+    """Return the lines that show the sequences where thinking gained most, and those where it lost most.
+
+    Args:
+        record: of a run.
+        most: sequences of each kind.
+    """
+    gain = gains(record)
+    totals = np.nansum(gain, axis=1)
+    order = np.argsort(-totals, kind="stable")
+    lines = _explained("log_q_none" in record.arrays)
+    words = thought_words(record)
+    for title, chosen, sign in (("gained", order[:most], 1), ("lost", order[::-1][:most], -1)):
+        some = [int(n) for n in chosen if sign * totals[n] > 0]
+        lines += ["", f"Where thinking {title} most:"]
+        lines += [] if some else [f"  nowhere: it {title} in no sequence"]
+        for n in some:
+            lines += _sequence(record, n, gain[n], words[n], sign)
+    return lines
+
+
+def _explained(alone: bool) -> list[str]:
+    """Return the lines that say what the numbers of a sequence are."""
+    over = "without a thought" if alone else "with the thoughts of another sequence"
+    lines = [
+        "gain: log p(truth) with a thought, the mean over the position's thoughts, minus log p(truth) "
+        f"{over}, in nats; of a sequence the sum over its positions that count",
+        "p(truth): the right token's probability, the mean over the position's thoughts; "
+        f"{'alone: without a thought; ' if alone else ''}another's: with the thoughts that another sequence "
+        "has at that place; ×3: three of the position's thoughts are this one",
     ]
-    rows = [row for row in rows if row[1]]
-    if not rows:
-        return []
-    columns = wrapped([[f"  {name}" for name, _ in rows], [text for _, text in rows]], WIDTH - 17)
-    return ["Thoughts of the thinking model, means over its seeds:", *aligned(columns, left=[0, 1])]
+    if alone:
+        lines.append(
+            "Such a gain is not what thinking is worth, for the model may never have learned to do without: "
+            "that is what controls are for."
+        )
+    return [part for line in lines for part in wrapped_line(line)]
 
 
-def _content(frame: pd.DataFrame, settings: Mapping[str, Any]) -> str:
-    """Return the entropy of a thought, and its mutual information with the context."""
-    parts = []
-    if (entropy := mean_of(frame, "thought_entropy")) is not None:
-        parts.append(f"entropy of a thought {short(entropy, '.2f')}")
-    if (found := mean_of(frame, "information")) is not None:
-        most = math.log(min(CONTEXTS, settings.get("eval_sequences") or CONTEXTS))
-        number = f"{short(found, '.2f')} of at most {most:.2f}"
-        parts.append(f"mutual information of thought and context {number}")
-    return "; ".join(parts)
+def _sequence(record: Record, n: int, gain: Array, words: Array, sign: int) -> list[str]:
+    """Return the lines of one sequence: what was read, then the positions that gained (lost) most."""
+    arrays, names = record.arrays, [cut(name) for name in names_of(record.tokens)]
+    counted = np.flatnonzero(arrays["counted"][n])
+    shown = sorted(counted[np.argsort(-sign * gain[counted], kind="stable")][:MOST_POSITIONS])
+    head = f"sequence {record.sequences[n]}: {np.nansum(gain):+.2f} nats; read: "
+    lines = wrapped_line(head + _read(record, arrays["inputs"][n]), WIDTH - 2)
+    if len(shown) < len(counted):
+        kind = "gained" if sign > 0 else "lost"
+        lines.append(f"  {len(shown)} of its {len(counted)} positions, those where thinking {kind} most:")
+    places = arrays["positions"][n, shown]
+    columns = [
+        ["place", *map(str, places)],
+        ["reads", *(_read(record, arrays["inputs"][n, : place + 1], MOST_READ) for place in places)],
+        ["truth", *(names[i] for i in arrays["truth"][n, shown])],
+        ["gain", *(f"{x:+.2f}" for x in gain[shown])],
+    ]
+    for heading, log_p in (("p(truth)", "log_q"), ("alone", "log_q_none"), ("another's", "log_q_shuffled")):
+        if log_p in arrays:
+            p = np.exp(arrays[log_p][n, shown])
+            columns.append([heading, *(f"{x:.3f}" for x in (p.mean(-1) if p.ndim > 1 else p))])
+    room = WIDTH - 4 - sum(max(map(len, column)) + 2 for column in columns)
+    columns = wrapped([*columns, ["thoughts", *(counted_words(words[t]) for t in shown)]], max(20, room))
+    lines += ["  " + line for line in aligned(columns, left=[len(columns) - 1])]
+    return ["  " + line for line in lines]
 
 
-def _code(frame: pd.DataFrame) -> str:
-    """Return how far thoughts whose symbols are tokens are a code for the answers."""
-    names = ("homogeneity", "completeness", "distinct_thoughts", "pass_at_k")
-    found = [mean_of(frame, name) for name in names]
-    if found[0] is None:
-        return ""
-    tells, told, distinct, passes = (math.nan if mean is None else mean for mean in found)
-    return (
-        f"homogeneity {plus_minus(tells, math.nan, '.2f')}, completeness {plus_minus(told, math.nan, '.2f')} "
-        f"(0: chance, 1: perfect); {distinct:.0f} distinct thoughts; with one of its K thoughts or more the "
-        f"answer is the likeliest at {100 * passes:.1f} % of positions (pass@K)"
-    )
+def _read(record: Record, ids: Array, most: int | None = None) -> str:
+    """Return the tokens of a sequence as one text; with `most` the end of it, or of other tasks the last."""
+    names = [visible(name) for name in record.tokens]
+    if not any(" " in name for name in names):
+        return cut(names[ids[-1]], most) if most else " ".join(names[i] for i in ids)
+    text = "".join(names[i] for i in ids)
+    return f"'{text}'" if most is None or len(text) <= most else f"…{text[-most:]}'"
+
+
+def wrapped_line(line: str, width: int = WIDTH) -> list[str]:
+    """Break a line at its blanks, so that a path stays whole; return its parts, the later ones indented."""
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

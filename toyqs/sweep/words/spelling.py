@@ -6,12 +6,12 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from toyqs.config.checks.values import check
 from toyqs.config.finished_run import config_of
-from toyqs.config.identity import canonical
+from toyqs.config.identity import changed
 from toyqs.config.keys import RATES, WIDTHS
 from toyqs.config.run_config import RunConfig
 
@@ -74,22 +74,7 @@ def typed_words(config: RunConfig) -> list[str]:
 
     A key is left out where the run is the same at its default.
     """
-    defaults = RunConfig()
-    reduced, needed = config, []
-    for name in (x.name for x in fields(RunConfig) if x.name != "task"):
-        without = replace(reduced, **{name: getattr(defaults, name)})
-        if canonical(without) == canonical(config):
-            reduced = without
-        else:
-            needed.append(name)
-    typed = [] if config.task.name == defaults.task.name else [("task", config.task.name)]
-    task_defaults = type(config.task)()
-    for name in (x.name for x in fields(config.task)):
-        value = getattr(config.task, name)
-        if value != getattr(task_defaults, name):
-            typed.append((f"task.{name}", value))
-    typed += [(name, getattr(config, name)) for name in needed]
-    return [shlex.quote(f"{name}={_value(value)}") for name, value in typed]
+    return [shlex.quote(f"{name}={_value(value)}") for name, value in changed(config).items()]
 
 
 def _value(value: Any) -> str:

@@ -1,0 +1,152 @@
+"""What the page shows of the cells: verdicts, gains and losses by seed, what tells them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from toyqs.evidence.arms import JUDGED, THINKING, arm_names, control_words, one_run
+from toyqs.evidence.cells import Cell, name_of
+from toyqs.evidence.figures.style import arm_colour, arm_name
+from toyqs.evidence.judging.findings import (
+    COSTS,
+    Finding,
+    direction,
+    estimate_text,
+    find,
+    floor_of,
+    num_started,
+    started_flags,
+    without_thought,
+)
+from toyqs.evidence.judging.gain import column_of, estimate, mean_of, onset
+from toyqs.evidence.judging.significance import p_value
+from toyqs.evidence.page.curves import Curves, frame_of, load_curves
+from toyqs.evidence.page.provenance import provenance
+from toyqs.evidence.selection import (
+    BASE,
+    differing,
+    in_order,
+    place_of,
+    setting_line,
+    telling_apart,
+    value_of,
+)
+from toyqs.evidence.tables.divergence import divergence_notes
+from toyqs.evidence.text import task_words
+from toyqs.files import IDENTITY, by_content, visible
+
+FIRST = ("task", "weight_groups", BASE, "policy_loss_beta")  # the settings that name a cell if they can
+# Means over seeds that the page shows of a thinking arm, where its rows have them.
+ABOUT_THOUGHTS = (
+    *("nll", "nll_shuffled", "nll_no_thought", "nll_marginal", "thought_entropy", "information"),
+    *("information_shuffled", "homogeneity", "completeness", "distinct_thoughts", "pass_at_k"),
+)
+
+
+def page_data(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Collect what the page shows of the rows; numbers that are not finite become null when it is written.
+
+    Args:
+        runs: the folder of the runs.
+        cells: those to be shown, at least one; they are judged together, as in a printed table.
+
+    Returns:
+        A JSON object: `title`, `setting` (what all cells share), `arms` (name -> label and colour, in the
+        order of display), `axes` (the settings that differ), `floor`, `cells`, `curves` (key -> metric ->
+        values) and `provenance`.
+    """
+    keys = telling_apart(cells, FIRST)
+    findings = find(in_order(cells, keys))
+    cells = [finding.cell for finding in findings]
+    curves = load_curves(runs, cells)
+    arms = arm_names(arm for cell in cells for arm in cell.arms)
+    spellings = differing(cells)
+    axes = [name for name in spellings if not name.endswith(IDENTITY)]
+    axes.sort(key=lambda name: keys.index(name) if name in keys else len(keys))
+    tasks = sorted({task_words(cell.settings) for cell in cells})
+    return {
+        "title": "; ".join(tasks[:3]) + (f" … ({len(tasks)} tasks)" if len(tasks) > 3 else ""),
+        "folder": visible(str(runs)),
+        "setting": setting_line(cells),
+        "arms": {arm: {"label": arm_name(arm), "colour": arm_colour(arm)} for arm in arms},
+        "axes": [{"key": name, "values": spellings[name]} for name in axes],
+        "floor": floor_of(cells),
+        "cells": [_cell(finding, keys, axes, curves) for finding in findings],
+        "curves": curves,
+        "provenance": provenance(runs, cells),
+    }
+
+
+def _cell(finding: Finding, keys: Sequence[str], axes: Sequence[str], curves: Curves) -> dict[str, Any]:
+    cell, judged = finding.cell, finding.verdict
+    run, frame = next(iter(cell.arms.items()))
+    text = json.dumps(by_content(cell.settings | {"info": None}), sort_keys=True)
+    return {
+        "id": name_of([text]),
+        "name": place_of(cell, keys),
+        "task": task_words(cell.settings),
+        "values": {name: value_of(cell, name) for name in axes},
+        "numbers": {name: cell.settings[name] for name in axes if _is_number(cell.settings.get(name))},
+        "info": visible(str(cell.settings.get("info") or "")),
+        "thinks": cell.thinks,
+        "run": run,
+        "verdict": judged
+        and {
+            "text": judged.text,
+            "word": judged.word,
+            "sentence": judged.sentence,
+            "standing": judged.standing,
+            "judged": judged.judged,
+            "cells": judged.cells,
+        },
+        "started": num_started(frame),
+        "judged_seeds": len(started_flags(frame)),
+        "without_thought": without_thought(frame),
+        "thoughts": {name: mean_of(frame, name) for name in ABOUT_THOUGHTS} if len(frame) else {},
+        "arms": {arm: _arm(finding, arm, curves) for arm in cell.arms},
+        "missing": cell.missing,
+        "same": one_run(cell.shown_as),
+        "notes": divergence_notes(cell.arms),
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _arm(finding: Finding, arm: str, curves: Curves) -> dict[str, Any]:
+    """Return an arm's numbers: its runs, its losses, and what thinking gains over it."""
+    cell, frame = finding.cell, finding.cell.arms[arm]
+    loss, gain = finding.losses.get(arm), finding.gains.get(arm)
+    accuracy = column_of(frame, "accuracy")
+    found: dict[str, Any] = {
+        "words": control_words(arm, cell.settings) if arm != THINKING else "",
+        "judged": arm in JUDGED,
+        "keys": list(frame["key"]) if len(frame) else [],
+        "nll": _numbers(loss) | {"text": estimate_text(loss, ".3f", "not finished")},
+        "accuracy": _numbers(accuracy) | {"text": estimate_text(100 * accuracy, ".1f")},
+        "costs": {name: mean_of(frame, name) for name in COSTS},
+        "started": num_started(frame),
+    }
+    if gain is not None:
+        found["gain"] = _numbers(gain) | {"text": estimate_text(gain, "+.3f"), "p": p_value(gain)}
+        found["gain"] |= {"word": direction(gain), "onset": _onset(cell, arm, curves)}
+    return found
+
+
+def _numbers(values: pd.Series | None) -> dict[str, Any]:
+    """Return the values by seed, their mean and half of the 95 % t-interval."""
+    mean, half_width, _ = estimate(values)
+    seeds: Mapping[Any, float] = {} if values is None else values.to_dict()
+    return {"seeds": list(seeds), "values": list(seeds.values()), "mean": mean, "half_width": half_width}
+
+
+def _onset(cell: Cell, control: str, curves: Curves) -> int | None:
+    """Return the step from which on thinking is better than a control beyond chance; see `onset`."""
+    both = [frame_of(cell.arms[arm], curves) for arm in (next(iter(cell.arms)), control)]
+    return None if any(frame.empty for frame in both) else onset(*both)

@@ -1,0 +1,62 @@
+"""The thought records that a page holds: which, and their files' own bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toyqs.evidence.cells import Cell
+from toyqs.evidence.dictionary import loss, told
+from toyqs.files import Refusal
+from toyqs.thought_record import NAME, read
+
+# What a page holds at most where nobody says how many: records, and bytes of them; as text a third more.
+RECORDS, BYTES = 10, 2_300_000
+
+
+def chosen_records(
+    runs: Path, cells: Sequence[Cell], most: int | None
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Choose the thought records that a page holds: the first seed of every cell's own run, then the next.
+
+    Args:
+        runs: the folder of the runs.
+        cells: those shown.
+        most: records; None: RECORDS, and BYTES.
+
+    Returns:
+        Key -> the record's file; and what the page says of them and of the others: `loss` and `told` (key ->
+        what dictionary.py computes), `left_out`, the keys of those that there is no room for, `without`, the
+        thinking runs that have none, `unreadable`, a line on each that is damaged or of a newer version.
+    """
+    by_cell = [_thinking(cell) for cell in cells]
+    longest = max((len(keys) for keys in by_cell), default=0)
+    keys = dict.fromkeys(keys[place] for place in range(longest) for keys in by_cell if place < len(keys))
+    chosen: dict[str, bytes] = {}
+    numbers: dict[str, Any] = {"loss": {}, "told": {}, "left_out": [], "without": [], "unreadable": []}
+    room = BYTES if most is None else math.inf
+    for key in keys:
+        path = runs / key / NAME
+        size = path.stat().st_size if path.is_file() else 0
+        if not size:
+            numbers["without"].append(key)
+        elif len(chosen) >= (RECORDS if most is None else most) or (chosen and size > room):
+            numbers["left_out"].append(key)
+        else:
+            try:
+                record = read(path.parent)
+            except Refusal as refusal:
+                numbers["unreadable"].append(str(refusal))
+                continue
+            chosen[key] = path.read_bytes()
+            numbers["loss"][key] = loss(record)._asdict()
+            numbers["told"][key] = [x._asdict() | {"share": x.share} for x in told(record)]
+            room -= size
+    return chosen, numbers
+
+
+def _thinking(cell: Cell) -> list[str]:
+    frame = next(iter(cell.arms.values()))
+    return list(frame["key"]) if cell.thinks and len(frame) else []

@@ -1,0 +1,155 @@
+// A thought record as the panels on thoughts read it; docs/records.md describes the file.
+
+// The runs that have a record in this page: key, cell, seed and a name.
+function recordedRuns() {
+  const found = [];
+  for (const cell of DATA.cells) {
+    const { keys, nll } = cell.arms[cell.run];
+    keys.forEach((key, at) => {
+      if (RECORDS.has(key) && !found.some((run) => run.key === key))
+        found.push({ key, cell, seed: nll.seeds[at], nll: nll.values[at], name: `${cell.name ? `${cell.name}, ` : ""}seed ${nll.seeds[at]}` });
+    });
+  }
+  return found;
+}
+
+// The run whose thoughts are shown: the one chosen, or the chosen cell's first; null where it has none here.
+function runNow() {
+  const own = recordedRuns().filter((run) => run.cell === cellNow() || cellNow().arms[cellNow().run].keys.includes(run.key));
+  return own.find((run) => run.key === state.run) ?? own[0] ?? null;
+}
+
+function besideNow() {
+  return recordedRuns().find((run) => run.key === state.beside) ?? null;
+}
+
+// A record after training, or as it was at an evaluation in training.
+class Thoughts {
+  constructor(key, time) {
+    this.record = RECORDS.get(key);
+    const then = this.record.evaluations.find((one) => String(one.step) === time);
+    this.step = then ? then.step : null; // null: after training
+    this.arrays = then ? then.arrays : this.record.arrays;
+    this.sequences = then ? then.rows : this.record.sequences.map((_, at) => at);
+    const { log_q: q } = this.arrays;
+    [, this.positions, this.count] = q.shape;
+  }
+
+  get(name, ...places) { return this.arrays[name] ? this.arrays[name].at(...places) : null; }
+
+  row(sequence) { return this.sequences.indexOf(sequence); }
+
+  inputs(sequence) {
+    const { inputs } = this.record.arrays;
+    return Array.from({ length: inputs.shape[1] }, (_, at) => this.record.tokens[inputs.at(sequence, at)]);
+  }
+
+  truth(row, t) { return this.record.tokens[this.arrays.truth.at(row, t)]; }
+
+  counted(row, t) { return this.arrays.counted.at(row, t) > 0; }
+
+  each(name, row, t) { return Array.from({ length: this.count }, (_, k) => this.get(name, row, t, k)); }
+
+  // The symbols of one thought by name; null where the thoughts have none.
+  symbols(row, t, k) {
+    const named = this.arrays.symbols ?? this.arrays.nearest;
+    if (!named || !this.record.symbols) return null;
+    const found = [];
+    for (let place = 0; place < named.shape[3]; place += 1) {
+      const symbol = named.at(row, t, k, place);
+      if (symbol < this.record.symbols.length) found.push(symbol);
+    }
+    return found;
+  }
+
+  word(row, t, k) {
+    const symbols = this.symbols(row, t, k);
+    return symbols && symbols.map((symbol) => this.record.symbols[symbol]);
+  }
+
+  vector(row, t, k, place) {
+    const { vectors } = this.arrays;
+    return Array.from({ length: vectors.shape[4] }, (_, z) => vectors.at(row, t, k, place, z));
+  }
+
+  // What the thoughts gain at a position in nats: over no thought, or else over another sequence's.
+  gain(row, t) {
+    const without = this.arrays.log_q_none ? this.get("log_q_none", row, t) : mean(this.each("log_q_shuffled", row, t));
+    return mean(this.each("log_q", row, t)) - without;
+  }
+
+  // The prediction with a thought: token and probability, the likeliest first unless all classes are there.
+  prediction(row, t, k) {
+    const [tokens, shares] = k === null ? ["predicted_none", "predicted_p_none"] : ["predicted", "predicted_p"];
+    if (!this.arrays[shares]) return null;
+    const places = k === null ? [row, t] : [row, t, k];
+    const classes = this.arrays[shares].shape.at(-1);
+    return Array.from({ length: classes }, (_, c) => ({ token: this.get(tokens, ...places, c) ?? c, p: this.get(shares, ...places, c) }));
+  }
+
+  // Whether most thoughts predict another token.
+  wrong(row, t) {
+    const truth = this.arrays.truth.at(row, t);
+    const others = [...Array(this.count).keys()].filter((k) =>
+      this.prediction(row, t, k).reduce((best, one) => (one.p > best.p ? one : best)).token !== truth);
+    return others.length > this.count / 2;
+  }
+
+  // All counted positions: where, what thinking gains there, and the mean probability of the truth.
+  places() {
+    const found = [];
+    this.sequences.forEach((sequence, row) => {
+      for (let t = 0; t < this.positions; t += 1)
+        if (this.counted(row, t)) found.push({ sequence, position: t, row, gain: this.gain(row, t), p: mean(this.each("log_q", row, t).map(Math.exp)) });
+    });
+    return found;
+  }
+
+  // Whether what follows is always what is to be predicted: a text.
+  isText() {
+    const { inputs } = this.record.arrays;
+    for (let t = 0; t < this.positions; t += 1) {
+      const at = this.arrays.positions.at(0, t);
+      if (at + 1 < inputs.shape[1] && inputs.at(this.sequences[0], at + 1) !== this.arrays.truth.at(0, t)) return false;
+    }
+    return true;
+  }
+}
+
+function hueOf(index, count) {
+  const hue = count <= 12 ? (360 * index) / count : (index * 137.508) % 360;
+  const [saturation, lightness] = dark() ? [0.45, 0.42] : [0.7, 0.8];
+  const part = (n) => {
+    const k = (n + hue / 30) % 12;
+    return lightness - saturation * Math.min(lightness, 1 - lightness) * Math.max(-1, Math.min(k - 3, 9 - k, 1));
+  };
+  return `#${[0, 8, 4].map((n) => Math.round(255 * part(n)).toString(16).padStart(2, "0")).join("")}`;
+}
+
+// A symbol as a coloured chip; returns its width.
+function symbolChip(node, record, symbol, x, y) {
+  const words = tokenText(record.symbols[symbol]);
+  const width = Math.max(20, widthOf(words, MONO) + 10);
+  const back = hueOf(symbol, record.symbols.length);
+  svg(node, "rect", { x, y, width, height: 20, rx: 4, fill: back });
+  svg(node, "text", { x: x + width / 2, y: y + 14.5, "text-anchor": "middle", class: "mono", "font-size": 13, style: `fill:${onto(back)}` }, words);
+  return width;
+}
+
+const MONO = "13px 'DejaVu Sans Mono', monospace";
+
+function noRecord(body) {
+  const keys = cellNow().arms[cellNow().run].keys;
+  if (!cellNow().thinks) body.append(html("p", {}, "This run has no thoughts."));
+  else if (!keys.length) body.append(html("p", {}, "No thinking run of this cell has finished."));
+  else if (DATA.records.left_out.some((key) => keys.includes(key))) {
+    body.append(html("p", {}, "The thoughts of this cell were left out, to keep the page small. With them:"));
+    body.append(html("pre", {}, shown(`${DATA.command} --records ${RECORDS.size + DATA.records.left_out.length}`)));
+  } else {
+    body.append(html("p", {}, "The thoughts of this cell's runs were not recorded. This records them, and the page made again shows them:"));
+    body.append(html("pre", {}, shown(`python -m toyqs.answers record ${keys.map((key) => `${DATA.folder}/${key}`).join(" ")}`)));
+  }
+  const others = [...new Set(recordedRuns().map((run) => run.cell))];
+  if (others.length) body.append(html("p", {}, ["Cells with thoughts in this page: ", ...others.slice(0, 20).map((cell) =>
+    html("button", { onclick: () => choose({ cell: cell.id }) }, shown(cellLabel(cell))))]));
+}

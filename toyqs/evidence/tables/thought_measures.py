@@ -1,0 +1,67 @@
+"""Lines on the thoughts of a run: whether they are used, what they hold, how far they are a code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from toyqs.evidence.judging.gain import mean_of
+from toyqs.evidence.text import WIDTH, aligned, plus_minus, short, wrapped
+
+CONTEXTS = 64  # that the estimate of the mutual information compares; it is at most their logarithm
+NLL = {
+    "nll": "with its own thought",
+    "nll_shuffled": "with another sequence's thought",
+    "nll_no_thought": "without a thought",
+    "nll_marginal": "averaging the predictions of all its thoughts",
+}
+
+
+def thought_lines(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[str]:
+    """Return a few lines on the thoughts of an arm, means over its seeds; none where it has no such rows.
+
+    Args:
+        frame: the arm's rows.
+        settings: of its cell.
+    """
+    means = {name: mean for name in NLL if (mean := mean_of(frame, name)) is not None}
+    losses = [f"{short(mean, '.3f')} {NLL[name]}" for name, mean in means.items()]
+    rows = [
+        ("NLL, nats", ", ".join(losses) if "nll_shuffled" in means else ""),
+        ("content, nats", _content(frame, settings)),
+        ("as a code", _code(frame)),
+    ]
+    rows = [row for row in rows if row[1]]
+    if not rows:
+        return []
+    columns = wrapped([[f"  {name}" for name, _ in rows], [text for _, text in rows]], WIDTH - 17)
+    return ["Thoughts of the thinking model, means over its seeds:", *aligned(columns, left=[0, 1])]
+
+
+def _content(frame: pd.DataFrame, settings: Mapping[str, Any]) -> str:
+    """Return the entropy of a thought, and its mutual information with the context."""
+    parts = []
+    if (entropy := mean_of(frame, "thought_entropy")) is not None:
+        parts.append(f"entropy of a thought {short(entropy, '.2f')}")
+    if (found := mean_of(frame, "information")) is not None:
+        most = math.log(min(CONTEXTS, settings.get("eval_sequences") or CONTEXTS))
+        number = f"{short(found, '.2f')} of at most {most:.2f}"
+        parts.append(f"mutual information of thought and context {number}")
+    return "; ".join(parts)
+
+
+def _code(frame: pd.DataFrame) -> str:
+    """Return how far thoughts whose symbols are tokens are a code for the answers."""
+    names = ("homogeneity", "completeness", "distinct_thoughts", "pass_at_k")
+    found = [mean_of(frame, name) for name in names]
+    if found[0] is None:
+        return ""
+    tells, told, distinct, passes = (math.nan if mean is None else mean for mean in found)
+    return (
+        f"homogeneity {plus_minus(tells, math.nan, '.2f')}, completeness {plus_minus(told, math.nan, '.2f')} "
+        f"(0: chance, 1: perfect); {distinct:.0f} distinct thoughts; with one of its K thoughts or more the "
+        f"answer is the likeliest at {100 * passes:.1f} % of positions (pass@K)"
+    )
