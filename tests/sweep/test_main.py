@@ -55,7 +55,7 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     folders = shlex.split(" ".join(below[3:]))
     assert folders == [
         "ask",
-        *"python -m toyqs.answers MEASURE".split(),
+        *("python", "-m", "toyqs.answers", "MEASURE"),
         *(str(tmp_path / run_key(settings, seed)) for seed in range(4)),
     ]
     assert max(map(len, below[3:])) <= max(110, len(f"       {folders[-1]}"))

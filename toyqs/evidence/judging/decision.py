@@ -192,7 +192,7 @@ class _Tested:
         if line == self.unjudged:
             return f"A verdict needs {FEWEST_SEEDS} seeds of every judged control, none of them diverged."
         if line == self.unused:
-            return "Most seeds lose nothing by another sequence's thoughts, or by none: no gain is due to thoughts."
+            return "For most seeds another sequence's thought, or none, costs nothing: no gain is due to it."
         meaning = MEANINGS[line]
         sentences = [meaning if self.has_base else meaning.replace(" base", " model")]
         if line == BEATS_ALL:
