@@ -167,12 +167,11 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
 
 
 def _folders(runs_dir: str, cell: Cell) -> list[str]:
-    """Return lines with the folders of the run's own seeds, as they are typed after a measure's name."""
-    arm, rows = next(iter(cell.arms.items()))
-    lines = [f"{arm} "]
-    for folder in (shlex.quote(str(Path(runs_dir) / key)) for key in rows["key"]):
+    """Return lines on how to ask the run's own seeds, with their folders."""
+    lines = ["ask    python -m toyqs.answers MEASURE"]
+    for folder in (shlex.quote(str(Path(runs_dir) / key)) for key in next(iter(cell.arms.values()))["key"]):
         if len(lines[-1]) + 1 + len(folder) > WIDTH:
-            lines.append(" " * len(f"{arm} "))
+            lines.append(" " * 6)
         lines[-1] += f" {folder}"
     return lines
 
