@@ -86,7 +86,7 @@ def test_the_figure_shows_every_seed_at_its_width(tmp_path, call):
     points = right.collections[[c.get_label() for c in right.containers].index("zero_length") * 2 + 1]
     assert sorted(points.get_offsets()[:, 1]) == pytest.approx(sorted([1.0, 1.1, 0.9, 1.0] * 2))
     places = [line_of(left, arm).get_xdata()[0] for arm in ("thinking", "zero_length", "param_matched")]
-    assert places == sorted(set(places)) and np.log2(places) == pytest.approx([1.8, 2, 2.2], abs=0.1)
+    assert places == sorted(set(places)) and np.log2(places) == pytest.approx([1.95, 2, 2.05], abs=0.01)
     floors = [line for line in left.lines if line.get_linestyle() == "--"]
     assert [list(line.get_ydata()) for line in floors] == [[0, 0]]
     assert [list(line.get_ydata()) for line in right.lines if line.get_color() == "black"] == [[0, 0]]

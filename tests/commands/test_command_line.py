@@ -178,8 +178,9 @@ def test_a_failure_of_the_experiment_is_not_taken_for_a_refusal(
 def test_help_is_true(typed: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("--help") == 0
     text = capsys.readouterr().out
-    presets, keys, examples = re.split(r"\n  *The ten keys.*\n|\nThe ten keys.*\n|\nExamples:\n", text)
-    named = re.findall(r"^  (\w+)  ", presets.split("Presets")[1], re.MULTILINE)
+    heads = r"\nCommands:\n|\nThe ten keys.*\n|\nResults:|\nPresets, .*\n"
+    _, commands, keys, _, presets = re.split(heads, text)
+    named = re.findall(r"^    (\w+)  ", presets, re.MULTILINE)
     assert sorted(named) == sorted(f.stem for f in (ROOT / "conf" / "run_modifier").glob("*.yaml"))
     shown = dict(re.findall(r"^  (\w+)=(\[.*?\]|\S+) ", keys, re.MULTILINE))
     assert len(shown) == 10
@@ -189,12 +190,12 @@ def test_help_is_true(typed: Callable[..., object], capsys: pytest.CaptureFixtur
         assert value == default
     known = {x.name for x in fields(RunConfig)} | {"run_modifier", "KEY"}
     assert set(re.findall(r"(?<![\w.])(\w+)=", text)) <= known
-    assert examples.count("python run.py") == 3
+    assert commands.count("python run.py") == 3
 
 
 def test_help_names_every_task(typed: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("--help") == 0
-    tasks = capsys.readouterr().out.split("Tasks")[1].split("\nExamples")[0]
+    tasks = capsys.readouterr().out.split("\nTasks")[1].split("\nControls")[0]
     assert sorted(re.findall(r"^  (\w+)  ", tasks, re.MULTILINE)) == sorted(TASKS)
 
 
@@ -202,6 +203,6 @@ def test_help_says_what_every_control_is(
     typed: Callable[..., object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert typed("--help") == 0
-    shown = capsys.readouterr().out.split("\nControls")[1].split("\nTasks")[0]
+    shown = capsys.readouterr().out.split("\nControls")[1].split("\nValues")[0]
     assert re.findall(r"^  (\w+)  ", shown, re.MULTILINE) == list(CONTROLS)
     assert "zero_length      zero-length thoughts (read afresh: without base_reasoner and reasoner)" in shown

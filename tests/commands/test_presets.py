@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from tests.logbook import TEXT
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
+from toyqs.sweep.words import presets
 from toyqs.sweep.words.compose import compose_checked
 from toyqs.sweep.words.presets import register
 
@@ -47,3 +48,13 @@ def trains(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     rows = load_rows(folder)
     assert sorted(rows["seed"]) == [3, 4] and bool((rows["nll"] > 0).all())
     assert set(rows["train_steps"]) == {3}
+
+
+def test_every_preset_stands_under_what_it_is_for() -> None:
+    """And under one heading alone; a new file would stand under `others`, which is empty here."""
+    found = presets.by_purpose()
+    names = [name for each in found.values() for name in each]
+    assert list(found) == list(presets.PURPOSES)
+    assert sorted(names) == sorted(file.stem for file in presets.FOLDER.glob("*.yaml"))
+    text = presets.presets()
+    assert all(f"  {purpose}:\n    {each[0]} " in text for purpose, each in found.items())

@@ -160,18 +160,18 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
+    print(f"look   python -m toyqs.evidence report {shlex.quote(runs_dir)}")
     if finished and not several:
         print(*_folders(runs_dir, found[0]), sep="\n")
     return []
 
 
 def _folders(runs_dir: str, cell: Cell) -> list[str]:
-    """Return lines with the folders of the run's own seeds, as they are typed after a measure's name."""
-    arm, rows = next(iter(cell.arms.items()))
-    lines = [f"{arm} "]
-    for folder in (shlex.quote(str(Path(runs_dir) / key)) for key in rows["key"]):
+    """Return lines on how to ask the run's own seeds, with their folders."""
+    lines = ["ask    python -m toyqs.answers MEASURE"]
+    for folder in (shlex.quote(str(Path(runs_dir) / key)) for key in next(iter(cell.arms.values()))["key"]):
         if len(lines[-1]) + 1 + len(folder) > WIDTH:
-            lines.append(" " * len(f"{arm} "))
+            lines.append(" " * 6)
         lines[-1] += f" {folder}"
     return lines
 

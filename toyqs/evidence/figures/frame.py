@@ -117,7 +117,7 @@ def _wrap_labels(figure: Figure) -> None:
 def _wrap(label: Text, inches: float) -> None:
     letters = max(8, int(inches * 72 / (LETTER * float(label.get_fontsize()))))
     lines = label.get_text().splitlines()
-    label.set_text("\n".join(textwrap.fill(line, letters, break_on_hyphens=False) for line in lines))
+    label.set_text("\n".join(textwrap.fill(line, letters, break_long_words=False) for line in lines))
 
 
 def about_line(cells: Sequence[Cell]) -> str:

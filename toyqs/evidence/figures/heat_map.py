@@ -23,6 +23,7 @@ HATCH: dict[str, Any] = {"hatch": "////", "fill": False, "edgecolor": "#555555",
 EMPTY = "#E4E4E4"  # a cell that was not run, or has no such control
 ROW, COLUMN = 0.27, 0.42  # inches of a cell
 NARROWEST, LOWEST = 9.0, 2.4  # inches of a figure and of a block
+DARK = 0.6  # of the scale, from where on hatches are white
 TITLE = 13  # letters of a line of a panel's title
 DOT = 6.5  # points across the dot of a cell in which every seed started
 
@@ -91,7 +92,9 @@ def _fields(
     mesh = axes.pcolormesh(edges[1], edges[0], colours, edgecolor="white", linewidth=0.8, **look)
     for (row, column), value in found.items():
         if gained and not (value.lower > 0 or value.upper < 0):
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **HATCH))
+            dark = abs(value.mean) > DARK * high
+            lines = HATCH | ({"edgecolor": "white"} if dark else {})
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **lines))
     return mesh
 
 

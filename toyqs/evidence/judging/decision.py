@@ -192,7 +192,7 @@ class _Tested:
         if line == self.unjudged:
             return f"A verdict needs {FEWEST_SEEDS} seeds of every judged control, none of them diverged."
         if line == self.unused:
-            return "Another sequence's thoughts, or none, cost most seeds nothing: no gain is the thoughts'."
+            return "For most seeds another sequence's thought, or none, costs nothing: no gain is due to it."
         meaning = MEANINGS[line]
         sentences = [meaning if self.has_base else meaning.replace(" base", " model")]
         if line == BEATS_ALL:
@@ -210,7 +210,9 @@ class _Tested:
         names = ", ".join(EXPLANATIONS[name] for name in better)
         found = [f"But better than the thoughts: {names}."] if better else []
         if open_:
-            found.append(f"{'' if better else 'But '}{' or '.join(open_)} may gain as much, or more.")
+            *first, last = open_
+            names = f"{', '.join(first)} or {last}" if first else last
+            found.append(f"{'' if better else 'But '}{names} may gain as much, or more.")
         return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in found]
 
     def _matched(self, bars: Mapping[str, float]) -> tuple[list[str], list[str]]:
