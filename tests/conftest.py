@@ -38,7 +38,7 @@ LONGEST = (
         "test_main",
     ),
     *("test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_scheduler", "test_compose"),
-    *("test_presets", "test_registry", "test_enumeration", "test_loop"),
+    *("test_tour", "test_presets", "test_registry", "test_enumeration", "test_loop"),
 )
 
 

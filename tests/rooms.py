@@ -18,10 +18,10 @@ EDGES: dict[str, set[str]] = {
     "model": {"numerics", "rng", "types"},
     "training": {"numerics", "objectives", "rng", "tasks", "thought_record", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training", "types"},
-    "evidence": {"command_line", "console", "files", "thought_record"},
+    "evidence": {"command_line", "files", "thought_record"},
     "experiment": {"config", "files", "numerics", "thought_record", "training", "types"},
     "answers": {
-        *("assets", "command_line", "config", "console", "evidence", "files", "model", "objectives", "rng"),
+        *("assets", "command_line", "config", "evidence", "files", "model", "objectives", "rng"),
         *("sweep", "tasks", "thought_record", "training", "types"),  # sweep: `probe`, which types commands
     },
     "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},

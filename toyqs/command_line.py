@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from toyqs import console
-from toyqs.files import Refusal
+from toyqs.files import Refusal, visible
 
+INTERRUPTED = 130  # the exit code of a shell's programs after Ctrl-C
 DIGITS = 20  # of a whole number; Python would take its time with a million
 
 
@@ -39,12 +40,34 @@ def run(
     Returns:
         The exit code, in a refusal its own.
     """
+    return protected(parser.prog, lambda: work(parser.parse_intermixed_args(words)))
+
+
+def protected(
+    program: str, work: Callable[[], int | None], failures: tuple[type[Exception], ...] = (Refusal,)
+) -> int:
+    """Do some work with printing that cannot fail; a refusal and Ctrl-C are printed in one line.
+
+    Args:
+        program: the name that begins the line.
+        work: what to do -> the exit code, None for 0.
+        failures: errors that are the user's mistakes.
+
+    Returns:
+        The exit code; of a `Refusal` its own, of other failures 2, of Ctrl-C 130.
+    """
     console.prepare()
     try:
-        return console.finish(work(parser.parse_intermixed_args(words)) or 0)
-    except Refusal as refusal:
-        print(f"{parser.prog}: {refusal}", file=sys.stderr)
-        return console.finish(refusal.code)
+        code = work() or 0
+    except failures as error:
+        print(f"{program}: {visible(str(error))}", file=sys.stderr)
+        code = error.code if isinstance(error, Refusal) else 2
+    except SystemExit as end:  # argparse, after --help
+        code = int(end.code or 0)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    return console.finish(code)
 
 
 def path_of(word: str) -> Path:

@@ -22,6 +22,7 @@ from toyqs.files import ROW, Refusal, json_object, read_json, write_bytes
 VERSION = 1
 NAME = "thoughts.json.gz"  # of the file in a run's folder
 MOST_BYTES = 2**26  # of an unpacked file, so that a damaged one fills no memory
+LEVEL = 6  # of gzip: at 9 a file is 1 % smaller and takes five times as long
 NOT_FINITE = -(2**15)  # stands in a stored number for NaN and infinities
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -114,7 +115,7 @@ def packed(record: Record) -> bytes:
         "evaluations": [x._asdict() | {"arrays": _stored(x.arrays)} for x in record.evaluations],
     }
     text = json.dumps({"version": VERSION, **content}, allow_nan=False, separators=(",", ":"))
-    return gzip.compress(text.encode("ascii"), mtime=0)
+    return gzip.compress(text.encode("ascii"), LEVEL, mtime=0)
 
 
 def _stored(arrays: Mapping[str, Array]) -> dict[str, Any]:

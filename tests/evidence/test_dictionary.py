@@ -93,9 +93,7 @@ def test_what_every_pairing_tells_is_no_share() -> None:
 
 def test_chance_is_the_mean_over_all_pairings_and_that_of_the_metrics() -> None:
     by, of = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 0, 2, 1])
-    every = [
-        dictionary._information(by[:, None], np.array(other), 3)[0] for other in itertools.permutations(of)
-    ]
+    every = [dictionary._information(by, np.array(other))[0] for other in itertools.permutations(of)]
     rows, columns = np.bincount(by), np.bincount(of)
     assert chance_information(rows, columns) == pytest.approx(np.mean(every), abs=1e-12)
     rows, columns = np.array([700, 1, 1, 40, 258]), np.array([500, 499, 1])
@@ -111,6 +109,13 @@ def test_where_thinking_gains_loses_and_is_wrong() -> None:
     (only,) = wrong(record)
     assert (only.sequence, only.place) == (0, 1)
     assert only.p == pytest.approx((math.exp(-1) + math.exp(-0.5)) / 2)
+
+
+def test_a_position_where_half_of_the_thoughts_are_right_is_not_wrong() -> None:
+    record = small()
+    shares = record.arrays["predicted_p"].copy()
+    shares[0, 1, 0] = 0.6, 0.2, 0.2  # of token 0, which is the answer
+    assert wrong(record._replace(arrays=record.arrays | {"predicted_p": shares})) == []
 
 
 def test_a_model_that_needs_a_thought_is_compared_with_another_sequence_s() -> None:

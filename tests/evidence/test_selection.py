@@ -32,6 +32,11 @@ def test_also_beside_plain_cells_in_which_they_have_no_effect() -> None:
     assert columns_of(cells(*thinking, *plain)) == [BASE, "use_reasoner"]
 
 
+def test_a_setting_stays_where_only_having_it_tells_cells_apart() -> None:
+    wide = [{BASE: x, REASONER: x} for x in (4, 8)]
+    assert columns_of(cells(*wide, {BASE: 4})) == [BASE, REASONER]
+
+
 def test_other_settings_that_change_together_are_all_shown() -> None:
     given = cells({BASE: 4, "base_lr": 0.1, "objective": "a"}, {BASE: 8, "base_lr": 0.2, "objective": "b"})
     assert columns_of(given) == [BASE, "base_lr", "objective"]

@@ -72,6 +72,20 @@ def test_a_training_that_is_resumed_has_them_all(tmp_path: Path, monkeypatch: py
     ).read_bytes()
 
 
+def test_a_training_that_begins_again_has_no_old_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = trained(tmp_path, [3])
+
+    def killed(*args: object) -> None:
+        assert not (Path(folder) / thought_record.NAME).exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stack.Training, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, [3])
+
+
 def test_lengths_may_grow_and_the_file_stays_small(tmp_path: Path) -> None:
     text: dict[str, Any] = {"task": CharText(path=TEXT), "seq_len": 128, "thoughts_every": 1}
     (folder,) = trained(tmp_path, [3], **text, length_schedule="short_to_long")

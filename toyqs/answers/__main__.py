@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from toyqs import console
 from toyqs.answers import look, metrics, questions, record, say
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
-from toyqs.command_line import Parser, check_file, whole, writing
-from toyqs.files import Refusal, write_json
+from toyqs.command_line import Parser, check_file, protected, whole, writing
+from toyqs.files import write_json
 
 # Modules with `add_to(measures)`.
 OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, probe, record, theatre, tokens)
@@ -45,20 +44,19 @@ examples:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    console.prepare()
-    try:
-        given = _parser().parse_args(words)
-        torch.set_num_threads(given.threads or torch.get_num_threads())
-        if given.output is not None:
-            check_file(given.output)
-        result = given.measure(given)
-        if given.output is not None:
-            with writing(given.output):
-                write_json(given.output, result)
-    except ValueError as error:
-        print(f"toyqs: {error}", file=sys.stderr)
-        return console.finish(error.code if isinstance(error, Refusal) else 2)
-    return console.finish(0 if given.passes(given, result) else 1)
+    return protected("toyqs", lambda: _answer(words), (ValueError,))
+
+
+def _answer(words: Sequence[str] | None) -> int:
+    given = _parser().parse_args(words)
+    torch.set_num_threads(given.threads or torch.get_num_threads())
+    if given.output is not None:
+        check_file(given.output)
+    result = given.measure(given)
+    if given.output is not None:
+        with writing(given.output):
+            write_json(given.output, result)
+    return 0 if given.passes(given, result) else 1
 
 
 def _parser() -> argparse.ArgumentParser:

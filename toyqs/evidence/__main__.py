@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from toyqs import console
-from toyqs.command_line import Parser
+from toyqs.command_line import Parser, protected
 from toyqs.evidence.commands import difference, listing, report, show, table
-from toyqs.files import Refusal, visible
 
 # Modules with `add_to(commands)`, which adds a command; its `work` takes the parsed words and returns an exit
 # code, None for 0.
@@ -31,19 +29,18 @@ examples:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    console.prepare()
-    try:
-        parser = _parser()
-        given, rest = parser.parse_known_args(words)
-        if rest:  # argparse takes no more words KEY=VALUE after an option
-            if not hasattr(given, "choices") or any(word.startswith("-") for word in rest):
-                parser.error(f"unrecognized arguments: {' '.join(rest)}")
-            given.choices += rest
-        code = given.work(given)
-    except (OSError, ValueError) as error:  # a folder or file that is not there, or damaged
-        print(f"toyqs: {visible(str(error))}", file=sys.stderr)
-        return console.finish(error.code if isinstance(error, Refusal) else 2)
-    return console.finish(code or 0)
+    return protected("toyqs", lambda: _work(words), (OSError, ValueError))  # a folder that cannot be read
+
+
+def _work(words: Sequence[str] | None) -> int | None:
+    parser = _parser()
+    given, rest = parser.parse_known_args(words)
+    if rest:  # argparse takes no more words KEY=VALUE after an option
+        if not hasattr(given, "choices") or any(word.startswith("-") for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        given.choices += rest
+    code: int | None = given.work(given)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,8 @@ import numpy as np
 
 from toyqs.thought_record import Array, Record
 
+TERMS = 2**16  # of a sum that are computed at once
+
 
 class Entry(NamedTuple):
     """One thought, and the answers at the positions where it was thought."""
@@ -131,30 +133,39 @@ def told(record: Record) -> list[Told]:
     if symbols is None:
         return []
     counted, found = record.arrays["counted"] == 1, []
+    spoken = symbols[counted]  # (n, K, L)
+    places: list[int | None] = [None, *range(spoken.shape[-1])]
+    # Place -> each thought's number, (n, K)
+    by = {x: _numbered(spoken if x is None else spoken[..., x : x + 1]) for x in places}
     about: list[tuple[str | None, Array, int]] = [(None, record.arrays["truth"], -1)]
     about += [(name, x.values, len(x.classes)) for name, x in record.features.items()]
     for name, values, none in about:
-        there = counted & (values != none)
+        there = values[counted] != none
         if not there.any():
             continue
-        known, of = np.unique(values[there], return_inverse=True)
-        here = symbols[there]
-        for place in (None, *range(symbols.shape[-1])):
-            each = here if place is None else here[..., place : place + 1]
-            numbers = [_information(each[:, k], of, len(known)) for k in range(here.shape[1])]
+        of = np.unique(values[counted][there], return_inverse=True)[1]
+        for place in places:
+            numbers = [_information(each[there], of) for each in by[place].T]
             information, chance, entropy = np.mean(numbers, 0).tolist()
             found.append(Told(place, name, information, chance, entropy, len(of)))
     return found
 
 
-def _information(symbols: Array, of: Array, classes: int) -> tuple[float, float, float]:
-    """Return I, its mean E by chance, and H(of), of symbols (n, l) and of classes (n,)."""
-    by = np.unique(symbols, axis=0, return_inverse=True)[1].ravel()
-    joint = np.unique(by * classes + of, return_counts=True)[1]
-    of_thoughts, of_classes = np.bincount(by), np.bincount(of)
-    entropy = _entropy(of_classes)
-    information = _entropy(of_thoughts) + entropy - _entropy(joint)
-    return information, chance_information(of_thoughts, of_classes), entropy
+def _numbered(symbols: Array) -> Array:
+    """Return a number for each thought (n, K, L), equal ones alike: (n, K), 0 … R − 1."""
+    numbers = np.zeros(symbols.shape[:-1], dtype=np.int64)
+    for place in np.moveaxis(symbols, -1, 0):  # numbered again after each, so that no number grows large
+        joined = numbers * (place.max(initial=0) + 1) + place
+        numbers = np.unique(joined, return_inverse=True)[1].reshape(joined.shape)
+    return numbers
+
+
+def _information(by: Array, of: Array) -> tuple[float, float, float]:
+    """Return I, its mean E by chance, and H(of), of two numberings (n,)."""
+    rows, columns = np.bincount(by), np.bincount(of)
+    joint = np.bincount(by * len(columns) + of)
+    rows, entropy = rows[rows > 0], _entropy(columns)
+    return _entropy(rows) + entropy - _entropy(joint), chance_information(rows, columns), entropy
 
 
 def _entropy(counts: Array) -> float:
@@ -180,15 +191,15 @@ def chance_information(rows: Array, columns: Array) -> float:
     total = int(rows.sum())
     factorial = np.concatenate([[0.0], np.log(np.arange(1, total + 1)).cumsum()])  # log n!
     (a, times_a), (b, times_b) = (np.unique(x, return_counts=True) for x in (rows, columns))
-    a, b = a[:, None], b[None]
-    margin = factorial[a] + factorial[total - a] + factorial[b] + factorial[total - b] - factorial[total]
-    expected = 0.0
-    for both in range(1, int(min(a.max(), b.max())) + 1):
-        rest = np.stack(np.broadcast_arrays(a - both, b - both, total - a - b + both))
-        possible = (rest >= 0).all(0)
+    margin = factorial[a] + factorial[total - a] - factorial[total]
+    margin = margin[:, None] + factorial[b] + factorial[total - b]
+    times, product = times_a[:, None] * times_b, a[:, None] * b
+    expected, most = 0.0, int(min(a.max(), b.max()))
+    for both in np.array_split(np.arange(1, most + 1)[:, None, None], 1 + most * product.size // TERMS):
+        rest = np.stack(np.broadcast_arrays(a[:, None] - both, b - both, total - a[:, None] - b + both))
         log_p = margin - factorial[both] - factorial[rest.clip(0, total)].sum(0)
-        terms = both / total * np.log(both * total / (a * b)) * np.exp(log_p)
-        expected += float((np.where(possible, terms, 0.0) * times_a[:, None] * times_b).sum())
+        terms = both / total * np.log(both * total / product) * np.exp(log_p)
+        expected += float((np.where((rest >= 0).all(0), terms, 0.0) * times).sum())
     return expected
 
 

@@ -160,6 +160,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
+    print(f"look   python -m toyqs.evidence report {shlex.quote(runs_dir)}")
     if finished and not several:
         print(*_folders(runs_dir, found[0]), sep="\n")
     return []

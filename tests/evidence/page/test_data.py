@@ -107,6 +107,15 @@ def test_what_is_missing_is_said_with_its_state(tmp_path: Path) -> None:
     assert found["thinking", 9][0] in ("failed", "unfinished")
 
 
+def test_a_machine_is_one_whatever_settings_were_changed(tmp_path: Path) -> None:
+    sweep(tmp_path, (4,))
+    for number, row in enumerate(sorted(tmp_path.glob("*/summary.json"))):
+        made_by = {"torch": "2.13", "changed": {"base_lr": number}, "stack_size": number}
+        (row.parent / "env.json").write_text(json.dumps(made_by))
+    (machine,) = data_of(tmp_path)["provenance"]["machines"]
+    assert machine["words"] == "torch 2.13"
+
+
 def test_settings_that_differ_are_axes_and_hashes_are_not(tmp_path: Path) -> None:
     for width in (16, 4):
         for beta in (0.1, 1.0):

@@ -12,7 +12,7 @@ from toyqs.evidence.states import state_of
 from toyqs.files import ROW, read_json, visible
 
 COLUMNS = ("seed", "cpu_seconds", "wall_seconds", "train_steps", "diverged_at", "results_version")
-NOT_VERSIONS = ("command", "commit", "dirty", "stack_size")  # what else env.json holds
+NOT_VERSIONS = ("command", "commit", "dirty", "stack_size", "changed")  # what else env.json holds
 
 
 def provenance(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:

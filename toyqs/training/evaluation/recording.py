@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from toyqs.training.reference_model import with_reference
 from toyqs.types import Batch, Model, Trace
 
 SEQUENCES = 120  # of a record, fewer where they would have more BYTES
-BYTES = 190_000  # of all arrays as they are stored; packed they have about as many at most
+BYTES = 200_000  # of a file, about
+SHRINKS = 0.4  # what of shares and indices a packed file has; of other numbers it has all
 IN_TRAINING = 24  # sequences of each evaluation in training, fewer where all of them had more BYTES
 NAMED = 256  # tokens or symbols that are all named; of more those that occur
 
@@ -93,13 +95,14 @@ class Recording:
         return earned
 
     def _bytes_of_a_sequence(self) -> int:
-        """Return how many bytes a sequence adds to the arrays of a record, found on two of them."""
+        """Return about how many bytes a sequence adds to a file, found on two of them."""
         two = sequences_of(self.held_out, torch.arange(2))
         tensors = self._evaluate(two, range(2), self.run.params.steps)[1]
         index_size = 1 if self.run.task.vocab_size <= NAMED else 2
-        size_of = {"number": 2, "share": 1, "flag": 1, "position": 2}
-        sizes = [x[0, 0].numel() * size_of.get(ARRAYS[name].of, index_size) for name, x in tensors.items()]
-        return sum(sizes) + tensors["truth"][0, 0].numel() * len(self._features(two))
+        size_of = {"token": index_size, "symbol": index_size, "number": 2 / SHRINKS}
+        sizes = [x[0, 0].numel() * size_of.get(ARRAYS[name].of, 1) for name, x in tensors.items()]
+        features = tensors["truth"][0, 0].numel() * len(self._features(two))
+        return math.ceil(SHRINKS * (sum(sizes) + features))
 
     def _features(self, batch: Batch) -> dict[str, Any]:
         if self.run.task.features is None:

@@ -61,8 +61,9 @@ function drawForest(body, cell, width) {
     svg(node, "line", { x1: x(tick), x2: x(tick), y1: 4, y2: bottom, class: tick ? "grid" : "zero" });
     text(node, x(tick), bottom + 16, signedTick(tick), { "text-anchor": "middle" });
   }
-  text(node, x(0) - 10, bottom + 34, "← not thinking is better", { "text-anchor": "end", class: "quiet" });
-  text(node, x(0) + 10, bottom + 34, "thinking is better → (gain, nats per prediction)", { class: "quiet" });
+  text(node, left, bottom + 34, "← not thinking is better", { class: "quiet" });
+  text(node, right, bottom + 34, "thinking is better →", { "text-anchor": "end", class: "quiet" });
+  if (!narrow) text(node, (left + right) / 2, bottom + 34, "gain, nats", { "text-anchor": "middle", class: "quiet" });
   arms.forEach((arm, place) => {
     const group = svg(node, "g", {});
     if (arm === controlNow()) svg(group, "rect", { x: 0, y: place * row + 3, width, height: row - 4, rx: 5, fill: "var(--soft)" });

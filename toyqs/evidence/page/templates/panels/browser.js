@@ -113,7 +113,7 @@ function drawChips(side, thoughts, row, sequence, width) {
     if (x + wide > width) { x = 0; y += CHIP + 6; }
     chips.push({ words, t, x, y, wide });
     x += wide + (text ? 1 : 6);
-    if (text && token === "\n") { x = 0; y += CHIP + 6; }
+    if (text && ["\n", "\\n"].includes(token)) { x = 0; y += CHIP + 6; }
   });
   const node = drawing(side, width, Math.max(...chips.map((chip) => chip.y)) + CHIP + 4, "the sequence");
   for (const chip of chips) drawChip(node, chip, thoughts, row, sequence);
@@ -149,7 +149,7 @@ function drawPlace(side, thoughts, row, t, width) {
     `, with another sequence's: ${share(mean(thoughts.each("log_q_shuffled", row, t).map(Math.exp)))}.`,
   ]));
   const wordWidth = Math.max(84, ...Array.from({ length: thoughts.count }, (_, k) => wordRoom(thoughts, row, t, k)));
-  const narrow = width < 500;
+  const narrow = width < 440;
   const columns = { word: 0, p: wordWidth + 12, reward: wordWidth + 74, bar: wordWidth + 140 };
   const barWidth = Math.max(90, Math.min(220, (width - columns.bar) * 0.36));
   columns.shares = columns.bar + barWidth + 58;
@@ -157,11 +157,12 @@ function drawPlace(side, thoughts, row, t, width) {
   const each = 46;
   const node = drawing(side, width, 22 + each * lines.length + 4, "the thoughts");
   text(node, columns.word, 12, "thought", { class: "quiet" });
-  text(node, columns.p, 12, "its p", { class: "quiet" });
+  if (thoughts.arrays.log_prob) text(node, columns.p, 12, thoughts.arrays.vectors ? "log dens." : "its p", { class: "quiet" });
   if (thoughts.arrays.reward) text(node, columns.reward, 12, "reward", { class: "quiet" });
   text(node, columns.bar, 12, "p(truth) with it", { class: "quiet" });
-  if (!narrow) text(node, columns.shares, 12, "the whole prediction", { class: "quiet" });
-  lines.forEach((k, line) => drawThought(node, thoughts, { row, t, k, y: 22 + each * line, columns, barWidth, narrow, width }));
+  const highest = Math.max(0.05, ...lines.flatMap((k) => (thoughts.prediction(row, t, k) ?? []).map((one) => one.p)));
+  if (!narrow) text(node, columns.shares, 12, fitted(`the whole prediction (highest bar: ${share(highest)})`, width - columns.shares), { class: "quiet" });
+  lines.forEach((k, line) => drawThought(node, thoughts, { row, t, k, y: 22 + each * line, columns, barWidth, narrow, width, highest }));
 }
 
 function share(p) { return p >= 0.9995 ? "1.000" : p < 0.001 ? "<0.001" : p.toFixed(3); }
@@ -172,14 +173,14 @@ function wordRoom(thoughts, row, t, k) {
   return symbols.reduce((sum, symbol) => sum + Math.max(20, widthOf(tokenText(thoughts.record.symbols[symbol]), MONO) + 10) + 3, 0);
 }
 
-function drawThought(node, thoughts, { row, t, k, y, columns, barWidth, narrow, width }) {
+function drawThought(node, thoughts, { row, t, k, y, columns, barWidth, narrow, width, highest }) {
   const middle = y + 22;
   const group = svg(node, "g", { class: k === null ? "without" : "thought" });
   if (k === null) text(group, columns.word, middle + 5, "no thought", { class: "quiet" });
   else drawWord(group, thoughts, row, t, k, columns.word, y + 12);
   if (k !== null) {
     const logP = thoughts.get("log_prob", row, t, k);
-    if (logP !== null) hint(text(group, columns.p, middle + 5, thoughts.arrays.vectors ? `e^${number(logP, 1)}` : share(Math.exp(logP)), { class: "probability" }), `log-probability ${number(logP)}`);
+    if (logP !== null) hint(text(group, columns.p, middle + 5, thoughts.arrays.vectors ? number(logP, 1) : share(Math.exp(logP)), { class: "probability" }), `log-probability ${number(logP)}`);
     const reward = thoughts.get("reward", row, t, k);
     if (reward !== null) text(group, columns.reward, middle + 5, signed(reward, 2));
   }
@@ -191,7 +192,7 @@ function drawThought(node, thoughts, { row, t, k, y, columns, barWidth, narrow, 
     tick(group, columns.bar + barWidth * Math.exp(thoughts.get("log_q_shuffled", row, t, k)), middle, theme("ink"), "with another sequence's thought");
   }
   text(group, columns.bar + barWidth + 6, middle + 5, share(p));
-  if (!narrow) drawShares(group, thoughts, thoughts.prediction(row, t, k), thoughts.arrays.truth.at(row, t), columns.shares, y + 4, width - columns.shares);
+  if (!narrow) drawShares(group, thoughts, thoughts.prediction(row, t, k), { truth: thoughts.arrays.truth.at(row, t), highest }, columns.shares, y + 4, width - columns.shares);
 }
 
 function tick(group, x, middle, hue, words) {
@@ -214,13 +215,13 @@ function drawWord(group, thoughts, row, t, k, x, y) {
 }
 
 // A prediction as bars: all classes, or the likeliest and the truth.
-function drawShares(group, thoughts, prediction, truth, x, y, room) {
+function drawShares(group, thoughts, prediction, { truth, highest }, x, y, room) {
   if (!prediction) return;
   const seen = new Map(prediction.map((one) => [one.token, one]));
   const each = Math.min(34, Math.max(11, room / seen.size));
   [...seen.values()].forEach(({ token, p }, at) => {
     const right = token === truth;
-    const high = 22 * p;
+    const high = (22 * p) / highest;
     const bar = svg(group, "rect", { x: x + at * each + 1, y: y + 22 - high, width: each - 3, height: Math.max(0.8, high), fill: right ? theme("accent") : theme("none") });
     hint(bar, `${tokenText(thoughts.record.tokens[token])}: ${share(p)}`);
     svg(group, "text", { x: x + at * each + (each - 1) / 2, y: y + 34, "text-anchor": "middle", "font-size": 10.5, class: `mono${right ? " strong" : ""}` }, fitted(tokenText(thoughts.record.tokens[token]), each + 3, "10.5px monospace"));

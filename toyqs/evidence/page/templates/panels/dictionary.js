@@ -211,10 +211,13 @@ function wordRows(words, thoughts) {
 function drawFeatures(body, run, width) {
   const told = DATA.records.told[run.key];
   if (!told.length) return;
-  const abouts = [...new Set(told.map((one) => one.about))];
+  const whole = (about) => told.find((one) => one.about === about && one.by === null);
+  const alike = (one, other) => one.information === other.information && one.entropy === other.entropy;
+  // a feature that is the answer itself is shown once
+  const abouts = [...new Set(told.map((one) => one.about))].filter((about, at) => !at || !alike(whole(about), whole(null)));
   const places = told.filter((one) => one.about === abouts[0] && one.by !== null).length;
   body.append(html("h3", {}, "What thoughts tell, in nats"));
-  const left = 150, right = width - 190, each = 30;
+  const left = Math.min(150, 0.35 * width), right = Math.max(left + 40, width - 190), each = 30;
   const node = drawing(body, width, each * abouts.length + 54, "information about the answer and each feature");
   const x = scale("linear", [0, Math.max(...told.map((one) => one.entropy))], [left, right]);
   for (const tick of x.ticks(6)) {
@@ -223,18 +226,18 @@ function drawFeatures(body, run, width) {
   }
   abouts.forEach((about, line) => {
     const y = each * line + 8;
-    const whole = told.find((one) => one.about === about && one.by === null);
+    const all = whole(about);
     const name = about === null ? "the answer" : about;
     text(node, left - 8, y + 11, fitted(name, left - 12), { "text-anchor": "end" });
-    svg(node, "rect", { x: left, y, width: x(whole.entropy) - left, height: 14, fill: "none", stroke: theme("quiet") });
-    const over = Math.max(0, whole.information - whole.chance);
-    hint(svg(node, "rect", { x: left, y, width: Math.max(0, x(over) - left), height: 14, fill: theme("accent") }), `${name}: ${number(whole.information)} nats, of which ${number(whole.chance)} by chance; at most ${number(whole.entropy)}`);
-    told.filter((one) => one.about === about && one.by !== null).forEach((one) => {
-      const at = x(Math.max(0, one.information - one.chance));
+    svg(node, "rect", { x: left, y, width: x(all.entropy) - left, height: 14, fill: "none", stroke: theme("quiet") });
+    const over = Math.max(0, all.information - all.chance);
+    hint(svg(node, "rect", { x: left, y, width: Math.max(0, x(over) - left), height: 14, fill: theme("accent") }), `${name}: ${number(all.information)} nats, of which ${number(all.chance)} by chance; at most ${number(all.entropy)}`);
+    const marks = told.filter((one) => one.about === about && one.by !== null).map((one) => ({ at: x(Math.max(0, one.information - one.chance)), name: one.by + 1 }));
+    marks.sort((a, b) => a.at - b.at).forEach(({ at, name: place }, which) => {
       svg(node, "line", { x1: at, x2: at, y1: y - 2, y2: y + 16, stroke: theme("ink"), "stroke-width": 1.5 });
-      text(node, at, y - 3, one.by + 1, { "text-anchor": "middle", "font-size": 9 });
+      if (!which || at - marks[which - 1].at > 8) text(node, at, y - 3, place, { "text-anchor": "middle", "font-size": 9 });
     });
-    text(node, right + 10, y + 11, `${number(over, 2)} of ${number(whole.entropy, 2)} (${whole.share === null ? "–" : `${Math.round(100 * whole.share)} %`})`, { class: "told" });
+    text(node, right + 10, y + 11, `${number(over, 2)} of ${number(all.entropy, 2)} (${all.share === null ? "–" : `${Math.round(100 * all.share)} %`})`, { class: "told" });
   });
   text(node, left, each * abouts.length + 34, `mutual information beyond chance: whole thoughts as bars${places ? `, each symbol alone as a mark with its place` : ""}; the frame is all there is to know`, { class: "quiet" });
 }

@@ -129,10 +129,10 @@ function drawPoints(body, width) {
   if (!ends.length) {
     text(node, width / 2, 150, "nothing has finished that could be compared", { "text-anchor": "middle", class: "quiet" });
   }
-  const y = scale("linear", range(ends, [0]), [bottom, 12]);
+  const y = scale("linear", range(ends, knownControls().length ? [0] : []), [bottom, 12]);
   const x = xScale(across, 64, width - 16);
   frame(node, { start: 64, end: width - 16 }, y, { x: axisLabel(across) + x.note, y: measuredName() });
-  svg(node, "line", { x1: 64, x2: width - 16, y1: y(0), y2: y(0), class: "zero" });
+  if (knownControls().length) svg(node, "line", { x1: 64, x2: width - 16, y1: y(0), y2: y(0), class: "zero" });
   x.values.forEach((value, place) => {
     text(node, x.places[place], bottom + 17, fitted(value, Math.max(40, (width - 80) / x.values.length - 4)), { "text-anchor": "middle" });
   });
@@ -190,17 +190,17 @@ function drawMap(body, width) {
   text(node, left, 14, axisLabel(across), { class: "quiet" });
   text(node, 0, top - 8, down, { class: "quiet" });
   columns.forEach((column, at) => text(node, left + (at + 0.5) * size, top - 8, fitted(column, size - 4), { "text-anchor": "middle" }));
-  const most = Math.max(1e-9, ...DATA.cells.map((cell) => Math.abs(measured(cell)?.mean ?? 0)));
+  const paint = painter();
   rows.forEach((row, line) => {
     text(node, left - 8, top + (line + 0.5) * high + 4, fitted(row, left - 12, font), { "text-anchor": "end", class: "mono" });
     columns.forEach((column, at) => {
       const box = { x: left + at * size + 1, y: top + line * high + 1, width: size - 2, height: high - 2 };
       const cell = cellAt({ [across]: column, [down]: row });
-      if (cell) drawSquare(node, cell, box, most);
+      if (cell) drawSquare(node, cell, box, paint);
       else text(node, box.x + box.width / 2, box.y + 24, "not run", { "text-anchor": "middle", class: "quiet" });
     });
   });
-  drawMapKey(node, left, top + high * rows.length + 26, most);
+  drawMapKey(node, left, top + high * rows.length + 26, paint);
 }
 
 // The cell of some values; of several, that which is most like the chosen one.
@@ -214,17 +214,17 @@ function heat(value, most) {
   return mixed(theme("zero"), theme(value > 0 ? "more" : "less"), Math.min(1, Math.abs(value) / most) ** 0.7);
 }
 
-function drawSquare(node, cell, box, most) {
+function drawSquare(node, cell, box, paint) {
   const found = measured(cell);
   const group = pressable(svg(node, "g", {}), pointWords(cell), `cell-${cell.id}`, () => choose({ cell: cell.id }));
   hint(group, pointWords(cell));
   const known = Number.isFinite(found?.mean);
-  const back = known ? heat(found.mean, most) : theme("card");
+  const back = known ? paint.colour(found.mean) : theme("card");
   svg(group, "rect", { ...box, fill: back, stroke: theme("line"), rx: 3 });
-  if (known && !(Math.abs(found.mean) > found.half_width && found.half_width !== null)) svg(group, "rect", { ...box, fill: "url(#stripes)", rx: 3, class: "hatched" });
+  if (known && paint.gains && !(Math.abs(found.mean) > found.half_width && found.half_width !== null)) svg(group, "rect", { ...box, fill: "url(#stripes)", rx: 3, class: "hatched" });
   if (cell === cellNow()) svg(group, "rect", { ...box, fill: "none", stroke: theme("ink"), "stroke-width": 3, rx: 3 });
   const middle = box.x + box.width / 2;
-  const words = known ? signed(found.mean, box.width < 50 ? 1 : 2) : found?.values.length ? "diverged" : "–";
+  const words = known ? (paint.gains ? signed : number)(found.mean, box.width < 50 ? 1 : 2) : found?.values.length ? "diverged" : "–";
   const fore = known ? onto(back) : theme("quiet");
   svg(group, "text", { x: middle, y: box.y + 17, "text-anchor": "middle", class: "strong", style: `fill:${fore}` }, words);
   const seeds = cell.judged_seeds;
@@ -234,13 +234,24 @@ function drawSquare(node, cell, box, most) {
   }
 }
 
-function drawMapKey(node, left, y, most) {
-  for (let step = -8; step <= 8; step += 1)
-    svg(node, "rect", { x: left + (step + 8) * 9, y: y - 10, width: 9, height: 12, fill: heat((step / 8) * most, most) });
-  text(node, left, y + 16, signedTick(Number((-most).toPrecision(2))), { "font-size": 11 });
-  text(node, left + 153, y + 16, signedTick(Number(most.toPrecision(2))), { "text-anchor": "end", "font-size": 11 });
-  text(node, left + 165, y, "blue: not thinking is better, orange: thinking is", {});
-  text(node, left + 165, y + 16, "hatched: the 95 % interval holds 0;  ● seeds that started to think, ○ that did not", { class: "quiet" });
+// The colours of the map: gains from blue over grey to orange; losses from light to dark.
+function painter() {
+  const means = DATA.cells.map((cell) => measured(cell)?.mean).filter(Number.isFinite);
+  const gains = knownControls().length > 0;
+  const most = Math.max(1e-9, ...means.map(Math.abs));
+  const [low, high] = gains ? [-most, most] : [Math.min(...means), Math.max(...means)];
+  const between_ = (value) => mixed(theme("zero"), theme("base"), (value - low) / (high - low || 1));
+  return { gains, low, high, colour: (value) => (gains ? heat(value, most) : between_(value)) };
+}
+
+function drawMapKey(node, left, y, { gains, low, high, colour: paint }) {
+  for (let step = 0; step <= 16; step += 1)
+    svg(node, "rect", { x: left + step * 9, y: y - 10, width: 9, height: 12, fill: paint(low + ((high - low) * step) / 16) });
+  const tickAt = gains ? signedTick : tickText;
+  text(node, left, y + 16, tickAt(Number(low.toPrecision(2))), { "font-size": 11 });
+  text(node, left + 153, y + 16, tickAt(Number(high.toPrecision(2))), { "text-anchor": "end", "font-size": 11 });
+  text(node, left + 165, y, gains ? "blue: not thinking is better, orange: thinking is" : "the darker, the higher the loss");
+  text(node, left + 165, y + 16, `${gains ? "hatched: the 95 % interval holds 0;  " : ""}● seeds that started to think, ○ that did not`, { class: "quiet" });
 }
 
 function explorerRows() {
