@@ -52,13 +52,14 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
     assert "Verdict:" in printed
     below = printed[printed.index("\nfigure ") :].strip().splitlines()
     figure, table = (Path(line.split()[1]) for line in below[:2])
-    folders = shlex.split(" ".join(below[3:]))
+    look, folders = shlex.split(below[3]), shlex.split(" ".join(below[4:]))
+    assert look == ["look", "python", "-m", "toyqs.evidence", "report", str(tmp_path)]
     assert folders == [
         "ask",
         *("python", "-m", "toyqs.answers", "MEASURE"),
         *(str(tmp_path / run_key(settings, seed)) for seed in range(4)),
     ]
-    assert max(map(len, below[3:])) <= max(110, len(f"       {folders[-1]}"))
+    assert max(map(len, below[4:])) <= max(110, len(f"       {folders[-1]}"))
     assert figure.read_bytes().startswith(b"\x89PNG") and table.suffix == ".csv"
     assert len(load_rows(tmp_path)) == 32
 
