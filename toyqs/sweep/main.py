@@ -156,7 +156,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         write_arm_table(findings, keys, table)
         if finished and not several:
             comparison_figure(findings[0], _curves(runs_dir, found[0]), figure)
-            print(f"\nfigure {figure}, also as .svg and .pdf", end="")
+            print(f"\nfigure {figure} (also .svg and .pdf)", end="")
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
