@@ -184,3 +184,11 @@ def test_a_feature_that_no_position_has_is_left_out() -> None:
 def test_it_never_loads_torch() -> None:
     code = f"import sys, {dictionary.__name__}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_answer_under_another_name_is_told_once() -> None:
+    record = small()
+    truth = record.arrays["truth"]
+    names = [str(i) for i in range(int(truth.max()) + 1)]
+    again = {"again": Feature(truth.max() - truth, names), "coarser": Feature(truth // 2, names)}
+    assert {x.about for x in told(record._replace(features=again))} == {None, "coarser"}

@@ -126,8 +126,8 @@ def told(record: Record) -> list[Told]:
     only together with others, so a whole thought may tell more than all its places.
 
     Returns:
-        For the answer and then each feature the whole thought's, then its places'; nothing where symbols are
-        vectors without names.
+        For the answer and then each feature that is not the answer itself under another name: the whole
+        thought's, then its places'; nothing where symbols are vectors without names.
     """
     symbols = symbols_of(record)
     if symbols is None:
@@ -144,11 +144,19 @@ def told(record: Record) -> list[Told]:
         if not there.any():
             continue
         of = np.unique(values[counted][there], return_inverse=True)[1]
+        if name is not None and there.all() and _one_to_one(of, record.arrays["truth"][counted]):
+            continue
         for place in places:
             numbers = [_information(each[there], of) for each in by[place].T]
             information, chance, entropy = np.mean(numbers, 0).tolist()
             found.append(Told(place, name, information, chance, entropy, len(of)))
     return found
+
+
+def _one_to_one(values: Array, others: Array) -> bool:
+    """Tell whether each of the values (n,) goes with one of the others (n,), and that with no other value."""
+    pairs = np.unique(np.stack([values, others]), axis=1).shape[1]
+    return pairs == len(np.unique(values)) == len(np.unique(others))
 
 
 def _numbered(symbols: Array) -> Array:
