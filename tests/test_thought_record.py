@@ -135,6 +135,7 @@ def test_damage_is_one_line_that_says_how_to_make_it_again(tmp_path: Path, damag
         gzip.compress(b" " * (MOST_BYTES + 1), compresslevel=1),
         packed(small())[:-8] + bytes(8),
     ],
+    ids=["empty", "no gzip", "end cut", "beginning", "zeros", "a list", "too long", "wrong sum"],
 )
 def test_bytes_that_are_no_record_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)

@@ -47,7 +47,7 @@ def test_from_the_command_line_to_the_figure(sweep: str, cells: int, arms: int, 
         assert f"\n{line}\n" in PAGE
         assert "Missing: nothing that was asked for." in typed(line, tmp_path)
         png = (tmp_path / f"{name}.png").read_bytes()
-        assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20]) == (1200,)
+        assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20]) == (2400,)
         rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
         cell = ("base_lm_hidden_dim", "weight_groups", "policy_loss_beta", "arm")
         assert len({tuple(row.get(name) for name in cell) for row in rows}) == arms

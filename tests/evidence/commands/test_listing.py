@@ -16,8 +16,9 @@ from toyqs.files import write_json
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    return plan(tmp_path / "runs")
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)  # a long path would be wrapped
+    return plan(Path("runs"))
 
 
 def listed(runs: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
