@@ -20,8 +20,10 @@ from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
+from toyqs.experiment import learning_curve
 from toyqs.experiment.stack import run_stack
 from toyqs.training.batches import draw_batches, truncate_thoughts
+from toyqs.training.evaluation import recording
 from toyqs.training.loop import accumulate, train
 
 UP, DOWN = {"length_schedule": "short_to_long"}, {"length_schedule": "long_to_short"}
@@ -131,9 +133,7 @@ def test_the_cost_is_the_mean_over_the_steps() -> None:
 def test_a_run_is_measured_at_the_length_it_has_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toyqs.experiment import learning_curve, stack
-
-    right, seen = stack.evaluate, []
+    right, seen = recording.evaluate, []
 
     def watching(
         model: Any, held_out: Any, seeds: Any, sizes: Any, *, full: bool, **more: Any
@@ -141,11 +141,12 @@ def test_a_run_is_measured_at_the_length_it_has_reached(
         seen.append((sizes.length, full))
         return right(model, held_out, seeds, sizes, full=full, **more)
 
-    for module in (learning_curve, stack):
+    for module in (learning_curve, recording):
         monkeypatch.setattr(module, "evaluate", watching)
     small = {"eval_every": 2, "eval_sequences": 8, "runs_dir": str(tmp_path), "wandb_mode": "disabled"}
     settings = quick(**DOWN, **small, max_reasoning_len=3, max_steps=8)
     run_stack(settings, [7], count_cost(settings), lambda step, nll: None)
+    assert seen.pop(0) == (1, True), "sizes the record of thoughts"
     assert seen == [(3, False), (2, False), (1, False), (1, False), (1, True)]
     row = json.loads((tmp_path / run_key(settings, 7) / "summary.json").read_text())
     assert row["final_reasoning_len"] == 1 and row["max_reasoning_len"] == 3

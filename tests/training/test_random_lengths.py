@@ -26,6 +26,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.experiment import learning_curve, stack
 from toyqs.tasks.iterate import Iterate
 from toyqs.training.batches import draw_batches
+from toyqs.training.evaluation import recording
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import train
 from toyqs.types import Batch, Trace
@@ -136,18 +137,18 @@ def test_the_cost_is_that_of_the_mean_length_and_compute_is_matched_to_it() -> N
 def test_a_run_is_measured_at_its_longest_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def watching(model: Any, held_out: Batch, seeds: Any, sizes: Any, *, full: bool, at_once: int) -> Any:
-        found = evaluate(model, held_out, seeds, sizes, full=full, at_once=at_once)
+    def watching(model: Any, held_out: Batch, seeds: Any, sizes: Any, *, full: bool, **more: Any) -> Any:
+        found = evaluate(model, held_out, seeds, sizes, full=full, **more)
         seen.append((sizes.length, found))
         return found
 
-    for module in (learning_curve, stack):
+    for module in (learning_curve, recording):
         monkeypatch.setattr(module, "evaluate", watching)
     settings = quick(**RANDOM, max_reasoning_len=4, max_steps=6, eval_every=2, eval_sequences=8)
     settings = replace(settings, runs_dir=str(tmp_path))
     stack.run_stack(settings, [7], count_cost(settings), lambda step, nll: None)
     assert lengths(6, max_reasoning_len=4)[5] < 4, "the last step is a short one"
-    assert [length for length, _ in seen] == [4, 4, 4, 4]
+    assert [length for length, _ in seen] == [4] + [4, 4, 4, 4], "one to size the record, the curve, the row"
     row = json.loads((tmp_path / run_key(settings, 7) / "summary.json").read_text())
     assert row["nll"] == float(seen[-1][1]["nll"])
     assert row["final_reasoning_len"] == row["max_reasoning_len"] == 4
