@@ -148,7 +148,7 @@ def test_a_run_is_measured_at_its_longest_thoughts(tmp_path: Path, monkeypatch: 
     settings = replace(settings, runs_dir=str(tmp_path))
     stack.run_stack(settings, [7], count_cost(settings), lambda step, nll: None)
     assert lengths(6, max_reasoning_len=4)[5] < 4, "the last step is a short one"
-    assert [length for length, _ in seen] == [4] + [4, 4, 4, 4], "one to size the record, the curve, the row"
+    assert [length for length, _ in seen] == [4, 4, 4, 4, 4], "to size the record, the curve, the row"
     row = json.loads((tmp_path / run_key(settings, 7) / "summary.json").read_text())
     assert row["nll"] == float(seen[-1][1]["nll"])
     assert row["final_reasoning_len"] == row["max_reasoning_len"] == 4
