@@ -239,5 +239,5 @@ function drawFeatures(body, run, width) {
     });
     text(node, right + 10, y + 11, `${number(over, 2)} of ${number(all.entropy, 2)} (${all.share === null ? "–" : `${Math.round(100 * all.share)} %`})`, { class: "told" });
   });
-  text(node, left, each * abouts.length + 34, `mutual information beyond chance: whole thoughts as bars${places ? `, each symbol alone as a mark with its place` : ""}; the frame is all there is to know`, { class: "quiet" });
+  text(node, left, each * abouts.length + 34, `bars: whole thoughts${places ? `; marks: one symbol alone, by its place` : ""}; frames: all there is to tell; chance taken off`, { class: "quiet" });
 }
