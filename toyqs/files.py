@@ -39,10 +39,16 @@ class Refusal(ValueError):
         self.code = code
 
 
+# Of characters: categories (controls, lone surrogates, ends of lines and paragraphs), and marks of direction.
+OBEYED = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
 def visible(text: str) -> str:
-    """Spell out what a terminal would obey instead of showing it: escape codes, line ends."""
+    """Spell out what a terminal would obey instead of showing it: escape codes, line ends, directions."""
     return "".join(
-        x.encode("unicode_escape").decode("ascii") if unicodedata.category(x) in ("Cc", "Cs") else x
+        x.encode("unicode_escape").decode("ascii")
+        if {unicodedata.category(x), unicodedata.bidirectional(x)} & OBEYED
+        else x
         for x in text
     )
 
