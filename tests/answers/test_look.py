@@ -35,7 +35,9 @@ def test_a_record_is_printed_and_written(
     printed = capsys.readouterr().out
     lines = printed.splitlines()
     assert lines[0].startswith(f"{run}, seed 3: s5 ") or lines[0] == f"{run}, seed 3: s5"
-    head = re.search(r"2 thoughts at each of 3 positions of 2 held-out sequences; NLL there (\S+) ±", printed)
+    head = re.search(
+        r"2 thoughts at each of 3 positions of 2 held-out sequences; NLL there (\S+) nats", printed
+    )
     assert head and float(head[1]) == pytest.approx((1.0625 + 0.75 + 0.25) / 3, abs=1e-3)
     read = thought_record.read(run)
     wanted = [*dictionary_text(read, 2), "", *sequences_text(read, 1)]

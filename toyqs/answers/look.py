@@ -45,9 +45,12 @@ def head(folder: str, record: Record) -> list[str]:
     number = record.arrays["log_q"].shape[-1]
     nll, error = loss(record)
     words = f"{visible(folder)}, seed {columns['seed']}: {task_words(columns)}"
+    less = (
+        f"differs from the row's by a standard error of {error:.3f}" if error else "all that the row measures"
+    )
     of = (
-        f"{number} thoughts at each of {counted.sum():,} positions of {len(counted)} held-out sequences; NLL "
-        f"there {nll:.3f} ± {error:.3f} nats (standard error)"
+        f"{number} thought{'s' * (number > 1)} at each of {counted.sum():,} positions of {len(counted)} "
+        f"held-out sequences; NLL there {nll:.3f} nats ({less})"
     )
     lines = [*wrapped_line(words), *wrapped_line(of)]
     if "nearest" in record.arrays:

@@ -240,7 +240,7 @@ function drawLoss(body) {
   const { key, nll } = runNow();
   if (thoughts.step !== null) return;
   const { nll: loss, error } = DATA.records.loss[key];
-  body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats (standard error ${number(error)}); ` +
+  body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats${error ? ` (differs from the row's by a standard error of ${number(error)})` : ""}; ` +
     `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(nll)}.`));
 }
 

@@ -10,7 +10,7 @@ const UP = {
 panel({
   id: "curves",
   title: "Learning curves",
-  about: "Thin lines are seeds, thick lines their mean. A triangle marks the step from which on thinking is better than that control beyond chance, to the end.",
+  about: "Thin lines are seeds, thick lines their mean. A triangle marks the step from which on thinking is better than that control beyond chance, as long as both train.",
   uses: ["cell", "control", "over", "show", "hide"],
   controls() {
     const arms = Object.keys(cellNow().arms).filter((arm) => curvesOf(arm).length);
