@@ -5,6 +5,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 lock=requirements.lock
 torch_range=$(sed -n 's/^ *"\(torch[<>=][^"]*\)",$/\1/p' pyproject.toml)
+extras=dev,transformer,cluster,ray,tensorboard,docs # of pyproject.toml, which the tests need
 cpu_index=https://download.pytorch.org/whl/cpu
 venv=.venv
 stamp=$venv/toyqs-setup
@@ -20,7 +21,7 @@ usage: bash setup.sh [dev] [newest | lowest]
 Makes .venv in this folder and installs toyqs and what it needs into it; nothing outside .venv changes,
 but for Debian's venv package where Python lacks it and you are root.
   bash setup.sh        to run:  .venv/bin/python run.py
-  bash setup.sh dev    to work on it (adds pytest, ruff, mypy, transformers):  .venv/bin/python -m pytest -q
+  bash setup.sh dev    to work on it (adds pytest, ruff, mypy, all that is optional):  .venv/bin/python -m pytest -q
 About a minute the first time, a second when all is in place; after an interruption, call it again.
 
 Versions: those of requirements.lock, which were tested together. With newest, the newest that the ranges in
@@ -177,17 +178,18 @@ new_pip() {
 # What pip is held to in addition to the ranges, one requirement a line. An installed torch stays, and with it what it
 # alone asks for.
 constraints() {
-  "$venv/bin/python" - "$versions" "$lock" <<'PY'
+  "$venv/bin/python" - "$versions" "$lock" "$extras" <<'PY'
 import importlib.metadata, re, sys, tomllib
 from pip._vendor.packaging.requirements import Requirement
-versions, lock = sys.argv[1:]
+versions, lock = sys.argv[1:3]
 lines = []
 if versions == "locked":
     lines = open(lock, encoding="utf-8").read().splitlines()
 elif versions == "lowest":
     project = tomllib.load(open("pyproject.toml", "rb"))["project"]
     extras = project["optional-dependencies"]
-    for wanted in map(Requirement, project["dependencies"] + extras["dev"] + extras["transformer"]):
+    chosen = [wanted for name in sys.argv[3].split(",") for wanted in extras[name]]
+    for wanted in map(Requirement, project["dependencies"] + chosen):
         lines += [f"{wanted.name}=={part.version}" for part in wanted.specifier if part.operator == ">="]
 lines = [line for line in lines if not re.match("(torch|triton|nvidia-.*|cuda-.*)==", line)]
 print("\n".join([*lines, "torch===" + importlib.metadata.version("torch")]))
@@ -201,7 +203,7 @@ give_up() {
 
 install_all() {
   local what=. upgrade=()
-  [ "$mode" = run ] || what='.[dev,transformer]'
+  [ "$mode" = run ] || what=".[$extras]"
   [ "$versions" != newest ] || upgrade=(--upgrade --upgrade-strategy eager)
   make_venv
   : >"$log"
