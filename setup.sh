@@ -44,7 +44,7 @@ compile_all() { "$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python3*/si
 fingerprint() {
   "$venv/bin/python" - <<'PY'
 import hashlib, os, sys
-parts = [open(name, "rb").read() for name in ("pyproject.toml", "setup.sh", "requirements.lock")]
+parts = [open(name, "rb").read() for name in ("pyproject.toml", "setup.py", "setup.sh", "requirements.lock")]
 parts += [sys.version.encode(), os.fsencode(os.getcwd())]
 print(hashlib.sha256(b"\0".join(parts)).hexdigest())
 PY

@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # called as a file, in a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.answers.thoughts.lengths import TWICE, curve, upto
 from toyqs.command_line import Parser, run, whole

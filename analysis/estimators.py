@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # called as a file, in a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.command_line import Parser, run, writing
 from toyqs.evidence.figures import style

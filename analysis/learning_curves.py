@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # called as a file, in a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import Cell

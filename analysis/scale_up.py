@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # called as a file, in a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toyqs.command_line import Parser, positive, run, whole
 from toyqs.evidence.arms import MATCHED

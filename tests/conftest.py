@@ -37,8 +37,16 @@ LONGEST = (
         "test_killing",
         "test_main",
     ),
-    *("test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_scheduler", "test_compose"),
-    *("test_tour", "test_presets", "test_registry", "test_enumeration", "test_loop"),
+    *("test_wheel", "test_setup", "test_logbook", "test_command_line", "test_many_runs", "test_scheduler"),
+    *(
+        "test_compose",
+        "test_calls",
+        "test_tour",
+        "test_presets",
+        "test_registry",
+        "test_enumeration",
+        "test_loop",
+    ),
 )
 
 

@@ -10,22 +10,35 @@ EDGES: dict[str, set[str]] = {
     "rng": set(),
     "files": set(),
     "console": set(),
+    "installation": set(),
     "assets": set(),
     "command_line": {"console", "files"},
-    "thought_record": {"files"},
+    "thought_record": {"files", "installation"},
     "tasks": {"assets", "files", "types"},
     "objectives": {"files", "numerics", "types"},
     "model": {"numerics", "rng", "types"},
     "training": {"numerics", "objectives", "rng", "tasks", "thought_record", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training", "types"},
-    "evidence": {"command_line", "files", "thought_record"},
+    "evidence": {"command_line", "files", "installation", "thought_record"},
     "experiment": {"config", "files", "numerics", "thought_record", "training", "types"},
     "answers": {
-        *("assets", "command_line", "config", "evidence", "files", "model", "objectives", "rng"),
+        *(
+            "assets",
+            "command_line",
+            "config",
+            "evidence",
+            "files",
+            "installation",
+            "model",
+            "objectives",
+            "rng",
+        ),
         *("sweep", "tasks", "thought_record", "training", "types"),  # sweep: `probe`, which types commands
     },
-    "sweep": {"assets", "config", "evidence", "experiment", "files", "training"},
-    "run": {"console", "sweep"},
+    "sweep": {"assets", "config", "evidence", "experiment", "files", "installation", "training"},
+    # the mains of evidence, answers and analysis are imported by their names
+    "__main__": {"console", "installation", "sweep"},
+    "run": {"__main__"},
     "hydra_plugins": {"sweep"},
     # sweep: scale_up.py, which types commands; answers: budget.py, which asks finished runs
     "analysis": {"answers", "command_line", "evidence", "files", "sweep"},
@@ -51,6 +64,7 @@ PACKAGES: dict[str, set[str]] = {
     "rng": {"torch"},
     "files": set(),
     "console": set(),
+    "installation": set(),
     "command_line": set(),
     "thought_record": {"numpy"},
     "assets": {"datasets", "huggingface_hub", "safetensors", "torch", "transformers"},
@@ -68,11 +82,15 @@ PACKAGES: dict[str, set[str]] = {
     "answers": {"numpy", "scipy", "torch"},
     "answers.harness": {"lm_eval", "torch"},
     "sweep": {"filelock", "hydra", "omegaconf", "pandas", "tqdm"},
-    "run": {"hydra", "omegaconf"},
+    "__main__": {"omegaconf"},
+    "run": set(),
     "hydra_plugins": {"hydra", "omegaconf"},
     "analysis": {"matplotlib", "numpy", "pandas", "scipy"},
     "bench": {"torch", "transformers"},
 }
+
+# What toyqs/__init__.py may import, inside a function: the faces of `import toyqs`.
+FACES = {"toyqs.sweep.calls"}
 
 # Packages that are slow to import and rarely used, or usually not installed -> the files that import them at
 # their head; all others import them inside functions.

@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
     """A fresh copy of what set-up reads; a space in its folder's name, and beside it stand-in programs."""
     folder = tmp_path / "a folder"
     folder.mkdir()
-    for name in ("setup.sh", "pyproject.toml", "requirements.lock"):
+    for name in ("setup.sh", "setup.py", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
     (tmp_path / "bin").mkdir()
     return folder

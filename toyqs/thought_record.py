@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from toyqs.files import ROW, Refusal, json_object, read_json, write_bytes
+from toyqs.installation import program
 
 VERSION = 1
 NAME = "thoughts.json.gz"  # of the file in a run's folder
@@ -169,7 +170,7 @@ class _Newer(ValueError):
 
 
 def _how(folder: Path | str) -> str:
-    return f"python -m toyqs.answers record {folder}"
+    return f"{program('toyqs.answers')} record {folder}"
 
 
 def _missing(folder: Path) -> str:

@@ -17,28 +17,29 @@ from toyqs.answers.predictor import Predictor
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, protected, whole, writing
 from toyqs.files import write_json
+from toyqs.installation import program
 
 # Modules with `add_to(measures)`.
 OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, probe, record, theatre, tokens)
 
 EXAMPLES = """\
 examples:
-  python -m toyqs.answers say "To be, or"
-  python -m toyqs.answers say runs/KEY "To be, or" --tokens 80 --temperature 0
-  python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl
-  python -m toyqs.answers exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
-  python -m toyqs.answers choose runs/KEY commonsense_qa.jsonl
-  python -m toyqs.answers look runs/KEY
-  python -m toyqs.answers tokens runs/KEY --against runs/KEY
-  python -m toyqs.answers latency runs/KEY
-  python -m toyqs.answers interventions runs/KEY runs/KEY
-  python -m toyqs.answers language runs/KEY runs/KEY
-  python -m toyqs.answers lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
-  python -m toyqs.answers probe runs/KEY runs/KEY
-  python -m toyqs.answers record runs/*
-  python -m toyqs.answers theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict
+  {program} say "To be, or"
+  {program} say runs/KEY "To be, or" --tokens 80 --temperature 0
+  {program} exact runs/KEY gsm8k_test.jsonl
+  {program} exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
+  {program} choose runs/KEY commonsense_qa.jsonl
+  {program} look runs/KEY
+  {program} tokens runs/KEY --against runs/KEY
+  {program} latency runs/KEY
+  {program} interventions runs/KEY runs/KEY
+  {program} language runs/KEY runs/KEY
+  {program} lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
+  {program} probe runs/KEY runs/KEY
+  {program} record runs/*
+  {program} theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict
 
-`python -m toyqs.answers MEASURE --help` lists the options of a measure.
+`{program} MEASURE --help` lists the options of a measure.
 """
 
 
@@ -60,10 +61,11 @@ def _answer(words: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    name = program("toyqs.answers")
     parser = Parser(
-        prog="python -m toyqs.answers",
+        prog=name,
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(program=name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     measures = parser.add_subparsers(title="measures", required=True, metavar="MEASURE")

@@ -9,6 +9,7 @@ from typing import Any
 
 from toyqs.command_line import Parser, protected
 from toyqs.evidence.commands import difference, listing, report, show, table
+from toyqs.installation import program
 
 # Modules with `add_to(commands)`, which adds a command; its `work` takes the parsed words and returns an exit
 # code, None for 0.
@@ -16,14 +17,14 @@ COMMANDS: Sequence[Any] = (listing, show, difference, table, report)
 
 EXAMPLES = """\
 examples:
-  python -m toyqs.evidence list runs
-  python -m toyqs.evidence show runs/KEY
-  python -m toyqs.evidence diff runs/KEY runs/KEY2
-  python -m toyqs.evidence report runs -o report.html
-  python -m toyqs.evidence table runs
-  python -m toyqs.evidence table runs base_lm_hidden_dim=4,8 --latex -o table.tex
+  {program} list runs
+  {program} show runs/KEY
+  {program} diff runs/KEY runs/KEY2
+  {program} report runs -o report.html
+  {program} table runs
+  {program} table runs base_lm_hidden_dim=4,8 --latex -o table.tex
 
-`python -m toyqs.evidence COMMAND --help` lists the options of a command.
+`{program} COMMAND --help` lists the options of a command.
 """
 
 
@@ -44,10 +45,11 @@ def _work(words: Sequence[str] | None) -> int | None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    name = program("toyqs.evidence")
     parser = Parser(
-        prog="python -m toyqs.evidence",
+        prog=name,
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(program=name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

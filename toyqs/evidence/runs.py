@@ -10,6 +10,7 @@ from toyqs.evidence.cells import Cell, cells_of
 from toyqs.evidence.selection import BASE, in_order, telling_apart
 from toyqs.evidence.states import LOG, NOT_BEGUN, SETTINGS, State, state_of
 from toyqs.files import ROW, Refusal
+from toyqs.installation import program
 
 
 class Place(NamedTuple):
@@ -83,7 +84,8 @@ def load_run(folder: Path) -> RunsFolder:
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     if not any((folder / name).is_file() for name in (SETTINGS, ROW, LOG)):
         why = "there is no such folder" if not folder.is_dir() else "is not the folder of a run"
-        raise Refusal(f"{folder}: {why}; give one, runs/KEY: python -m toyqs.evidence list runs names them")
+        how = f"{program('toyqs.evidence')} list runs names them"
+        raise Refusal(f"{folder}: {why}; give one, runs/KEY: {how}")
     cells, keys = _ordered(cells_of(folder.parent, {}), (BASE,))
     stack = [folder.with_name(key) for key in _beside(cells).get(folder.name, ()) if key != folder.name]
     run = Run(folder, _places(cells).get(folder.name, []), state_of(folder, stack))

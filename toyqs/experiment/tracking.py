@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from toyqs import __version__
+
 WANDB_INIT_SECONDS = 20
 WANDB_CLOSE_SECONDS = 30
 
@@ -159,6 +161,7 @@ def environment() -> dict[str, Any]:
     """
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", Path(__file__).name) else None
     return {
+        "toyqs": __version__,
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "hydra-core")},
         "platform": platform.platform(),

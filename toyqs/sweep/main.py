@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ from toyqs.evidence.tables.pairs import reasoner_pairs
 from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.evidence.text import WIDTH
 from toyqs.files import make_folder, visible
+from toyqs.installation import program
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
@@ -32,28 +34,42 @@ from toyqs.sweep.worker import is_settled
 from toyqs.training.flops import Cost
 
 
-def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
-    """Train runs and their controls, skip those that are complete, print the table.
+class Done(NamedTuple):
+    """What has become of a command."""
 
-    Args:
-        configs: checked and resolved, with one folder of runs.
-        sweep: train in worker processes even one stack at a time, so that no failure stops the other stacks.
+    code: int  # of the exit
+    arms: dict[str, str]  # key -> arm of each run that was asked for, the first where it is one of several
+    faults: Sequence[str] = ()  # the lines that were printed of what went wrong
+
+
+def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
+    """Do the same as `train_and_report`, and return the exit code.
 
     Returns:
         0, or 1 where a run failed or a file could not be written, or 2 where the folder of runs cannot be
         made.
     """
+    return train_and_report(configs, sweep=sweep).code
+
+
+def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False) -> Done:
+    """Train runs and their controls, skip those that are complete, print the table.
+
+    Args:
+        configs: checked and resolved, with one folder of runs.
+        sweep: train in worker processes even one stack at a time, so that no failure stops the other stacks.
+    """
     runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
     cost = cached_cost()
     cells, unplanned = _plan(configs, cost)
     if not cells:
-        return 1
+        return Done(1, {}, unplanned)
     try:
         make_folder(runs_dir)
     except OSError as error:
-        why = f"cannot be made ({error.strerror}); give a folder of your own"
-        print(f"toyqs: runs_dir={runs_dir}: {why}", file=sys.stderr)
-        return 2
+        why = f"runs_dir={runs_dir}: cannot be made ({error.strerror}); give a folder of your own"
+        print(f"toyqs: {why}", file=sys.stderr)
+        return Done(2, {}, [why])
     unwritten = _note(runs_dir, cells)
     keys = {key for cell in cells for key in cell.run_keys}
     undone = {key for key in keys if force or not is_settled(runs_dir, key)}
@@ -73,7 +89,11 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
         lines.append(f"cannot be written to: {', '.join(unwritten)}; rows and table are whole")
     for line in lines:
         print(f"toyqs: {line}", file=sys.stderr)
-    return 1 if lines else 0
+    arms: dict[str, str] = {}
+    for cell in cells:
+        for arm in cell.arms:
+            arms |= {key: arms.get(key, arm) for key in cell.keys[arm].values()}
+    return Done(1 if lines else 0, arms, lines)
 
 
 def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
@@ -160,7 +180,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     except OSError as error:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
-    print(f"look   python -m toyqs.evidence report {shlex.quote(runs_dir)}")
+    print(f"look   {program('toyqs.evidence')} report {shlex.quote(runs_dir)}")
     if finished and not several:
         print(*_folders(runs_dir, found[0]), sep="\n")
     return []
@@ -168,7 +188,7 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
 
 def _folders(runs_dir: str, cell: Cell) -> list[str]:
     """Return lines on how to ask the run's own seeds, with their folders."""
-    lines = ["ask    python -m toyqs.answers MEASURE"]
+    lines = [f"ask    {program('toyqs.answers')} MEASURE"]
     for folder in (shlex.quote(str(Path(runs_dir) / key)) for key in next(iter(cell.arms.values()))["key"]):
         if len(lines[-1]) + 1 + len(folder) > WIDTH:
             lines.append(" " * 6)

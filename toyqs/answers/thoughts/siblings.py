@@ -13,6 +13,7 @@ from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
 from toyqs.evidence.text import spans
+from toyqs.installation import program
 from toyqs.sweep.words.spelling import typed_words
 
 
@@ -67,7 +68,7 @@ def command(arm: Arm) -> str:
     """Spell the command that trains the controls of finished runs that are missing."""
     folder = str(Path(arm.first.folder).parent)
     config = replace(arm.first.config, seed=list(arm.runs), controls="fair", runs_dir=folder)
-    return " ".join(["python run.py", *typed_words(config)])
+    return " ".join([program(), *typed_words(config)])
 
 
 def missing_lines(arm: Arm, missing: dict[str, list[int]]) -> list[str]:

@@ -12,10 +12,11 @@ from toyqs.evidence.selection import place_of
 from toyqs.evidence.states import SETTINGS
 from toyqs.evidence.text import WIDTH, aligned, spelled, wrapped
 from toyqs.files import read_json, visible
+from toyqs.installation import COMMAND
 
 ENVIRONMENT = "env.json"
 CHANGED = "changed"  # in env.json: the settings that are not the defaults, by name
-VERSIONS = ("python", "torch", "numpy", "hydra-core")
+VERSIONS = ("toyqs", "python", "torch", "numpy", "hydra-core")
 UNKNOWN = "not noted"
 
 
@@ -58,7 +59,10 @@ def commit_of(environment: dict[str, Any]) -> str:
 
 def command_of(environment: dict[str, Any]) -> str:
     """Return the command that trained a run, as it was typed."""
-    return f"python {environment['command']}" if environment.get("command") else UNKNOWN
+    command = environment.get("command")
+    if not command:
+        return UNKNOWN
+    return f"{command}" if f"{command}".partition(" ")[0] == COMMAND else f"python {command}"
 
 
 def versions_of(environment: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from toyqs.evidence.page.build import page_text
 from toyqs.evidence.page.measures import FOLDER
 from toyqs.evidence.page.records import BYTES, RECORDS
 from toyqs.files import ROW, Refusal, write_text
+from toyqs.installation import program
 from toyqs.thought_record import NAME
 
 DESCRIPTION = """\
@@ -80,7 +81,7 @@ def _write(given: argparse.Namespace) -> None:
 def _command(given: argparse.Namespace) -> str:
     words = [str(given.runs), *given.choices, "-o", str(given.output)]
     words += [] if given.records is None else ["--records", str(given.records)]
-    return f"python -m toyqs.evidence report {shlex.join(words)}"
+    return f"{program('toyqs.evidence')} report {shlex.join(words)}"
 
 
 def _changes(runs: Path, every: float) -> Iterator[None]:

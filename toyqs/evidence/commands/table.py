@@ -13,6 +13,7 @@ from toyqs.evidence.selection import choose, columns_of, differing
 from toyqs.evidence.tables.memberships import membership_table
 from toyqs.evidence.tables.paper import paper_table
 from toyqs.files import Refusal, write_text
+from toyqs.installation import program
 
 FORMS = {
     "--md": "as Markdown: a line for each cell and arm, mean ± half of a 95 %% interval",
@@ -39,7 +40,7 @@ def _work(given: argparse.Namespace) -> None:
         check_file(given.output)
     folder = load_folder(given.runs)
     if not folder.cells:
-        raise Refusal(f"{given.runs}: no run was begun here; give the runs_dir of a python run.py", 1)
+        raise Refusal(f"{given.runs}: no run was begun here; give the runs_dir of a {program()}", 1)
     cells = choose(folder.cells, given.choices)
     findings = find(cells)
     if given.form == "csv":

@@ -23,6 +23,7 @@ from toyqs.evidence.selection import choose, setting_line
 from toyqs.evidence.tables.sweep import notes
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal, replacing, write_text
+from toyqs.installation import program
 
 MORE = """\
 A sweep need not be finished: missing runs are listed. Where the folder holds more than one figure
@@ -132,7 +133,7 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
     except (OSError, ValueError) as error:
         raise Refusal(str(error)) from None
     if not cells:
-        raise Refusal(f"{runs}: no run was begun here; give the runs_dir of a python run.py", 1)
+        raise Refusal(f"{runs}: no run was begun here; give the runs_dir of a {program()}", 1)
     return choose(cells, options.choices)
 
 

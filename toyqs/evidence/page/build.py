@@ -14,6 +14,7 @@ from toyqs.evidence.page.data import page_data
 from toyqs.evidence.page.measures import load_measures
 from toyqs.evidence.page.records import chosen_records
 from toyqs.files import finite, visible
+from toyqs.installation import program
 
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they are read: parts first, then the panels from top to bottom.
@@ -53,13 +54,20 @@ def page_text(
         {
             "title": html.escape(visible(data["title"])),
             "style": template("page.css"),
-            "script": "".join(template(name) for name in SCRIPTS),
+            "script": _script(),
             "data": "\n".join(
                 f'<script type="text/plain" id="{html.escape(name)}">{text}</script>'
                 for name, text in texts.items()
             ),
         },
     )
+
+
+def _script() -> str:
+    """Return the page's code, in which commands are spelled as this program's user would type them."""
+    text = "".join(template(name) for name in SCRIPTS)
+    text = text.replace("python -m toyqs.answers", program("toyqs.answers"))
+    return text.replace("python run.py", program())
 
 
 def packed(content: bytes) -> str:

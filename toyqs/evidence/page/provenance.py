@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toyqs.evidence.cells import Cell
+from toyqs.evidence.commands.description import UNKNOWN, command_of
 from toyqs.evidence.states import state_of
 from toyqs.files import ROW, read_json, visible
 
@@ -37,10 +38,10 @@ def provenance(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
                     continue
                 found[row["key"]] = _run(runs, row)
                 made_by = _environment(runs / row["key"])
-                commit = (
-                    f"{made_by.get('commit', row.get('commit'))}{' + changes' * bool(made_by.get('dirty'))}"
-                )
-                commands[visible(str(made_by.get("command", "not known"))), commit] += 1
+                noted = made_by.get("commit", row.get("commit"))  # none where toyqs is installed
+                commit = noted if isinstance(noted, str) else UNKNOWN
+                commit += " + changes" * bool(made_by.get("dirty"))
+                commands[visible(command_of(made_by)), commit] += 1
                 versions = {name: x for name, x in made_by.items() if name not in NOT_VERSIONS}
                 machines[", ".join(f"{name} {visible(str(x))}" for name, x in versions.items())] += 1
     return {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,6 +20,7 @@ from toyqs.config.keys import TASKS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.files import visible
+from toyqs.installation import folder
 from toyqs.sweep import torchrun
 from toyqs.sweep.words.arguments import options_first
 from toyqs.sweep.words.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
@@ -55,24 +57,51 @@ def prepared(words: Sequence[str]) -> list[str]:
     return options_first(words)
 
 
-def run_jobs(given: DictConfig | Sequence[Job]) -> int:
-    """Run one job or, with the local launcher, all jobs of a sweep; return the exit code."""
+def call(job: Callable[[Any], None]) -> None:
+    """Let Hydra compose the program's command line, and call a function with what it makes of it.
+
+    Args:
+        job: takes what `run_jobs` does; called once, or by a launcher that runs jobs one by one, for each.
+    """
+    hydra.main(version_base="1.3", config_path=str(folder("conf")), config_name="config")(job)()
+
+
+def _say(line: str) -> None:
+    print(f"toyqs: {line}", file=sys.stderr)
+
+
+def run_jobs(
+    given: DictConfig | Sequence[Job],
+    say: Callable[[str], None] = _say,
+    train: Callable[..., int] | None = None,
+) -> int:
+    """Run one job or, with the local launcher, all jobs of a sweep; return the exit code.
+
+    Args:
+        given: what Hydra has composed: the one configuration, or all jobs.
+        say: prints a line.
+        train: takes the place of `toyqs.sweep.main.main`.
+    """
     jobs = [Job(HydraConfig.get().overrides.task, given)] if isinstance(given, DictConfig) else given
-    composed = compose_jobs(jobs)
+    composed = compose_jobs(jobs, say)
     code = composed.code
     if composed.configs:
         from toyqs.sweep.main import main
 
-        code = max(code, main(composed.configs, sweep=jobs is given))
+        code = max(code, (train or main)(composed.configs, sweep=jobs is given))
     if composed.closing:
-        print(f"toyqs: {composed.closing}", file=sys.stderr)
+        say(composed.closing)
     return code
 
 
-def compose_jobs(jobs: Sequence[Job]) -> Composed:
+def compose_jobs(jobs: Sequence[Job], say: Callable[[str], None] = _say) -> Composed:
     """Sort out the jobs that can run; print refusals and notes on stderr, equal lines once.
 
     A command of which some jobs are refused runs none of them, unless it has keep_going=true.
+
+    Args:
+        jobs: of the command.
+        say: prints a line.
     """
     configs: list[RunConfig] = []
     lines: dict[str, None] = {}
@@ -98,7 +127,7 @@ def compose_jobs(jobs: Sequence[Job]) -> Composed:
         lines[refused[-1]] = None
         configs.clear()
     for line in lines:
-        print(f"toyqs: {line}", file=sys.stderr)
+        say(line)
     return Composed(configs, 2 if refused else 0, closing if configs else "")
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
+from toyqs.installation import VERBS, scripts
 
 TYPE_WORDS = {
     "int": "a whole number",
@@ -66,7 +67,8 @@ def _unreadable(word: str) -> Refusal:
         with suppress(HydraException):
             OverridesParser.create().parse_override(quoted)
             return Refusal(f'{word}: holds a character that must be quoted twice; give "{quoted}"')
-    return Refusal(f"{word}: is not KEY=VALUE; check brackets and quotes, or see --help")
+    near = nearest(key, [*VERBS, *scripts()]) if key.isidentifier() else ""
+    return Refusal(f"{word}: is not KEY=VALUE; {near or 'check brackets and quotes, or '}see --help")
 
 
 def refuse_empty_sweeps(overrides: Sequence[Override]) -> None:

@@ -6,7 +6,6 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -14,8 +13,9 @@ from omegaconf import MISSING, OmegaConf
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.arms import CONTROLS
+from toyqs.installation import VERBS, folder, program, scripts
 
-FOLDER = Path(__file__).parents[3] / "conf" / "run_modifier"
+FOLDER = folder("conf") / "run_modifier"
 WIDTH = 110  # of the help text
 # What presets are for -> their names without what all end in, in the order of --help.
 PURPOSES = {
@@ -51,7 +51,9 @@ def register() -> None:
 
 
 def register_lists() -> None:
-    """Make ${presets:}, ${tasks:}, ${controls:} and ${choices:KEY} known to conf/hydra/help/toyqs.yaml."""
+    """Make what stands as ${NAME:} in conf/hydra/help/toyqs.yaml known to Hydra."""
+    OmegaConf.register_new_resolver("program", program, replace=True)
+    OmegaConf.register_new_resolver("commands", commands, replace=True)
     OmegaConf.register_new_resolver("presets", presets, replace=True)
     OmegaConf.register_new_resolver("tasks", tasks, replace=True)
     OmegaConf.register_new_resolver("controls", controls, replace=True)
@@ -107,6 +109,23 @@ def preset_that_sets(key: str, words: Sequence[str]) -> str | None:
         ):
             return name
     return None
+
+
+def commands() -> str:
+    """Return one entry per kind of command, as this program's user types it."""
+    train = program()
+    entries = {
+        train: "the main job: a thinking GRU and its controls, four seeds",
+        f"{train} max_steps=200 task.k=2": "the same with other settings",
+        f"{train} -m base_lm_hidden_dim=8,16": "a sweep: every combination of the values, on all cores",
+    }
+    rooms = {"toyqs.evidence": "what a folder of runs holds", "toyqs.answers": "ask finished runs"}
+    for room, what in rooms.items():
+        first, *others = [verb for verb, its_room in VERBS.items() if its_room == room]
+        entries[f"{program(room)} {first} --help"] = f"{what}; so do {', '.join(others)}"
+    first, *others = scripts()
+    entries[f"{program(first)} --help"] = f"draw a sweep; so do {', '.join(others)}"
+    return _entries(entries.items(), indent=48, margin=4)
 
 
 def tasks() -> str:

@@ -14,6 +14,7 @@ from toyqs.config.finished_run import config_of
 from toyqs.config.identity import changed
 from toyqs.config.keys import RATES, WIDTHS
 from toyqs.config.run_config import RunConfig
+from toyqs.installation import program
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:-]*")  # a word that Hydra reads as text without quotes
 
@@ -44,7 +45,7 @@ def command(settings: Mapping[str, Any], seeds: Sequence[int], controls: str, si
     config = replace(config_of(settings), seed=list(seeds), controls=controls)
     config = on_transformer(config, size)
     check(config)
-    return " ".join(["python run.py", *typed_words(config)])
+    return " ".join([program(), *typed_words(config)])
 
 
 def on_transformer(config: RunConfig, size: Size) -> RunConfig:
@@ -74,15 +75,15 @@ def typed_words(config: RunConfig) -> list[str]:
 
     A key is left out where the run is the same at its default.
     """
-    return [shlex.quote(f"{name}={_value(value)}") for name, value in changed(config).items()]
+    return [shlex.quote(f"{name}={value_text(value)}") for name, value in changed(config).items()]
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Write a value in Hydra's grammar."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_value, value))}]"
+        return f"[{','.join(map(value_text, value))}]"
     if not isinstance(value, str):
         return repr(value)
     if PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):

@@ -9,7 +9,7 @@ panel({
     const { commands, machines, missing, runs } = DATA.provenance;
     body.append(html("h3", {}, "Commands"));
     for (const { command, commit, runs: count } of commands) {
-      body.append(html("pre", {}, command === "not known" ? "not known" : shown(`python ${command}`)));
+      body.append(html("pre", {}, shown(command)));
       body.append(html("p", { class: "quiet" }, shown(`${several(count, "run")}, commit ${commit}`)));
     }
     body.append(html("p", { class: "quiet" }, "This page:"), html("pre", {}, shown(DATA.command)));

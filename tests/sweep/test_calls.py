@@ -1,0 +1,186 @@
+"""toyqs.run and toyqs.run_sweep: the command line from Python, which leaves the process as it was."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.spawn import get_preparation_data
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import toyqs
+from tests import killing
+from toyqs.config.run_config import RunConfig
+from toyqs.files import Refusal
+from toyqs.sweep import calls
+from toyqs.sweep.main import Done
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = {**killing.SMALL, "max_steps": 3, "processes": 1}
+
+
+class Called:
+    """Stands in for the training: notes the configurations, and the words that they came from."""
+
+    def __init__(self, faults: Sequence[str] = ()) -> None:
+        self.configs: list[RunConfig] = []
+        self.words: list[str] = []
+        self.faults = faults
+
+    def __call__(self, configs: Sequence[RunConfig], *, sweep: bool) -> Done:
+        self.configs, self.words = [*configs], sys.argv[:]
+        started = get_preparation_data("a process")
+        assert "init_main_from_path" not in started, "the caller's script would run again"
+        assert started["init_main_from_name"] == "toyqs.__main__", "a name that new processes leave alone"
+        assert sweep, "in processes of their own"
+        return Done(1 if self.faults else 0, {}, self.faults)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Let calls train nothing, and find no rows."""
+    stand_in = Called()
+    monkeypatch.setattr(calls, "train_and_report", stand_in)
+    monkeypatch.setattr(calls, "load_rows", lambda folder, keys: pd.DataFrame({"key": []}))
+    return stand_in
+
+
+def test_a_run_and_its_controls_as_rows_and_what_was_typed_is_noted(tmp_path: Path) -> None:
+    """Call it in another thread than the main one, as some notebooks do."""
+    words = QUICK | {"controls": "fair", "runs_dir": tmp_path / "runs", "task.k": 2}
+    found: list[pd.DataFrame] = []
+    thread = threading.Thread(target=lambda: found.append(toyqs.run(seed=[1, 2], **words)))
+    thread.start()
+    thread.join()
+    (rows,) = found
+    assert list(rows["arm"].unique())[:2] == ["thinking", "no_reasoner"]
+    assert list(rows["seed"]) == [1, 2] * rows["arm"].nunique()
+    assert rows["nll"].notna().all() and set(rows["task.k"]) == {2}
+    noted = [file.read_text(encoding="utf-8") for file in (tmp_path / "runs").glob("*/env.json")]
+    assert len(noted) == len(rows)
+    assert all('"command": "toyqs seed=[1,2] ' in text or "toyqs 'seed=[1,2]' " in text for text in noted)
+
+
+def test_lists_are_swept_and_complete_runs_are_not_trained_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = QUICK | {
+        "runs_dir": tmp_path / "runs",
+        "seed": range(1, 3),
+        "base_lm_hidden_dim": np.array([3, 4]),
+    }
+    rows = toyqs.run_sweep(**words)
+    assert list(zip(rows["base_lm_hidden_dim"], rows["seed"], strict=True)) == [
+        (3, 1),
+        (3, 2),
+        (4, 1),
+        (4, 2),
+    ]
+    assert "2 cells" in capfd.readouterr().out
+    again = toyqs.run_sweep(**words)
+    assert "4 of 4 runs are complete already" in capfd.readouterr().out
+    pd.testing.assert_frame_equal(rows, again)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "settings", "typed"),
+    [
+        (False, {"seed": [7, 8]}, "seed=[7,8]"),
+        (False, {"seed": np.int64(7), "base_lr": 0.5, "force": True, "processes": None},
+         "seed=7 base_lr=0.5 force=true processes=null"),
+        (False, {"run_modifier": ["Quick", "SameHdim"]}, "+run_modifier=[Quick,SameHdim]"),
+        (False, {"info": "it's, a=b"}, "info='it\\'s, a=b'"),
+        (False, {"weight_groups": ("A", "B", "C", "D")}, "weight_groups=[A,B,C,D]"),
+        (True, {"seed": [7, 8], "run_modifier": "Quick"}, "-m seed=7,8 +run_modifier=Quick"),
+        (True, {"weight_groups": [list("ABCD"), list("ABCC")]}, "-m weight_groups=[A,B,C,D],[A,B,C,C]"),
+    ],
+)  # fmt: skip
+def test_settings_are_what_would_be_typed(
+    sweep: bool, settings: dict[str, object], typed: str, called: Called
+) -> None:
+    (toyqs.run_sweep if sweep else toyqs.run)(**settings)
+    assert called.words == ["toyqs", *([typed] if "info" in typed else typed.split())]
+    assert called.configs
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"trice_sample": 3}, {"max_steps": 0}, {"seed": "x"}, {"task": "shake"}, {"trice_samples": 1}],
+)
+def test_a_refusal_is_the_line_of_the_command(
+    settings: dict[str, object],
+    tmp_path: Path,
+    called: Called,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        toyqs.run(**settings)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", *(f"{key}={value}" for key, value in settings.items())])
+    for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    assert capfd.readouterr().err == f"toyqs: {refused.value}\n" and left.value.code == refused.value.code
+    assert not called.configs
+
+
+def test_a_sweep_of_which_some_is_refused_runs_none_and_says_so_in_one_line(called: Called) -> None:
+    with pytest.raises(
+        Refusal, match=r"trice_samples=1: .*; 1 of 2 combinations are refused, so none is run"
+    ):
+        toyqs.run_sweep(trice_samples=[1, 2])
+    with pytest.raises(Refusal, match=r"seed=\[\]: is a sweep over nothing"):
+        toyqs.run_sweep(seed=[])
+    assert not called.configs
+    toyqs.run_sweep(trice_samples=[1, 2], keep_going=True)
+    assert [config.trice_samples for config in called.configs] == [2]
+
+
+def test_a_failed_run_raises_with_the_lines_that_were_printed(
+    called: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "train_and_report", Called(["failed: thinking, seed 1", "failed: pause"]))
+    with pytest.raises(RuntimeError, match="failed: thinking, seed 1\nfailed: pause"):
+        toyqs.run()
+
+
+def test_the_process_is_left_as_it_was_also_in_another_use_of_hydra(called: Called) -> None:
+    """A program of Hydra's own, with a resolver and a schema that have names of ours."""
+    OmegaConf.register_new_resolver("presets", lambda: "theirs", replace=True)
+    ConfigStore.instance().store(name="run_schema", node={"theirs": 1})
+    main = sys.modules["__main__"]
+    before = (sys.argv[:], dict(os.environ), main.__spec__)
+    try:
+        with initialize_config_dir(str(ROOT / "conf" / "run_modifier"), version_base="1.3"):
+            toyqs.run(seed=3)
+            with pytest.raises(Refusal):
+                toyqs.run(sede=3)
+            assert GlobalHydra.instance().is_initialized()
+            assert compose("Quick").max_steps == 20
+        assert (sys.argv, dict(os.environ), main.__spec__) == before
+        assert OmegaConf.create({"x": "${presets:}"}).x == "theirs"
+        assert ConfigStore.instance().load("run_schema.yaml").node == {"theirs": 1}
+        assert called.configs[0].seed == 3
+    finally:
+        OmegaConf.clear_resolver("presets")
+        del ConfigStore.instance().repo["run_schema.yaml"]
+
+
+def test_torchrun_s_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Refusal, match="train in one process"):
+        toyqs.run()
