@@ -1,0 +1,189 @@
+"""Make the pages of the site that are no files of docs/: a hook of mkdocs, which mkdocs.yml names.
+
+README.md and its like, the notebook, a gallery of all figures with their commands, and the reference out of
+docstrings. Links between files of the tree become links between pages, so that they hold here and on a forge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+from pymdownx.slugs import slugify
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+# Files of the tree that are pages under another name.
+TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+NOTEBOOKS = {"docs/tour.ipynb": "tour.md"}
+GALLERY_BEGINS = ("README.md", "docs/results.md", "docs/report.md")
+# Start of a figure's name -> the commands that draw it, where no option -o on its page names it.
+MAIN_JOB = "python run.py 'seed=[0,1,2,3,4]' controls=all"
+DRAWN = {
+    "dictionary": "python run.py\npython -m toyqs.evidence report runs",
+    "default_all": MAIN_JOB,
+    "default": "python run.py",
+    "report_": f"{MAIN_JOB}\npython -m toyqs.evidence report runs -o report.html",
+}
+FENCE = r"^```.*?^```$"
+LINK = re.compile(rf"{FENCE}|(?<=\]\()[^)\s]+(?=\))", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(
+    rf"{FENCE}|^##+ (?P<heading>.+?)$|!\[(?P<what>[^\]]*)\]\((?:docs/)?(?P<path>figures/[^)]+)\)",
+    re.MULTILINE | re.DOTALL,
+)
+# Page -> title, what it is for, and sections of names; «name = heading» where it is known by another.
+REFERENCE = {
+    "reference/python.md": (
+        "From Python",
+        "The names that a script or a notebook imports; [examples](../sweeps.md#from-python).",
+        {
+            "Train": ("toyqs.sweep.calls.run = toyqs.run", "toyqs.sweep.calls.run_sweep = toyqs.run_sweep"),
+            "Rows": (
+                *("toyqs.evidence.rows.load_rows", "toyqs.evidence.rows.load_curve"),
+                *("toyqs.evidence.cells.load_cells", "toyqs.evidence.cells.Cell"),
+            ),
+            "Evidence": (
+                *("toyqs.evidence.judging.gain.reasoning_gain", "toyqs.evidence.judging.gain.interval"),
+                *("toyqs.evidence.judging.gain.onset", "toyqs.evidence.judging.decision.verdict"),
+            ),
+            "Thoughts": ("toyqs.thought_record.read", "toyqs.thought_record.Record"),
+            "Finished runs": ("toyqs.answers.load.load", "toyqs.answers.load.LoadedRun"),
+            "Refusals": ("toyqs.files.Refusal",),
+        },
+    ),
+    "reference/plug-ins.md": (
+        "What an extension calls",
+        "The base classes and tables that a new [task](../adding-a-task.md), "
+        "[objective](../adding-an-objective.md), [reward or baseline](../adding-a-reward-or-baseline.md) or "
+        "[mixer](../adding-a-mixer.md) builds on, and the values that flow between the parts.",
+        {
+            "Values": (
+                *("toyqs.types.Batch", "toyqs.types.Context", "toyqs.types.Thoughts", "toyqs.types.Trace"),
+                "toyqs.types.Model",
+            ),
+            "Tasks": (
+                *("toyqs.tasks.task.Task", "toyqs.tasks.task.Feature", "toyqs.tasks.task.counted_from"),
+                *("toyqs.tasks.task.check_length", "toyqs.tasks.registry.registry = toyqs.tasks.registry"),
+            ),
+            "Objectives": (
+                *("toyqs.objectives.objective.Objective", "toyqs.objectives.objective.Loss"),
+                *("toyqs.objectives.objective.ThoughtObjective", "toyqs.objectives.objective.Allowed"),
+                "toyqs.objectives.objective.LikelihoodObjective",
+                "toyqs.objectives.registry.registry = toyqs.objectives.registry",
+            ),
+            "Rewards and baselines": (
+                *("toyqs.objectives.rewards.REWARDS", "toyqs.objectives.rewards.over_tokens"),
+                *("toyqs.objectives.rewards.tokens", "toyqs.objectives.rewards.token_log_prob"),
+                *("toyqs.objectives.advantages.Baseline", "toyqs.objectives.advantages.BASELINES"),
+            ),
+            "Mixers": (
+                "toyqs.model.mixing.Mixer",
+                "toyqs.model.layers.SeedStacked",
+                "toyqs.model.layers.Linear",
+            ),
+            "Thought heads": ("toyqs.model.thoughts.ThoughtHead", "toyqs.model.thoughts.Symbols"),
+        },
+    ),
+}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages."""
+    pages = {page: (ROOT / name).read_text(encoding="utf-8") for name, page in TOP.items()}
+    pages |= {page: "\n\n".join(notebook(ROOT / name)) for name, page in NOTEBOOKS.items()}
+    pages["gallery.md"] = "\n\n".join(gallery())
+    pages |= {page: "\n\n".join(reference(*about)) for page, about in REFERENCE.items()}
+    for page, text in pages.items():
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Turn links between files into links between pages; a file that is no page becomes one of the site's."""
+    folder = ROOT if page.file.src_uri in TOP.values() else DOCS
+
+    def site_link(found: re.Match[str]) -> str:
+        path, mark, anchor = found[0].partition("#")
+        if not path or re.match(r"```|[a-z]+:", path) or not (folder / path).is_file():
+            return found[0]
+        file = (folder / path).resolve()
+        name = file.relative_to(ROOT).as_posix()
+        place = (TOP | NOTEBOOKS).get(name) or (
+            name.removeprefix("docs/") if DOCS in file.parents else f"source/{name}"
+        )
+        if files.get_file_from_path(place) is None:
+            files.append(File.generated(config, place, content=file.read_bytes()))
+        return f"{place}{mark}{anchor}"
+
+    return LINK.sub(site_link, markdown)
+
+
+def gallery() -> Iterator[str]:
+    """Yield the gallery in parts: every figure that a page shows, and the commands that draw it."""
+    yield "# Gallery"
+    yield "Every figure of these pages, with the commands that draw it. Its page says at which commit."
+    names = {path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *DOCS.glob("*.md"))}
+    for name in (*GALLERY_BEGINS, *sorted(names.difference(GALLERY_BEGINS))):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        if figures := [*figures_of(text, TOP.get(name) or name.removeprefix("docs/"))]:
+            yield re.findall(r"^#( .+)$", text, re.MULTILINE)[0].join(("##", ""))
+            yield from figures
+
+
+def figures_of(text: str, page: str) -> Iterator[str]:
+    """Yield the figures of a page, each with what it shows, a link to its section, and its commands."""
+    section, blocks = "", [part[0] for part in FIGURE.finditer(text) if part[0].startswith("```")]
+    for part in FIGURE.finditer(text):
+        section = part["heading"] or section
+        if part["path"]:
+            name, what = Path(part["path"]).name, part["what"]
+            link = f"{page}#{slugify(case='lower')(section, '-')}" if section else page
+            yield f"![{what}]({part['path']})"
+            yield f"{what[:1].upper()}{what[1:]} ([{section or 'the first page'}]({link}))."
+            yield next((block for block in blocks if f"-o {name}" in block), None) or drawn(name)
+
+
+def drawn(figure: str) -> str:
+    """Return the commands of a figure that no option names.
+
+    Raises:
+        KeyError: they are not known; a figure has a line in DRAWN, or its page the option.
+    """
+    commands = [text for start, text in DRAWN.items() if figure.startswith(start)]
+    if not commands:
+        raise KeyError(f"{figure}: which command draws it?")
+    return f"```\n{commands[0]}\n```"
+
+
+def notebook(path: Path) -> Iterator[str]:
+    """Yield a notebook's cells and what they gave, as Markdown."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+        yield from (shown(output) for output in cell.get("outputs", ()))
+
+
+def shown(output: Mapping[str, Any]) -> str:
+    """Return one output of a notebook's cell: a picture, a table, or text."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        return (
+            f"![the figure that the cell draws](data:image/png;base64,{''.join(data['image/png']).strip()})"
+        )
+    if "text/html" in data:
+        return "".join(data["text/html"])
+    return f"```\n{''.join(data.get('text/plain', output.get('text', '')))}\n```"
+
+
+def reference(title: str, purpose: str, sections: dict[str, tuple[str, ...]]) -> Iterator[str]:
+    """Yield a page of the reference in parts, for mkdocstrings to fill."""
+    yield f"# {title}"
+    yield purpose
+    for section, names in sections.items():
+        yield f"## {section}"
+        for name, _, heading in (entry.partition(" = ") for entry in names):
+            yield f"::: {name}" + (f"\n    options:\n      heading: {heading}" if heading else "")
