@@ -39,15 +39,16 @@ class Refusal(ValueError):
         self.code = code
 
 
-# Of characters: categories (controls, lone surrogates, ends of lines and paragraphs), and marks of direction.
-OBEYED = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+# Categories of characters: controls, formats (such as directions), lone surrogates, ends of lines, paragraphs.
+OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+JOINERS = "\u200c\u200d"  # formats without which some scripts cannot be written
 
 
 def visible(text: str) -> str:
-    """Spell out what a terminal would obey instead of showing it: escape codes, line ends, directions."""
+    """Spell out what a terminal would obey or hide: escape codes, line ends, directions, marks of no width."""
     return "".join(
         x.encode("unicode_escape").decode("ascii")
-        if {unicodedata.category(x), unicodedata.bidirectional(x)} & OBEYED
+        if unicodedata.category(x) in OBEYED and x not in JOINERS
         else x
         for x in text
     )
