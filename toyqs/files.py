@@ -39,13 +39,13 @@ class Refusal(ValueError):
         self.code = code
 
 
-# Categories of characters: controls, formats (such as directions), lone surrogates, ends of lines, paragraphs.
+# Categories of characters: controls, formats (directions too), lone surrogates, ends of lines and paragraphs.
 OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 JOINERS = "\u200c\u200d"  # formats without which some scripts cannot be written
 
 
 def visible(text: str) -> str:
-    """Spell out what a terminal would obey or hide: escape codes, line ends, directions, marks of no width."""
+    """Spell out what a terminal would obey or hide: escape codes, line ends, directions, no width."""
     return "".join(
         x.encode("unicode_escape").decode("ascii")
         if unicodedata.category(x) in OBEYED and x not in JOINERS
