@@ -54,6 +54,22 @@ def visible(text: str) -> str:
     )
 
 
+def no_folder(path: Path | str) -> str:
+    """Say why a path is that of no folder: "there is no such folder", or which part of it is a file."""
+    part = file_in(path)
+    return (
+        f"{'' if part == Path(path) else f'{part} '}is a file, not a folder"
+        if part
+        else "there is no such folder"
+    )
+
+
+def file_in(path: Path | str) -> Path | None:
+    """Return the part of a path, or all of it, that is something else than a folder; None where none is."""
+    found = next((part for part in (Path(path), *Path(path).parents) if part.exists()), Path(path))
+    return found if found.exists() and not found.is_dir() else None
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write text in UTF-8 as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
@@ -215,7 +231,11 @@ def _now(path: Path) -> str | None:
 
 
 def _checksum(row: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(finite(row), sort_keys=True).encode()):08x}"
+    try:
+        text = json.dumps(row, sort_keys=True, allow_nan=False)
+    except ValueError:  # NaN or an infinity, which is null in the file
+        text = json.dumps(finite(row), sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
