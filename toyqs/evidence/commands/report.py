@@ -65,7 +65,7 @@ def _work(given: argparse.Namespace) -> None:
 
 
 def _write(given: argparse.Namespace) -> None:
-    text = page_text(
+    text, notes = page_text(
         given.runs,
         chosen_cells(given),
         given.records,
@@ -74,7 +74,8 @@ def _write(given: argparse.Namespace) -> None:
     )
     with writing(given.output):
         write_text(given.output, text)
-    print(f"page   {given.output}  ({len(text.encode()) / 1e6:.2g} MB; open it in a browser)", flush=True)
+    print(f"page   {given.output}  ({len(text.encode()) / 1e6:.2g} MB; open it in a browser)")
+    print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
 
 
 def _command(given: argparse.Namespace) -> str:
