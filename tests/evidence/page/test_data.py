@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,10 @@ def test_curves_are_the_runs_own_with_the_cost_of_a_step(tmp_path: Path) -> None
     assert curve["nll"] == pytest.approx([x["nll"] for x in held_out], rel=1e-5)
     assert (curve["flops"], curve["cpu_seconds"]) == (row["flops_per_step"], 2.0 / curve["steps"][-1])
     assert "accuracy" not in curve, "no line of the file has it"
-    (tmp_path / key / "metrics.jsonl").write_text("no JSON\n")
+    file = tmp_path / key / "metrics.jsonl"
+    file.write_text('{"step": 0, "kind": "held_out", "nll": 9}\n' + file.read_text())
+    assert data_of(tmp_path)["curves"][key] == curve, "a logarithmic axis has no 0"
+    file.write_text("no JSON\n")
     assert key not in data_of(tmp_path)["curves"], "a damaged curve does not cost the page"
 
 
@@ -232,3 +236,7 @@ def test_results_of_measures_are_shown_where_they_are_of_runs_shown(tmp_path: Pa
         ("lengths", ["a", "b"], "mine.json")
     ]
     assert found["unnamed"] == ["old.json"]
+    put("a_later.json", {"runs": ["a"], "trained_with": 3, "lengths": []})
+    os.utime(tmp_path / "reports" / "mine.json", (1, 1))
+    files = [x["file"] for x in load_measures(tmp_path, ["a"])["found"]]
+    assert files == ["mine.json", "a_later.json"], "the latest last"
