@@ -68,7 +68,7 @@ def _write(given: argparse.Namespace) -> None:
     from toyqs.evidence.figures.script import chosen_cells
     from toyqs.evidence.page.build import page_text
 
-    text = page_text(
+    text, notes = page_text(
         given.runs,
         chosen_cells(given),
         given.records,
@@ -77,7 +77,8 @@ def _write(given: argparse.Namespace) -> None:
     )
     with writing(given.output):
         write_text(given.output, text)
-    print(f"page   {given.output}  ({len(text.encode()) / 1e6:.2g} MB; open it in a browser)", flush=True)
+    print(f"page   {given.output}  ({len(text.encode()) / 1e6:.2g} MB; open it in a browser)")
+    print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
 
 
 def _command(given: argparse.Namespace) -> str:
