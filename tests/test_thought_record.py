@@ -109,6 +109,10 @@ DAMAGE: dict[str, Change] = {
     "a class beyond none": lambda x: x["features"]["parity"].update(classes=["even"]),
     "a row that is no sequence's": lambda x: x["evaluations"][0].update(rows=[2]),
     "rows of another number": lambda x: x["evaluations"][0].update(rows=[0, 1]),
+    "an evaluation without arrays": lambda x: x["evaluations"][0].update(arrays={}),
+    "no position that counts": lambda x: x["arrays"]["counted"].update(
+        data=base64.b64encode(bytes(4)).decode()
+    ),
     "no evaluations": lambda x: x.pop("evaluations"),
     "arrays that are none": lambda x: x.update(arrays=[]),
     "sequences of another number": lambda x: x.update(sequences=[0]),

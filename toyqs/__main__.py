@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # importing it takes seconds, in which Ctrl-C comes as well
 
     from toyqs.sweep.words.compose import Job
 
-STOPPED = "toyqs: stopped; complete runs are kept, the same command does the others"
+STOPPED = "toyqs: stopped; finished runs are kept, the same command does the others"
 INTERRUPTED = "toyqs: interrupted"
 
 

@@ -200,9 +200,9 @@ def _record(content: Mapping[str, Any]) -> Record:
         raise TypeError("task")
     sequences = _whole(content["sequences"])
     sizes = {"N": len(sequences)}
-    arrays = _arrays(content["arrays"], most, sizes)
-    if missing := [name for name in ALWAYS if name not in arrays]:
-        raise KeyError(missing[0])
+    arrays = _arrays(content["arrays"], most, sizes, ALWAYS)
+    if not arrays["counted"].any():
+        raise ValueError("no position counts")
     features = {
         str(name): Feature(
             _values(x["values"], FEATURE, {"class": len(_names(x["classes"]))}, sizes), x["classes"]
@@ -219,11 +219,19 @@ def _evaluation(content: Mapping[str, Any], most: Mapping[str, int], sizes: Mapp
     if any(row >= sizes["N"] for row in rows):
         raise ValueError("rows")
     (step,) = _whole([content["step"]])
-    return Evaluation(step, rows, _arrays(content["arrays"], most, {"N": len(rows), "P": sizes["P"]}))
+    own_sizes, always = {"N": len(rows), "P": sizes["P"]}, [name for name in ALWAYS if name != "inputs"]
+    return Evaluation(step, rows, _arrays(content["arrays"], most, own_sizes, always))
 
 
-def _arrays(content: Mapping[str, Any], most: Mapping[str, int], sizes: dict[str, int]) -> dict[str, Array]:
-    """Return the arrays by name; the lengths of the axes, by their letters, are added to `sizes`."""
+def _arrays(
+    content: Mapping[str, Any], most: Mapping[str, int], sizes: dict[str, int], always: Sequence[str]
+) -> dict[str, Array]:
+    """Return the arrays by name; the lengths of the axes, by their letters, are added to `sizes`.
+
+    A KeyError names one that there always is, and is not.
+    """
+    if missing := [name for name in always if name not in content]:
+        raise KeyError(missing[0])
     found = {}
     for name, kind in ARRAYS.items():
         if name in content:

@@ -205,7 +205,7 @@ def test_refusals_are_one_line(
     monkeypatch.chdir(tmp_path)
     folder, other = finished(tmp_path), written(tmp_path / "runs" / "b", tiny.config(task=S5()))
     for words, message in [
-        (["say", "--runs", "none", "x"], "none: no such folder of runs"),
+        (["say", "--runs", "none", "x"], "none: there is no such folder"),
         (["say", "What"], "runs has no finished run on a text that thinks; name one"),
         (["say", folder], f"{folder} is a folder, and there is no prompt; give one"),
         (["say", other, "x"], "its task is s5, and only a run on a text can be asked"),

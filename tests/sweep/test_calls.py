@@ -88,7 +88,7 @@ def test_lists_are_swept_and_complete_runs_are_not_trained_again(
     ]
     assert "2 cells" in capfd.readouterr().out
     again = toyqs.run_sweep(**words)
-    assert "4 of 4 runs are complete already" in capfd.readouterr().out
+    assert "4 of 4 runs are finished already" in capfd.readouterr().out
     pd.testing.assert_frame_equal(rows, again)
 
 

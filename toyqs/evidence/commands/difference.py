@@ -12,11 +12,12 @@ from toyqs.evidence.measures import MEASURES, measure_of, written
 from toyqs.evidence.runs import RunsFolder, load_run
 from toyqs.evidence.tables.layout import Column, plain_text
 from toyqs.evidence.text import WIDTH, spelled
+from toyqs.installation import program
 
 MADE_BY = ("commit", "dirty", *description.VERSIONS, "platform", "cpu_count", "stack_size", "command")
 ONE_SEED = """\
 b - a: both have seed {seed}, so the difference is paired; it is of one seed, so it has no interval. Of a
-sweep's seeds `python -m toyqs.evidence table RUNS` prints gains with theirs."""
+sweep's seeds `{evidence} table RUNS` prints gains with theirs."""
 TWO_SEEDS = """\
 b - a: their seeds differ ({a} and {b}), so the difference is not paired: it holds what another seed alone
 would change, and has no interval."""
@@ -108,7 +109,9 @@ def _results(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]])
         Column("", "unit", [measure_of(name).unit for name in names], True),
     ]
     a, b = (each.get("seed") for each in settings)
-    words = ONE_SEED.format(seed=a) if a == b else TWO_SEEDS.format(a=a, b=b)
+    words = (
+        ONE_SEED.format(seed=a, evidence=program("toyqs.evidence")) if a == b else TWO_SEEDS.format(a=a, b=b)
+    )
     return [*plain_text(columns), "", *textwrap.wrap(" ".join(words.split()), WIDTH)]
 
 

@@ -119,7 +119,7 @@ def commands() -> str:
         f"{train} max_steps=200 task.k=2": "the same with other settings",
         f"{train} -m base_lm_hidden_dim=8,16": "a sweep: every combination of the values, on all cores",
     }
-    rooms = {"toyqs.evidence": "what a folder of runs holds", "toyqs.answers": "ask finished runs"}
+    rooms = {"toyqs.evidence": "look at runs", "toyqs.answers": "ask a finished run"}
     for room, what in rooms.items():
         first, *others = [verb for verb, its_room in VERBS.items() if its_room == room]
         entries[f"{program(room)} {first} --help"] = f"{what}; so do {', '.join(others)}"
