@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from nbclient import NotebookClient
 from omegaconf import OmegaConf
 
 import toyqs
@@ -177,6 +179,19 @@ def test_the_process_is_left_as_it_was_also_in_another_use_of_hydra(called: Call
     finally:
         OmegaConf.clear_resolver("presets")
         del ConfigStore.instance().repo["run_schema.yaml"]
+
+
+@pytest.mark.slow
+def test_a_notebook_may_call(tmp_path: Path) -> None:
+    words = {**QUICK, "runs_dir": str(tmp_path / "runs"), "seed": [1, 2]}
+    cells = [f"import toyqs\ntoyqs.run(**{words!r})[['arm', 'seed']].to_dict('list')", "toyqs.run(sede=1)"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    resources = {"metadata": {"path": str(ROOT)}}
+    NotebookClient(notebook, timeout=300, allow_errors=True, resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.outputs]
+    results = [output["data"]["text/plain"] for output in outputs if output.output_type == "execute_result"]
+    assert results == ["{'arm': ['thinking', 'thinking'], 'seed': [1, 2]}"]
+    assert (outputs[-1]["ename"], outputs[-1]["evalue"][:5]) == ("Refusal", "sede:")
 
 
 def test_torchrun_s_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
