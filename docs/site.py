@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from griffe import Attribute, Docstring, Extension
 from mkdocs.structure.files import File, Files
 from pymdownx.slugs import slugify
 
@@ -89,6 +90,16 @@ REFERENCE = {
         },
     ),
 }
+
+
+class CommentedFields(Extension):
+    """Take the comment behind a field for its description in the reference."""
+
+    def on_attribute_instance(self, *, attr: Attribute, **more: Any) -> None:
+        """Give an attribute of a class its docstring."""
+        comment = attr.lines[0].partition("  # ")[2] if attr.lines else ""
+        if comment and attr.docstring is None and attr.parent is not None and attr.parent.is_class:
+            attr.docstring = Docstring(comment, parent=attr, lineno=attr.lineno)
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -125,7 +125,10 @@ def test_the_site_is_built_without_a_warning_and_says_where_a_link_is_broken(tmp
     assert {"index.html", "gallery/index.html", "figures/default.png"} <= {
         path.relative_to(out).as_posix() for path in out.rglob("*")
     }
-    assert "toyqs.run" in (out / "reference/python/index.html").read_text(encoding="utf-8")
+    python, extensions = (
+        (out / f"reference/{x}/index.html").read_text("utf-8") for x in ("python", "plug-ins")
+    )
+    assert "toyqs.run" in python and "the positions that think" in extensions  # a field's comment
     with (source / "docs/sweeps.md").open("a", encoding="utf-8") as page:
         page.write("\n[a](results.md#nowhere) [b](gone.md)\n")
     (source / "docs/novel.md").write_text("# Novel\n", encoding="utf-8")
