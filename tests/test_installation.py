@@ -73,10 +73,10 @@ def test_the_version_is_toyqs_s_own(tmp_path: Path) -> None:
 def test_a_verb_is_its_room_s_command_and_a_script_is_called_by_its_name(tmp_path: Path) -> None:
     done = type_words("list", "gone", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("toyqs: gone: no such folder of runs")
+    assert done.stderr.startswith("toyqs: gone: there is no such folder")
     done = type_words("capacity_vs_gain", "gone", "--over", "seed", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("run.py capacity_vs_gain: gone: no such folder of runs")
+    assert done.stderr.startswith("run.py capacity_vs_gain: gone: there is no such folder")
 
 
 def test_a_verb_that_there_is_not_is_refused_with_the_nearest(tmp_path: Path) -> None:

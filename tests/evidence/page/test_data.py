@@ -132,8 +132,8 @@ def test_commands_are_counted_and_the_most_frequent_is_first(tmp_path: Path) -> 
         (row.parent / "env.json").write_text(json.dumps(made_by | {"dirty": number < 2}))
     found = data_of(tmp_path)["provenance"]["commands"]
     assert [(x["command"], x["commit"], x["runs"]) for x in found] == [
-        ("run.py seed=[7,8]", "abc", len(rows) - 2),
-        ("run.py seed=7", "abc + changes", 2),
+        ("python run.py seed=[7,8]", "abc", len(rows) - 2),
+        ("python run.py seed=7", "abc + changes", 2),
     ]
 
 
