@@ -17,11 +17,12 @@ from toyqs.config.errors import Refusal
 from toyqs.config.finished_run import settings_of
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.installation import program
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes
 from toyqs.training.params import TrainingParams
 
-TRAINS_ON_TEXT = "python run.py task=char_text task.dataset=shake seq_len=32 max_steps=300 controls=none"
+TRAINS_ON_TEXT = f"{program()} task=char_text task.dataset=shake seq_len=32 max_steps=300 controls=none"
 
 
 class LoadedRun(NamedTuple):
