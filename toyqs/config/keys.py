@@ -23,6 +23,9 @@ OUTSIDE_KEY = (
     *("thoughts_every", "gradient_checkpointing"),
 )
 
+# Settings that name a finished run from which a run starts.
+STARTS = ("start_from", *(f"infer_pretrained_{roles}" for roles in ("base", "reasoner", "base_reasoner")))
+
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 RATES = ("base_lm_lr", "reasoner_lr", "interpreter_lr")
 
@@ -36,6 +39,10 @@ class Keys:
     # 1. the backbone
     backbone: str = one_of("gru", ("gru", *FAMILIES))  # of every core: a GRU, or a transformer's layers
     pretrained: str | None = None  # a checkpoint's folder or hub name; it says what backbone and widths are
+    start_from: str | None = None  # a finished run, whose weights this one starts from: runs/KEY, or its KEY
+    infer_pretrained_base: str | None = None  # the same for base_lm alone
+    infer_pretrained_reasoner: str | None = None  # for base_reasoner, reasoner with its head, interpreter
+    infer_pretrained_base_reasoner: str | None = None  # for all roles, whichever weights the run shares
     lora_rank: int = number(0, at_least=0)  # R of adapters on its frozen weights; 0: all its weights learn
     model_n_layer: int = number(2, at_least=1)  # layers of a transformer
     model_n_head: int = number(2, at_least=1)  # its attention heads; they divide every width

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors.torch import save
@@ -25,6 +27,8 @@ FILES = (
     "model.safetensors",
 )  # beside record and row, which notes all
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 _environment = functools.cache(environment)  # once: the source that this process runs stays the same
 
 
@@ -40,18 +44,21 @@ class RunFolder:
         self.folder = Path(config.runs_dir) / self.key
         self.wandb_mode = config.wandb_mode
 
-    def begin(self, stack_size: int, log_size: int) -> None:
+    def begin(self, stack_size: int, log_size: int, started_from: Mapping[str, Any] = NOTHING) -> None:
         """Remove older rows, records and temporary files, write the settings, open metrics.jsonl.
 
         Args:
             stack_size: number of seeds trained side by side.
             log_size: bytes of an older metrics.jsonl to keep; 0: none.
+            started_from: what was taken over from finished runs; see `take_over`.
         """
         make_folder(self.folder)
         for name in (".*.*", ROW, thought_record.NAME):
             for file in self.folder.glob(name):
                 file.unlink()
         self.environment = _environment() | {"stack_size": stack_size, "changed": self.changed}
+        if started_from:
+            self.environment["started_from"] = dict(started_from)
         write_json(self.folder / "config.json", self.record)
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.settings, self.wandb_mode, keep=log_size)

@@ -17,6 +17,7 @@ from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.recording import build_recorded
 from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.builders.starts import take_over
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.run_config import RunConfig
@@ -79,7 +80,7 @@ def _run(
     timer = Timer(config.device)
     training = Training(config, seeds)
     for folder, state in zip(folders, saved, strict=True):
-        folder.begin(len(seeds), state["log_size"] if state else 0)
+        folder.begin(len(seeds), state["log_size"] if state else 0, training.started_from)
     curve = training.curve([folder.log for folder in folders], progress, timer)
     checkpointer = Checkpointer(config, folders, curve, saved)
     try:
@@ -140,6 +141,7 @@ class Training:
         params = build_training_params(config)
         self.params = replace(params, rank=distributed.rank(), ranks=distributed.ranks())
         self.model = build_model(config, seeds)
+        self.started_from = take_over(config, self.model)  # for env.json
         self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
 
     def curve(self, logs: Sequence[RunLog], progress: Progress, timer: Timer) -> LearningCurve:
