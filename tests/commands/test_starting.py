@@ -21,7 +21,8 @@ STILL = "base_lr=1e-12"  # a run that stays where it starts
 
 def command(folder: Path, *words: str, code: int = 0) -> str:
     """Run a command with the quick settings; return what it says of mistakes."""
-    done = warm.started([str(ROOT / "run.py"), "+run_modifier=Quick", "processes=1", *words], folder).wait()
+    line = [str(ROOT / "run.py"), "+run_modifier=Quick", "processes=1", "max_steps=4", *words]
+    done = warm.started(line, folder).wait()
     said = (folder / "err").read_text()
     assert done == code, said
     return said

@@ -19,7 +19,8 @@ from toyqs.training.optimizer import METHODS
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
 OUTSIDE_KEY = (
-    *("force", "keep_going", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every"),
+    *("force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
+    *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
     *("thoughts_every", "gradient_checkpointing"),
 )
 
@@ -159,4 +160,8 @@ class Keys:
     force: bool = False  # true: run again what is complete
     keep_going: bool = False  # true: refused combinations do not stop a sweep's others
     processes: int | None = number(None, at_least=1)  # workers for the arms; None: one per core, one on a GPU
-    wandb_mode: str = one_of("disabled", ("disabled", "offline", "online"))  # a mirror of the metrics
+    tracker: str = one_of("none", ("none", "wandb", "tensorboard"))  # mirrors the metrics; files have all
+    wandb_mode: str = one_of("disabled", ("disabled", "offline", "online"))  # other than disabled: wandb so
+    wandb_project: str | None = None  # None: WANDB_PROJECT of the environment, else toyqs
+    wandb_entity: str | None = None  # a user or team; None: the one of the API key
+    wandb_tags: list[str] = field(default_factory=list)  # of the runs; `info` is one too

@@ -26,6 +26,7 @@ from toyqs.experiment.checkpointer import Checkpointer, ResumeOnly
 from toyqs.experiment.learning_curve import LearningCurve, Progress
 from toyqs.experiment.run_folder import RunFolder
 from toyqs.experiment.timer import Timer
+from toyqs.experiment.trackers import NOWHERE, Place
 from toyqs.experiment.tracking import RunLog
 from toyqs.numerics import mean_of_steps
 from toyqs.thought_record import Record
@@ -46,6 +47,7 @@ def run_stack(
     cost: Cost,
     progress: Progress,
     say: checkpoint.Say = checkpoint.say_on_stderr,
+    place: Place = NOWHERE,
 ) -> None:
     """Train one model per seed, side by side, and write each one's run folder.
 
@@ -59,8 +61,9 @@ def run_stack(
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
         say: prints a line for the user.
+        place: of the stack in its command, for a tracker.
     """
-    folders = [RunFolder(config, seed) for seed in seeds]
+    folders = [RunFolder(config, seed, place, say) for seed in seeds]
     saved = [checkpoint.read(folder.folder, say) for folder in folders]
     try:
         return _run(config, seeds, cost, progress, folders, saved)

@@ -32,6 +32,8 @@ def test_what_is_taken_over_is_said(tmp_path: Path) -> None:
     ]
     shared = accepted(**SMALL, weight_groups=list("AABA"), infer_pretrained_base=plain)
     assert shared[1] == "infer_pretrained_base: core A is that of base_reasoner, interpreter too"
+    shared = accepted(**SMALL, weight_groups=list("AAAA"), start_from=plain)
+    assert shared[1] == "start_from: core A is that of base_reasoner, reasoner, interpreter too"
     assert accepted(**SMALL, **PLAIN, infer_pretrained_reasoner="nowhere") == [
         "infer_pretrained_reasoner has no effect: none of its roles computes anything in this run"
     ]
@@ -59,6 +61,8 @@ def test_settings_that_contradict_each_other(tmp_path: Path) -> None:
     for key in PARTS[:2]:
         refused(f"{key}={one}: {ALL}={one} hands over the same", **SMALL, **{key: one, ALL: one})
     assert accepted(**SMALL, **dict.fromkeys(PARTS[:2], one))
+    compared = {"reward": "log_ratio", "reference": "checkpoint", "reference_run": one}
+    assert accepted(**SMALL, **compared, start_from=run(tmp_path / "other", policy_loss_beta=0.5))
 
 
 def test_cores_that_cannot_start_from_one(tmp_path: Path) -> None:

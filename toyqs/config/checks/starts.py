@@ -172,7 +172,8 @@ def _notes(config: RunConfig, found: Iterable[Start], names: Collection[str]) ->
         lines.append(line)
         for letter in letters_of(each.key, config, each.past):
             shared = [role for role in config.roles_in_use if groups.letter(role) == letter]
-            others = [role for role in shared if role not in ROLES_OF[each.key]]
+            given = set(ROLES_OF[each.key]).intersection(each.past.roles_in_use)
+            others = [role for role in shared if role not in given]
             if others:
                 lines.append(f"{each.key}: core {letter} is that of {', '.join(others)} too")
     if new:

@@ -74,6 +74,8 @@ def check(config: RunConfig) -> list[str]:
     check_reference(config)
     notes += check_starts(config)
     _check_runs_dir(config.runs_dir)
+    if config.tracker == "tensorboard" and config.wandb_mode != "disabled":
+        refuse("wandb_mode", config.wandb_mode, "tracker=tensorboard is another tracker", "one of the two")
     return notes
 
 
