@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -45,7 +46,7 @@ def faulty(
     seeds: Sequence[int],
     cost: Cost,
     progress: Callable[[int, float | None], None],
-    say: Callable[[str], None],
+    *rest: Any,
 ) -> None:
     """Run a stack as `run_stack` does, ended during the training where FAULTS says so."""
     if trained := os.environ.get("TRAINED"):
@@ -61,7 +62,7 @@ def faulty(
         if end and step == 2:
             ENDS[end]()
 
-    train(config, seeds, cost, report, say)
+    train(config, seeds, cost, report, *rest)
 
 
 worker.run_stack = faulty  # worker processes import this file too, as their main module

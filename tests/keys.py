@@ -17,6 +17,10 @@ BASE = replace(RunConfig(), max_steps=100)
 OTHER: dict[str, Any] = {
     "backbone": "gpt2",
     "pretrained": str(Path(__file__).parent / "checkpoint"),  # a config.json alone
+    "start_from": "some/run",
+    "infer_pretrained_base": "some/run",
+    "infer_pretrained_reasoner": "some/run",
+    "infer_pretrained_base_reasoner": "some/run",
     "lora_rank": 4,
     "model_n_layer": 3,
     "model_n_head": 4,

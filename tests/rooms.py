@@ -78,7 +78,7 @@ PACKAGES: dict[str, set[str]] = {
     "config.builders": {"safetensors", "torch", "transformers"},
     "config.checks": {"torch"},  # whether the device asked for is there
     "evidence": {"matplotlib", "numpy", "pandas", "scipy"},
-    "experiment": {"safetensors", "torch", "wandb"},
+    "experiment": {"numpy", "safetensors", "torch", "wandb"},
     "answers": {"numpy", "scipy", "torch"},
     "answers.harness": {"lm_eval", "torch"},
     "sweep": {"filelock", "hydra", "omegaconf", "pandas", "tqdm"},

@@ -20,6 +20,7 @@ from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
 from toyqs.config.identity import canonical, run_key
 from toyqs.config.inactive import inactive_keys
+from toyqs.config.keys import STARTS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.stack import Training
@@ -30,6 +31,7 @@ LEFT_OUT = {  # transformers, files, devices, sizes, and what cannot change a ru
     *("backbone", "pretrained", "lora_rank", "model_n_layer", "model_n_head", "model_n_kv_head", "autocast"),
     *("branch_attention", "device", "reference_run", "task", "model_hidden_dim", "interpreter_hidden_dim"),
     *SMALL,
+    *STARTS,
 }
 KEYS = sorted(OTHER.keys() - LEFT_OUT)
 MORE = {"policy_loss_beta": (-1.0, 0.0)}

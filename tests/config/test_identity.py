@@ -16,7 +16,7 @@ from toyqs.assets import pretrained
 from toyqs.config import finished_run, identity
 from toyqs.config.identity import record, run_key, settings
 from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS, key_of
-from toyqs.config.keys import OUTSIDE_KEY, TASKS
+from toyqs.config.keys import OUTSIDE_KEY, STARTS, TASKS
 from toyqs.config.run_config import RunConfig
 from toyqs.tasks.char_text import CharText
 
@@ -69,7 +69,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OTHER)
 def test_what_matters_changes_the_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finished_run, "identity", lambda folder: f"content of {folder}")
+    monkeypatch.setattr(finished_run, "identity", lambda folder, *_: f"content of {folder}")
     base = BESIDE.get(name, {})
     assert not same(base, base | {name: OTHER[name]})
 
@@ -110,6 +110,10 @@ def test_a_default_that_changes_has_another_key(monkeypatch: pytest.MonkeyPatch)
         ("force", True),
         ("controls", "none"),
         ("wandb_mode", "offline"),
+        ("tracker", "tensorboard"),
+        ("wandb_project", "ours"),
+        ("wandb_entity", "us"),
+        ("wandb_tags", ["first"]),
         ("runs_dir", "elsewhere"),
         ("processes", 1),
         ("seed", [8, 9]),
@@ -168,9 +172,12 @@ def test_what_files_hold_is_in_the_columns(monkeypatch: pytest.MonkeyPatch) -> N
     assert noted(task=Text()) != text, "what one task makes of a text is not what another does"
 
 
+NAMING_FILES = ("pretrained", "reference_run", *STARTS)
+
+
 def test_a_config_json_gives_the_key_of_its_run(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be " * 20)
-    for changed in ({}, OTHER | {"pretrained": None, "reference_run": None}, {"task": CharText(str(path))}):
+    for changed in ({}, OTHER | dict.fromkeys(NAMING_FILES), {"task": CharText(str(path))}):
         columns = json.loads(json.dumps(record(replace(BASE, **changed), 7)))
         assert key_of(columns, columns.pop("results_version")) == key(**changed)

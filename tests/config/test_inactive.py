@@ -8,13 +8,15 @@ import pytest
 
 from tests.keys import OTHER, same
 from toyqs.assets import pretrained
+from toyqs.config import finished_run
 from toyqs.tasks.rev_prog import RevProg
 
 
 @pytest.fixture(autouse=True)
 def _content_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pretrained model need not be there."""
+    """A pretrained model and a finished run need not be there."""
     monkeypatch.setattr(pretrained, "identity", lambda name: f"content of {name}")
+    monkeypatch.setattr(finished_run, "identity", lambda folder, *_: f"content of {folder}")
 
 
 GUMBEL = {"thoughts": "gumbel", "objective": "pathwise"}
@@ -78,7 +80,7 @@ OF_THOUGHTS = {
 }
 IDLE_WITHOUT_REASONER = [
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),
-    *("reasoner_lr", "interpreter_lr"),
+    *("reasoner_lr", "interpreter_lr", "infer_pretrained_reasoner"),
     *(
         "share_lm_head",
         "interpreter_start",
@@ -161,6 +163,7 @@ def test_idle_at_zero_length(name: str) -> None:
         (COCONUT, "entropy_schedule"),
         ({"use_base_lm": False}, "base_lm_hidden_dim"),
         ({"use_base_lm": False}, "base_lm_lr"),
+        ({"use_base_lm": False}, "infer_pretrained_base"),
     ],
 )
 def test_idle_beside_another_setting(base: dict[str, Any], name: str) -> None:

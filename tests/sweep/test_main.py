@@ -244,10 +244,10 @@ def test_a_failing_arm_is_named_and_the_others_stay(tmp_path, capsys, monkeypatc
     settings = config(tmp_path)
     real = worker.run_stack
 
-    def failing(config, seeds, cost, progress, say):
+    def failing(config, *rest):
         if not config.max_reasoning_len and config.interpreter_start == "afresh":
             raise RuntimeError("out of luck")
-        real(config, seeds, cost, progress, say)
+        real(config, *rest)
 
     monkeypatch.setattr(worker, "run_stack", failing)
     assert main.main([settings]) == 1

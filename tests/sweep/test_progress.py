@@ -97,3 +97,10 @@ def test_with_nothing_to_do_it_is_silent(monkeypatch, capsys):
 
 def test_the_bar_has_no_semaphore():
     assert isinstance(tqdm.get_lock(), type(threading.RLock()))
+
+
+def test_what_several_processes_say_is_printed_once(capsys):
+    bar = Progress([], 0)
+    for text in ("no server", "no server", "another"):
+        bar.say(text)
+    assert capsys.readouterr().err == "toyqs: no server\ntoyqs: another\n"

@@ -7,10 +7,11 @@ import json
 
 from toyqs.assets import pretrained
 from toyqs.config import finished_run
+from toyqs.config.keys import STARTS
 from toyqs.config.run_config import RunConfig
 from toyqs.files import IDENTITY
 
-OWNERS = ("task", "pretrained", "reference_run")  # settings that may name files
+OWNERS = ("task", "pretrained", "reference_run", *STARTS)  # settings that may name files
 
 
 def identities(config: RunConfig) -> dict[str, str]:
@@ -60,4 +61,6 @@ def _identity(config: RunConfig, owner: str) -> str | None:
         content = pretrained.identity(config.pretrained)
     elif owner == "reference_run" and config.reference_run is not None:
         content = finished_run.identity(config.reference_run)
+    elif owner in STARTS and getattr(config, owner) is not None:
+        content = finished_run.identity(getattr(config, owner), owner)
     return None if content is None else hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -91,7 +91,8 @@ def matched_controls(
 
     compute_matched  the base LM alone, its steps multiplied by the ratio of counted FLOPs per step
     param_matched    a plain model of the same backbone, as wide as gives it the nearest number of parameters;
-                     not with a checkpoint, whose width is what it is
+                     not with a checkpoint, whose width is what it is, nor where base_lm starts from a run,
+                     whose weights no base of another width can take over
 
     Args:
         config: a thinking run, max_steps resolved.
@@ -104,7 +105,7 @@ def matched_controls(
     plain = _plain(config)
     ratio = _rounded(cost(config).flops_per_step / cost(plain).flops_per_step)
     controls = {"compute_matched": replace(plain, max_steps=round(ratio * config.max_steps))}
-    if config.pretrained is not None:
+    if config.pretrained is not None or config.base_is_given:
         return controls
     width = matched_width(plain, parameters(config), parameters)
     return controls | {"param_matched": replace(plain, base_lm_hidden_dim=width)}

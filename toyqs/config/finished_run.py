@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from toyqs.config.bounds import check_bounds
 from toyqs.config.errors import Refusal, typed
-from toyqs.config.key_table import RESULTS_VERSION, key_of
+from toyqs.config.key_table import KEY, RESULTS_VERSION, key_of
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
 from toyqs.files import IDENTITY, json_object, no_folder
@@ -25,8 +24,6 @@ SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 REMOVED: dict[str, Any] = {"shard_optimiser": False, "fsdp": False}
 
 VERSION, VOCABULARY = "results_version", "task.vocabulary"  # what config.json holds next to settings
-
-KEY = re.compile("[0-9a-f]{16}")  # the name of a run's folder
 
 
 def config_of(columns: Mapping[str, Any]) -> RunConfig:
@@ -76,47 +73,48 @@ def _typed(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
         raise Refusal(f"{key}={typed(values.get(str(error.full_key)))}: {why}; give runs of toyqs") from error
 
 
-def settings_of(folder: str) -> RunConfig:
+def settings_of(folder: str, key: str = "reference_run") -> RunConfig:
     """Return the settings of a finished run, for its one seed; its task knows its tokens without its text.
 
     Args:
-        folder: the run's, as given in reference_run.
+        folder: the run's, as given in a setting.
+        key: that setting, for messages.
 
     Raises:
-        ValueError: one line with reference_run and the remedy: no folder of a finished run, config.json is
+        ValueError: one line with the setting and the remedy: no folder of a finished run, config.json is
             damaged, of another version or another run's, or the run's tokeniser has changed.
     """
-    columns = columns_of(folder)
+    columns = columns_of(folder, key)
     try:
         config = config_of(columns)
-        version, key = columns.get(VERSION), Path(folder).resolve().name
+        version, name = columns.get(VERSION), Path(folder).resolve().name
         if version is not None and not (isinstance(version, int) and version <= RESULTS_VERSION):
             raise Refusal(f"{VERSION}={version}: not a version of results that this version knows")
-        if version is not None and KEY.fullmatch(key) and key_of(_settings(columns), version) != key:
-            raise Refusal(f"its settings have the key {key_of(_settings(columns), version)}, not {key}")
+        if version is not None and KEY.fullmatch(name) and key_of(_settings(columns), version) != name:
+            raise Refusal(f"its settings have the key {key_of(_settings(columns), version)}, not {name}")
     except ValueError as error:
-        raise _damaged(folder, str(error).rpartition("; give")[0] or str(error)) from error
+        raise _damaged(folder, key, str(error).rpartition("; give")[0] or str(error)) from error
     if VOCABULARY not in columns:
         return config
     try:
         return replace(config, task=config.task.with_vocabulary(columns[VOCABULARY]))
     except ValueError as error:
-        raise ValueError(f"reference_run={folder}: {error}") from error
+        raise ValueError(f"{key}={folder}: {error}") from error
 
 
-def columns_of(folder: str) -> dict[str, Any]:
-    """Return what a finished run's config.json holds.
+def columns_of(folder: str, key: str = "reference_run") -> dict[str, Any]:
+    """Return what a finished run's config.json holds; see `settings_of`.
 
     Raises:
-        ValueError: one line with reference_run and the remedy: there is none that can be read.
+        ValueError: one line with the setting and the remedy: there is none that can be read.
     """
-    content = _bytes(folder, SETTINGS)
+    content = _bytes(folder, SETTINGS, key)
     try:
         columns = json_object(content, SETTINGS)
     except ValueError as error:
-        raise _damaged(folder, "not a JSON object in UTF-8") from error
+        raise _damaged(folder, key, "not a JSON object in UTF-8") from error
     if missing := [name for name in ("task", "weight_groups", "seed") if name not in columns]:
-        raise _damaged(folder, f"without {missing[0]}")
+        raise _damaged(folder, key, f"without {missing[0]}")
     return columns
 
 
@@ -124,33 +122,31 @@ def _settings(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in columns.items() if name not in (*REMOVED, VERSION, VOCABULARY)}
 
 
-def _damaged(folder: str, why: str) -> ValueError:
+def _damaged(folder: str, key: str, why: str) -> ValueError:
     return ValueError(
-        f"reference_run={folder}: its {SETTINGS} is damaged, another run's or of another version of toyqs "
+        f"{key}={folder}: its {SETTINGS} is damaged, another run's or of another version of toyqs "
         f"({why}); give the folder of another run"
     )
 
 
-def identity(folder: str) -> str:
+def identity(folder: str, key: str = "reference_run") -> str:
     """Return a hash of the run's key and weights: the same wherever its folder and its text lie.
 
     Raises:
         ValueError: as in `settings_of`, where a file is missing.
     """
-    columns, weights = columns_of(folder), hashlib.sha256(_bytes(folder, WEIGHTS)).hexdigest()
-    key = key_of(_settings(columns), columns.get(VERSION, 0))
-    return hashlib.sha256(f"{key}{weights}".encode()).hexdigest()
+    columns, weights = columns_of(folder, key), hashlib.sha256(_bytes(folder, WEIGHTS, key)).hexdigest()
+    name = key_of(_settings(columns), columns.get(VERSION, 0))
+    return hashlib.sha256(f"{name}{weights}".encode()).hexdigest()
 
 
-def _bytes(folder: str, name: str) -> bytes:
+def _bytes(folder: str, name: str, key: str) -> bytes:
     if not Path(folder).is_dir():
-        raise ValueError(
-            f"reference_run={folder}: {no_folder(folder)}; give the folder of a finished run, runs/KEY"
-        )
+        raise ValueError(f"{key}={folder}: {no_folder(folder)}; give the folder of a finished run, runs/KEY")
     try:
         return (Path(folder) / name).read_bytes()
     except OSError as error:
         raise ValueError(
-            f"reference_run={folder}: is not the folder of a finished run: it has no {name} that can be "
+            f"{key}={folder}: is not the folder of a finished run: it has no {name} that can be "
             "read; give one that has, runs/KEY"
         ) from error

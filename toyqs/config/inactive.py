@@ -75,6 +75,8 @@ ONLY_IF: tuple[Condition, ...] = (
     (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),
     (("schedule",), lambda c: c.use_scheduler),
     (("optimizer",), lambda c: c.optimizer == "sgd" or c.weight_decay),  # adam without decay is adamw
+    (("infer_pretrained_base",), lambda c: "base_lm" in c.roles_in_use),
+    (("infer_pretrained_reasoner",), lambda c: c.use_reasoner),
     (("base_lm_lr",), lambda c: c.base_lm_lr != c.base_lr and "base_lm" in c.roles_in_use),
     (("reasoner_lr",), lambda c: c.reasoner_lr != c.base_lr and "reasoner" in c.roles_in_use),
     (("interpreter_lr",), lambda c: c.interpreter_lr != c.base_lr and "interpreter" in c.roles_in_use),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,17 @@ from toyqs.files import by_content
 # Raised on purpose when the same settings begin to give other numbers, or when a default changes.
 RESULTS_VERSION = 3
 
+KEY = re.compile("[0-9a-f]{16}")  # the name of a run's folder
+
 TABLE_VERSION = 2  # the version of results at which the lines below were the defaults
 
 SETTINGS: dict[str, Any] = {
     "backbone": "gru",
     "pretrained": None,
+    "start_from": None,
+    "infer_pretrained_base": None,
+    "infer_pretrained_reasoner": None,
+    "infer_pretrained_base_reasoner": None,
     "lora_rank": 0,
     "model_n_layer": 2,
     "model_n_head": 2,

@@ -19,9 +19,13 @@ from toyqs.training.optimizer import METHODS
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
 OUTSIDE_KEY = (
-    *("force", "keep_going", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every"),
+    *("force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
+    *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
     *("thoughts_every", "gradient_checkpointing"),
 )
+
+# Settings that name a finished run from which a run starts.
+STARTS = ("start_from", *(f"infer_pretrained_{roles}" for roles in ("base", "reasoner", "base_reasoner")))
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 RATES = ("base_lm_lr", "reasoner_lr", "interpreter_lr")
@@ -36,6 +40,10 @@ class Keys:
     # 1. the backbone
     backbone: str = one_of("gru", ("gru", *FAMILIES))  # of every core: a GRU, or a transformer's layers
     pretrained: str | None = None  # a checkpoint's folder or hub name; it says what backbone and widths are
+    start_from: str | None = None  # a finished run, whose weights this one starts from: runs/KEY, or its KEY
+    infer_pretrained_base: str | None = None  # the same for base_lm alone
+    infer_pretrained_reasoner: str | None = None  # for base_reasoner, reasoner with its head, interpreter
+    infer_pretrained_base_reasoner: str | None = None  # for all roles, whichever weights the run shares
     lora_rank: int = number(0, at_least=0)  # R of adapters on its frozen weights; 0: all its weights learn
     model_n_layer: int = number(2, at_least=1)  # layers of a transformer
     model_n_head: int = number(2, at_least=1)  # its attention heads; they divide every width
@@ -152,4 +160,8 @@ class Keys:
     force: bool = False  # true: run again what is complete
     keep_going: bool = False  # true: refused combinations do not stop a sweep's others
     processes: int | None = number(None, at_least=1)  # workers for the arms; None: one per core, one on a GPU
-    wandb_mode: str = one_of("disabled", ("disabled", "offline", "online"))  # a mirror of the metrics
+    tracker: str = one_of("none", ("none", "wandb", "tensorboard"))  # mirrors the metrics; files have all
+    wandb_mode: str = one_of("disabled", ("disabled", "offline", "online"))  # other than disabled: wandb so
+    wandb_project: str | None = None  # None: WANDB_PROJECT of the environment, else toyqs
+    wandb_entity: str | None = None  # a user or team; None: the one of the API key
+    wandb_tags: list[str] = field(default_factory=list)  # of the runs; `info` is one too

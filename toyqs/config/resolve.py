@@ -7,7 +7,8 @@ from typing import Any
 
 from toyqs.assets.pretrained import Architecture, architecture
 from toyqs.config.choices import DEBUG_VARIANTS
-from toyqs.config.keys import WIDTHS
+from toyqs.config.key_table import KEY
+from toyqs.config.keys import STARTS, WIDTHS
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 
@@ -15,6 +16,7 @@ from toyqs.objectives.registry import objective_class
 def resolved(config: RunConfig) -> RunConfig:
     """Return the settings with all that follows from others filled in: variants, widths, forced choices."""
     config = replace(config, **DEBUG_VARIANTS.get(config.debug_cfg or "", {}), debug_cfg=None)
+    config = _with_folders(config)
     if config.pretrained is not None:
         config = with_checkpoint(config, config.pretrained)
     if config.model_hidden_dim is not None:
@@ -34,6 +36,13 @@ def resolved(config: RunConfig) -> RunConfig:
     if not config.use_reasoner:
         config = replace(config, controls="none")
     return config
+
+
+def _with_folders(config: RunConfig) -> RunConfig:
+    """Return the settings with the folder of each run that is named by its key alone."""
+    named = {name: given for name in STARTS if KEY.fullmatch(given := getattr(config, name) or "")}
+    folders: dict[str, Any] = {name: f"{config.runs_dir}/{key}" for name, key in named.items()}
+    return replace(config, **folders)
 
 
 def _without_policy(config: RunConfig) -> RunConfig:

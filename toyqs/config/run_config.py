@@ -104,6 +104,16 @@ class RunConfig(Keys):
         return (self.use_base_lm and self.mixer != "thought") or as_wide
 
     @property
+    def tracked_by(self) -> str:
+        """Return the tracker, wandb where only its mode is given."""
+        return "wandb" if self.tracker == "none" and self.wandb_mode != "disabled" else self.tracker
+
+    @property
+    def base_is_given(self) -> bool:
+        """Tell whether base_lm starts from a finished run."""
+        return any((self.start_from, self.infer_pretrained_base, self.infer_pretrained_base_reasoner))
+
+    @property
     def trains_without_thought(self) -> bool:
         """Tell whether the prediction without a thought has a loss of its own beside the thoughts'."""
         return self.use_reasoner and self.base_nll_beta > 0

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
+from toyqs.experiment.tracking import Say, say_on_stderr
 from toyqs.files import fingerprint, replacing
 
 NAME, LOG = "checkpoint.pt", "metrics.jsonl"
@@ -21,16 +21,9 @@ CURVE = ("sums", "counts", "snr")  # the parts of a learning curve's state
 # adds "log", by which it notices that these bytes have changed.
 SavedState = dict[str, Any]
 
-Say = Callable[[str], None]  # prints a line for the user
-
 
 class Unusable(ValueError):
     """A checkpoint from which a training cannot continue; the message says why."""
-
-
-def say_on_stderr(line: str) -> None:
-    """Print a line for the user."""
-    print(f"toyqs: {line}", file=sys.stderr)
 
 
 def write(folder: Path, state: SavedState) -> None:

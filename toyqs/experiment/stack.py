@@ -17,6 +17,7 @@ from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.recording import build_recorded
 from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.builders.starts import take_over
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.run_config import RunConfig
@@ -25,6 +26,7 @@ from toyqs.experiment.checkpointer import Checkpointer, ResumeOnly
 from toyqs.experiment.learning_curve import LearningCurve, Progress
 from toyqs.experiment.run_folder import RunFolder
 from toyqs.experiment.timer import Timer
+from toyqs.experiment.trackers import NOWHERE, Place
 from toyqs.experiment.tracking import RunLog
 from toyqs.numerics import mean_of_steps
 from toyqs.thought_record import Record
@@ -45,6 +47,7 @@ def run_stack(
     cost: Cost,
     progress: Progress,
     say: checkpoint.Say = checkpoint.say_on_stderr,
+    place: Place = NOWHERE,
 ) -> None:
     """Train one model per seed, side by side, and write each one's run folder.
 
@@ -58,8 +61,9 @@ def run_stack(
         progress: called after every step with the number of steps done, and with the mean held-out
             NLL where it was just measured.
         say: prints a line for the user.
+        place: of the stack in its command, for a tracker.
     """
-    folders = [RunFolder(config, seed) for seed in seeds]
+    folders = [RunFolder(config, seed, place, say) for seed in seeds]
     saved = [checkpoint.read(folder.folder, say) for folder in folders]
     try:
         return _run(config, seeds, cost, progress, folders, saved)
@@ -79,7 +83,7 @@ def _run(
     timer = Timer(config.device)
     training = Training(config, seeds)
     for folder, state in zip(folders, saved, strict=True):
-        folder.begin(len(seeds), state["log_size"] if state else 0)
+        folder.begin(len(seeds), state["log_size"] if state else 0, training.started_from)
     curve = training.curve([folder.log for folder in folders], progress, timer)
     checkpointer = Checkpointer(config, folders, curve, saved)
     try:
@@ -140,6 +144,7 @@ class Training:
         params = build_training_params(config)
         self.params = replace(params, rank=distributed.rank(), ranks=distributed.ranks())
         self.model = build_model(config, seeds)
+        self.started_from = take_over(config, self.model)  # for env.json
         self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
 
     def curve(self, logs: Sequence[RunLog], progress: Progress, timer: Timer) -> LearningCurve:

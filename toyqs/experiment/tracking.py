@@ -1,4 +1,4 @@
-"""Record a run's metrics during training, in a file and on request in wandb, and its environment."""
+"""Record a run's metrics during training, in a file and on request in a tracker, and its environment."""
 
 from __future__ import annotations
 
@@ -11,42 +11,49 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toyqs import __version__
+from toyqs.experiment.trackers import Tracker
+from toyqs.thought_record import Record
 
-WANDB_INIT_SECONDS = 20
-WANDB_CLOSE_SECONDS = 30
+Say = Callable[[str], None]  # prints a line for the user
+
+CLOSE_SECONDS = 30  # that a run waits for its tracker to end
 
 # after one failure the whole process gives up: its other runs would only wait for the same server again
-_wandb_given_up = threading.Event()
+_given_up = threading.Event()
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line for the user."""
+    print(f"toyqs: {line}", file=sys.stderr)
 
 
 class RunLog:
     """The metrics of one run in metrics.jsonl, one JSON object a line, readable during training.
 
-    With wandb_mode "offline" or "online" the same numbers go to a wandb run named by the key, where a metric
-    `x` of kind `k` is called `k/x`: wandb has one name per curve. No failure of wandb stops the run.
+    A tracker is sent the same numbers, where a metric `x` of kind `k` is called `k/x`: trackers have one name
+    per curve. No failure of a tracker stops the run.
 
     Args:
         folder: the run's, named by its key; it exists. An older metrics.jsonl in it is replaced.
-        config: the settings that wandb shows.
-        wandb_mode: "disabled", "offline" or "online".
-        keep: bytes of the older file to keep, whole lines; they are sent to wandb again.
+        tracker: None: the file alone.
+        keep: bytes of the older file to keep, whole lines; they are sent to the tracker again.
+        say: prints a line for the user, where the tracker fails.
     """
 
     def __init__(
-        self, folder: Path | str, config: Mapping[str, Any], wandb_mode: str = "disabled", *, keep: int = 0
+        self, folder: Path | str, tracker: Tracker | None = None, *, keep: int = 0, say: Say = say_on_stderr
     ) -> None:
-        folder = Path(folder)
-        path = folder / "metrics.jsonl"
+        path = Path(folder) / "metrics.jsonl"
         self._file = path.open("a", encoding="utf-8")
         self._file.truncate(keep)
-        mirrored = wandb_mode != "disabled" and not _wandb_given_up.is_set()
-        self._mirror = _WandbMirror(folder, dict(config), wandb_mode) if mirrored else None
+        self._say = say
+        self._mirror = None if tracker is None or _given_up.is_set() else _Mirror(tracker)
         for line in path.read_text(encoding="utf-8").splitlines():
             values = json.loads(line)
             self._send(values.pop("step"), values.pop("kind"), values)
@@ -75,81 +82,74 @@ class RunLog:
 
     def _send(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
         if self._mirror:
-            self._mirror.send({"step": step, **{f"{kind}/{name}": value for name, value in values.items()}})
+            self._mirror.send(step, {f"{kind}/{name}": value for name, value in values.items()})
+            self._tell(self._mirror)
 
-    def close(self, row: Mapping[str, Any] | None = None) -> None:
-        """Close the file and end the wandb run, waiting at most WANDB_CLOSE_SECONDS for wandb.
+    def close(self, row: Mapping[str, Any] | None = None, record: Record | None = None) -> None:
+        """Close the file and end the tracker's run, waiting at most CLOSE_SECONDS for it.
 
         Args:
-            row: the run's row; wandb shows it as the run's summary.
+            row: the run's row, which the tracker shows.
+            record: of the run's thoughts, of which the tracker shows some.
         """
         self._file.close()
         if self._mirror:
-            self._mirror.close(dict(row or {}))
+            self._mirror.close(dict(row or {}), record)
+            self._tell(self._mirror)
+
+    def _tell(self, mirror: _Mirror) -> None:
+        """Say that the tracker failed, once for the whole process and from its main thread."""
+        if mirror.failure is None:
+            return
+        self._mirror = None
+        if not _given_up.is_set():
+            _given_up.set()
+            self._say(f"{mirror.failure}; continuing without it, the files have all numbers")
 
 
 def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-class _WandbMirror:
-    """A wandb run in a daemon thread of its own, so that nothing in wandb can stop or delay the training."""
+class _End(NamedTuple):
+    """What a tracker is given at the end."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], mode: str) -> None:
-        self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._row: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._run, args=(folder, config, mode), daemon=True)
+    row: Mapping[str, Any]
+    record: Record | None
+
+
+class _Mirror:
+    """A tracker in a daemon thread of its own, so that nothing in it can stop or delay the training."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.failure: str | None = None  # in one line
+        self._tracker = tracker
+        self._records: queue.SimpleQueue[tuple[int, dict[str, float | None]] | _End] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def send(self, record: dict[str, Any]) -> None:
-        """Hand a record to the thread, while it lives."""
+    def send(self, step: int, values: dict[str, float | None]) -> None:
+        """Hand metrics to the thread, while it lives."""
         if self._thread.is_alive():
-            self._records.put(record)
+            self._records.put((step, values))
 
-    def close(self, row: dict[str, Any]) -> None:
-        """Hand over the run's row and wait a while for the thread to end."""
-        self._row = row
-        self._records.put(None)
-        if not _wandb_given_up.is_set():
-            self._thread.join(WANDB_CLOSE_SECONDS)
+    def close(self, row: Mapping[str, Any], record: Record | None) -> None:
+        """Hand over the run's row and thoughts, and wait a while for the thread to end."""
+        self._records.put(_End(row, record))
+        if not _given_up.is_set():
+            self._thread.join(CLOSE_SECONDS)
             if self._thread.is_alive():
-                _give_up_wandb(f"no end within {WANDB_CLOSE_SECONDS} s")
+                self.failure = f"{self._tracker.name}: no end within {CLOSE_SECONDS} s"
 
-    def _run(self, folder: Path, config: dict[str, Any], mode: str) -> None:
+    def _run(self) -> None:
         try:
-            run = _start_wandb(folder, config, mode)
-            while (record := self._records.get()) is not None:
-                run.log(record)
-            run.summary.update(self._row)
-            run.finish()
+            self._tracker.start()
+            while not isinstance(record := self._records.get(), _End):
+                self._tracker.log(*record)
+            self._tracker.finish(*record)
         except BaseException as error:  # wandb turns some errors into KeyboardInterrupt
-            _give_up_wandb(f"{type(error).__name__}: {error}".splitlines()[0])
-
-
-def _start_wandb(folder: Path, config: dict[str, Any], mode: str) -> Any:
-    import wandb
-
-    if mode == "online" and not wandb.login(prompt=False, verify=False):
-        raise RuntimeError("no API key; use `wandb login` or wandb_mode=offline")
-    run = wandb.init(
-        project="toyqs",
-        name=folder.name,
-        dir=str(folder),
-        config=config,
-        mode="online" if mode == "online" else "offline",
-        reinit="create_new",  # the seeds of a stack are open at the same time
-        settings=wandb.Settings(
-            init_timeout=WANDB_INIT_SECONDS, finish_timeout=WANDB_INIT_SECONDS, console="off", silent=True
-        ),
-    )
-    run.define_metric("*", step_metric="step")
-    return run
-
-
-def _give_up_wandb(reason: str) -> None:
-    if not _wandb_given_up.is_set():
-        _wandb_given_up.set()
-        print(f"wandb: {reason[:200]}; continuing without it; the files have all numbers", file=sys.stderr)
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.failure = f"{self._tracker.name}: {why[:200]}"
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from toyqs.config.identity import canonical, named, run_key
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
+from toyqs.experiment.trackers import Place
 from toyqs.training.flops import Cost
 
 # (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
@@ -55,16 +56,22 @@ class Stack(NamedTuple):
     config: RunConfig
     seeds: list[int]
     cost: Cost
+    cell: str = ""  # the name of its cell, whatever command it is of
 
     def to_plain(self) -> list[Any]:
         """Return the stack as a JSON value, for another process."""
-        return [self.arm, self.label, to_plain(self.config), self.seeds, list(self.cost)]
+        return [self.arm, self.label, to_plain(self.config), self.seeds, list(self.cost), self.cell]
 
     @classmethod
     def from_plain(cls, plain: Sequence[Any]) -> Stack:
         """Return the stack that `to_plain` has written."""
-        arm, label, config, seeds, cost = plain
-        return cls(arm, label, from_plain(config), seeds, Cost(*cost))
+        arm, label, config, seeds, cost, cell = plain
+        return cls(arm, label, from_plain(config), seeds, Cost(*cost), cell)
+
+    @property
+    def place(self) -> Place:
+        """Return where its runs stand in the command."""
+        return Place(self.arm, self.label, self.cell)
 
     @property
     def name(self) -> str:
@@ -160,6 +167,7 @@ def stacks_of(
     stacks: list[Stack] = []
     columns = [_active(cell.config) | cell.beside | {"seed": cell.seeds} for cell in cells]
     for cell, difference in zip(cells, _differences(columns), strict=True):
+        which = f"{label(difference) or cell.config.task.name} ({run_key(cell.config, 0)[:6]})"
         for arm, config in cell.arms.items():
             seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in remaining]
             remaining.difference_update(cell.keys[arm].values())
@@ -169,5 +177,5 @@ def stacks_of(
             size = next(size for flops, size in STACK_SIZES if step_cost.flops_per_step <= flops)
             size = size if config.backbone == "gru" else 1  # a transformer's seeds are trained one by one
             spans = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-            stacks += [Stack(arm, label(difference), config, span, step_cost) for span in spans]
+            stacks += [Stack(arm, label(difference), config, span, step_cost, which) for span in spans]
     return sorted(stacks, key=lambda stack: -stack.work)

@@ -40,6 +40,7 @@ class Progress:
         self._runs = skipped + sum(len(stack.seeds) for stack in stacks)
         self._finished, self._failed, self._skipped = 0, 0, skipped
         self._started = self._printed = time.monotonic()
+        self._said: set[str] = set()
         terminal = bool(stacks) and sys.stderr.isatty()
         self._plain = bool(stacks) and not terminal
         form = "{percentage:3.0f}% |{bar}| {elapsed} elapsed{postfix}"
@@ -73,8 +74,10 @@ class Progress:
         self._show()
 
     def say(self, text: str) -> None:
-        """Print a line above the live one."""
-        tqdm.write(f"toyqs: {text}", file=sys.stderr)
+        """Print a line above the live one; equal lines, as each process has of a tracker, once."""
+        if text not in self._said:
+            self._said.add(text)
+            tqdm.write(f"toyqs: {text}", file=sys.stderr)
 
     def close(self) -> None:
         """Leave the last line standing and print no more."""

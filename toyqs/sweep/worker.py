@@ -96,7 +96,7 @@ def train_stack(
                 (complete if not config.force and is_complete(config.runs_dir, key) else done).append(seed)
             for seeds in checkpoint.by_progress(config, done, say):
                 distributed.broadcast_job(config.device, {"config": to_plain(config), "seeds": seeds})
-                run_stack(config, seeds, stack.cost, progress, say)
+                run_stack(config, seeds, stack.cost, progress, say, stack.place)
             for seed in (*complete, *done):
                 _tidy(Path(config.runs_dir) / run_key(config, seed))
     except KeyboardInterrupt:

@@ -33,6 +33,7 @@ def runs(tmp_path: Path) -> Path:
 
 def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed = {"changed": {"trice_samples": 8, "weight_groups": ["A", "A", "B", "C"]}, "dirty": True}
+    changed["started_from"] = {"start_from": {"run": "runs/A", "taken": ["x", "y"], "left": []}, "new": ["z"]}
     folder = finish(
         runs, "thinking", 7, changed, trice_samples=8, info="mine", odd=1.5, nll_hard=None, **RESULTS
     )
@@ -46,6 +47,7 @@ def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.C
         "label mine",
         "command python run.py seed=7,8 (as typed; it trains this run again)",
         "not the defaults trice_samples=8 weight_groups=AABC",
+        "start start_from=runs/A: 2 weights taken over, 0 left there, 1 new",
         "commit abc1234, with changes",
         "versions python 3.11.7, torch 2.13.0, numpy 2.4.6; results 3",
         "side by side 2 seeds",

@@ -63,6 +63,9 @@ def test_what_a_run_cannot_have_is_not_asked_of_it():
     assert word(others("param_matched")) == lacking
     assert word(others("param_matched"), settings={"pretrained": None}) == lacking
     assert word(others("param_matched"), settings={"pretrained": "gpt2"}) == ALL
+    assert word(others("param_matched"), settings={"start_from": "runs/KEY"}) == ALL
+    assert word(others("param_matched"), settings={"infer_pretrained_base": "runs/KEY"}) == ALL
+    assert word(others("param_matched"), settings={"infer_pretrained_reasoner": "runs/KEY"}) == lacking
 
 
 def test_rows_of_before_there_were_these_controls_have_no_matched_word():

@@ -56,7 +56,7 @@ def finished_model(folder: str, num_seeds: int) -> LatentReasoner:
     """
     config = resolved(settings_of(folder))
     check_unchanged(folder, config, "pretrained")
-    weights = _weights(folder, config)
+    weights = finished_weights(folder, config)
     model = assemble(config, num_seeds)
     for name, parameter in model.named_parameters():
         repeated = weights[name].expand(num_seeds, *weights[name].shape[1:])
@@ -65,9 +65,18 @@ def finished_model(folder: str, num_seeds: int) -> LatentReasoner:
     return model
 
 
-def _weights(folder: str, config: RunConfig) -> dict[str, Tensor]:
-    """Read a finished run's weights (1, ...) by name; a model that they do not fit is not allocated."""
-    given = f"reference_run={folder}: its {WEIGHTS}"
+def finished_weights(folder: str, config: RunConfig, key: str = "reference_run") -> dict[str, Tensor]:
+    """Read a finished run's weights (1, ...) by name; a model that they do not fit is not allocated.
+
+    Args:
+        folder: the run's, as given in a setting.
+        config: its settings, resolved.
+        key: that setting, for messages.
+
+    Raises:
+        ValueError: one line with the setting and the remedy: they are damaged, another model's or not finite.
+    """
+    given = f"{key}={folder}: its {WEIGHTS}"
     try:
         weights = load((Path(folder) / WEIGHTS).read_bytes())
     except (OSError, SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
@@ -77,7 +86,7 @@ def _weights(folder: str, config: RunConfig) -> dict[str, Tensor]:
             needed = {name: p.shape for name, p in assemble(config, 1).named_parameters()}
     except (RuntimeError, OverflowError, TypeError) as error:  # torch's, for sizes that no tensor has
         raise ValueError(
-            f"reference_run={folder}: its config.json describes no model that can be built "
+            f"{key}={folder}: its config.json describes no model that can be built "
             f"({str(error).splitlines()[0]}); give the folder of a finished run"
         ) from error
     if needed != {name: weight.shape for name, weight in weights.items()}:

@@ -103,7 +103,7 @@ def _check_checkpoint(config: RunConfig) -> None:
     given = f"reference_run={config.reference_run}"
     refusing(lambda: settings_of(str(config.reference_run)))
     past = resolved(settings_of(str(config.reference_run)))
-    refusing(lambda: _check_task(given, past, config))
+    refusing(lambda: check_task(given, past, config))
     refusing(lambda: _check_length(given, finished_model(str(config.reference_run), 1), config))
     if config.uses_reference and past.use_reasoner and not past.predicts_without_thought:
         refuse(
@@ -142,7 +142,17 @@ def _check_length(given: str, past: LatentReasoner, config: RunConfig) -> None:
         )
 
 
-def _check_task(given: str, past: RunConfig, config: RunConfig) -> None:
+def check_task(given: str, past: RunConfig, config: RunConfig) -> None:
+    """Refuse a finished run of another task, or of other tokens.
+
+    Args:
+        given: the setting that names it, with its value.
+        past: its settings.
+        config: those of the run that refers to it.
+
+    Raises:
+        ValueError: one line with the remedy.
+    """
     there, here = past.task, config.task
     if there.name != here.name:
         raise ValueError(f"{given}: was trained on task={there.name}; give a run of task={here.name}")

@@ -13,6 +13,7 @@ from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.shuffled_rewards import check_shuffled_rewards
+from toyqs.config.checks.starts import check_starts
 from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.errors import refuse, refusing
 from toyqs.config.resolve import resolved
@@ -71,7 +72,10 @@ def check(config: RunConfig) -> list[str]:
     check_parallel(config, distributed.ranks())
     check_shuffled_rewards(config, distributed.ranks())
     check_reference(config)
+    notes += check_starts(config)
     _check_runs_dir(config.runs_dir)
+    if config.tracker == "tensorboard" and config.wandb_mode != "disabled":
+        refuse("wandb_mode", config.wandb_mode, "tracker=tensorboard is another tracker", "one of the two")
     return notes
 
 

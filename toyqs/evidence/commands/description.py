@@ -71,6 +71,16 @@ def versions_of(environment: dict[str, Any]) -> str:
     return ", ".join(known) or UNKNOWN
 
 
+def starts_of(environment: dict[str, Any]) -> list[str]:
+    """Return what a run took over of finished runs' weights, a text for each of them."""
+    started = dict(environment.get("started_from") or {})
+    new = len(started.pop("new", ()))
+    return [
+        f"{name}={x['run']}: {len(x['taken'])} weights taken over, {len(x['left'])} left there, {new} new"
+        for name, x in started.items()
+    ]
+
+
 def typed(name: str, value: Any) -> str:
     """Return a setting as it is typed."""
     return f"{name}={''.join(map(str, value)) if isinstance(value, list) else spelled(value)}"

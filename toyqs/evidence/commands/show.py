@@ -39,6 +39,7 @@ def lines_of(folder: RunsFolder) -> list[str]:
         ("label", str(settings.get("info") or "")),
         ("command", f"{description.command_of(environment)} (as typed; it trains this run again)"),
         ("not the defaults", NOT_NOTED if changed is None else " ".join(words) or "nothing"),
+        *(("start", text) for text in description.starts_of(environment)),
         ("commit", description.commit_of(environment)),
         ("versions", f"{description.versions_of(environment)}; results {settings.get('results_version')}"),
         ("machine", machine if environment else description.UNKNOWN),

@@ -21,6 +21,10 @@ COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_st
 OTHERS_ALONE = "judged by other sequences' thoughts alone: the model predicts nothing without a thought"
 
 
+# Settings with which there is no plain model of another width: no weights of a wider one are given.
+WITHOUT_WIDER = ("pretrained", "start_from", "infer_pretrained_base", "infer_pretrained_base_reasoner")
+
+
 class Finding(NamedTuple):
     """A cell, its losses, its gains and its verdict."""
 
@@ -54,7 +58,7 @@ def _case(cell: Cell, gains: Mapping[str, pd.Series]) -> Case:
     """
     (thinking, frame), *controls = cell.arms.items()
     over = {arm: gains.get(arm, pd.Series(dtype=float)) for arm, _ in controls}
-    absent = {"param_matched"} if cell.settings.get("pretrained") else set()
+    absent = {"param_matched"} if any(map(cell.settings.get, WITHOUT_WIDER)) else set()
     for arm, other in cell.same.items():
         if other == thinking:
             over[arm] = reasoning_gain(frame, frame) if len(frame) else pd.Series(dtype=float)

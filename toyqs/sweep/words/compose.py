@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
-from toyqs.config.keys import TASKS
+from toyqs.config.keys import STARTS, TASKS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.files import visible
@@ -26,7 +26,14 @@ from toyqs.sweep.words.arguments import options_first
 from toyqs.sweep.words.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
 from toyqs.sweep.words.presets import preset_that_sets
 
-PATHS = ("runs_dir", "reference_run", "pretrained", "task.path", "task.tokenizer")  # ~ is the home folder
+PATHS = (
+    "runs_dir",
+    "reference_run",
+    *STARTS,
+    "pretrained",
+    "task.path",
+    "task.tokenizer",
+)  # ~ is the home folder
 
 
 class Job(NamedTuple):
