@@ -26,7 +26,8 @@ class Finding(NamedTuple):
 
     cell: Cell
     losses: dict[str, pd.Series]  # each arm's held-out NLL by seed; an arm without a finished seed is absent
-    gains: dict[str, pd.Series]  # of thinking over each control that has a seed in common, by seed
+    # Of thinking over each control that has a seed in common, by seed; none of a run without thoughts.
+    gains: dict[str, pd.Series]
     verdict: Verdict | None  # None: of a run without thoughts
 
 
@@ -36,7 +37,7 @@ def find(cells: Sequence[Cell]) -> list[Finding]:
     A verdict is corrected for the number of these cells, not counting those without thoughts: give all
     cells that are shown, or chosen among.
     """
-    gains = [paired_gains(cell.arms) for cell in cells]
+    gains = [paired_gains(cell.arms) if cell.thinks else {} for cell in cells]
     cases = [_case(cell, over) for cell, over in zip(cells, gains, strict=True) if cell.thinks]
     judged = iter(verdicts(cases))
     findings = []

@@ -39,7 +39,8 @@ def gain_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
 
     The judged controls come first; the others stand below them where all are too many for one line.
     """
-    arms = arm_names(arm for finding in findings for arm in list(finding.cell.arms)[1:])
+    cells = [finding.cell for finding in findings if finding.cell.thinks]
+    arms = arm_names(arm for cell in cells for arm in list(cell.arms)[1:])
     groups = [[arm for arm in arms if (arm in JUDGED) == judged] for judged in (True, False)]
     gains = [finding.gains for finding in findings]
     return _in_blocks(_settings(findings, keys), [_texts(gains, group, "+.3f") for group in groups])
