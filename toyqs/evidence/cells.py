@@ -101,14 +101,19 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
         runs_dir: the folder that the runs were written to.
 
     Returns:
-        In the order of their settings' text; empty where nothing was planned.
+        In the order of their settings' text; empty where nothing was planned. A row that cannot be read is
+        missing, and a warning says so.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file of the folder is damaged.
+        ValueError: a note of a cell is damaged.
     """
-    rows = load_rows(runs_dir)
-    return cells_of(runs_dir, {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")})
+    return cells_of(runs_dir, by_key(load_rows(runs_dir)))
+
+
+def by_key(rows: pd.DataFrame) -> dict[str, dict[Any, Any]]:
+    """Return the rows of `load_rows` by their keys."""
+    return {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")}
 
 
 def cells_of(runs_dir: Path | str, finished: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
