@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.analysis import synthetic
-from tests.evidence.page.recorded import code_record
+from tests.evidence.page.recorded import code_record, measured
 from toyqs.evidence import dictionary
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.judging.findings import find
@@ -226,17 +226,17 @@ def test_results_of_measures_are_shown_where_they_are_of_runs_shown(tmp_path: Pa
     def put(name: str, value: object) -> None:
         (tmp_path / "reports" / name).write_text(json.dumps(value))
 
-    put("mine.json", {"runs": ["a", "b"], "seeds": [1, 2], "trained_with": 3, "lengths": []})
+    lengths = measured("lengths")
+    put("mine.json", lengths | {"runs": ["a", "b"]})
     put("others.json", {"runs": ["z"], "cut": []})
     put("old.json", {"seeds": [1], "cut": []})
     put("else.json", {"x": 1})
-    (tmp_path / "reports" / "broken.json").write_text("{")
     found = load_measures(tmp_path, ["a", "c"])
     assert [(x["measure"], x["runs"], x["file"]) for x in found["found"]] == [
         ("lengths", ["a", "b"], "mine.json")
     ]
     assert found["unnamed"] == ["old.json"]
-    put("a_later.json", {"runs": ["a"], "trained_with": 3, "lengths": []})
+    put("a_later.json", lengths | {"runs": ["a"]})
     os.utime(tmp_path / "reports" / "mine.json", (1, 1))
     files = [x["file"] for x in load_measures(tmp_path, ["a"])["found"]]
     assert files == ["mine.json", "a_later.json"], "the latest last"

@@ -59,12 +59,14 @@ def page_data(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
         A JSON object: `title`, `setting` (what all cells share), `arms` (name -> label and colour, in the
         order of display), `names` (all labels), `keys` (the settings that name the
         cells), `axes` (all that differ), `floor`, `cells`, `sweep` (of a single cell: the
-        commands that sweep a width around it), `curves` (key -> metric -> values) and `provenance`.
+        commands that sweep a width around it), `curves` (key -> metric -> values), `problems`, a
+        line on each file that is damaged and left out, and `provenance`.
     """
     keys = telling_apart(cells, FIRST)
     findings = find(in_order(cells, keys))
     cells = [finding.cell for finding in findings]
-    curves = load_curves(runs, cells)
+    problems: list[str] = []
+    curves = load_curves(runs, cells, problems)
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     spellings = differing(cells)
     axes = [name for name in spellings if not name.endswith(IDENTITY)]
@@ -84,6 +86,7 @@ def page_data(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
         "cells": [_cell(finding, keys, axes, curves) for finding in findings],
         "sweep": width_sweep(runs, cells[0]) if len(cells) == 1 else {},
         "curves": curves,
+        "problems": problems,
         "provenance": provenance(runs, cells),
     }
 
