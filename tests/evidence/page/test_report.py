@@ -16,6 +16,7 @@ from toyqs.evidence.__main__ import main
 from toyqs.evidence.commands import report
 from toyqs.evidence.page import build
 from toyqs.evidence.page.data import page_data
+from toyqs.evidence.runs import load_folder
 from toyqs.thought_record import write
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
@@ -128,6 +129,20 @@ def test_one_damaged_row_stops_neither_page_nor_table_nor_figure(
     assert main(["table", str(runs), "--csv"]) == 0
     out, err = capsys.readouterr()
     assert err == f"toyqs: left out: {row}: cannot be read\n" and "damaged" in out
+
+
+def test_rows_of_several_commits_are_a_warning_here_and_in_the_page(tmp_path: Path, capsys: Any) -> None:
+    small(tmp_path / "runs")
+    words = ["report", str(tmp_path / "runs"), "-o", str(tmp_path / "page.html")]
+    assert main(words) == 0 and capsys.readouterr().err == ""
+    cells = load_folder(tmp_path / "runs").cells
+    assert page_data(tmp_path / "runs", cells)["provenance"]["origins"] is None
+    synthetic.write(tmp_path / "runs", synthetic.settings(), {"pause": {7: 0.5}}, commit="def")
+    assert main(words) == 0
+    warning = "warning: these rows are of 2 commits (abc1234, def)"
+    assert capsys.readouterr().err == f"toyqs: {warning}\n"
+    cells = load_folder(tmp_path / "runs").cells
+    assert page_data(tmp_path / "runs", cells)["provenance"]["origins"] == warning
 
 
 def interrupted(seconds: float) -> None:
