@@ -9,11 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis import learning_curves
 from tests.analysis.synthetic import LOSSES, SETTINGS, capacity_sweep, key_of, settings, spread, write
 from tests.evidence.commands.planned import begin, finish, plan
 from toyqs.evidence import load_cells, reasoning_gain
 from toyqs.evidence.__main__ import main
 from toyqs.evidence.cells import write_cell
+from toyqs.evidence.judging.findings import find, write_arm_table
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 FORMS = ([], ["--md"], ["--latex"])
@@ -126,6 +128,23 @@ def test_names_are_text(tmp_path: Path, form: list[str], capsys: pytest.CaptureF
         assert out.count("\\textbackslash{}input\\{x\\}") == 2
     if form == ["--csv"]:
         assert len(pd.read_csv(io.StringIO(out))) == 4
+
+
+def test_no_csv_holds_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the command's, nor a sweep's own, nor a figure's."""
+    monkeypatch.chdir(tmp_path)
+    for label in ("=cmd|' /C calc'!A0", "@x"):
+        chosen = settings() | {"mixing": label, "-knob": label}
+        write(Path("runs"), chosen, {"thinking": {0: 0.5}, "zero_length": {0: 1.0}})
+    assert main(["table", "runs", "--csv", "-o", "table.csv"]) == 0
+    findings = find(load_cells("runs"))
+    write_arm_table(findings, ["mixing", "-knob"], "arms.csv")
+    assert learning_curves.main(["runs", "-o", "curves.png"]) == 0
+    for file in ("table.csv", "arms.csv", "curves.csv"):
+        table = pd.read_csv(file)
+        assert set(table["mixing"]) == {"'=cmd|' /C calc'!A0", "'@x"}, file
+        assert "-knob" not in table, file
+    assert {"'-knob", "gain"} <= {*pd.read_csv("table.csv")}
 
 
 def test_what_is_missing_is_said_in_the_words_of_list(

@@ -10,6 +10,7 @@ from toyqs.command_line import check_file, path_of, writing
 from toyqs.evidence.runs import chosen, load_folder, nothing_begun
 from toyqs.evidence.selection import columns_of, differing
 from toyqs.evidence.states import DAMAGED
+from toyqs.evidence.text import csv_text
 from toyqs.files import ROW, visible, write_text
 
 FORMS = {
@@ -46,7 +47,7 @@ def _work(given: argparse.Namespace) -> None:
         raise nothing_begun(given.runs)
     findings = find(cells)
     if given.form == "csv":
-        text = membership_table(folder, findings, list(differing(cells))).to_csv(index=False)
+        text = csv_text(membership_table(folder, findings, list(differing(cells))))
     else:
         states = {run.key: run.state.word for run in folder.runs}
         text = "\n".join([*paper_table(findings, columns_of(cells), given.form, states), ""])

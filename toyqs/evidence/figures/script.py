@@ -23,7 +23,7 @@ from toyqs.evidence.rows import load_rows
 from toyqs.evidence.runs import nothing_begun
 from toyqs.evidence.selection import choose, setting_line
 from toyqs.evidence.tables.sweep import notes
-from toyqs.evidence.text import WIDTH
+from toyqs.evidence.text import WIDTH, csv_text
 from toyqs.files import Refusal, replacing, visible, write_text
 
 MORE = """\
@@ -164,6 +164,6 @@ def write(
     path = options.output
     beside = path.with_suffix(".csv")
     with writing(path), replacing(beside) as temporary:  # it takes its place once the figure has
-        write_text(temporary, table.to_csv(index=False))
+        write_text(temporary, csv_text(table))
         style.save(figure, path)
     return [f"figure {path}", f"table  {beside}"]

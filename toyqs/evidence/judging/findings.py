@@ -14,7 +14,7 @@ from toyqs.evidence.judging.decision import Case, Verdict, verdicts
 from toyqs.evidence.judging.gain import by_seed, column_of, estimate, paired_gains, reasoning_gain
 from toyqs.evidence.judging.significance import p_value
 from toyqs.evidence.rows import ORIGINS
-from toyqs.evidence.text import plus_minus
+from toyqs.evidence.text import csv_text, plus_minus
 from toyqs.files import write_text
 
 COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
@@ -152,7 +152,7 @@ def write_arm_table(findings: Sequence[Finding], keys: Sequence[str], path: Path
         path: its folder exists.
     """
     finished = [finding for finding in findings if len(next(iter(finding.cell.arms.values())))]
-    write_text(path, arm_table(finished, keys).to_csv(index=False) if finished else "")
+    write_text(path, csv_text(arm_table(finished, keys)) if finished else "")
 
 
 def origins(cells: Iterable[Cell]) -> str | None:
