@@ -22,7 +22,7 @@ from toyqs.evidence.judging.findings import Finding, origins
 from toyqs.evidence.rows import load_rows
 from toyqs.evidence.runs import nothing_begun
 from toyqs.evidence.selection import choose, setting_line
-from toyqs.evidence.tables.sweep import notes
+from toyqs.evidence.tables.sweep import names_of, notes
 from toyqs.evidence.text import WIDTH, csv_text
 from toyqs.files import Refusal, replacing, visible, write_text
 
@@ -80,8 +80,9 @@ def run_script(
             written = write(options, product.figure, product.question, cells, product.notes, product.table)
         if warning := origins(cells):
             print(f"{parser.prog}: {warning}", file=sys.stderr)
+        missing = notes(product.findings, names_of(product.findings, product.keys))
         text = [*textwrap.wrap(setting_line(cells), WIDTH), "", *product.text]
-        print("\n".join([*text, "", *notes(product.findings, product.keys), "", *written]), flush=True)
+        print("\n".join([*text, "", *missing, "", *written]), flush=True)
 
     return run(work, parser, words)
 
