@@ -173,7 +173,7 @@ def test_where_there_is_none_a_line_says_why_and_what_to_do(
             (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(Refusal, match=f"^{re.escape(str(tmp_path))}: {line}") as found:
         read(tmp_path)
-    assert "\n" not in str(found.value) and found.value.code == 1
+    assert "\n" not in str(found.value) and found.value.code == 2
 
 
 def test_the_page_has_every_field_and_every_array_with_its_axes() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from toyqs.evidence.arms import arm_names
 from toyqs.evidence.cells import FOLDER, Cell, cell_of, cells_of, plans_of
 from toyqs.evidence.rows import check_folder
 from toyqs.evidence.selection import BASE, choose, in_order, telling_apart
@@ -136,6 +137,20 @@ def load_run(folder: Path) -> RunsFolder:
     stack = [folder.with_name(key) for key in beside if key != folder.name]
     run = Run(folder, _places(cells).get(folder.name, []), state_of(folder, stack))
     return RunsFolder(folder.parent, cells, keys, [run])
+
+
+def arms_of(folder: Path) -> list[str]:
+    """Return the arms that a run is in its folder of runs, each once; none where no cell knows it.
+
+    Args:
+        folder: the run's, runs/KEY.
+
+    Raises:
+        ValueError: a note of a cell is damaged.
+    """
+    folder = folder.resolve()
+    places = _places(cells_of(folder.parent, {})).get(folder.name, [])
+    return arm_names(place.arm for place in places)
 
 
 def _beside(cells: Iterable[Mapping[str, Mapping[int, str]]]) -> dict[str, dict[str, None]]:

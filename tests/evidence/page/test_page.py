@@ -16,6 +16,7 @@ import pytest
 from tests.analysis import synthetic
 from tests.evidence.page.browser import Tab
 from tests.evidence.page.recorded import SYMBOLS, code_record, text_record, vector_record
+from tests.records import ranked
 from toyqs.evidence import dictionary
 from toyqs.evidence.__main__ import main
 from toyqs.evidence.cells import load_cells
@@ -196,14 +197,13 @@ def cell_id(tab: Tab, page: Path) -> str:
 def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep: Path) -> None:
     tab.open(sweep, f"cell={cell_id(tab, sweep)}")
     stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
-    ranks = {"gained": dictionary.gained_most, "lost": dictionary.lost_most, "wrong": dictionary.wrong}
-    for way, rank in ranks.items():
-        for place in rank(stored)[:3]:
+    for way in ("gained", "lost", "wrong"):
+        for sequence, position in ranked(stored, way)[:3]:
             if way == "gained":
                 tab.page.keyboard.press("g")
             else:
                 tab.page.click(f"#thoughts [data-id=next-{way}]")
-            assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{place.sequence}", f"{place.place}")
+            assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{sequence}", f"{position}")
 
 
 def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None:
