@@ -23,6 +23,7 @@ from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.thought_record import NAME, packed, read, write
 
 SEEDS = (7, 8, 9, 10)
+OTHERS = synthetic.ARMS[1:]
 
 
 def cells_in(folder: Path) -> list[Cell]:
@@ -207,7 +208,9 @@ def test_the_first_seed_of_every_cell_is_recorded_before_any_second(
 
 
 def test_the_numbers_of_a_record_are_the_dictionary_s_and_a_damaged_one_costs_nothing(tmp_path: Path) -> None:
-    sweep(tmp_path, (4,))
+    chosen = synthetic.settings(base_lm_hidden_dim=4)
+    losses = synthetic.spread(synthetic.LOSSES[4], SEEDS, 4)
+    synthetic.write(tmp_path, chosen, losses, nll_no_thought={"thinking": 1.75} | dict.fromkeys(OTHERS))
     cells, (keys,) = cells_in(tmp_path), thinking_keys(data_of(tmp_path))
     record = code_record(3)
     write(tmp_path / keys[0], record)
@@ -216,6 +219,12 @@ def test_the_numbers_of_a_record_are_the_dictionary_s_and_a_damaged_one_costs_no
     assert list(chosen) == [keys[0]] and len(numbers["unreadable"]) == 1
     stored = read(tmp_path / keys[0])
     assert numbers["loss"] == {keys[0]: dictionary.loss(stored)._asdict()}
+    assert numbers["others"] == {
+        keys[0]: {
+            "nll_no_thought": dictionary.loss(stored, "log_q_none")._asdict() | {"row": 1.75},
+            "nll_shuffled": dictionary.loss(stored, "log_q_shuffled")._asdict() | {"row": None},
+        }
+    }
     found = [(x["about"], x["by"], x["information"]) for x in numbers["told"][keys[0]]]
     assert found == [(x.about, x.by, x.information) for x in dictionary.told(stored)]
 
