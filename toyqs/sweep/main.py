@@ -25,6 +25,7 @@ from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.evidence.text import WIDTH
 from toyqs.files import make_folder, visible
 from toyqs.sweep.costs import cached_cost
+from toyqs.sweep.executors.local import local_executor
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
@@ -64,7 +65,8 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     stacks = stacks_of(cells, undone, cost)
     progress = Progress(stacks, done)
     try:
-        failures = run_all(stacks, _processes(configs, stacks), progress, isolate=sweep) if stacks else []
+        executor = local_executor(_processes(configs, stacks), isolate=sweep)
+        failures = run_all(stacks, executor, progress) if stacks else []
     finally:
         progress.close()
     unwritten += _report(runs_dir, cells)
