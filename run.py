@@ -23,8 +23,8 @@ exit_codes: list[int] = []  # one for each call of `job`: several where a launch
 
 
 @hydra.main(version_base="1.3", config_path=f"{sys.path[0]}/conf", config_name="config")
-def job(given: DictConfig | list[compose.Job]) -> None:
-    """Train one run and its controls or, with the local launcher, all runs of a sweep."""
+def job(given: DictConfig | compose.Sweep) -> None:
+    """Train one run and its controls or, with a launcher of ours, all runs of a sweep."""
     exit_codes.append(1)
     exit_codes[-1] = compose.run_jobs(given)
 

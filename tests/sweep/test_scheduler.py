@@ -18,6 +18,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
 from toyqs.sweep import scheduler, worker
 from toyqs.sweep.executors import local
+from toyqs.sweep.executors.executor import Executor
 from toyqs.sweep.locks import acquire
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
@@ -110,7 +111,7 @@ def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_a_run_that_another_command_holds_is_tried_again(tmp_path, monkeypatch, capsys, isolate):
-    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(Executor, "retry_seconds", 0.5)
     one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
     held = acquire(folder_of(one, 1))
     progress = Progress([one, other], 0)

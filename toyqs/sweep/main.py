@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import warnings
@@ -23,22 +22,23 @@ from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.tables.pairs import reasoner_pairs
 from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.evidence.text import WIDTH
-from toyqs.files import make_folder, visible
+from toyqs.files import Refusal, make_folder, visible
 from toyqs.sweep.costs import cached_cost
-from toyqs.sweep.executors.local import local_executor
-from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
+from toyqs.sweep.executors.connect import connect
+from toyqs.sweep.plan import PlannedCell, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
 from toyqs.sweep.worker import is_settled
 from toyqs.training.flops import Cost
 
 
-def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
+def main(configs: Sequence[RunConfig], *, sweep: bool = False, cluster: object = None) -> int:
     """Train runs and their controls, skip those that are complete, print the table.
 
     Args:
         configs: checked and resolved, with one folder of runs.
         sweep: train in worker processes even one stack at a time, so that no failure stops the other stacks.
+        cluster: the settings of a launcher that trains on other machines; None: on this one.
 
     Returns:
         0, or 1 where a run failed or a file could not be written, or 2 where the folder of runs cannot be
@@ -65,8 +65,11 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     stacks = stacks_of(cells, undone, cost)
     progress = Progress(stacks, done)
     try:
-        executor = local_executor(_processes(configs, stacks), isolate=sweep)
+        executor = connect(cluster, configs, len(stacks), isolate=sweep)
         failures = run_all(stacks, executor, progress) if stacks else []
+    except Refusal as refusal:  # of a cluster
+        print(f"toyqs: {refusal}", file=sys.stderr)
+        return refusal.code
     finally:
         progress.close()
     unwritten += _report(runs_dir, cells)
@@ -122,12 +125,6 @@ def _plan(
         # Two spellings can be one cell, such as the patterns BAAA and ABBB.
         cells.setdefault(name_of(cell.run_keys), cell)
     return list(cells.values()), unplanned
-
-
-def _processes(configs: Sequence[RunConfig], stacks: Sequence[Stack]) -> int:
-    given = next((config.processes for config in configs if config.processes), None)
-    on_gpu = any(config.device == "cuda" for config in configs)
-    return min(len(stacks), given or (1 if on_gpu else len(os.sched_getaffinity(0))))
 
 
 def _describe(failure: Failure) -> str:

@@ -19,7 +19,6 @@ from toyqs.sweep.progress import Progress
 from toyqs.sweep.worker import StackOutcome, log_path
 
 POLL_SECONDS = 0.2
-RETRY_SECONDS = 2.0  # before a run that another command holds is tried again
 
 
 class Failure(NamedTuple):
@@ -39,13 +38,15 @@ def run_all(stacks: list[Stack], executor: Executor, progress: Progress) -> list
         executor: trains them.
         progress: displays what is running and done.
     """
-    queue, running = _Queue(stacks, progress), dict[int, Stack]()
+    queue, running = _Queue(stacks, progress, executor.retry_seconds), dict[int, Stack]()
 
     def tell(index: int, kind: str, value: Any) -> None:
         if kind == "progress":
             progress.update(index, *value)
         elif kind == "say":
             progress.say(value)
+        elif kind == "queued":
+            progress.queue(index, waits=value)
         else:
             queue.record(index, running.pop(index), StackOutcome(*value))
 
@@ -67,9 +68,9 @@ def run_all(stacks: list[Stack], executor: Executor, progress: Progress) -> list
 class _Queue:
     """The stacks still to be trained, and the failures among the others."""
 
-    def __init__(self, stacks: list[Stack], progress: Progress) -> None:
+    def __init__(self, stacks: list[Stack], progress: Progress, retry_seconds: float) -> None:
         self.waiting = deque((0.0, index, stack) for index, stack in enumerate(stacks))  # from this time on
-        self.progress = progress
+        self.progress, self.retry_seconds = progress, retry_seconds
         self.failures: list[Failure] = []
         self._announced: set[int] = set()  # stacks of which it was said that another command holds them
         # rows that force=true is to replace: while one stands as it was, its run has not been trained
@@ -96,7 +97,7 @@ class _Queue:
                 key = run_key(config, outcome.elsewhere[0])
                 owner = owner_of(Path(config.runs_dir) / key)
                 self.progress.say(f"waiting for run {key}: {owner} is training it")
-            retry = time.monotonic() + RETRY_SECONDS
+            retry = time.monotonic() + self.retry_seconds
             self.waiting.append((retry, index, stack._replace(seeds=outcome.elsewhere)))
         if failed:
             why = outcome.failure or "no row was written"

@@ -13,6 +13,7 @@ Entry = tuple[int, Stack]  # a stack and its number, by which all that becomes o
 # Takes a stack's number, a word and a value:
 #   "progress"  [work done so far, latest held-out NLL]; the first is NaN and the second None where not known
 #   "say"       a line for the user
+#   "queued"    whether it waits for a machine
 #   "outcome"   a StackOutcome, or its fields; the last that is told of a stack
 Tell = Callable[[int, str, Any], None]
 
@@ -25,6 +26,7 @@ class Executor(ABC):
     """
 
     tell: Tell  # set by the scheduler before anything starts; called within `start` and `wait` alone
+    retry_seconds = 2.0  # before a run that another command holds is tried again
     ends_at_failure = False  # the first failure ends the command
 
     @abstractmethod

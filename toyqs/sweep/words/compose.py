@@ -20,6 +20,7 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.files import visible
 from toyqs.sweep import torchrun
+from toyqs.sweep.executors.settings import CLUSTERS, Launcher, checked, launcher_of
 from toyqs.sweep.words.arguments import options_first
 from toyqs.sweep.words.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
 from toyqs.sweep.words.presets import preset_that_sets
@@ -32,6 +33,13 @@ class Job(NamedTuple):
 
     words: Sequence[str]
     config: DictConfig | Exception  # composed, or the error that prevented it
+
+
+class Sweep(NamedTuple):
+    """All jobs of a command, and the launcher that it has chosen."""
+
+    jobs: Sequence[Job]
+    launcher: Launcher
 
 
 class Composed(NamedTuple):
@@ -55,31 +63,47 @@ def prepared(words: Sequence[str]) -> list[str]:
     return options_first(words)
 
 
-def run_jobs(given: DictConfig | Sequence[Job]) -> int:
-    """Run one job or, with the local launcher, all jobs of a sweep; return the exit code."""
-    jobs = [Job(HydraConfig.get().overrides.task, given)] if isinstance(given, DictConfig) else given
-    composed = compose_jobs(jobs)
+def run_jobs(given: DictConfig | Sweep) -> int:
+    """Run one job or, with a launcher of ours, all jobs of a sweep; return the exit code."""
+    if isinstance(given, Sweep):
+        jobs, launcher = given
+    else:
+        hydra = HydraConfig.get()
+        jobs, launcher = [Job(hydra.overrides.task, given)], launcher_of(hydra)
+    try:
+        settings = checked(launcher)
+    except Refusal as refusal:
+        return refuse(refusal)
+    cluster = settings if launcher.name in CLUSTERS else None
+    composed = compose_jobs(jobs, elsewhere=cluster is not None)
+    if cluster is None and (partition := getattr(settings, "partition", None)):
+        given_, instead = f"hydra.launcher.partition={partition}", "add hydra/launcher=slurm to submit it"
+        print(f"toyqs: {given_}: this sweep stays on this machine; {instead}", file=sys.stderr)
     code = composed.code
     if composed.configs:
         from toyqs.sweep.main import main
 
-        code = max(code, main(composed.configs, sweep=jobs is given))
+        code = max(code, main(composed.configs, sweep=isinstance(given, Sweep), cluster=cluster))
     if composed.closing:
         print(f"toyqs: {composed.closing}", file=sys.stderr)
     return code
 
 
-def compose_jobs(jobs: Sequence[Job]) -> Composed:
+def compose_jobs(jobs: Sequence[Job], *, elsewhere: bool = False) -> Composed:
     """Sort out the jobs that can run; print refusals and notes on stderr, equal lines once.
 
     A command of which some jobs are refused runs none of them, unless it has keep_going=true.
+
+    Args:
+        jobs: of the command.
+        elsewhere: they train on other machines, which may have a GPU where this one has none.
     """
     configs: list[RunConfig] = []
     lines: dict[str, None] = {}
     refused: list[str] = []
     for job in jobs:
         try:
-            config, notes = compose_checked(job.config)
+            config, notes = compose_checked(job.config, elsewhere=elsewhere)
         except Refusal as refusal:
             refused.append(f"{refusal}{_by_preset(str(refusal), job.words)}")
             lines[refused[-1]] = None
@@ -110,7 +134,7 @@ def _by_preset(refusal: str, words: Sequence[str]) -> str:
     return ""
 
 
-def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
+def compose_checked(cfg: DictConfig | Exception, *, elsewhere: bool = False) -> tuple[RunConfig, list[str]]:
     """Turn a composed configuration into a RunConfig that can run, with variants and widths filled in.
 
     Returns:
@@ -131,7 +155,7 @@ def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
         config = replace(config, task=_typed(kind, task, "task."))
     except OmegaConfBaseException as error:
         raise refusal_of(error) from error
-    notes = check(config)
+    notes = check(config, elsewhere=elsewhere)
     return resolved(config), notes
 
 
