@@ -25,6 +25,7 @@ from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal, make_folder, visible
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.executors.connect import connect
+from toyqs.sweep.locks import check_locks
 from toyqs.sweep.plan import PlannedCell, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
@@ -65,9 +66,11 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False, cluster: object =
     stacks = stacks_of(cells, undone, cost)
     progress = Progress(stacks, done)
     try:
+        if stacks and (note := check_locks(runs_dir)):
+            progress.say(note)
         executor = connect(cluster, configs, len(stacks), isolate=sweep)
         failures = run_all(stacks, executor, progress) if stacks else []
-    except Refusal as refusal:  # of a cluster
+    except Refusal as refusal:  # of the folder's locks, or of a cluster
         print(f"toyqs: {refusal}", file=sys.stderr)
         return refusal.code
     finally:

@@ -84,7 +84,8 @@ class SlurmArrays(Executor):
             self.stacks[index], self.tasks[index] = stack, []
             left = {run_key(stack.config, seed): seed for seed in stack.seeds}
             for place, keys, force in earlier:
-                if seeds := [left.pop(key) for key in keys & left.keys() if force == stack.config.force]:
+                ours = [key for key in left if key in keys and force == stack.config.force]
+                if seeds := [left.pop(key) for key in ours]:
                     found.append(Watched(index, seeds, place, self.queue[place].id))
             if left:
                 rest.append((index, stack._replace(seeds=list(left.values()))))
@@ -163,10 +164,12 @@ class SlurmArrays(Executor):
             return
         task.gone = now if task.gone is None else task.gone
         state, code = slurm_queue.ended(task.id)
-        if now - task.gone < (LATE_SECONDS if state in ("COMPLETED", "") else LATE_AFTER_FAILURE):
+        begun = task.stamp > 0
+        late = state == "COMPLETED" or (begun and not state)
+        if now - task.gone < (LATE_SECONDS if late else LATE_AFTER_FAILURE):
             return
         log = log_of(Path(self.runs_dir) / FOLDER / task.place[0], task.id)
-        why = f"{ENDED}ended: Slurm's {slurm_queue.why_it_ended(task.id, state, code)}"
+        why = f"{ENDED}ended: Slurm's {slurm_queue.why_it_ended(task.id, state, code, begun=begun)}"
         task.outcome = StackOutcome([], [], [], f"{why}; it printed {log}")
         path = log_path(self.stacks[task.index]._replace(seeds=task.seeds))
         with suppress(OSError):

@@ -67,8 +67,10 @@ def refusal_in(stderr: str) -> str:
     return "; ".join(line.strip() for line in lines if line.strip()) or "it gives no reason"
 
 
-def why_it_ended(id_: str, state: str, code: str) -> str:
+def why_it_ended(id_: str, state: str, code: str, *, begun: bool) -> str:
     """Say in words how a job has ended that left no outcome."""
+    if not state and not begun:  # Slurm keeps no record of a task that never ran
+        state = "CANCELLED"
     words = {
         "": "is no longer in Slurm's queue, and Slurm has forgotten how it ended",
         "CANCELLED": "was cancelled",
