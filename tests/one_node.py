@@ -46,6 +46,7 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
 ReturnToService=2
 KillWait=2
 MinJobAge=600
+JobRequeue=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
 PartitionName=kargo-lab Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """

@@ -14,6 +14,7 @@ from tests.one_node import Node
 from tests.sweep.test_scheduler import folder_of, stack
 from toyqs.config.errors import Refusal
 from toyqs.evidence.states import FAILED, state_of
+from toyqs.files import write_json
 from toyqs.sweep.executors import slurm, slurm_queue
 from toyqs.sweep.executors.settings import SlurmSettings
 from toyqs.sweep.executors.slurm_array import FOLDER, SUBMITTED
@@ -98,12 +99,14 @@ def test_jobs_outlive_their_submitter_and_are_found_again(
     assert state_of(folder_of(stacks[1], 5)).word == FAILED
 
     # the part that an earlier command submitted ends well: what it wrote counts for the seeds of this stack
-    note.with_name("0.json").write_text(
-        '{"share": 1.0, "loss": 0.5, "says": ["a line"], "outcome": [[0, 1, 9], [], [], null]}'
-    )
+    state: dict[str, Any] = {"share": 0.5, "loss": 0.5, "says": ["one"], "outcome": None}
+    write_json(note.with_name("0.json"), state)
+    assert watched(second, lambda: (0, "say", "one") in news)
+    state |= {"share": 1.0, "says": ["one", "two"], "outcome": [[0, 1, 9], [], [], None]}
+    write_json(note.with_name("0.json"), state)
     assert watched(second, lambda: any(told[:2] == (0, "outcome") for told in news))
     told = [told[1:] for told in news if told[0] == 0]
-    assert ("say", "a line") in told
+    assert [line for _, line in told if line in ("one", "two")] == ["one", "two"]
     assert told[-1][1][:3] == ([0, 1], [], []) and f"job {other}_0 was cancelled" in told[-1][1].failure
 
 
@@ -126,12 +129,12 @@ def test_the_queue_holds_at_most_so_many_and_is_filled_by_halves(idle: Node, tmp
     stacks = [stack(tmp_path, [seed]) for seed in range(4)]
     one.start(list(enumerate(stacks)))
     assert one.free() == 0 and len(queued(idle)) == 4
-    for number in range(2):
+    for number, free in enumerate((0, 2)):
         (submitted(tmp_path)[0].parent / f"{number}.json").write_text(
             f'{{"share": 1.0, "loss": null, "says": [], "outcome": [[{number}], [], [], null]}}'
         )
-    assert watched(one, lambda: sum(told[1] == "outcome" for told in news) == 2)
-    assert one.free() == 2
+        assert watched(one, lambda: sum(told[1] == "outcome" for told in news) == number + 1)  # noqa: B023
+        assert one.free() == free
     assert [told[2] for told in news if told[1] == "outcome"] == [StackOutcome([n], [], []) for n in range(2)]
 
 

@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 from tests.sweep.test_scheduler import folder_of, stack
 from toyqs.config.errors import Refusal
 from toyqs.evidence.rows import is_complete
+from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.executors import settings, slurm_array, slurm_queue, slurm_task
 from toyqs.sweep.executors.connect import connect
 from toyqs.sweep.executors.local import InThisProcess, WorkerPool
 from toyqs.sweep.executors.settings import LAUNCHERS, Launcher, SlurmSettings, checked, unknown_launcher_key
 from toyqs.sweep.executors.slurm import SlurmArrays
 from toyqs.sweep.progress import Progress
+from toyqs.sweep.words.compose import compose_checked
+from toyqs.sweep.words.presets import register
 from toyqs.training import distributed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,18 +116,21 @@ def test_a_warned_task_leaves_no_outcome_unless_it_failed(
 ) -> None:
     one = stack(tmp_path, [0])
 
-    def ends(failure: str) -> slurm_task.StackTask:
+    def ends(failure: str, *, warned: bool = True) -> slurm_task.StackTask:
         task = slurm_task.StackTask(one.to_plain(), str(tmp_path / "0.json"), ["run.py"])
         told = [("progress", [0.0, None]), ("outcome", [[], [], [], failure])]
         monkeypatch.setattr(slurm_task, "train", lambda _, tell: [tell(*news) for news in told])
         monkeypatch.setattr("sys.argv", [])
-        task.checkpoint()
+        if warned:
+            task.checkpoint()
         task()
         return task
 
     with pytest.raises(SystemExit):
         ends("SystemExit: -1 (job_environment.py:1)")
     assert json.loads((tmp_path / "0.json").read_text())["outcome"] is None
+    ends("SystemExit: 3 (mine.py:1)", warned=False)
+    assert "mine.py" in json.loads((tmp_path / "0.json").read_text())["outcome"][3]
     ends("UncompletedJobError: Job not requeued because: timed-out too many times.")
     assert "too many times" in json.loads((tmp_path / "0.json").read_text())["outcome"][3]
 
@@ -171,3 +178,16 @@ def test_torchrun_and_a_cluster_do_not_go_together(tmp_path: Path, monkeypatch: 
     with pytest.raises(Refusal, match="give the command without torchrun"):
         connect(SlurmSettings(), configs, 1, isolate=True)
     assert isinstance(connect(None, configs, 1, isolate=True), InThisProcess)
+
+
+def test_a_gpu_is_needed_where_runs_train_not_where_they_are_submitted(tmp_path: Path) -> None:
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("config", ["device=cuda", f"runs_dir={tmp_path}", "max_steps=3"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        with pytest.raises(Refusal, match="device=cuda: torch finds no CUDA device here"):
+            compose_checked(composed)
+        config, _ = compose_checked(composed, elsewhere=True)
+        assert config.device == "cuda"
+        assert cached_cost()(config) == cached_cost()(dataclasses.replace(config, device="cpu"))
