@@ -160,12 +160,12 @@ def test_what_waits_for_a_machine_is_counted_apart(tmp_path: Path) -> None:
     for index, each in enumerate((one, other)):
         progress.start(index, each)
     progress.queue(0, waits=True)
-    assert progress.line().startswith("0 of 3 runs complete, 1 training, 2 queued")
+    assert progress.line().startswith("0 of 3 runs finished, 1 training, 2 queued")
     progress.queue(0, waits=False)
-    assert progress.line().startswith("0 of 3 runs complete, 3 training")
+    assert progress.line().startswith("0 of 3 runs finished, 3 training")
     progress.queue(1, waits=True)
     progress.finish(1, 1, 0, 0)
-    assert progress.line().startswith("1 of 3 runs complete, 2 training")
+    assert progress.line().startswith("1 of 3 runs finished, 2 training")
     progress.close()
 
 
