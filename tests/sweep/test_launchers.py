@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def slurm_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(settings, "find_spec", lambda name: name)
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -78,6 +79,7 @@ def test_settings_are_read(slurm_is_here: None) -> None:
 
 def test_without_slurm_or_submitit_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(settings, "find_spec", lambda name: name)
     with pytest.raises(
         Refusal, match="slurm: there is no sbatch nor squeue nor scontrol nor srun here; give the"
     ):
