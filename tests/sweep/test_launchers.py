@@ -59,7 +59,7 @@ def test_the_files_have_the_settings_defaults_each_with_a_comment(name: str) -> 
         ({"partition": "a\nb"}, "hydra.launcher.partition: holds a character that cannot be shown"),
         ({"setup": ["a\nb"]}, "hydra.launcher.setup: holds a character that cannot be shown"),
         ({"processes": 2}, "hydra.launcher.processes: is a setting of hydra/launcher=local"),
-        ({"tim": 2}, "hydra.launcher.tim: there is no such setting; those of launchers are account, array"),
+        ({"tim": 2}, "hydra.launcher.tim: there is no such setting; did you mean hydra.launcher.time"),
     ],
 )
 def test_what_is_wrong_is_one_line(given: Mapping[str, Any], message: str, slurm_is_here: None) -> None:
