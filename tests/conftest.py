@@ -29,6 +29,7 @@ torch.set_num_threads(1)
 # ones come last and all workers end at about the same time.
 LONGEST = (
     *(
+        "test_slurm_sweep",
         "test_quick",
         "test_interruption",
         "test_gpu",

@@ -16,6 +16,7 @@ from tests.rooms import EDGES
 from tests.test_edges import ROOT
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
+from toyqs.sweep.executors.settings import LAUNCHERS, PREFIX
 
 README_LINES = 250
 README_ORDER = (
@@ -41,7 +42,8 @@ REMOVED = {"bench/meters.py", "bench/vocabulary.py"}  # named in docs/performanc
 PLACEHOLDER = re.compile(r"\b[A-Z]+\b")  # NAME in conf/run_modifier/NAME.yaml, SETTINGS in a command
 KEYS = {field.name for field in fields(RunConfig)}
 KEYS |= {f"task.{field.name}" for kind in TASKS.values() for field in fields(kind)}
-KEYS |= {"+run_modifier", "hydra.launcher.processes", "hydra.launcher.partition"}
+KEYS |= {"+run_modifier", "hydra/launcher"}
+KEYS |= {f"{PREFIX}{key.name}" for launcher in LAUNCHERS.values() for key in fields(launcher)}
 
 
 def anchors(page: Path) -> set[str]:

@@ -17,7 +17,7 @@ from toyqs.installation import COMMAND, VERBS, scripts
 if TYPE_CHECKING:  # importing it takes seconds, in which Ctrl-C comes as well
     from omegaconf import DictConfig
 
-    from toyqs.sweep.words.compose import Job
+    from toyqs.sweep.words.compose import Sweep
 
 STOPPED = "toyqs: stopped; finished runs are kept, the same command does the others"
 INTERRUPTED = "toyqs: interrupted"
@@ -74,12 +74,12 @@ def _script(name: str) -> ModuleType:
 
 
 def _train() -> int:
-    """Train one run and its controls or, with the local launcher, all runs of a sweep."""
+    """Train one run and its controls or, with a launcher of ours, all runs of a sweep."""
     from toyqs.sweep.words import compose
 
     codes: list[int] = []  # one for each call of `job`: several where a launcher runs jobs one by one
 
-    def job(given: DictConfig | list[Job]) -> None:
+    def job(given: DictConfig | Sweep) -> None:
         codes.append(1)
         codes[-1] = compose.run_jobs(given)
 

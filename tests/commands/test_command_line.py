@@ -27,7 +27,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., obje
 
     def type_words(*words: str, experiment: Experiment = lambda config: 0) -> object:
         stub = ModuleType("toyqs.sweep.main")
-        stub.main = lambda configs, sweep: max(map(experiment, configs))  # type: ignore[attr-defined]
+        stub.main = lambda configs, **_: max(map(experiment, configs))  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "toyqs.sweep.main", stub)
         monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
         for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):
@@ -137,8 +137,8 @@ def test_the_local_launcher_passes_its_processes_on_and_reports_a_partition(
     assert typed("-m", *words, experiment=experiment) == 0
     assert typed("-m", "processes=2", experiment=experiment) == 0
     assert ran == [3, 2]
-    note = "toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine\n"
-    assert capfd.readouterr().err == note
+    note = "toyqs: hydra.launcher.partition=kargo-lab: this sweep stays on this machine; "
+    assert capfd.readouterr().err == f"{note}add hydra/launcher=slurm to submit it\n"
     assert typed("-m", "hydra.launcher.processes=x", experiment=experiment) == 2
     assert capfd.readouterr().err.startswith("toyqs: processes=x: takes a whole number")
 

@@ -71,7 +71,10 @@ def test_a_line_runs_as_typed(line: Line, tmp_path: Path) -> None:
     assert set(rows["train_steps"]) <= {1, 2} and rows["nll"].notna().all()
     notes = [text for text in err.splitlines() if "partition=" in text]
     assert notes == (
-        ["toyqs: hydra.launcher.partition=kargo-lab is for Slurm: unused on this machine"]
+        [
+            "toyqs: hydra.launcher.partition=kargo-lab: this sweep stays on this machine; "
+            "add hydra/launcher=slurm to submit it"
+        ]
         if "partition" in line.text
         else []
     )

@@ -16,7 +16,7 @@ from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
-from toyqs.sweep.scheduler import RETRY_SECONDS
+from toyqs.sweep.executors.executor import Executor
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS, SEEDS = (3, 4, 5), (1, 2)
@@ -72,12 +72,12 @@ def test_what_another_holds_is_waited_for_until_its_owner_dies(tmp_path: Path) -
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         command = given(tmp_path, "counts")
         assert killing.until(lambda: killing.num_rows(tmp_path) == len(others), 120)
-        time.sleep(RETRY_SECONDS + 0.5)
+        time.sleep(Executor.retry_seconds + 0.5)
         waits = command.poll() is None and trained(tmp_path, "counts") == Counter(others)
         holder.kill()
         start = time.monotonic()
         code = command.wait()
-    assert waits and time.monotonic() - start < RETRY_SECONDS + 20
+    assert waits and time.monotonic() - start < Executor.retry_seconds + 20
     assert code == 0, (tmp_path / "err").read_text()
     assert trained(tmp_path, "counts") == Counter(keys())
     assert is_complete(tmp_path / "runs", key)

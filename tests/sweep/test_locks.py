@@ -9,8 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from toyqs.evidence.states import owner_of
-from toyqs.sweep.locks import acquire
+from toyqs.files import Refusal
+from toyqs.sweep import locks
+from toyqs.sweep.locks import acquire, check_locks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,3 +66,43 @@ def test_an_owner_that_is_not_readable_has_no_name(tmp_path):
     assert owner_of(tmp_path) == "another process"
     (tmp_path / "owner.json").write_text("{")
     assert owner_of(tmp_path) == "another process"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "how"),
+    [
+        ("ext4", "rw,relatime", ""),
+        ("nfs4", "rw,vers=4.2,local_lock=none", ""),
+        ("nfs", "rw,vers=3,local_lock=all", "(nfs, mounted with local_lock=all)"),
+        ("nfs", "rw,nolock", "(nfs, mounted with nolock)"),
+        ("lustre", "rw,flock", ""),
+        ("lustre", "rw,localflock", "(lustre)"),
+        ("fuse.sshfs", "rw", "(fuse.sshfs)"),
+    ],
+)
+def test_locks_that_stay_on_one_machine_are_told(tmp_path, kind, options, how):
+    folder = tmp_path / "a b" / "runs"
+    folder.mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    point = str(tmp_path / "a b").replace(" ", "\\040")
+    lines = [
+        "/dev/sda / fuse.sshfs rw 0 0",
+        f"server:/x {point} {kind} {options} 0 0",
+        "none /nowhere nfs nolock 0 0",
+    ]
+    mounts.write_text("\n".join(lines) + "\n")
+    note = check_locks(folder, mounts)
+    assert how in note and (note == "" or note.startswith(f"runs_dir={folder}: ")) and bool(how) == bool(note)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_without_locks_is_refused(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", fails)
+    with pytest.raises(Refusal, match=r"has no locks \(No locks available\).*give a folder on another"):
+        check_locks(tmp_path)
+    monkeypatch.setattr(locks.fcntl, "flock", lambda *_: None)  # says that it locks, and does not
+    assert "do not reach other machines" in check_locks(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,8 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
 from toyqs.sweep import scheduler, worker
+from toyqs.sweep.executors import local
+from toyqs.sweep.executors.executor import Executor
 from toyqs.sweep.locks import acquire
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
@@ -36,6 +38,10 @@ def stack(folder: Path, seeds: list[int], **changes: object) -> Stack:
 
 def folder_of(one: Stack, seed: int) -> Path:
     return Path(one.config.runs_dir) / run_key(one.config, seed)
+
+
+def trained(stacks: list[Stack], progress: Progress, *, isolate: bool) -> list[scheduler.Failure]:
+    return scheduler.run_all(stacks, local.local_executor(1, isolate=isolate), progress)
 
 
 def silent(work: float, loss: float | None) -> None:
@@ -105,7 +111,7 @@ def test_ctrl_c_is_not_taken_for_a_failure(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_a_run_that_another_command_holds_is_tried_again(tmp_path, monkeypatch, capsys, isolate):
-    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(Executor, "retry_seconds", 0.5)
     one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
     held = acquire(folder_of(one, 1))
     progress = Progress([one, other], 0)
@@ -118,7 +124,7 @@ def test_a_run_that_another_command_holds_is_tried_again(tmp_path, monkeypatch, 
             released.append(time.monotonic())
 
     monkeypatch.setattr(progress, "finish", finish)
-    assert scheduler.run_all([one, other], 1, progress, isolate=isolate) == []
+    assert trained([one, other], progress, isolate=isolate) == []
     assert released and all(is_complete(tmp_path, run_key(one.config, seed)) for seed in (0, 1, 5))
     assert progress.line().startswith("3 of 3 runs finished")
     lines = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
@@ -143,7 +149,7 @@ def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch, seen):
     """Both where the next stack can no longer be sent to it and where it is, but not read."""
     one, other = stack(tmp_path, [0]), stack(tmp_path, [5])
     progress = Progress([one, other], 0)
-    real, killed = scheduler._Worker.start, []
+    real, killed = local.Worker.start, []
 
     def start(self, entry):
         idle = self.process is not None and not killed
@@ -156,27 +162,27 @@ def test_a_worker_that_dies_idle_costs_nothing(tmp_path, monkeypatch, seen):
         if idle and not seen:
             os.kill(killed[0], signal.SIGKILL)
 
-    monkeypatch.setattr(scheduler._Worker, "start", start)
-    assert scheduler.run_all([one, other], 1, progress, isolate=True) == []
+    monkeypatch.setattr(local.Worker, "start", start)
+    assert trained([one, other], progress, isolate=True) == []
     assert killed and is_complete(tmp_path, run_key(other.config, 5))
 
 
 @pytest.mark.parametrize(("block", "isolate"), [("log.txt", True), (".lock", True), (".lock", False)])
 def test_force_that_cannot_begin_is_a_failure_and_the_old_row_stays(tmp_path, capsys, block, isolate):
     one = stack(tmp_path, [0, 1])
-    assert scheduler.run_all([one], 1, Progress([one], 0), isolate=False) == []
+    assert trained([one], Progress([one], 0), isolate=False) == []
     rows = [folder_of(one, seed) / "summary.json" for seed in one.seeds]
     before = [row.read_bytes() for row in rows]
     (folder_of(one, 0) / block).unlink(missing_ok=True)
     (folder_of(one, 0) / block).mkdir()
     forced = one._replace(config=replace(one.config, force=True))
     progress = Progress([forced], 0)
-    (failure,) = scheduler.run_all([forced], 1, progress, isolate=isolate)
+    (failure,) = trained([forced], progress, isolate=isolate)
     assert [seed for seed, _ in failure.runs] == [0, 1] and "IsADirectoryError" in failure.why
     assert progress.line().startswith("0 of 2 runs finished, 2 failed")
     assert [row.read_bytes() for row in rows] == before
     (folder_of(one, 0) / block).rmdir()
-    assert scheduler.run_all([forced], 1, Progress([forced], 0), isolate=isolate) == []
+    assert trained([forced], Progress([forced], 0), isolate=isolate) == []
     assert [row.read_bytes() for row in rows] != before, "times differ"
 
 
@@ -187,7 +193,7 @@ def test_what_a_training_says_reaches_the_user(tmp_path, capfd, isolate):
     folder_of(one, 0).mkdir()
     (folder_of(one, 0) / "checkpoint.pt").write_bytes(b"x")
     (folder_of(one, 0) / "log.txt").write_text("a failure of an earlier command")
-    assert scheduler.run_all([one], 1, Progress([one], 0), isolate=isolate) == []
+    assert trained([one], Progress([one], 0), isolate=isolate) == []
     lines = [line for line in capfd.readouterr().err.splitlines() if "begins anew" in line]
     assert len(lines) == 1 and lines[0].startswith(f"toyqs: {folder_of(one, 0)}")
     assert not (folder_of(one, 0) / "log.txt").exists()
@@ -198,11 +204,11 @@ def test_the_log_of_a_failure_is_in_the_folder_of_a_run_that_failed(tmp_path):
     one = stack(tmp_path, [0, 1])
     blocked = folder_of(one, 1) / "model.safetensors"
     blocked.mkdir(parents=True)
-    (failure,) = scheduler.run_all([one], 1, Progress([one], 0), isolate=True)
+    (failure,) = trained([one], Progress([one], 0), isolate=True)
     assert failure.runs == [(1, run_key(one.config, 1))] and is_complete(tmp_path, run_key(one.config, 0))
     assert failure.log == folder_of(one, 1) / "log.txt" and "Traceback" in failure.log.read_text()
     assert not worker.log_path(one).exists()
     blocked.rmdir()
     rest = one._replace(seeds=[1])
-    assert scheduler.run_all([rest], 1, Progress([rest], 0), isolate=True) == []
+    assert trained([rest], Progress([rest], 0), isolate=True) == []
     assert not failure.log.exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import warnings
@@ -24,9 +23,11 @@ from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.tables.pairs import reasoner_pairs
 from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.evidence.text import WIDTH
-from toyqs.files import make_folder, visible
+from toyqs.files import Refusal, make_folder, visible
 from toyqs.installation import program
 from toyqs.sweep.costs import cached_cost
+from toyqs.sweep.executors.connect import connect
+from toyqs.sweep.locks import check_locks
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
@@ -42,22 +43,23 @@ class Done(NamedTuple):
     faults: Sequence[str] = ()  # the lines that were printed of what went wrong
 
 
-def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
+def main(configs: Sequence[RunConfig], *, sweep: bool = False, cluster: object = None) -> int:
     """Do the same as `train_and_report`, and return the exit code.
 
     Returns:
         0, or 1 where a run failed or a file could not be written, or 2 where the folder of runs cannot be
         made.
     """
-    return train_and_report(configs, sweep=sweep).code
+    return train_and_report(configs, sweep=sweep, cluster=cluster).code
 
 
-def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False) -> Done:
+def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False, cluster: object = None) -> Done:
     """Train runs and their controls, skip those that are complete, print the table.
 
     Args:
         configs: checked and resolved, with one folder of runs.
         sweep: train in worker processes even one stack at a time, so that no failure stops the other stacks.
+        cluster: the settings of a launcher that trains on other machines; None: on this one.
     """
     runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
     cost = cached_cost()
@@ -78,11 +80,11 @@ def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False) -> Do
     if not force:
         _say_damaged(runs_dir, undone)
     stacks = stacks_of(cells, undone, cost)
-    progress = Progress(stacks, done)
     try:
-        failures = run_all(stacks, _processes(configs, stacks), progress, isolate=sweep) if stacks else []
-    finally:
-        progress.close()
+        failures = _train(stacks, done, configs, sweep=sweep, cluster=cluster) if stacks else []
+    except Refusal as refusal:  # of the folder's locks, or of a cluster
+        print(f"toyqs: {refusal}", file=sys.stderr)
+        return Done(refusal.code, {}, [str(refusal)])
     unwritten += _report(runs_dir, cells)
     lines = [*unplanned, *map(_describe, failures)]
     if unwritten:
@@ -94,6 +96,23 @@ def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False) -> Do
         for arm in cell.arms:
             arms |= {key: arms.get(key, arm) for key in cell.keys[arm].values()}
     return Done(1 if lines else 0, arms, lines)
+
+
+def _train(
+    stacks: Sequence[Stack], done: int, configs: Sequence[RunConfig], *, sweep: bool, cluster: object
+) -> list[Failure]:
+    """Train stacks, showing the progress beside that of the runs done before; return the failures.
+
+    Raises:
+        Refusal: the folder has no locks, or a cluster cannot be asked.
+    """
+    progress = Progress(stacks, done)
+    try:
+        if note := check_locks(configs[0].runs_dir):
+            progress.say(note)
+        return run_all(stacks, connect(cluster, configs, len(stacks), isolate=sweep), progress)
+    finally:
+        progress.close()
 
 
 def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
@@ -140,12 +159,6 @@ def _plan(
         # Two spellings can be one cell, such as the patterns BAAA and ABBB.
         cells.setdefault(name_of(cell.run_keys), cell)
     return list(cells.values()), unplanned
-
-
-def _processes(configs: Sequence[RunConfig], stacks: Sequence[Stack]) -> int:
-    given = next((config.processes for config in configs if config.processes), None)
-    on_gpu = any(config.device == "cuda" for config in configs)
-    return min(len(stacks), given or (1 if on_gpu else len(os.sched_getaffinity(0))))
 
 
 def _describe(failure: Failure) -> str:

@@ -35,6 +35,7 @@ class Progress:
         self._total = max(sum(stack.work for stack in stacks), 1e-9)
         self._work: dict[int, float] = {}
         self._running: dict[int, Stack] = {}
+        self._queued: set[int] = set()  # those of the running that wait for a machine
         self._loss: dict[str, float] = {}
         self._one_cell = len({stack.label for stack in stacks}) == 1
         self._runs = skipped + sum(len(stack.seeds) for stack in stacks)
@@ -50,6 +51,10 @@ class Progress:
         """Count a stack, known by its number from now on, as running."""
         self._running[index] = stack
         self._show()
+
+    def queue(self, index: int, *, waits: bool) -> None:
+        """Count a stack as waiting for a machine, or as training."""
+        (self._queued.add if waits else self._queued.discard)(index)
 
     def update(self, index: int, work: float, loss: float | None) -> None:
         """Take in how far a stack is.
@@ -68,6 +73,7 @@ class Progress:
     def finish(self, index: int, done: int, skipped: int, failed: int) -> None:
         """Count a stack as ended, and its runs by their outcome."""
         self._work[index] = self._running.pop(index).work
+        self._queued.discard(index)
         self._finished += done
         self._skipped += skipped
         self._failed += failed
@@ -86,10 +92,16 @@ class Progress:
 
     def line(self) -> str:
         """Write the counts of runs that are not 0, the time left and, for a single cell, the loss."""
-        running = sum(len(stack.seeds) for stack in self._running.values())
+        sizes = {index: len(stack.seeds) for index, stack in self._running.items()}
+        queued = sum(sizes[index] for index in self._queued)
+        running = sum(sizes.values()) - queued
         done = self._finished + self._skipped
         counts = [f"{done} of {self._runs} runs finished"]
-        counts += [f"{n} {word}" for n, word in ((running, "training"), (self._failed, "failed")) if n]
+        counts += [
+            f"{n} {word}"
+            for n, word in ((running, "training"), (queued, "queued"), (self._failed, "failed"))
+            if n
+        ]
         parts = [", ".join(counts), *([f"about {left} left"] if (left := self._left()) else [])]
         thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")
         if self._one_cell and thinking is not None:

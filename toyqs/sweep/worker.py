@@ -225,7 +225,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(plain: Sequence[Any], tell: Tell) -> None:
+def train(plain: Sequence[Any], tell: Tell) -> None:
     """Train a stack, sending all that is printed to its log; tell its outcome at the end."""
     tell("progress", [0.0, None])
     stack = Stack.from_plain(plain)
@@ -259,4 +259,4 @@ def _count(plain: Mapping[str, Any], tell: Tell) -> None:
         tell("failure", " ".join(str(error).split()) or one_line(error))
 
 
-JOBS: dict[str, Callable[[Any, Tell], None]] = {"train": _train, "count": _count}
+JOBS: dict[str, Callable[[Any, Tell], None]] = {"train": train, "count": _count}

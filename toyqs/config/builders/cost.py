@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import cast
 
+import torch
 from torch import nn
 
 from toyqs.assets.pretrained import CheckpointError
@@ -29,6 +30,8 @@ def count_cost(config: RunConfig) -> Cost:
     lengths where they are drawn at random.
     """
     config = replace(config, branch_attention="dense")
+    if config.device == "cuda" and not torch.cuda.is_available():  # a cluster's nodes will have it
+        config = replace(config, device="cpu")
     params = build_training_params(config)
     if not params.stages:
         return _cost_at(config, params, params.thoughts.length)

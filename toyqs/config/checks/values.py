@@ -25,8 +25,12 @@ MOST_RECORDS = 100  # of thoughts in training
 MUCH_POLICY = 10.0  # weight of the policy's loss above which a note is given
 
 
-def check(config: RunConfig) -> list[str]:
+def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     """Refuse what cannot run, before any work.
+
+    Args:
+        config: as given.
+        elsewhere: it runs on another machine, which may have a GPU where this one has none.
 
     Returns:
         Notes on what the settings imply without saying so, one line each.
@@ -66,7 +70,7 @@ def check(config: RunConfig) -> list[str]:
         )
     if not config.nll_loss_beta:
         _check_other_losses(config)
-    if config.device == "cuda" and not torch.cuda.is_available():
+    if config.device == "cuda" and not elsewhere and not torch.cuda.is_available():
         refuse("device", "cuda", "torch finds no CUDA device here", "device=cpu")
     check_backbone(config)
     check_parallel(config, distributed.ranks())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toyqs.config.errors import Refusal
 from toyqs.files import no_folder
+from toyqs.sweep.executors.settings import CLUSTERS
 from toyqs.sweep.words.hydra_errors import all_keys, nearest
 from toyqs.sweep.words.presets import named_presets, swept_keys
 
@@ -23,8 +24,9 @@ OPTIONS = {
 }
 PRINTED = ("job", "hydra", "all")  # what --cfg prints
 PRINTING = {"--cfg", "-c", "--help", "-h", "--version", "--shell-completion", "-sc"}
-# Keys of Hydra's own that change nothing: all of them without -m; the second line in a sweep too.
-OF_SWEEPS = ("hydra.launcher", "hydra/launcher", "hydra.sweep")
+# Keys of Hydra's own that change nothing: all of OF_SWEEPS without -m; OF_FOLDERS in a sweep too.
+OF_LAUNCHERS = ("hydra.launcher", "hydra/launcher")
+OF_SWEEPS = (*OF_LAUNCHERS, "hydra.sweep")
 OF_FOLDERS = ("hydra.run.dir", "hydra.output_subdir", "hydra.job.chdir", "hydra.sweep.")
 
 
@@ -98,15 +100,22 @@ def _check_settings(settings: Sequence[str], sweep: bool) -> None:
         names = ",".join(word.partition("=")[2].strip("[]") for word in named)
         raise Refusal(f"{' '.join(named)}: presets are given once; give +run_modifier=[{names}]")
     own_launcher = "TOYQS_LAUNCHER" in os.environ  # which may keep files of its own there
+    on_cluster = _launcher(settings) in CLUSTERS  # where -m is not needed
     for word in settings:
         key = word.partition("=")[0]
         if word.startswith("~"):
             raise Refusal(f"{word}: no setting can be deleted; leave the word out: that gives the default")
         if key.startswith(OF_FOLDERS) and not own_launcher:
             raise Refusal(f"{word}: has no effect here; give runs_dir=FOLDER to choose where results go")
-        if key.startswith(OF_SWEEPS) and not sweep:
+        if key.startswith(OF_SWEEPS) and not sweep and not (on_cluster and key.startswith(OF_LAUNCHERS)):
             instead = ", or processes=N" if key == "hydra.launcher.processes" else ""
             raise Refusal(f"{word}: has no effect without -m; give -m as well{instead}")
     for name in named_presets(settings):
         if not sweep and (keys := swept_keys(name)):
             raise Refusal(f"+run_modifier={name}: is a sweep over {', '.join(keys)}; give -m as well")
+
+
+def _launcher(settings: Sequence[str]) -> str | None:
+    """Return the launcher that the words choose, or the environment."""
+    chosen = [word.partition("=")[2] for word in settings if word.startswith("hydra/launcher=")]
+    return chosen[-1] if chosen else os.environ.get("TOYQS_LAUNCHER")

@@ -22,6 +22,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.files import visible
 from toyqs.installation import folder
 from toyqs.sweep import torchrun
+from toyqs.sweep.executors.settings import CLUSTERS, Launcher, checked, launcher_of
 from toyqs.sweep.words.arguments import options_first
 from toyqs.sweep.words.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
 from toyqs.sweep.words.presets import preset_that_sets
@@ -41,6 +42,13 @@ class Job(NamedTuple):
 
     words: Sequence[str]
     config: DictConfig | Exception  # composed, or the error that prevented it
+
+
+class Sweep(NamedTuple):
+    """All jobs of a command, and the launcher that it has chosen."""
+
+    jobs: Sequence[Job]
+    launcher: Launcher
 
 
 class Composed(NamedTuple):
@@ -78,30 +86,46 @@ def _say(line: str) -> None:
 
 
 def run_jobs(
-    given: DictConfig | Sequence[Job],
+    given: DictConfig | Sweep,
     say: Callable[[str], None] = _say,
     train: Callable[..., int] | None = None,
 ) -> int:
-    """Run one job or, with the local launcher, all jobs of a sweep; return the exit code.
+    """Run one job or, with a launcher of ours, all jobs of a sweep; return the exit code.
 
     Args:
         given: what Hydra has composed: the one configuration, or all jobs.
         say: prints a line.
         train: takes the place of `toyqs.sweep.main.main`.
     """
-    jobs = [Job(HydraConfig.get().overrides.task, given)] if isinstance(given, DictConfig) else given
-    composed = compose_jobs(jobs, say)
+    if isinstance(given, Sweep):
+        jobs, launcher = given
+    else:
+        chosen = HydraConfig.get()
+        jobs, launcher = [Job(chosen.overrides.task, given)], launcher_of(chosen)
+    try:
+        settings = checked(launcher)
+    except Refusal as refusal:
+        say(str(refusal))
+        return 2
+    cluster = settings if launcher.name in CLUSTERS else None
+    composed = compose_jobs(jobs, say, elsewhere=cluster is not None)
+    if cluster is None and (partition := getattr(settings, "partition", None)):
+        instead = "add hydra/launcher=slurm to submit it"
+        say(f"hydra.launcher.partition={partition}: this sweep stays on this machine; {instead}")
     code = composed.code
     if composed.configs:
         from toyqs.sweep.main import main
 
-        code = max(code, (train or main)(composed.configs, sweep=jobs is given))
+        sweep = isinstance(given, Sweep)
+        code = max(code, (train or main)(composed.configs, sweep=sweep, cluster=cluster))
     if composed.closing:
         say(composed.closing)
     return code
 
 
-def compose_jobs(jobs: Sequence[Job], say: Callable[[str], None] = _say) -> Composed:
+def compose_jobs(
+    jobs: Sequence[Job], say: Callable[[str], None] = _say, *, elsewhere: bool = False
+) -> Composed:
     """Sort out the jobs that can run; print refusals and notes on stderr, equal lines once.
 
     A command of which some jobs are refused runs none of them, unless it has keep_going=true.
@@ -109,13 +133,14 @@ def compose_jobs(jobs: Sequence[Job], say: Callable[[str], None] = _say) -> Comp
     Args:
         jobs: of the command.
         say: prints a line.
+        elsewhere: they train on other machines, which may have a GPU where this one has none.
     """
     configs: list[RunConfig] = []
     lines: dict[str, None] = {}
     refused: list[str] = []
     for job in jobs:
         try:
-            config, notes = compose_checked(job.config)
+            config, notes = compose_checked(job.config, elsewhere=elsewhere)
         except Refusal as refusal:
             refused.append(f"{refusal}{_by_preset(str(refusal), job.words)}")
             lines[refused[-1]] = None
@@ -146,7 +171,7 @@ def _by_preset(refusal: str, words: Sequence[str]) -> str:
     return ""
 
 
-def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
+def compose_checked(cfg: DictConfig | Exception, *, elsewhere: bool = False) -> tuple[RunConfig, list[str]]:
     """Turn a composed configuration into a RunConfig that can run, with variants and widths filled in.
 
     Returns:
@@ -167,7 +192,7 @@ def compose_checked(cfg: DictConfig | Exception) -> tuple[RunConfig, list[str]]:
         config = replace(config, task=_typed(kind, task, "task."))
     except OmegaConfBaseException as error:
         raise refusal_of(error) from error
-    notes = check(config)
+    notes = check(config, elsewhere=elsewhere)
     return resolved(config), notes
 
 

@@ -17,6 +17,7 @@ from toyqs.config.errors import Refusal, typed
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
 from toyqs.installation import VERBS, program, scripts
+from toyqs.sweep.executors.settings import PREFIX, unknown_launcher_key
 
 TYPE_WORDS = {
     "int": "a whole number",
@@ -98,6 +99,8 @@ def _unknown_choice(wanted: str, known: list[str]) -> Refusal:
 
 def unknown_key(key: str) -> Refusal:
     """Return the refusal of a key that no setting has, with the nearest one that there is."""
+    if key.startswith(PREFIX):
+        return unknown_launcher_key(key)
     owners = [name for name, kind in TASKS.items() if key in _keys_of(kind, "task.")]
     if owners:
         return Refusal(f"{key}: belongs to another task; give task={owners[0]} as well")

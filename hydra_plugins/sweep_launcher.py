@@ -1,11 +1,11 @@
-"""Launch a sweep on one machine: all jobs in one call, so that they can share cores and controls."""
+"""Launch a sweep, here or on a cluster: all jobs in one call, so that they can share cores and controls."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -14,20 +14,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from toyqs.sweep.words.compose import Job
+from toyqs.sweep.executors.settings import launcher_of
+from toyqs.sweep.words.compose import Job, Sweep
 
 
-class LocalLauncher(Launcher):
-    """Hydra launcher that calls the task function once, with a list of all jobs.
+class SweepLauncher(Launcher):
+    """Hydra launcher that calls the task function once, with all jobs and the launcher's own settings."""
 
-    Args:
-        processes: stacks of runs trained at once; None: as the key `processes` says.
-        partition: of a Slurm cluster; accepted, and reported as unused.
-    """
-
-    def __init__(self, processes: int | None = None, partition: str | None = None) -> None:
-        self.processes = processes
-        self.partition = partition
+    def __init__(self, **settings: Any) -> None:
+        self.processes = settings.get("processes")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store what `launch` needs."""
@@ -36,10 +31,8 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; the task function reports their outcome itself."""
         setup_globals()
-        if self.partition is not None:
-            note = f"hydra.launcher.partition={self.partition} is for Slurm: unused on this machine"
-            print(f"toyqs: {note}", file=sys.stderr)
-        self.task_function([Job(overrides, self._composed(overrides)) for overrides in job_overrides])
+        jobs = [Job(overrides, self._composed(overrides)) for overrides in job_overrides]
+        self.task_function(Sweep(jobs, launcher_of(self.config.hydra)))
         return []
 
     def _composed(self, overrides: Sequence[str]) -> DictConfig | Exception:

@@ -1,0 +1,143 @@
+"""Submit stacks as a Slurm job array, whose script submitit writes, and find the tasks of earlier arrays.
+
+All that is shared with the tasks is in RUNS_DIR/.slurm/NAME, a folder per array, named like its job: what was
+submitted, what the tasks printed, and a file per task in which it tells how far it is.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import shlex
+import shutil
+import site
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import redirect_stderr, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from toyqs.config.errors import Refusal
+from toyqs.config.identity import run_key
+from toyqs.files import make_folder, read_json, write_json
+from toyqs.sweep.executors.settings import SlurmSettings
+from toyqs.sweep.executors.slurm_queue import refusal_in
+from toyqs.sweep.executors.slurm_task import StackTask
+from toyqs.sweep.plan import Stack
+
+FOLDER, SUBMITTED = ".slurm", "submitted.json"
+CHECKPOINTS = 20  # of a training that has no `checkpoint_every`
+
+
+class Submitted(NamedTuple):
+    """A task of an earlier array: what it trains."""
+
+    place: tuple[str, int]  # the name of its job, and its number in the array
+    keys: set[str]  # of its runs
+    force: bool
+
+
+def submit(runs_dir: str, stacks: Sequence[Stack], settings: SlurmSettings) -> tuple[str, list[str]]:
+    """Submit stacks as one array; return the name of its job, and the id of each task.
+
+    What was submitted is noted before it is: a command that dies in between leaves a note of no job.
+
+    Raises:
+        Refusal: sbatch refuses it.
+    """
+    name = f"toyqs-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    folder = Path(runs_dir).absolute() / FOLDER / name
+    make_folder(folder)
+    tasks = [
+        {"keys": [run_key(x.config, seed) for seed in x.seeds], "force": x.config.force, "stack": x.name}
+        for x in stacks
+    ]
+    write_json(folder / SUBMITTED, {"command": sys.argv, "tasks": tasks})
+    try:
+        return name, _submit(folder, stacks, settings)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _submit(folder: Path, stacks: Sequence[Stack], settings: SlurmSettings) -> list[str]:
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
+    executor.update_parameters(job_name=folder.name, **_parameters(settings))
+    tasks = [
+        StackTask(_with_checkpoints(stack).to_plain(), str(state_file(folder, number)), sys.argv)
+        for number, stack in enumerate(stacks)
+    ]
+    try:
+        with redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
+            return [str(job.job_id) for job in executor.submit_array(tasks)]
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+        where = "" if settings.partition is None else f" for hydra.launcher.partition={settings.partition}"
+        why = refusal_in(str(error))
+        line = f"hydra/launcher=slurm: sbatch refuses the jobs{where}: {why}; {_remedy(why)}"
+        raise Refusal(line) from None
+
+
+def _remedy(why: str) -> str:
+    """Say what to do about sbatch's refusal."""
+    if "partition" in why.lower():
+        return "give hydra.launcher.partition=NAME, one that sinfo lists"
+    if "array" in why.lower() or "limit" in why.lower():
+        return "give a smaller hydra.launcher.max_tasks or hydra.launcher.time"
+    return "give other values of hydra.launcher.KEY"
+
+
+def _parameters(settings: SlurmSettings) -> dict[str, Any]:
+    """Return the settings as submitit names them, those that are given."""
+    setup = [*settings.setup]
+    source = str(Path(__file__).resolve().parents[3])
+    if source not in (
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+    ):  # a checkout, which jobs must find
+        setup.append(f"export PYTHONPATH={shlex.quote(source)}${{PYTHONPATH:+:$PYTHONPATH}}")
+    given = {
+        "partition": settings.partition,
+        "time": settings.time,
+        "mem": settings.memory,
+        "cpus_per_task": settings.cpus,
+        "gpus_per_node": settings.gpus,
+        "qos": settings.qos,
+        "account": settings.account,
+        "constraint": settings.constraint,
+        "exclude": settings.exclude,
+        "array_parallelism": settings.array_parallelism,
+        "setup": setup,
+        "additional_parameters": {"requeue": True},  # also where the cluster does not by itself
+        "srun_args": [f"--cpus-per-task={settings.cpus}"],  # since 22.05 srun does not take it from sbatch
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _with_checkpoints(stack: Stack) -> Stack:
+    """Return a stack that saves its state now and then, so that a job that is queued again can continue."""
+    every = stack.config.checkpoint_every or max(1, stack.config.max_steps // CHECKPOINTS)
+    return stack._replace(config=replace(stack.config, checkpoint_every=every))
+
+
+def state_file(folder: Path, number: int) -> Path:
+    """Return the file in which a task tells how far it is."""
+    return folder / f"{number}.json"
+
+
+def log_of(folder: Path, id_: str) -> Path:
+    """Return the file with what submitit and the job's shell have printed of errors."""
+    return folder / f"{id_}_0_log.err"
+
+
+def submitted_earlier(runs_dir: str, live: Collection[tuple[str, int]]) -> Iterator[Submitted]:
+    """Yield the tasks of a folder of runs that are among the live ones."""
+    for name in {name for name, _ in live}:
+        with suppress(OSError, ValueError, KeyError):  # a job of something else
+            tasks = read_json(Path(runs_dir) / FOLDER / name / SUBMITTED)["tasks"]
+            for number, task in enumerate(tasks):
+                if (name, number) in live:
+                    yield Submitted((name, number), set(task["keys"]), task["force"])

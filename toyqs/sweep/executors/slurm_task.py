@@ -1,0 +1,61 @@
+"""The part that runs in a Slurm job: train one stack, and write the news of it into a file."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from toyqs.files import write_json
+from toyqs.sweep.plan import Stack
+from toyqs.sweep.worker import StackOutcome, train
+
+WRITE_SECONDS = 5.0  # between two writings of the file while nothing but progress is new
+
+
+class StackTask:
+    """Trains one stack; submitit calls it in the job, and `checkpoint` shortly before the job is ended.
+
+    Args:
+        plain: of `Stack.to_plain`.
+        file: where the news is written: share of the work, held-out NLL, lines for the user, outcome.
+        command: words of the command that submitted it, which the runs note.
+    """
+
+    def __init__(self, plain: Sequence[Any], file: str, command: Sequence[str]) -> None:
+        self.plain, self.file, self.command = plain, file, command
+        self.warned = False  # by Slurm, that the job is to end
+
+    def __call__(self) -> None:
+        """Train the stack; write what becomes of it."""
+        sys.argv = list(self.command)
+        self.work = Stack.from_plain(self.plain).work
+        self.state: dict[str, Any] = {"share": 0.0, "loss": None, "says": [], "outcome": None}
+        self.written = -math.inf
+        train(self.plain, self._tell)
+
+    def _tell(self, kind: str, value: Any) -> None:
+        due = kind != "progress" or time.monotonic() - self.written >= WRITE_SECONDS
+        if kind == "progress":
+            work, loss = value
+            self.state["share"] = work / max(self.work, 1e-9)
+            self.state["loss"] = self.state["loss"] if loss is None else loss
+        elif kind == "say":
+            self.state["says"].append(value)
+        else:
+            failure = StackOutcome(*value).failure or ""
+            if self.warned and failure.startswith(SystemExit.__name__):  # submitit has queued the job again
+                sys.exit(1)
+            self.state["outcome"] = value
+        if due:
+            write_json(self.file, self.state)
+            self.written = time.monotonic()
+
+    def checkpoint(self) -> Any:
+        """Return what the job is to do when it is queued again: the same, from the runs' own checkpoints."""
+        from submitit.helpers import DelayedSubmission
+
+        self.warned = True
+        return DelayedSubmission(StackTask(self.plain, self.file, self.command))
