@@ -99,7 +99,7 @@ def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False, clust
 
 
 def _train(
-    stacks: Sequence[Stack], done: int, configs: Sequence[RunConfig], *, sweep: bool, cluster: object
+    stacks: list[Stack], done: int, configs: Sequence[RunConfig], *, sweep: bool, cluster: object
 ) -> list[Failure]:
     """Train stacks, showing the progress beside that of the runs done before; return the failures.
 
