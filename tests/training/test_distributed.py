@@ -164,7 +164,7 @@ def test_two_processes_train_a_transformer_as_one(tmp_path: Path, changes: dict[
 def test_statistics_of_a_share_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (configured(tmp_path / name) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
-    of_share = lambda *given: objectives_advantages.batch_std(*given[:3])  # noqa: E731
+    of_share = lambda a, r, w, total: objectives_advantages.batch_std(a, r, w)  # noqa: E731
     monkeypatch.setitem(objectives_advantages.ADVANTAGE_SCALES, "batch_std", of_share)
     assert together(two, [1], tmp_path / "err") == [0, 0]
     assert furthest(one, two, [1]) > 1e-6

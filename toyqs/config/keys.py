@@ -20,7 +20,7 @@ from toyqs.training.optimizer import METHODS
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
 OUTSIDE_KEY = (
     *("force", "keep_going", "controls", "wandb_mode", "runs_dir", "processes", "checkpoint_every"),
-    *("thoughts_every", "gradient_checkpointing"),
+    *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc"),
 )
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
@@ -132,6 +132,9 @@ class Keys:
     epochs: int = number(50, at_least=1)  # passes through a corpus where max_steps is -1
     data_loader_batch_size: int = number(64, at_least=1)  # B, sequences per training step
     grad_acc: int = number(1, at_least=1)  # parts of a batch whose gradients are added up before the step
+    auto_find_grad_acc: bool = (
+        True  # a step that does not fit into memory is made in smaller parts; else fails
+    )
     seq_len: int = number(128, at_least=1)  # of a text, in characters or tokens; generated tasks have theirs
     seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
     # 10. the run
