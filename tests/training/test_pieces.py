@@ -208,7 +208,9 @@ def test_a_wrong_gradient_would_be_seen(name: str, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_model_says_whether_its_positions_are_compared(coupled: bool, changes: dict[str, Any]) -> None:
-    assert build_model(quick(**changes), [0]).couples_positions is coupled
+    settings = quick(**changes)
+    assert build_model(settings, [0]).couples_positions is coupled
+    assert settings.compares_positions is coupled
 
 
 def test_a_function_of_all_positions_is_of_one_piece_where_there_is_no_other() -> None:
