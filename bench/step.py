@@ -44,6 +44,10 @@ class RandomCharacters:
         """Return the number of positions, which is seq_len."""
         return seq_len
 
+    def thinking(self, seq_len: int) -> int:
+        """Return the number of positions that think, which is all."""
+        return seq_len
+
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:

@@ -111,6 +111,7 @@ OTHER: dict[str, Any] = {
     "epochs": 51,
     "data_loader_batch_size": 32,
     "grad_acc": 2,
+    "chunk_positions": 3,
     "seq_len": 127,
     "debug_cfg": "seperateInterpreter",
     "device": "cuda",
@@ -138,6 +139,9 @@ class Text:
     content: ClassVar[str] = "abc"
 
     def length(self, seq_len: int) -> int:
+        return seq_len
+
+    def thinking(self, seq_len: int) -> int:
         return seq_len
 
     def identity(self) -> dict[str, str]:

@@ -43,6 +43,20 @@ class Batch(NamedTuple):
     ahead: Ahead | None = None  # set by `focus` where N > 1
     thought_length: Tensor | None = None  # (S, B, T) long, symbols per thought where the task sets them
     total: Callable[[Tensor], Tensor] | None = None  # sum over the processes that share the batch; None: one
+    jointly: Callable[..., Tensor] | None = None  # see `over_pieces`; None: this is all of the batch
+
+    def over_pieces(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """Compute what one position's part of a function depends on others for, over the whole batch.
+
+        Args:
+            function: of tensors (S, B, T, ...); its result has such axes too, or one number per seed.
+            tensors: at this batch's positions. Where it is a piece of a batch, the function gets those of
+                all pieces.
+
+        Returns:
+            The result, no gradient to the other pieces; of one with the axes B and T the part of this batch.
+        """
+        return function(*tensors) if self.jointly is None else self.jointly(function, *tensors)
 
     @property
     def lengths(self) -> Tensor | None:
@@ -112,6 +126,7 @@ class Model(Protocol):
     predicts_without_thought: bool  # whether `talk` can predict with no thought
     num_ahead: int  # N
     num_symbols: int | None  # V of its thoughts; None: their symbols are vectors, or there are none
+    couples_positions: bool  # whether a trace, or what learns from it, depends on what other positions it has
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
         """Read inputs (S, B, T); return the context at positions (S, B, T'), None: at all.
@@ -159,6 +174,18 @@ class Model(Protocol):
         first: int = 0,
     ) -> Trace:
         """Read, think and talk; with targets (S, B, T', N) a critic, if there is one, adds its correction."""
+        ...
+
+    def respond(
+        self,
+        context: Context,
+        noise: Tensor,
+        forced: Tensor | None = None,
+        targets: Tensor | None = None,
+        gate_floor: float = 0.0,
+        lengths: Tensor | None = None,
+    ) -> Trace:
+        """Think and talk, as `__call__` does, from a context already read."""
         ...
 
 
@@ -226,7 +253,7 @@ def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
 
 def rows(batch: Batch, span: slice) -> Batch:
     """Return some of a batch's sequences, before `focus`: a span of the axis B."""
-    inputs, targets, weights, think, oracle, _, length, _ = batch
+    inputs, targets, weights, think, oracle, _, length, *_ = batch
     oracle, length = (None if x is None else x[:, span] for x in (oracle, length))
     inputs, targets, weights, think = (x[:, span] for x in (inputs, targets, weights, think))
     return Batch(inputs, targets, weights, think, oracle, None, length)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis import scale_up
-from bench import estimators, gpu, gpu_parts, stacks, step
+from bench import estimators, gpu, gpu_parts, memory, stacks, step
 from toyqs import files
 from toyqs.command_line import positive, whole
 
@@ -25,6 +25,7 @@ OPTIONS: list[tuple[Main, str, tuple[str, ...]]] = [
     (stacks.main, "--rounds", WHOLE),
     (stacks.main, "--steps", WHOLE),
     (step.main, "--rounds", WHOLE),
+    (memory.main, "--rounds", WHOLE),
     (gpu.main, "--seconds", POSITIVE),
 ]
 

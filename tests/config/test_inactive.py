@@ -77,6 +77,7 @@ OF_THOUGHTS = {
     "length_penalty",
     "punish_unfinished",
     "schedule_punfinished",
+    "chunk_positions",
 }
 IDLE_WITHOUT_REASONER = [
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "simple_lm_head", "mixing"),

@@ -47,7 +47,7 @@ def beside(kept: ReferenceModel, every: tiny.Enumeration, num_ahead: int = 1) ->
     copies = tiny.repeated(tiny.one_position(num_ahead), len(every.probability))
     if isinstance(every.built, backbones.Folded):
         backbones.folded(kept.model, len(every.probability))
-    return kept.annotate(every.trace, copies.inputs, thinking_positions(copies))
+    return kept.annotate(every.trace, kept.read(copies.inputs, thinking_positions(copies)))
 
 
 @PATTERNS
@@ -102,7 +102,8 @@ def test_a_checkpoint_is_the_language_model_that_was_trained(num_ahead: int, pla
     thinker, batch, noise = tiny.sampled(settings, copies=seeds)
     positions = thinking_positions(batch)
     trace = thinker(batch.inputs, positions, noise)
-    trace = build_reference_model(settings, thinker).annotate(trace, batch.inputs, positions)
+    kept = build_reference_model(settings, thinker)
+    trace = kept.annotate(trace, kept.read(batch.inputs, positions))
     there = focus(batch, positions, num_ahead)
     reward = rewards.kl_forward(torch.zeros(0), trace, there)
     for s in range(seeds):
@@ -123,7 +124,7 @@ def test_a_plain_model_learns_from_a_checkpoint_too(plain: Any) -> None:
     other, batch, noise = tiny.sampled(settings, copies=1)
     positions = thinking_positions(batch)
     kept = build_reference_model(settings, other)
-    trace = kept.annotate(other(batch.inputs, positions, noise), batch.inputs, positions)
+    trace = kept.annotate(other(batch.inputs, positions, noise), kept.read(batch.inputs, positions))
     taught = model(batch.inputs, positions, noise).logits.squeeze(3).log_softmax(-1)
     torch.testing.assert_close(trace.reference_log_probs, taught, rtol=0, atol=1e-12)
     assert "nll" in nll(trace, focus(batch, positions)).parts
@@ -217,11 +218,11 @@ def test_no_divergence_from_the_model_itself(kind: str, which: str) -> None:
     model, batch, noise = tiny.sampled(settings, copies=2)
     kept, positions = build_reference_model(settings, model), thinking_positions(batch)
     trace = model(batch.inputs, positions, noise)
-    at_first = kept.annotate(trace, batch.inputs, positions).penalty
+    at_first = kept.annotate(trace, kept.read(batch.inputs, positions)).penalty
     torch.testing.assert_close(at_first, torch.zeros_like(at_first), rtol=0, atol=1e-12)
     moved(model)
     trace = model(batch.inputs, positions, noise)
-    later = kept.annotate(trace, batch.inputs, positions).penalty
+    later = kept.annotate(trace, kept.read(batch.inputs, positions)).penalty
     assert float(later.abs().min()) > 0
     scored = kept.model(batch.inputs, positions, noise, trace.symbols)
     wanted = BETA * (trace.log_prob - scored.log_prob).sum(-1)

@@ -122,6 +122,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
     [
         {"max_steps": 30, "grad_acc": 2, "baseline": "ema", "length_schedule": "random"},
         {"objective": "ppo_clip", "inner_steps": 2, "checkpoint_every": 2, "variable_len": True},
+        {"chunk_positions": 3, "think_at": "all"},
         {"meta_token_mode": "lr_multiplier", "baseline": "ema"},
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
         {"use_reasoner": False, "data_loader_batch_size": 4},
@@ -164,7 +165,7 @@ def test_two_processes_train_a_transformer_as_one(tmp_path: Path, changes: dict[
 def test_statistics_of_a_share_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (configured(tmp_path / name) for name in ("one", "two"))
     run_stack(one, [1], COST, lambda step, loss: None)
-    of_share = lambda *given: objectives_advantages.batch_std(*given[:3])  # noqa: E731
+    of_share = lambda a, r, w, total: objectives_advantages.batch_std(a, r, w)  # noqa: E731
     monkeypatch.setitem(objectives_advantages.ADVANTAGE_SCALES, "batch_std", of_share)
     assert together(two, [1], tmp_path / "err") == [0, 0]
     assert furthest(one, two, [1]) > 1e-6

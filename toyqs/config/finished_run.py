@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from toyqs.config.bounds import check_bounds
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.key_table import KEY, RESULTS_VERSION, key_of
+from toyqs.config.key_table import SETTINGS as TABLE
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
 from toyqs.files import IDENTITY, json_object, no_folder
@@ -56,6 +57,7 @@ def config_of(columns: Mapping[str, Any]) -> RunConfig:
         raise Refusal(
             f"{', '.join(sorted(unknown))}: not a setting of this version; give runs of this version"
         )
+    values.setdefault("chunk_positions", TABLE["chunk_positions"])  # its default is not what was done before
     groups = values.pop("weight_groups", "ABCD")
     values["weight_groups"] = list(groups) if isinstance(groups, str) else groups
     config: RunConfig = _typed(RunConfig, values)

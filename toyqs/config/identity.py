@@ -27,7 +27,7 @@ def canonical(config: RunConfig) -> RunConfig:
         meta_token_init=config.marker_start,
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
-    defaults = RunConfig()
+    defaults = replace(RunConfig(), chunk_positions=0)  # which its default is resolved to without thoughts
     return replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
 
 

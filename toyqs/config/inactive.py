@@ -30,7 +30,7 @@ KEYS_OF_SYMBOLS = (
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
-    *("sampler", "sampler_temperature", "random_thoughts"),
+    *("sampler", "sampler_temperature", "random_thoughts", "chunk_positions"),
 )
 
 KEYS_OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")

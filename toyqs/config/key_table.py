@@ -116,6 +116,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 50,
     "data_loader_batch_size": 64,
     "grad_acc": 1,
+    "chunk_positions": 0,
     "seq_len": 128,
     "debug_cfg": None,
     "device": "cpu",

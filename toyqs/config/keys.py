@@ -21,7 +21,7 @@ from toyqs.training.optimizer import METHODS
 OUTSIDE_KEY = (
     *("force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
     *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
-    *("thoughts_every", "gradient_checkpointing"),
+    *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc"),
 )
 
 # Settings that name a finished run from which a run starts.
@@ -140,6 +140,8 @@ class Keys:
     epochs: int = number(50, at_least=1)  # passes through a corpus where max_steps is -1
     data_loader_batch_size: int = number(64, at_least=1)  # B, sequences per training step
     grad_acc: int = number(1, at_least=1)  # parts of a batch whose gradients are added up before the step
+    chunk_positions: int | None = number(None, at_least=0)  # that think at a time; 0: all; None: by the sizes
+    auto_find_grad_acc: bool = True  # a step that finds no memory is made again in smaller parts
     seq_len: int = number(128, at_least=1)  # of a text, in characters or tokens; generated tasks have theirs
     seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
     # 10. the run

@@ -9,8 +9,11 @@ from toyqs.assets.pretrained import Architecture, architecture
 from toyqs.config.choices import DEBUG_VARIANTS
 from toyqs.config.key_table import KEY
 from toyqs.config.keys import STARTS, WIDTHS
-from toyqs.config.run_config import RunConfig
+from toyqs.config.run_config import MARKERS, RunConfig
 from toyqs.objectives.registry import objective_class
+
+# Numbers kept for a backward pass: of a symbol for each unit of its states' width, and of a chunk.
+STATE_NUMBERS, CHUNK = 12, 12 * 2**20
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -33,6 +36,7 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, train_nll_num=config.trice_samples)
     if not config.has_policy_loss:
         config = _without_policy(config)
+    config = replace(config, chunk_positions=_chunk(config))
     if not config.use_reasoner:
         config = replace(config, controls="none")
     return config
@@ -43,6 +47,28 @@ def _with_folders(config: RunConfig) -> RunConfig:
     named = {name: given for name in STARTS if KEY.fullmatch(given := getattr(config, name) or "")}
     folders: dict[str, Any] = {name: f"{config.runs_dir}/{key}" for name, key in named.items()}
     return replace(config, **folders)
+
+
+def _chunk(config: RunConfig) -> int:
+    """Return how many thinking positions of a sequence are taken at a time; 0: all of them.
+
+    By the sizes it is as many as keep CHUNK numbers for the backward pass; all where no more than twice CHUNK
+    are kept. All also where chunks cost time: a loss that depends on all positions has the forward pass made
+    twice, and a GPU's time is that of launches. For transformers this is not known.
+    """
+    thinking = config.num_thinking
+    given = config.chunk_positions
+    if given is None:
+        whole = config.device != "cpu" or config.backbone != "gru" or config.think_at == "hard"
+        if whole or config.compares_positions or config.depends_on_batch:
+            return 0
+        width = config.reasoner_hidden_dim + (config.interpreter_hidden_dim or config.reasoner_hidden_dim)
+        of_thought = (config.max_reasoning_len + MARKERS) * STATE_NUMBERS * width
+        numbers = (
+            thinking * config.data_loader_batch_size // config.grad_acc * config.trice_samples * of_thought
+        )
+        given = -(-thinking // -(-numbers // CHUNK)) if numbers > 2 * CHUNK else 0
+    return given if config.has_thoughts and given < thinking else 0
 
 
 def _without_policy(config: RunConfig) -> RunConfig:

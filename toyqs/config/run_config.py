@@ -8,7 +8,8 @@ from toyqs.config import choices
 from toyqs.config.keys import Keys
 from toyqs.model.mixing import MIXERS
 from toyqs.model.roles import ROLES, WeightGroups
-from toyqs.objectives.registry import from_config, objective_class
+from toyqs.objectives.advantages import OF_BATCH
+from toyqs.objectives.registry import fields_of, from_config, objective_class
 from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE
 
 MARKERS = 2  # start and end, which a thought adds to its symbols
@@ -167,6 +168,30 @@ class RunConfig(Keys):
     def has_critic(self) -> bool:
         """Tell whether a critic learns what thoughts will earn."""
         return from_config(objective_class(self), self).has_critic
+
+    @property
+    def num_thinking(self) -> int:
+        """Return how many positions of a sequence think, or may be selected to."""
+        everywhere = self.thinks_everywhere
+        return self.task.length(self.seq_len) if everywhere else self.task.thinking(self.seq_len)
+
+    @property
+    def compares_positions(self) -> bool:
+        """Tell whether all positions enter what thoughts are paid, so that none can be taken apart."""
+        if not (self.has_thoughts and self.has_policy_loss):
+            return False
+        read = {self.baseline} if "baseline" in fields_of(self) else set()
+        read |= {self.value_sees} if self.has_critic else set()
+        return self.learned_reward or "average_thought" in read
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Tell whether a position's loss depends on a statistic of the batch (`Batch.over_pieces`)."""
+        if not (self.has_thoughts and self.has_policy_loss):
+            return False
+        scale = self.advantage_scale in OF_BATCH and "advantage_scale" in fields_of(self)
+        spread = self.temperature_scale == "spread" and "temperature_scale" in fields_of(self)
+        return scale or spread or self.shuffle_rewards
 
     @property
     def widths(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint
 from toyqs.experiment.trackers import NOWHERE, Place, Shown, TensorBoard, Tracker, Wandb
 from toyqs.experiment.tracking import RunLog, environment
-from toyqs.files import ROW, make_folder, sealed, write_bytes, write_json
+from toyqs.files import ROW, make_folder, read_json, sealed, write_bytes, write_json
 from toyqs.thought_record import Record
 
 FILES = (
@@ -29,6 +29,7 @@ FILES = (
 )  # beside record and row, which notes all
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+PARTS_FOUND = "grad_acc_found"  # in env.json: where memory ran out, and the micro-batches from there on
 
 _environment = functools.cache(environment)  # once: the source that this process runs stays the same
 
@@ -72,12 +73,19 @@ class RunFolder:
         for name in (".*.*", ROW, thought_record.NAME):
             for file in self.folder.glob(name):
                 file.unlink()
+        before = _parts_found(self.folder) if log_size else []
         self.environment = _environment() | {"stack_size": stack_size, "changed": self.changed}
         if started_from:
             self.environment["started_from"] = dict(started_from)
+        self.environment |= {PARTS_FOUND: before} if before else {}
         write_json(self.folder / "config.json", self.record)
         write_json(self.folder / "env.json", self.environment)
         self.log = RunLog(self.folder, self.tracker, keep=log_size, say=self.say)
+
+    def note_parts(self, step: int, sequences: int) -> None:
+        """Note in env.json that a step, from 1, did not fit into memory, and how many sequences did since."""
+        self.environment.setdefault(PARTS_FOUND, []).append({"step": step, "micro_batch": sequences})
+        write_json(self.folder / "env.json", self.environment)
 
     def end(
         self, weights: dict[str, Tensor], index: int, values: dict[str, Any], record: Record | None
@@ -107,3 +115,12 @@ def _tracker(config: RunConfig, shown: Shown) -> Tracker | None:
         tags = [*config.wandb_tags, *([config.info] if config.info else [])]
         return Wandb(shown, where, tags, online=config.wandb_mode == "online")
     return TensorBoard(shown) if config.tracked_by == "tensorboard" else None
+
+
+def _parts_found(folder: Path) -> list[Any]:
+    """Return what `note_parts` noted before the training was interrupted."""
+    try:
+        noted: list[Any] = read_json(folder / "env.json").get(PARTS_FOUND, [])
+    except (OSError, ValueError):
+        return []
+    return noted

@@ -37,6 +37,7 @@ from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.evaluation.recording import Recording
 from toyqs.training.flops import Cost
 from toyqs.training.loop import Checkpoints, StepCallback, train
+from toyqs.training.shortage import OnShortage
 
 STARTED = 0.01  # nats that other thoughts, and none, must cost before a seed counts as started
 
@@ -66,10 +67,10 @@ def run_stack(
     folders = [RunFolder(config, seed, place, say) for seed in seeds]
     saved = [checkpoint.read(folder.folder, say) for folder in folders]
     try:
-        return _run(config, seeds, cost, progress, folders, saved)
+        return _run(config, seeds, cost, progress, folders, saved, say)
     except checkpoint.Unusable as error:
         checkpoint.begin_anew([folder.folder for folder in folders], error, say)
-    _run(config, seeds, cost, progress, folders, [None] * len(seeds))
+    _run(config, seeds, cost, progress, folders, [None] * len(seeds), say)
 
 
 def _run(
@@ -79,6 +80,7 @@ def _run(
     progress: Progress,
     folders: Sequence[RunFolder],
     saved: Sequence[checkpoint.SavedState | None],
+    say: checkpoint.Say,
 ) -> None:
     timer = Timer(config.device)
     training = Training(config, seeds)
@@ -87,7 +89,7 @@ def _run(
     curve = training.curve([folder.log for folder in folders], progress, timer)
     checkpointer = Checkpointer(config, folders, curve, saved)
     try:
-        diverged = training.run(curve, checkpointer)
+        diverged = training.run(curve, checkpointer, _on_shortage(config, folders, say))
         steps = [diverged[i].step if i in diverged else training.params.steps for i in range(len(seeds))]
         curve.end(max(steps))
         speed = timer.speed(training.num_tokens(max(steps) - checkpointer.first_step))
@@ -116,6 +118,24 @@ def _run(
         steps_done |= {"final_reasoning_len": params.eval_sizes_at(num - 1).length}
         seen = _divergence(diverged.get(index)) | {"started": _started(metrics)}
         folder.end(weights, index, common | metrics | steps_done | seen, training.record(index, diverged))
+
+
+def _on_shortage(config: RunConfig, folders: Sequence[RunFolder], say: checkpoint.Say) -> OnShortage | None:
+    """Return what notes that a step did not fit into memory; None where it is not made again.
+
+    Several processes wait for each other in every step, so that one of them cannot make it again alone.
+    """
+    if not config.auto_find_grad_acc or distributed.ranks() > 1:
+        return None
+
+    def note(step: int, sequences: int) -> None:
+        for folder in folders:
+            folder.note_parts(step, sequences)
+        others = f" and {len(folders) - 1} beside it" if len(folders) > 1 else ""
+        parts = "1 sequence" if sequences == 1 else f"{sequences} sequences"
+        say(f"{folders[0].folder}{others}: step {step} did not fit into memory, goes on with {parts} at once")
+
+    return note
 
 
 def train_along(config: RunConfig, seeds: Sequence[int]) -> None:
@@ -154,13 +174,16 @@ class Training:
         curve.recording = self.recording
         return curve
 
-    def run(self, report: StepCallback, checkpoints: Checkpoints) -> dict[int, Divergence]:
+    def run(
+        self, report: StepCallback, checkpoints: Checkpoints, on_shortage: OnShortage | None = None
+    ) -> dict[int, Divergence]:
         """Train to the last step; return the seeds that diverged, by index."""
         config, model = self.config, self.model
         data = draw_batches(config.task, self.seeds, self.params, next(model.parameters()))
         reference_model = build_reference_model(config, model)
         objective = build_objective(config)
-        return train(model, objective, data, self.params, report, reference_model, checkpoints)
+        beside = (reference_model, checkpoints, on_shortage)
+        return train(model, objective, data, self.params, report, *beside)
 
     @cached_property
     def recording(self) -> Recording | None:

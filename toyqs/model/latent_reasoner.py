@@ -33,9 +33,7 @@ class Auxiliaries(NamedTuple):
     """Parts that only some objectives need."""
 
     extra_predictions: frozenset[str] = frozenset()  # "base": with no thought; "average": see `Trace`
-    greedy_head: ThoughtHead | None = (
-        None  # samples the thoughts of `Trace.greedy_logits`; None: not computed
-    )
+    greedy_head: ThoughtHead | None = None  # samples the thoughts of `Trace.greedy_logits`; None: no such
     critic: ValueHead | None = None
     sampler: ThoughtHead | None = None  # samples off-policy thoughts; None: the thought head does
     reward_model: RewardModel | RewardOfPrediction | None = None
@@ -82,6 +80,7 @@ class LatentReasoner(nn.Module):
         self.num_ahead, self.interpreter_reads_on = horizon
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
+        self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
@@ -102,8 +101,7 @@ class LatentReasoner(nn.Module):
         reasoner, branches = read[letters["base_reasoner"]] if "base_reasoner" in letters else (None, None)
         if self.critic is None and self.reward_model is None:
             reasoner = None
-        last = inputs if self.rereads_last else None
-        context = Context(base, branches, reasoner, last=last, first=first)
+        context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None, first=first)
         if positions is not None:
             context = self.at(context, positions)
         if self.num_ahead == 1:
@@ -247,19 +245,28 @@ class LatentReasoner(nn.Module):
         lengths: Tensor | None = None,
         first: int = 0,
     ) -> Trace:
-        """Read, think and talk; return the trace at the thinking positions.
+        """Read, think and talk; see `read` and `respond`."""
+        return self.respond(self.read(inputs, positions, first), noise, forced, targets, gate_floor, lengths)
+
+    def respond(
+        self,
+        context: Context,
+        noise: Tensor,
+        forced: Tensor | None = None,
+        targets: Tensor | None = None,
+        gate_floor: float = 0.0,
+        lengths: Tensor | None = None,
+    ) -> Trace:
+        """Think and talk; return the trace at the context's positions.
 
         Args:
-            inputs: as in `read`.
-            positions: as in `read`.
-            noise: as in `think`.
-            forced: as in `think`.
-            targets: (S, B, T', N) long, for the critic; None: neither it nor the reward model is evaluated.
+            context: from `read`.
+            noise: as in `think`, like forced and lengths.
+            forced: see there.
+            targets: (S, B, T, N) long, for the critic; None: neither it nor the reward model is evaluated.
             gate_floor: as in `talk`.
-            lengths: as in `think`.
-            first: as in `read`.
+            lengths: see there.
         """
-        context = self.read(inputs, positions, first)
         thoughts = self.think(context, noise, forced, lengths)
         trace = self.talk(context, thoughts, gate_floor)
         if targets is None:

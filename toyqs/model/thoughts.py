@@ -76,17 +76,17 @@ class _Draw(torch.autograd.Function):
         # A forbidden symbol has log-probability -inf; its term of the entropy is 0, not NaN.
         finite = log_probs.clamp_(min=-1e30)
         entropy = -row_sums(probs * finite)
-        ctx.save_for_backward(probs, finite, entropy, symbols)
+        ctx.save_for_backward(finite, entropy, symbols)  # probs are computed again: they are half of it
         ctx.mark_non_differentiable(symbols)
         return symbols, log_prob, entropy
 
     @staticmethod
     def backward(ctx: Any, _: Any, at_log_prob: Tensor, at_entropy: Tensor) -> tuple[Tensor, None, None]:
-        probs, finite, entropy, symbols = ctx.saved_tensors
+        finite, entropy, symbols = ctx.saved_tensors
         # Numbers of a row are added up before they are broadcast to its V entries.
         per_row = at_log_prob.sum(-1) + at_entropy * entropy
         slope = torch.addcmul(-per_row.unsqueeze(-1), -at_entropy.unsqueeze(-1), finite)
-        return slope.mul_(probs).scatter_add_(-1, symbols, at_log_prob), None, None
+        return slope.mul_(finite.exp()).scatter_add_(-1, symbols, at_log_prob), None, None
 
 
 class TokenHead(ThoughtHead):

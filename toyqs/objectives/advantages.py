@@ -226,3 +226,5 @@ ADVANTAGE_SCALES = {
     "group_std": group_std,
     "positive_only": positive_only,
 }
+
+OF_BATCH = ("batch_std",)  # those whose factor depends on all positions of the batch

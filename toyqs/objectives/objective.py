@@ -253,7 +253,9 @@ class ThoughtObjective(Objective):
         """Compute what pays the policy: earned, or expected by r_ψ, less the penalty, perhaps exchanged."""
         reward = reward_model.learned(trace).detach() if self.learned_reward else earned
         reward = _less_penalty(reward, trace)
-        return reward if trace.shuffle is None else rewards.exchanged(reward, trace.shuffle, paying.weights)
+        if trace.shuffle is None:
+            return reward
+        return paying.over_pieces(rewards.exchanged, reward, trace.shuffle, paying.weights)
 
     def _auxiliary_losses(
         self, reward: Tensor, earned: Tensor, trace: Trace, batch: Batch

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from toyqs.objectives import losses, rewards
-from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
+from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES, OF_BATCH
 from toyqs.objectives.objective import Allowed, ThoughtObjective
 from toyqs.types import Batch, Trace
 
@@ -43,9 +44,11 @@ class Reinforce(ThoughtObjective):
         Raises:
             ValueError: a group baseline meets K = 1, or the trace lacks what the baseline needs.
         """
-        scale = ADVANTAGE_SCALES[self.advantage_scale]
         above = reward - self._baseline(reward, trace, batch)
-        return scale(above, reward, batch.weights, batch.total or losses.no_reduction)
+        scale = partial(ADVANTAGE_SCALES[self.advantage_scale], total=batch.total or losses.no_reduction)
+        if self.advantage_scale in OF_BATCH:
+            return batch.over_pieces(scale, above, reward, batch.weights)
+        return scale(above, reward, batch.weights)
 
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the baseline (S, B, T, K)."""

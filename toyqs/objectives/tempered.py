@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -48,7 +49,8 @@ class Tempered(ThoughtObjective):
         if self.temperature_scale == "absolute":
             return self.temperature, reward
         reward = settled(reward)
-        spread = position_mean(reward.std(-1), batch.weights, batch.total or no_reduction)
+        mean = partial(position_mean, total=batch.total or no_reduction)
+        spread = batch.over_pieces(mean, reward.std(-1), batch.weights)
         return (self.temperature * spread.clamp(min=EQUAL)).view(-1, 1, 1, 1), reward
 
     @abstractmethod

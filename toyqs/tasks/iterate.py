@@ -101,6 +101,10 @@ class Iterate(Task):
         """Return T = 2, whatever `seq_len`."""
         return 2
 
+    def thinking(self, seq_len: int) -> int:
+        """Return 1: the last position."""
+        return 1
+
     def floor(self) -> float:
         """Return the Bayes NLL: 0, as x and k determine the answer."""
         return 0.0

@@ -131,6 +131,10 @@ class RevProg(Task):
         """Return T = k + queries, whatever `seq_len`."""
         return self.k + self.queries
 
+    def thinking(self, seq_len: int) -> int:
+        """Return the number of queries."""
+        return self.queries
+
     def floor(self) -> float:
         """Compute the Bayes NLL in nats per query: the entropy of the label noise.
 

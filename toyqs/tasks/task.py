@@ -63,6 +63,10 @@ class Task(ABC):
     def vocab_size(self) -> int:
         """Return V, the number of token ids."""
 
+    def thinking(self, seq_len: int) -> int:
+        """Return how many positions of a sample think; by default every think_every-th of T."""
+        return self.length(seq_len) // max(1, self.think_every)
+
     @property
     def ends(self) -> tuple[int, ...]:
         """Return the ids that each end a document; the first stands after each. By default there are none."""

@@ -105,14 +105,31 @@ def rank_slice(batch: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
     if ranks == 1:
         return batch
     size = batch.inputs.shape[1]
-    span = slice(size * rank // ranks, size * (rank + 1) // ranks)
+    return _cut(batch, 1, slice(size * rank // ranks, size * (rank + 1) // ranks))
 
-    def cut(field: Any) -> Any:
-        if isinstance(field, tuple):
-            return type(field)(*map(cut, field))
-        return field[:, span].contiguous() if isinstance(field, Tensor) else field
 
-    return cut(batch)
+def sequences(batch: TrainingBatch, size: int | None) -> Iterator[TrainingBatch]:
+    """Split a batch into parts of so many sequences, the last perhaps of fewer; None: into one."""
+    count = batch.inputs.shape[1]
+    if size is None or size >= count:
+        yield batch
+        return
+    for start in range(0, count, size):
+        yield _cut(batch, 1, slice(start, start + size))
+
+
+def at_positions(batch: TrainingBatch, span: slice) -> TrainingBatch:
+    """Return some of a batch's thinking positions; the inputs, of which they are a part, stay whole."""
+    return _cut(batch, 2, span)._replace(inputs=batch.inputs)
+
+
+def _cut(field: Any, axis: int, span: slice) -> Any:
+    """Return the span of an axis of all tensors in a batch."""
+    if isinstance(field, tuple):
+        return type(field)(*(_cut(part, axis, span) for part in field))
+    if not isinstance(field, Tensor):
+        return field
+    return field[(slice(None),) * axis + (span,)].contiguous()
 
 
 def stride(held_out: Batch, positions: int) -> int:

@@ -7,24 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from toyqs.objectives.objective import Loss
-from toyqs.objectives.rewards import COSTS, penalty, tokens
+from toyqs.objectives.rewards import COSTS
 from toyqs.training import distributed
-from toyqs.training.batches import TrainingBatch, at_step, chunks, micro_batches, rank_slice
+from toyqs.training.batches import (
+    TrainingBatch,
+    at_step,
+    chunks,
+    micro_batches,
+    rank_slice,
+    sequences,
+)
 from toyqs.training.divergence import Divergence, largest_logits, lost_parts
 from toyqs.training.gradient_snr import measured_at, policy_snr
-from toyqs.training.hard_positions import PositionSelection, combine, select_positions
 from toyqs.training.params import TrainingParams, learning_rate
-from toyqs.training.reference_model import ReferenceModel, with_reference
+from toyqs.training.pieces import LossFn, MicroBatches, forward
+from toyqs.training.reference_model import ReferenceModel
+from toyqs.training.shortage import Fitted, OnShortage
 from toyqs.training.state import TrainState
-from toyqs.types import Batch, Model, Trace, thinking_positions
+from toyqs.types import Model
 
-LossFn = Callable[[Trace, Batch], Loss]
 StepCallback = Callable[[int, dict[str, Tensor]], None]
 
 
@@ -48,6 +55,7 @@ def train(
     on_step: StepCallback,
     reference_model: ReferenceModel | None = None,
     checkpoints: Checkpoints | None = None,
+    on_shortage: OnShortage | None = None,
 ) -> dict[int, Divergence]:
     """Train in place. A seed ends at the first step whose loss is not finite; its weights become NaN.
 
@@ -62,13 +70,15 @@ def train(
         reference_model: a model that rewards or thoughts are compared with; a moving average of the trained
             one is updated after every step.
         checkpoints: where the training resumes from, and where it is saved.
+        on_shortage: called where a step does not fit into memory, before it is made again with fewer
+            sequences at a time (`Fitted`); None: such an error ends the training.
 
     Returns:
         The seeds that diverged, by index; where that are all, the training ended before its last step.
     """
     assert isinstance(model, nn.Module)
     state = TrainState(model, settings.lr_multipliers, reference_model, settings.optimizer)
-    optimiser = state.optimiser
+    fitted = Fitted(settings, not model.couples_positions, on_shortage)
     if checkpoints is not None:
         _resume(checkpoints, state, data, settings)
     snr_steps = measured_at(settings.steps) if settings.batch_size > 1 else set()
@@ -78,22 +88,15 @@ def train(
         progress = step / settings.steps
         rate, gate_floor = learning_rate(step, settings), settings.gate_floor_at(progress)
         weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
-        running_reward = state.running_reward
         batch = at_step(next(data), settings, step)
         if settings.inner_steps:
-            batch = sample_thoughts(model, batch, settings.rank, settings.ranks)
+            batch = fitted(step + 1, partial(_sampled, model, batch))
+        descend = partial(_descend, state, objective, batch, weights, gate_floor, rate)
         for _ in range(max(1, settings.inner_steps)):
-            optimiser.zero()
-            values = accumulate(
-                model, objective, batch, weights, settings, running_reward, gate_floor, reference_model
-            )
-            _stop_diverged(state, step + 1, batch, values, weights, settings, gate_floor)
-            if settings.ranks > 1:
-                distributed.all_reduce_(optimiser.grads)
-            optimiser.clip(settings.max_norm)
-            optimiser.step(rate, settings.weight_decay)
+            values = fitted(step + 1, descend)
         if step + 1 in snr_steps and weights.get("policy") and "policy" in values:
-            values["policy_snr"] = _policy_snr(state, objective, batch, weights, settings, gate_floor)
+            measure = partial(_policy_snr, state, objective, batch, weights, gate_floor)
+            values["policy_snr"] = fitted(step + 1, measure)
         state.advance(values.get("reward"))
         on_step(step + 1, values)
         if checkpoints is not None:
@@ -101,24 +104,50 @@ def train(
     return state.diverged
 
 
+def _sampled(model: Model, batch: TrainingBatch, settings: TrainingParams) -> TrainingBatch:
+    return sample_thoughts(model, batch, settings.rank, settings.ranks, settings.sequences)
+
+
+def _descend(
+    state: TrainState,
+    objective: LossFn,
+    batch: TrainingBatch,
+    weights: dict[str, float],
+    gate_floor: float,
+    rate: float,
+    settings: TrainingParams,
+) -> dict[str, Tensor]:
+    """Step the optimiser once on a batch; return the values (S,). Want of memory changes no parameter."""
+    model, optimiser = cast(Model, state.model), state.optimiser
+    optimiser.zero()
+    beside = (state.running_reward, gate_floor, state.reference_model)
+    values = accumulate(model, objective, batch, weights, settings, *beside)
+    _stop_diverged(state, batch, values, weights, settings, gate_floor)
+    if settings.ranks > 1:
+        distributed.all_reduce_(optimiser.grads)
+    optimiser.clip(settings.max_norm)
+    optimiser.step(rate, settings.weight_decay)
+    return values
+
+
 def _stop_diverged(
     state: TrainState,
-    step: int,
     batch: TrainingBatch,
     values: dict[str, Tensor],
     weights: dict[str, float],
     settings: TrainingParams,
     gate_floor: float,
 ) -> None:
-    """Stop the seeds whose loss was finite up to this step, from 1, and is not now."""
+    """Stop the seeds whose loss was finite up to this step and is not now."""
     lost = lost_parts(values, weights)
     if not lost.keys() - state.diverged.keys():
         return
     model = cast(Model, state.model)
-    parts = (part for part, _ in micro_batches(batch, settings.grad_acc))
-    logits = largest_logits(lambda part: _forward(model, part, settings, gate_floor)[0], parts)
+    whole = (part for part, _ in micro_batches(batch, settings.grad_acc))
+    parts = (part for micro_batch in whole for part in sequences(micro_batch, settings.sequences))
+    logits = largest_logits(lambda part: forward(model, part, settings, gate_floor)[0], parts)
     for index in lost.keys() - state.diverged.keys():
-        state.stop(index, Divergence(step, lost[index], logits[index]))
+        state.stop(index, Divergence(state.step + 1, lost[index], logits[index]))
 
 
 def _resume(
@@ -146,7 +175,8 @@ def accumulate(
 
     Each micro-batch counts by its share of the counted positions' weights, so that their sum is the whole
     batch's gradient (but batch statistics, such as advantage_scale=batch_std and the halves of a learned
-    reward, are each micro-batch's own). Of several processes each takes its slice of every micro-batch.
+    reward, are each micro-batch's own). Of several processes each takes its slice of every micro-batch. A
+    micro-batch is computed in the pieces that `settings.sequences` and `settings.chunk_positions` say.
 
     Args:
         model: see `train`.
@@ -162,70 +192,41 @@ def accumulate(
     Returns:
         Name -> (S,), the loss's parts, meters and the reward over the batch.
     """
+    step = MicroBatches(model, objective, weights, settings, running_reward, gate_floor, reference_model)
     values: dict[str, Tensor] = {}
-    total = distributed.all_reduce if settings.ranks > 1 else None
     for micro_batch, share in micro_batches(batch, settings.grad_acc, settings.rank, settings.ranks):
-        trace, counted, selection = _forward(model, micro_batch, settings, gate_floor)
-        trace = with_reference(trace, counted, settings.reference)
-        trace = trace._replace(
-            running_reward=running_reward,
-            sampler_log_prob=micro_batch.sampler_log_prob,
-            shuffle=micro_batch.shuffle,
-            penalty=penalty(trace, weights),
-        )
-        if reference_model is not None:
-            positions = _selected_positions(micro_batch, selection)
-            trace = reference_model.annotate(trace, micro_batch.inputs, positions, micro_batch.first)
-        loss = objective(trace, counted if total is None else counted._replace(total=total))
-        loss = loss if selection is None else combine(loss, selection)
-        terms = [weights[name] * share * value for name, value in loss.parts.items() if weights[name]]
-        sum(terms[1:], terms[0]).sum().backward()
-        reported = loss.parts | (loss.meters or {})
-        if loss.reward is not None:
-            reported["reward"] = loss.reward
-        for name, value in reported.items():
-            weighted = share * value.detach()
-            values[name] = values[name] + weighted if name in values else weighted
-    return values if total is None else {name: total(value) for name, value in values.items()}
+        for name, value in step.add(micro_batch, share).items():
+            values[name] = values[name] + value if name in values else value
+    if settings.ranks == 1:
+        return values
+    return {name: distributed.all_reduce(value) for name, value in values.items()}
 
 
-def _forward(
-    model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float
-) -> tuple[Trace, Batch, PositionSelection | None]:
-    """Return trace and batch at the thinking positions; and their selection, where the model makes one."""
-    counted = batch.counted
-    if settings.thoughts.hard_quantile is None:
-        args = (batch.noise, batch.forced, tokens(counted), gate_floor, counted.lengths, batch.first)
-        return model(batch.inputs, batch.positions, *args), counted, None
-    count = settings.thoughts.thinking(counted.inputs.shape[2])
-    context = model.read(batch.inputs, batch.positions, batch.first)
-    selection = select_positions(model, context, counted, count)
-    thoughts = model.think(selection.context, batch.noise, batch.forced, selection.batch.lengths)
-    return model.talk(selection.context, thoughts, gate_floor), selection.batch, selection
-
-
-def _selected_positions(batch: TrainingBatch, selection: PositionSelection | None) -> Tensor | None:
-    """Return which positions of the sequences think, (S, B, T'); None: all."""
-    index = None if selection is None else thinking_positions(batch.counted._replace(think=selection.think))
-    if index is None or batch.positions is None:
-        return batch.positions if index is None else index
-    return batch.positions.gather(2, index)
-
-
-def sample_thoughts(model: Model, batch: TrainingBatch, rank: int = 0, ranks: int = 1) -> TrainingBatch:
+def sample_thoughts(
+    model: Model, batch: TrainingBatch, rank: int = 0, ranks: int = 1, size: int | None = None
+) -> TrainingBatch:
     """Sample a batch's thoughts ahead of its steps, by the model's sampler where it has one.
 
     Of several processes each samples those of its slice, and all get all of them.
 
+    Args:
+        model: see `train`.
+        batch: without forced symbols.
+        rank: see `rank_slice`.
+        ranks: see `rank_slice`.
+        size: the number of sequences taken at a time; None: all.
+
     Returns:
         The batch with the thoughts' symbols and their log-density.
     """
-    own_slice = rank_slice(batch, rank, ranks)
-    with torch.no_grad():
-        context = model.read(own_slice.inputs, own_slice.positions, own_slice.first)
-        thoughts = model.think(context, own_slice.noise, None, own_slice.counted.lengths, off_policy=True)
-    assert thoughts is not None and thoughts.log_prob is not None
-    symbols, density = thoughts.symbols, thoughts.log_prob
+    sampled: list[tuple[Tensor, Tensor]] = []
+    for part in sequences(rank_slice(batch, rank, ranks), size):
+        with torch.no_grad():
+            context = model.read(part.inputs, part.positions, part.first)
+            thoughts = model.think(context, part.noise, None, part.counted.lengths, off_policy=True)
+        assert thoughts is not None and thoughts.log_prob is not None
+        sampled.append((thoughts.symbols, thoughts.log_prob))
+    symbols, density = (torch.cat(parts, 1) for parts in zip(*sampled, strict=True))
     if ranks > 1:
         symbols, density = distributed.all_gather_batch(symbols), distributed.all_gather_batch(density)
     return batch._replace(forced=symbols, sampler_log_prob=density)
@@ -236,8 +237,8 @@ def _policy_snr(
     objective: LossFn,
     batch: TrainingBatch,
     weights: dict[str, float],
-    settings: TrainingParams,
     gate_floor: float,
+    settings: TrainingParams,
 ) -> Tensor:
     """Compute `policy_snr` (S,) from the policy's gradients on the two halves of a batch.
 

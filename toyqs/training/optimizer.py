@@ -105,15 +105,23 @@ class Optimiser:
         return norms
 
     def step(self, lr: float, weight_decay: float = 0.0) -> None:
-        """Update the parameters, all of which decay."""
+        """Update the parameters, all of which decay.
+
+        Where memory runs out all is as it was: what is needed is allocated before the first change.
+        """
         before = [self.values[span].clone() for span, _ in self.faster]
-        if self.method == "sgd":
-            self._sgd(lr, weight_decay)
-        else:
-            self._adam(lr, weight_decay)
+        count = self.count.clone()
+        try:
+            if self.method == "sgd":
+                self._sgd(lr, weight_decay)
+            else:
+                self._adam(lr, weight_decay)
+        except BaseException:
+            self.count.copy_(count)  # torch counts before it computes
+            raise
         for (span, factor), old in zip(self.faster, before, strict=True):
             # The step, decay included, is proportional to the rate.
-            self.values[span] = old + factor * (self.values[span] - old)
+            self.values[span].sub_(old).mul_(factor).add_(old)
 
     def _adam(self, lr: float, weight_decay: float) -> None:
         adam(

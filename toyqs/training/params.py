@@ -42,6 +42,8 @@ class TrainingParams:
     optimizer: str = "adamw"  # one of optimizer.METHODS
     weight_decay: float = 0.0  # on every parameter
     grad_acc: int = 1
+    chunk_positions: int = 0  # thinking positions whose thoughts are made at a time; 0: all
+    sequences: int | None = None  # of a micro-batch taken at a time, where memory ran short; None: all
     think_everywhere: bool = False
     reference: str | None = (
         None  # where trace.reference_log_probs come from: oracle, no_thought; None: elsewhere

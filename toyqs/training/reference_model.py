@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.numerics import log_softmax
-from toyqs.types import Batch, Model, Trace
+from toyqs.types import Batch, Context, Model, Trace
 
 
 def with_reference(trace: Trace, counted: Batch, reference: str | None) -> Trace:
@@ -63,7 +63,12 @@ class ReferenceModel:
             average.mul_(self.decay).add_(parameter * (1.0 - self.decay))
 
     @torch.no_grad()
-    def annotate(self, trace: Trace, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Trace:
+    def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
+        """Read a batch for `annotate`; see `Model.read`."""
+        return self.model.read(inputs, positions, first)
+
+    @torch.no_grad()
+    def annotate(self, trace: Trace, context: Context) -> Trace:
         """Add this model's outputs on the same batch to a trace, without gradient.
 
             reference_log_probs    log p̄(y | x) with no thought
@@ -74,11 +79,8 @@ class ReferenceModel:
 
         Args:
             trace: of the trained model, with its thoughts' symbols where this model scores them.
-            inputs: (S, B, T) long.
-            positions: (S, B, T') long, those that think; None: all.
-            first: the position of each sequence's first token, where positions are learned.
+            context: from `read`, at the trace's positions.
         """
-        context = self.model.read(inputs, positions, first)
         if self.predicts:
             logits = self.model.talk(context, None).logits.squeeze(3)
             trace = trace._replace(reference_log_probs=log_softmax(logits))

@@ -18,6 +18,7 @@ from toyqs.training.batches import draw_batches, truncate_thoughts
 from toyqs.training.flops import Cost, mean, measure
 from toyqs.training.loop import accumulate, sample_thoughts
 from toyqs.training.params import TrainingParams
+from toyqs.training.shortage import is_out_of_memory
 
 
 def count_cost(config: RunConfig) -> Cost:
@@ -74,7 +75,23 @@ def step_bytes(config: RunConfig) -> int:
 
 
 def _cost_at(config: RunConfig, params: TrainingParams, length: int) -> Cost:
-    """Count a training step with thoughts of this length."""
+    """Count a training step with thoughts of this length.
+
+    One that does not fit into memory is counted in more parts, as it is made (`auto_find_grad_acc`): the
+    products are the same, but for those that all thoughts share: of tables, and of equal beginnings.
+    """
+    while True:
+        try:
+            return _measured(config, params, length)
+        except (RuntimeError, MemoryError) as error:
+            size, parts = params.batch_size, params.grad_acc
+            if not config.auto_find_grad_acc or parts == size or not is_out_of_memory(error):
+                raise
+        more = next(count for count in range(min(2 * parts, size), size + 1) if not size % count)
+        params = replace(params, grad_acc=more, sequences=size // more)
+
+
+def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
     model, objective = build_model(config, [0]), build_objective(config)
     reference_model = build_reference_model(config, model)
     like = next(model.parameters())
@@ -83,7 +100,7 @@ def _cost_at(config: RunConfig, params: TrainingParams, length: int) -> Cost:
     running = like.new_zeros(1)
 
     def step() -> None:
-        ready = sample_thoughts(model, batch) if params.inner_steps else batch
+        ready = sample_thoughts(model, batch, size=params.sequences) if params.inner_steps else batch
         for _ in range(max(1, params.inner_steps)):
             accumulate(model, objective, ready, weights, params, running, reference_model=reference_model)
 

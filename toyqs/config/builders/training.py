@@ -68,6 +68,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         optimizer=config.optimizer,
         weight_decay=config.weight_decay,
         grad_acc=config.grad_acc,
+        chunk_positions=config.chunk_positions or 0,
         think_everywhere=config.thinks_everywhere,
         reference=config.reference if config.uses_reference else None,
         inner_steps=_inner_steps(config),

@@ -59,6 +59,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
             f"task.think_every={config.task.think_every} lets fewer positions think",
             "think_at=marked or task.think_every=1",
         )
+    _check_chunks(config)
     if config.use_reasoner:
         check_thinking(config)
     elif not config.use_base_lm:
@@ -93,6 +94,20 @@ def _check_head_and_rates(config: RunConfig) -> None:
         )
     rates = {role: config.rates[role] for role in config.roles_in_use}
     refusing(lambda: check_rates(WeightGroups.parse(config.weight_groups), rates))
+
+
+def _check_chunks(config: RunConfig) -> None:
+    """Refuse chunks of positions where they cannot be taken apart."""
+    if not config.chunk_positions:
+        return
+    if config.think_at == "hard":
+        whole = "think_at=hard chooses among all positions of a sequence"
+    elif config.compares_positions:
+        what = "learned_reward=true" if config.learned_reward else "the average thought"
+        whole = f"{what} is of all positions"
+    else:
+        return
+    refuse("chunk_positions", config.chunk_positions, whole, "chunk_positions=0")
 
 
 def _check_thoughts_every(config: RunConfig) -> None:

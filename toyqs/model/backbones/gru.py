@@ -80,13 +80,14 @@ class _Branch(torch.autograd.Function):
         r, z = rz.chunk(2, -1)
         n = torch.addcmul(x_n, r, g_n).tanh_()
         new = torch.lerp(n, h, z)
-        ctx.save_for_backward(new, rz, n, g, h)
+        ctx.save_for_backward(new, rz, n, g_n.clone(), h)  # a view would keep the whole of g
+        ctx.g_shape = g.shape
         ctx.x_shape = x.shape
         return new
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        new, rz, n, g, h = ctx.saved_tensors
+        new, rz, n, g_n, h = ctx.saved_tensors
         r, z = rz.chunk(2, -1)
         rows = grad.new_empty(*grad.shape[:-1], 3 * n.shape[-1])
         at_r, at_z, at_n = rows.chunk(3, -1)
@@ -95,8 +96,8 @@ class _Branch(torch.autograd.Function):
         torch.mul(at_candidate, new - n, out=at_z)  # new − n = z ⊙ (h − n)
         torch.addcmul(at_candidate, at_candidate * n, n, value=-1, out=at_n)
         through = at_n * r
-        at_reset = through * _parts(g)[1]
+        at_reset = through * g_n
         torch.addcmul(at_reset, at_reset, r, value=-1, out=at_r)
         at_x = rows.clone() if ctx.x_shape == rows.shape else rows.sum_to_size(ctx.x_shape)
         _parts(rows)[1].copy_(through)
-        return at_x, rows.sum_to_size(g.shape), at_h.sum_to_size(h.shape)
+        return at_x, rows.sum_to_size(ctx.g_shape), at_h.sum_to_size(h.shape)
