@@ -39,7 +39,7 @@ class Called:
         self.words: list[str] = []
         self.faults = faults
 
-    def __call__(self, configs: Sequence[RunConfig], *, sweep: bool) -> Done:
+    def __call__(self, configs: Sequence[RunConfig], *, sweep: bool, cluster: object) -> Done:
         self.configs, self.words = [*configs], sys.argv[:]
         started = get_preparation_data("a process")
         assert "init_main_from_path" not in started, "the caller's script would run again"
