@@ -17,7 +17,7 @@ from toyqs.files import finite, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they are read: parts first, then the panels from top to bottom.
-PARTS = ("data", "state", "words", "draw", "axes", "panel", "thoughts")
+PARTS = ("data", "state", "words", "draw", "axes", "settings", "panel", "map", "thoughts")
 PANELS = ("answer", "explorer", "curves", "browser", "dictionary", "measures", "provenance")
 SCRIPTS = (
     *(f"parts/{name}.js" for name in PARTS),

@@ -22,10 +22,15 @@ panel({
 });
 
 function adviseMeasures(body, keys) {
+  const cell = cellNow();
+  if (!cell.thinks || !keys.length) {
+    body.append(html("p", {}, cell.thinks ? "No thinking run of this cell has finished." : "This run has no thoughts."));
+    return;
+  }
   const runs = keys.map((key) => `${DATA.folder}/${key}`).join(" ");
   body.append(html("p", {}, "Neither was run on this cell. These commands do, and the page made again shows them:"));
   for (const name of ["interventions", "lengths"])
-    body.append(html("pre", {}, shown(`python -m toyqs.answers ${name} ${runs || `${DATA.folder}/KEY`} -o ${DATA.folder}/reports/${name}${DATA.cells.length > 1 ? `-${cellNow().id}` : ""}.json`)));
+    body.append(html("pre", {}, shown(`python -m toyqs.answers ${name} ${runs} -o ${DATA.folder}/reports/${name}${DATA.cells.length > 1 ? `-${cell.id}` : ""}.json`)));
 }
 
 const WHOLE = { shuffled: "the thoughts of another sequence", constant: "one and the same thought everywhere", no_thought: "no thought" };
@@ -61,8 +66,8 @@ function drawLengths(body, { result, file }, width, rows) {
   const bottom = 230;
   const node = drawing(body, width, bottom + 46, "loss by the number of symbols");
   const seeds = [...new Set(found.flatMap((one) => Object.keys(one.nll_by_seed)))];
-  const x = scale("linear", [found[0].length - 0.3, found.at(-1).length + 0.3], [64, width - 16]);
   const y = scale("linear", range(found.flatMap((one) => [...Object.values(one.nll_by_seed), one.nll.mean]), [0]), [bottom, 10]);
+  const x = scale("linear", [found[0].length - 0.3, found.at(-1).length + 0.3], [marginOf(y), width - 16]);
   frame(node, Object.assign(x, { ticks: () => found.map((one) => one.length) }), y, { x: "symbols per thought", y: "held-out loss, nats" });
   svg(node, "line", { x1: x(result.trained_with), x2: x(result.trained_with), y1: 10, y2: bottom, class: "zero", "stroke-dasharray": "4 4" });
   text(node, x(result.trained_with) + 5, 20, "as trained", { class: "quiet" });
