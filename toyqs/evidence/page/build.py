@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ PANELS = ("answer", "explorer", "curves", "browser", "dictionary", "measures", "
 SCRIPTS = (
     *(f"parts/{name}.js" for name in PARTS),
     *(f"panels/{name}.js" for name in PANELS),
+    "parts/watch.js",
     "parts/start.js",
 )
 
@@ -36,7 +38,7 @@ def page_text(
         cells: those to be shown, at least one.
         most_records: the thought records that it may hold; None: as many as keep it small.
         command: that makes the page, for the reader.
-        watched: seconds after which the page reads itself anew; None: never.
+        watched: seconds after which an open page looks whether it was written again; None: never.
 
     Returns:
         HTML in UTF-8 that loads nothing, from nowhere; and lines on thoughts that are not in it.
@@ -51,6 +53,7 @@ def page_text(
     text = filled(
         "page.html",
         {
+            "stamp": hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:16],
             "title": html.escape(visible(data["title"])),
             "style": template("page.css"),
             "script": "".join(template(name) for name in SCRIPTS),
