@@ -15,7 +15,14 @@ import pytest
 
 from tests.analysis import synthetic
 from tests.evidence.page.browser import Tab
-from tests.evidence.page.recorded import SYMBOLS, code_record, text_record, vector_record
+from tests.evidence.page.recorded import (
+    OPERATORS,
+    SYMBOLS,
+    code_record,
+    number_of,
+    text_record,
+    vector_record,
+)
 from tests.records import ranked
 from toyqs.evidence import dictionary
 from toyqs.evidence.__main__ import main
@@ -152,7 +159,7 @@ def test_keys_do_what_the_mouse_does(tab: Tab, sweep: Path) -> None:
 
 
 def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep, f"cell={cell_id(tab, sweep)}&sequence=5&position=2")
+    tab.open(sweep, f"cell={cell_id(tab, sweep)}&sequence={number_of(5)}&position={OPERATORS + 3}")
     record = recorded(0)
     q = record.arrays["log_q"][5, 2]
     shown = tab.texts("#thoughts .thought")
@@ -171,18 +178,20 @@ def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
     tab.page.keyboard.press("4")
     tab.page.keyboard.press("ArrowLeft")
     tab.page.keyboard.press("ArrowDown")
-    assert (tab.hash()["sequence"], tab.hash()["position"]) == ("6", "1")
+    assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{number_of(6)}", f"{OPERATORS + 2}")
     tab.page.click("#thoughts [data-id=chip-3]")
-    assert tab.hash()["position"] == "3"
+    assert tab.hash()["position"] == f"{OPERATORS + 4}"
     tab.page.select_option("#thoughts [data-id=beside]", key_of("AAAA", 16, 1))
     assert len(tab.texts("#thoughts .side")) == 2
     tab.page.focus("#thoughts [data-id=time]")
     tab.page.keyboard.press("Home")
-    assert tab.hash()["time"] == "100" and "sequence 4 of 20" in tab.texts("#sequence-now")[0]
+    assert tab.hash()["time"] == "100"
+    (words,) = tab.texts("#sequence-now")
+    assert words == f"sequence {number_of(6)} of the held-out ones (4 of 20 here), position {OPERATORS + 4}"
     tab.page.keyboard.press("ArrowRight")
     then = read(sweep.parent / "runs" / key_of("AAAA", 16, 0)).evaluations[1]  # rounded, as the page has it
     assert (then.step, tab.texts("#dictionary output")) == (200, ["after step 200"])
-    t = int(tab.hash()["position"])
+    t = int(tab.hash()["position"]) - OPERATORS - 1
     shown = tab.texts("#thoughts .side:first-child .thought")
     for words, at in zip(shown, then.arrays["log_q"][3, t], strict=True):
         assert f"{math.exp(at):.3f}" in words
@@ -203,7 +212,8 @@ def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep
                 tab.page.keyboard.press("g")
             else:
                 tab.page.click(f"#thoughts [data-id=next-{way}]")
-            assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{sequence}", f"{position}")
+            where = f"{number_of(sequence)}", f"{OPERATORS + position + 1}"
+            assert (tab.hash()["sequence"], tab.hash()["position"]) == where
 
 
 def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None:
@@ -214,6 +224,8 @@ def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None
         entry = found["".join(x.text_content() for x in line.query_selector_all(".mono"))]
         assert int(line.query_selector(".count").text_content()) == entry.times
         assert line.query_selector(".purity").text_content() == f"{round(100 * entry.purity)} %"
+        answer = stored.tokens[entry.answers[0][0]]
+        assert line.query_selector(".stands").text_content() == answer or answer == HOSTILE
     shares = [f"{name} at place {place + 1}: {share}" for name, place, share in used(stored)]
     assert sorted(x for x in tab.texts("#dictionary rect title") if " at place " in x) == sorted(shares)
     whole = [x for x in dictionary.told(stored) if x.by is None]

@@ -27,7 +27,8 @@ panel({
 function drawMissing(body, missing) {
   body.append(html("h3", {}, "Missing, failed or damaged"));
   const whole = !missing.length && !DATA.records.without.length && !Object.keys(DATA.records.unreadable).length;
-  body.append(html("p", { id: "whole" }, whole ? "Nothing: all that was asked for has finished." : missing.length ? "" : "All that was asked for has finished, but thoughts are missing:"));
+  body.append(html("p", { id: "whole" }, whole ? "Nothing: all that was asked for has finished."
+    : missing.length ? "Asked for, without a result (the same command does what is missing):" : "All that was asked for has finished, but thoughts are missing:"));
   const groups = new Map();
   for (const { cell, arm, seed, state: word, why } of missing) {
     const name = JSON.stringify([cell, arm, word, why]);
@@ -37,7 +38,6 @@ function drawMissing(body, missing) {
   if (rows.length) {
     const several_ = DATA.cells.length > 1;
     const shownRows = [["cell", "arm", "seed", "state", "why"], ...rows].map((row) => (several_ ? row : row.slice(1)));
-    body.append(html("p", {}, "Asked for, without a result (the same command does what is missing):"));
     body.append(html("div", { id: "missing" }, rows.length > 24 ? html("details", {}, [html("summary", { "data-id": "missing" }, several(missing.length, "run")), table(shownRows)]) : table(shownRows)));
   }
   drawGaps(body, [...DATA.records.left_out, ...DATA.records.without, ...Object.keys(DATA.records.unreadable)]);
