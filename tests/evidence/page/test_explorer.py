@@ -1,4 +1,4 @@
-"""The explorer: axes that some cells lack, settings that a map leaves aside, scales, runs without thoughts."""
+"""The explorer: axes that some cells lack, settings that a map leaves aside, scales, no thoughts."""
 
 from __future__ import annotations
 

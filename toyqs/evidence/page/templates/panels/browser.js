@@ -256,9 +256,13 @@ function drawLoss(body) {
   const { key, nll } = runNow();
   if (thoughts.step !== null) return;
   const { nll: loss, error } = DATA.records.loss[key];
-  body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats${error ? ` (differs from the row's by a standard error of ${number(error)})` : ""}; ` +
-    `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(nll)}.`));
+  const others = Object.entries(DATA.records.others[key]).map(([name, one]) => ({ ...one, words: OTHERS[name] }));
+  const and = (which) => others.map((one) => `, ${one.words} ${number(one[which])}`).join("");
+  body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats${error ? ` (differs from the row's by a standard error of ${number(error)})` : ""}${and("nll")}; ` +
+    `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(nll)}${and("row")}.`));
 }
+
+const OTHERS = { nll_no_thought: "without a thought", nll_shuffled: "with another sequence's" };
 
 function thoughtRows() {
   const rows = [["key", "sequence", "position", "token", "truth", "counted", "thought", "symbols", "log_prob", "reward", "log_q", "log_q_none", "log_q_shuffled"]];
