@@ -62,27 +62,27 @@ def link(beside: int, **more: Any) -> str:
     return "&".join([f"run={key(0)}&beside={key(beside)}", *(f"{x}={y}" for x, y in more.items())])
 
 
-def test_only_the_same_sequence_at_the_same_time_stands_beside(tab: Tab, page: Path) -> None:
+def test_only_the_same_sequence_at_the_same_time_stands_beside(kept: Tab, page: Path) -> None:
     number = number_of(3)
     lacks = {1: f"sequence {number} is not in this record"}
     lacks[2] = f"sequence {number} is another one in this record"
     for beside, words in lacks.items():
-        tab.open(page, link(beside, sequence=number, position=OPERATORS + 2))
-        assert tab.texts("#thoughts .lacks") == [words]
-        assert len(tab.texts("#thoughts .thought")) == 4
-    tab.open(page, link(3, sequence=number, position=OPERATORS + 2, time=100))
-    assert tab.texts("#thoughts .lacks") == ["not recorded after step 100"]
+        kept.show(page, link(beside, sequence=number, position=OPERATORS + 2))
+        assert kept.texts("#thoughts .lacks") == [words]
+        assert len(kept.texts("#thoughts .thought")) == 4
+    kept.show(page, link(3, sequence=number, position=OPERATORS + 2, time=100))
+    assert kept.texts("#thoughts .lacks") == ["not recorded after step 100"]
     for time in (200, ""):
-        tab.open(page, link(3, sequence=number_of(4), position=OPERATORS + 2, time=time))
-        assert tab.texts("#thoughts .lacks") == [] and len(tab.texts("#thoughts .thought")) == 8
+        kept.show(page, link(3, sequence=number_of(4), position=OPERATORS + 2, time=time))
+        assert kept.texts("#thoughts .lacks") == [] and len(kept.texts("#thoughts .thought")) == 8
 
 
-def test_a_prediction_of_the_likeliest_has_the_truth_in_it(tab: Tab, page: Path) -> None:
+def test_a_prediction_of_the_likeliest_has_the_truth_in_it(kept: Tab, page: Path) -> None:
     stored = read(page.parent / "runs" / key(0))
     lacks = (stored.arrays["predicted"] != stored.arrays["truth"][..., None, None]).all(-1)
     n, t, k = (int(x[0]) for x in lacks.nonzero())
-    tab.open(page, f"run={key(0)}&sequence={number_of(n)}&position={OPERATORS + t + 1}")
-    bars = tab.page.eval_on_selector_all(
+    kept.show(page, f"run={key(0)}&sequence={number_of(n)}&position={OPERATORS + t + 1}")
+    bars = kept.page.eval_on_selector_all(
         f"#thoughts .thought:nth-of-type({k + 1}) rect.share",
         "all => all.map((one) => [+one.getAttribute('height'), one.textContent])",
     )
@@ -102,36 +102,36 @@ OVER = """all => all.some((one) => {
 })"""
 
 
-def test_names_below_bars_do_not_cover_each_other(tab: Tab, page: Path) -> None:
-    tab.open(page, link(3))
-    assert tab.page.eval_on_selector_all("#thoughts .thought", OVER) is False
-    for words in tab.page.eval_on_selector_all(
+def test_names_below_bars_do_not_cover_each_other(kept: Tab, page: Path) -> None:
+    kept.show(page, link(3))
+    assert kept.page.eval_on_selector_all("#thoughts .thought", OVER) is False
+    for words in kept.page.eval_on_selector_all(
         "#thoughts .thought", "all => all.map((one) => one.querySelector('text.share.strong').textContent)"
     ):
         assert words.startswith("a␣long"), "the truth has its name"
 
 
-def test_the_gain_of_a_position_is_over_no_thought(tab: Tab, page: Path) -> None:
+def test_the_gain_of_a_position_is_over_no_thought(kept: Tab, page: Path) -> None:
     stored = read(page.parent / "runs" / key(0))
-    tab.open(page, f"run={key(0)}&sequence={number_of(5)}")
+    kept.show(page, f"run={key(0)}&sequence={number_of(5)}")
     gains = stored.arrays["log_q"][5].mean(-1) - stored.arrays["log_q_none"][5]
-    shown = tab.page.eval_on_selector_all(
+    shown = kept.page.eval_on_selector_all(
         "#thoughts [data-id^=chip-]", "all => all.map((one) => one.getAttribute('aria-label'))"
     )
     assert [float(x.split("gain ")[1].split()[0].replace("−", "-")) for x in shown] == [
         pytest.approx(x, abs=0.0051) for x in gains
     ]
-    rows = list(csv.DictReader(tab.saved("thoughts", "csv").splitlines()))
+    rows = list(csv.DictReader(kept.saved("thoughts", "csv").splitlines()))
     assert {(row["sequence"], row["position"]) for row in rows} == {
         (f"{number_of(5)}", f"{OPERATORS + t + 1}") for t in range(len(gains))
     }
 
 
-def test_the_record_and_the_rows_are_compared(tab: Tab, page: Path) -> None:
-    tab.open(page, f"run={key(0)}")
+def test_the_record_and_the_rows_are_compared(kept: Tab, page: Path) -> None:
+    kept.show(page, f"run={key(0)}")
     without = -read(page.parent / "runs" / key(0)).arrays["log_q_none"].mean()
-    record, row = tab.texts("#record-loss")[0].split("; in the run's row")
+    record, row = kept.texts("#record-loss")[0].split("; in the run's row")
     assert f", without a thought {without:.3f}" in record and ", without a thought 1.250" in row
-    (means,) = tab.texts("#thought-means")
+    (means,) = kept.texts("#thought-means")
     assert "context 0.70 nats (of at most 4.16; with thoughts shuffled −0.30)" in means
     assert "at 75.0 % of positions (pass@K)" in means

@@ -36,7 +36,8 @@ def write(
         arm: {seed: mean + 0.001 * (seed - 8.5) * (arm == "thinking") for seed in SEEDS}
         for arm, mean in means.items()
     }
-    synthetic.write(folder / "runs", chosen, losses, inactive=inactive, started=started)
+    columns = {"started": started, "nll_no_thought": 1.5 if chosen["weight_groups"] == "AAAA" else None}
+    synthetic.write(folder / "runs", chosen, losses, inactive=inactive, **columns)
 
 
 def made(folder: Path) -> Path:
@@ -64,36 +65,36 @@ DRAW_ALL = """() => {
 }"""
 
 
-def test_every_choice_is_drawn_with_all_cells_in_it(tab: Tab, page: Path) -> None:
-    tab.open(page)
-    drawn, bad = tab.page.evaluate(DRAW_ALL)
+def test_every_choice_is_drawn_with_all_cells_in_it(kept: Tab, page: Path) -> None:
+    kept.show(page)
+    drawn, bad = kept.page.evaluate(DRAW_ALL)
     assert drawn == 2 * 3 * 4 and bad == [], "two cells, three axes across, points and three maps"
 
 
-def test_a_map_says_which_other_settings_it_shows_and_lets_choose_them(tab: Tab, page: Path) -> None:
-    tab.open(page, "axis=policy_loss_beta&down=weight_groups")
+def test_a_map_says_which_other_settings_it_shows_and_lets_choose_them(kept: Tab, page: Path) -> None:
+    kept.show(page, "axis=policy_loss_beta&down=weight_groups")
     squares = "#explorer [data-id^=cell-] text"
     for length, gains in (
         ("2", ["+0.10", "+0.20", "+0.50", "+0.60"]),
         ("8", ["+0.30", "+0.40", "+0.70", "+0.80"]),
     ):
-        tab.page.select_option("#fixed [data-id=fixed-max_reasoning_len]", length)
-        shown = [words for words in tab.texts(squares) if words != "no thoughts"]
+        kept.page.select_option("#fixed [data-id=fixed-max_reasoning_len]", length)
+        shown = [words for words in kept.texts(squares) if words != "no thoughts"]
         assert shown == gains
-        assert f"symbols per thought: {length}" in "".join(tab.texts("#explorer svg text"))
-        assert gains[-1][:4] in tab.texts("#explorer svg text"), (
+        assert f"symbols per thought: {length}" in "".join(kept.texts("#explorer svg text"))
+        assert gains[-1][:4] in kept.texts("#explorer svg text"), (
             "the colours end at the greatest that is shown"
         )
-        assert tab.page.evaluate("cellNow().values.max_reasoning_len") == length
-    tab.page.select_option("#explorer [data-id=axis]", "max_reasoning_len")
-    assert tab.texts("#fixed label")[0].startswith("weight of the policy loss")
-    tab.page.select_option("#explorer [data-id=down]", "none")
-    assert tab.texts("#fixed") == []
+        assert kept.page.evaluate("cellNow().values.max_reasoning_len") == length
+    kept.page.select_option("#explorer [data-id=axis]", "max_reasoning_len")
+    assert kept.texts("#fixed label")[0].startswith("weight of the policy loss")
+    kept.page.select_option("#explorer [data-id=down]", "none")
+    assert kept.texts("#fixed") == []
 
 
-def test_dots_are_filled_for_the_seeds_that_started(tab: Tab, page: Path) -> None:
-    tab.open(page, "axis=policy_loss_beta&down=weight_groups")
-    fills = tab.page.eval_on_selector_all(
+def test_dots_are_filled_for_the_seeds_that_started(kept: Tab, page: Path) -> None:
+    kept.show(page, "axis=policy_loss_beta&down=weight_groups")
+    fills = kept.page.eval_on_selector_all(
         "#explorer [data-id^=cell-]",
         """all => all.map((one) => [...one.querySelectorAll('.judged-seed')]
           .map((dot) => dot.getAttribute('fill')))""",
@@ -102,39 +103,47 @@ def test_dots_are_filled_for_the_seeds_that_started(tab: Tab, page: Path) -> Non
     assert numbers[:2] == [(4, 4), (4, 0)] and len(numbers) >= 4
 
 
-def test_numbers_are_placed_to_scale_where_there_is_room(tab: Tab, page: Path) -> None:
-    tab.open(page)
+def test_numbers_are_placed_to_scale_where_there_is_room(kept: Tab, page: Path) -> None:
+    kept.show(page)
     lengths, betas = (
-        tab.page.evaluate(f"(({{ at, ...x }}) => x)(placesAcross('{name}', 0, 1000))")
+        kept.page.evaluate(f"(({{ at, ...x }}) => x)(placesAcross('{name}', 0, 1000))")
         for name in ("max_reasoning_len", "policy_loss_beta")
     )
     first, second, last = lengths["places"]
     assert (second - first) * 4 == pytest.approx(last - first) and lengths["note"] == ""
     assert betas["values"] == ["1", "10", "–"] and betas["note"] == " (log scale)"
     assert betas["places"] == sorted(betas["places"])
-    narrow = tab.page.evaluate("(({ at, ...x }) => x)(placesAcross('max_reasoning_len', 0, 120))")
+    narrow = kept.page.evaluate("(({ at, ...x }) => x)(placesAcross('max_reasoning_len', 0, 120))")
     assert narrow["note"] == " (not to scale)", "0 and 2 would cover each other"
 
 
-def test_a_cell_without_thoughts_has_no_gain_of_thinking(tab: Tab, page: Path) -> None:
-    tab.open(page)
-    assert tab.texts("#tally")[0].startswith("10 cells: ")
-    assert tab.texts("#tally")[0].endswith("; 2 that do not think.")
-    assert tab.page.evaluate("cellNow().thinks"), "the page opens at a cell that thinks"
-    tab.open(page, f"cell={tab.page.evaluate('DATA.cells.find((one) => !one.thinks).id')}")
-    assert tab.texts("#verdict") == ["no verdict: this run has no thoughts"]
-    assert tab.texts("#answer svg") == [] and tab.texts("#curves .onset") == []
-    assert "thinking" not in tab.texts("#curves .controls button")
+def test_a_cell_without_thoughts_has_no_gain_of_thinking(kept: Tab, page: Path) -> None:
+    kept.show(page)
+    assert kept.texts("#tally")[0].startswith("10 cells: ")
+    assert kept.texts("#tally")[0].endswith("; 2 that do not think.")
+    assert kept.page.evaluate("cellNow().thinks"), "the page opens at a cell that thinks"
+    kept.show(page, f"cell={kept.page.evaluate('DATA.cells.find((one) => !one.thinks).id')}")
+    assert kept.texts("#verdict") == ["no verdict: this run has no thoughts"]
+    assert kept.texts("#answer svg") == [] and kept.texts("#curves .onset") == []
+    assert "thinking" not in kept.texts("#curves .controls button")
     for panel in ("thoughts", "dictionary", "tests"):
-        assert "This run has no thoughts." in tab.texts(f"#{panel} p"), panel
-        assert tab.texts(f"#{panel} pre") == [], "no command that would fail"
+        assert "This run has no thoughts." in kept.texts(f"#{panel} p"), panel
+        assert kept.texts(f"#{panel} pre") == [], "no command that would fail"
 
 
 BOX = "(one) => { const { left, right } = one.getBoundingClientRect(); return [left, right]; }"
 
 
-@pytest.mark.parametrize("panel", ["explorer", "curves"])
-def test_numbers_of_an_axis_do_not_cover_its_name(tmp_path: Path, tab: Tab, panel: str) -> None:
+def test_seeds_judged_by_others_thoughts_alone_are_said_so(kept: Tab, page: Path) -> None:
+    kept.show(page)
+    lines = {"ABCD": "4 of 4, judged by other sequences' thoughts alone", "AAAA": "4 of 4."}
+    for groups, words in lines.items():
+        found = f"DATA.cells.find((one) => one.thinks && one.values.weight_groups === '{groups}').id"
+        kept.show(page, f"cell={kept.page.evaluate(found)}")
+        assert any(words in line for line in kept.texts("#answer .note")), groups
+
+
+def test_numbers_of_an_axis_do_not_cover_its_name(tmp_path: Path, tab: Tab) -> None:
     for width in (4, 8):
         chosen = synthetic.settings(base_lm_hidden_dim=width)
         write(tmp_path, chosen, {"thinking": 0.0002, "zero_length": 0.0001}, True)
@@ -143,7 +152,9 @@ def test_numbers_of_an_axis_do_not_cover_its_name(tmp_path: Path, tab: Tab, pane
         "for (const one of Object.values(DATA.curves)) one.nll = one.nll.map((_, at) => at * 1e-5)"
     )
     tab.page.evaluate("redraw()")
-    numbers = tab.page.eval_on_selector_all(f"#{panel} svg > text[text-anchor=end]", f"all => all.map({BOX})")
-    (name,) = tab.page.eval_on_selector_all(f"#{panel} svg > text[transform]", f"all => all.map({BOX})")
-    assert len(numbers) > 2 and name[1] <= min(left for left, _ in numbers)
-    assert name[0] >= tab.page.eval_on_selector(f"#{panel} svg", BOX)[0], "inside the drawing"
+    for panel in ("explorer", "curves"):
+        texts = f"#{panel} svg > text"
+        numbers = tab.page.eval_on_selector_all(f"{texts}[text-anchor=end]", f"all => all.map({BOX})")
+        (name,) = tab.page.eval_on_selector_all(f"{texts}[transform]", f"all => all.map({BOX})")
+        assert len(numbers) > 2 and name[1] <= min(left for left, _ in numbers)
+        assert name[0] >= tab.page.eval_on_selector(f"#{panel} svg", BOX)[0], "inside the drawing"

