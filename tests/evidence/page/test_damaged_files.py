@@ -49,6 +49,19 @@ def test_a_stray_result_is_left_out_with_a_line(tmp_path: Path, value: Any) -> N
     assert found["damaged"] == [f"left out: {path}: no result of `{kind}`; give its command again"]
 
 
+def test_the_page_and_the_terminal_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small(tmp_path / "runs")
+    (tmp_path / "runs" / "reports").mkdir()
+    (tmp_path / "runs" / "reports" / "stray.json").write_text(json.dumps(STRAY[0]))
+    handed: list[Any] = []
+    monkeypatch.setattr(build, "page_data", lambda *each: handed.append(page_data(*each)) or handed[-1])
+    assert main(["report", str(tmp_path / "runs"), "-o", str(tmp_path / "page.html")]) == 0
+    (line,) = handed[0]["problems"]
+    assert "stray.json: no result of `lengths`" in line and line in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\\xff", '"x"'])
 def test_a_file_that_is_no_result_at_all_likewise(tmp_path: Path, text: str) -> None:
     (tmp_path / "reports").mkdir()
