@@ -14,6 +14,11 @@ OPERATORS = 3  # at the start of a sequence, before its queries
 QUERIES = 4
 
 
+def number_of(sequence: int) -> int:
+    """Return a sequence's number among the held-out ones."""
+    return 4 * sequence + 1
+
+
 def code_record(seed: int, num: int = 40, steps: Sequence[int] = (), answers: int = 6) -> Record:
     """Return a record of a task with a few answers; a thought's first symbol mostly names the answer.
 
@@ -37,7 +42,16 @@ def code_record(seed: int, num: int = 40, steps: Sequence[int] = (), answers: in
         rows = list(range(0, num, 2))
         evaluations.append(Evaluation(step, rows, _thinking(drawn, truth[rows], positions[rows], answers)))
     features = {"parity": Feature(truth % 2, ["even", "odd"])}
-    return Record("rev_prog", num, list(range(num)), tokens, list(SYMBOLS), arrays, features, evaluations)
+    return Record(
+        "rev_prog",
+        4 * num,
+        [number_of(x) for x in range(num)],
+        tokens,
+        list(SYMBOLS),
+        arrays,
+        features,
+        evaluations,
+    )
 
 
 def vector_record(seed: int, num: int = 40, named: bool = True, size: int = 4) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,12 @@ from toyqs.installation import program
 
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they are read: parts first, then the panels from top to bottom.
-PARTS = ("data", "state", "words", "draw", "axes", "panel", "thoughts")
+PARTS = ("data", "state", "words", "draw", "axes", "settings", "panel", "map", "thoughts")
 PANELS = ("answer", "explorer", "curves", "browser", "dictionary", "measures", "provenance")
 SCRIPTS = (
     *(f"parts/{name}.js" for name in PARTS),
     *(f"panels/{name}.js" for name in PANELS),
+    "parts/watch.js",
     "parts/start.js",
 )
 
@@ -37,7 +39,7 @@ def page_text(
         cells: those to be shown, at least one.
         most_records: the thought records that it may hold; None: as many as keep it small.
         command: that makes the page, for the reader.
-        watched: seconds after which the page reads itself anew; None: never.
+        watched: seconds after which an open page looks whether it was written again; None: never.
 
     Returns:
         HTML in UTF-8 that loads nothing, from nowhere; and lines on what is not in it.
@@ -53,6 +55,7 @@ def page_text(
     text = filled(
         "page.html",
         {
+            "stamp": hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:16],
             "title": html.escape(visible(data["title"])),
             "style": template("page.css"),
             "script": _script(),

@@ -37,6 +37,7 @@ from toyqs.evidence.selection import (
     value_of,
 )
 from toyqs.evidence.tables.divergence import divergence_notes
+from toyqs.evidence.tables.thought_measures import most_information
 from toyqs.evidence.text import task_words
 from toyqs.files import IDENTITY, by_content, visible
 
@@ -116,12 +117,17 @@ def _cell(finding: Finding, keys: Sequence[str], axes: Sequence[str], curves: Cu
         "started": num_started(frame),
         "judged_seeds": len(started_flags(frame)),
         "without_thought": without_thought(frame),
-        "thoughts": {name: mean_of(frame, name) for name in ABOUT_THOUGHTS} if cell.thinks else {},
+        "thoughts": _about_thoughts(frame, cell) if cell.thinks else {},
         "arms": {arm: _arm(finding, arm, curves) for arm in cell.arms},
         "missing": cell.missing,
         "same": one_run(cell.shown_as),
         "notes": divergence_notes(cell.arms),
     }
+
+
+def _about_thoughts(frame: pd.DataFrame, cell: Cell) -> dict[str, float | None]:
+    means = {name: mean_of(frame, name) for name in ABOUT_THOUGHTS}
+    return means | {"information_most": most_information(cell.settings)}
 
 
 def _values(cells: Sequence[Cell], name: str, spellings: Sequence[str]) -> list[str]:
