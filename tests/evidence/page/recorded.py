@@ -97,3 +97,15 @@ def _thinking(drawn: Any, truth: Any, positions: Any, answers: int, count: int =
 def _softmax(logits: Any) -> Any:
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
+
+
+def measured(kind: str, runs: Sequence[str] = ("a",)) -> dict[str, Any]:
+    """Return what `python -m toyqs.answers` writes of "lengths" or "interventions", without a model."""
+    one = {"mean": 0.5, "half_width": 0.1, "count": 1}
+    found: dict[str, Any] = {"runs": [*runs], "seeds": [7], "sequences": 40, "intervals_over": "sequences"}
+    if kind == "lengths":
+        row = {"length": 1, "nll": one, "accuracy": one, "nll_by_seed": {"7": 0.5}}
+        return found | {"trained_with": 1, "lengths": [row | {"length": 0}, row]}
+    symbol = {"symbol": 1, "share": 1.0, "swapped": one, "drawn_on": None}
+    whole = {"shuffled": one, "constant": None, "no_thought": one}
+    return found | {"own": one, "whole": whole, "symbols": [symbol], "cut": [one, None], "moves": []}

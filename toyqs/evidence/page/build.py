@@ -40,11 +40,12 @@ def page_text(
         watched: seconds after which the page reads itself anew; None: never.
 
     Returns:
-        HTML in UTF-8 that loads nothing, from nowhere; and lines on thoughts that are not in it.
+        HTML in UTF-8 that loads nothing, from nowhere; and lines on what is not in it.
     """
     data = page_data(runs, cells)
     records, others = chosen_records(runs, cells, most_records)
     measured = load_measures(runs, data["provenance"]["runs"])
+    data["problems"] += measured.pop("damaged")
     data |= {"records": others, "measures": measured, "command": command, "watched": watched}
     blobs = {"data": json.dumps(finite(data), allow_nan=False, separators=(",", ":")).encode()}
     texts = {"data": packed(gzip.compress(blobs["data"], mtime=0))}
@@ -61,7 +62,7 @@ def page_text(
             ),
         },
     )
-    return text, record_notes(runs, others)
+    return text, [*data["problems"], *record_notes(runs, others)]
 
 
 def _script() -> str:
