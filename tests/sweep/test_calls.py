@@ -39,7 +39,7 @@ class Called:
         self.words: list[str] = []
         self.faults = faults
 
-    def __call__(self, configs: Sequence[RunConfig], *, sweep: bool, cluster: object) -> Done:
+    def __call__(self, configs: Sequence[RunConfig], *, sweep: bool, **how: object) -> Done:
         self.configs, self.words = [*configs], sys.argv[:]
         started = get_preparation_data("a process")
         assert "init_main_from_path" not in started, "the caller's script would run again"
@@ -157,6 +157,11 @@ def test_a_failed_run_raises_with_the_lines_that_were_printed(
     monkeypatch.setattr(calls, "train_and_report", Called(["failed: thinking, seed 1", "failed: pause"]))
     with pytest.raises(RuntimeError, match="failed: thinking, seed 1\nfailed: pause"):
         toyqs.run()
+
+
+def test_a_folder_that_cannot_be_made_is_a_refusal() -> None:
+    with pytest.raises(Refusal, match=r"^runs_dir=.*: cannot be made \(.*\); give a folder of your own$"):
+        toyqs.run(**QUICK, runs_dir="/proc/nowhere/runs", seed=1)
 
 
 def test_the_process_is_left_as_it_was_also_in_another_use_of_hydra(called: Called) -> None:

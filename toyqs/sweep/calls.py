@@ -137,8 +137,9 @@ def _call(words: Sequence[str]) -> pd.DataFrame:
     if not trained:
         raise Refusal("; ".join(said))
     _print(said)
-    if faults := [line for _, done in trained for line in done.faults]:
-        raise RuntimeError("\n".join(faults))
+    for _, done in trained:
+        if done.faults:
+            raise Refusal("; ".join(done.faults)) if done.code == 2 else RuntimeError("\n".join(done.faults))
     return pd.concat([_rows(runs_dir, done.arms) for runs_dir, done in trained], ignore_index=True)
 
 

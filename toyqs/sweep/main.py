@@ -91,11 +91,16 @@ def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False, clust
         lines.append(f"cannot be written to: {', '.join(unwritten)}; rows and table are whole")
     for line in lines:
         print(f"toyqs: {line}", file=sys.stderr)
+    return Done(1 if lines else 0, _arms(cells), lines)
+
+
+def _arms(cells: Sequence[PlannedCell]) -> dict[str, str]:
+    """Return the arm of each run, by key, in the order of the cells."""
     arms: dict[str, str] = {}
     for cell in cells:
         for arm in cell.arms:
             arms |= {key: arms.get(key, arm) for key in cell.keys[arm].values()}
-    return Done(1 if lines else 0, arms, lines)
+    return arms
 
 
 def _train(
