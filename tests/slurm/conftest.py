@@ -13,6 +13,7 @@ from tests.one_node import Node, NoSlurm
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Start Slurm on one node, with the partition kargo-lab; its commands work in the tests' environment."""
+    pytest.importorskip("submitit")
     try:
         running = Node(tmp_path_factory.mktemp("slurm"))
     except NoSlurm as error:

@@ -46,8 +46,7 @@ def test_a_width_that_no_memory_holds_is_one_line_and_nothing_is_written(tmp_pat
     assert out == "" and not (tmp_path / "runs").exists()
 
 
-def test_a_combination_that_cannot_be_is_named_and_stops_no_other(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(main, "_processes", lambda *_: 1)
+def test_a_combination_that_cannot_be_is_named_and_stops_no_other(tmp_path, capsys):
     few = {"controls": "none", "seed": [0]}
     both = [small(tmp_path, base_lm_hidden_dim=width, **few) for width in (10**8, 6)]
     assert main.main(both) == 1

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def slurm_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(settings, "find_spec", lambda name: name)
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -58,7 +59,7 @@ def test_the_files_have_the_settings_defaults_each_with_a_comment(name: str) -> 
         ({"partition": "a\nb"}, "hydra.launcher.partition: holds a character that cannot be shown"),
         ({"setup": ["a\nb"]}, "hydra.launcher.setup: holds a character that cannot be shown"),
         ({"processes": 2}, "hydra.launcher.processes: is a setting of hydra/launcher=local"),
-        ({"tim": 2}, "hydra.launcher.tim: there is no such setting; those of launchers are account, array"),
+        ({"tim": 2}, "hydra.launcher.tim: there is no such setting; did you mean hydra.launcher.time"),
     ],
 )
 def test_what_is_wrong_is_one_line(given: Mapping[str, Any], message: str, slurm_is_here: None) -> None:
@@ -78,6 +79,7 @@ def test_settings_are_read(slurm_is_here: None) -> None:
 
 def test_without_slurm_or_submitit_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(settings, "find_spec", lambda name: name)
     with pytest.raises(
         Refusal, match="slurm: there is no sbatch nor squeue nor scontrol nor srun here; give the"
     ):
@@ -160,12 +162,12 @@ def test_what_waits_for_a_machine_is_counted_apart(tmp_path: Path) -> None:
     for index, each in enumerate((one, other)):
         progress.start(index, each)
     progress.queue(0, waits=True)
-    assert progress.line().startswith("0 of 3 runs complete, 1 training, 2 queued")
+    assert progress.line().startswith("0 of 3 runs finished, 1 training, 2 queued")
     progress.queue(0, waits=False)
-    assert progress.line().startswith("0 of 3 runs complete, 3 training")
+    assert progress.line().startswith("0 of 3 runs finished, 3 training")
     progress.queue(1, waits=True)
     progress.finish(1, 1, 0, 0)
-    assert progress.line().startswith("1 of 3 runs complete, 2 training")
+    assert progress.line().startswith("1 of 3 runs finished, 2 training")
     progress.close()
 
 

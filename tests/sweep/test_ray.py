@@ -183,7 +183,9 @@ def test_want_of_a_gpu_is_said(tmp_path: Path) -> None:
 def test_a_machine_without_the_folder_says_so(tmp_path: Path) -> None:
     plain = stack(tmp_path, [0]).to_plain()
     kept = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(FileNotFoundError, match=r"has no folder .*/none/runs/\.ray; all machines of the cluster"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no folder .*/none/runs/\.ray; all machines of the cluster"
+    ):
         ray_tasks._train(plain, "runs/.ray/x.json", ["run.py"], str(tmp_path / "none"))
     signal.signal(signal.SIGTERM, kept)
 

@@ -28,7 +28,7 @@ class Progress:
 
     Args:
         stacks: those to be trained.
-        skipped: number of runs that are complete already.
+        skipped: number of runs that are finished already.
     """
 
     def __init__(self, stacks: Sequence[Stack], skipped: int) -> None:
@@ -93,7 +93,7 @@ class Progress:
         queued = sum(sizes[index] for index in self._queued)
         running = sum(sizes.values()) - queued
         done = self._finished + self._skipped
-        counts = [f"{done} of {self._runs} runs complete"]
+        counts = [f"{done} of {self._runs} runs finished"]
         counts += [
             f"{n} {word}"
             for n, word in ((running, "training"), (queued, "queued"), (self._failed, "failed"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -141,4 +142,5 @@ def unknown_launcher_key(key: str) -> Refusal:
     if owners:
         return Refusal(f"{key}: is a setting of hydra/launcher={owners[0]}; give that as well")
     known = sorted({x.name for kind in LAUNCHERS.values() for x in fields(kind)})
-    return Refusal(f"{key}: there is no such setting; those of launchers are {', '.join(known)}")
+    near = "".join(f"did you mean {PREFIX}{word}? " for word in get_close_matches(name, known, n=1))
+    return Refusal(f"{key}: there is no such setting; {near}those of launchers are {', '.join(known)}")
