@@ -82,7 +82,7 @@ PACKAGES: dict[str, set[str]] = {
     "answers": {"numpy", "scipy", "torch"},
     "answers.harness": {"lm_eval", "torch"},
     "sweep": {"filelock", "hydra", "omegaconf", "pandas", "tqdm"},
-    "sweep.executors": {"omegaconf", "submitit"},
+    "sweep.executors": {"omegaconf", "ray", "submitit"},
     "__main__": {"omegaconf"},
     "run": set(),
     "hydra_plugins": {"hydra", "omegaconf"},
@@ -101,7 +101,7 @@ ONLY_INSIDE_FUNCTIONS = {
         *("bench.library_ways", "bench.transformer"),
     },
     "lm_eval": {"answers.harness"},
-    **{name: set() for name in ("datasets", "huggingface_hub", "submitit", "tokenizers", "wandb")},
+    **{name: set() for name in ("datasets", "huggingface_hub", "ray", "submitit", "tokenizers", "wandb")},
 }
 # Files of the project that are imported inside functions only -> the files that import them at their head.
 LAZY_MODULES = {

@@ -18,7 +18,7 @@ from tests.sweep.test_scheduler import folder_of, stack
 from toyqs.config.errors import Refusal
 from toyqs.evidence.rows import is_complete
 from toyqs.sweep.costs import cached_cost
-from toyqs.sweep.executors import settings, slurm_array, slurm_queue, slurm_task
+from toyqs.sweep.executors import settings, slurm_queue, stack_task
 from toyqs.sweep.executors.connect import connect
 from toyqs.sweep.executors.local import InThisProcess, WorkerPool
 from toyqs.sweep.executors.settings import LAUNCHERS, Launcher, SlurmSettings, checked, unknown_launcher_key
@@ -95,7 +95,7 @@ def test_a_task_writes_its_progress_and_its_outcome(tmp_path: Path) -> None:
     (folder_of(one, 0) / "checkpoint.pt").write_bytes(b"x")  # of which a line is told
     file = tmp_path / "0.json"
     plain = json.loads(json.dumps(one.to_plain()))
-    task = slurm_task.StackTask(plain, str(file), ["run.py", "seed=0"])
+    task = stack_task.StackTask(plain, str(file), ["run.py", "seed=0"])
     states = run_aside(task, file)
     assert states["outcome"] == [[0, 1], [], [], None] and states["share"] == 1.0
     assert len(states["says"]) == 1 and "begins anew" in states["says"][0]
@@ -104,7 +104,7 @@ def test_a_task_writes_its_progress_and_its_outcome(tmp_path: Path) -> None:
     assert env["command"] == "run.py seed=0"
 
 
-def run_aside(task: slurm_task.StackTask, file: Path) -> dict[str, Any]:
+def run_aside(task: stack_task.StackTask, file: Path) -> dict[str, Any]:
     """Run a task in a process of its own, as a job does; return what its file holds."""
     process = multiprocessing.get_context("spawn").Process(target=task)
     process.start()
@@ -118,10 +118,10 @@ def test_a_warned_task_leaves_no_outcome_unless_it_failed(
 ) -> None:
     one = stack(tmp_path, [0])
 
-    def ends(failure: str, *, warned: bool = True) -> slurm_task.StackTask:
-        task = slurm_task.StackTask(one.to_plain(), str(tmp_path / "0.json"), ["run.py"])
+    def ends(failure: str, *, warned: bool = True) -> stack_task.StackTask:
+        task = stack_task.StackTask(one.to_plain(), str(tmp_path / "0.json"), ["run.py"])
         told = [("progress", [0.0, None]), ("outcome", [[], [], [], failure])]
-        monkeypatch.setattr(slurm_task, "train", lambda _, tell: [tell(*news) for news in told])
+        monkeypatch.setattr(stack_task, "train", lambda _, tell: [tell(*news) for news in told])
         monkeypatch.setattr("sys.argv", [])
         if warned:
             task.checkpoint()
@@ -139,10 +139,10 @@ def test_a_warned_task_leaves_no_outcome_unless_it_failed(
 
 def test_a_queued_task_has_checkpoints_also_where_the_run_has_none(tmp_path: Path) -> None:
     one = stack(tmp_path, [0], max_steps=60)
-    given = slurm_array._with_checkpoints(one)
+    given = stack_task.with_checkpoints(one)
     assert given.config.checkpoint_every == 3 and folder_of(given, 0) == folder_of(one, 0)
     own = stack(tmp_path, [0], max_steps=60, checkpoint_every=7)
-    assert slurm_array._with_checkpoints(own) == own
+    assert stack_task.with_checkpoints(own) == own
 
 
 def test_endings_in_words() -> None:

@@ -111,6 +111,21 @@ def train_stack(
     return StackOutcome(done, complete, elsewhere)
 
 
+def record_death(stack: Stack, why: str) -> StackOutcome:
+    """Return the outcome of a stack whose process died, and note the reason in its log.
+
+    Args:
+        stack: that it trained.
+        why: in one line.
+    """
+    with suppress(OSError):
+        path = log_path(stack)
+        make_folder(path.parent)
+        with path.open("a", encoding="utf-8") as log:
+            print(why, file=log)
+    return StackOutcome([], [], [], why)
+
+
 def _tidy(folder: Path) -> None:
     """Remove from a finished run's folder the log of an earlier failure, and a checkpoint.
 

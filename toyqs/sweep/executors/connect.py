@@ -9,7 +9,8 @@ from toyqs.config.errors import Refusal
 from toyqs.config.run_config import RunConfig
 from toyqs.sweep.executors.executor import Executor
 from toyqs.sweep.executors.local import local_executor
-from toyqs.sweep.executors.settings import SlurmSettings
+from toyqs.sweep.executors.ray_tasks import RayTasks
+from toyqs.sweep.executors.settings import RaySettings, SlurmSettings
 from toyqs.sweep.executors.slurm import SlurmArrays
 from toyqs.training import distributed
 
@@ -32,6 +33,8 @@ def connect(cluster: object, configs: Sequence[RunConfig], num_stacks: int, *, i
     if isinstance(cluster, SlurmSettings):
         return SlurmArrays(cluster, configs[0].runs_dir)
     given = next((config.processes for config in configs if config.processes), None)
+    if isinstance(cluster, RaySettings):
+        return RayTasks(cluster, configs[0].runs_dir, cluster.processes or given)
     on_gpu = any(config.device == "cuda" for config in configs)
     processes = min(num_stacks, given or (1 if on_gpu else len(os.sched_getaffinity(0))))
     return local_executor(processes, isolate=isolate)

@@ -11,7 +11,7 @@ from functools import partial
 from multiprocessing.connection import wait
 
 from toyqs.sweep.executors.executor import Entry, Executor, Tell
-from toyqs.sweep.worker import StackOutcome, WorkerProcess, log_path, stops_delayed, train_stack
+from toyqs.sweep.worker import StackOutcome, WorkerProcess, record_death, stops_delayed, train_stack
 from toyqs.training import distributed
 
 
@@ -131,9 +131,7 @@ class Worker:
             process.end()
             if self.was_idle and math.isnan(self.latest[0]):  # it died before it began
                 return self.start(self.entry)
-            outcome = StackOutcome([], [], [], _describe_exit(code))
-            with suppress(OSError), log_path(stack).open("a", encoding="utf-8") as log:
-                print(outcome.failure, file=log)
+            outcome = record_death(stack, _describe_exit(code))
         tell(index, "progress", self.latest)
         if outcome is not None:
             self.entry = None

@@ -47,7 +47,20 @@ class SlurmSettings:
     python: str | None = None
 
 
-CLUSTERS: dict[str, type] = {"slurm": SlurmSettings}  # launchers that train on other machines
+@dataclass
+class RaySettings:
+    """Those of `hydra/launcher=ray`; conf/hydra/launcher/ray.yaml says what they mean."""
+
+    address: str | None = None
+    cpus: int = 1
+    gpus: float | None = None
+    processes: int | None = None
+
+
+CLUSTERS: dict[str, type] = {
+    "slurm": SlurmSettings,
+    "ray": RaySettings,
+}  # launchers that train on other machines
 LAUNCHERS: dict[str, type] = {"local": LocalSettings, **CLUSTERS}
 
 
@@ -87,18 +100,27 @@ def checked(launcher: Launcher) -> Any:
     except OmegaConfBaseException as error:
         name = str(error.full_key).partition("[")[0]
         annotation = next(str(x.type) for x in fields(kind) if x.name == name)
-        takes = {"i": "a whole number", "l": "a list of words"}.get(annotation[0], "a word")
+        takes = {"i": "a whole number", "f": "a number", "l": "a list of words"}.get(annotation[0], "a word")
         given = launcher.given.get(name)
         raise Refusal(
             f"{PREFIX}{name}={given}: takes {takes}; see conf/hydra/launcher/{launcher.name}.yaml"
         ) from error
     for x in fields(kind):
-        value, least = getattr(settings, x.name), 0 if x.name in ("gpus", "max_timeouts", "processes") else 1
-        if isinstance(value, int) and value < least:
-            raise Refusal(f"{PREFIX}{x.name}={value}: takes at least {least}; give {PREFIX}{x.name}={least}")
+        _check_number(x.name, getattr(settings, x.name))
     if launcher.name == "slurm":
         _require_slurm()
+    if launcher.name == "ray" and find_spec("ray") is None:
+        raise Refusal("hydra/launcher=ray: needs the package ray; give pip install 'toyqs[ray]'")
     return settings
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse a number out of its range."""
+    least = 0 if name in ("gpus", "max_timeouts", "processes") else 1
+    if isinstance(value, int | float) and not value >= least:
+        raise Refusal(f"{PREFIX}{name}={value}: takes at least {least}; give {PREFIX}{name}={least}")
+    if isinstance(value, float) and value > 1 and not value.is_integer():
+        raise Refusal(f"{PREFIX}{name}={value}: takes a whole number or less than 1; give {PREFIX}{name}=1")
 
 
 def _is_text(value: Any) -> bool:

@@ -15,14 +15,14 @@ from pathlib import Path
 from toyqs.config.errors import Refusal
 from toyqs.config.identity import run_key
 from toyqs.evidence.states import ENDED
-from toyqs.files import make_folder, read_json
+from toyqs.files import read_json
 from toyqs.sweep.executors import slurm_queue
 from toyqs.sweep.executors.executor import Entry, Executor
 from toyqs.sweep.executors.settings import SlurmSettings
 from toyqs.sweep.executors.slurm_array import FOLDER, log_of, state_file, submit, submitted_earlier
 from toyqs.sweep.executors.slurm_queue import NoAnswer, Queued
 from toyqs.sweep.plan import Stack
-from toyqs.sweep.worker import StackOutcome, log_path
+from toyqs.sweep.worker import StackOutcome, record_death
 
 LOOK_SECONDS, QUEUE_SECONDS = 1.0, 5.0  # between two looks at the tasks' files, and two calls of squeue
 LATE_SECONDS = 90.0  # in which the last file of a task that ended well arrives, from a node over a network
@@ -170,12 +170,8 @@ class SlurmArrays(Executor):
             return
         log = log_of(Path(self.runs_dir) / FOLDER / task.place[0], task.id)
         why = f"{ENDED}ended: Slurm's {slurm_queue.why_it_ended(task.id, state, code, begun=begun)}"
-        task.outcome = StackOutcome([], [], [], f"{why}; it printed {log}")
-        path = log_path(self.stacks[task.index]._replace(seeds=task.seeds))
-        with suppress(OSError):
-            make_folder(path.parent)
-            with path.open("a", encoding="utf-8") as file:
-                print(task.outcome.failure, file=file)
+        stack = self.stacks[task.index]._replace(seeds=task.seeds)
+        task.outcome = record_death(stack, f"{why}; it printed {log}")
 
     def _tell(self, index: int, tasks: Sequence[Watched]) -> None:
         """Tell how far a stack is; where all its tasks have ended, its outcome."""

@@ -10,12 +10,10 @@ import io
 import secrets
 import shlex
 import shutil
-import site
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import redirect_stderr, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +22,10 @@ from toyqs.config.identity import run_key
 from toyqs.files import make_folder, read_json, write_json
 from toyqs.sweep.executors.settings import SlurmSettings
 from toyqs.sweep.executors.slurm_queue import refusal_in
-from toyqs.sweep.executors.slurm_task import StackTask
+from toyqs.sweep.executors.stack_task import StackTask, checkout, with_checkpoints
 from toyqs.sweep.plan import Stack
 
 FOLDER, SUBMITTED = ".slurm", "submitted.json"
-CHECKPOINTS = 20  # of a training that has no `checkpoint_every`
 
 
 class Submitted(NamedTuple):
@@ -68,7 +65,7 @@ def _submit(folder: Path, stacks: Sequence[Stack], settings: SlurmSettings) -> l
     executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
     executor.update_parameters(job_name=folder.name, **_parameters(settings))
     tasks = [
-        StackTask(_with_checkpoints(stack).to_plain(), str(state_file(folder, number)), sys.argv)
+        StackTask(with_checkpoints(stack).to_plain(), str(state_file(folder, number)), sys.argv)
         for number, stack in enumerate(stacks)
     ]
     try:
@@ -93,11 +90,7 @@ def _remedy(why: str) -> str:
 def _parameters(settings: SlurmSettings) -> dict[str, Any]:
     """Return the settings as submitit names them, those that are given."""
     setup = [*settings.setup]
-    source = str(Path(__file__).resolve().parents[3])
-    if source not in (
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-    ):  # a checkout, which jobs must find
+    if (source := checkout()) is not None:  # which jobs must find
         setup.append(f"export PYTHONPATH={shlex.quote(source)}${{PYTHONPATH:+:$PYTHONPATH}}")
     given = {
         "partition": settings.partition,
@@ -115,12 +108,6 @@ def _parameters(settings: SlurmSettings) -> dict[str, Any]:
         "srun_args": [f"--cpus-per-task={settings.cpus}"],  # since 22.05 srun does not take it from sbatch
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _with_checkpoints(stack: Stack) -> Stack:
-    """Return a stack that saves its state now and then, so that a job that is queued again can continue."""
-    every = stack.config.checkpoint_every or max(1, stack.config.max_steps // CHECKPOINTS)
-    return stack._replace(config=replace(stack.config, checkpoint_every=every))
 
 
 def state_file(folder: Path, number: int) -> Path:

@@ -1,11 +1,14 @@
-"""The part that runs in a Slurm job: train one stack, and write the news of it into a file."""
+"""The part that runs on a cluster's machine: train one stack, and write the news of it into a file."""
 
 from __future__ import annotations
 
 import math
+import site
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from toyqs.files import write_json
@@ -13,10 +16,23 @@ from toyqs.sweep.plan import Stack
 from toyqs.sweep.worker import StackOutcome, train
 
 WRITE_SECONDS = 5.0  # between two writings of the file while nothing but progress is new
+CHECKPOINTS = 20  # of a training that has no `checkpoint_every`
+
+
+def with_checkpoints(stack: Stack) -> Stack:
+    """Return a stack that saves its state now and then, so that a task that starts again can continue."""
+    every = stack.config.checkpoint_every or max(1, stack.config.max_steps // CHECKPOINTS)
+    return stack._replace(config=replace(stack.config, checkpoint_every=every))
+
+
+def checkout() -> str | None:
+    """Return the folder in which other machines find this code; None where it is installed as a package."""
+    source = str(Path(__file__).resolve().parents[3])
+    return None if source in (*site.getsitepackages(), site.getusersitepackages()) else source
 
 
 class StackTask:
-    """Trains one stack; submitit calls it in the job, and `checkpoint` shortly before the job is ended.
+    """Trains one stack; in a Slurm job submitit calls it, and `checkpoint` shortly before the job is ended.
 
     Args:
         plain: of `Stack.to_plain`.

@@ -1,0 +1,144 @@
+"""The Ray cluster of a command: one that it joins, or one that it starts on this machine and ends again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from toyqs.config.errors import Refusal
+from toyqs.sweep.executors.settings import RaySettings
+from toyqs.sweep.executors.stack_task import checkout
+
+CLIENT = "ray://"  # begins the address of a cluster that this machine is no part of
+CONNECT_SECONDS = 10.0
+STORE_BYTES = 80 * 2**20  # of shared memory, about the least that Ray takes: results are a few words
+
+# What Ray reads when it is imported. Its lines on a death say less than ours, and break the live one.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "(?s).",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # of which it warns otherwise
+}
+
+
+class RayCluster:
+    """A connection to a Ray cluster; `close` ends it, and with it all that runs there for this command.
+
+    Args:
+        settings: of the launcher.
+
+    Raises:
+        Refusal: there is no cluster at the address, or none can be started.
+    """
+
+    def __init__(self, settings: RaySettings) -> None:
+        os.environ.update(QUIET)
+        import ray
+
+        given = settings.address or os.environ.get("RAY_ADDRESS")
+        self.ray, self.address = ray, None if given == "local" else given  # Ray's word for a new one
+        self._folder: str | None = None  # of Ray's own files, where it is started here
+        self._joined = ray.is_initialized()  # by who has called us from Python, and goes on with it
+        if not self._joined:
+            self._connect(settings)
+
+    def _connect(self, settings: RaySettings) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if self.address is None:
+            self._folder = tempfile.mkdtemp(prefix="toyqs-ray-")
+            options |= {
+                "address": "local",
+                "num_cpus": max(len(os.sched_getaffinity(0)), settings.cpus),
+                "object_store_memory": STORE_BYTES,
+                "include_dashboard": False,
+                "_temp_dir": self._folder,
+            }
+        else:
+            _require_answer(self.address)
+            options |= {"address": self.address, "runtime_env": {"env_vars": _environment()}}
+        with tempfile.TemporaryFile("w+") as printed:
+            try:
+                with _signals_kept(), _stderr_to(printed.fileno()):
+                    self.ray.init(**options)
+            except Exception as error:  # Ray raises errors of many kinds, most of Python's own
+                self.close()
+                printed.seek(0)
+                raise _refusal(self.address, " ".join(f"{error} {printed.read()[-200:]}".split())) from error
+
+    def describe(self) -> str:
+        """Say in a line what the cluster has."""
+        found = self.ray.cluster_resources()
+        where = "started on this machine" if self.address is None else f"at {self.address}"
+        gpus = f" and {found['GPU']:g} GPUs" if found.get("GPU") else ""
+        return f"Ray {where} has {found.get('CPU', 0):g} CPUs{gpus}"
+
+    def has_room(self, needed: Mapping[str, float]) -> bool:
+        """Tell whether a machine of the cluster has, while idle, so much of each resource."""
+        machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        return any(all(has.get(name, 0) >= least for name, least in needed.items()) for has in machines)
+
+    def close(self) -> None:
+        """Leave the cluster, which ends what it runs for this command; end one that was started here."""
+        if not self._joined:
+            with suppress(Exception):  # what was not reached cannot be left
+                self.ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    """Return variables for the processes on other machines: those of ours, and where a checkout's code is."""
+    ours = {name: value for name, value in os.environ.items() if name.startswith("TOYQS_")}
+    return ours | ({} if (source := checkout()) is None else {"PYTHONPATH": source})
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address at which nothing answers, for which Ray would wait minutes."""
+    host, colon, port = address.removeprefix(CLIENT).rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _refusal(address, str(error)) from error
+
+
+def _refusal(address: str | None, why: str) -> Refusal:
+    if address is None:
+        return Refusal(f"hydra/launcher=ray: Ray cannot be started on this machine: {why}", 1)
+    if "InvalidAuthToken" in why:
+        return Refusal(f"hydra.launcher.address={address}: asks for a token; give RAY_AUTH_MODE=token and it")
+    remedy = "give auto, HOST:PORT or ray://HOST:PORT of a cluster that runs, or leave it out to start one"
+    return Refusal(f"hydra.launcher.address={address}: cannot be joined: {why}; {remedy}")
+
+
+@contextmanager
+def _stderr_to(file: int) -> Iterator[None]:
+    """Send to a file what is printed to standard error below Python."""
+    kept = os.dup(2)
+    os.dup2(file, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the answers to signals that Ray replaces by its own."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # not in the main thread, where Ray has replaced none
+            for number, handler in kept.items():
+                signal.signal(number, handler)
