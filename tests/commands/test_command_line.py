@@ -189,7 +189,7 @@ def test_help_is_true(typed: Callable[..., object], capsys: pytest.CaptureFixtur
         default = "rev_prog" if key == "task" else str(getattr(defaults, key))
         assert value == default
     known = {x.name for x in fields(RunConfig)} | {"run_modifier", "KEY"}
-    assert set(re.findall(r"(?<![\w.])(\w+)=", text)) <= known
+    assert set(re.findall(r"(?<![\w./])(\w+)=", text)) <= known
     assert commands.count("python run.py") == 3
 
 
