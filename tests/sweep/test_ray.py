@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +23,7 @@ from toyqs.sweep.executors.settings import Launcher, RaySettings, checked
 from toyqs.sweep.worker import StackOutcome
 
 WORDS = (
-    *("base_lm_hidden_dim=4", "reasoner_hidden_dim=4", "seed=[1,2]", "controls=fair", "max_steps=300"),
+    *("base_lm_hidden_dim=4", "reasoner_hidden_dim=4", "seed=[1,2]", "controls=fair", "max_steps=200"),
     *("data_loader_batch_size=2", "eval_sequences=4", "trice_samples=2", "max_reasoning_len=1"),
 )
 SECONDS = 120.0
@@ -60,10 +62,12 @@ def test_a_sweep_through_deaths(ray: one_ray.Ray, tmp_path: Path) -> None:
     """Kill a command with its Ray, stop one, kill a worker of one; the fourth completes the sweep."""
     here, whole = tmp_path / "here", tmp_path / "whole"
     joining = ("hydra/launcher=ray", f"hydra.launcher.address={ray.address}")
-    first = started(here, "hydra/launcher=ray", "hydra.launcher.processes=2")
+    first = started(here, "hydra/launcher=ray", "hydra.launcher.processes=1")
     at_work(first, first.pid, here)
     os.kill(first.pid, signal.SIGKILL)
     assert killing.until(lambda: not one_ray.tasks(first.pid), 20), "its tasks outlive it"
+    (left,) = Path(tempfile.gettempdir()).glob(f"toyqs-ray-*/session_*_{first.pid}")
+    shutil.rmtree(left.parent, ignore_errors=True)
 
     second = started(here, *joining)
     at_work(second, ray.process.pid, here)
