@@ -13,7 +13,7 @@ CODE = """
 import logging, ray, sys
 from toyqs.sweep.executors.ray_cluster import STORE_BYTES
 ray.init(
-    "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
+    "local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
     object_store_memory=STORE_BYTES, _temp_dir=sys.argv[1],
 )
 print(ray.get_runtime_context().gcs_address, flush=True)
@@ -22,7 +22,7 @@ sys.stdin.read()
 
 
 class Ray:
-    """A Ray cluster of two cores, until `close`; commands join it at `address`."""
+    """A Ray cluster of one core, until `close`; commands join it at `address`."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="toyqs-ray-", ignore_cleanup_errors=True)

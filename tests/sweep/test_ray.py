@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +23,7 @@ from toyqs.sweep.executors.settings import Launcher, RaySettings, checked
 from toyqs.sweep.worker import StackOutcome
 
 WORDS = (
-    *("base_lm_hidden_dim=4", "reasoner_hidden_dim=4", "seed=[1,2]", "controls=fair", "max_steps=300"),
+    *("base_lm_hidden_dim=4", "reasoner_hidden_dim=4", "seed=[1,2]", "controls=fair", "max_steps=200"),
     *("data_loader_batch_size=2", "eval_sequences=4", "trice_samples=2", "max_reasoning_len=1"),
 )
 SECONDS = 120.0
@@ -60,10 +62,12 @@ def test_a_sweep_through_deaths(ray: one_ray.Ray, tmp_path: Path) -> None:
     """Kill a command with its Ray, stop one, kill a worker of one; the fourth completes the sweep."""
     here, whole = tmp_path / "here", tmp_path / "whole"
     joining = ("hydra/launcher=ray", f"hydra.launcher.address={ray.address}")
-    first = started(here, "hydra/launcher=ray", "hydra.launcher.processes=2")
+    first = started(here, "hydra/launcher=ray", "hydra.launcher.processes=1")
     at_work(first, first.pid, here)
     os.kill(first.pid, signal.SIGKILL)
     assert killing.until(lambda: not one_ray.tasks(first.pid), 20), "its tasks outlive it"
+    (left,) = Path(tempfile.gettempdir()).glob(f"toyqs-ray-*/session_*_{first.pid}")
+    shutil.rmtree(left.parent, ignore_errors=True)
 
     second = started(here, *joining)
     at_work(second, ray.process.pid, here)
@@ -85,6 +89,7 @@ def test_a_sweep_through_deaths(ray: one_ray.Ray, tmp_path: Path) -> None:
     assert started(here, *joining).wait() == 0, killing.stderr_of(here)
     assert rows and all(path.read_bytes() == row for path, row in rows.items()), "trained twice"
     assert all(line.startswith("toyqs: ") for line in killing.stderr_of(here)), "Ray prints as well"
+    assert "raylet" not in (here / "out").read_text()
     assert started(whole, "processes=1").wait() == 0, killing.stderr_of(whole)
     assert killing.differences(killing.found_in(here), killing.found_in(whole)) == []
     assert not killing.until(lambda: killing.alive(first.pid), 0), "its Ray outlives it"
@@ -229,3 +234,20 @@ def test_an_address_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatc
         ) as said:
             ray_cluster.RayCluster(RaySettings(address=address))
         assert "\n" not in str(said.value)
+
+
+@pytest.mark.ray
+def test_a_ray_of_the_caller_is_used_and_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    for name in ray_cluster.QUIET:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="a:1"))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    called: list[str] = []
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(ray, name, lambda **_: called.append("called"))
+    cluster = ray_cluster.RayCluster(RaySettings())
+    assert cluster.describe() == "Ray at a:1 has 8 CPUs and 2 GPUs"
+    cluster.close()
+    assert called == []
