@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # also under py
 
 from toyqs import console
 
-STOPPED = "toyqs: stopped; complete runs are kept, the same command does the others"
+STOPPED = "toyqs: stopped; finished runs are kept, the same command does the others"
 if __name__ == "__main__":  # importing takes seconds, in which Ctrl-C comes as well
     console.prepare()
     signal.signal(signal.SIGINT, lambda *_: print(STOPPED, file=sys.stderr, flush=True) or os._exit(130))

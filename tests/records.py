@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from toyqs.evidence.dictionary import gains
 from toyqs.thought_record import Evaluation, Feature, Record
 
 NAN = float("nan")
@@ -43,3 +44,19 @@ def small(**changes: Any) -> Record:
         "evaluations": [Evaluation(10, [1], later)],
     }
     return Record(**{**fields, **changes})
+
+
+def ranked(record: Record, way: str) -> list[tuple[int, int]]:
+    """Return the positions (n, t) where thinking gained most, lost most or was wrong, in the page's order."""
+    gain, arrays = gains(record), record.arrays
+    places = [(int(n), int(t)) for n, t in np.argwhere(arrays["counted"] == 1)]
+    if way == "gained":
+        return sorted((x for x in places if gain[x] > 0), key=lambda x: -gain[x])
+    if way == "lost":
+        return sorted((x for x in places if gain[x] < 0), key=lambda x: gain[x])
+    likeliest = arrays["predicted_p"].argmax(-1)
+    if "predicted" in arrays:
+        likeliest = np.take_along_axis(arrays["predicted"], likeliest[..., None], -1)[..., 0]
+    share = (likeliest != arrays["truth"][..., None]).mean(-1)
+    p = np.exp(arrays["log_q"]).mean(-1)
+    return sorted((x for x in places if share[x] > 0.5), key=lambda x: p[x])

@@ -119,6 +119,12 @@ def test_a_notebook_s_backend_stops_no_script(tmp_path: Path) -> None:
     assert python(code, tmp_path, "module://no_such_package.inline") == ("imported\n", "")
 
 
+def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
+    out, err = python("import toyqs.evidence.figures.style; print('imported')", tmp_path, "no\x1b")
+    assert not out and err.count("\n") == 1
+    assert err.startswith(r"toyqs: MPLBACKEND='no\x1b': matplotlib has no such backend; unset")
+
+
 @pytest.mark.parametrize("script", sorted((ROOT / "analysis").glob("*.py")), ids=lambda path: path.stem)
 def test_no_script_imports_matplotlib_before_toyqs(script: Path) -> None:
     lines = script.read_text(encoding="utf-8").splitlines()

@@ -78,6 +78,7 @@ def test_escape_codes_reach_no_terminal() -> None:
     assert visible("a\x1b[31mb\r\n\u009b c\udcff") == "a\\x1b[31mb\\r\\n\\x9b c\\udcff"
     assert visible("ä ± 😀 x y") == "ä ± 😀 x y"
     assert visible("a\u202eb\u2066c\u2069d\u2028") == "a\\u202eb\\u2066c\\u2069d\\u2028"
+    assert visible("a\u200bb\ufeffc\u00adميخواهم\u200c") == "a\\u200bb\\ufeffc\\xadميخواهم\u200c"
     assert str(Refusal("info=\x1b[2J: no")) == "info=\\x1b[2J: no"
 
 

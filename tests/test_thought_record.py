@@ -109,6 +109,10 @@ DAMAGE: dict[str, Change] = {
     "a class beyond none": lambda x: x["features"]["parity"].update(classes=["even"]),
     "a row that is no sequence's": lambda x: x["evaluations"][0].update(rows=[2]),
     "rows of another number": lambda x: x["evaluations"][0].update(rows=[0, 1]),
+    "an evaluation without arrays": lambda x: x["evaluations"][0].update(arrays={}),
+    "no position that counts": lambda x: x["arrays"]["counted"].update(
+        data=base64.b64encode(bytes(4)).decode()
+    ),
     "no evaluations": lambda x: x.pop("evaluations"),
     "arrays that are none": lambda x: x.update(arrays=[]),
     "sequences of another number": lambda x: x.update(sequences=[0]),
@@ -169,7 +173,7 @@ def test_where_there_is_none_a_line_says_why_and_what_to_do(
             (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(Refusal, match=f"^{re.escape(str(tmp_path))}: {line}") as found:
         read(tmp_path)
-    assert "\n" not in str(found.value) and found.value.code == 1
+    assert "\n" not in str(found.value) and found.value.code == 2
 
 
 def test_the_page_has_every_field_and_every_array_with_its_axes() -> None:

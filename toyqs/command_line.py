@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from toyqs import console
-from toyqs.files import Refusal, visible
+from toyqs.files import Refusal, file_in, visible
 
 INTERRUPTED = 130  # the exit code of a shell's programs after Ctrl-C
 DIGITS = 20  # of a whole number; Python would take its time with a million
@@ -104,6 +104,8 @@ def check_file(path: Path, option: str = "-o") -> None:
         Refusal: its folder does not exist, or the path is that of a folder, a pipe or a device.
     """
     if not path.parent.is_dir():
+        if part := file_in(path.parent):
+            raise Refusal(f"{option} {path}: {part} is a file, not a folder; give another path")
         raise Refusal(f"{option} {path}: there is no folder {path.parent}; make it first")
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a pipe or a device"

@@ -39,18 +39,35 @@ class Refusal(ValueError):
         self.code = code
 
 
-# Of characters: categories (controls, lone surrogates, ends of lines and paragraphs), and marks of direction.
-OBEYED = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+# Categories of characters: controls, formats (directions too), lone surrogates, ends of lines and paragraphs.
+OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+JOINERS = "\u200c\u200d"  # formats without which some scripts cannot be written
 
 
 def visible(text: str) -> str:
-    """Spell out what a terminal would obey instead of showing it: escape codes, line ends, directions."""
+    """Spell out what a terminal would obey or hide: escape codes, line ends, directions, no width."""
     return "".join(
         x.encode("unicode_escape").decode("ascii")
-        if {unicodedata.category(x), unicodedata.bidirectional(x)} & OBEYED
+        if unicodedata.category(x) in OBEYED and x not in JOINERS
         else x
         for x in text
     )
+
+
+def no_folder(path: Path | str) -> str:
+    """Say why a path is that of no folder: "there is no such folder", or which part of it is a file."""
+    part = file_in(path)
+    return (
+        f"{'' if part == Path(path) else f'{part} '}is a file, not a folder"
+        if part
+        else "there is no such folder"
+    )
+
+
+def file_in(path: Path | str) -> Path | None:
+    """Return the part of a path, or all of it, that is something else than a folder; None where none is."""
+    found = next((part for part in (Path(path), *Path(path).parents) if part.exists()), Path(path))
+    return found if found.exists() and not found.is_dir() else None
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -214,7 +231,11 @@ def _now(path: Path) -> str | None:
 
 
 def _checksum(row: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(finite(row), sort_keys=True).encode()):08x}"
+    try:
+        text = json.dumps(row, sort_keys=True, allow_nan=False)
+    except ValueError:  # NaN or an infinity, which is null in the file
+        text = json.dumps(finite(row), sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:

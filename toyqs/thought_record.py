@@ -144,14 +144,14 @@ def read(folder: Path | str) -> Record:
         Its arrays of numbers and shares are float64, NaN where a number was not finite; all others int64.
 
     Raises:
-        Refusal: one line: there is none, and how to make it, or why there cannot be one; it is damaged, or
-            of a newer version.
+        Refusal: one line: there is none, and how to make it; it is damaged, or of a newer version.
+        NoRecord: there cannot be one.
     """
     path = Path(folder) / NAME
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise Refusal(_missing(Path(folder)), 1) from error
+        raise _missing(Path(folder)) from error
     try:
         with gzip.open(io.BytesIO(content)) as file:
             text = file.read(MOST_BYTES + 1)
@@ -159,9 +159,9 @@ def read(folder: Path | str) -> Record:
             raise ValueError(f"of more than {MOST_BYTES} bytes")
         return _record(json_object(text, NAME))
     except _Newer as error:
-        raise Refusal(f"{path}: {error}", 1) from error
+        raise Refusal(f"{path}: {error}") from error
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refusal(f"{path}: is damaged; {_how(folder)} makes it again", 1) from error
+        raise Refusal(f"{path}: is damaged; {_how(folder)} makes it again") from error
 
 
 class _Newer(ValueError):
@@ -172,17 +172,23 @@ def _how(folder: Path | str) -> str:
     return f"python -m toyqs.answers record {folder}"
 
 
-def _missing(folder: Path) -> str:
-    """Say why a folder holds no record, and how to make one where that is possible."""
+class NoRecord(Refusal):
+    """There can be no record of a run: it has no thoughts, or diverged."""
+
+
+def _missing(folder: Path) -> Refusal:
+    """Return a refusal that says why a folder holds no record, and how to make one where that is possible."""
     try:
         settings, row = read_json(folder / "config.json"), read_json(folder / ROW)
     except (OSError, ValueError):
-        return f"{folder}: is not the folder of a finished run; give one, runs/KEY"
+        return Refusal(f"{folder}: is not the folder of a finished run; give one, runs/KEY")
     if not settings.get("use_reasoner", True) or settings.get("max_reasoning_len") == 0:
-        return f"{folder}: this run has no thoughts, so there is no record of them; give one that thinks"
+        return NoRecord(f"{folder}: this run has no thoughts; give one that thinks")
     if row.get("diverged_at") is not None:
-        return f"{folder}: this run diverged, so there is no record of its thoughts; give another one"
-    return f"{folder}: holds no record of thoughts ({NAME}); make it: {_how(folder)}"
+        return NoRecord(
+            f"{folder}: this run diverged, so there is no record of its thoughts; give another one"
+        )
+    return Refusal(f"{folder}: holds no record of thoughts ({NAME}); make it: {_how(folder)}")
 
 
 def _record(content: Mapping[str, Any]) -> Record:
@@ -199,9 +205,9 @@ def _record(content: Mapping[str, Any]) -> Record:
         raise TypeError("task")
     sequences = _whole(content["sequences"])
     sizes = {"N": len(sequences)}
-    arrays = _arrays(content["arrays"], most, sizes)
-    if missing := [name for name in ALWAYS if name not in arrays]:
-        raise KeyError(missing[0])
+    arrays = _arrays(content["arrays"], most, sizes, ALWAYS)
+    if not arrays["counted"].any():
+        raise ValueError("no position counts")
     features = {
         str(name): Feature(
             _values(x["values"], FEATURE, {"class": len(_names(x["classes"]))}, sizes), x["classes"]
@@ -218,11 +224,19 @@ def _evaluation(content: Mapping[str, Any], most: Mapping[str, int], sizes: Mapp
     if any(row >= sizes["N"] for row in rows):
         raise ValueError("rows")
     (step,) = _whole([content["step"]])
-    return Evaluation(step, rows, _arrays(content["arrays"], most, {"N": len(rows), "P": sizes["P"]}))
+    own_sizes, always = {"N": len(rows), "P": sizes["P"]}, [name for name in ALWAYS if name != "inputs"]
+    return Evaluation(step, rows, _arrays(content["arrays"], most, own_sizes, always))
 
 
-def _arrays(content: Mapping[str, Any], most: Mapping[str, int], sizes: dict[str, int]) -> dict[str, Array]:
-    """Return the arrays by name; the lengths of the axes, by their letters, are added to `sizes`."""
+def _arrays(
+    content: Mapping[str, Any], most: Mapping[str, int], sizes: dict[str, int], always: Sequence[str]
+) -> dict[str, Array]:
+    """Return the arrays by name; the lengths of the axes, by their letters, are added to `sizes`.
+
+    A KeyError names one that there always is, and is not.
+    """
+    if missing := [name for name in always if name not in content]:
+        raise KeyError(missing[0])
     found = {}
     for name, kind in ARRAYS.items():
         if name in content:

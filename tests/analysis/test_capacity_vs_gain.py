@@ -165,7 +165,7 @@ def test_seeds_that_diverged_or_never_began_to_think_are_named(tmp_path, call):
 def test_nothing_to_show(tmp_path, call):
     code, _, err, figure, _ = call()
     assert (code, figure) == (2, None)
-    assert "runs: no such folder" in err
+    assert "runs: there is no such folder" in err
     (tmp_path / "runs").mkdir()
     code, _, err, _, _ = call()
     assert code == 1 and "no run was begun here" in err

@@ -54,13 +54,20 @@ def test_choices(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(re.findall(r"\d of 2 ", capsys.readouterr().out)) == 4
 
 
+def rows_of_tokens(printed: str) -> list[list[str]]:
+    """Return the first two columns of the lines below the headings."""
+    lines = printed.splitlines()
+    (rule,) = (place for place, line in enumerate(lines) if set(line) == {"-"})
+    return [line.split()[:2] for line in lines[rule + 1 : rule + 13]]
+
+
 def test_tokens_and_latency(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokens", run, "--count", "60"]) == 0
-    numbers = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[3:15]]
+    numbers = rows_of_tokens(capsys.readouterr().out)
     assert numbers[10:] == [["all", "72"], ["mixture", "72"]]
     assert sum(int(tokens) for _, tokens in numbers[:10]) == 72
     assert main(["latency", run, "--tokens", "3"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert re.findall(r"^with(?:out)? thoughts( +[\d.]+){2}$", capsys.readouterr().out, re.MULTILINE)[1:]
 
 
 def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,14 +180,14 @@ def test_a_window_of_one_position_predicts_one_token(
     held_out = task.ids[task.border :].tolist()
     assert list(zip(inputs, targets, strict=True)) == list(itertools.pairwise(held_out))
     assert main(["tokens", short, "--count", "20"]) == 0
-    assert capsys.readouterr().out.splitlines()[13].split()[:2] == ["all", "20"]
+    assert rows_of_tokens(capsys.readouterr().out)[10] == ["all", "20"]
 
 
 def test_a_run_without_thoughts_has_no_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = asked.config(asked.corpus(tmp_path), use_reasoner=False)
     plain = written(tmp_path / "plain", settings, asked.model(settings)[0])
     assert main(["tokens", plain, "--count", "30"]) == 2
-    assert "has no thoughts whose gain could be measured" in capsys.readouterr().err
+    assert "this run has no thoughts; give one that thinks" in capsys.readouterr().err
     assert main(["latency", plain, "--tokens", "2"]) == 0
     assert "with thoughts" not in capsys.readouterr().out
 

@@ -77,8 +77,8 @@ def test_several_runs_stand_one_after_another(
 
 def test_without_a_record_one_line_says_how_to_make_it(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message, code in [
-        ([run], f"make it: python -m toyqs.answers record {run}\n", 1),
-        ([run + "x"], "is not the folder of a finished run", 1),
+        ([run], f"make it: python -m toyqs.answers record {run}\n", 2),
+        ([run + "x"], "there is no such folder", 2),
         ([run, "--entries", "0"], "0 is out of range", 2),
         ([], "the following arguments are required: RUN", 2),
     ]:
@@ -86,5 +86,5 @@ def test_without_a_record_one_line_says_how_to_make_it(run: str, capsys: pytest.
         out, err = capsys.readouterr()
         assert message in err and err.count("\n") == 1 and not out
     (Path(run) / thought_record.NAME).write_bytes(b"\x1f\x8b no record")
-    assert main(["look", run]) == 1
+    assert main(["look", run]) == 2
     assert "is damaged" in capsys.readouterr().err

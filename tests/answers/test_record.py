@@ -111,7 +111,25 @@ def test_of_several_runs_those_without_thoughts_are_left_out(
     assert capsys.readouterr().err == (
         f"toyqs: left out: {plain}: this run has no thoughts; give one that thinks\n"
     )
-    assert main(["record", plain, str(tmp_path)]) == 1
+    for beside in ("cells", "reports"):  # that runs/* names as well
+        (tmp_path / beside).mkdir(exist_ok=True)
+    assert main(["record", *map(str, tmp_path.iterdir())]) == 0
+
+
+def test_a_folder_that_is_no_run_is_told_after_the_others_were_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (thinking,), gone, out = trained(tmp_path, [1]), str(tmp_path / "gone"), tmp_path / "out.json"
+    file_of(thinking).unlink()
+    assert main(["record", gone, thinking, "-o", str(out)]) == 2
+    assert file_of(thinking).exists()
+    err = capsys.readouterr().err
+    assert err == f"toyqs: {gone}: there is no such folder; give the folder of a finished run, runs/KEY\n"
+    assert json.loads(out.read_text()) == {
+        "records": {thinking: str(file_of(thinking))},
+        "left_out": {},
+        "failed": {gone: err.removeprefix("toyqs: ").rstrip()},
+    }
 
 
 def test_a_run_that_diverged_has_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_jobs_that_fail_in_every_way(
         for key in keys(width):
             why = states[key].why.rpartition("; ")[0]
             assert (states[key].word, bool(re.fullmatch(reason, why))) == ("failed", True), why
-    assert {states[key].word for width in HEALTHY for key in keys(width)} == {"complete"}
+    assert {states[key].word for width in HEALTHY for key in keys(width)} == {"finished"}
     wanted = undisturbed(tmp_path / "whole")
     assert killing.found_in(tmp_path).rows == {
         key: wanted.rows[key] for width in HEALTHY for key in keys(width)
@@ -92,7 +92,7 @@ def test_jobs_that_fail_in_every_way(
     assert main.main([configured(width, runs) for width in WIDTHS]) == 0
     again = Counter(counts.read_text().split())
     assert again == Counter(key for width in (*FAULTS, BLOCKED) for key in keys(width))
-    assert "4 of 16 runs are complete already" in capsys.readouterr().out
+    assert "4 of 16 runs are finished already" in capsys.readouterr().out
     assert killing.differences(without_reports(tmp_path), wanted) == [], "no log of a failure is left"
 
 

@@ -23,7 +23,7 @@ SHORT = (
     *(f"{name}={value}" for name, value in SMALL.items()),
 )
 LONG = (*SHORT, "max_steps=20000")
-LINE = "toyqs: stopped; complete runs are kept, the same command does the others"
+LINE = "toyqs: stopped; finished runs are kept, the same command does the others"
 STOP_SECONDS = 15.0  # measured: 6, with four busy processes to each core
 ROWS = "runs/*/summary.json"
 
@@ -56,8 +56,8 @@ def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
     second = settled(tmp_path)
     assert warm.started(words, tmp_path).wait() == 0
     assert killing.stderr_of(tmp_path) == [LINE]
-    lines = [line for line in (tmp_path / "out").read_text().splitlines() if "complete already" in line]
-    assert lines == [f"{count} of 8 runs are complete already" for count in (first, second)]
+    lines = [line for line in (tmp_path / "out").read_text().splitlines() if "finished already" in line]
+    assert lines == [f"{count} of 8 runs are finished already" for count in (first, second)]
     configs = [replace(RunConfig(), **SMALL, base_lm_hidden_dim=width, seed=SEEDS) for width in WIDTHS]
     whole = tmp_path / "whole"
     assert main.main([resolved(replace(x, runs_dir=str(whole / "runs"), processes=1)) for x in configs]) == 0

@@ -97,7 +97,7 @@ def test_a_hundred_widths(example: dict[str, str], tmp_path: Path) -> None:
     assert len(load_rows(tmp_path / "runs")) == 500
     assert seconds_to_load(tmp_path / "runs") < 500 * LOAD_SECONDS
     printed, seconds = given_again(widths, "none", tmp_path)
-    assert "500 of 500 runs are complete already" in printed
+    assert "500 of 500 runs are finished already" in printed
     assert seconds < 500 * AGAIN_SECONDS
 
 
@@ -112,5 +112,5 @@ def test_cells_beside_their_controls(example: dict[str, str], tmp_path: Path) ->
     assert 340 <= count < 400  # some widths share a control
     assert seconds_to_load(tmp_path / "runs") < count * LOAD_SECONDS
     printed, seconds = given_again(widths, "fair", tmp_path)
-    assert f"{count} of {count} runs are complete already" in printed
+    assert f"{count} of {count} runs are finished already" in printed
     assert seconds < count * AGAIN_SECONDS

@@ -145,7 +145,7 @@ def test_a_cell_planned_again_is_one_file_whatever_the_order_of_its_seeds(tmp_pa
 
 def test_folders_without_cells(tmp_path):
     assert load_cells(tmp_path) == []
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
         load_cells(tmp_path / "nowhere")
 
 

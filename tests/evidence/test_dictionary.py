@@ -23,14 +23,11 @@ from toyqs.evidence.dictionary import (
     Entry,
     chance_information,
     entries,
-    gained_most,
     gains,
     loss,
-    lost_most,
     spelled,
     told,
     usage,
-    wrong,
 )
 from toyqs.thought_record import Feature, at
 from toyqs.training.evaluation import thought_language
@@ -101,35 +98,14 @@ def test_chance_is_the_mean_over_all_pairings_and_that_of_the_metrics() -> None:
     assert chance_information(rows, columns) == pytest.approx(other, rel=1e-9)
 
 
-def test_where_thinking_gains_loses_and_is_wrong() -> None:
-    record = small()
-    np.testing.assert_allclose(gains(record), [[-0.0625, -0.5], [1.25, math.nan]])
-    assert [(x.sequence, x.place, x.gain) for x in gained_most(record)] == [(1, 0, 1.25)]
-    assert [(x.sequence, x.place, x.gain) for x in lost_most(record)] == [(0, 1, -0.5), (0, 0, -0.0625)]
-    (only,) = wrong(record)
-    assert (only.sequence, only.place) == (0, 1)
-    assert only.p == pytest.approx((math.exp(-1) + math.exp(-0.5)) / 2)
-
-
-def test_a_position_where_half_of_the_thoughts_are_right_is_not_wrong() -> None:
-    record = small()
-    shares = record.arrays["predicted_p"].copy()
-    shares[0, 1, 0] = 0.6, 0.2, 0.2  # of token 0, which is the answer
-    assert wrong(record._replace(arrays=record.arrays | {"predicted_p": shares})) == []
+def test_what_thinking_gains_at_each_position() -> None:
+    np.testing.assert_allclose(gains(small()), [[-0.0625, -0.5], [1.25, math.nan]])
 
 
 def test_a_model_that_needs_a_thought_is_compared_with_another_sequence_s() -> None:
     record = small()
     arrays = {name: x for name, x in record.arrays.items() if not name.endswith("_none")}
     np.testing.assert_allclose(gains(record._replace(arrays=arrays))[0], [0.1875, 0.25])
-
-
-def test_of_the_likeliest_five_the_first_is_the_prediction() -> None:
-    record = small()
-    tokens = np.tile([0, 2, 1], (2, 2, 2, 1))
-    shares = np.tile([0.5, 0.3, 0.2], (2, 2, 2, 1))
-    found = wrong(record._replace(arrays=record.arrays | {"predicted": tokens, "predicted_p": shares}))
-    assert [(x.sequence, x.place) for x in found] == [(0, 0), (1, 0)], "those whose answer is not token 0"
 
 
 def test_vectors_without_names_have_no_dictionary_and_with_names_have_one() -> None:

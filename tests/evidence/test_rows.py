@@ -66,7 +66,7 @@ def test_load_rows_tells_complete_from_unfinished_and_ignores_the_rest(tmp_path)
 
 def test_load_rows_without_rows(tmp_path):
     assert load_rows(tmp_path).empty
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
         load_rows(tmp_path / "nowhere")
 
 

@@ -25,9 +25,12 @@ from toyqs.evidence.text import short, task_words
         (1e300, ".1f", "1e+300"),
         (math.nan, ".3f", "nan"),
         (math.inf, "+.3f", "+inf"),
+        (-0.004, ".2f", "0.00"),
+        (-0.004, "+.2f", "-0.00"),
+        (-0.006, ".2f", "-0.01"),
     ],
 )
-def test_a_number_that_blew_up_is_short(number: float, form: str, text: str) -> None:
+def test_a_number_is_short_and_nothing_is_not_below_0(number: float, form: str, text: str) -> None:
     assert short(number, form) == text
 
 

@@ -80,7 +80,7 @@ def test_a_record_in_which_no_sequence_lost() -> None:
     record = records.small()
     better = record._replace(arrays=record.arrays | {"log_q_none": record.arrays["log_q_none"] - 9})
     lines = sequences_text(better, 5)
-    assert lines[-1] == "  nowhere: it lost in no sequence"
+    assert lines[-1] == "  nowhere: it lost 0.01 nats or more in no sequence"
     assert sum("sequence" in line and "nats; read" in line for line in lines) == 2
 
 

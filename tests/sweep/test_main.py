@@ -65,14 +65,14 @@ def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):
 
     summaries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
     assert main.main([settings]) == 0
-    assert "32 of 32 runs are complete already" in capsys.readouterr().out
+    assert "32 of 32 runs are finished already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in summaries} == summaries
 
     gone = tmp_path / run_key(settings, 2) / "summary.json"
     row = json.loads(gone.read_text())
     gone.unlink()
     assert main.main([settings]) == 0
-    assert "31 of 32 runs are complete already" in capsys.readouterr().out
+    assert "31 of 32 runs are finished already" in capsys.readouterr().out
     again = json.loads(gone.read_text())
     for name in TIMES:
         del row[name], again[name]
@@ -118,7 +118,7 @@ def test_a_damaged_run_is_run_again(no_figure, tmp_path, capsys, name):
         out, err = capsys.readouterr()
         gone = name == "summary.json" and other is None
         line = f"toyqs: damaged, trained again: run {key} ({name})\n"
-        assert err == ("" if gone else line) and "1 of 2 runs are complete already" in out
+        assert err == ("" if gone else line) and "1 of 2 runs are finished already" in out
         assert is_complete(tmp_path, key) and len(load_rows(tmp_path)) == 2
         if name not in ("env.json", "summary.json"):
             assert file.read_bytes() == whole
@@ -200,7 +200,7 @@ def test_arms_that_are_one_run_train_once(no_figure, tmp_path, capsys):
     (cell,) = load_cells(tmp_path)
     assert not cell.missing
     assert main.main([settings]) == 0
-    assert "14 of 14 runs are complete already" in capsys.readouterr().out
+    assert "14 of 14 runs are finished already" in capsys.readouterr().out
 
 
 def test_rows_of_two_commits_are_one_line(no_figure, tmp_path, capsys):

@@ -34,15 +34,15 @@ def test_counts_add_up_to_the_runs(monkeypatch):
     stacks = [stack("thinking", "a=1"), stack("zero_length", "a=1", 3), stack("thinking", "a=2", 1)]
     assert [each.work for each in stacks] == [10, 10, 10]
     bar = Progress(stacks, 4)
-    assert bar.line() == "4 of 10 runs complete"
+    assert bar.line() == "4 of 10 runs finished"
     bar.start(0, stacks[0])
     bar.start(1, stacks[1])
     clock.now = 6.0
     bar.update(0, 5.0, 0.5)
-    assert bar.line() == "4 of 10 runs complete, 5 training; about 00:30 left"
+    assert bar.line() == "4 of 10 runs finished, 5 training; about 00:30 left"
     bar.finish(0, 2, 0, 0)
     bar.finish(1, 1, 1, 1)
-    assert bar.line() == "8 of 10 runs complete, 1 failed; about 00:03 left"
+    assert bar.line() == "8 of 10 runs finished, 1 failed; about 00:03 left"
 
 
 def test_a_run_beside_its_controls_shows_its_gain(monkeypatch):
@@ -70,7 +70,7 @@ def test_plain_lines_come_now_and_then(monkeypatch, capsys):
         bar.update(0, second / 5, None)
     bar.close()
     first, second = capsys.readouterr().err.splitlines()
-    assert first == " 20%: 0 of 2 runs complete, 2 training; about 00:40 left"
+    assert first == " 20%: 0 of 2 runs finished, 2 training; about 00:40 left"
     assert second.startswith(" 40%: ")
 
 
@@ -83,7 +83,7 @@ def test_on_a_terminal_it_is_one_bar(monkeypatch, capsys):
     bar.close()
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and "100% |" in shown
-    assert shown.rstrip().split("\r")[-1].endswith("elapsed, 2 of 2 runs complete; about 00:00 left")
+    assert shown.rstrip().split("\r")[-1].endswith("elapsed, 2 of 2 runs finished; about 00:00 left")
 
 
 def test_with_nothing_to_do_it_is_silent(monkeypatch, capsys):

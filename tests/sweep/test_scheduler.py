@@ -120,7 +120,7 @@ def test_a_run_that_another_command_holds_is_tried_again(tmp_path, monkeypatch, 
     monkeypatch.setattr(progress, "finish", finish)
     assert scheduler.run_all([one, other], 1, progress, isolate=isolate) == []
     assert released and all(is_complete(tmp_path, run_key(one.config, seed)) for seed in (0, 1, 5))
-    assert progress.line().startswith("3 of 3 runs complete")
+    assert progress.line().startswith("3 of 3 runs finished")
     lines = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
     owner = f"process {os.getpid()} on {socket.gethostname()}, since "
     assert len(lines) == 1 and lines[0].startswith(
@@ -173,7 +173,7 @@ def test_force_that_cannot_begin_is_a_failure_and_the_old_row_stays(tmp_path, ca
     progress = Progress([forced], 0)
     (failure,) = scheduler.run_all([forced], 1, progress, isolate=isolate)
     assert [seed for seed, _ in failure.runs] == [0, 1] and "IsADirectoryError" in failure.why
-    assert progress.line().startswith("0 of 2 runs complete, 2 failed")
+    assert progress.line().startswith("0 of 2 runs finished, 2 failed")
     assert [row.read_bytes() for row in rows] == before
     (folder_of(one, 0) / block).rmdir()
     assert scheduler.run_all([forced], 1, Progress([forced], 0), isolate=isolate) == []

@@ -290,7 +290,7 @@ def test_torchrun_prints_and_writes_once(tmp_path: Path) -> None:
     assert done.stdout.count("Started to think") == 1
     assert len([*(tmp_path / "runs").glob("*/summary.json")]) == 6
     again = torchrun(tmp_path, *words)
-    assert again.returncode == 0 and "6 of 6 runs are complete already" in again.stdout
+    assert again.returncode == 0 and "6 of 6 runs are finished already" in again.stdout
     helped = torchrun(tmp_path, "--help")
     assert helped.returncode == 0 and helped.stdout.count("python run.py") >= 1
     refused = torchrun(tmp_path, "data_loader_batch_size=3")

@@ -135,7 +135,8 @@ def test_the_prediction_without_a_thought() -> None:
 def test_what_is_reported_where() -> None:
     always = {"nll", "accuracy"}
     cheap = {"nll_marginal", "marginal_gap", "pass_at_k", "thought_entropy", *LANGUAGE}
-    thinking = cheap | {"nll_shuffled", "nll_constant", "information", "information_shuffled"}
+    cheap |= DENSE
+    thinking = cheap | {"nll_shuffled", "nll_constant"}
     for changes, wanted in (
         ({}, always | thinking | {"nll_no_thought"}),
         ({"mixing": "gate"}, always | thinking | {"nll_no_thought", "gate"}),

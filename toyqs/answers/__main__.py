@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from toyqs.answers import look, metrics, questions, record, say
 from toyqs.answers.command import add_measure, temperature
+from toyqs.answers.heading import heading
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.predictor import Predictor
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
@@ -56,7 +57,8 @@ def _answer(words: Sequence[str] | None) -> int:
     if given.output is not None:
         with writing(given.output):
             write_json(given.output, result)
-    return 0 if given.passes(given, result) else 1
+    code: int = given.code(given, result)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,12 +95,13 @@ def _exact(given: argparse.Namespace, loaded: LoadedRun) -> Any:
     number_questions = questions.number_questions(given.file)[: given.first]
     kwargs = {"steps": given.steps, "texts": given.texts, "temperature": given.temperature}
     results: dict[str, Any] = {}
-    print(f"{'':18}{'right':>24}{'NLL of the solution, nats a token':>38}")
     for name, predictor in _predictors(loaded):
         attempts, nll = [], []
         for question in number_questions:
             attempts.append(metrics.answer_number(predictor, loaded.text, question, given.most, **kwargs))
             nll.append(-metrics.solution_log_probs(predictor, loaded.text, question))
+        if not results:
+            _head(loaded, f"{'':18}{'right':>24}{'NLL of the solution, nats a token':>38}")
         right, mean = sum(x.right for x in attempts), float(torch.cat(nll).mean())
         print(f"{name:18}{_share(right, len(attempts)):>24}{mean:38.3f}")
         results[name] = {"right": right, "nll": mean, "questions": [x._asdict() for x in attempts]}
@@ -108,9 +111,10 @@ def _exact(given: argparse.Namespace, loaded: LoadedRun) -> Any:
 def _choose(given: argparse.Namespace, loaded: LoadedRun) -> Any:
     choice_questions = questions.choice_questions(given.file)[: given.first]
     results: dict[str, Any] = {}
-    print(f"{'':18}{'right, by sum':>24}{'right, by mean a token':>24}")
     for name, predictor in _predictors(loaded):
         picked = [metrics.pick(predictor, loaded.text, question) for question in choice_questions]
+        if not results:
+            _head(loaded, f"{'':18}{'right, by sum':>24}{'right, by mean a token':>24}")
         right = [sum(x.by_sum for x in picked), sum(x.by_mean for x in picked)]
         print(f"{name:18}" + "".join(f"{_share(count, len(picked)):>24}" for count in right))
         results[name] = {"by_sum": right[0], "by_mean": right[1], "questions": [x._asdict() for x in picked]}
@@ -120,7 +124,7 @@ def _choose(given: argparse.Namespace, loaded: LoadedRun) -> Any:
 def _latency(given: argparse.Namespace, loaded: LoadedRun) -> Any:
     before = torch.zeros(1, dtype=torch.long)  # one token, any
     results: dict[str, Any] = {}
-    print(f"{'ms a token':18}{'median':>10}{'95th percentile':>18}")
+    _head(loaded, f"{'ms a token':18}{'median':>10}{'95th percentile':>18}")
     for name, predictor in _predictors(loaded):
         seconds = metrics.latency(predictor, before, given.tokens)
         print(f"{name:18}{1e3 * seconds.median:10.2f}{1e3 * seconds.p95:18.2f}")
@@ -133,6 +137,10 @@ def _predictors(loaded: LoadedRun) -> Iterator[tuple[str, Predictor]]:
         yield "without thoughts", loaded.predictor(thinking=False)
     if loaded.thinks:
         yield "with thoughts", loaded.predictor(thinking=True)
+
+
+def _head(loaded: LoadedRun, columns: str) -> None:
+    print(*heading([loaded.folder]), "", columns, sep="\n")
 
 
 def _share(right: int, total: int) -> str:

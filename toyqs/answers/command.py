@@ -64,12 +64,14 @@ def add_command(
         name: of the command.
         measure: what was typed -> the result, which -o writes.
         text: what it does, in one line.
+
+    Its default `code` takes what was typed and the result, and returns the exit code.
     """
     part: argparse.ArgumentParser = measures.add_parser(name, help=text, description=text)
     part.add_argument("-o", "--output", metavar="FILE", type=path_of, help="also write the results as JSON")
     part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu if not given")
     part.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (all)")
-    part.set_defaults(measure=measure, passes=lambda given, result: True)
+    part.set_defaults(measure=measure, code=lambda given, result: 0)
     return part
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
@@ -18,6 +20,8 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes
 from toyqs.training.params import TrainingParams
+
+TRAINS_ON_TEXT = "python run.py task=char_text task.dataset=shake seq_len=32 max_steps=300 controls=none"
 
 
 class LoadedRun(NamedTuple):
@@ -57,6 +61,15 @@ class LoadedRun(NamedTuple):
         """Return the sizes of its thoughts, as long as those that its row measured."""
         return self.params.eval_sizes_at(self.params.steps - 1)
 
+    def check_thoughts(self) -> None:
+        """Refuse a run without thoughts.
+
+        Raises:
+            Refusal: it has none, or thoughts of no symbols.
+        """
+        if not self.config.has_thoughts:
+            raise Refusal(f"{self.folder}: this run has no thoughts; give one that thinks")
+
     def check_data(self) -> None:
         """Refuse data that are not those of the training.
 
@@ -70,6 +83,16 @@ class LoadedRun(NamedTuple):
             raise Refusal(
                 f"{why}; put back the text of the training, or ask in the folder in which the run was trained"
             ) from error
+
+
+@contextmanager
+def naming(folder: str) -> Iterator[None]:
+    """Refuse a run that cannot be read, within a `with` block, in a line that begins with its folder."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error).removeprefix("reference_run=")
+        raise Refusal(message if folder in message else f"{folder}: {message}") from error
 
 
 def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
@@ -86,8 +109,8 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
     loaded = load_run(folder, device, seed)
     if loaded.config.task.encode is None:
         raise Refusal(
-            f"{folder}: its task is {loaded.config.task.name}, and only a run on a text can be asked; give a "
-            "run of task=char_text or task=token_text"
+            f"{folder}: its task is {loaded.config.task.name}, and only a run on a text can be asked; train "
+            f"one: {TRAINS_ON_TEXT}"
         )
     if loaded.config.use_reasoner and loaded.config.adaptive_len:
         raise Refusal(
@@ -107,12 +130,9 @@ def load_run(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
     Raises:
         Refusal: the run is missing or damaged, or there is no such device.
     """
-    try:
+    with naming(folder):
         config = resolved(settings_of(folder))
         model = finished_model(folder, 1)
-    except ValueError as error:
-        message = str(error).removeprefix("reference_run=")
-        raise Refusal(message if folder in message else f"{folder}: {message}") from error
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
     model = model.to(device=device, dtype=getattr(torch, config.dtype))

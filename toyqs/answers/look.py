@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from toyqs import thought_record
 from toyqs.answers.command import add_runs_measure
+from toyqs.answers.heading import heading
+from toyqs.answers.load import naming
 from toyqs.command_line import whole
-from toyqs.config.finished_run import VOCABULARY
+from toyqs.config.finished_run import columns_of
 from toyqs.evidence.dictionary import entries, loss
 from toyqs.evidence.tables.dictionary import dictionary_text
 from toyqs.evidence.tables.thoughts import names_of, sequences_text, word, wrapped_line
-from toyqs.evidence.text import task_words
-from toyqs.files import read_json, visible
 from toyqs.thought_record import Record
 
 
@@ -29,7 +28,11 @@ def add_to(measures: Any) -> None:
 
 
 def _look(given: argparse.Namespace) -> Any:
-    records = {folder: thought_record.read(folder) for folder in given.runs}
+    records = {}
+    for folder in given.runs:
+        with naming(folder):
+            columns_of(folder)  # it is a run's
+            records[folder] = thought_record.read(folder)
     for place, (folder, record) in enumerate(records.items()):
         print(*([""] * 2 if place else []), *head(folder, record), "", sep="\n")
         print(*dictionary_text(record, given.entries), "", sep="\n")
@@ -39,12 +42,9 @@ def _look(given: argparse.Namespace) -> Any:
 
 def head(folder: str, record: Record) -> list[str]:
     """Return the lines that say which run it is and how many thoughts its record holds."""
-    columns = read_json(Path(folder) / "config.json")
-    columns.pop(VOCABULARY, None)
     counted = record.arrays["counted"] == 1
     number = record.arrays["log_q"].shape[-1]
     nll, error = loss(record)
-    words = f"{visible(folder)}, seed {columns['seed']}: {task_words(columns)}"
     less = (
         f"differs from the row's by a standard error of {error:.3f}" if error else "all that the row measures"
     )
@@ -52,7 +52,7 @@ def head(folder: str, record: Record) -> list[str]:
         f"{number} thought{'s' * (number > 1)} at each of {counted.sum():,} positions of {len(counted)} "
         f"held-out sequences; NLL there {nll:.3f} nats ({less})"
     )
-    lines = [*wrapped_line(words), *wrapped_line(of)]
+    lines = [*heading([folder]), *wrapped_line(of)]
     if "nearest" in record.arrays:
         lines.append("its symbols are vectors; each is called by the token whose embedding is nearest")
     return lines

@@ -15,29 +15,42 @@ from toyqs.answers.load import load_run
 from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.recording import build_recorded
 from toyqs.config.errors import Refusal
-from toyqs.config.finished_run import columns_of
+from toyqs.config.finished_run import SETTINGS, columns_of
+from toyqs.evidence.cells import FOLDER
 from toyqs.files import ROW, damage, read_json
+from toyqs.thought_record import NoRecord
 from toyqs.training.evaluation.recording import Recording
+
+BESIDE_RUNS = (FOLDER, "reports")
 
 
 def add_to(measures: Any) -> None:
     """Add the measure to the command line."""
     text = "write the record of a run's thoughts (thoughts.json.gz), where it has none yet"
     part = add_runs_measure(measures, "record", _record, text)
-    part.set_defaults(passes=lambda given, written: bool(written))
+    part.set_defaults(code=lambda given, result: 2 if result["failed"] or not result["records"] else 0)
 
 
 def _record(given: argparse.Namespace) -> Any:
     torch.set_num_threads(given.threads or 1)  # as in the training, whose bits it is to have
-    written = {}
+    result: dict[str, dict[str, str]] = {"records": {}, "left_out": {}, "failed": {}}
     for folder in given.runs:
+        if len(given.runs) > 1 and _is_no_run(Path(folder)):
+            continue
         try:
-            written[folder] = write_record(folder, given.device)
+            result["records"][folder] = write_record(folder, given.device)
         except Refusal as refusal:
             if len(given.runs) == 1:
                 raise
-            print(f"toyqs: left out: {refusal}", file=sys.stderr)
-    return written
+            kind = "left_out" if isinstance(refusal, NoRecord) else "failed"
+            result[kind][folder] = str(refusal)
+            print(f"toyqs: {'left out: ' if kind == 'left_out' else ''}{refusal}", file=sys.stderr)
+    return result
+
+
+def _is_no_run(path: Path) -> bool:
+    """Tell whether this is one of the other folders in a folder of runs, which runs/* names as well."""
+    return path.name in BESIDE_RUNS and path.is_dir() and not (path / SETTINGS).exists()
 
 
 def write_record(folder: str, device: str = "cpu") -> str:
@@ -48,17 +61,21 @@ def write_record(folder: str, device: str = "cpu") -> str:
         device: cpu or cuda.
 
     Raises:
-        Refusal: as `load_run`; the run has no thoughts, its text is not that of its training, or the folder
-            cannot be written.
+        Refusal: as `load_run`; its text is not that of its training, or the folder cannot be written.
+        NoRecord: the run has no thoughts, or diverged.
     """
     path = Path(folder) / thought_record.NAME
-    if path.exists() and _can_be_read(folder):
+    try:
+        thought_record.read(folder)
         print(f"{path}: is there already")
         return str(path)
-    run = load_run(folder, device)
+    except NoRecord:
+        raise
+    except Refusal:  # there is none yet, or a damaged one
+        run = load_run(folder, device)
+    run.check_thoughts()
     recorded = build_recorded(run.config)
-    if recorded is None:
-        raise Refusal(f"{folder}: this run has no thoughts; give one that thinks")
+    assert recorded is not None
     run.check_data()
     held_out = draw_held_out(run.config, 1, next(run.model.parameters()))
     recording = Recording(run.model, held_out, [int(columns_of(folder)["seed"])], recorded)
@@ -75,11 +92,3 @@ def write_record(folder: str, device: str = "cpu") -> str:
             file=sys.stderr,
         )
     return str(path)
-
-
-def _can_be_read(folder: str) -> bool:
-    try:
-        thought_record.read(folder)
-    except Refusal:
-        return False
-    return True

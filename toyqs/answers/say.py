@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toyqs.answers.command import add_command, temperature
-from toyqs.answers.load import LoadedRun, load
+from toyqs.answers.heading import heading
+from toyqs.answers.load import TRAINS_ON_TEXT, LoadedRun, load
 from toyqs.answers.predictor import Predictor, Step
 from toyqs.answers.text import encode_context
 from toyqs.command_line import path_of, whole
 from toyqs.config.builders.recording import own_symbol_names
 from toyqs.config.errors import Refusal
-from toyqs.config.finished_run import VOCABULARY, columns_of
 from toyqs.config.keys import TASKS
 from toyqs.evidence.cells import load_cells
 from toyqs.evidence.tables.thoughts import counted_words, names_of, vector_word, word, wrapped_line
-from toyqs.evidence.text import WIDTH, task_words
+from toyqs.evidence.text import WIDTH
 from toyqs.files import ROW, visible
 from toyqs.training.evaluation.thought_language import spoken
 from toyqs.types import Thoughts
@@ -101,7 +101,8 @@ def latest(runs_dir: Path) -> Path:
     folders = [runs_dir / key for arm in arms for key in arm.get("key", ())]
     if not folders:
         raise Refusal(
-            f"say: {runs_dir} has no finished run on a text that thinks; name one, or where to look: --runs"
+            f"say: {runs_dir} has no finished run on a text that thinks; name one, or where to look "
+            f"(--runs), or train one: {TRAINS_ON_TEXT}"
         )
     return max(folders, key=lambda folder: (folder / ROW).stat().st_mtime_ns)
 
@@ -167,21 +168,23 @@ def in_words(run: LoadedRun, thoughts: Thoughts) -> list[str]:
 
 def _head(run: LoadedRun, predictor: Predictor, chosen: str) -> list[str]:
     """Return the lines that say which run it is and how to read what follows."""
-    columns, (number, length, *_) = columns_of(run.folder), predictor.sizes
-    columns.pop(VOCABULARY, None)
-    lines = [f"{visible(run.folder + chosen)}, seed {columns['seed']}: {task_words(columns)}"]
+    (number, length, *_), lines = predictor.sizes, heading([run.folder], after=chosen)
     if not predictor.thinking or not length:
-        return [*wrapped_line(lines[0]), "no thoughts; p: probability of the token"]
+        return [*lines, "This run has no thoughts. p: probability of the token"]
     kind = "vectors: the nearest tokens, or their lengths where no core reads both"
     if run.model.num_symbols:
         own = own_symbol_names(run.config)
         kind = f"out of {len(own)}" if own else "tokens of the text"
+        kind = kind if own is None or len(own) > 1 else "always the same one"
     each, symbols = (
         f"{count} {noun}{'s' * (count > 1)}" for count, noun in ((number, "thought"), (length, "symbol"))
     )
     upto = "up to " if run.config.lengths_vary else ""
-    lines.append(f"{each} before each token, of {upto}{symbols} each ({kind}); ×2: the same one twice")
-    words = "p: probability of the token, the mean over its thoughts (with)"
+    several = " each" if number > 1 else ""
+    twice = "; ×2: the same one twice" if number > 1 else ""
+    lines.append(f"{each} before each token, of {upto}{symbols}{several} ({kind}){twice}")
+    over = "the mean over its thoughts (with)" if number > 1 else "after its thought (with)"
+    words = f"p: probability of the token, {over}"
     if run.predicts_without_thought:
         words += " and by the same model with no thought (without), which it may never have learned"
-    return [part for line in (*lines, words) for part in wrapped_line(line)]
+    return [*lines[:-1], *wrapped_line(lines[-1]), *wrapped_line(words)]

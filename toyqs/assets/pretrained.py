@@ -75,6 +75,8 @@ def located(name: str, key: str = "pretrained") -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir() and name == smollm2.NAME:
         return smollm2.converted(key)
+    if folder.is_file():
+        raise ValueError(f"{key}={name}: is a file, not a folder; give the folder of a pretrained model")
     if not folder.is_dir():
         folder = _from_hub(name, key)
     if not (folder / "config.json").is_file():

@@ -17,7 +17,7 @@ from toyqs.config.errors import Refusal, typed
 from toyqs.config.key_table import RESULTS_VERSION, key_of
 from toyqs.config.keys import TASKS
 from toyqs.config.run_config import RunConfig
-from toyqs.files import IDENTITY, json_object
+from toyqs.files import IDENTITY, json_object, no_folder
 
 SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 
@@ -145,7 +145,7 @@ def identity(folder: str) -> str:
 def _bytes(folder: str, name: str) -> bytes:
     if not Path(folder).is_dir():
         raise ValueError(
-            f"reference_run={folder}: there is no such folder; give the folder of a finished run, runs/KEY"
+            f"reference_run={folder}: {no_folder(folder)}; give the folder of a finished run, runs/KEY"
         )
     try:
         return (Path(folder) / name).read_bytes()

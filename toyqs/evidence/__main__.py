@@ -38,7 +38,7 @@ def _work(words: Sequence[str] | None) -> int | None:
     if rest:  # argparse takes no more words KEY=VALUE after an option
         if not hasattr(given, "choices") or any(word.startswith("-") for word in rest):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        given.choices += rest
+        given.choices = [*given.choices, *rest]
     code: int | None = given.work(given)
     return code
 

@@ -20,6 +20,14 @@ NO_KEYS: Mapping[str, Mapping[int, str]] = MappingProxyType({})
 PARTS = {"settings": dict, "inactive": list, "asked_for": list, "arms": dict}  # of a plan
 
 
+class Plan(NamedTuple):
+    """What is planned of a cell."""
+
+    settings: dict[str, Any]  # that have an effect in the run itself
+    arms: dict[str, dict[int, str]]  # arm -> seed -> key, the run itself first
+    asked: set[tuple[str, int]]  # the arms and seeds to be run
+
+
 class Cell(NamedTuple):
     """One point of a sweep: the run itself first, then its controls."""
 
@@ -113,18 +121,27 @@ def cells_of(runs_dir: Path | str, finished: Mapping[str, Mapping[str, Any]]) ->
     Raises:
         ValueError: a note of a cell is damaged.
     """
-    merged: dict[str, tuple[dict[str, Any], dict[str, dict[int, str]], set[tuple[str, int]]]] = {}
+    return [cell_of(*plan, finished) for plan in plans_of(runs_dir)]
+
+
+def plans_of(runs_dir: Path | str) -> list[Plan]:
+    """Return what is planned in a folder, one for each cell; see `load_cells`.
+
+    Raises:
+        ValueError: a note of a cell is damaged.
+    """
+    merged: dict[str, Plan] = {}
     plans = (Path(runs_dir) / FOLDER).glob("*.json")
     for path in sorted(plans, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         plan = _read_plan(path)
         text = json.dumps(by_content(plan["settings"] | {"info": None}), sort_keys=True)
         active = {name: x for name, x in plan["settings"].items() if name not in plan["inactive"]}
-        _, arms, asked = merged.get(text, (None, {}, set()))
-        merged[text] = active, arms, asked
+        known = merged.get(text, Plan({}, {}, set()))
+        merged[text] = known._replace(settings=active)
         for arm, by_seed in plan["arms"].items():
-            arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
-            asked |= {(arm, int(seed)) for seed in by_seed if arm in plan["asked_for"]}
-    return [cell_of(*merged[text], finished) for text in sorted(merged)]
+            known.arms.setdefault(arm, {}).update({int(seed): key for seed, key in by_seed.items()})
+            known.asked.update((arm, int(seed)) for seed in by_seed if arm in plan["asked_for"])
+    return [merged[text] for text in sorted(merged)]
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

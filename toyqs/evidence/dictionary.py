@@ -211,15 +211,6 @@ def chance_information(rows: Array, columns: Array) -> float:
     return expected
 
 
-class Position(NamedTuple):
-    """A position of a record, and what thinking did there."""
-
-    sequence: int  # of the record, from 0
-    place: int  # on the axis T
-    gain: float  # nats, see `gains`
-    p: float  # of the answer, the mean over thoughts
-
-
 def gains(record: Record) -> Array:
     """Compute what thinking gains at each position, nats: mean log q over thoughts, less log q without one.
 
@@ -231,30 +222,3 @@ def gains(record: Record) -> Array:
     arrays = record.arrays
     without = arrays["log_q_none"] if "log_q_none" in arrays else arrays["log_q_shuffled"].mean(-1)
     return np.where(arrays["counted"] == 1, arrays["log_q"].mean(-1) - without, np.nan)
-
-
-def gained_most(record: Record) -> list[Position]:
-    """Return the positions at which thinking gains, the most first."""
-    return [x for x in sorted(_positions(record), key=lambda x: -x.gain) if x.gain > 0]
-
-
-def lost_most(record: Record) -> list[Position]:
-    """Return the positions at which thinking loses, the most first."""
-    return [x for x in sorted(_positions(record), key=lambda x: x.gain) if x.gain < 0]
-
-
-def wrong(record: Record) -> list[Position]:
-    """Return the positions where most thoughts predict another token, the least p of the answer first."""
-    arrays = record.arrays
-    likeliest = arrays["predicted_p"].argmax(-1)
-    if "predicted" in arrays:
-        likeliest = np.take_along_axis(arrays["predicted"], likeliest[..., None], -1)[..., 0]
-    share = (likeliest != arrays["truth"][..., None]).mean(-1)
-    found = [x for x in _positions(record) if share[x.sequence, x.place] > 0.5]
-    return sorted(found, key=lambda x: x.p)
-
-
-def _positions(record: Record) -> list[Position]:
-    gain, p = gains(record), np.exp(record.arrays["log_q"]).mean(-1)
-    counted = zip(*np.nonzero(record.arrays["counted"] == 1), strict=True)
-    return [Position(int(n), int(t), float(gain[n, t]), float(p[n, t])) for n, t in counted]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from toyqs.files import ROW, damage, json_object, read_json
+from toyqs.files import ROW, damage, json_object, no_folder, read_json
 
 # Columns that are numbers, or null, in every row that has them.
 NUMBERS = (
@@ -40,8 +40,7 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
         ValueError: a summary.json is not a JSON object, or not a row.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of runs; give the runs_dir that a run wrote to")
+    check_folder(folder)
     rows, unfinished = [], []
     for run in sorted(folder.iterdir() if keys is None else {folder / key for key in keys}):
         try:
@@ -56,6 +55,12 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
             message = f"{folder}: rows from {count} {noun}; column {column!r} tells them apart"
             warnings.warn(message, stacklevel=2)
     return frame
+
+
+def check_folder(folder: Path) -> None:
+    """Raise FileNotFoundError where there is no such folder of runs."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: {no_folder(folder)}; give the runs_dir that a run wrote to")
 
 
 def read_row(path: Path) -> dict[str, Any]:
@@ -104,13 +109,18 @@ def damaged_files(folder: Path | str, key: str) -> list[str] | None:
         folder: the folder of runs.
         key: the run's key.
     """
-    run = Path(folder) / key
+    return row_and_damage(Path(folder) / key)[1]
+
+
+def row_and_damage(run: Path) -> tuple[dict[str, Any] | None, list[str] | None]:
+    """Return the row in a run's folder, None where none can be read, and what `damaged_files` lists."""
     try:
-        return damage(read_row(run / ROW), run)
+        row = read_row(run / ROW)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return None, None
     except (OSError, ValueError):
-        return [ROW]
+        return None, [ROW]
+    return row, damage(row, run)
 
 
 def is_complete(folder: Path | str, key: str) -> bool:

@@ -222,7 +222,8 @@ def _multiple(cells: Sequence[Cell], name: str, other: str) -> float | None:
 
 def setting_line(cells: Sequence[Cell]) -> str:
     """Return what all cells share, the task with its knobs and the roles' widths; and their seeds."""
-    same = {name: value for name, value in cells[0].settings.items() if name not in differing(cells)}
+    differ = differing(cells)
+    same = {name: value for name, value in cells[0].settings.items() if name not in differ}
     parts = [task_words(same), *([f"base width {same[BASE]}"] if BASE in same else [])]
     thinks = any(cell.settings.get("use_reasoner", True) for cell in cells)
     alike = all(cell.settings.get(REASONER) == cell.settings.get(INTERPRETER) for cell in cells)

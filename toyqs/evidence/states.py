@@ -1,4 +1,4 @@
-"""What a run's folder says of its state: complete, failed and why, or in training."""
+"""What a run's folder says of its state: finished, failed and why, or running."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toyqs.evidence.rows import damaged_files, read_row
-from toyqs.files import ROW, read_json, visible
+from toyqs.evidence.rows import row_and_damage
+from toyqs.files import read_json, visible
+from toyqs.thought_record import NAME as RECORD
 
 SETTINGS = "config.json"  # written when a run begins
 OWNER = "owner.json"  # says which process trains a run
@@ -19,9 +20,9 @@ LOCK = ".lock"  # which that process has locked
 LOG = "log.txt"
 LOG_END = 1 << 16  # bytes of a log in which the last failure is looked for
 
-COMPLETE, DIVERGED, DAMAGED = "complete", "diverged", "damaged"
-TRAINING, FAILED, UNFINISHED, NOT_BEGUN = "in training", "failed", "unfinished", "not begun"
-STATES = (COMPLETE, DIVERGED, DAMAGED, TRAINING, FAILED, UNFINISHED, NOT_BEGUN)
+FINISHED, DIVERGED, NO_RECORD, DAMAGED = "finished", "diverged", "record missing", "damaged"
+RUNNING, FAILED, UNFINISHED, NOT_BEGUN = "running", "failed", "unfinished", "not begun"
+STATES = (FINISHED, DIVERGED, NO_RECORD, DAMAGED, RUNNING, FAILED, UNFINISHED, NOT_BEGUN)
 
 LONGEST = 300  # letters of a failure
 ENDED = "its process "  # begins the line that says how a process ended
@@ -43,26 +44,24 @@ def state_of(run: Path, stack: Iterable[Path] = ()) -> State:
         run: its folder, which need not exist.
         stack: folders of runs that may have been trained beside it; the log of all is in one of them.
     """
-    if (damaged := damaged_files(run.parent, run.name)) is not None:
-        return _with_row(run, damaged)
+    row, damaged = row_and_damage(run)
+    if damaged is not None:
+        return _with_row(run, row, damaged)
     if is_locked(run):
-        return State(TRAINING, owner_of(run))
+        return State(RUNNING, owner_of(run))
     for folder in (run, *stack) if run.is_dir() else ():
         if why := _failure(folder / LOG, run / SETTINGS):
             return State(FAILED, f"{why}; {folder.name}/{LOG}")
     return State(UNFINISHED if (run / SETTINGS).is_file() else NOT_BEGUN)
 
 
-def _with_row(run: Path, damaged: list[str]) -> State:
-    if ROW in damaged:
-        with suppress(OSError, ValueError):
-            return State(DAMAGED, ROW, read_row(run / ROW))
-        return State(DAMAGED, ROW)
-    row = read_row(run / ROW)
-    if damaged:
+def _with_row(run: Path, row: dict[str, Any] | None, damaged: list[str]) -> State:
+    if damaged == [RECORD] and not (run / RECORD).exists():
+        return State(NO_RECORD, f"python -m toyqs.answers record {run} makes it", row)
+    if damaged or row is None:
         return State(DAMAGED, ", ".join(damaged), row)
     if row["nll"] is not None:
-        return State(COMPLETE, row=row)
+        return State(FINISHED, row=row)
     step = row.get("diverged_at")
     return State(DIVERGED, "" if step is None else f"at step {step} ({row.get('diverged_parts')})", row)
 

@@ -71,9 +71,13 @@ def plus_minus(mean: float, half_width: float, form: str, nothing: str = "–", 
 
 
 def short(number: float, form: str) -> str:
-    """Return a number in a format such as ".3f" or "+.3f"; from 10,000 on in three digits: 9.96e+11."""
+    """Return a number in a format such as ".3f" or "+.3f"; from 10,000 on in three digits: 9.96e+11.
+
+    What is written 0 has a sign only where the format asks for one.
+    """
     sign = "+" if form.startswith("+") else ""
-    return f"{number:{sign}.3g}" if abs(number) >= MANY_DIGITS else f"{number:{form}}"
+    text = f"{number:{sign}.3g}" if abs(number) >= MANY_DIGITS else f"{number:{form}}"
+    return text if sign or float(text) else text.removeprefix("-")
 
 
 def human(number: float) -> str:

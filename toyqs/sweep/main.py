@@ -58,7 +58,7 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False) -> int:
     keys = {key for cell in cells for key in cell.run_keys}
     undone = {key for key in keys if force or not is_settled(runs_dir, key)}
     if done := len(keys) - len(undone):
-        print(f"{done} of {len(keys)} runs are complete already", flush=True)
+        print(f"{done} of {len(keys)} runs are finished already", flush=True)
     if not force:
         _say_damaged(runs_dir, undone)
     stacks = stacks_of(cells, undone, cost)

@@ -28,7 +28,7 @@ class Progress:
 
     Args:
         stacks: those to be trained.
-        skipped: number of runs that are complete already.
+        skipped: number of runs that are finished already.
     """
 
     def __init__(self, stacks: Sequence[Stack], skipped: int) -> None:
@@ -85,7 +85,7 @@ class Progress:
         """Write the counts of runs that are not 0, the time left and, for a single cell, the loss."""
         running = sum(len(stack.seeds) for stack in self._running.values())
         done = self._finished + self._skipped
-        counts = [f"{done} of {self._runs} runs complete"]
+        counts = [f"{done} of {self._runs} runs finished"]
         counts += [f"{n} {word}" for n, word in ((running, "training"), (self._failed, "failed")) if n]
         parts = [", ".join(counts), *([f"about {left} left"] if (left := self._left()) else [])]
         thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")

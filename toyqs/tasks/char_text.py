@@ -140,7 +140,7 @@ class CharText(Windows):
         """
         rank = {character: place for place, character in enumerate(self.alphabet)}
         if unknown := sorted(set(text) - rank.keys()):
-            raise ValueError(f"{self.given}: has no character {unknown[0]!r}, which the text to encode has")
+            raise ValueError(f"{self.given}: has no character {unknown[0]!r}; ask without it")
         return torch.tensor([rank[character] for character in text], dtype=torch.long)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -161,7 +161,7 @@ def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{found['symbols'][1]['noise']['mean']:+.3f} ± " in printed
     assert main(["interventions", path, "--sequences", "9", "-o", str(out)]) == 0
     printed, found = capsys.readouterr().out, json.loads(out.read_text())
-    assert "one run, 9 different sequences" in printed and "over different sequences; one run" in printed
+    assert "; 9 different sequences" in printed and "over different sequences; one run" in printed
     assert "not defined: thoughts=deterministic have no density" in printed
     assert found["own"]["count"] == 9 and found["moves"][0]["nats"] is None
 
@@ -170,4 +170,4 @@ def test_a_run_without_symbols_is_refused(tmp_path: Path, capsys: pytest.Capture
     with torch.enable_grad():
         (folder,) = trained(tmp_path, [1], max_reasoning_len=0)
     assert main(["interventions", folder]) == 2
-    assert "has no thoughts of symbols; give runs of max_reasoning_len=1 or more\n" in capsys.readouterr().err
+    assert "this run has no thoughts; give one that thinks\n" in capsys.readouterr().err

@@ -129,7 +129,7 @@ def test_what_no_thought_can_be(tmp_path: Path) -> None:
     def run_of(name: str, **changes: Any) -> Any:
         return load_arm(trained(tmp_path / name, [1], **changes)).first
 
-    with pytest.raises(Refusal, match="has no thoughts; give runs of use_reasoner=true"):
+    with pytest.raises(Refusal, match="this run has no thoughts; give one that thinks"):
         check_length(run_of("plain", use_reasoner=False), 1)
     empty = run_of("empty", max_reasoning_len=0)
     check_length(empty, 0)
@@ -198,7 +198,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: 
     assert written["intervals_over"] == over
     assert ("one run, so it says nothing about other seeds" in said) == (over == "sequences")
     lines = said.splitlines()
-    assert lines[4].split()[:2] == ["3", "*"] and sum("*" in line for line in lines) == 2
+    start = next(place for place, line in enumerate(lines) if line.startswith("symbols"))
+    assert lines[start + 4].split()[:2] == ["3", "*"] and sum("*" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_refusals_are_one_line(
     (later,) = trained(tmp_path, [2])
     (other,) = trained(tmp_path, [1], task=S5(group="s3"))
     for words, message in [
-        ([zero], f"{zero}: this run has no thoughts to probe; give runs that think, and this by --against"),
+        ([zero], f"{zero}: this run has no thoughts; give one that thinks"),
         (
             [run, "--sequences", "12"],
             "10 different programs among 12 held-out sequences are too few for pro",

@@ -157,10 +157,10 @@ def test_never_rewarded_thoughts_fail_and_back_propagated_ones_pass(
     name = "ablation, against the control's runs"
     assert found[name]["verdict"] == "failed" and f"2. {name}: failed\n" in printed
     gain = [row(x)["nll"] - row(y)["nll"] for x, y in zip(zero, off, strict=True)]
-    measured = found[name]["measured"]["NLL of the control, in nats, higher by"]
+    measured = found[name]["measured"]["NLL of the control, nats, higher by"]
     assert measured["mean"] == pytest.approx(sum(gain) / 3, abs=1e-6) and measured["count"] == 3
     hits = [row(y)["accuracy"] - row(x)["accuracy"] for x, y in zip(zero, off, strict=True)]
-    measured = found[name]["measured"]["accuracy of the control, in points, lower by"]
+    measured = found[name]["measured"]["accuracy of the control, points, lower by"]
     assert measured["mean"] == pytest.approx(100 * sum(hits) / 3, abs=1e-4)
     assert main(["theatre", *off, "--against", *zero]) == 0, "not strict"
     assert main(["theatre", *coconut, "--against", *zero, "--strict", "-o", str(out)]) == 0
@@ -192,7 +192,7 @@ def test_controls_of_another_task_or_seed_are_refused(
         ([run, "--against", thinks], "was trained with max_steps=9, and"),
         ([run, "--against", rate], "was trained with base_lr=0.001, and"),
         ([run, "--against", batch], "was trained with data_loader_batch_size=4, and"),
-        ([seed, "--against", seed], "has no thoughts of symbols"),
+        ([seed, "--against", seed], "this run has no thoughts; give one that thinks"),
         ([run], "the following arguments are required: --against"),
     ]:
         assert main(["theatre", *words]) == 2
@@ -206,7 +206,7 @@ def test_a_control_with_more_steps_and_no_thoughts_is_taken_and_named(
     (run,), (more,) = trained(tmp_path, [1]), trained(tmp_path, [1], use_reasoner=False, max_steps=9)
     assert main(["theatre", run, "--against", more]) == 0
     out = capsys.readouterr().out
-    assert "use_reasoner=false, here true" in out and "max_steps=9, here 6" in out
+    assert "use_reasoner=false (here true)" in out and "max_steps=9 (here 6)" in out
 
 
 def test_other_positions_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.C
     write_cell(runs, SETTINGS | {"base_lm_hidden_dim": 8}, wider, wider)
     lines = printed(capsys, "show", folder)
     for line in (
-        "state complete",
+        "state finished",
         "arm thinking, seed 7, of cell 1: base_lm_hidden_dim=4",
         "arm zero_length, seed 7, of cell 2: base_lm_hidden_dim=8",
         "label mine",

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 
 from tests.analysis.synthetic import LOSSES, SETTINGS, capacity_sweep, key_of, settings, spread, write
+from tests.evidence.commands.planned import begin, finish, plan
 from toyqs.evidence import load_cells, reasoning_gain
 from toyqs.evidence.__main__ import main
 from toyqs.evidence.cells import write_cell
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 FORMS = ([], ["--md"], ["--latex"])
+TRAIN = "python run.py runs_dir="
 HOSTILE = "<b>\x1b[2J|&\\input{x}"
 
 
@@ -126,16 +128,44 @@ def test_names_are_text(tmp_path: Path, form: list[str], capsys: pytest.CaptureF
         assert len(pd.read_csv(io.StringIO(out))) == 4
 
 
+def test_what_is_missing_is_said_in_the_words_of_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(plan(tmp_path), "thinking", 7)
+    finish(tmp_path, "zero_length", 7)
+    (finish(tmp_path, "thinking", 8) / "summary.json").write_text("{")
+    lines = printed(capsys, str(tmp_path))
+    place = lines.index("Missing, asked for but without a row that can be read:")
+    assert lines[place + 1] == "  thinking damaged (seed 8), zero_length not begun (seed 8)"
+
+
+@pytest.mark.parametrize("command", ["list", "table", "report"])
+def test_a_folder_without_runs_says_what_was_looked_for(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(tmp_path)]) == 1
+    looked_for = "no run was begun here: neither cells/*.json nor KEY/config.json is there"
+    assert capsys.readouterr() == ("", f"toyqs: {tmp_path}: {looked_for}; train some: {TRAIN}{tmp_path}\n")
+    begin(tmp_path, "0123")
+    assert main([command, str(tmp_path / "0123")]) == 1
+    assert "is the folder of one run; give the folder that it is in" in capsys.readouterr().err
+    if command != "list":
+        assert main([command, str(tmp_path)]) == 1
+        assert "holds runs, but no cells/*.json says of which sweep" in capsys.readouterr().err
+
+
 def test_refusals_are_one_line(runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
     for words, message, code in [
         ([runs, "base_lm_hidden=2"], "did you mean base_lm_hidden_dim?", 2),
         ([runs, "more"], "a choice is written KEY=VALUE", 2),
         ([runs, "--md", "more"], "a choice is written KEY=VALUE", 2),
         ([runs, "--md", "--pdf"], "unrecognized arguments: --pdf", 2),
         ([runs, "--md", "--csv"], "not allowed with argument", 2),
-        ([str(tmp_path / "empty")], "no run was begun here", 1),
+        ([], "the following arguments are required: RUNS; --help", 2),
         ([runs, "-o", str(tmp_path / "no" / "x")], "there is no folder", 2),
+        ([runs, "-o", str(tmp_path / "file" / "x")], "file is a file, not a folder; give another path", 2),
+        ([runs, "-o", str(tmp_path / "file" / "x" / "y")], "file is a file, not a folder; give another", 2),
         ([runs, "-o", "/dev/full"], "is a pipe or a device", 2),
     ]:
         assert main(["table", *words]) == code, words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,56 @@ def test_curves_are_the_runs_own_with_the_cost_of_a_step(tmp_path: Path) -> None
     assert curve["nll"] == pytest.approx([x["nll"] for x in held_out], rel=1e-5)
     assert (curve["flops"], curve["cpu_seconds"]) == (row["flops_per_step"], 2.0 / curve["steps"][-1])
     assert "accuracy" not in curve, "no line of the file has it"
-    (tmp_path / key / "metrics.jsonl").write_text("no JSON\n")
+    file = tmp_path / key / "metrics.jsonl"
+    file.write_text('{"step": 0, "kind": "held_out", "nll": 9}\n' + file.read_text())
+    assert data_of(tmp_path)["curves"][key] == curve, "a logarithmic axis has no 0"
+    file.write_text("no JSON\n")
     assert key not in data_of(tmp_path)["curves"], "a damaged curve does not cost the page"
+
+
+def test_what_a_cell_hands_to_the_page_is_its_rows_own(tmp_path: Path) -> None:
+    losses = {"thinking": dict.fromkeys(SEEDS, 0.2), "no_reasoner": {7: 0.9, 8: 1.1}}
+    losses |= {"zero_length": {s: 0.8 + s / 1000 for s in SEEDS}}
+    columns = {"thinking": 0.9, "no_reasoner": 0.4, "zero_length": 0.5}
+    used = {"nll_shuffled": 2.0, "nll_no_thought": 1.5, "information": 1.2}
+    asked = {arm: SEEDS for arm in losses}
+    synthetic.write(tmp_path, synthetic.settings(), losses, asked, accuracy=columns, **used)
+    data = data_of(tmp_path)
+    (cell,) = data["cells"]
+    assert data["floor"] == 0.0 and cell["missing"] == {"no_reasoner": [9, 10]}
+    assert {arm: x["judged"] for arm, x in cell["arms"].items()} == {
+        **{"thinking": False, "no_reasoner": False, "zero_length": True},
+    }
+    for arm, share in columns.items():
+        found = cell["arms"][arm]
+        assert found["accuracy"]["mean"] == share and found["nll"]["values"] == list(losses[arm].values())
+        assert found["keys"] == [synthetic.key_of(synthetic.settings(), arm, s) for s in losses[arm]]
+        assert found["costs"]["cpu_seconds"] == 2.0 and found["costs"]["train_steps"] == 450
+    assert (cell["started"], cell["judged_seeds"]) == (4, 4)
+    assert {name: cell["thoughts"][name] for name in used} == used
+    thinking, other = ([x["nll"] for x in held_out(tmp_path, arm)] for arm in ("thinking", "zero_length"))
+    better = [b > a for a, b in zip(thinking, other, strict=True)]
+    onset = cell["arms"]["zero_length"]["gain"]["onset"]
+    assert onset == synthetic.STEPS[better.index(True)] and all(better[better.index(True) :])
+
+
+def held_out(folder: Path, arm: str) -> list[dict[str, Any]]:
+    file = folder / synthetic.key_of(synthetic.settings(), arm, 7) / "metrics.jsonl"
+    lines = map(json.loads, file.read_text().splitlines())
+    return [line for line in lines if line["kind"] == "held_out"]
+
+
+def test_commands_are_counted_and_the_most_frequent_is_first(tmp_path: Path) -> None:
+    sweep(tmp_path, (4,))
+    rows = sorted(tmp_path.glob("*/summary.json"))
+    for number, row in enumerate(rows):
+        made_by = {"command": "run.py seed=7" if number < 2 else "run.py seed=[7,8]", "commit": "abc"}
+        (row.parent / "env.json").write_text(json.dumps(made_by | {"dirty": number < 2}))
+    found = data_of(tmp_path)["provenance"]["commands"]
+    assert [(x["command"], x["commit"], x["runs"]) for x in found] == [
+        ("run.py seed=[7,8]", "abc", len(rows) - 2),
+        ("run.py seed=7", "abc + changes", 2),
+    ]
 
 
 def test_what_is_missing_is_said_with_its_state(tmp_path: Path) -> None:
@@ -187,3 +236,7 @@ def test_results_of_measures_are_shown_where_they_are_of_runs_shown(tmp_path: Pa
         ("lengths", ["a", "b"], "mine.json")
     ]
     assert found["unnamed"] == ["old.json"]
+    put("a_later.json", {"runs": ["a"], "trained_with": 3, "lengths": []})
+    os.utime(tmp_path / "reports" / "mine.json", (1, 1))
+    files = [x["file"] for x in load_measures(tmp_path, ["a"])["found"]]
+    assert files == ["mine.json", "a_later.json"], "the latest last"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from tests.analysis import synthetic
-from tests.evidence.page.browser import Tab, chromium
+from tests.evidence.page.browser import Tab
 from tests.evidence.page.recorded import SYMBOLS, code_record, text_record, vector_record
+from tests.records import ranked
 from toyqs.evidence import dictionary
 from toyqs.evidence.__main__ import main
 from toyqs.evidence.cells import load_cells
+from toyqs.evidence.figures.style import arm_name
 from toyqs.evidence.judging.findings import find, verdict_text
 from toyqs.thought_record import Record, read, write
 
@@ -26,12 +28,6 @@ HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202e</script>"
 PANELS = ("answer", "explorer", "curves", "thoughts", "dictionary", "tests", "provenance")
 WIDTHS = (16, 32)
 LENGTHS = {"trained_with": 3, "seeds": [0], "intervals_over": "sequences"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +66,8 @@ def made(folder: Path) -> Path:
     return folder / "page.html"
 
 
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Tab]:
-    opened = Tab(browser)
-    yield opened
-    assert opened.troubles == []
-    opened.page.close()
-
-
 def cell_button(tab: Tab, groups: str, width: int) -> Any:
-    return tab.page.locator(f"#explorer [aria-label*='{groups} base_lm_hidden_dim={width}:']")
+    return tab.page.locator(f"#explorer [aria-label*='pattern {groups}, base LM {width} wide:']")
 
 
 def test_a_click_on_the_map_chooses_the_cell_of_all_panels(tab: Tab, sweep: Path) -> None:
@@ -93,12 +81,16 @@ def test_a_click_on_the_map_chooses_the_cell_of_all_panels(tab: Tab, sweep: Path
             for x in findings
             if (x.cell.settings["weight_groups"], x.cell.settings["base_lm_hidden_dim"]) == (groups, width)
         ]
-        assert tab.texts("#verdict")[0].lower() == verdict_text(finding).lower()
+        assert tab.texts("#verdict")[0].lower() == in_labels(verdict_text(finding)).lower()
         for arm, gain in finding.gains.items():
             (shown,) = tab.texts(f"#answer text.gain[data-arm={arm}]")
             assert float(shown.split(" ± ")[0]) == round(gain.mean(), 3)
-        assert f"base_lm_hidden_dim={width}" in tab.texts("#provenance h3:last-of-type, #answer h3")[0]
+        assert f"base LM {width} wide" in tab.texts("#provenance h3:last-of-type, #answer h3")[0]
         assert len(tab.texts("#explorer rect.hatched")) == sum(not decided(x) for x in findings)
+
+
+def in_labels(words: str) -> str:
+    return re.sub(r"\w+", lambda found: arm_name(found[0]), words)
 
 
 def decided(finding: Any) -> bool:
@@ -112,6 +104,14 @@ def test_a_link_shows_the_same_again(tab: Tab, sweep: Path, browser: Any) -> Non
     tab.page.click("#answer [data-id=forest-compute_matched]")
     tab.page.select_option("#curves [data-id=over]", "flops")
     tab.page.select_option("#curves [data-id=show]", "gain")
+    (finding,) = [
+        x
+        for x in find(load_cells(sweep.parent / "runs"))
+        if (x.cell.settings["weight_groups"], x.cell.settings["base_lm_hidden_dim"]) == ("AAAB", 32)
+    ]
+    ends = dict(tab.page.evaluate("drawnLines().map(({ arm, middle }) => [arm, middle.at(-1).y])"))
+    for arm in ("zero_length", "policy_off"):  # that train as long as thinking does
+        assert math.isclose(ends[arm], finding.gains[arm].mean(), abs_tol=1e-4)
     tab.page.click("#curves [data-id=hide-policy_off]")
     tab.page.keyboard.press("t")
     chosen = tab.hash()
@@ -140,13 +140,13 @@ def test_keys_do_what_the_mouse_does(tab: Tab, sweep: Path) -> None:
     tab.page.keyboard.press("2")
     assert tab.page.evaluate("document.activeElement.id") == "explorer"
     tab.page.keyboard.press("ArrowDown")
-    assert "weight_groups=AAAB base_lm_hidden_dim=16" in tab.texts("#answer h3")[0]
+    assert "pattern AAAB, base LM 16 wide" in tab.texts("#answer h3")[0]
     tab.page.keyboard.press("ArrowRight")
-    assert "weight_groups=AAAB base_lm_hidden_dim=32" in tab.texts("#answer h3")[0]
+    assert "pattern AAAB, base LM 32 wide" in tab.texts("#answer h3")[0]
     button = cell_button(tab, "AABB", 16)
     button.focus()
     tab.page.keyboard.press("Enter")
-    assert "weight_groups=AABB base_lm_hidden_dim=16" in tab.texts("#answer h3")[0]
+    assert "pattern AABB, base LM 16 wide" in tab.texts("#answer h3")[0]
     tab.page.keyboard.press("?")
     assert tab.page.evaluate("document.getElementById('help').open")
 
@@ -176,8 +176,16 @@ def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
     assert tab.hash()["position"] == "3"
     tab.page.select_option("#thoughts [data-id=beside]", key_of("AAAA", 16, 1))
     assert len(tab.texts("#thoughts .side")) == 2
-    tab.page.select_option("#thoughts [data-id=time]", "100")
-    assert "sequence 1 of 20" in tab.texts("#sequence-now")[0]
+    tab.page.focus("#thoughts [data-id=time]")
+    tab.page.keyboard.press("Home")
+    assert tab.hash()["time"] == "100" and "sequence 4 of 20" in tab.texts("#sequence-now")[0]
+    tab.page.keyboard.press("ArrowRight")
+    then = read(sweep.parent / "runs" / key_of("AAAA", 16, 0)).evaluations[1]  # rounded, as the page has it
+    assert (then.step, tab.texts("#dictionary output")) == (200, ["after step 200"])
+    t = int(tab.hash()["position"])
+    shown = tab.texts("#thoughts .side:first-child .thought")
+    for words, at in zip(shown, then.arrays["log_q"][3, t], strict=True):
+        assert f"{math.exp(at):.3f}" in words
 
 
 def cell_id(tab: Tab, page: Path) -> str:
@@ -189,14 +197,13 @@ def cell_id(tab: Tab, page: Path) -> str:
 def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep: Path) -> None:
     tab.open(sweep, f"cell={cell_id(tab, sweep)}")
     stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
-    ranks = {"gained": dictionary.gained_most, "lost": dictionary.lost_most, "wrong": dictionary.wrong}
-    for way, rank in ranks.items():
-        for place in rank(stored)[:3]:
+    for way in ("gained", "lost", "wrong"):
+        for sequence, position in ranked(stored, way)[:3]:
             if way == "gained":
                 tab.page.keyboard.press("g")
             else:
                 tab.page.click(f"#thoughts [data-id=next-{way}]")
-            assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{place.sequence}", f"{place.place}")
+            assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{sequence}", f"{position}")
 
 
 def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None:
@@ -207,12 +214,24 @@ def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None
         entry = found["".join(x.text_content() for x in line.query_selector_all(".mono"))]
         assert int(line.query_selector(".count").text_content()) == entry.times
         assert line.query_selector(".purity").text_content() == f"{round(100 * entry.purity)} %"
+    shares = [f"{name} at place {place + 1}: {share}" for name, place, share in used(stored)]
+    assert sorted(x for x in tab.texts("#dictionary rect title") if " at place " in x) == sorted(shares)
     whole = [x for x in dictionary.told(stored) if x.by is None]
     assert [x.partition(" of ")[0] for x in tab.texts("#dictionary text.told")] == [
         f"{x.information - x.chance:.2f}" for x in whole
     ]
     tab.page.click("#dictionary .word >> nth=0")
     assert tab.hash().keys() >= {"word", "sequence", "position"}
+
+
+def used(record: Record) -> list[tuple[str, int, str]]:
+    symbols = record.arrays["symbols"].reshape(-1, 3)
+    counts = [
+        (name, place, (symbols[:, place] == at).mean())
+        for at, name in enumerate(SYMBOLS)
+        for place in range(3)
+    ]
+    return [(name, place, f"{100 * share:.1f} %") for name, place, share in counts]
 
 
 def test_every_panel_goes_out_as_svg_and_csv(tab: Tab, sweep: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import string
+import subprocess
+from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -70,7 +74,7 @@ def test_latex_obeys_no_name() -> None:
     text = in_latex(HOSTILE + "\x1b[2J\n中文 é ± 1")
     assert text.isascii() and "\n" not in text and "\x1b" not in text
     commands = set(re.findall(r"\\(?:[A-Za-z]+|.)", text))
-    named_letters = {"backslash", "asciitilde", "asciicircum", "less", "greater", "bar", "quotedbl"}
+    named_letters = {"backslash", "asciitilde", "asciicircum", "less", "greater", "bar", "quotedblright"}
     assert commands <= {*(f"\\text{x}" for x in named_letters), *(f"\\{x}" for x in "&%$#_{}"), r"\pm"}
     assert r"\textbackslash{}input\{/etc/passwd\}" in text and "{[}U+4E2D{]}" in text
     bare = re.sub(r"\$\\pm\$|\\(?:text[a-z]+\{\}|[&%$#_{}])|\{[][*]\}", "", text)
@@ -80,6 +84,22 @@ def test_latex_obeys_no_name() -> None:
 def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_line_end() -> None:
     rows = latex([Column("", "x", ["[1cm]", "*"], left=True)])[5:7]
     assert rows == [r"{[}1cm{]} \\", r"{*}       \\"]
+
+
+def test_letters_that_latex_would_join_stay_apart() -> None:
+    assert in_latex("a--b---c") == "a-{}-b-{}-{}-c" and in_latex("?`''") == "?{}`'{}'"
+    assert in_latex("–") == "--" and in_latex("1–3") == r"1\textendash{}3"
+
+
+@pytest.mark.skipif(which("pdflatex") is None, reason="needs pdflatex, with the package booktabs")
+def test_hostile_names_compile(tmp_path: Path) -> None:
+    texts = [HOSTILE, "^^M", "%", "[2cm]", "*", "", "–", "---", "+1.0", "\x1b\nß中文…", *string.printable]
+    columns = [Column("a", "b", texts, left=True), Column("", "", texts), Column("#", "[x]", texts)]
+    head = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
+    text = "\n".join([*head, *latex(columns, [1, 2]), "\\end{document}"])
+    (tmp_path / "a.tex").write_text(text)
+    command = ["pdflatex", "-draftmode", "-halt-on-error", "-interaction=batchmode", "a"]
+    assert not subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ class Arm(NamedTuple):
         return next(iter(self.runs.values()))
 
     @property
+    def folders(self) -> list[str]:
+        """Return the runs' folders."""
+        return [run.folder for run in self.runs.values()]
+
+    @property
     def keys(self) -> list[str]:
         """Return the runs' keys, the names of their folders."""
         return [Path(run.folder).resolve().name for run in self.runs.values()]
@@ -118,10 +123,10 @@ def differing_settings(run: LoadedRun, control: LoadedRun) -> str:
     here, there = named(run.config, 0), named(control.config, 0)
     left_out = {"info"} | inactive_keys(run.config) | inactive_keys(control.config)
     names = [name for name in here if here[name] != there.get(name) and name not in left_out]
-    differing = [f"{name}={typed(there.get(name))}, here {typed(here.get(name))}" for name in names]
+    differing = [f"{name}={typed(there.get(name))} (here {typed(here.get(name))})" for name in names]
     if len(differing) > MOST_SETTINGS:
         differing[MOST_SETTINGS:] = [f"{len(differing) - MOST_SETTINGS} more"]
-    return "; ".join(differing) or "the same settings"
+    return ", ".join(differing) or "the same settings"
 
 
 class Sampled(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
+from toyqs.answers.heading import heading
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
@@ -25,7 +26,6 @@ from toyqs.answers.thoughts.arm import (
     with_symbols,
 )
 from toyqs.answers.thoughts.changes import Change, Scale
-from toyqs.config.errors import Refusal
 from toyqs.evidence.judging.gain import Interval
 from toyqs.evidence.text import aligned, plus_minus
 from toyqs.rng import stream
@@ -57,7 +57,7 @@ def add_to(measures: Any) -> None:
 
 def _measure(given: argparse.Namespace) -> dict[str, Any]:
     arm = load_arm(given.runs, given.device)
-    require_symbols(arm)
+    arm.first.check_thoughts()
     per_seed = {seed: measured(run, seed, given.sequences) for seed, run in arm.runs.items()}
     names = dict.fromkeys(name for found in per_seed.values() for name in found)
     sequences = equal_sequences(arm.first, given.sequences)
@@ -84,18 +84,6 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
             for first, later in combinations(range(1, length + 1), 2)
         ],
     }
-
-
-def require_symbols(arm: Arm) -> None:
-    """Refuse runs whose thoughts have no symbols.
-
-    Raises:
-        Refusal: one line.
-    """
-    if not arm.first.config.has_thoughts:
-        raise Refusal(
-            f"{arm.first.folder}: has no thoughts of symbols; give runs of max_reasoning_len=1 or more"
-        )
 
 
 def measured(run: LoadedRun, seed: int, count: int | None = None) -> dict[Name, PerPosition]:
@@ -202,8 +190,9 @@ class _Differences:
 
 def _print(arm: Arm, found: Mapping[Name, Interval], length: int) -> None:
     config, count = arm.first.config, found["own",].count
-    over = f"{len(arm.runs)} runs" if len(arm.runs) > 1 else f"one run, {count:,} different sequences"
-    print(f"{_shown(found['own',])} nats: NLL with own thoughts, per thinking position that counts; {over}\n")
+    over = "" if len(arm.runs) > 1 else f"; {count:,} different sequences"
+    print(*heading(arm.folders), sep="\n")
+    print(f"{_shown(found['own',])} nats: NLL with own thoughts, per thinking position that counts{over}\n")
     print("What costs how much more, in nats")
     lines = [(words, _shown(found.get((name,)), "+.3f")) for name, words in WHOLE.items()]
     for kept in range(length):
@@ -213,7 +202,7 @@ def _print(arm: Arm, found: Mapping[Name, Interval], length: int) -> None:
     print("\nOne symbol of the own thoughts changed: what that costs, in nats")
     print("\n".join(aligned(_columns(found, length), left=(0,))))
     if length > 1:
-        print("\nHow far a swapped symbol moves the law of a later one: KL divergence, in nats")
+        print("\nHow far a swapped symbol moves the probabilities of a later one: KL divergence, in nats")
         if any(("moves", 1, later) in found for later in range(2, length + 1)):
             print("\n".join(aligned(_matrix(found, length), left=(0,))))
         else:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
+from toyqs.answers.heading import heading
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts.arm import Arm, equal_sequences, interval_words, load_arm, mean_interval, sample
 from toyqs.command_line import whole
 from toyqs.config.builders.recording import own_symbol_names
-from toyqs.config.errors import Refusal
 from toyqs.evidence.judging.gain import Interval, interval
+from toyqs.evidence.tables.thoughts import names_of
 from toyqs.evidence.text import aligned, plus_minus
 from toyqs.objectives.rewards import hits, target_log_prob
 from toyqs.training.evaluation.thought_language import (
@@ -81,18 +82,14 @@ def add_to(measures: Any) -> None:
 
 def _language(given: argparse.Namespace) -> Any:
     arm = load_arm(given.runs, given.device)
-    if not arm.first.config.has_thoughts:
-        raise Refusal(f"{arm.first.folder}: this run has no thoughts; give one that thinks")
+    arm.first.check_thoughts()
     speeches = {seed: listen(run, seed, given.sequences, given.thoughts) for seed, run in arm.runs.items()}
     first = next(iter(speeches.values()))
-    print(
-        f"Thoughts at {int(first.counted.sum())} positions of {len(first.weights)} held-out sequences, ",
-        end="",
-    )
-    print(f"seed {', '.join(map(str, arm.runs))}.\n")
+    print(*heading(arm.folders), sep="\n")
+    print(f"{int(first.counted.sum()):,} positions of {len(first.weights):,} held-out sequences\n")
     result: dict[str, Any] = {"pass": _print_pass(arm, speeches, equal_sequences(arm.first, given.sequences))}
     if first.symbols is None:
-        print(f"\nSymbols, distinct thoughts, what they tell and the dictionary are {VECTORS}.")
+        print(f"\nSymbols, distinct thoughts, what they tell, dictionary:\n{VECTORS}")
         return result | {"language": None}
     size = arm.first.model.num_symbols
     assert size is not None
@@ -234,13 +231,19 @@ def _number(value: float) -> str:
 
 def _print_dictionary(seed: int, entries: Sequence[Mapping[str, Any]], most: int) -> None:
     print(f"\nDictionary of seed {seed}, the most frequent thoughts first:")
-    columns: list[list[str]] = [["thought"], ["times"], ["for the answers"]]
+    columns: list[list[str]] = [["thought"], ["times"], ["answers and how often"]]
+    every = list(dict.fromkeys(answer for entry in entries for answer, _ in entry["answers"]))
+    shown = dict(zip(every, names_of(every), strict=True))
     for entry in entries[:most]:
-        answers = [f"{answer} {count}" for answer, count in entry["answers"]]
+        answers = [f"{shown[answer]} ×{count:,}" for answer, count in entry["answers"]]
         more = ["…"] if len(answers) > MOST_ANSWERS else []
-        texts = (entry["thought"] or "(empty)", str(entry["times"]), ", ".join(answers[:MOST_ANSWERS] + more))
+        texts = (
+            entry["thought"] or "(empty)",
+            f"{entry['times']:,}",
+            ", ".join(answers[:MOST_ANSWERS] + more),
+        )
         for column, text in zip(columns, texts, strict=True):
             column.append(text)
     print(*aligned(columns, left=[0, 2]), sep="\n")
     if len(entries) > most:
-        print(f"… and {len(entries) - most} more")
+        print(f"… and {len(entries) - most:,} more")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
+from toyqs.answers.heading import heading
 from toyqs.answers.load import LoadedRun, load_run
 from toyqs.answers.thoughts.arm import (
     Arm,
@@ -179,7 +180,7 @@ def check_length(run: LoadedRun, length: int) -> None:
     """
     config = run.config
     if not run.thinks:
-        raise Refusal(f"{run.folder}: has no thoughts; give runs of use_reasoner=true")
+        run.check_thoughts()
     most, why = None, ""
     if not config.has_thoughts:
         most, why = 0, "was trained without symbols"
@@ -263,10 +264,15 @@ def _print(arm: Arm, rows: Sequence[dict[str, Any]], trained: int) -> None:
     right = [
         plus_minus(100 * row["accuracy"]["mean"], 100 * row["accuracy"]["half_width"], ".1f") for row in rows
     ]
+    print(*heading(arm.folders), "", sep="\n")
     print("\n".join(aligned([shown, ["NLL, nats", *nll], ["accuracy, %", *right]])))
     lengths = f"{trained}"
     if config.has_thoughts and config.length_schedule != "constant":
         lengths = f"{config.min_reasoning_len} to {config.max_reasoning_len}, {config.length_schedule}"
     star = "*: as the run was measured; " if any(row["length"] == trained for row in rows) else ""
-    print(f"\n{star}trained with {lengths}. Fewer: own thoughts cut; more: gone on with.")
+    print(f"\n{star}trained with {lengths}")
+    if len(rows) > 1:
+        print(
+            "fewer symbols: the runs' own thoughts, cut; more: the same thoughts, gone on with by the policy"
+        )
     print(interval_words(arm))

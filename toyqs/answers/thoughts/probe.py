@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toyqs.answers.command import add_thoughts_measure
+from toyqs.answers.heading import heading
 from toyqs.answers.thoughts.arm import Arm, interval_words, load_arm
 from toyqs.answers.thoughts.probing import (
     FOLDS,
@@ -28,6 +29,7 @@ from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.errors import Refusal
 from toyqs.config.identity import run_key
 from toyqs.evidence.arms import THINKING
+from toyqs.evidence.runs import arms_of
 from toyqs.evidence.text import WIDTH, aligned, plus_minus, spans
 
 CONTROLS = ("state_handed_on", "pause", "policy_off")  # that are looked for, in the order of display
@@ -67,21 +69,20 @@ def _probe(given: argparse.Namespace) -> Any:
     _, classes = probed[THINKING]
     untrained = found.missing.keys() - arms.keys()
     results = {feature: results_of(tables, feature, untrained) for feature in classes}
+    print(*heading(arm.folders), "", sep="\n")
+    own = (arms_of(Path(arm.first.folder)) or [THINKING])[0]
     for feature, count in classes.items():
         print("\n".join(_title(tables, feature, count)))
         for shown in _blocks(list(tables)):
-            print("\n".join([*_grid(tables, feature, untrained, shown), ""]))
-    print("\n".join([*_notes(arm, split), *missing_lines(arm, found.missing)]))
+            print("\n".join([*_grid(tables, feature, untrained, shown, own), ""]))
+    print("\n".join([*_notes(arm, split, own), *missing_lines(arm, found.missing)]))
     return {"classes": classes, "features": results, "missing": found.missing}
 
 
 def _check(arm: Arm) -> None:
     """Refuse runs without thoughts, or of a task without features."""
     run = arm.first
-    if not run.config.has_thoughts:
-        raise Refusal(
-            f"{run.folder}: this run has no thoughts to probe; give runs that think, and this by --against"
-        )
+    run.check_thoughts()
     if run.config.task.features is None:
         raise Refusal(
             f"{run.folder}: its task, {run.config.task.name}, names no features to probe for; "
@@ -199,11 +200,11 @@ def _blocks(arms: list[str]) -> list[list[str]]:
     return [[first, *others[start : start + MOST_OTHERS]] for start in starts]
 
 
-def _grid(tables: Tables, feature: str, missing: Collection[str], shown: list[str]) -> list[str]:
+def _grid(tables: Tables, feature: str, missing: Collection[str], shown: list[str], own: str) -> list[str]:
     """Return two lines for each place, of some arms: how many are right, and the NLL with the judgement."""
     nothing = tables[THINKING][feature][NOTHING]
     seeds = [f"seed {spans(tables[arm][feature][NOTHING])}" for arm in shown]
-    lines = [["", "", *shown, "evidence of"], ["read from", "", *seeds, "thinking"]]
+    lines = [["", "", own, *shown[1:], "evidence of"], ["read from", "", *seeds, "thinking"]]
     for place in _places(tables, feature)[1:]:
         row = _row(tables, feature, place)
         judgement, alike = evidence(row, nothing, missing) if THINKING in row else ("", [])
@@ -234,12 +235,12 @@ def _seen(share: float) -> str:
     )
 
 
-def _notes(arm: Arm, split: Split) -> list[str]:
+def _notes(arm: Arm, split: Split, own: str) -> list[str]:
     name = arm.first.config.task.group_name
     text = (
         f"{len(split.fold)} different held-out {name} are parted into {FOLDS} folds; each fold is scored by "
         f"probes fitted on the others{_seen(split.seen())}. {interval_words(arm, f'different {name}')}. "
-        "=: this control's probe finds as much as thinking's (the 95 % interval of its NLL minus thinking's, "
+        f"=: this control's probe finds as much as {own}'s (the 95 % interval of its NLL minus {own}'s, "
         "paired, contains 0 or lies below), so what is found there is no evidence of thinking. Intervals are "
         "not corrected for their number."
     )

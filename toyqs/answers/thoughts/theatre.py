@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
+from toyqs.answers.heading import against, heading
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
@@ -32,9 +33,9 @@ from toyqs.answers.thoughts.arm import (
     with_symbols,
 )
 from toyqs.answers.thoughts.continuation import distances, why_not
-from toyqs.answers.thoughts.interventions import require_symbols
 from toyqs.evidence.judging.gain import Interval
-from toyqs.evidence.text import WIDTH, aligned, listed, plus_minus
+from toyqs.evidence.tables.thoughts import wrapped_line
+from toyqs.evidence.text import WIDTH, aligned, plus_minus
 from toyqs.objectives.rewards import hits, rounding
 
 USED = 0.01  # nats that another sequence's thoughts cost a seed that uses its own
@@ -82,7 +83,7 @@ def add_to(measures: Any) -> None:
     part.add_argument("--against", metavar="RUN", nargs="+", required=True, help=help_)
     help_ = "exit with 1 if a test that is defined fails, or if the ablation is not defined"
     part.add_argument("--strict", action="store_true", help=help_)
-    part.set_defaults(passes=lambda given, result: not (given.strict and _failed(result)))
+    part.set_defaults(code=lambda given, result: int(given.strict and _failed(result)))
 
 
 def _failed(result: dict[str, Any]) -> bool:
@@ -92,7 +93,7 @@ def _failed(result: dict[str, Any]) -> bool:
 
 def _measure(given: argparse.Namespace) -> dict[str, Any]:
     arm = load_arm(given.runs, given.device)
-    require_symbols(arm)
+    arm.first.check_thoughts()
     control = load_control(arm, given.against, given.device)
     outcomes = [
         distance(arm, given.sequences),
@@ -166,12 +167,14 @@ def ablation(arm: Arm, control: Arm, count: int | None = None) -> Outcome:
     sequences = equal_sequences(arm.first, count)
     costs = [float((values * weights).sum() / weights.sum()) for values, weights in use.values()]
     using = sum(cost >= USED for cost in costs)
-    needs = f"needs {USED} in half of the seeds: {using} of {len(costs)}"
+    needs = f"needs {USED}"
+    if len(costs) > 1:
+        needs += f" in half: {using} of {len(costs)} seeds"
     lines = [
-        _above_zero("NLL of the control, in nats, higher by", mean_interval(nll, sequences)),
-        _above_zero("accuracy of the control, in points, lower by", mean_interval(accuracy, sequences)),
+        _above_zero("NLL of the control, nats, higher by", mean_interval(nll, sequences)),
+        _above_zero("accuracy of the control, points, lower by", mean_interval(accuracy, sequences)),
         Line(
-            "NLL with another sequence's thoughts, in nats, higher by",
+            "NLL with another sequence's thoughts, nats, higher by",
             mean_interval(use, sequences),
             needs,
             2 * using >= len(costs),
@@ -260,12 +263,12 @@ def _short(found: Interval) -> str:
 
 
 def _print(arm: Arm, control: Arm, outcomes: list[Outcome]) -> None:
-    print(f"seeds {listed(arm.runs)}; the control's first run is {control.first.folder}")
+    print(*heading(arm.folders), *against(control.folders), sep="\n")
     words = f"The control was trained with {differing_settings(arm.first, control.first)}."
     print("\n".join(textwrap.wrap(words, WIDTH)))
     for number, outcome in enumerate(outcomes, start=1):
         why = f": {outcome.why}" if outcome.why else ""
-        print(f"\n{number}. {outcome.name}: {outcome.verdict}{why}")
+        print("", *wrapped_line(f"{number}. {outcome.name}: {outcome.verdict}{why}"), sep="\n")
         rows = [(f"   {x.words}", _short(x.found), x.needs) for x in outcome.lines]
         if rows:
             print("\n".join(aligned(list(zip(*rows, strict=True)), left=(0, 2))))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
+from toyqs.answers.heading import against, heading
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts.arm import (
     Arm,
@@ -93,7 +94,7 @@ def _tokens(given: argparse.Namespace) -> Any:
 def _check_alone(run: LoadedRun) -> None:
     """Refuse a run that cannot be compared with itself."""
     if not run.thinks:
-        raise Refusal(f"{run.folder}: this run has no thoughts whose gain could be measured")
+        run.check_thoughts()
     if not run.predicts_without_thought:
         raise Refusal(
             f"{run.folder}: this run has no prediction without a thought to compare with; give --against and "
@@ -196,13 +197,17 @@ def _by_sequence(like: TokenLosses, values: Tensor, places: Tensor) -> tuple[Ten
 
 
 def _print(arm: Arm, control: Arm | None, rows: Mapping[str, Part]) -> None:
+    print(*heading(arm.folders), sep="\n")
+    if control is not None:
+        print(*against(control.folders), sep="\n")
+    print()
     lines = [
         ("", "", "nats", "nats", "nats"),
         ("tenth", "tokens", "control" if control else "alone", "NLL", "gain"),
     ]
     for name, part in rows.items():
         gain = plus_minus(part.gain.mean, part.gain.half_width, "+.3f")
-        lines.append((name, str(part.tokens), f"{part.other:.3f}", f"{part.own:.3f}", gain))
+        lines.append((name, f"{part.tokens:,}", f"{part.other:.3f}", f"{part.own:.3f}", gain))
     print(*aligned(list(zip(*lines, strict=True)), rule=True), sep="\n")
     print("tenths: by the mean NLL of both; NLL: the mean over thoughts; mixture: of their mean prediction")
     print(interval_words(arm))

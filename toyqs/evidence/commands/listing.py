@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toyqs.command_line import path_of
-from toyqs.evidence.runs import Run, RunsFolder, load_folder
+from toyqs.evidence.runs import Run, RunsFolder, chosen, load_folder
 from toyqs.evidence.selection import place_of
 from toyqs.evidence.states import NOT_BEGUN, STATES
 from toyqs.evidence.tables.layout import Column, plain_text
 from toyqs.evidence.text import WIDTH, aligned, short, spans, wrapped
-from toyqs.files import visible
+from toyqs.files import Refusal, visible
 
 HEADINGS = ("run", "arm", "seed", "cell", "NLL", "state")
 
@@ -23,12 +23,19 @@ def add_to(commands: Any) -> None:
     """Add the command `list`."""
     text = "which run is which arm, seed and cell; what failed and why"
     part = commands.add_parser("list", help=text, description=text)
-    part.add_argument("runs", metavar="RUNS", nargs="+", type=path_of, help="a sweep's runs_dir")
+    help_ = "a sweep's runs_dir; several are listed one after the other"
+    part.add_argument("words", metavar="RUNS", nargs="+", help=help_)
+    help_ = "keep the cells with this setting, and the runs that they share"
+    part.add_argument("choices", metavar="KEY=VALUE", nargs="*", default=(), help=help_)
     part.set_defaults(work=_work)
 
 
 def _work(given: argparse.Namespace) -> None:
-    folders = [load_folder(path) for path in given.runs]
+    words = [*given.words, *given.choices]
+    choices = [word for word in words if "=" in word and not path_of(word).is_dir()]
+    if len(choices) == len(words):
+        raise Refusal(f"no folder of runs beside {choices[0]}; give RUNS, the runs_dir of a sweep")
+    folders = [chosen(load_folder(path_of(word)), choices) for word in words if word not in choices]
     for place, folder in enumerate(folders):
         print(*[*([""] if place else []), *lines_of(folder)], sep="\n")
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from toyqs.command_line import check_file, path_of, positive, whole, writing
-from toyqs.evidence.figures.script import chosen_cells
-from toyqs.evidence.page.build import page_text
 from toyqs.evidence.page.measures import FOLDER
 from toyqs.evidence.page.records import BYTES, RECORDS
 from toyqs.files import ROW, Refusal, write_text
@@ -30,7 +28,9 @@ def add_to(commands: Any) -> None:
     """Add the command `report`."""
     part = commands.add_parser("report", help="one page of all that the runs show", description=DESCRIPTION)
     part.add_argument("runs", metavar="RUNS", type=path_of, help="a folder of runs, such as runs")
-    part.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
+    part.add_argument(
+        "choices", metavar="KEY=VALUE", nargs="*", default=(), help="keep the cells with this setting"
+    )
     help_ = "the page; without this %(default)s"
     part.add_argument("-o", "--output", metavar="FILE", type=path_of, default=Path("report.html"), help=help_)
     help_ = f"thought records in it (at most {RECORDS}, of {BYTES / 1e6:g} MB together)"
@@ -65,7 +65,10 @@ def _work(given: argparse.Namespace) -> None:
 
 
 def _write(given: argparse.Namespace) -> None:
-    text = page_text(
+    from toyqs.evidence.figures.script import chosen_cells
+    from toyqs.evidence.page.build import page_text
+
+    text, notes = page_text(
         given.runs,
         chosen_cells(given),
         given.records,
@@ -74,7 +77,8 @@ def _write(given: argparse.Namespace) -> None:
     )
     with writing(given.output):
         write_text(given.output, text)
-    print(f"page   {given.output}  ({len(text.encode()) / 1e6:.2g} MB; open it in a browser)", flush=True)
+    print(f"page   {given.output}  ({len(text.encode()) / 1e6:.2g} MB; open it in a browser)")
+    print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
 
 
 def _command(given: argparse.Namespace) -> str:

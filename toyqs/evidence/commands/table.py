@@ -7,12 +7,9 @@ import sys
 from typing import Any
 
 from toyqs.command_line import check_file, path_of, writing
-from toyqs.evidence.judging.findings import find, origins
-from toyqs.evidence.runs import load_folder
-from toyqs.evidence.selection import choose, columns_of, differing
-from toyqs.evidence.tables.memberships import membership_table
-from toyqs.evidence.tables.paper import paper_table
-from toyqs.files import Refusal, write_text
+from toyqs.evidence.runs import chosen, load_folder, nothing_begun
+from toyqs.evidence.selection import columns_of, differing
+from toyqs.files import write_text
 
 FORMS = {
     "--md": "as Markdown: a line for each cell and arm, mean ± half of a 95 %% interval",
@@ -26,7 +23,9 @@ def add_to(commands: Any) -> None:
     text = "the cells of a sweep as a table: arms, losses, gains, verdicts"
     part = commands.add_parser("table", help=text, description=text)
     part.add_argument("runs", metavar="RUNS", type=path_of, help="a sweep's runs_dir")
-    part.add_argument("choices", metavar="KEY=VALUE", nargs="*", help="keep the cells with this setting")
+    part.add_argument(
+        "choices", metavar="KEY=VALUE", nargs="*", default=(), help="keep the cells with this setting"
+    )
     forms = part.add_mutually_exclusive_group()
     for option, purpose in FORMS.items():
         forms.add_argument(option, dest="form", action="store_const", const=option[2:], help=purpose)
@@ -35,17 +34,21 @@ def add_to(commands: Any) -> None:
 
 
 def _work(given: argparse.Namespace) -> None:
+    from toyqs.evidence.judging.findings import find, origins
+    from toyqs.evidence.tables.memberships import membership_table
+    from toyqs.evidence.tables.paper import paper_table
+
     if given.output is not None:
         check_file(given.output)
-    folder = load_folder(given.runs)
-    if not folder.cells:
-        raise Refusal(f"{given.runs}: no run was begun here; give the runs_dir of a python run.py", 1)
-    cells = choose(folder.cells, given.choices)
+    folder = chosen(load_folder(given.runs), given.choices)
+    if not (cells := folder.cells):
+        raise nothing_begun(given.runs)
     findings = find(cells)
     if given.form == "csv":
         text = membership_table(folder, findings, list(differing(cells))).to_csv(index=False)
     else:
-        text = "\n".join([*paper_table(findings, columns_of(cells), given.form), ""])
+        states = {run.key: run.state.word for run in folder.runs}
+        text = "\n".join([*paper_table(findings, columns_of(cells), given.form, states), ""])
     if warning := origins(cells):
         print(f"toyqs: {warning}", file=sys.stderr)
     if given.output is None:

@@ -19,6 +19,7 @@ from toyqs.evidence.figures import style
 from toyqs.evidence.figures.frame import about_line, frame
 from toyqs.evidence.figures.style import ENDINGS
 from toyqs.evidence.judging.findings import Finding, origins
+from toyqs.evidence.runs import nothing_begun
 from toyqs.evidence.selection import choose, setting_line
 from toyqs.evidence.tables.sweep import notes
 from toyqs.evidence.text import WIDTH
@@ -127,12 +128,10 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of several commits; `origins` looks at the rows shown only
             cells = load_cells(runs)
-    except FileNotFoundError as error:
-        raise Refusal(str(error)) from None
     except (OSError, ValueError) as error:
         raise Refusal(str(error)) from None
     if not cells:
-        raise Refusal(f"{runs}: no run was begun here; give the runs_dir of a python run.py", 1)
+        raise nothing_begun(runs)
     return choose(cells, options.choices)
 
 

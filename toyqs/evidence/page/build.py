@@ -12,7 +12,7 @@ from pathlib import Path
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.page.data import page_data
 from toyqs.evidence.page.measures import load_measures
-from toyqs.evidence.page.records import chosen_records
+from toyqs.evidence.page.records import chosen_records, record_notes
 from toyqs.files import finite, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,7 +28,7 @@ SCRIPTS = (
 
 def page_text(
     runs: Path, cells: Sequence[Cell], most_records: int | None, command: str, watched: float | None = None
-) -> str:
+) -> tuple[str, list[str]]:
     """Make the page of some cells.
 
     Args:
@@ -39,7 +39,7 @@ def page_text(
         watched: seconds after which the page reads itself anew; None: never.
 
     Returns:
-        HTML in UTF-8 that loads nothing, from nowhere.
+        HTML in UTF-8 that loads nothing, from nowhere; and lines on thoughts that are not in it.
     """
     data = page_data(runs, cells)
     records, others = chosen_records(runs, cells, most_records)
@@ -48,7 +48,7 @@ def page_text(
     blobs = {"data": json.dumps(finite(data), allow_nan=False, separators=(",", ":")).encode()}
     texts = {"data": packed(gzip.compress(blobs["data"], mtime=0))}
     texts |= {f"record-{key}": packed(content) for key, content in records.items()}
-    return filled(
+    text = filled(
         "page.html",
         {
             "title": html.escape(visible(data["title"])),
@@ -60,6 +60,7 @@ def page_text(
             ),
         },
     )
+    return text, record_notes(runs, others)
 
 
 def packed(content: bytes) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from toyqs.evidence.arms import JUDGED, THINKING, arm_names, control_words, one_run
 from toyqs.evidence.cells import Cell, name_of
-from toyqs.evidence.figures.style import arm_colour, arm_name
+from toyqs.evidence.figures.style import ARM_LABELS, arm_colour, arm_name
 from toyqs.evidence.judging.findings import (
     COSTS,
     Finding,
@@ -27,6 +27,7 @@ from toyqs.evidence.judging.gain import column_of, estimate, mean_of, onset
 from toyqs.evidence.judging.significance import p_value
 from toyqs.evidence.page.curves import Curves, frame_of, load_curves
 from toyqs.evidence.page.provenance import provenance
+from toyqs.evidence.page.words import in_words, width_sweep, words_for
 from toyqs.evidence.selection import (
     BASE,
     differing,
@@ -57,8 +58,9 @@ def page_data(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
 
     Returns:
         A JSON object: `title`, `setting` (what all cells share), `arms` (name -> label and colour, in the
-        order of display), `axes` (the settings that differ), `floor`, `cells`, `curves` (key -> metric ->
-        values) and `provenance`.
+        order of display), `names` (all labels), `keys` (the settings that name the
+        cells), `axes` (all that differ), `floor`, `cells`, `sweep` (of a single cell: the
+        commands that sweep a width around it), `curves` (key -> metric -> values) and `provenance`.
     """
     keys = telling_apart(cells, FIRST)
     findings = find(in_order(cells, keys))
@@ -74,9 +76,12 @@ def page_data(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
         "folder": visible(str(runs)),
         "setting": setting_line(cells),
         "arms": {arm: {"label": arm_name(arm), "colour": arm_colour(arm)} for arm in arms},
-        "axes": [{"key": name, "values": spellings[name]} for name in axes],
+        "names": ARM_LABELS,
+        "keys": keys,
+        "axes": [{"key": x, "values": spellings[x]} | words_for(x)._asdict() for x in axes],
         "floor": floor_of(cells),
         "cells": [_cell(finding, keys, axes, curves) for finding in findings],
+        "sweep": width_sweep(runs, cells[0]) if len(cells) == 1 else {},
         "curves": curves,
         "provenance": provenance(runs, cells),
     }
@@ -89,6 +94,7 @@ def _cell(finding: Finding, keys: Sequence[str], axes: Sequence[str], curves: Cu
     return {
         "id": name_of([text]),
         "name": place_of(cell, keys),
+        "label": in_words(cell, keys),
         "task": task_words(cell.settings),
         "values": {name: value_of(cell, name) for name in axes},
         "numbers": {name: cell.settings[name] for name in axes if _is_number(cell.settings.get(name))},

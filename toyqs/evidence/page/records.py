@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from toyqs.thought_record import NAME, read
 
 # What a page holds at most where nobody says how many: records, and bytes of them; as text a third more.
 RECORDS, BYTES = 10, 2_300_000
+MOST_NAMED = 4  # runs that a command names one by one
 
 
 def chosen_records(
@@ -29,13 +31,13 @@ def chosen_records(
     Returns:
         Key -> the record's file; and what the page says of them and of the others: `loss` and `told` (key ->
         what dictionary.py computes), `left_out`, the keys of those that there is no room for, `without`, the
-        thinking runs that have none, `unreadable`, a line on each that is damaged or of a newer version.
+        thinking runs that have none, `unreadable` (key -> a line on one that is damaged or newer).
     """
     by_cell = [_thinking(cell) for cell in cells]
     longest = max((len(keys) for keys in by_cell), default=0)
     keys = dict.fromkeys(keys[place] for place in range(longest) for keys in by_cell if place < len(keys))
     chosen: dict[str, bytes] = {}
-    numbers: dict[str, Any] = {"loss": {}, "told": {}, "left_out": [], "without": [], "unreadable": []}
+    numbers: dict[str, Any] = {"loss": {}, "told": {}, "left_out": [], "without": [], "unreadable": {}}
     room = BYTES if most is None else math.inf
     for key in keys:
         path = runs / key / NAME
@@ -48,7 +50,7 @@ def chosen_records(
             try:
                 record = read(path.parent)
             except Refusal as refusal:
-                numbers["unreadable"].append(str(refusal))
+                numbers["unreadable"][key] = str(refusal)
                 continue
             chosen[key] = path.read_bytes()
             numbers["loss"][key] = loss(record)._asdict()
@@ -57,6 +59,28 @@ def chosen_records(
     return chosen, numbers
 
 
+def record_notes(runs: Path, records: Mapping[str, Any]) -> list[str]:
+    """Return what the terminal says of records that are not in the page, a line each; nothing where all are.
+
+    Args:
+        runs: the folder of the runs.
+        records: the second result of `chosen_records`.
+    """
+    lines = [*records["unreadable"].values()]
+    if number := len(records["left_out"]):
+        lines.append(
+            f"thoughts of {number} more runs are left out: --records {len(records['loss']) + number}"
+        )
+    if lacking := [*records["without"], *records["unreadable"]]:
+        folders = shlex.join(str(runs / key) for key in lacking)
+        names = folders if len(lacking) <= MOST_NAMED else f"{shlex.quote(str(runs))}/*"
+        lines.append(
+            f"thoughts of {len(lacking)} runs are not recorded: python -m toyqs.answers record {names}"
+        )
+    return lines
+
+
 def _thinking(cell: Cell) -> list[str]:
+    """Return the keys of the runs that can have a record: that think, and did not diverge."""
     frame = next(iter(cell.arms.values()))
-    return list(frame["key"]) if cell.thinks and len(frame) else []
+    return list(frame["key"][frame["nll"].notna()]) if cell.thinks and len(frame) else []

@@ -38,10 +38,11 @@ def far_seeds(frame: pd.DataFrame) -> str:
 
 
 def _far(frame: pd.DataFrame) -> Iterator[tuple[int, float]]:
-    for row in frame.reindex(columns=["seed", "nll", "uniform_nll"]).to_dict("records"):
-        uniform, loss = row["uniform_nll"], row["nll"]
+    if "uniform_nll" not in frame:
+        return
+    for seed, loss, uniform in zip(frame["seed"], frame["nll"], frame["uniform_nll"], strict=True):
         if pd.notna(loss) and pd.notna(uniform) and loss > FAR * uniform:
-            yield int(row["seed"]), loss
+            yield int(seed), loss
 
 
 def divergence_notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:

@@ -15,10 +15,12 @@ NARROWEST = 30  # columns of a last text, however much stands before it
 IN_LATEX = {
     **{x: f"\\{x}" for x in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedblright{}"},
     **{"[": "{[}", "]": "{]}", "*": "{*}"},  # which \\ at a line's end would take for its own
-    **{"±": r"$\pm$", "×": r"$\times$", "–": "--", "—": "---", "…": r"\dots{}", "’": "'"},
+    **{"±": r"$\pm$", "×": r"$\times$", "–": r"\textendash{}", "—": r"\textemdash{}"},
+    **{"…": r"\dots{}", "’": "'"},
 }
+LIGATURE = re.compile(r"([-,'`])(?=\1)|[?!](?=`)")  # of which LaTeX would make one letter with the next
 IN_MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{x: f"\\{x}" for x in "\\`*[]|~#$"}}
 NOTHING = {"", "–"}  # texts of what has no value
 NUMBER = re.compile(r"[+-][0-9.]+|[+-]?[0-9.]+ ± [0-9.]+")
@@ -110,9 +112,10 @@ def in_latex(text: str) -> str:
     """
     if NUMBER.fullmatch(text):
         return f"${text.replace('±', chr(92) + 'pm')}$"
-    return "".join(
-        IN_LATEX.get(x) or (x if x.isascii() else f"{{[}}U+{ord(x):04X}{{]}}") for x in visible(text)
-    )
+    if text == "–":
+        return "--"
+    letters = [IN_LATEX.get(x) or (x if x.isascii() else f"{{[}}U+{ord(x):04X}{{]}}") for x in visible(text)]
+    return LIGATURE.sub(r"\g<0>{}", "".join(letters))
 
 
 def in_markdown(text: str) -> str:

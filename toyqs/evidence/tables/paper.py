@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -36,7 +36,9 @@ SIGN = "±: half of a 95 % t-interval over seeds"
 GAIN = "gain: the arm's NLL minus thinking's, paired by seed"
 
 
-def paper_table(findings: Sequence[Finding], keys: Sequence[str], form: str) -> list[str]:
+def paper_table(
+    findings: Sequence[Finding], keys: Sequence[str], form: str, states: Mapping[str, str]
+) -> list[str]:
     """Return the lines of a table of cells and arms, at most 110 columns wide, and what explains it.
 
     Columns that would say the same in every line are said once, below. Where the table is too wide, costs
@@ -46,6 +48,7 @@ def paper_table(findings: Sequence[Finding], keys: Sequence[str], form: str) -> 
         findings: of the cells, in the order in which they are shown.
         keys: the settings that name a cell.
         form: of RENDERERS.
+        states: the key of a run -> its state in a word.
     """
     counts = [len(finding.cell.arms) for finding in findings]
     first = [
@@ -68,7 +71,7 @@ def paper_table(findings: Sequence[Finding], keys: Sequence[str], form: str) -> 
     lines = [f"{SIGN}; {GAIN}" if any(finding.gains for finding in findings) else SIGN]
     lines += [f"the same in every line: {'; '.join(said)}"] if said else []
     lines += [f"left out for want of room (--csv has all): {', '.join(left_out)}"] if left_out else []
-    lines += [*numbered, *_verdicts(findings, keys), *notes(findings, keys)]
+    lines += [*numbered, *_verdicts(findings, keys), *notes(findings, keys, states)]
     caption = setting_line([finding.cell for finding in findings])
     starts = [sum(counts[:place]) for place in range(1, len(counts))]
     table = latex(columns, starts) if form == "latex" else RENDERERS[form](columns)

@@ -129,16 +129,20 @@ def sweep_table(findings: Sequence[Finding], keys: Sequence[str]) -> str:
     return "\n".join([*lines, *notes(findings, keys)])
 
 
-def notes(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+def notes(
+    findings: Sequence[Finding], keys: Sequence[str], states: Mapping[str, str] | None = None
+) -> list[str]:
     """Return what a reader must know in addition: which seeds are missing, diverged or never thought.
 
     Args:
         findings: of the cells shown.
         keys: the settings that name a cell.
+        states: the key of a run -> its state in a word; None: it is not known.
     """
     lines = ["Missing: nothing that was asked for."]
-    if missing := _by_cell(findings, keys, _missing):
-        lines = ["Missing, asked for but not finished:", *(f"  {line}" for line in missing)]
+    if missing := _by_cell(findings, keys, lambda finding: _missing(finding, states or {})):
+        why = "without a row that can be read" if states else "not finished"
+        lines = [f"Missing, asked for but {why}:", *(f"  {line}" for line in missing)]
     for note in _by_cell(findings, keys, _divergence):
         lines += textwrap.wrap(note, WIDTH)
     if never := _by_cell(findings, keys, _never):
@@ -165,11 +169,16 @@ def _by_cell(
     return [f"{place}: {text}" if place else text for place, text in described if text]
 
 
-def _missing(finding: Finding) -> str:
-    missing = finding.cell.missing
-    if missing and missing.keys() == finding.cell.arms.keys() and not finding.losses:
-        return _seeds({"everything": set().union(*missing.values())})
-    return _seeds(missing)
+def _missing(finding: Finding, states: Mapping[str, str]) -> str:
+    """Return the seeds without a row, by arm and, where it is known, by state."""
+    cell, found = finding.cell, dict[str, set[int]]()
+    whole = cell.missing.keys() == cell.arms.keys() and not finding.losses
+    for arm, seeds in cell.missing.items():
+        for seed in seeds:
+            name = "everything" if whole else arm
+            word = states.get(cell.keys.get(arm, {}).get(seed, ""))
+            found.setdefault(f"{name} {word}" if word else name, set()).add(seed)
+    return _seeds(found)
 
 
 def _divergence(finding: Finding) -> str:

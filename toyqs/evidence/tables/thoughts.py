@@ -16,6 +16,7 @@ from toyqs.thought_record import Array, Record
 
 EMPTY = "(empty)"
 MOST_POSITIONS = 6  # of a sequence that are printed
+LEAST = 0.01  # nats gained or lost in a sequence that is printed
 MOST_READ = 16  # characters of a token, or of a text before a position
 
 
@@ -82,26 +83,30 @@ def sequences_text(record: Record, most: int) -> list[str]:
     gain = gains(record)
     totals = np.nansum(gain, axis=1)
     order = np.argsort(-totals, kind="stable")
-    lines = _explained("log_q_none" in record.arrays)
+    lines = _explained("log_q_none" in record.arrays, record.arrays["log_q"].shape[-1])
     words = thought_words(record)
     for title, chosen, sign in (("gained", order[:most], 1), ("lost", order[::-1][:most], -1)):
-        some = [int(n) for n in chosen if sign * totals[n] > 0]
+        some = [int(n) for n in chosen if sign * totals[n] >= LEAST]
         lines += ["", f"Where thinking {title} most:"]
-        lines += [] if some else [f"  nowhere: it {title} in no sequence"]
+        lines += [] if some else [f"  nowhere: it {title} {LEAST} nats or more in no sequence"]
         for n in some:
             lines += _sequence(record, n, gain[n], words[n], sign)
     return lines
 
 
-def _explained(alone: bool) -> list[str]:
+def _explained(alone: bool, number: int) -> list[str]:
     """Return the lines that say what the numbers of a sequence are."""
+    mean, times = "", ""
+    if number > 1:
+        mean = ", the mean over the position's thoughts"
+        times = "; ×3: three of the position's thoughts are this one"
     over = "without a thought" if alone else "with the thoughts of another sequence"
     lines = [
-        "gain: log p(truth) with a thought, the mean over the position's thoughts, minus log p(truth) "
-        f"{over}, in nats; of a sequence the sum over its positions that count",
-        "p(truth): the right token's probability, the mean over the position's thoughts; "
+        f"gain: log p(truth) with a thought{mean and f'{mean},'} minus log p(truth) {over}, in nats; of a "
+        "sequence the sum over its positions that count",
+        f"p(truth): the right token's probability{mean}; "
         f"{'alone: without a thought; ' if alone else ''}another's: with the thoughts that another sequence "
-        "has at that place; ×3: three of the position's thoughts are this one",
+        f"has at that place{times}",
     ]
     if alone:
         lines.append(

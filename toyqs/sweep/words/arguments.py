@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toyqs.config.errors import Refusal
+from toyqs.files import no_folder
 from toyqs.sweep.words.hydra_errors import all_keys, nearest
 from toyqs.sweep.words.presets import named_presets, swept_keys
 
@@ -88,7 +89,7 @@ def _check_options(options: dict[str, str]) -> None:
         if name in ("--package", "-p") and {"--cfg", "-c"}.isdisjoint(options):
             raise Refusal(f"{name} {value}: chooses what --cfg prints; give --cfg job {name} {value}")
         if name in ("--config-dir", "-cd") and not Path(value).is_dir():
-            raise Refusal(f"{name} {value}: there is no such folder; give one that holds presets")
+            raise Refusal(f"{name} {value}: {no_folder(value)}; give one that holds presets")
 
 
 def _check_settings(settings: Sequence[str], sweep: bool) -> None:

@@ -87,9 +87,11 @@ def refuse_empty_sweeps(overrides: Sequence[Override]) -> None:
 
 def _unknown_choice(wanted: str, known: list[str]) -> Refusal:
     group, _, name = wanted.rpartition("/")
-    what = "preset" if group == "run_modifier" else group
+    if group == "run_modifier":
+        hint = f"{nearest(name, known, most=3)}python run.py --help lists all of them"
+        return Refusal(f"{group}={name}: there is no such preset; {hint}")
     listed = f"give one of {', '.join(known)}" if known else "see --help"
-    return Refusal(f"{group}={name}: there is no such {what}; {nearest(name, known)}{listed}")
+    return Refusal(f"{group}={name}: there is no such {group}; {nearest(name, known)}{listed}")
 
 
 def unknown_key(key: str) -> Refusal:
@@ -128,8 +130,15 @@ def all_keys() -> dict[str, tuple[str, Any]]:
     return keys
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Ask whether the known name that is most like a word was meant, or those that end in it; "" for none."""
-    names = list(known)
-    near = get_close_matches(word, names, n=1) or [name for name in names if name.endswith(f"_{word}")]
+def nearest(word: str, known: Iterable[str], most: int = 1) -> str:
+    """Ask which known name was meant, one like a word or one that begins or ends with it; "" for none.
+
+    Args:
+        word: as typed, of whatever case.
+        known: the names.
+        most: names like it that are asked for.
+    """
+    lower = {name.lower(): name for name in known}
+    near = [lower[x] for x in get_close_matches(word.lower(), lower, n=most)]
+    near = near or [x for x in lower.values() if x.endswith(f"_{word}") or x.startswith(word)]
     return f"did you mean {' or '.join(near[:3])}? " if near else ""

@@ -102,12 +102,12 @@ def evaluate(
         homogeneity         how well a thought tells the answer, 1 at most, 0 by chance
         completeness        how well the answer tells the thought, likewise
 
-    And with `full`, of the first token,
+    Where symbols have a density `information` and `information_shuffled`, see there. And with `full`, of the
+    first token,
 
         nll_shuffled    with the thoughts that another sequence had at that position
         nll_constant    with one and the same thought everywhere
         nll_no_thought  the same head and no thought, where the model can do that
-        information and information_shuffled (see `information`); symbols without a density have none
 
     Where only the hardest positions think, the others count in all of these, predicted without a thought;
     added are `thinking_share` of the positions, `nll_hard` of those that think and `nll_easy` of the others.
@@ -128,6 +128,7 @@ def evaluate(
     meter, language = Meter(), ThoughtSample(model.num_symbols, held_out)
     generators = [stream(seed, "evaluation noise") for seed in seeds]
     fixed: Forced | None = None
+    told = False  # whether thoughts have symbols with a density
     for span in spans(held_out, sizes, at_once):
         part = rows(held_out, span)
         noise = thought_noise(generators, part.think, sizes).to(part.weights)
@@ -135,6 +136,7 @@ def evaluate(
         thoughts = model.think(context, noise, None, batch.lengths)
         trace = model.talk(context, thoughts)
         has_symbols = thoughts is not None and thoughts.symbols.shape[4] > 0
+        told = has_symbols and trace.log_prob is not None
         _add_predictions(meter, trace, batch, has_symbols)
         if selection is not None:
             _add_other_positions(meter, selection)
@@ -155,7 +157,7 @@ def evaluate(
             _add_nll(meter, name, other, batch, watcher)
     _count_other_positions(meter)
     means = meter.means(language.measures())
-    if fixed is None or trace.log_prob is None:
+    if not told:
         return means
     return means | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
 

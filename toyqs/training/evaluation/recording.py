@@ -22,7 +22,7 @@ from toyqs.types import Batch, Model, Trace
 
 SEQUENCES = 120  # of a record, fewer where they would have more BYTES
 BYTES = 200_000  # of a file, about
-SHRINKS = 0.4  # what of shares and indices a packed file has; of other numbers it has all
+SHRINKS = 0.52  # what of shares and indices a packed file has at most; of other numbers it has all
 IN_TRAINING = 24  # sequences of each evaluation in training, fewer where all of them had more BYTES
 NAMED = 256  # tokens or symbols that are all named; of more those that occur
 

@@ -21,8 +21,10 @@ panel({
 function drawVerdict(body, cell) {
   if (DATA.cells.length > 1) {
     const counts = new Map();
-    for (const { verdict } of DATA.cells) if (verdict) counts.set(verdict.word, [...(counts.get(verdict.word) ?? []), verdict.standing]);
+    for (const { verdict } of DATA.cells) if (verdict) counts.set(inLabels(verdict.word), [...(counts.get(inLabels(verdict.word)) ?? []), verdict.standing]);
     const words = [...counts].sort((a, b) => a[1][0] - b[1][0]).map(([word, all]) => `${all.length} × ${word}`);
+    const silent = DATA.cells.filter((one) => !one.thinks).length;
+    if (silent) words.push(`${silent} × without thoughts`);
     body.append(html("p", { class: "quiet", id: "tally" }, shown(`All ${DATA.cells.length} cells: ${words.join("; ") || "no verdicts"}.`)));
     body.append(html("h3", {}, shown(`${cellLabel(cell)} (cell ${DATA.cells.indexOf(cell) + 1} of ${DATA.cells.length})`)));
   }
@@ -30,9 +32,14 @@ function drawVerdict(body, cell) {
     body.append(html("p", { class: "verdict", id: "verdict" }, "no verdict: this run has no thoughts"));
     return;
   }
-  const words = shown(cell.verdict.text);
+  const words = shown(inLabels(cell.verdict.text));
   body.append(html("p", { class: "verdict", id: "verdict" }, words[0].toUpperCase() + words.slice(1)));
   body.append(html("p", { class: "meaning", id: "meaning" }, shown(cell.verdict.sentence)));
+}
+
+// A verdict that names its controls as the page does.
+function inLabels(words) {
+  return words.replace(/\w+/g, (word) => DATA.names[word] ?? word);
 }
 
 // The horizontal range: all judged controls' seeds and intervals; what lies far beyond is cut off and marked.
@@ -58,7 +65,8 @@ function drawForest(body, cell, width) {
   const x = scale("linear", forestRange(cell, known), [left, right]);
   const bottom = row * arms.length + 8;
   for (const tick of x.ticks(Math.max(3, (right - left) / 90))) {
-    svg(node, "line", { x1: x(tick), x2: x(tick), y1: 4, y2: bottom, class: tick ? "grid" : "zero" });
+    for (let place = 0; place < (narrow ? arms.length : 1); place += 1)
+      svg(node, "line", { x1: x(tick), x2: x(tick), y1: narrow ? place * row + 28 : 4, y2: narrow ? (place + 1) * row + 2 : bottom, class: tick ? "grid" : "zero" });
     text(node, x(tick), bottom + 16, signedTick(tick), { "text-anchor": "middle" });
   }
   text(node, left, bottom + 34, "← not thinking is better", { class: "quiet" });
@@ -138,9 +146,9 @@ const COST_NAMES = {
 };
 
 function armTable(cell) {
-  const names = ["arm", "seeds", "NLL, nats", "accuracy, %", "gain of thinking, nats", ...Object.values(COST_NAMES)];
+  const names = ["arm", "seeds", "loss, nats", "accuracy, %", "gain of thinking, nats", ...Object.values(COST_NAMES)];
   const rows = Object.entries(cell.arms).map(([arm, found]) => [
-    arm, found.nll.seeds.length, found.nll.text, found.accuracy.text, found.gain?.text ?? "–",
+    label(arm), found.nll.seeds.length, found.nll.text, found.accuracy.text, found.gain?.text ?? "–",
     ...Object.keys(COST_NAMES).map((cost) => human(found.costs[cost])),
   ]);
   return table([names, ...rows], [1, 2, 3, 4, 5, 6, 7, 8, 9]);

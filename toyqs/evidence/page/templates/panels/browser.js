@@ -14,11 +14,10 @@ panel({
     const own = all.filter((one) => cellNow().arms[cellNow().run].keys.includes(one.key));
     const { thoughts, row, t, sequence } = placeNow();
     const rank = (way, words, key) => html("button", { "data-id": `next-${way}`, title: `key ${key}`, onclick: () => jump(way) }, words);
-    const steps = thoughts.record.evaluations.map((one) => [String(one.step), `after step ${one.step}`]);
     return [
-      selector("run", "run", own.map((one) => [one.key, `seed ${one.seed} (NLL ${number(one.nll)})`]), run.key, (key) => choose({ run: key })),
+      selector("run", "run", own.map((one) => [one.key, `seed ${one.seed} (loss ${number(one.nll)})`]), run.key, (key) => choose({ run: key })),
       all.length > 1 ? selector("beside it", "beside", [["", "nothing"], ...all.filter((one) => one.key !== run.key).map((one) => [one.key, one.name])], state.beside, (beside) => choose({ beside })) : null,
-      steps.length ? selector("in training", "time", [...steps, ["", "at the end"]], thoughts.step === null ? "" : state.time, (time) => choose({ time, sequence: "", position: "" })) : null,
+      timeSlider(),
       html("button", { "data-id": "sequence-before", title: "↑", onclick: () => moveSequence(-1) }, "◀"),
       html("span", { class: "quiet", id: "sequence-now" }, `sequence ${thoughts.sequences.indexOf(sequence) + 1} of ${thoughts.sequences.length}, position ${thoughts.get("positions", row, t) + 1}`),
       html("button", { "data-id": "sequence-after", title: "↓", onclick: () => moveSequence(1) }, "▶"),
@@ -35,11 +34,13 @@ panel({
     for (const run of [runNow(), ...others]) {
       const side = html("div", { class: "side" });
       sides.append(side);
-      if (others.length) side.append(html("h3", {}, shown(run.name)));
-      drawThoughts(side, new Thoughts(run.key, state.time), two ? (width - 28) / 2 : width);
+      const thoughts = new Thoughts(run.key, state.time);
+      if (others.length) side.append(html("h3", {}, shown(thoughts.record.evaluations.length ? `${run.name}, ${thoughts.when}` : run.name)));
+      drawThoughts(side, thoughts, two ? (width - 28) / 2 : width);
     }
     drawLegend(body);
     drawLoss(body);
+    drawGaps(body, cellNow().arms[cellNow().run].keys);
     return thoughtRows();
   },
   keys(key) {
@@ -157,11 +158,11 @@ function drawPlace(side, thoughts, row, t, width) {
   const each = 46;
   const node = drawing(side, width, 22 + each * lines.length + 4, "the thoughts");
   text(node, columns.word, 12, "thought", { class: "quiet" });
-  if (thoughts.arrays.log_prob) text(node, columns.p, 12, thoughts.arrays.vectors ? "log dens." : "its p", { class: "quiet" });
+  if (thoughts.arrays.log_prob) text(node, columns.p, 12, thoughts.arrays.vectors ? "density" : "its p", { class: "quiet" });
   if (thoughts.arrays.reward) text(node, columns.reward, 12, "reward", { class: "quiet" });
   text(node, columns.bar, 12, "p(truth) with it", { class: "quiet" });
   const highest = Math.max(0.05, ...lines.flatMap((k) => (thoughts.prediction(row, t, k) ?? []).map((one) => one.p)));
-  if (!narrow) text(node, columns.shares, 12, fitted(`the whole prediction (highest bar: ${share(highest)})`, width - columns.shares), { class: "quiet" });
+  if (!narrow) text(node, columns.shares, 12, [`the whole prediction (highest bar: ${share(highest)})`, "the whole prediction", "prediction"].find((words) => widthOf(words) <= width - columns.shares) ?? "", { class: "quiet" });
   lines.forEach((k, line) => drawThought(node, thoughts, { row, t, k, y: 22 + each * line, columns, barWidth, narrow, width, highest }));
 }
 

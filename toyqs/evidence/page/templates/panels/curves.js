@@ -2,15 +2,15 @@
 
 const ACROSS = { steps: "training steps", flops: "FLOPs of training", cpu_seconds: "CPU seconds of training" };
 const UP = {
-  nll: "held-out NLL, nats", gain: "gain over the control, nats", accuracy: "accuracy",
-  thought_entropy: "entropy of a thought, nats", information: "information of a thought about the context, nats",
+  nll: "held-out loss, nats", gain: "gain over the control, nats", accuracy: "accuracy (share of right answers)",
+  thought_entropy: "entropy of a thought, nats", information: "mutual information of thought and context, nats",
   homogeneity: "how well a thought tells the answer (homogeneity)",
 };
 
 panel({
   id: "curves",
   title: "Learning curves",
-  about: "Thin lines are seeds, thick lines their mean. A triangle marks the step from which on thinking is better than that control beyond chance, as long as both train.",
+  about: "Measured on held-out data during training. Thin lines are seeds, thick lines their mean. A triangle above marks the take-off: from there on thinking is better than the control of that colour beyond chance, as long as both train.",
   uses: ["cell", "control", "over", "show", "hide"],
   controls() {
     const arms = Object.keys(cellNow().arms).filter((arm) => curvesOf(arm).length);
@@ -30,6 +30,7 @@ panel({
       return curveRows();
     }
     drawCurves(body, width, lines);
+    drawLost(body);
     if (overNow() === "cpu_seconds") body.append(html("p", { class: "quiet" }, "A run's CPU seconds, evaluations included, are spread evenly over its steps."));
     if (showNow() === "gain") body.append(html("p", { class: "quiet" }, "The control's curve is taken at the thinking run's place across, linearly between its evaluations."));
     return curveRows();
@@ -69,6 +70,12 @@ function between(xs, ys, x) {
   return ys[after - 1] + share * (ys[after] - ys[after - 1]);
 }
 
+// Which finished runs have no curve that can be read.
+function drawLost(body) {
+  const lost = Object.entries(cellNow().arms).map(([arm, { keys, nll }]) => [arm, nll.seeds.filter((_, at) => !DATA.curves[keys[at]])]).filter(([, seeds]) => seeds.length);
+  if (lost.length) body.append(html("p", { class: "quiet", id: "lost-curves" }, `Without a curve (metrics.jsonl is missing or damaged): ${lost.map(([arm, seeds]) => `${label(arm)}, seed ${spans(seeds)}`).join("; ")}.`));
+}
+
 // arm -> its seeds' points, and the mean over the seeds at the steps that all were measured at.
 function drawnLines() {
   const show = showNow();
@@ -103,7 +110,9 @@ function median(values) {
 }
 
 function drawCurves(body, width, lines) {
-  const right = width - 150, bottom = 340;
+  const marks = onsets();
+  const right = width - 170, top = 12 + 11 * marks.length;
+  const bottom = top + Math.max(310, 14 * (lines.length + 1));
   const node = drawing(body, width, bottom + 50, UP[showNow()]);
   const xs = lines.flatMap(({ seeds }) => seeds.flatMap((one) => one.x));
   const tops = lines.flatMap(({ seeds }) => seeds.map((one) => Math.max(...one.y.filter(Number.isFinite)))).filter(Number.isFinite);
@@ -111,14 +120,13 @@ function drawCurves(body, width, lines) {
   const ys = lines.flatMap(({ seeds }) => seeds.flatMap((one) => one.y)).filter((y) => y !== null && y <= cut);
   const floor = showNow() === "nll" && DATA.floor !== null ? [DATA.floor] : [];
   const x = scale("log", [Math.min(...xs), Math.max(...xs)], [64, right]);
-  const y = scale("linear", range(ys, showNow() === "gain" ? [0] : floor), [bottom, 12]);
+  const y = scale("linear", range(ys, showNow() === "gain" ? [0] : floor), [bottom, top]);
   const up = showNow() === "gain" ? "gain of thinking over each control, nats" : UP[showNow()];
   frame(node, x, y, { x: `${ACROSS[overNow()]} (log scale)`, y: up });
-  const inside = svg(svg(svg(node, "defs"), "clipPath", { id: "curves-inside" }), "rect", { x: 64, y: 6, width: right - 64, height: bottom - 6 });
+  const inside = svg(svg(svg(node, "defs"), "clipPath", { id: "curves-inside" }), "rect", { x: 64, y: top - 6, width: right - 64, height: bottom - top + 6 });
   inside.parentNode.id = "curves-inside";
   if (floor.length) {
     svg(node, "line", { x1: 64, x2: right, y1: y(floor[0]), y2: y(floor[0]), class: "zero", "stroke-dasharray": "5 4" });
-    text(node, 70, y(floor[0]) - 5, "best possible (Bayes)", { class: "quiet" });
   }
   if (showNow() === "gain") svg(node, "line", { x1: 64, x2: right, y1: y(0), y2: y(0), class: "zero" });
   const plot = svg(node, "g", { "clip-path": "url(#curves-inside)" });
@@ -130,44 +138,38 @@ function drawCurves(body, width, lines) {
   }
   for (const { arm, middle } of lines)
     svg(plot, "path", { d: pathOf(middle.map((point) => [x(point.x), point.y === null ? NaN : y(point.y)])), fill: "none", stroke: colour(arm), "stroke-width": arm === cellNow().run ? 3.4 : 2.4, class: "mean", "data-arm": arm });
-  nameLines(node, lines, x, y);
-  markOnsets(node, x, y);
+  const ends = lines.map(({ arm, middle }) => ({ arm, last: middle.filter((point) => point.y !== null).at(-1) })).filter(({ last }) => last)
+    .map(({ arm, last }) => ({ words: label(arm), hue: colour(arm), strong: arm === cellNow().run, px: x(last.x), py: Math.min(Math.max(y(last.y), top), bottom) }));
+  if (floor.length) ends.push({ words: "best possible", hue: theme("quiet"), px: right, py: y(floor[0]) });
+  nameLines(node, ends, { left: right + 22, top, bottom });
+  if (marks.length) text(node, right + 22, 12, "▼ take-off over a control", { class: "quiet" });
+  marks.forEach((mark, row) => drawOnset(node, mark, x, 12 + row * 11));
 }
 
-// The arms' names beside the ends of their lines, where they do not cover each other.
-function nameLines(node, drawn, x, y) {
-  const ends = drawn.map(({ arm, middle }) => ({ arm, last: middle.filter((point) => point.y !== null).at(-1) })).filter(({ last }) => last)
-    .map(({ arm, last }) => ({ arm, px: x(last.x), py: Math.min(Math.max(y(last.y), y.end), y.start) }));
-  const columns = []; // lines that end at about the same place across
-  for (const end of ends.sort((a, b) => a.px - b.px)) {
-    if (columns.length && end.px - columns.at(-1)[0].px < 60) columns.at(-1).push(end); else columns.push([end]);
-  }
+// Names in a column beside the plot, each with a thin line from the end of its curve, none over another.
+function nameLines(node, ends, { left, top, bottom }) {
   const gap = 14;
-  for (const column of columns) {
-    const left = Math.max(...column.map((end) => end.px)) + 14;
-    column.sort((a, b) => a.py - b.py);
-    column.forEach((end, at) => { end.at = Math.max(end.py, at ? column[at - 1].at + gap : 0); });
-    for (let at = column.length - 1, most = y.start + 2; at >= 0; at -= 1) { column[at].at = Math.min(column[at].at, most); most = column[at].at - gap; }
-    for (const { arm, px, py, at } of column) {
-      svg(node, "path", { d: `M${px + 2} ${py}L${left - 2} ${at}`, stroke: colour(arm), "stroke-opacity": 0.5, fill: "none" });
-      svg(node, "text", { x: left, y: at + 4, style: `fill:${colour(arm)}`, class: `halo${arm === cellNow().run ? " strong" : ""}` }, shown(label(arm)));
-    }
+  ends.sort((a, b) => a.py - b.py || a.px - b.px);
+  ends.forEach((end, at) => { end.at = Math.max(end.py, at ? ends[at - 1].at + gap : top); });
+  for (let at = ends.length - 1, most = bottom; at >= 0; at -= 1) { ends[at].at = Math.min(ends[at].at, most); most = ends[at].at - gap; }
+  for (const { words, hue, strong, px, py, at } of ends) {
+    svg(node, "path", { d: `M${px + 2} ${py}H${left - 18}L${left - 3} ${at}`, stroke: hue, "stroke-opacity": 0.55, "stroke-dasharray": "1 3", fill: "none", class: "leader" });
+    svg(node, "text", { x: left, y: at + 4, style: `fill:${hue}`, class: `end${strong ? " strong" : ""}` }, shown(words));
   }
 }
 
-function markOnsets(node, x, y) {
+// The take-offs that can be marked: control, step, and what a step is across.
+function onsets() {
   const cell = cellNow();
   const own = curvesOf(cell.run);
-  let row = 0;
-  for (const arm of controlsOf(cell)) {
-    const step = cell.arms[arm].gain?.onset;
-    if (!step || hidden(arm) || !own.length) continue;
-    const factor = overNow() === "steps" ? 1 : mean(own.map(({ curve }) => curve[overNow()]));
-    const at = x(step * factor);
-    const mark = svg(node, "path", { d: `M${at - 5} ${y.end + 2 + row * 11}h10l-5 8z`, fill: colour(arm), class: "onset", "data-arm": arm });
-    hint(mark, `from step ${step} on thinking is better than ${label(arm)} (95 % interval of the paired gain, at every later evaluation)`);
-    row += 1;
-  }
+  if (!own.length) return [];
+  const factor = overNow() === "steps" ? 1 : mean(own.map(({ curve }) => curve[overNow()]));
+  return controlsOf(cell).map((arm) => ({ arm, step: cell.arms[arm].gain?.onset, factor })).filter(({ arm, step }) => step && !hidden(arm));
+}
+
+function drawOnset(node, { arm, step, factor }, x, y) {
+  const mark = svg(node, "path", { d: `M${x(step * factor) - 5} ${y - 8}h10l-5 8z`, fill: colour(arm), class: "onset", "data-arm": arm });
+  hint(mark, `take-off over ${label(arm)}: from step ${step} on thinking is better (95 % interval of the paired gain, at every later evaluation)`);
 }
 
 function curveRows() {

@@ -7,19 +7,20 @@ panel({
   title: "The dictionary: what a thought stands for",
   about: "Each line is a thought and what the answer was when it was thought, in percent. Click one to see an example above.",
   uses: ["cell", "run", "time", "word"],
+  controls() { return runNow() ? [timeSlider()].filter(Boolean) : []; },
   draw(body, width) {
     const run = runNow();
     if (!run) { noRecord(body); return [["no record"]]; }
     const thoughts = new Thoughts(run.key, state.time);
-    const after = thoughts.step === null ? "after training" : `after step ${thoughts.step}`;
     const words = countWords(thoughts);
     const total = words.reduce((sum, word) => sum + word.count, 0);
-    body.append(html("p", { class: "quiet", id: "dictionary-of" }, shown(`${run.name}, ${after}: ${total.toLocaleString("en")} thoughts at ${thoughts.sequences.length} held-out sequences, ${several(words.length, "different one")}` +
+    body.append(html("p", { class: "quiet", id: "dictionary-of" }, shown(`${run.name}, ${thoughts.when}: ${total.toLocaleString("en")} thoughts at ${thoughts.sequences.length} held-out sequences, ${several(words.length, "different one")}` +
       `${thoughts.arrays.nearest ? "; a vector is called by its nearest named symbol" : ""}.`)));
     if (thoughts.record.symbols) drawWords(body, thoughts, words, width);
     if (thoughts.arrays.vectors) drawScatter(body, thoughts, width);
     if (thoughts.record.symbols) drawUsage(body, thoughts, width);
     if (thoughts.step === null) drawFeatures(body, run, width);
+    drawGaps(body, cellNow().arms[cellNow().run].keys);
     return wordRows(words, thoughts);
   },
 });
@@ -50,7 +51,8 @@ function answerColumns(words) {
   const totals = new Map();
   for (const word of words) for (const [answer, count] of word.answers) totals.set(answer, (totals.get(answer) ?? 0) + count);
   const often = [...totals].sort((a, b) => b[1] - a[1]).slice(0, MOST_ANSWERS).map(([answer]) => answer);
-  return { shownAnswers: often.sort((a, b) => a - b), all: totals.size };
+  const ascending = (answers) => answers.sort((a, b) => a - b);
+  return { shownAnswers: ascending(often), all: ascending([...totals.keys()]) };
 }
 
 function drawWords(body, thoughts, words, width) {
@@ -59,31 +61,36 @@ function drawWords(body, thoughts, words, width) {
   const lines = words.slice(0, MOST_WORDS);
   const wordWidth = Math.max(70, ...lines.map((word) => word.symbols.reduce((sum, symbol) => sum + Math.max(20, widthOf(tokenText(record.symbols[symbol]), MONO) + 10) + 3, 0)));
   const left = wordWidth + 120;
-  const size = Math.max(24, Math.min(48, (width - left - 8) / shownAnswers.length));
-  const node = drawing(body, Math.max(width, left + size * shownAnswers.length), 44 + 26 * lines.length, "dictionary");
+  const rest = all.length > shownAnswers.length;
+  const columns = shownAnswers.length + (rest ? 1 : 0);
+  const size = Math.max(24, Math.min(48, (width - left - (rest ? 16 : 8)) / columns));
+  const node = drawing(body, Math.max(width, left + size * columns), 44 + 26 * lines.length, "dictionary");
   text(node, 0, 32, "thought", { class: "quiet" });
   text(node, wordWidth + 50, 32, "times", { class: "quiet", "text-anchor": "end" });
   text(node, wordWidth + 108, 32, "purity", { class: "quiet", "text-anchor": "end" });
-  text(node, left, 14, `the answer, % of the times${all > shownAnswers.length ? ` (${shownAnswers.length} most frequent of ${all} answers)` : ""}`, { class: "quiet" });
+  text(node, left, 14, `the answer, % of the times${rest ? ` (${shownAnswers.length} most frequent of ${all.length} answers)` : ""}`, { class: "quiet" });
   shownAnswers.forEach((answer, at) => {
     const name = tokenText(record.tokens[answer]);
     hint(text(node, left + (at + 0.5) * size, 32, fitted(name, size - 2, MONO), { "text-anchor": "middle", class: "mono" }), name);
   });
-  lines.forEach((word, line) => drawLine(node, thoughts, word, { y: 40 + 26 * line, wordWidth, left, size, shownAnswers }));
+  if (rest) text(node, left + (columns - 0.5) * size, 32, "rest", { "text-anchor": "middle", class: "quiet" });
+  lines.forEach((word, line) => drawLine(node, thoughts, word, { y: 40 + 26 * line, wordWidth, left, size, shownAnswers, rest }));
   if (words.length > lines.length) body.append(html("p", { class: "quiet" }, `and ${words.length - lines.length} rarer ones, in the CSV`));
 }
 
-function drawLine(node, thoughts, word, { y, wordWidth, left, size, shownAnswers }) {
+function drawLine(node, thoughts, word, { y, wordWidth, left, size, shownAnswers, rest }) {
   const names = word.symbols.map((symbol) => thoughts.record.symbols[symbol]).join(" ");
   const group = pressable(svg(node, "g", { class: "word" }), `thought ${names}, ${several(word.count, "time")}: an example`, `word-${word.name}`, () => showExample(word));
-  svg(group, "rect", { x: -4, y, width: left + size * shownAnswers.length + 4, height: 25, rx: 4, fill: state.word === word.name ? "var(--soft)" : "transparent" });
+  const counts = shownAnswers.map((answer) => word.answers.get(answer) ?? 0);
+  if (rest) counts.push(word.count - counts.reduce((sum, count) => sum + count, 0));
+  svg(group, "rect", { x: -4, y, width: left + size * counts.length + 4, height: 25, rx: 4, fill: state.word === word.name ? "var(--soft)" : "transparent" });
   let x = 0;
   for (const symbol of word.symbols) x += symbolChip(group, thoughts.record, symbol, x, y + 2) + 3;
   if (!word.symbols.length) text(group, 0, y + 17, "(empty)", { class: "quiet" });
   text(group, wordWidth + 50, y + 17, word.count, { "text-anchor": "end", class: "count" });
   text(group, wordWidth + 108, y + 17, `${Math.round(100 * purity(word))} %`, { "text-anchor": "end", class: "purity" });
-  shownAnswers.forEach((answer, at) => {
-    const part = (word.answers.get(answer) ?? 0) / word.count;
+  counts.forEach((count, at) => {
+    const part = count / word.count;
     const back = mixed(theme("card"), theme("accent"), part);
     svg(group, "rect", { x: left + at * size + 1, y: y + 1, width: size - 2, height: 23, fill: back });
     if (part >= 0.005) svg(group, "text", { x: left + (at + 0.5) * size, y: y + 17, "text-anchor": "middle", style: `fill:${onto(back)}` }, String(Math.round(100 * part)));
@@ -148,14 +155,17 @@ function drawScatter(body, thoughts, width) {
   const node = drawing(body, width, size + 46, "thoughts as points");
   const places = thoughts.places();
   const each = Math.max(1, Math.floor((places.length * thoughts.count) / MOST_POINTS));
-  const answers = [...new Set(places.map(({ row, position: t }) => thoughts.arrays.truth.at(row, t)))].sort((a, b) => a - b);
-  const hue = (answer) => ink(hueOf(answers.indexOf(answer), answers.length));
+  const times = new Map();
+  for (const { row, position: t } of places) { const answer = thoughts.arrays.truth.at(row, t); times.set(answer, (times.get(answer) ?? 0) + 1); }
+  const answers = [...times].sort((a, b) => b[1] - a[1]).slice(0, SERIES.length).map(([answer]) => answer).sort((a, b) => a - b);
+  const hue = (answer) => (answers.includes(answer) ? ink(SERIES[answers.indexOf(answer)]) : theme("none"));
   for (let place = 0; place < shownPlaces; place += 1) {
     const points = [];
     places.forEach(({ row, position: t }, at) => {
       for (let k = 0; k < thoughts.count; k += 1)
         if ((at * thoughts.count + k) % each === 0) points.push({ vector: thoughts.vector(row, t, k, place), answer: thoughts.arrays.truth.at(row, t) });
     });
+    points.sort((a, b) => answers.includes(a.answer) - answers.includes(b.answer)); // the rest behind
     const flat = mainDirections(points.map((point) => point.vector));
     const left = place * (size + 20);
     const x = scale("linear", range(flat.map((point) => point[0])), [left, left + size]);
@@ -165,9 +175,9 @@ function drawScatter(body, thoughts, width) {
     text(node, left + size / 2, size + 16, `symbol ${place + 1} of ${length}`, { "text-anchor": "middle", class: "quiet" });
   }
   let x = 0;
-  for (const answer of answers.slice(0, 24)) {
+  for (const answer of [...answers, ...(times.size > answers.length ? [null] : [])]) {
     svg(node, "circle", { cx: x + 5, cy: size + 34, r: 5, fill: hue(answer) });
-    const words = tokenText(record.tokens[answer]);
+    const words = answer === null ? "any other" : fitted(tokenText(record.tokens[answer]), 120, MONO);
     text(node, x + 14, size + 38, words, { class: "mono" });
     x += 28 + widthOf(words, MONO);
   }
@@ -201,9 +211,9 @@ function mainDirections(vectors) {
 
 function wordRows(words, thoughts) {
   const { tokens, symbols } = thoughts.record;
-  const { shownAnswers } = answerColumns(words);
-  const rows = [["thought", "times", "purity", ...shownAnswers.map((answer) => `answer ${tokens[answer]}`)]];
-  for (const word of words) rows.push([word.symbols.map((symbol) => symbols[symbol]).join(" "), word.count, purity(word), ...shownAnswers.map((answer) => word.answers.get(answer) ?? 0)]);
+  const { all } = answerColumns(words);
+  const rows = [["thought", "times", "purity", ...all.map((answer) => `answer ${tokens[answer]}`)]];
+  for (const word of words) rows.push([word.symbols.map((symbol) => symbols[symbol]).join(" "), word.count, purity(word), ...all.map((answer) => word.answers.get(answer) ?? 0)]);
   return rows;
 }
 
@@ -218,7 +228,7 @@ function drawFeatures(body, run, width) {
   const places = told.filter((one) => one.about === abouts[0] && one.by !== null).length;
   body.append(html("h3", {}, "What thoughts tell, in nats"));
   const left = Math.min(150, 0.35 * width), right = Math.max(left + 40, width - 190), each = 30;
-  const node = drawing(body, width, each * abouts.length + 54, "information about the answer and each feature");
+  const node = drawing(body, width, each * abouts.length + 70, "information about the answer and each feature");
   const x = scale("linear", [0, Math.max(...told.map((one) => one.entropy))], [left, right]);
   for (const tick of x.ticks(6)) {
     svg(node, "line", { x1: x(tick), x2: x(tick), y1: 4, y2: each * abouts.length, class: "grid" });
@@ -239,5 +249,5 @@ function drawFeatures(body, run, width) {
     });
     text(node, right + 10, y + 11, `${number(over, 2)} of ${number(all.entropy, 2)} (${all.share === null ? "–" : `${Math.round(100 * all.share)} %`})`, { class: "told" });
   });
-  text(node, left, each * abouts.length + 34, `bars: whole thoughts${places ? `; marks: one symbol alone, by its place` : ""}; frames: all there is to tell; chance taken off`, { class: "quiet" });
+  caption(node, left, each * abouts.length + 34, `bars: whole thoughts${places ? "; marks: one symbol alone, by its place" : ""}; frames: all there is to tell; chance taken off`, width - left);
 }

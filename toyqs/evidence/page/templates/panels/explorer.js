@@ -6,7 +6,7 @@ const OWN_LOSS = "nll"; // in the place of a control: the run's own loss
 panel({
   id: "explorer",
   title: "Where it helps: gain by setting",
-  about: "Every point is a cell: a combination of settings, all its seeds. Click one, or use the arrow keys, to choose what the other panels show.",
+  about: "Each point or square is a cell: one combination of settings with all its seeds. Click one, or use the arrow keys, to choose what the other panels show.",
   uses: ["cell", "control", "axis", "down"],
   controls() {
     if (DATA.cells.length < 2) return [];
@@ -14,14 +14,13 @@ panel({
     const known = knownControls();
     const across = selector("across", "axis", axes.map((name) => [name, axisLabel(name)]), acrossNow(), (axis) => choose({ axis, down: state.down === axis ? "none" : state.down }));
     const others = axes.filter((name) => name !== acrossNow());
-    const down = selector("down", "down", [["none", "the gain (points)"], ...others.map((name) => [name, `${axisLabel(name)} (heat map)`])], downNow() || "none", (name) => choose({ down: name }));
+    const down = selector("as", "down", [["none", "points"], ...others.map((name) => [name, `a map, downwards: ${axisLabel(name)}`])], downNow() || "none", (name) => choose({ down: name }));
     const over = selector("gain over", "control", known.map((arm) => [arm, label(arm)]), controlNow(), (control) => choose({ control }));
     return [across, others.length ? down : null, known.length ? over : null].filter(Boolean);
   },
   draw(body, width) {
     if (DATA.cells.length < 2) {
-      body.append(html("p", {}, "One cell: no setting was swept here. This sweeps the width of the base, and the page then draws the gain against it:"));
-      body.append(html("pre", {}, "python run.py -m base_lm_hidden_dim=4,8,16,32 seed=7,8,9,10 runs_dir=widths"));
+      adviseSweep(body, DATA.sweep);
       return answerRows();
     }
     if (downNow()) drawMap(body, width); else drawPoints(body, width);
@@ -37,6 +36,13 @@ panel({
   },
 });
 
+function adviseSweep(body, { name, command, report }) {
+  const one = "Here is one cell: no setting was swept.";
+  if (!command) { body.append(html("p", {}, `${one} Give a setting several values, python run.py -m KEY=VALUE,VALUE …, and this panel draws the gain against it.`)); return; }
+  body.append(html("p", {}, `${one} This sweeps the ${name}, with all else as it is here, and makes a page that draws the gain against it:`));
+  body.append(html("pre", { id: "sweep" }, shown(command)), html("pre", {}, shown(report)));
+}
+
 // Choose the next cell along one setting that is equal in all others.
 function moveAlong(name, step) {
   const now = cellNow();
@@ -45,10 +51,6 @@ function moveAlong(name, step) {
   alike.sort((a, b) => values.indexOf(a.values[name]) - values.indexOf(b.values[name]));
   const next = alike[alike.indexOf(now) + step];
   if (next) choose({ cell: next.id });
-}
-
-function axisOf(name) {
-  return DATA.axes.find((axis) => axis.key === name) ?? { key: name, values: [] };
 }
 
 // Settings that change together with an earlier one, one value for one, are not axes of their own.
@@ -67,7 +69,8 @@ const axisNames = freeAxes;
 
 function axisLabel(name) {
   const along = DATA.axes.map((axis) => axis.key).filter((other) => other !== name && together(name, other));
-  return along.length ? `${name} (with it ${along.slice(0, 2).join(", ")}${along.length > 2 ? " …" : ""})` : name;
+  const words = [name, ...along].map((key) => axisOf(key).name);
+  return along.length ? `${words[0]} (with it ${words.slice(1, 3).join(", ")}${along.length > 2 ? " …" : ""})` : words[0];
 }
 
 function acrossNow() {
@@ -88,7 +91,7 @@ function measured(cell) {
 }
 
 function measuredName() {
-  return knownControls().length ? `gain over ${label(controlNow())}, nats` : "held-out NLL, nats";
+  return knownControls().length ? `gain over ${label(controlNow())}, nats` : "held-out loss, nats";
 }
 
 function xScale(name, start, end) {
@@ -110,7 +113,7 @@ function seriesOf(across) {
   const others = freeAxes().filter((name) => name !== across);
   const found = new Map();
   for (const cell of DATA.cells) {
-    const name = others.map((other) => `${other}=${cell.values[other]}`).join(" ");
+    const name = others.map((other) => inWords(other, cell.values[other])).filter(Boolean).join(", ");
     found.set(name, [...(found.get(name) ?? []), cell]);
   }
   return [...found];
@@ -170,8 +173,8 @@ function drawSeries(node, cells, { x, y, hue, shift }) {
 
 function pointWords(cell) {
   const found = measured(cell);
-  const started = cell.judged_seeds ? `; ${cell.started} of ${cell.judged_seeds} seeds started` : "";
-  return `${cellLabel(cell)}: ${found ? `${measuredName()} ${found.text}` : "not finished"}${started}; ${cell.verdict?.text ?? "no verdict"}`;
+  const started = cell.judged_seeds ? `; ${cell.started} of ${cell.judged_seeds} seeds started to think` : "";
+  return `${cellLabel(cell)}: ${found ? `${measuredName()}: ${found.text}` : "not finished"}${started}; verdict: ${inLabels(cell.verdict?.text ?? "none")}`;
 }
 
 // --- heat map
@@ -181,14 +184,14 @@ function drawMap(body, width) {
   const columns = axisOf(across).values;
   const rows = axisOf(down).values;
   const font = "12px DejaVu Sans Mono, monospace";
-  const left = Math.min(240, Math.max(70, ...rows.map((row) => widthOf(row, font) + 16)));
+  const left = Math.min(240, Math.max(widthOf(`${axisLabel(down)} ↓`) + 26, ...rows.map((row) => widthOf(row, font) + 16)));
   const size = Math.min(130, (width - left - 10) / columns.length);
   const high = 42, top = 44;
-  const node = drawing(body, width, top + high * rows.length + 62, `${measuredName()}, by ${down} and ${across}`);
+  const node = drawing(body, width, top + high * rows.length + (width < 900 ? 84 : 62), `${measuredName()}, by ${axisLabel(down)} and ${axisLabel(across)}`);
   const stripes = svg(svg(node, "defs"), "pattern", { id: "stripes", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
   svg(stripes, "rect", { width: 1.6, height: 7, fill: theme("ink"), "fill-opacity": 0.35 });
-  text(node, left, 14, axisLabel(across), { class: "quiet" });
-  text(node, 0, top - 8, down, { class: "quiet" });
+  text(node, left, 14, `${axisLabel(across)} →`, { class: "quiet" });
+  text(node, 0, 14, fitted(`${axisLabel(down)} ↓`, left - 8), { class: "quiet" });
   columns.forEach((column, at) => text(node, left + (at + 0.5) * size, top - 8, fitted(column, size - 4), { "text-anchor": "middle" }));
   const paint = painter();
   rows.forEach((row, line) => {
@@ -200,7 +203,9 @@ function drawMap(body, width) {
       else text(node, box.x + box.width / 2, box.y + 24, "not run", { "text-anchor": "middle", class: "quiet" });
     });
   });
-  drawMapKey(node, left, top + high * rows.length + 26, paint);
+  drawMapKey(node, width < 900 ? 0 : left, top + high * rows.length + 26, paint, width);
+  const fixed = freeAxes().filter((name) => DATA.keys.includes(name) && name !== across && name !== down).map((name) => inWords(name, cellNow().values[name])).filter(Boolean);
+  if (fixed.length) body.append(html("p", { class: "quiet" }, shown(`More settings differ; the map shows cells with those of the chosen one where there are any: ${fixed.join(", ")}.`)));
 }
 
 // The cell of some values; of several, that which is most like the chosen one.
@@ -244,14 +249,15 @@ function painter() {
   return { gains, low, high, colour: (value) => (gains ? heat(value, most) : between_(value)) };
 }
 
-function drawMapKey(node, left, y, { gains, low, high, colour: paint }) {
+function drawMapKey(node, left, y, { gains, low, high, colour: paint }, width) {
   for (let step = 0; step <= 16; step += 1)
     svg(node, "rect", { x: left + step * 9, y: y - 10, width: 9, height: 12, fill: paint(low + ((high - low) * step) / 16) });
   const tickAt = gains ? signedTick : tickText;
   text(node, left, y + 16, tickAt(Number(low.toPrecision(2))), { "font-size": 11 });
   text(node, left + 153, y + 16, tickAt(Number(high.toPrecision(2))), { "text-anchor": "end", "font-size": 11 });
-  text(node, left + 165, y, gains ? "blue: not thinking is better, orange: thinking is" : "the darker, the higher the loss");
-  text(node, left + 165, y + 16, `${gains ? "hatched: the 95 % interval holds 0;  " : ""}● seeds that started to think, ○ that did not`, { class: "quiet" });
+  const room = width - left - 170;
+  const used = caption(node, left + 165, y, gains ? "blue: not thinking is better, orange: thinking is" : "the darker, the higher the loss", room, {});
+  caption(node, left + 165, y + used, `${gains ? "hatched: the 95 % interval holds 0;  " : ""}● seeds that started to think, ○ that did not`, room);
 }
 
 function explorerRows() {

@@ -63,9 +63,9 @@ function drawLengths(body, { result, file }, width, rows) {
   const seeds = [...new Set(found.flatMap((one) => Object.keys(one.nll_by_seed)))];
   const x = scale("linear", [found[0].length - 0.3, found.at(-1).length + 0.3], [64, width - 16]);
   const y = scale("linear", range(found.flatMap((one) => [...Object.values(one.nll_by_seed), one.nll.mean]), [0]), [bottom, 10]);
-  frame(node, Object.assign(x, { ticks: () => found.map((one) => one.length) }), y, { x: "symbols per thought", y: "held-out NLL, nats" });
+  frame(node, Object.assign(x, { ticks: () => found.map((one) => one.length) }), y, { x: "symbols per thought", y: "held-out loss, nats" });
   svg(node, "line", { x1: x(result.trained_with), x2: x(result.trained_with), y1: 10, y2: bottom, class: "zero", "stroke-dasharray": "4 4" });
-  text(node, x(result.trained_with) + 5, 20, "trained with", { class: "quiet" });
+  text(node, x(result.trained_with) + 5, 20, "as trained", { class: "quiet" });
   for (const seed of seeds)
     svg(node, "path", { d: pathOf(found.map((one) => [x(one.length), y(one.nll_by_seed[seed] ?? NaN)])), fill: "none", stroke: theme("accent"), "stroke-opacity": 0.4 });
   svg(node, "path", { d: pathOf(found.map((one) => [x(one.length), y(one.nll.mean ?? NaN)])), fill: "none", stroke: theme("accent"), "stroke-width": 2.6 });

@@ -25,38 +25,32 @@ panel({
 
 // Runs of one cell, arm and state stand in one line.
 function drawMissing(body, missing) {
-  body.append(html("h3", {}, "Missing or failed"));
-  if (!missing.length) body.append(html("p", {}, "Nothing: all that was asked for has finished."));
+  body.append(html("h3", {}, "Missing, failed or damaged"));
+  const whole = !missing.length && !DATA.records.without.length && !Object.keys(DATA.records.unreadable).length;
+  body.append(html("p", { id: "whole" }, whole ? "Nothing: all that was asked for has finished." : missing.length ? "" : "All that was asked for has finished, but thoughts are missing:"));
   const groups = new Map();
   for (const { cell, arm, seed, state: word, why } of missing) {
     const name = JSON.stringify([cell, arm, word, why]);
     groups.set(name, [...(groups.get(name) ?? []), seed]);
   }
-  const rows = [...groups].map(([name, seeds]) => { const [cell, arm, word, why] = JSON.parse(name); return [cellLabel(DATA.cells[cell]), arm, spans(seeds), word, why]; });
+  const rows = [...groups].map(([name, seeds]) => { const [cell, arm, word, why] = JSON.parse(name); return [cellLabel(DATA.cells[cell]), label(arm), spans(seeds), word, why]; });
   if (rows.length) {
     const several_ = DATA.cells.length > 1;
     const shownRows = [["cell", "arm", "seed", "state", "why"], ...rows].map((row) => (several_ ? row : row.slice(1)));
     body.append(html("p", {}, "Asked for, without a result (the same command does what is missing):"));
     body.append(html("div", { id: "missing" }, rows.length > 24 ? html("details", {}, [html("summary", { "data-id": "missing" }, several(missing.length, "run")), table(shownRows)]) : table(shownRows)));
   }
-  const { left_out: left, without, unreadable } = DATA.records;
-  for (const line of unreadable) body.append(html("p", { class: "problem" }, shown(line)));
-  if (left.length)
-    body.append(html("p", { class: "quiet", id: "left-out" }, shown(`Thought records left out of this page: ${left.length}. More of them: --records ${RECORDS.size + left.length}; those of some cells: KEY=VALUE behind the folder's name.`)));
-  if (without.length) {
-    body.append(html("p", { class: "quiet" }, `Thinking runs without a thought record: ${without.length}. This makes them:`));
-    body.append(html("pre", {}, shown(`python -m toyqs.answers record ${without.length > 4 ? `${DATA.folder}/*` : without.map((key) => `${DATA.folder}/${key}`).join(" ")}`)));
-  }
+  drawGaps(body, [...DATA.records.left_out, ...DATA.records.without, ...Object.keys(DATA.records.unreadable)]);
 }
 
 function keyTable() {
   const cell = cellNow();
-  const rows = [["arm", "seed", "NLL, nats", "key", "CPU s", "finished (UTC)"]];
+  const rows = [["arm", "seed", "loss, nats", "key", "CPU s", "finished (UTC)"]];
   for (const [arm, { keys, nll }] of Object.entries(cell.arms)) {
     keys.forEach((key, at) => {
       const run = DATA.provenance.runs[key];
       const lost = run?.diverged_at === null || run?.diverged_at === undefined ? "diverged" : `diverged at step ${run.diverged_at}`;
-      rows.push([arm, nll.seeds[at], nll.values[at] === null ? lost : number(nll.values[at]), key, human(run?.cpu_seconds), when(run?.finished)]);
+      rows.push([label(arm), nll.seeds[at], nll.values[at] === null ? lost : number(nll.values[at]), key, human(run?.cpu_seconds), when(run?.finished)]);
     });
   }
   return table(rows, [1, 2, 4]);

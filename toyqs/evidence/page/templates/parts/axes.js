@@ -33,7 +33,7 @@ function ticks(kind, low, high, most) {
 function tickText(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e4) return human(value);
+  if (size >= 1e4) return human(value).replace(/\.0+(?=\D|$)/, "");
   return String(Number(value.toPrecision(6))).replace("-", "−");
 }
 

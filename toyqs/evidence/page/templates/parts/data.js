@@ -51,11 +51,11 @@ function readRecord(record) {
 // The cells and what they share.
 
 function cellNow() {
-  return DATA.cells.find((cell) => cell.id === state.cell) ?? DATA.cells[0];
+  return DATA.cells.find((cell) => cell.id === state.cell) ?? DATA.cells.find((cell) => cell.thinks) ?? DATA.cells[0];
 }
 
 function cellLabel(cell) {
-  return cell.name || cell.task;
+  return cell.label || cell.task;
 }
 
 function controlsOf(cell) {
@@ -72,6 +72,15 @@ function controlNow() {
   if (known.includes(state.control)) return state.control;
   const own = known.filter((arm) => cellNow().arms[arm]?.gain);
   return own.includes("zero_length") ? "zero_length" : own[0] ?? known[0] ?? "";
+}
+
+// A setting's value in a sentence; nothing where it has no effect in the cell.
+function inWords(name, value) {
+  return value === "–" ? "" : axisOf(name).value.replace("{}", value);
+}
+
+function axisOf(name) {
+  return DATA.axes.find((axis) => axis.key === name) ?? { key: name, name, value: `${name}={}`, values: [] };
 }
 
 function label(arm) {

@@ -72,6 +72,13 @@ function lines(words, room, font) {
   return found;
 }
 
+// A caption in as many lines as it needs; returns its height.
+function caption(parent, x, y, words, room, attributes = { class: "quiet" }) {
+  const found = lines(words, room, "13px system-ui, 'DejaVu Sans', sans-serif");
+  found.forEach((line, at) => text(parent, x, y + 16 * at, line, attributes));
+  return 16 * found.length;
+}
+
 function rgb(hex) {
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }

@@ -23,7 +23,7 @@ function build(spec, place) {
   ]);
   if (spec.keys) {
     spec.section.addEventListener("keydown", (event) => {
-      if (!event.ctrlKey && !event.metaKey && !event.altKey && event.target.tagName !== "SELECT" && spec.keys(event.key))
+      if (!event.ctrlKey && !event.metaKey && !event.altKey && !hasKeys(event.target) && spec.keys(event.key))
         event.preventDefault();
     });
   }
@@ -40,7 +40,7 @@ function redraw(changed) {
 function drawPanel(spec) {
   const focused = spec.section.contains(document.activeElement) ? document.activeElement.dataset?.id : null;
   const width = Math.max(300, spec.section.clientWidth - 38);
-  spec.box.replaceChildren(...(spec.controls?.() ?? []));
+  refresh(spec.box, spec.controls?.() ?? []);
   spec.body.replaceChildren();
   spec.rows = spec.draw(spec.body, width) ?? [];
   if (focused) [...spec.section.querySelectorAll("[data-id]")].find((node) => node.dataset.id === focused)?.focus({ preventScroll: true });
@@ -51,9 +51,28 @@ function selector(name, id, options, now, act) {
   return html("label", {}, [name, html("select", { "data-id": id, onchange: (event) => act(event.target.value) }, made)]);
 }
 
-function toggles(id, options, now, act) {
-  return options.map(([value, words]) =>
-    html("button", { "aria-pressed": String(value === now), "data-id": `${id}-${value}`, onclick: () => act(value) }, words));
+// A slider over values, each with its words beside it.
+function slider(name, id, options, now, act) {
+  const at = Math.max(0, options.findIndex(([value]) => value === now));
+  const words = options[at][1];
+  return html("label", {}, [name, html("input", { type: "range", "data-id": id, min: 0, max: options.length - 1, value: at, "aria-valuetext": words,
+    oninput: (event) => act(options[event.target.value][0]) }), html("output", {}, words)]);
+}
+
+// Whether an element answers to keys itself.
+function hasKeys(node) { return ["SELECT", "INPUT"].includes(node.tagName); }
+
+// Put new controls in the place of old ones, but for a slider that is in the reader's hand.
+function refresh(box, made) {
+  const held = [...box.children].find((node) => node.querySelector("input:focus"));
+  if (!held || made.length !== box.children.length) { box.replaceChildren(...made); return; }
+  [...box.children].forEach((old, at) => {
+    if (old !== held) { old.replaceWith(made[at]); return; }
+    const [input, next] = [old, made[at]].map((node) => node.querySelector("input"));
+    input.value = next.value;
+    input.setAttribute("aria-valuetext", next.getAttribute("aria-valuetext"));
+    old.querySelector("output").textContent = made[at].querySelector("output").textContent;
+  });
 }
 
 function table(rows, numeric = []) {

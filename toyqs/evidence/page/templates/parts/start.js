@@ -39,7 +39,7 @@ function showHelp() {
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT" || document.getElementById("help").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || hasKeys(event.target) || document.getElementById("help").open) return;
   const number = Number(event.key);
   const acts = { "[": () => moveCell(-1), "]": () => moveCell(1), t: switchTheme, "?": showHelp, g: () => jump("gained"), l: () => jump("lost"), w: () => jump("wrong") };
   if (number >= 1 && number <= PANELS.length) {

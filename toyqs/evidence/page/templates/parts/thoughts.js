@@ -7,7 +7,7 @@ function recordedRuns() {
     const { keys, nll } = cell.arms[cell.run];
     keys.forEach((key, at) => {
       if (RECORDS.has(key) && !found.some((run) => run.key === key))
-        found.push({ key, cell, seed: nll.seeds[at], nll: nll.values[at], name: `${cell.name ? `${cell.name}, ` : ""}seed ${nll.seeds[at]}` });
+        found.push({ key, cell, seed: nll.seeds[at], nll: nll.values[at], name: `${cell.label ? `${cell.label}, ` : ""}seed ${nll.seeds[at]}` });
     });
   }
   return found;
@@ -17,6 +17,13 @@ function recordedRuns() {
 function runNow() {
   const own = recordedRuns().filter((run) => run.cell === cellNow() || cellNow().arms[cellNow().run].keys.includes(run.key));
   return own.find((run) => run.key === state.run) ?? own[0] ?? null;
+}
+
+// Through training, where thoughts were recorded then.
+function timeSlider() {
+  const steps = RECORDS.get(runNow().key).evaluations.map(({ step }) => [String(step), `after step ${step}`]);
+  const now = steps.some(([step]) => step === state.time) ? state.time : "";
+  return steps.length ? slider("in training", "time", [...steps, ["", "at the end"]], now, (time) => choose({ time })) : null;
 }
 
 function besideNow() {
@@ -36,6 +43,9 @@ class Thoughts {
   }
 
   get(name, ...places) { return this.arrays[name] ? this.arrays[name].at(...places) : null; }
+
+  // When this is, in words.
+  get when() { return this.step === null ? "at the end of the training" : `after step ${this.step}`; }
 
   row(sequence) { return this.sequences.indexOf(sequence); }
 
@@ -138,17 +148,38 @@ function symbolChip(node, record, symbol, x, y) {
 
 const MONO = "13px 'DejaVu Sans Mono', monospace";
 
+// What is said of the thoughts that are not in the page, of some runs: the same words in every panel.
+function recordGaps(keys) {
+  const { left_out: left, without, unreadable } = DATA.records;
+  const names = new Map(DATA.cells.flatMap(({ arms, run, label: name }) => arms[run].keys.map((key, at) => [key, { seed: arms[run].nll.seeds[at], name }])));
+  const whose = (some) => {
+    const cells = new Set(some.map((key) => names.get(key)?.name));
+    return cells.size === 1 && cells.has(cellNow().label) ? `seed ${spans(some.map((key) => names.get(key).seed))}` : several(some.length, "run");
+  };
+  const [out, none, bad] = [left, without, Object.keys(unreadable)].map((all) => all.filter((key) => keys.includes(key)));
+  const gaps = [];
+  if (out.length) gaps.push({ words: `Left out, to keep this page small: the thoughts of ${whose(out)}. With all of them:`,
+    command: `${DATA.command.replace(/ --records \d+/, "")} --records ${RECORDS.size + left.length}` });
+  const lacking = [...none, ...bad];
+  const said = [none.length && `Not recorded: the thoughts of ${whose(none)}.`, bad.length && `The record of ${whose(bad)} is damaged.`].filter(Boolean).join(" ");
+  if (lacking.length) gaps.push({ words: `${said} This writes what is missing, and the page made again shows it:`, problems: bad.map((key) => unreadable[key]),
+    command: `python -m toyqs.answers record ${lacking.length > 8 ? `${DATA.folder}/*` : lacking.map((key) => `${DATA.folder}/${key}`).join(" ")}` });
+  return gaps;
+}
+
+function drawGaps(body, keys) {
+  for (const { words, problems = [], command } of recordGaps(keys)) {
+    for (const line of problems) body.append(html("p", { class: "problem" }, shown(line)));
+    body.append(html("p", { class: "quiet gap" }, shown(words)), html("pre", {}, shown(command)));
+  }
+}
+
 function noRecord(body) {
-  const keys = cellNow().arms[cellNow().run].keys;
+  const { keys } = cellNow().arms[cellNow().run];
   if (!cellNow().thinks) body.append(html("p", {}, "This run has no thoughts."));
   else if (!keys.length) body.append(html("p", {}, "No thinking run of this cell has finished."));
-  else if (DATA.records.left_out.some((key) => keys.includes(key))) {
-    body.append(html("p", {}, "The thoughts of this cell were left out, to keep the page small. With them:"));
-    body.append(html("pre", {}, shown(`${DATA.command} --records ${RECORDS.size + DATA.records.left_out.length}`)));
-  } else {
-    body.append(html("p", {}, "The thoughts of this cell's runs were not recorded. This records them, and the page made again shows them:"));
-    body.append(html("pre", {}, shown(`python -m toyqs.answers record ${keys.map((key) => `${DATA.folder}/${key}`).join(" ")}`)));
-  }
+  else if (!recordGaps(keys).length) body.append(html("p", {}, "Every run of this cell diverged: its thoughts are lost."));
+  drawGaps(body, keys);
   const others = [...new Set(recordedRuns().map((run) => run.cell))];
   if (others.length) body.append(html("p", {}, ["Cells with thoughts in this page: ", ...others.slice(0, 20).map((cell) =>
     html("button", { onclick: () => choose({ cell: cell.id }) }, shown(cellLabel(cell))))]));
