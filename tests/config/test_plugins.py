@@ -69,18 +69,28 @@ def test_a_task_of_the_page(tmp_path: Path) -> None:
         lab.composed("plugins=./lab", "task=delay", "task.back=8")
 
 
+def test_the_task_of_another_page_is_a_plug_in_as_it_stands() -> None:
+    page = (lab.ROOT / "docs" / "adding-a-task.md").read_text(encoding="utf-8")
+    load.load([lab.file("sums.py", page.split("```python\n")[1].split("```")[0])])
+    assert [(x.key, x.name) for x in load.added()] == [("task", "sums")]
+    with pytest.raises(ValueError, match="train and held_out"):
+        load.added()[0].thing().sample(torch.Generator(), 2, 0, "test")
+
+
 def test_settings_of_its_own_reach_it_and_are_columns(tmp_path: Path) -> None:
     lab.written(tmp_path)
     more = {"plugin.power.exponent": 0.5, "plugin.film.strength": 2, "plugin.laplace.widen": 3.0}
     uses = {"reward": "power", "mixing": "film", "thoughts": "laplace"}
     words = ["plugins=./lab", *(f"{x}={y}" for x, y in (lab.SMALL | uses | more).items())]
     found = lab.composed(*words)
-    model, objective = build_model(found, [1]), objective_of(found)
+    model: Any = build_model(found, [1])
     assert (model.mixer.strength, model.thought_head.widen) == (2.0, 3.0)
     columns = settings(found, 1)
     assert {name: x for name, x in columns.items() if name.startswith("plugin.")} == more
     assert type(columns["plugin.film.strength"]) is float and changed(found).items() >= more.items()
-    assert objective.plugin["power"] == {"exponent": 0.5}
+    assert config_of(columns).plugin == canonical(found).plugin
+    with lab.refused("plugin.power.more: not a setting of this version; give runs of this version$"):
+        config_of(columns | {"plugin.power.more": 1})
     keys = {run_key(lab.composed(*words[:-1], f"plugin.laplace.widen={x}"), 1) for x in (1.0, 3, "3.0")}
     assert len(keys) == 2 and run_key(found, 1) in keys
     soft = lab.composed(
@@ -88,6 +98,29 @@ def test_settings_of_its_own_reach_it_and_are_columns(tmp_path: Path) -> None:
     )
     assert objective_of(soft).sharpness == 7.0
     assert {*canonical(soft).plugin} == {"soft_best", "power"}, "what it does not use is left out"
+
+
+CONSTANT = """
+import torch
+from toyqs.objectives.advantages import Baseline
+
+def x(log_q, trace, batch, *, value: float = 1.0):
+    return torch.full_like(log_q, value)
+
+def y(rewards, *, shift: float = 0.0):
+    return rewards + shift
+
+REWARDS, BASELINES = {"x": x}, {"y": Baseline(y)}
+"""
+
+
+def test_rewards_and_baselines_are_called_with_their_settings() -> None:
+    lab.file("xy.py", CONSTANT)
+    words = ("plugins=xy.py", "reward=x", "baseline=y", "plugin.x.value=3", "plugin.y.shift=2")
+    objective: Any = objective_of(lab.composed(*words))
+    ones = torch.ones(1, 1, 1, 2)
+    assert torch.equal(objective.compute_reward(ones, None, None), 3 * ones)
+    assert torch.equal(objective._baseline(ones, None, None), 3 * ones)
 
 
 def test_what_imports_put_into_our_tables_is_found_and_kept_apart() -> None:
