@@ -108,7 +108,9 @@ def settings_of(folder: str) -> RunConfig:
         if given and isinstance(given, list):  # no code is run of another hash than that of the training
             load.load([*map(str, given)], str(columns.get(f"{PLUGINS}{IDENTITY}")))
     except Refusal as refusal:
-        raise ValueError(f"reference_run={folder}: {refusal}") from refusal
+        why = str(refusal).partition("; ")[0]
+        remedy = "put back what the run was trained with, or ask in the folder in which it was"
+        raise ValueError(f"reference_run={folder}: {why}; {remedy}") from refusal
     try:
         config = config_of(columns)
         version, key = columns.get(VERSION), Path(folder).resolve().name
