@@ -61,7 +61,7 @@ def ticks(axes):
         (WIDTHS[1:], [4, 16], "log", [4, 16], "reasoner and interpreter width (log scale)"),
         ("interpreter_hidden_dim", [8, 12], "log", [8, 12], "interpreter width (log scale)"),
         (WIDTHS, [2, 512], "log", [2, 512], "width of all roles (log scale)"),
-        ("max_reasoning_len", [0, 1, 8], "linear", [0, 1, 8], "L, symbols per thought"),
+        ("max_reasoning_len", [1, 2, 8], "linear", [1, 2, 8], "L, symbols per thought"),
         ("trice_samples", [2, 4, 8], "log", [2, 4, 8], "K, thoughts per position (log scale)"),
         ("trice_samples", [2, 3], "linear", [2, 3], "K, thoughts per position"),
         (("trice_samples", "train_nll_num"), [1, 8], "log", [1, 8], "K, thoughts per position (log scale)"),
@@ -97,6 +97,17 @@ def test_the_setting_that_differs_is_the_axis(tmp_path, call, keys, values, scal
         "held-out NLL, nats per counted position",
         "gain, nats",
     }
+
+
+def test_a_cell_without_thoughts_has_no_thinking_and_no_gain(tmp_path, call):
+    sweep(tmp_path, "max_reasoning_len", [0, 1, 8])
+    code, _, err, figure, table = call()
+    left, right = figure.axes
+    assert (code, err) == (0, "") and len(line_of(left, "thinking").get_xdata()) == 2
+    assert [len(line_of(axes, "zero_length").get_xdata()) for axes in (left, right)] == [3, 2]
+    without = table[table["max_reasoning_len"] == 0]
+    assert list(without["arm"]) == ["zero_length", "policy_off"]
+    assert without["gain"].isna().all() and table["gain"].notna().any()
 
 
 def test_a_band_holds_the_arms_of_one_cell_and_says_so(tmp_path, call):

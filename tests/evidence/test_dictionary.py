@@ -135,6 +135,11 @@ def test_the_loss_and_its_error() -> None:
     assert found.error == pytest.approx(math.sqrt((1 - 2 / 9) * 2 * 2 * 0.4375**2) / 3)
     whole = loss(small(held_out=2))
     assert whole.error == 0.0
+    other, arrays = loss(small(), "log_q_shuffled"), small().arrays
+    assert loss(small(), "log_q_none").nll == pytest.approx(
+        -arrays["log_q_none"][arrays["counted"] == 1].mean()
+    )
+    assert other.nll == pytest.approx(-arrays["log_q_shuffled"][arrays["counted"] == 1].mean())
 
 
 def test_the_loss_is_the_evaluation_s_on_those_sequences_and_the_row_s_to_sampling_error(
@@ -148,6 +153,9 @@ def test_the_loss_is_the_evaluation_s_on_those_sequences_and_the_row_s_to_sampli
     assert len(record.sequences) == 120
     assert found.nll == pytest.approx(float(each[record.sequences].mean()), abs=step / 2)
     assert abs(found.nll - row(folder)["nll"]) < 4 * found.error
+    for column, name in {"nll_no_thought": "log_q_none", "nll_shuffled": "log_q_shuffled"}.items():
+        other = loss(record, name)
+        assert abs(other.nll - row(folder)[column]) < 4 * other.error < 1
     spread = float(each.mean(-1).std()) / math.sqrt(120)
     assert found.error == pytest.approx(spread * math.sqrt(1 - 120 / 700), rel=0.25)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 
+import pandas as pd
 import pytest
 
 from tests.evidence.tables.test_comparison import arm, arms, finding
 from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.tables.sweep import sweep_table
-from toyqs.evidence.text import short, task_words
+from toyqs.evidence.text import csv_text, short, task_words
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,11 @@ def test_a_diverged_seed_is_no_number() -> None:
 def test_the_task_s_seed_is_not_taken_for_a_run_s() -> None:
     settings = {"task": "rev_prog", "task.p": 6, "task.seed": 0, "task.path": "a/b.txt", "seed": 3}
     assert task_words(settings) == "rev_prog p=6 task.seed=0 path=b.txt"
+
+
+def test_a_csv_holds_numbers_as_they_are_and_no_formula() -> None:
+    texts = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "-1.5", "+2", "", "x=1", None]
+    table = pd.DataFrame({"=t": texts, "n": range(-5, 6), "i": pd.array([-1] * 10 + [None], "Int64")})
+    read = pd.read_csv(io.StringIO(csv_text(table)), keep_default_na=False, lineterminator="\n")
+    assert list(read["'=t"]) == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "'\rx", "-1.5", "+2", "", "x=1", ""]
+    assert list(read["n"]) == [*range(-5, 6)] and list(read["i"]) == ["-1"] * 10 + [""]

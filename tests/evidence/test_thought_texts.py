@@ -54,23 +54,23 @@ def test_sequences_where_thinking_gained_and_lost_most() -> None:
     lines = sequences_text(records.small(), 1)
     gained, lost = lines.index("Where thinking gained most:"), lines.index("Where thinking lost most:")
     assert lines[gained + 1 : lost] == [
-        "  sequence 4: +1.25 nats; read: y y x",
-        "    place  reads  truth   gain  p(truth)  alone  another's  thoughts",
-        f"        1      y      y  +1.25     {math.exp(-0.25):.3f}  {math.exp(-1.5):.3f}"
+        "  sequence 4 of the held-out ones: +1.25 nats; read: y y x",
+        "    position  reads  truth   gain  p(truth)  alone  another's  thoughts",
+        f"           2      y      y  +1.25     {math.exp(-0.25):.3f}  {math.exp(-1.5):.3f}"
         f"      {(math.exp(-0.25) + math.exp(-4)) / 2:.3f}  ab ×2",
         "",
     ]
-    assert lines[lost + 1] == "  sequence 0: -0.56 nats; read: x <b>\\x1b[31m y"
+    assert lines[lost + 1] == "  sequence 0 of the held-out ones: -0.56 nats; read: x <b>\\x1b[31m y"
     assert [line.split()[-2:] for line in lines[lost + 3 :]] == [["ab,", "a"], ["bb,", "(empty)"]]
-    assert lines[lost + 3].split()[:4] == ["1", "<b>\\x1b[31m", "y", "-0.06"]
+    assert lines[lost + 3].split()[:4] == ["2", "<b>\\x1b[31m", "y", "-0.06"]
 
 
 def test_a_model_that_needs_a_thought_is_compared_with_another_sequence_s() -> None:
     lines = sequences_text(without(records.small(), "log_q_none"), 1)
     row = lines.index("Where thinking gained most:") + 1
     assert lines[row : row + 2] == [
-        "  sequence 4: +1.88 nats; read: y y x",
-        "    place  reads  truth   gain  p(truth)  another's  thoughts",
+        "  sequence 4 of the held-out ones: +1.88 nats; read: y y x",
+        "    position  reads  truth   gain  p(truth)  another's  thoughts",
     ]
     assert "alone" not in " ".join(lines) and "learned to do without" not in " ".join(lines)
     assert "minus log p(truth) with the thoughts of another sequence" in " ".join(lines).replace("   ", " ")
@@ -109,5 +109,5 @@ def test_a_long_text_shows_its_best_positions_and_what_was_read_before(tokens: l
     rows = [re.match(r" +(\d+) +(?:…|').*' +'.*  ([+-]\d\.\d\d) ", line) for line in lines]
     found = [(int(row[1]), float(row[2])) for row in rows if row]
     best = np.argsort(-gain[0] if gain.sum() > 0 else gain[0])[:6]
-    assert [place for place, _ in found] == sorted(best.tolist())
+    assert [position - 1 for position, _ in found] == sorted(best.tolist())
     assert [value for _, value in found] == pytest.approx(gain[0, sorted(best)].tolist(), abs=0.006)

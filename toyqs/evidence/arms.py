@@ -31,6 +31,13 @@ CONTROLS = {
 }
 
 
+def own_arm(settings: Mapping[str, Any]) -> str:
+    """Return which arm a run itself is: thinking, or the control that it is where it has no thoughts."""
+    if not settings.get("use_reasoner", True):
+        return "no_reasoner"
+    return THINKING if settings.get("max_reasoning_len", 1) else "zero_length"
+
+
 def control_words(control: str, settings: Mapping[str, Any]) -> str:
     """Return what a control of a run with these settings is, in a few words; "" of one that is not known."""
     if control == "zero_length" and settings.get("interpreter_start") == "onward":

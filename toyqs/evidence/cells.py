@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from toyqs.evidence.arms import NONE
+from toyqs.evidence.arms import NONE, THINKING, own_arm
 from toyqs.evidence.rows import load_rows
 from toyqs.files import by_content, make_folder, read_json, write_json
 
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     @property
     def thinks(self) -> bool:
         """Tell whether the run itself has thoughts of one symbol or more."""
-        return bool(self.settings.get("use_reasoner", True) and self.settings.get("max_reasoning_len", 1))
+        return own_arm(self.settings) == THINKING
 
     @property
     def shown_as(self) -> dict[str, str]:
@@ -101,14 +101,19 @@ def load_cells(runs_dir: Path | str) -> list[Cell]:
         runs_dir: the folder that the runs were written to.
 
     Returns:
-        In the order of their settings' text; empty where nothing was planned.
+        In the order of their settings' text; empty where nothing was planned. A row that cannot be read is
+        missing, and a warning says so.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file of the folder is damaged.
+        ValueError: a note of a cell is damaged.
     """
-    rows = load_rows(runs_dir)
-    return cells_of(runs_dir, {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")})
+    return cells_of(runs_dir, by_key(load_rows(runs_dir)))
+
+
+def by_key(rows: pd.DataFrame) -> dict[str, dict[Any, Any]]:
+    """Return the rows of `load_rows` by their keys."""
+    return {} if rows.empty else {row["key"]: row for row in rows.to_dict("records")}
 
 
 def cells_of(runs_dir: Path | str, finished: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
@@ -167,12 +172,18 @@ def cell_of(
 ) -> Cell:
     """Return a cell with the rows that have finished.
 
+    A run without thoughts, planned as thinking, has the name of the control that it is; see `own_arm`.
+
     Args:
         settings: that have an effect in the run itself.
         arms: arm -> seed -> key, the run itself first.
         asked: the arms and seeds to be run.
         finished: key -> row.
     """
+    if THINKING in arms and (own := own_arm(settings)) != THINKING:
+        known = {arm: by_seed for arm, by_seed in arms.items() if arm not in (THINKING, own)}
+        arms = {own: {**arms.get(own, {}), **arms[THINKING]}, **known}
+        asked = {(own if arm == THINKING else arm, seed) for arm, seed in asked}
     same = _same(arms)
     asked = {*asked, *((same[arm], seed) for arm, seed in asked if arm in same)}
     frames, missing, not_run = {}, {}, []

@@ -57,15 +57,19 @@ class Loss(NamedTuple):
     error: float  # standard error over sequences, of a sample without replacement; NaN: one sequence
 
 
-def loss(record: Record) -> Loss:
+def loss(record: Record, of: str = "log_q") -> Loss:
     """Compute the loss at a record's positions, the mean over thoughts, as the row's `nll`.
+
+    Args:
+        record: of a run.
+        of: which of its arrays, log_q_none for the row's `nll_no_thought`, log_q_shuffled for `nll_shuffled`.
 
     Of N of M sequences, with sums s_i of −log q and w_i counted positions, the mean m = Σ s_i / Σ w_i has
     the error √((1 − N / M) · N / (N − 1) · Σ (s_i − m w_i)²) / Σ w_i.
     """
     counted = record.arrays["counted"] == 1
-    weights, count = counted.sum(-1), len(counted)
-    sums = np.where(counted, -record.arrays["log_q"].mean(-1), 0.0).sum(-1)
+    weights, count, log_q = counted.sum(-1), len(counted), record.arrays[of]
+    sums = np.where(counted, -(log_q.mean(-1) if log_q.ndim > 2 else log_q), 0.0).sum(-1)
     mean = sums.sum() / weights.sum()
     if count < 2:
         return Loss(float(mean), math.nan)

@@ -15,7 +15,7 @@ from toyqs.files import ROW, damage, json_object, no_folder, read_json
 NUMBERS = (
     *("nll", "accuracy", "nll_shuffled", "nll_marginal", "nll_no_thought", "bayes_floor", "policy_snr"),
     *("thought_entropy", "information", "information_shuffled", "parameters", "recurrent_steps_per_token"),
-    *("flops_per_token", "train_steps", "cpu_seconds", "started"),
+    *("flops_per_token", "flops_per_step", "train_steps", "cpu_seconds", "wall_seconds", "started"),
     *("marginal_gap", "pass_at_k", "symbol_zipf", "distinct_thoughts", "homogeneity", "completeness"),
     *("diverged_at", "largest_logit", "uniform_nll", "unigram_nll", "bigram_nll"),
 )
@@ -25,7 +25,8 @@ ORIGINS = {"commit": "commits", "results_version": "results versions"}  # column
 def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataFrame:
     """Load every complete run below a folder, one row each, in the order of their keys.
 
-    Rows made by several commits or results versions are loaded together and a warning says so.
+    Rows made by several commits or results versions are loaded together and a warning says so; a row that
+    cannot be read is left out and a warning says which.
 
     Args:
         folder: holds one folder per run, named by the run's key.
@@ -33,23 +34,27 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
 
     Returns:
         One column per name in the summaries; empty where no run is complete.
-        `frame.attrs["unfinished"]` lists the keys of runs begun but not finished.
+        `frame.attrs["unfinished"]` lists the keys of runs begun but not finished, `frame.attrs["damaged"]`
+        a line on each row that cannot be read.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a summary.json is not a JSON object, or not a row.
     """
     folder = Path(folder)
     check_folder(folder)
-    rows, unfinished = [], []
+    rows, unfinished, damaged = [], [], []
     for run in sorted(folder.iterdir() if keys is None else {folder / key for key in keys}):
         try:
             rows.append(read_row(run / ROW))
         except (FileNotFoundError, NotADirectoryError):
             if (run / "config.json").is_file():
                 unfinished.append(run.name)
+        except (OSError, ValueError) as error:
+            damaged.append(f"left out: {error}")
     frame = pd.DataFrame(rows)
-    frame.attrs["unfinished"] = unfinished
+    frame.attrs |= {"unfinished": unfinished, "damaged": damaged}
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
     for column, noun in ORIGINS.items():
         if column in frame and (count := frame[column].nunique(dropna=False)) > 1:
             message = f"{folder}: rows from {count} {noun}; column {column!r} tells them apart"

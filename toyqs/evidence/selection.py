@@ -233,7 +233,7 @@ def setting_line(cells: Sequence[Cell]) -> str:
         elif thinks:
             parts += [f"{word} {beside}" for beside in _beside(cells, name)]
     seeds = {seed for cell in cells for frame in cell.arms.values() if len(frame) for seed in frame["seed"]}
-    return ", ".join([*parts, f"seeds {spans(seeds)}"])
+    return ", ".join([*parts, *([f"seeds {spans(seeds)}"] if seeds else [])])
 
 
 def _beside(cells: Sequence[Cell], name: str) -> list[str]:

@@ -13,6 +13,7 @@ import pandas as pd
 from toyqs.files import IDENTITY, visible
 
 WIDTH = 110  # columns of what is printed
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # begin a cell that a spreadsheet would compute
 MANY_DIGITS = 1e4  # a number from here on, such as the loss of a run that blew up, is written in three digits
 
 
@@ -91,6 +92,26 @@ def human(number: float) -> str:
             return text + unit
         number /= 1000
     return f"{1000 * number:.3g}T"
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return a table as CSV in which a spreadsheet takes no text for a formula.
+
+    A text, or a column's name, that begins like one and is no number has a ' before it.
+    """
+    texts = table.select_dtypes(exclude="number")
+    safe = table.assign(**{name: texts[name].map(_no_formula, na_action="ignore") for name in texts})
+    return safe.rename(columns=_no_formula).to_csv(index=False)
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def aligned(columns: Sequence[Sequence[str]], left: Collection[int] = (), rule: bool = False) -> list[str]:

@@ -44,7 +44,7 @@ def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.C
         "arm thinking, seed 7, of cell 1: base_lm_hidden_dim=4",
         "arm zero_length, seed 7, of cell 2: base_lm_hidden_dim=8",
         "label mine",
-        "command python run.py seed=7,8 (as typed; it trains this run again)",
+        "command python run.py seed=7,8 (as typed; it leaves this run as it is, with force=true it trains it",
         "not the defaults trice_samples=8 weight_groups=AABC",
         "commit abc1234, with changes",
         "versions python 3.11.7, torch 2.13.0, numpy 2.4.6; results 3",
@@ -62,9 +62,11 @@ def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.C
     (folder / "env.json").write_text('{"changed": {}}')
     lines = printed(capsys, "show", folder)
     assert "not the defaults nothing" in lines and "state damaged: env.json" in lines
-    assert (
-        "env.json 15 damaged" in lines and "command not noted (as typed; it trains this run again)" in lines
-    )
+    assert "env.json 15 damaged" in lines and "command not noted" in lines
+    (folder / "config.json").unlink()
+    (folder / "env.json").write_text('{"command": "run.py seed=7"}')
+    lines = printed(capsys, "show", folder)
+    assert "command python run.py seed=7 (as typed; it trains this run again)" in lines
     (folder / "env.json").unlink()
     lines = printed(capsys, "show", folder)
     assert "env.json – missing" in lines

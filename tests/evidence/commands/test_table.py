@@ -9,11 +9,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis import learning_curves
 from tests.analysis.synthetic import LOSSES, SETTINGS, capacity_sweep, key_of, settings, spread, write
 from tests.evidence.commands.planned import begin, finish, plan
 from toyqs.evidence import load_cells, reasoning_gain
 from toyqs.evidence.__main__ import main
+from toyqs.evidence.arms import MATCHED
 from toyqs.evidence.cells import write_cell
+from toyqs.evidence.judging.findings import find, write_arm_table
+from toyqs.evidence.tables.comparison import comparison_table
+from toyqs.evidence.tables.sweep import sweep_table
 
 WIDTHS = ("base_lm_hidden_dim", "reasoner_hidden_dim", "interpreter_hidden_dim")
 FORMS = ([], ["--md"], ["--latex"])
@@ -103,11 +108,18 @@ def test_cells_are_numbered_where_their_settings_leave_no_room(
     names = [f"a_setting_with_a_name_{letter}" for letter in "abcdef"]
     for value in ("x" * 30, "y" * 30):
         chosen = settings() | dict.fromkeys(names, value)
-        write(tmp_path / "runs", chosen, {"thinking": {0: 0.5}, "zero_length": {0: 1.0}})
+        found: dict[str, dict[int, float | None]] = {"thinking": {0: 0.5}}
+        found |= {arm: {0: 1.0} for arm in ("zero_length", *MATCHED, "policy_off")}
+        write(tmp_path / "runs", chosen, found, {**found, "thinking": (0, 1)})
     for form in FORMS:
         lines = printed(capsys, str(tmp_path / "runs"), *form)
         assert max(map(len, lines)) <= 110
-        assert any("cell 2: a_setting_with_a_name_a=yyy" in line for line in lines)
+        text = " ".join(line.removeprefix("%").strip() for line in lines)
+        assert (
+            text.count("a_setting_with_a_name_a=yyy") == 1 and "cell 2: a_setting_with_a_name_a=yyy" in text
+        )
+        assert "cell 1: too few seeds" in text.partition("verdict, by")[2]
+        assert "cell 2: thinking not begun (seed 1)" in text.partition("Missing, asked")[2]
 
 
 @pytest.mark.parametrize("form", [*FORMS, ["--csv"]])
@@ -126,6 +138,45 @@ def test_names_are_text(tmp_path: Path, form: list[str], capsys: pytest.CaptureF
         assert out.count("\\textbackslash{}input\\{x\\}") == 2
     if form == ["--csv"]:
         assert len(pd.read_csv(io.StringIO(out))) == 4
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_of_what_is_not_there_nothing_is_explained(
+    tmp_path: Path, form: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No seeds where none has finished, no interval where there is one seed."""
+    write(tmp_path / "runs", settings(), {}, {"thinking": (0, 1), "zero_length": (0,)})
+    text = "\n".join(printed(capsys, str(tmp_path / "runs"), *form))
+    assert "reasoner width 24\n" in text, "the caption ends here"
+    assert "±" not in text and "interval" not in text and "gain:" not in text
+    write(tmp_path / "runs", settings(), {"thinking": {0: 0.5}, "zero_length": {0: 0.9}})
+    text = "\n".join(printed(capsys, str(tmp_path / "runs"), *form))
+    assert "±" not in text and "interval" not in text and "gain: the arm's NLL minus" in text
+    (finding,) = find(load_cells(tmp_path / "runs"))
+    for printed_text in (comparison_table(finding), sweep_table([finding], [])):
+        assert "±: half" not in printed_text and "gain" in printed_text
+    write(tmp_path / "runs", settings(), {"thinking": {1: 0.6}, "zero_length": {1: 0.8}})
+    assert "interval" in "\n".join(printed(capsys, str(tmp_path / "runs"), *form))
+    (finding,) = find(load_cells(tmp_path / "runs"))
+    for printed_text in (comparison_table(finding), sweep_table([finding], [])):
+        assert "±: half of a 95 % t-interval over seeds" in printed_text
+
+
+def test_no_csv_holds_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the command's, nor a sweep's own, nor a figure's."""
+    monkeypatch.chdir(tmp_path)
+    for label in ("=cmd|' /C calc'!A0", "@x"):
+        chosen = settings() | {"mixing": label, "-knob": label}
+        write(Path("runs"), chosen, {"thinking": {0: 0.5}, "zero_length": {0: 1.0}})
+    assert main(["table", "runs", "--csv", "-o", "table.csv"]) == 0
+    findings = find(load_cells("runs"))
+    write_arm_table(findings, ["mixing", "-knob"], "arms.csv")
+    assert learning_curves.main(["runs", "-o", "curves.png"]) == 0
+    for file in ("table.csv", "arms.csv", "curves.csv"):
+        table = pd.read_csv(file)
+        assert set(table["mixing"]) == {"'=cmd|' /C calc'!A0", "'@x"}, file
+        assert "-knob" not in table, file
+    assert {"'-knob", "gain"} <= {*pd.read_csv("table.csv")}
 
 
 def test_what_is_missing_is_said_in_the_words_of_list(

@@ -27,6 +27,12 @@ def chromium() -> Iterator[Any]:
         started.close()
 
 
+GO = """(link) => new Promise((done) => {
+  addEventListener("hashchange", done, { once: true });
+  location.hash = link;
+}).then(() => null)"""
+
+
 class Tab:
     """A tab that keeps all that must not happen: errors, warnings, dialogs, requests to anywhere."""
 
@@ -50,6 +56,15 @@ class Tab:
         self.page.goto("about:blank")
         self.page.goto(f"file://{file}#{link}")
         self.page.wait_for_selector("html[data-ready]", timeout=20_000)
+
+    def show(self, file: Path, link: str = "") -> None:
+        """Show a place of the page, which is loaded only where it is not open yet."""
+        if not self.page.url.startswith(f"file://{file}"):
+            self.open(file, link)
+            return
+        self.page.evaluate("document.activeElement.blur()")
+        if self.page.url.partition("#")[2] != link:
+            self.page.evaluate(GO, link)
 
     def hash(self) -> dict[str, str]:
         """Return what the address says was chosen."""

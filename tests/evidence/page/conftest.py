@@ -23,3 +23,12 @@ def tab(browser: Any) -> Iterator[Tab]:
     yield opened
     assert opened.troubles == []
     opened.page.close()
+
+
+@pytest.fixture(scope="module")
+def kept(browser: Any) -> Iterator[Tab]:
+    """Open a tab for all tests of a file, in which nothing may go wrong."""
+    opened = Tab(browser)
+    yield opened
+    assert opened.troubles == []
+    opened.page.close()

@@ -14,6 +14,11 @@ OPERATORS = 3  # at the start of a sequence, before its queries
 QUERIES = 4
 
 
+def number_of(sequence: int) -> int:
+    """Return a sequence's number among the held-out ones."""
+    return 4 * sequence + 1
+
+
 def code_record(seed: int, num: int = 40, steps: Sequence[int] = (), answers: int = 6) -> Record:
     """Return a record of a task with a few answers; a thought's first symbol mostly names the answer.
 
@@ -37,7 +42,16 @@ def code_record(seed: int, num: int = 40, steps: Sequence[int] = (), answers: in
         rows = list(range(0, num, 2))
         evaluations.append(Evaluation(step, rows, _thinking(drawn, truth[rows], positions[rows], answers)))
     features = {"parity": Feature(truth % 2, ["even", "odd"])}
-    return Record("rev_prog", num, list(range(num)), tokens, list(SYMBOLS), arrays, features, evaluations)
+    return Record(
+        "rev_prog",
+        4 * num,
+        [number_of(x) for x in range(num)],
+        tokens,
+        list(SYMBOLS),
+        arrays,
+        features,
+        evaluations,
+    )
 
 
 def vector_record(seed: int, num: int = 40, named: bool = True, size: int = 4) -> Record:
@@ -97,3 +111,15 @@ def _thinking(drawn: Any, truth: Any, positions: Any, answers: int, count: int =
 def _softmax(logits: Any) -> Any:
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
+
+
+def measured(kind: str, runs: Sequence[str] = ("a",)) -> dict[str, Any]:
+    """Return what `python -m toyqs.answers` writes of "lengths" or "interventions", without a model."""
+    one = {"mean": 0.5, "half_width": 0.1, "count": 1}
+    found: dict[str, Any] = {"runs": [*runs], "seeds": [7], "sequences": 40, "intervals_over": "sequences"}
+    if kind == "lengths":
+        row = {"length": 1, "nll": one, "accuracy": one, "nll_by_seed": {"7": 0.5}}
+        return found | {"trained_with": 1, "lengths": [row | {"length": 0}, row]}
+    symbol = {"symbol": 1, "share": 1.0, "swapped": one, "drawn_on": None}
+    whole = {"shuffled": one, "constant": None, "no_thought": one}
+    return found | {"own": one, "whole": whole, "symbols": [symbol], "cut": [one, None], "moves": []}

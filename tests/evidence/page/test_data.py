@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.analysis import synthetic
-from tests.evidence.page.recorded import code_record
+from tests.evidence.page.recorded import code_record, measured
 from toyqs.evidence import dictionary
 from toyqs.evidence.cells import Cell, load_cells
 from toyqs.evidence.judging.findings import find
@@ -23,6 +23,7 @@ from toyqs.evidence.tables.sweep import sweep_table
 from toyqs.thought_record import NAME, packed, read, write
 
 SEEDS = (7, 8, 9, 10)
+OTHERS = synthetic.ARMS[1:]
 
 
 def cells_in(folder: Path) -> list[Cell]:
@@ -207,7 +208,9 @@ def test_the_first_seed_of_every_cell_is_recorded_before_any_second(
 
 
 def test_the_numbers_of_a_record_are_the_dictionary_s_and_a_damaged_one_costs_nothing(tmp_path: Path) -> None:
-    sweep(tmp_path, (4,))
+    chosen = synthetic.settings(base_lm_hidden_dim=4)
+    losses = synthetic.spread(synthetic.LOSSES[4], SEEDS, 4)
+    synthetic.write(tmp_path, chosen, losses, nll_no_thought={"thinking": 1.75} | dict.fromkeys(OTHERS))
     cells, (keys,) = cells_in(tmp_path), thinking_keys(data_of(tmp_path))
     record = code_record(3)
     write(tmp_path / keys[0], record)
@@ -216,6 +219,12 @@ def test_the_numbers_of_a_record_are_the_dictionary_s_and_a_damaged_one_costs_no
     assert list(chosen) == [keys[0]] and len(numbers["unreadable"]) == 1
     stored = read(tmp_path / keys[0])
     assert numbers["loss"] == {keys[0]: dictionary.loss(stored)._asdict()}
+    assert numbers["others"] == {
+        keys[0]: {
+            "nll_no_thought": dictionary.loss(stored, "log_q_none")._asdict() | {"row": 1.75},
+            "nll_shuffled": dictionary.loss(stored, "log_q_shuffled")._asdict() | {"row": None},
+        }
+    }
     found = [(x["about"], x["by"], x["information"]) for x in numbers["told"][keys[0]]]
     assert found == [(x.about, x.by, x.information) for x in dictionary.told(stored)]
 
@@ -226,17 +235,17 @@ def test_results_of_measures_are_shown_where_they_are_of_runs_shown(tmp_path: Pa
     def put(name: str, value: object) -> None:
         (tmp_path / "reports" / name).write_text(json.dumps(value))
 
-    put("mine.json", {"runs": ["a", "b"], "seeds": [1, 2], "trained_with": 3, "lengths": []})
+    lengths = measured("lengths")
+    put("mine.json", lengths | {"runs": ["a", "b"]})
     put("others.json", {"runs": ["z"], "cut": []})
     put("old.json", {"seeds": [1], "cut": []})
     put("else.json", {"x": 1})
-    (tmp_path / "reports" / "broken.json").write_text("{")
     found = load_measures(tmp_path, ["a", "c"])
     assert [(x["measure"], x["runs"], x["file"]) for x in found["found"]] == [
         ("lengths", ["a", "b"], "mine.json")
     ]
     assert found["unnamed"] == ["old.json"]
-    put("a_later.json", {"runs": ["a"], "trained_with": 3, "lengths": []})
+    put("a_later.json", lengths | {"runs": ["a"]})
     os.utime(tmp_path / "reports" / "mine.json", (1, 1))
     files = [x["file"] for x in load_measures(tmp_path, ["a"])["found"]]
     assert files == ["mine.json", "a_later.json"], "the latest last"

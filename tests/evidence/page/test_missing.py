@@ -117,6 +117,6 @@ def test_a_hostile_name_stays_one_field_of_a_csv_and_text_of_an_svg(tmp_path: Pa
     tab.open(made(tmp_path))
     rows = list(csv.reader(io.StringIO(tab.saved("dictionary", "csv"), newline="")))
     assert {len(row) for row in rows} == {len(rows[0])}
-    assert rows[0][3].startswith('answer a "b",c\n<d>&\x1b;=1+1\u2028')
+    assert rows[0][4].startswith('answer a "b",c\n<d>&\x1b;=1+1\u2028')
     drawn: Any = tab.saved("dictionary", "svg")
     assert "var(" not in drawn and 'font-family="' in drawn and "&lt;d&gt;&amp;" in drawn

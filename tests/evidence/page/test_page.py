@@ -15,7 +15,15 @@ import pytest
 
 from tests.analysis import synthetic
 from tests.evidence.page.browser import Tab
-from tests.evidence.page.recorded import SYMBOLS, code_record, text_record, vector_record
+from tests.evidence.page.recorded import (
+    OPERATORS,
+    SYMBOLS,
+    code_record,
+    measured,
+    number_of,
+    text_record,
+    vector_record,
+)
 from tests.records import ranked
 from toyqs.evidence import dictionary
 from toyqs.evidence.__main__ import main
@@ -27,7 +35,7 @@ from toyqs.thought_record import Record, read, write
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202e</script>"
 PANELS = ("answer", "explorer", "curves", "thoughts", "dictionary", "tests", "provenance")
 WIDTHS = (16, 32)
-LENGTHS = {"trained_with": 3, "seeds": [0], "intervals_over": "sequences"}
+CELLS: dict[Path, str] = {}  # page -> the cell that has records
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +46,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         record = recorded(seed)
         write(folder / "runs" / key_of("AAAA", 16, seed), record)
-    reports = folder / "runs" / "reports"
-    reports.mkdir()
-    rows = [
-        {"length": n, "nll": {"mean": 1 - n / 5, "half_width": 0.1}, "nll_by_seed": {"0": 1 - n / 5}}
-        | {"accuracy": {"mean": 0.5, "half_width": None}}
-        for n in range(4)
-    ]
-    result = LENGTHS | {"runs": [key_of("AAAA", 16, 0)], "lengths": rows}
+    (reports := folder / "runs" / "reports").mkdir()
+    result = measured("lengths", [key_of("AAAA", 16, 0)])
     (reports / "lengths.json").write_text(json.dumps(result))
     return made(folder)
+
+
+@pytest.fixture(scope="module")
+def tab(kept: Tab) -> Tab:
+    return kept
 
 
 def recorded(seed: int) -> Record:
@@ -71,7 +78,7 @@ def cell_button(tab: Tab, groups: str, width: int) -> Any:
 
 
 def test_a_click_on_the_map_chooses_the_cell_of_all_panels(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep)
+    tab.show(sweep)
     assert [tab.page.get_attribute(f"main > :nth-child({i + 1})", "id") for i in range(7)] == list(PANELS)
     findings = find(load_cells(sweep.parent / "runs"))
     for groups, width in (("ABCD", 32), ("ABBA", 16)):
@@ -99,7 +106,7 @@ def decided(finding: Any) -> bool:
 
 
 def test_a_link_shows_the_same_again(tab: Tab, sweep: Path, browser: Any) -> None:
-    tab.open(sweep)
+    tab.show(sweep)
     cell_button(tab, "AAAB", 32).click()
     tab.page.click("#answer [data-id=forest-compute_matched]")
     tab.page.select_option("#curves [data-id=over]", "flops")
@@ -128,7 +135,7 @@ def test_a_link_shows_the_same_again(tab: Tab, sweep: Path, browser: Any) -> Non
 
 
 def test_keys_do_what_the_mouse_does(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep)
+    tab.show(sweep)
     before = tab.hash()
     tab.page.keyboard.press("]")
     assert "(cell 2 of 30)" in tab.texts("#answer h3")[0] and tab.hash() != before
@@ -149,10 +156,11 @@ def test_keys_do_what_the_mouse_does(tab: Tab, sweep: Path) -> None:
     assert "pattern AABB, base LM 16 wide" in tab.texts("#answer h3")[0]
     tab.page.keyboard.press("?")
     assert tab.page.evaluate("document.getElementById('help').open")
+    tab.page.keyboard.press("Escape")
 
 
 def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep, f"cell={cell_id(tab, sweep)}&sequence=5&position=2")
+    tab.show(sweep, f"cell={cell_id(tab, sweep)}&sequence={number_of(5)}&position={OPERATORS + 3}")
     record = recorded(0)
     q = record.arrays["log_q"][5, 2]
     shown = tab.texts("#thoughts .thought")
@@ -171,31 +179,35 @@ def test_the_thoughts_are_the_record_s(tab: Tab, sweep: Path) -> None:
     tab.page.keyboard.press("4")
     tab.page.keyboard.press("ArrowLeft")
     tab.page.keyboard.press("ArrowDown")
-    assert (tab.hash()["sequence"], tab.hash()["position"]) == ("6", "1")
+    assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{number_of(6)}", f"{OPERATORS + 2}")
     tab.page.click("#thoughts [data-id=chip-3]")
-    assert tab.hash()["position"] == "3"
+    assert tab.hash()["position"] == f"{OPERATORS + 4}"
     tab.page.select_option("#thoughts [data-id=beside]", key_of("AAAA", 16, 1))
     assert len(tab.texts("#thoughts .side")) == 2
     tab.page.focus("#thoughts [data-id=time]")
     tab.page.keyboard.press("Home")
-    assert tab.hash()["time"] == "100" and "sequence 4 of 20" in tab.texts("#sequence-now")[0]
+    assert tab.hash()["time"] == "100"
+    (words,) = tab.texts("#sequence-now")
+    assert words == f"sequence {number_of(6)} of the held-out ones (4 of 20 here), position {OPERATORS + 4}"
     tab.page.keyboard.press("ArrowRight")
     then = read(sweep.parent / "runs" / key_of("AAAA", 16, 0)).evaluations[1]  # rounded, as the page has it
     assert (then.step, tab.texts("#dictionary output")) == (200, ["after step 200"])
-    t = int(tab.hash()["position"])
+    t = int(tab.hash()["position"]) - OPERATORS - 1
     shown = tab.texts("#thoughts .side:first-child .thought")
     for words, at in zip(shown, then.arrays["log_q"][3, t], strict=True):
         assert f"{math.exp(at):.3f}" in words
 
 
 def cell_id(tab: Tab, page: Path) -> str:
-    tab.open(page)
-    cell_button(tab, "AAAA", 16).click()
-    return tab.hash()["cell"] if tab.hash() else tab.page.evaluate("cellNow().id")
+    if page not in CELLS:
+        tab.show(page)
+        cell_button(tab, "AAAA", 16).click()
+        CELLS[page] = tab.page.evaluate("cellNow().id")
+    return CELLS[page]
 
 
 def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep, f"cell={cell_id(tab, sweep)}")
+    tab.show(sweep, f"cell={cell_id(tab, sweep)}")
     stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
     for way in ("gained", "lost", "wrong"):
         for sequence, position in ranked(stored, way)[:3]:
@@ -203,17 +215,19 @@ def test_next_is_where_thinking_gained_or_lost_most_or_was_wrong(tab: Tab, sweep
                 tab.page.keyboard.press("g")
             else:
                 tab.page.click(f"#thoughts [data-id=next-{way}]")
-            assert (tab.hash()["sequence"], tab.hash()["position"]) == (f"{sequence}", f"{position}")
+            where = f"{number_of(sequence)}", f"{OPERATORS + position + 1}"
+            assert (tab.hash()["sequence"], tab.hash()["position"]) == where
 
 
 def test_the_dictionary_counts_thoughts_by_answer(tab: Tab, sweep: Path) -> None:
-    tab.open(sweep, f"cell={cell_id(tab, sweep)}")
+    tab.show(sweep, f"cell={cell_id(tab, sweep)}")
     stored = read(sweep.parent / "runs" / key_of("AAAA", 16, 0))
     found = {dictionary.spelled(stored, x.thought): x for x in dictionary.entries(stored)}
     for line in tab.page.query_selector_all("#dictionary .word")[:8]:
         entry = found["".join(x.text_content() for x in line.query_selector_all(".mono"))]
         assert int(line.query_selector(".count").text_content()) == entry.times
         assert line.query_selector(".purity").text_content() == f"{round(100 * entry.purity)} %"
+        assert line.query_selector(".stands").text_content()[:4] == stored.tokens[entry.answers[0][0]][:4]
     shares = [f"{name} at place {place + 1}: {share}" for name, place, share in used(stored)]
     assert sorted(x for x in tab.texts("#dictionary rect title") if " at place " in x) == sorted(shares)
     whole = [x for x in dictionary.told(stored) if x.by is None]

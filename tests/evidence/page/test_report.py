@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from analysis import learning_curves
 from tests.analysis import synthetic
 from tests.evidence.page.recorded import code_record
 from toyqs.evidence.__main__ import main
 from toyqs.evidence.commands import report
 from toyqs.evidence.page import build
+from toyqs.evidence.page.data import page_data
+from toyqs.evidence.runs import load_folder
 from toyqs.thought_record import write
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
@@ -98,14 +101,53 @@ def test_it_is_written_again_when_a_row_was_added(tmp_path: Path, monkeypatch: p
     next(looks)
     added.join()
     assert len(list(runs.glob("*/summary.json"))) >= 5
-
-    def stop(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(report.time, "sleep", stop)
+    monkeypatch.setattr(report.time, "sleep", interrupted)
     page = tmp_path / "page.html"
     assert main(["report", str(runs), "-o", str(page), "--watch"]) == 0
     assert page.is_file(), "Ctrl-C ends it, with the page there"
+
+
+def test_one_damaged_row_stops_neither_page_nor_table_nor_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    runs, page = tmp_path / "runs", tmp_path / "page.html"
+    row = small(runs, (7, 8, 9))[0] / "summary.json"
+    row.write_text("{")
+    handed: list[Any] = []
+    monkeypatch.setattr(build, "page_data", lambda *each: handed.append(page_data(*each)) or handed[-1])
+    left_out = f"toyqs: left out: {row}: not a JSON object; move it away and give the command again\n"
+    for words in ([], ["--watch"]):
+        if words:
+            monkeypatch.setattr(report.time, "sleep", interrupted)
+        assert main(["report", str(runs), "-o", str(page), *words]) == 0
+        assert capsys.readouterr().err == left_out
+    (missing,) = handed[0]["provenance"]["missing"]
+    assert (missing["seed"], missing["state"], missing["why"]) == (7, "damaged", "summary.json")
+    monkeypatch.chdir(tmp_path)
+    assert learning_curves.main(["runs"]) == 0
+    assert capsys.readouterr().err == left_out.replace(f"{tmp_path}/", "")
+    assert main(["table", str(runs), "--csv"]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"toyqs: left out: {row}: cannot be read\n" and "damaged" in out
+
+
+def test_rows_of_several_commits_are_a_warning_here_and_in_the_page(tmp_path: Path, capsys: Any) -> None:
+    small(tmp_path / "runs")
+    words = ["report", str(tmp_path / "runs"), "-o", str(tmp_path / "page.html")]
+    assert main(words) == 0 and capsys.readouterr().err == ""
+    cells = load_folder(tmp_path / "runs").cells
+    assert page_data(tmp_path / "runs", cells)["provenance"]["origins"] is None
+    synthetic.write(tmp_path / "runs", synthetic.settings(), {"pause": {7: 0.5}}, commit="def")
+    assert main(words) == 0
+    warning = "warning: these rows are of 2 commits (abc1234, def)"
+    assert capsys.readouterr().err == f"toyqs: {warning}\n"
+    cells = load_folder(tmp_path / "runs").cells
+    assert page_data(tmp_path / "runs", cells)["provenance"]["origins"] == warning
+
+
+def interrupted(seconds: float) -> None:
+    """Stand for Ctrl-C while a command sleeps."""
+    raise KeyboardInterrupt
 
 
 def test_every_template_is_part_of_the_page_and_of_the_package() -> None:

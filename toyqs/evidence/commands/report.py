@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,11 +67,13 @@ def _work(given: argparse.Namespace) -> None:
 
 def _write(given: argparse.Namespace) -> None:
     from toyqs.evidence.figures.script import chosen_cells
+    from toyqs.evidence.judging.findings import origins
     from toyqs.evidence.page.build import page_text
 
+    cells = chosen_cells(given)
     text, notes = page_text(
         given.runs,
-        chosen_cells(given),
+        cells,
         given.records,
         _command(given),
         given.every if given.watch else None,
@@ -79,6 +82,8 @@ def _write(given: argparse.Namespace) -> None:
         write_text(given.output, text)
     print(f"page   {given.output}  ({len(text.encode()) / 1e6:.2g} MB; open it in a browser)")
     print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
+    if warning := origins(cells):
+        print(f"toyqs: {warning}", file=sys.stderr)
 
 
 def _command(given: argparse.Namespace) -> str:

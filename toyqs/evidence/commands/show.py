@@ -8,7 +8,7 @@ from toyqs.command_line import path_of
 from toyqs.evidence.commands import description
 from toyqs.evidence.measures import MEASURES, OF_COST, OF_PREDICTIONS, OF_THOUGHTS, measure_of, written
 from toyqs.evidence.runs import Run, RunsFolder, load_run
-from toyqs.evidence.states import LOG
+from toyqs.evidence.states import DIVERGED, FINISHED, LOG, RUNNING
 from toyqs.evidence.text import aligned
 from toyqs.files import ROW, SEAL, damage, visible
 
@@ -37,7 +37,7 @@ def lines_of(folder: RunsFolder) -> list[str]:
         ("state", description.state_text(run)),
         *(("arm", text) for text in description.places_of(folder)),
         ("label", str(settings.get("info") or "")),
-        ("command", f"{description.command_of(environment)} (as typed; it trains this run again)"),
+        ("command", _command(run, environment)),
         ("not the defaults", NOT_NOTED if changed is None else " ".join(words) or "nothing"),
         ("commit", description.commit_of(environment)),
         ("versions", f"{description.versions_of(environment)}; results {settings.get('results_version')}"),
@@ -46,6 +46,17 @@ def lines_of(folder: RunsFolder) -> list[str]:
     ]
     lines = description.listed([each for each in about if each[1]])
     return [*lines, *_results(run, settings), "", "files", *_files(run)]
+
+
+def _command(run: Run, environment: dict[str, Any]) -> str:
+    """Return the command that trained a run, and what it does if it is given again."""
+    command = description.command_of(environment)
+    if command == description.UNKNOWN:
+        return command
+    again = "as typed; it trains this run again"
+    if run.state.word in (FINISHED, DIVERGED):
+        again = "as typed; it leaves this run as it is, with force=true it trains it again"
+    return f"{command} ({'as typed' if run.state.word == RUNNING else again})"
 
 
 def _results(run: Run, settings: dict[str, Any]) -> list[str]:

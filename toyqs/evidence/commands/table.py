@@ -9,7 +9,9 @@ from typing import Any
 from toyqs.command_line import check_file, path_of, writing
 from toyqs.evidence.runs import chosen, load_folder, nothing_begun
 from toyqs.evidence.selection import columns_of, differing
-from toyqs.files import write_text
+from toyqs.evidence.states import DAMAGED
+from toyqs.evidence.text import csv_text
+from toyqs.files import ROW, visible, write_text
 
 FORMS = {
     "--md": "as Markdown: a line for each cell and arm, mean ± half of a 95 %% interval",
@@ -45,10 +47,13 @@ def _work(given: argparse.Namespace) -> None:
         raise nothing_begun(given.runs)
     findings = find(cells)
     if given.form == "csv":
-        text = membership_table(folder, findings, list(differing(cells))).to_csv(index=False)
+        text = csv_text(membership_table(folder, findings, list(differing(cells))))
     else:
         states = {run.key: run.state.word for run in folder.runs}
         text = "\n".join([*paper_table(findings, columns_of(cells), given.form, states), ""])
+    for run in folder.runs:
+        if run.state.word == DAMAGED and run.state.row is None:
+            print(f"toyqs: left out: {visible(str(run.folder / ROW))}: cannot be read", file=sys.stderr)
     if warning := origins(cells):
         print(f"toyqs: {warning}", file=sys.stderr)
     if given.output is None:

@@ -52,7 +52,8 @@ def comparison_figure(
         marks.legend(figure, drawn, floor is not None)
         about = [about_line([finding.cell])]
         about += [f"Verdict: {finding.verdict.text}"] if finding.gains and finding.verdict else []
-        frame(figure, "Does thinking help?", about, [setting(finding.cell)])
+        question = "Does thinking help?" if finding.cell.thinks else "What is the loss without thoughts?"
+        frame(figure, question, about, [setting(finding.cell)])
         for ending in style.ENDINGS:
             style.save(figure, Path(path).with_suffix(ending))
 

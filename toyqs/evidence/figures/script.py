@@ -14,16 +14,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from toyqs.command_line import Parser, check_file, path_of, run, writing
-from toyqs.evidence.cells import Cell, load_cells
+from toyqs.evidence.cells import Cell, by_key, cells_of
 from toyqs.evidence.figures import style
 from toyqs.evidence.figures.frame import about_line, frame
 from toyqs.evidence.figures.style import ENDINGS
 from toyqs.evidence.judging.findings import Finding, origins
+from toyqs.evidence.rows import load_rows
 from toyqs.evidence.runs import nothing_begun
 from toyqs.evidence.selection import choose, setting_line
-from toyqs.evidence.tables.sweep import notes
-from toyqs.evidence.text import WIDTH
-from toyqs.files import Refusal, replacing, write_text
+from toyqs.evidence.tables.sweep import names_of, notes
+from toyqs.evidence.text import WIDTH, csv_text
+from toyqs.files import Refusal, replacing, visible, write_text
 
 MORE = """\
 A sweep need not be finished: missing runs are listed. Where the folder holds more than one figure
@@ -79,8 +80,9 @@ def run_script(
             written = write(options, product.figure, product.question, cells, product.notes, product.table)
         if warning := origins(cells):
             print(f"{parser.prog}: {warning}", file=sys.stderr)
+        missing = notes(product.findings, names_of(product.findings, product.keys))
         text = [*textwrap.wrap(setting_line(cells), WIDTH), "", *product.text]
-        print("\n".join([*text, "", *notes(product.findings, product.keys), "", *written]), flush=True)
+        print("\n".join([*text, "", *missing, "", *written]), flush=True)
 
     return run(work, parser, words)
 
@@ -115,11 +117,11 @@ def check_output(figure: Path, *beside: Path) -> None:
 
 
 def chosen_cells(options: argparse.Namespace) -> list[Cell]:
-    """Load the cells that a command line of `runs_parser` chooses.
+    """Load the cells that a command line of `runs_parser` chooses; name the rows that cannot be read.
 
     Raises:
-        Refusal: no folder is given, it does not exist, no run was started in it, a file is damaged, or no
-            cell is left.
+        Refusal: no folder is given, it does not exist, no run was started in it, a note of a cell is damaged,
+            or no cell is left.
     """
     runs: Path | None = options.runs
     if runs is None:
@@ -127,11 +129,14 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of several commits; `origins` looks at the rows shown only
-            cells = load_cells(runs)
+            rows = load_rows(runs)
+        cells = cells_of(runs, by_key(rows))
     except (OSError, ValueError) as error:
         raise Refusal(str(error)) from None
     if not cells:
         raise nothing_begun(runs)
+    for line in rows.attrs["damaged"]:
+        print(f"toyqs: {visible(line)}", file=sys.stderr)
     return choose(cells, options.choices)
 
 
@@ -160,6 +165,6 @@ def write(
     path = options.output
     beside = path.with_suffix(".csv")
     with writing(path), replacing(beside) as temporary:  # it takes its place once the figure has
-        write_text(temporary, table.to_csv(index=False))
+        write_text(temporary, csv_text(table))
         style.save(figure, path)
     return [f"figure {path}", f"table  {beside}"]

@@ -14,7 +14,7 @@ from toyqs.evidence.judging.decision import Case, Verdict, verdicts
 from toyqs.evidence.judging.gain import by_seed, column_of, estimate, paired_gains, reasoning_gain
 from toyqs.evidence.judging.significance import p_value
 from toyqs.evidence.rows import ORIGINS
-from toyqs.evidence.text import plus_minus
+from toyqs.evidence.text import csv_text, plus_minus
 from toyqs.files import write_text
 
 COSTS = ("parameters", "recurrent_steps_per_token", "flops_per_token", "train_steps", "cpu_seconds")
@@ -26,7 +26,8 @@ class Finding(NamedTuple):
 
     cell: Cell
     losses: dict[str, pd.Series]  # each arm's held-out NLL by seed; an arm without a finished seed is absent
-    gains: dict[str, pd.Series]  # of thinking over each control that has a seed in common, by seed
+    # Of thinking over each control that has a seed in common, by seed; none of a run without thoughts.
+    gains: dict[str, pd.Series]
     verdict: Verdict | None  # None: of a run without thoughts
 
 
@@ -36,7 +37,7 @@ def find(cells: Sequence[Cell]) -> list[Finding]:
     A verdict is corrected for the number of these cells, not counting those without thoughts: give all
     cells that are shown, or chosen among.
     """
-    gains = [paired_gains(cell.arms) for cell in cells]
+    gains = [paired_gains(cell.arms) if cell.thinks else {} for cell in cells]
     cases = [_case(cell, over) for cell, over in zip(cells, gains, strict=True) if cell.thinks]
     judged = iter(verdicts(cases))
     findings = []
@@ -151,7 +152,7 @@ def write_arm_table(findings: Sequence[Finding], keys: Sequence[str], path: Path
         path: its folder exists.
     """
     finished = [finding for finding in findings if len(next(iter(finding.cell.arms.values())))]
-    write_text(path, arm_table(finished, keys).to_csv(index=False) if finished else "")
+    write_text(path, csv_text(arm_table(finished, keys)) if finished else "")
 
 
 def origins(cells: Iterable[Cell]) -> str | None:

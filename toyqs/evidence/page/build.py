@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,12 @@ from toyqs.files import finite, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they are read: parts first, then the panels from top to bottom.
-PARTS = ("data", "state", "words", "draw", "axes", "panel", "thoughts")
+PARTS = ("data", "state", "words", "draw", "axes", "settings", "panel", "map", "thoughts")
 PANELS = ("answer", "explorer", "curves", "browser", "dictionary", "measures", "provenance")
 SCRIPTS = (
     *(f"parts/{name}.js" for name in PARTS),
     *(f"panels/{name}.js" for name in PANELS),
+    "parts/watch.js",
     "parts/start.js",
 )
 
@@ -36,14 +38,15 @@ def page_text(
         cells: those to be shown, at least one.
         most_records: the thought records that it may hold; None: as many as keep it small.
         command: that makes the page, for the reader.
-        watched: seconds after which the page reads itself anew; None: never.
+        watched: seconds after which an open page looks whether it was written again; None: never.
 
     Returns:
-        HTML in UTF-8 that loads nothing, from nowhere; and lines on thoughts that are not in it.
+        HTML in UTF-8 that loads nothing, from nowhere; and lines on what is not in it.
     """
     data = page_data(runs, cells)
     records, others = chosen_records(runs, cells, most_records)
     measured = load_measures(runs, data["provenance"]["runs"])
+    data["problems"] += measured.pop("damaged")
     data |= {"records": others, "measures": measured, "command": command, "watched": watched}
     blobs = {"data": json.dumps(finite(data), allow_nan=False, separators=(",", ":")).encode()}
     texts = {"data": packed(gzip.compress(blobs["data"], mtime=0))}
@@ -51,6 +54,7 @@ def page_text(
     text = filled(
         "page.html",
         {
+            "stamp": hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:16],
             "title": html.escape(visible(data["title"])),
             "style": template("page.css"),
             "script": "".join(template(name) for name in SCRIPTS),
@@ -60,7 +64,7 @@ def page_text(
             ),
         },
     )
-    return text, record_notes(runs, others)
+    return text, [*data["problems"], *record_notes(runs, others)]
 
 
 def packed(content: bytes) -> str:

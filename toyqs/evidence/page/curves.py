@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,45 +10,59 @@ from typing import Any
 import pandas as pd
 
 from toyqs.evidence.cells import Cell
+from toyqs.files import json_object, visible
 
 METRICS = ("nll", "accuracy", "thought_entropy", "information", "homogeneity")  # that the page can draw
 COSTS = {"flops": "flops_per_step", "cpu_seconds": "cpu_seconds"}
 DIGITS = 6
+LARGEST = 1e300  # of a measure; what is beyond is not finite
+MOST = 2**53  # steps, which are numbers of the page up to here
 
 Curves = Mapping[str, Mapping[str, Any]]  # key -> "steps", "flops" and "cpu_seconds" of a step, metrics
 
 
-def load_curves(runs: Path, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+def load_curves(runs: Path, cells: Sequence[Cell], problems: list[str]) -> dict[str, dict[str, Any]]:
     """Load what every run of some cells measured on held-out sequences.
 
     Args:
         runs: the folder of the runs.
         cells: with the rows that have finished.
+        problems: a line on each curve that is damaged is added to them.
 
     Returns:
         Key -> `steps`, ascending, and one value per step of each metric that the run has, null where it
         diverged; `flops` and `cpu_seconds` of one step, the latter the row's total spread evenly over its
         steps. A run without a readable curve is absent.
     """
+    columns = ["key", *COSTS.values()]
+    frames = [frame.reindex(columns=columns) for cell in cells for frame in cell.arms.values()]
     found = {}
-    for cell in cells:
-        for frame in cell.arms.values():
-            for row in frame.reindex(columns=["key", *COSTS.values()]).to_dict("records"):
-                if row["key"] not in found and (curve := _curve(runs / row["key"] / "metrics.jsonl")):
-                    found[row["key"]] = curve | _costs(row, curve["steps"][-1])
+    for key, row in {row["key"]: row for frame in frames for row in frame.to_dict("records")}.items():
+        try:
+            if curve := _curve(runs / key / "metrics.jsonl"):
+                found[key] = curve | _costs(row, curve["steps"][-1])
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(visible(f"left out: the curve {error}"))
     return found
 
 
 def _curve(path: Path) -> dict[str, Any]:
-    """Return the steps and metrics of one file; nothing where it is missing or damaged."""
+    """Return the steps and metrics of one file, None for a measure that is no finite number.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is no JSON object, or its step no whole number from 0 on.
+    """
     by_step: dict[int, dict[str, Any]] = {}
-    try:
-        for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline was cut short
-            found = json.loads(line)
-            if found["kind"] == "held_out" and found["step"] > 0:  # a logarithmic axis has no 0
-                by_step[found["step"]] = found
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # the last may be cut short
+        found = json_object(line, where := f"{path} line {number}")
+        if found.get("kind") == "held_out":
+            if type(step := found.get("step")) is not int or not 0 <= step <= MOST:
+                raise ValueError(f"{where}: step={step!r:.40} is no number of steps")
+            by_step[step] = found
+    by_step.pop(0, None)  # which a logarithmic axis does not have
     steps = sorted(by_step)
     columns = {name: [_rounded(by_step[step].get(name)) for step in steps] for name in METRICS}
     known = {name: values for name, values in columns.items() if any(x is not None for x in values)}
@@ -57,7 +70,7 @@ def _curve(path: Path) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> float | None:
-    number = isinstance(value, int | float) and math.isfinite(value)
+    number = type(value) in (int, float) and abs(value) <= LARGEST and not math.isnan(value)
     return float(f"{value:.{DIGITS}g}") if number else None
 
 

@@ -24,7 +24,6 @@ from toyqs.evidence.judging.findings import (
     without_thought,
 )
 from toyqs.evidence.judging.gain import column_of, estimate, mean_of, onset
-from toyqs.evidence.judging.significance import p_value
 from toyqs.evidence.page.curves import Curves, frame_of, load_curves
 from toyqs.evidence.page.provenance import provenance
 from toyqs.evidence.page.words import in_words, width_sweep, words_for
@@ -38,14 +37,15 @@ from toyqs.evidence.selection import (
     value_of,
 )
 from toyqs.evidence.tables.divergence import divergence_notes
+from toyqs.evidence.tables.thought_measures import most_information
 from toyqs.evidence.text import task_words
 from toyqs.files import IDENTITY, by_content, visible
 
 FIRST = ("task", "weight_groups", BASE, "policy_loss_beta")  # the settings that name a cell if they can
-# Means over seeds that the page shows of a thinking arm, where its rows have them.
+# Means over seeds that the page shows of a thinking run, where its rows have them.
 ABOUT_THOUGHTS = (
-    *("nll", "nll_shuffled", "nll_no_thought", "nll_marginal", "thought_entropy", "information"),
-    *("information_shuffled", "homogeneity", "completeness", "distinct_thoughts", "pass_at_k"),
+    *("nll_shuffled", "nll_no_thought"),
+    *("thought_entropy", "information", "information_shuffled", "pass_at_k"),
 )
 
 
@@ -60,12 +60,14 @@ def page_data(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
         A JSON object: `title`, `setting` (what all cells share), `arms` (name -> label and colour, in the
         order of display), `names` (all labels), `keys` (the settings that name the
         cells), `axes` (all that differ), `floor`, `cells`, `sweep` (of a single cell: the
-        commands that sweep a width around it), `curves` (key -> metric -> values) and `provenance`.
+        commands that sweep a width around it), `curves` (key -> metric -> values), `problems`, a
+        line on each file that is damaged and left out, and `provenance`.
     """
     keys = telling_apart(cells, FIRST)
     findings = find(in_order(cells, keys))
     cells = [finding.cell for finding in findings]
-    curves = load_curves(runs, cells)
+    problems: list[str] = []
+    curves = load_curves(runs, cells, problems)
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     spellings = differing(cells)
     axes = [name for name in spellings if not name.endswith(IDENTITY)]
@@ -78,11 +80,14 @@ def page_data(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
         "arms": {arm: {"label": arm_name(arm), "colour": arm_colour(arm)} for arm in arms},
         "names": ARM_LABELS,
         "keys": keys,
-        "axes": [{"key": x, "values": spellings[x]} | words_for(x)._asdict() for x in axes],
+        "axes": [
+            {"key": x, "values": _values(cells, x, spellings[x])} | words_for(x)._asdict() for x in axes
+        ],
         "floor": floor_of(cells),
         "cells": [_cell(finding, keys, axes, curves) for finding in findings],
         "sweep": width_sweep(runs, cells[0]) if len(cells) == 1 else {},
         "curves": curves,
+        "problems": problems,
         "provenance": provenance(runs, cells),
     }
 
@@ -98,7 +103,6 @@ def _cell(finding: Finding, keys: Sequence[str], axes: Sequence[str], curves: Cu
         "task": task_words(cell.settings),
         "values": {name: value_of(cell, name) for name in axes},
         "numbers": {name: cell.settings[name] for name in axes if _is_number(cell.settings.get(name))},
-        "info": visible(str(cell.settings.get("info") or "")),
         "thinks": cell.thinks,
         "run": run,
         "verdict": judged
@@ -113,12 +117,22 @@ def _cell(finding: Finding, keys: Sequence[str], axes: Sequence[str], curves: Cu
         "started": num_started(frame),
         "judged_seeds": len(started_flags(frame)),
         "without_thought": without_thought(frame),
-        "thoughts": {name: mean_of(frame, name) for name in ABOUT_THOUGHTS} if len(frame) else {},
+        "thoughts": _about_thoughts(frame, cell) if cell.thinks else {},
         "arms": {arm: _arm(finding, arm, curves) for arm in cell.arms},
         "missing": cell.missing,
         "same": one_run(cell.shown_as),
         "notes": divergence_notes(cell.arms),
     }
+
+
+def _about_thoughts(frame: pd.DataFrame, cell: Cell) -> dict[str, float | None]:
+    means = {name: mean_of(frame, name) for name in ABOUT_THOUGHTS}
+    return means | {"information_most": most_information(cell.settings)}
+
+
+def _values(cells: Sequence[Cell], name: str, spellings: Sequence[str]) -> list[str]:
+    """Return the values of a setting, ascending; last what `value_of` says of cells that lack it."""
+    return [*spellings, *({value_of(cell, name) for cell in cells} - {*spellings})]
 
 
 def _is_number(value: object) -> bool:
@@ -132,15 +146,14 @@ def _arm(finding: Finding, arm: str, curves: Curves) -> dict[str, Any]:
     accuracy = column_of(frame, "accuracy")
     found: dict[str, Any] = {
         "words": control_words(arm, cell.settings) if arm != THINKING else "",
-        "judged": arm in JUDGED,
+        "judged": arm in JUDGED and cell.thinks,
         "keys": list(frame["key"]) if len(frame) else [],
         "nll": _numbers(loss) | {"text": estimate_text(loss, ".3f", "not finished")},
         "accuracy": _numbers(accuracy) | {"text": estimate_text(100 * accuracy, ".1f")},
         "costs": {name: mean_of(frame, name) for name in COSTS},
-        "started": num_started(frame),
     }
     if gain is not None:
-        found["gain"] = _numbers(gain) | {"text": estimate_text(gain, "+.3f"), "p": p_value(gain)}
+        found["gain"] = _numbers(gain) | {"text": estimate_text(gain, "+.3f")}
         found["gain"] |= {"word": direction(gain), "onset": _onset(cell, arm, curves)}
     return found
 

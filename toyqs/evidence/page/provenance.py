@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toyqs.evidence.cells import Cell
+from toyqs.evidence.judging.findings import origins
 from toyqs.evidence.states import state_of
 from toyqs.files import ROW, read_json, visible
 
@@ -23,6 +24,7 @@ def provenance(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
         cells: with the rows that have finished.
 
     Returns:
+        `origins`, a warning in one line where several commits or results versions made the rows, else null;
         `commands` and `machines`, each with the number of its runs, the most frequent first; `runs` (key,
         seed, cpu and wall seconds, when it finished, where training diverged); `missing`, the runs asked
         for that have no row: cell (its place), arm, seed, key, state and why.
@@ -44,6 +46,7 @@ def provenance(runs: Path, cells: Sequence[Cell]) -> dict[str, Any]:
                 versions = {name: x for name, x in made_by.items() if name not in NOT_VERSIONS}
                 machines[", ".join(f"{name} {visible(str(x))}" for name, x in versions.items())] += 1
     return {
+        "origins": origins(cells),
         "commands": [{"command": x, "commit": y, "runs": n} for (x, y), n in commands.most_common()],
         "machines": [{"words": words, "runs": n} for words, n in machines.most_common()],
         "runs": found,

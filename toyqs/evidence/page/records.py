@@ -15,6 +15,8 @@ from toyqs.thought_record import NAME, read
 
 # What a page holds at most where nobody says how many: records, and bytes of them; as text a third more.
 RECORDS, BYTES = 10, 2_300_000
+# Columns of a row -> arrays of a record: what is predicted without the own thoughts.
+OTHERS = {"nll_no_thought": "log_q_none", "nll_shuffled": "log_q_shuffled"}
 MOST_NAMED = 4  # runs that a command names one by one
 
 
@@ -30,14 +32,23 @@ def chosen_records(
 
     Returns:
         Key -> the record's file; and what the page says of them and of the others: `loss` and `told` (key ->
-        what dictionary.py computes), `left_out`, the keys of those that there is no room for, `without`, the
+        what dictionary.py computes), `others` (key -> a column of the row -> the record's `nll` with its
+        `error`, and the `row`'s), `left_out`, the keys of those that there is no room for, `without`, the
         thinking runs that have none, `unreadable` (key -> a line on one that is damaged or newer).
     """
     by_cell = [_thinking(cell) for cell in cells]
+    rows = {row["key"]: row for cell in cells for row in next(iter(cell.arms.values())).to_dict("records")}
     longest = max((len(keys) for keys in by_cell), default=0)
     keys = dict.fromkeys(keys[place] for place in range(longest) for keys in by_cell if place < len(keys))
     chosen: dict[str, bytes] = {}
-    numbers: dict[str, Any] = {"loss": {}, "told": {}, "left_out": [], "without": [], "unreadable": {}}
+    numbers: dict[str, Any] = {
+        "loss": {},
+        "others": {},
+        "told": {},
+        "left_out": [],
+        "without": [],
+        "unreadable": {},
+    }
     room = BYTES if most is None else math.inf
     for key in keys:
         path = runs / key / NAME
@@ -54,6 +65,11 @@ def chosen_records(
                 continue
             chosen[key] = path.read_bytes()
             numbers["loss"][key] = loss(record)._asdict()
+            numbers["others"][key] = {
+                column: loss(record, name)._asdict() | {"row": rows[key].get(column)}
+                for column, name in OTHERS.items()
+                if name in record.arrays
+            }
             numbers["told"][key] = [x._asdict() | {"share": x.share} for x in told(record)]
             room -= size
     return chosen, numbers

@@ -16,6 +16,7 @@ from toyqs.evidence.tables.arm_columns import arm_columns
 from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.tables.layout import heading, plain_text, varying
 from toyqs.evidence.tables.references import reference_lines
+from toyqs.evidence.tables.sweep import SIGN
 from toyqs.evidence.tables.thought_measures import thought_lines
 from toyqs.evidence.text import WIDTH, aligned, listed, short, task_words, wrapped
 
@@ -40,7 +41,7 @@ def comparison_table(finding: Finding) -> str:
     lines = [*_title(finding.cell), "", *plain_text(shown), ""]
     lines += [f"the same in every line: {'; '.join(said)}"] if said else []
     if finding.gains:
-        symbols = "±: half of a 95 % t-interval over seeds; "
+        symbols = f"{SIGN}; " if any("±" in line for line in lines) else ""
         symbols += "gain: this arm's NLL minus thinking's, paired by seed"
         lines += [symbols, "", *control_lines(finding), *one_run(finding.cell.shown_as), ""]
     lines += [*_notes(finding.cell.arms), *thought_lines(thinking, finding.cell.settings)]

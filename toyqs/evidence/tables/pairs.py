@@ -54,7 +54,11 @@ def _pairs(cells: Sequence[Cell], keys: Sequence[str]) -> Iterator[tuple[Cell, C
     for thinking in cells:
         for cell in plain:
             shared = {key: cell.settings[key] for key in keys if key in cell.settings}
-            if thinking.settings.get(APART) is True and shared.items() <= thinking.settings.items():
+            if (
+                thinking.thinks
+                and thinking.settings.get(APART) is True
+                and shared.items() <= thinking.settings.items()
+            ):
                 yield thinking, cell
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from toyqs.evidence.arms import WITHOUT_CONTENT
 from toyqs.evidence.judging.decision import LEVEL
 from toyqs.evidence.judging.findings import Finding, started_text, verdict_text
-from toyqs.evidence.selection import place_of, setting_line, value_of
+from toyqs.evidence.selection import setting_line, value_of
 from toyqs.evidence.tables.arm_columns import HEADINGS, arm_columns
 from toyqs.evidence.tables.layout import (
     Column,
@@ -23,7 +23,7 @@ from toyqs.evidence.tables.layout import (
     plain_text,
     varying,
 )
-from toyqs.evidence.tables.sweep import SHORT, notes
+from toyqs.evidence.tables.sweep import SHORT, SIGN, names_of, notes
 from toyqs.evidence.text import WIDTH
 from toyqs.files import visible
 
@@ -32,7 +32,6 @@ RENDERERS: dict[str, Callable[[Sequence[Column]], list[str]]] = {
     "md": markdown,
     "latex": latex,
 }
-SIGN = "±: half of a 95 % t-interval over seeds"
 GAIN = "gain: the arm's NLL minus thinking's, paired by seed"
 
 
@@ -62,16 +61,19 @@ def paper_table(
         Column("", "started", [_started(*each) for f in findings for each in f.cell.arms.items()]),
     ]
     body, said = varying([arm, *more, *results, *costs], [heading(column) for column in (arm, *results)])
-    numbered: list[str] = []
+    names, numbered = names_of(findings, keys), list[str]()
     columns, left_out = _fitting(first, body, form)
     if _width(columns, form) > WIDTH:
         numbers = [str(number) for number in range(1, len(findings) + 1)]
-        numbered = [f"cell {n}: {place_of(f.cell, keys)}" for n, f in zip(numbers, findings, strict=True)]
+        numbered = [f"cell {n}: {name}" for n, name in zip(numbers, names, strict=True)]
+        names = [f"cell {n}" for n in numbers]
         columns, left_out = _fitting([Column("", "cell", _each(numbers, counts))], body, form)
-    lines = [f"{SIGN}; {GAIN}" if any(finding.gains for finding in findings) else SIGN]
+    explained = [SIGN] if any("±" in text for column in columns for text in column.texts) else []
+    explained += [GAIN] if any(finding.gains for finding in findings) else []
+    lines = ["; ".join(explained)] if explained else []
     lines += [f"the same in every line: {'; '.join(said)}"] if said else []
     lines += [f"left out for want of room (--csv has all): {', '.join(left_out)}"] if left_out else []
-    lines += [*numbered, *_verdicts(findings, keys), *notes(findings, keys, states)]
+    lines += [*numbered, *_verdicts(findings, names), *notes(findings, names, states)]
     caption = setting_line([finding.cell for finding in findings])
     starts = [sum(counts[:place]) for place in range(1, len(counts))]
     table = latex(columns, starts) if form == "latex" else RENDERERS[form](columns)
@@ -99,16 +101,14 @@ def _width(columns: Sequence[Column], form: str) -> int:
     return max(map(len, markdown(columns) if form == "md" else plain_text(columns)))
 
 
-def _verdicts(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
-    judged = [finding for finding in findings if finding.verdict and finding.gains]
+def _verdicts(findings: Sequence[Finding], names: Sequence[str]) -> list[str]:
+    judged = [(f, name) for f, name in zip(findings, names, strict=True) if f.verdict and f.gains]
     if not judged:
         return []
     cells = sum(finding.verdict is not None for finding in findings)
     corrected = f", corrected for {cells} cells (Holm)" if cells > 1 else ""
     lines = [f"verdict, by paired t-tests at {LEVEL:g}{corrected}:"]
-    places = [place_of(finding.cell, keys) for finding in judged]
-    texts = [verdict_text(finding) for finding in judged]
-    return [*lines, *(f"  {f'{p}: ' if p else ''}{x}" for p, x in zip(places, texts, strict=True))]
+    return [*lines, *(f"  {f'{name}: ' if name else ''}{verdict_text(f)}" for f, name in judged)]
 
 
 def _framed(caption: str, table: Sequence[str], lines: Iterable[str], form: str) -> list[str]:

@@ -25,6 +25,7 @@ from toyqs.evidence.text import WIDTH, spans, task_words
 NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
 GAIN_HEADING = """\
 gain of thinking over each control, nats, paired by seed, ± half of a 95 % t-interval (uncorrected):"""
+SIGN = "±: half of a 95 % t-interval over seeds"
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
 
 
@@ -39,7 +40,8 @@ def gain_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
 
     The judged controls come first; the others stand below them where all are too many for one line.
     """
-    arms = arm_names(arm for finding in findings for arm in list(finding.cell.arms)[1:])
+    cells = [finding.cell for finding in findings if finding.cell.thinks]
+    arms = arm_names(arm for cell in cells for arm in list(cell.arms)[1:])
     groups = [[arm for arm in arms if (arm in JUDGED) == judged] for judged in (True, False)]
     gains = [finding.gains for finding in findings]
     return _in_blocks(_settings(findings, keys), [_texts(gains, group, "+.3f") for group in groups])
@@ -123,50 +125,56 @@ def sweep_table(findings: Sequence[Finding], keys: Sequence[str]) -> str:
     lines = textwrap.wrap(f"{len(findings)} cells: {'; '.join(tasks)}", WIDTH)
     if len(tasks) == 1:
         lines += reference_lines([finding.cell for finding in findings])
-    lines += ["", *verdict_lines(findings, keys), "±: half of a 95 % t-interval over seeds", ""]
+    shown = verdict_lines(findings, keys)
+    lines += ["", *shown, *([SIGN] if any("±" in line for line in shown) else []), ""]
     if gains := gain_lines(findings, keys):
         lines += [GAIN_HEADING, *gains, ""]
-    return "\n".join([*lines, *notes(findings, keys)])
+    return "\n".join([*lines, *notes(findings, names_of(findings, keys))])
+
+
+def names_of(findings: Iterable[Finding], keys: Sequence[str]) -> list[str]:
+    """Return the cells' names by some settings."""
+    return [place_of(finding.cell, keys) for finding in findings]
 
 
 def notes(
-    findings: Sequence[Finding], keys: Sequence[str], states: Mapping[str, str] | None = None
+    findings: Sequence[Finding], names: Sequence[str], states: Mapping[str, str] | None = None
 ) -> list[str]:
     """Return what a reader must know in addition: which seeds are missing, diverged or never thought.
 
     Args:
         findings: of the cells shown.
-        keys: the settings that name a cell.
+        names: theirs.
         states: the key of a run -> its state in a word; None: it is not known.
     """
     lines = ["Missing: nothing that was asked for."]
-    if missing := _by_cell(findings, keys, lambda finding: _missing(finding, states or {})):
+    if missing := _by_cell(findings, names, lambda finding: _missing(finding, states or {})):
         why = "without a row that can be read" if states else "not finished"
         lines = [f"Missing, asked for but {why}:", *(f"  {line}" for line in missing)]
-    for note in _by_cell(findings, keys, _divergence):
+    for note in _by_cell(findings, names, _divergence):
         lines += textwrap.wrap(note, WIDTH)
-    if never := _by_cell(findings, keys, _never):
+    if never := _by_cell(findings, names, _never):
         lines += textwrap.wrap(f"Never started to think: {'; '.join(never)}.", WIDTH)
-    return lines + _one_runs(findings, keys)
+    return lines + _one_runs(findings, names)
 
 
-def _one_runs(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
+def _one_runs(findings: Sequence[Finding], names: Sequence[str]) -> list[str]:
     """Return a line on each control that is one run with another arm, with its cells where not in all."""
     places: dict[str, list[str]] = {}
-    for finding in findings:
+    for finding, name in zip(findings, names, strict=True):
         for line in one_run(finding.cell.shown_as):
-            places.setdefault(line, []).append(place_of(finding.cell, keys))
+            places.setdefault(line, []).append(name)
     everywhere = sum(finding.cell.compares for finding in findings)
     texts = [f"{x} ({'; '.join(at)})" if len(at) < everywhere else x for x, at in places.items()]
     return [wrapped_line for text in texts for wrapped_line in textwrap.wrap(text, WIDTH)]
 
 
 def _by_cell(
-    findings: Iterable[Finding], keys: Sequence[str], describe: Callable[[Finding], str]
+    findings: Iterable[Finding], names: Iterable[str], describe: Callable[[Finding], str]
 ) -> list[str]:
     """Return the description of each cell that has one, after the cell's name."""
-    described = [(place_of(finding.cell, keys), describe(finding)) for finding in findings]
-    return [f"{place}: {text}" if place else text for place, text in described if text]
+    described = [(name, describe(finding)) for finding, name in zip(findings, names, strict=True)]
+    return [f"{name}: {text}" if name else text for name, text in described if text]
 
 
 def _missing(finding: Finding, states: Mapping[str, str]) -> str:

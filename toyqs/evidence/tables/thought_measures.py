@@ -41,14 +41,18 @@ def thought_lines(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[str]
     return ["Thoughts of the thinking model, means over its seeds:", *aligned(columns, left=[0, 1])]
 
 
+def most_information(settings: Mapping[str, Any]) -> float:
+    """Return the most that the estimate of the information of thoughts and contexts can be, nats."""
+    return math.log(min(CONTEXTS, settings.get("eval_sequences") or CONTEXTS))
+
+
 def _content(frame: pd.DataFrame, settings: Mapping[str, Any]) -> str:
     """Return the entropy of a thought, and its mutual information with the context."""
     parts = []
     if (entropy := mean_of(frame, "thought_entropy")) is not None:
         parts.append(f"entropy of a thought {short(entropy, '.2f')}")
     if (found := mean_of(frame, "information")) is not None:
-        most = math.log(min(CONTEXTS, settings.get("eval_sequences") or CONTEXTS))
-        number = f"{short(found, '.2f')} of at most {most:.2f}"
+        number = f"{short(found, '.2f')} of at most {most_information(settings):.2f}"
         parts.append(f"mutual information of thought and context {number}")
     return "; ".join(parts)
 

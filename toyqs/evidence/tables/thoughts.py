@@ -102,11 +102,12 @@ def _explained(alone: bool, number: int) -> list[str]:
         times = "; ×3: three of the position's thoughts are this one"
     over = "without a thought" if alone else "with the thoughts of another sequence"
     lines = [
+        "sequence: its number among the held-out ones, from 0; position: in the sequence, from 1",
         f"gain: log p(truth) with a thought{mean and f'{mean},'} minus log p(truth) {over}, in nats; of a "
         "sequence the sum over its positions that count",
         f"p(truth): the right token's probability{mean}; "
         f"{'alone: without a thought; ' if alone else ''}another's: with the thoughts that another sequence "
-        f"has at that place{times}",
+        f"has there{times}",
     ]
     if alone:
         lines.append(
@@ -121,14 +122,14 @@ def _sequence(record: Record, n: int, gain: Array, words: Array, sign: int) -> l
     arrays, names = record.arrays, [cut(name) for name in names_of(record.tokens)]
     counted = np.flatnonzero(arrays["counted"][n])
     shown = sorted(counted[np.argsort(-sign * gain[counted], kind="stable")][:MOST_POSITIONS])
-    head = f"sequence {record.sequences[n]}: {np.nansum(gain):+.2f} nats; read: "
+    head = f"sequence {record.sequences[n]} of the held-out ones: {np.nansum(gain):+.2f} nats; read: "
     lines = wrapped_line(head + _read(record, arrays["inputs"][n]), WIDTH - 2)
     if len(shown) < len(counted):
         kind = "gained" if sign > 0 else "lost"
         lines.append(f"  {len(shown)} of its {len(counted)} positions, those where thinking {kind} most:")
     places = arrays["positions"][n, shown]
     columns = [
-        ["place", *map(str, places)],
+        ["position", *map(str, places + 1)],
         ["reads", *(_read(record, arrays["inputs"][n, : place + 1], MOST_READ) for place in places)],
         ["truth", *(names[i] for i in arrays["truth"][n, shown])],
         ["gain", *(f"{x:+.2f}" for x in gain[shown])],

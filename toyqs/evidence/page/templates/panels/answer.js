@@ -24,8 +24,8 @@ function drawVerdict(body, cell) {
     for (const { verdict } of DATA.cells) if (verdict) counts.set(inLabels(verdict.word), [...(counts.get(inLabels(verdict.word)) ?? []), verdict.standing]);
     const words = [...counts].sort((a, b) => a[1][0] - b[1][0]).map(([word, all]) => `${all.length} × ${word}`);
     const silent = DATA.cells.filter((one) => !one.thinks).length;
-    if (silent) words.push(`${silent} × without thoughts`);
-    body.append(html("p", { class: "quiet", id: "tally" }, shown(`All ${DATA.cells.length} cells: ${words.join("; ") || "no verdicts"}.`)));
+    if (silent) words.push(`${silent} that ${silent === 1 ? "does" : "do"} not think`);
+    body.append(html("p", { class: "quiet", id: "tally" }, shown(`${DATA.cells.length} cells: ${words.join("; ")}.`)));
     body.append(html("h3", {}, shown(`${cellLabel(cell)} (cell ${DATA.cells.indexOf(cell) + 1} of ${DATA.cells.length})`)));
   }
   if (!cell.verdict) {
@@ -132,7 +132,8 @@ function drawNotes(body, cell) {
   const used = losses.length ? `; the same model: ${losses.join(", ")}` : "";
   const said = [`Loss of the ${cell.thinks ? "thinking model" : "run"}: ${own.nll.text} nats per prediction${used}.${floor}`];
   if (cell.judged_seeds)
-    said.push(`Seeds that started to think (their predictions suffer without their own thoughts): ${cell.started} of ${cell.judged_seeds}.`);
+    said.push(`Seeds that started to think (their predictions suffer without their own thoughts): ${cell.started} of ${cell.judged_seeds}` +
+      (cell.without_thought ? "." : ", judged by other sequences' thoughts alone: the model predicts nothing without a thought."));
   for (const line of cell.same) said.push(`${line}.`);
   for (const [arm, seeds] of Object.entries(cell.missing)) said.push(`Not finished: ${label(arm)}, seed ${spans(seeds)}.`);
   const judged = cell.verdict?.judged ? `The verdict is by paired t-tests at 5 %${cell.verdict.cells > 1 ? `, corrected (Holm) for ${cell.verdict.cells} cells` : ""};` +

@@ -12,14 +12,15 @@ panel({
     if (!run) return [];
     const all = recordedRuns();
     const own = all.filter((one) => cellNow().arms[cellNow().run].keys.includes(one.key));
-    const { thoughts, row, t, sequence } = placeNow();
+    const { thoughts, row, t } = placeNow();
+    const { sequence, position } = thoughts.named(row, t);
     const rank = (way, words, key) => html("button", { "data-id": `next-${way}`, title: `key ${key}`, onclick: () => jump(way) }, words);
     return [
       selector("run", "run", own.map((one) => [one.key, `seed ${one.seed} (loss ${number(one.nll)})`]), run.key, (key) => choose({ run: key })),
       all.length > 1 ? selector("beside it", "beside", [["", "nothing"], ...all.filter((one) => one.key !== run.key).map((one) => [one.key, one.name])], state.beside, (beside) => choose({ beside })) : null,
       timeSlider(),
       html("button", { "data-id": "sequence-before", title: "↑", onclick: () => moveSequence(-1) }, "◀"),
-      html("span", { class: "quiet", id: "sequence-now" }, `sequence ${thoughts.sequences.indexOf(sequence) + 1} of ${thoughts.sequences.length}, position ${thoughts.get("positions", row, t) + 1}`),
+      html("span", { class: "quiet", id: "sequence-now" }, `sequence ${sequence} of the held-out ones (${row + 1} of ${thoughts.sequences.length} here), position ${position}`),
       html("button", { "data-id": "sequence-after", title: "↓", onclick: () => moveSequence(1) }, "▶"),
       html("span", { class: "quiet" }, "next where thinking"),
       rank("gained", "gained most", "g"), rank("lost", "lost most", "l"), rank("wrong", "was wrong", "w"),
@@ -34,7 +35,7 @@ panel({
     for (const run of [runNow(), ...others]) {
       const side = html("div", { class: "side" });
       sides.append(side);
-      const thoughts = new Thoughts(run.key, state.time);
+      const thoughts = new Thoughts(run.key, timeNow());
       if (others.length) side.append(html("h3", {}, shown(thoughts.record.evaluations.length ? `${run.name}, ${thoughts.when}` : run.name)));
       drawThoughts(side, thoughts, two ? (width - 28) / 2 : width);
     }
@@ -54,22 +55,19 @@ panel({
 
 // The place that is shown: the one chosen, or the first at which the model thinks.
 function placeNow() {
-  const thoughts = new Thoughts(runNow().key, state.time);
-  const wanted = Number(state.sequence || thoughts.sequences[0]);
-  const sequence = thoughts.sequences.includes(wanted) ? wanted : thoughts.sequences[0];
-  const t = Math.min(Math.max(0, Number(state.position) || 0), thoughts.positions - 1);
-  return { thoughts, sequence, row: thoughts.row(sequence), t };
+  const thoughts = new Thoughts(runNow().key, timeNow());
+  const row = Math.max(0, thoughts.rowOf(state.sequence));
+  return { thoughts, row, t: thoughts.nearest(row, state.position) };
 }
 
 function movePosition(step) {
-  const { thoughts, t, sequence } = placeNow();
-  if (t + step >= 0 && t + step < thoughts.positions) choose({ position: t + step, sequence });
+  const { thoughts, row, t } = placeNow();
+  if (t + step >= 0 && t + step < thoughts.positions) choose(thoughts.named(row, t + step));
 }
 
 function moveSequence(step) {
   const { thoughts, row, t } = placeNow();
-  const next = thoughts.sequences[row + step];
-  if (next !== undefined) choose({ sequence: next, position: t });
+  if (row + step >= 0 && row + step < thoughts.sequences.length) choose(thoughts.named(row + step, t));
 }
 
 const RANKS = { gained: (a, b) => b.gain - a.gain, lost: (a, b) => a.gain - b.gain, wrong: (a, b) => a.p - b.p };
@@ -78,32 +76,34 @@ const RANKS = { gained: (a, b) => b.gain - a.gain, lost: (a, b) => a.gain - b.ga
 // likely; from there to the next after it.
 function jump(way) {
   if (!runNow()) return;
-  const { thoughts, sequence, t } = placeNow();
-  const places = thoughts.places().filter((one) => way !== "wrong" || thoughts.wrong(one.row, one.position)).sort(RANKS[way]);
+  const { thoughts, row, t } = placeNow();
+  const places = thoughts.places().filter((one) => way !== "wrong" || thoughts.wrong(one.row, one.t)).sort(RANKS[way]);
   const last = lastJump.way === way ? places[lastJump.at] : null;
-  const at = last?.sequence === sequence && last.position === t ? lastJump.at + 1 : 0;
+  const at = last?.row === row && last.t === t ? lastJump.at + 1 : 0;
   if (!places.length) return;
   lastJump = { way, at };
   const next = places[at % places.length];
-  choose({ sequence: next.sequence, position: next.position });
+  choose(thoughts.named(next.row, next.t));
 }
 
 let lastJump = {}; // the way and the rank of the place to which it led
 
 function drawThoughts(side, thoughts, width) {
-  const { sequence, t } = placeNow();
-  const row = thoughts.row(sequence);
-  if (row < 0 || t >= thoughts.positions) {
-    side.append(html("p", { class: "quiet" }, "This run has no such place in its record."));
-    return;
-  }
-  drawChips(side, thoughts, row, sequence, width);
+  const now = placeNow();
+  const { sequence, position } = now.thoughts.named(now.row, now.t);
+  const row = thoughts.rowOf(sequence);
+  const t = row < 0 ? -1 : thoughts.placeOf(row, position);
+  const same = row >= 0 && String(thoughts.inputs(row)) === String(now.thoughts.inputs(now.row));
+  const lacks = thoughts.step !== now.thoughts.step ? `not recorded ${now.thoughts.when}` : row < 0 ? `sequence ${sequence} is not in this record`
+    : !same ? `sequence ${sequence} is another one in this record` : t < 0 ? `this run does not think at position ${position}` : "";
+  if (lacks) { side.append(html("p", { class: "lacks" }, lacks)); return; }
+  drawChips(side, thoughts, row, t, width);
   drawPlace(side, thoughts, row, t, width);
 }
 
-function drawChips(side, thoughts, row, sequence, width) {
-  const tokens = thoughts.inputs(sequence);
-  const thinks = new Map(Array.from({ length: thoughts.positions }, (_, t) => [thoughts.get("positions", row, t), t]));
+function drawChips(side, thoughts, row, now, width) {
+  const tokens = thoughts.inputs(row);
+  const thinks = new Map(thoughts.spots(row).map((at, t) => [at, t]));
   const text = thoughts.isText();
   const chips = [];
   let x = 0, y = 0;
@@ -117,22 +117,21 @@ function drawChips(side, thoughts, row, sequence, width) {
     if (text && ["\n", "\\n"].includes(token)) { x = 0; y += CHIP + 6; }
   });
   const node = drawing(side, width, Math.max(...chips.map((chip) => chip.y)) + CHIP + 4, "the sequence");
-  for (const chip of chips) drawChip(node, chip, thoughts, row, sequence);
+  for (const chip of chips) drawChip(node, chip, thoughts, row, now);
 }
 
 const STRONGEST = 3; // nats at which a colour is full
 
-function drawChip(node, { words, t, x, y, wide }, thoughts, row, sequence) {
+function drawChip(node, { words, t, x, y, wide }, thoughts, row, now) {
   const group = svg(node, "g", {});
-  const now = placeNow();
   let back = theme("card");
   if (t !== undefined) {
     const gain = thoughts.gain(row, t);
     back = heat(Math.max(-STRONGEST, Math.min(STRONGEST, gain)), STRONGEST);
-    pressable(group, `${words}: the thoughts gain ${signed(gain, 2)} nats`, `chip-${t}`, () => choose({ sequence, position: t }));
+    pressable(group, `${words}: the thoughts gain ${signed(gain, 2)} nats`, `chip-${t}`, () => choose(thoughts.named(row, t)));
     hint(group, `next is ${tokenText(thoughts.truth(row, t))}; the thoughts gain ${signed(gain, 2)} nats`);
   }
-  const chosen = t !== undefined && t === now.t;
+  const chosen = t !== undefined && t === now;
   svg(group, "rect", { x: x + 1, y: y + 1, width: wide - 2, height: CHIP - 2, rx: 5, fill: back, stroke: chosen ? theme("ink") : theme("line"), "stroke-width": chosen ? 2.5 : 1,
     "stroke-dasharray": t !== undefined && !thoughts.counted(row, t) ? "3 3" : null });
   svg(group, "text", { x: x + wide / 2, y: y + CHIP / 2 + 4.5, "text-anchor": "middle", class: "mono", "font-size": 13, style: `fill:${t === undefined ? theme("quiet") : onto(back)}` }, words);
@@ -220,13 +219,29 @@ function drawShares(group, thoughts, prediction, { truth, highest }, x, y, room)
   if (!prediction) return;
   const seen = new Map(prediction.map((one) => [one.token, one]));
   const each = Math.min(34, Math.max(11, room / seen.size));
+  const labels = [];
   [...seen.values()].forEach(({ token, p }, at) => {
     const right = token === truth;
     const high = (22 * p) / highest;
-    const bar = svg(group, "rect", { x: x + at * each + 1, y: y + 22 - high, width: each - 3, height: Math.max(0.8, high), fill: right ? theme("accent") : theme("none") });
+    const bar = svg(group, "rect", { x: x + at * each + 1, y: y + 22 - high, width: each - 3, height: Math.max(0.8, high), fill: right ? theme("accent") : theme("none"), class: "share" });
     hint(bar, `${tokenText(thoughts.record.tokens[token])}: ${share(p)}`);
-    svg(group, "text", { x: x + at * each + (each - 1) / 2, y: y + 34, "text-anchor": "middle", "font-size": 10.5, class: `mono${right ? " strong" : ""}` }, fitted(tokenText(thoughts.record.tokens[token]), each + 3, "10.5px monospace"));
+    labels.push({ at: x + at * each + (each - 1) / 2, right, p, words: fitted(tokenText(thoughts.record.tokens[token]), 70, SMALL_MONO) });
   });
+  nameBars(group, labels, { left: x, right: x + room, y: y + 34 });
+}
+
+const SMALL_MONO = "10.5px 'DejaVu Sans Mono', monospace";
+
+// Names below bars, the truth's and the likeliest first; those that would cover another are left out.
+function nameBars(group, labels, { left, right: end, y }) {
+  const taken = [];
+  for (const { at, right, words } of [...labels].sort((a, b) => b.right - a.right || b.p - a.p)) {
+    const half = widthOf(words, SMALL_MONO) / 2;
+    const middle = Math.max(left + half, Math.min(at, end - half));
+    if (taken.some((one) => Math.abs(one.middle - middle) < one.half + half + 3)) continue;
+    taken.push({ middle, half });
+    svg(group, "text", { x: middle, y, "text-anchor": "middle", "font-size": 10.5, class: `mono share${right ? " strong" : ""}` }, words);
+  }
 }
 
 function drawLegend(body) {
@@ -241,18 +256,22 @@ function drawLoss(body) {
   const { key, nll } = runNow();
   if (thoughts.step !== null) return;
   const { nll: loss, error } = DATA.records.loss[key];
-  body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats${error ? ` (differs from the row's by a standard error of ${number(error)})` : ""}; ` +
-    `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(nll)}.`));
+  const others = Object.entries(DATA.records.others[key]).map(([name, one]) => ({ ...one, words: OTHERS[name] }));
+  const and = (which) => others.map((one) => `, ${one.words} ${number(one[which])}`).join("");
+  body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats${error ? ` (differs from the row's by a standard error of ${number(error)})` : ""}${and("nll")}; ` +
+    `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(nll)}${and("row")}.`));
 }
+
+const OTHERS = { nll_no_thought: "without a thought", nll_shuffled: "with another sequence's" };
 
 function thoughtRows() {
   const rows = [["key", "sequence", "position", "token", "truth", "counted", "thought", "symbols", "log_prob", "reward", "log_q", "log_q_none", "log_q_shuffled"]];
-  const { thoughts, sequence, row } = placeNow();
-  const tokens = thoughts.inputs(sequence);
+  const { thoughts, row } = placeNow();
+  const tokens = thoughts.inputs(row);
   for (let t = 0; t < thoughts.positions; t += 1) {
     const at = thoughts.get("positions", row, t);
     for (let k = 0; k < thoughts.count; k += 1)
-      rows.push([runNow().key, thoughts.record.sequences[sequence], at + 1, tokens[at], thoughts.truth(row, t), thoughts.counted(row, t) ? 1 : 0, k + 1,
+      rows.push([runNow().key, thoughts.number(row), at + 1, tokens[at], thoughts.truth(row, t), thoughts.counted(row, t) ? 1 : 0, k + 1,
         thoughts.word(row, t, k)?.join(" "), thoughts.get("log_prob", row, t, k), thoughts.get("reward", row, t, k), thoughts.get("log_q", row, t, k),
         thoughts.get("log_q_none", row, t), thoughts.get("log_q_shuffled", row, t, k)]);
   }

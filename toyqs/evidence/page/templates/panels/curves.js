@@ -119,16 +119,17 @@ function drawCurves(body, width, lines) {
   const cut = showNow() === "nll" ? 4 * median(tops) : Infinity; // losses far above the usual ones are left out
   const ys = lines.flatMap(({ seeds }) => seeds.flatMap((one) => one.y)).filter((y) => y !== null && y <= cut);
   const floor = showNow() === "nll" && DATA.floor !== null ? [DATA.floor] : [];
-  const x = scale("log", [Math.min(...xs), Math.max(...xs)], [64, right]);
   const y = scale("linear", range(ys, showNow() === "gain" ? [0] : floor), [bottom, top]);
+  const left = marginOf(y);
+  const x = scale("log", [Math.min(...xs), Math.max(...xs)], [left, right]);
   const up = showNow() === "gain" ? "gain of thinking over each control, nats" : UP[showNow()];
   frame(node, x, y, { x: `${ACROSS[overNow()]} (log scale)`, y: up });
-  const inside = svg(svg(svg(node, "defs"), "clipPath", { id: "curves-inside" }), "rect", { x: 64, y: top - 6, width: right - 64, height: bottom - top + 6 });
+  const inside = svg(svg(svg(node, "defs"), "clipPath", { id: "curves-inside" }), "rect", { x: left, y: top - 6, width: right - left, height: bottom - top + 6 });
   inside.parentNode.id = "curves-inside";
   if (floor.length) {
-    svg(node, "line", { x1: 64, x2: right, y1: y(floor[0]), y2: y(floor[0]), class: "zero", "stroke-dasharray": "5 4" });
+    svg(node, "line", { x1: left, x2: right, y1: y(floor[0]), y2: y(floor[0]), class: "zero", "stroke-dasharray": "5 4" });
   }
-  if (showNow() === "gain") svg(node, "line", { x1: 64, x2: right, y1: y(0), y2: y(0), class: "zero" });
+  if (showNow() === "gain") svg(node, "line", { x1: left, x2: right, y1: y(0), y2: y(0), class: "zero" });
   const plot = svg(node, "g", { "clip-path": "url(#curves-inside)" });
   for (const { arm, seeds } of lines) {
     for (const one of seeds) {

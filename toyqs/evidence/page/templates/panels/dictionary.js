@@ -11,7 +11,7 @@ panel({
   draw(body, width) {
     const run = runNow();
     if (!run) { noRecord(body); return [["no record"]]; }
-    const thoughts = new Thoughts(run.key, state.time);
+    const thoughts = new Thoughts(run.key, timeNow());
     const words = countWords(thoughts);
     const total = words.reduce((sum, word) => sum + word.count, 0);
     body.append(html("p", { class: "quiet", id: "dictionary-of" }, shown(`${run.name}, ${thoughts.when}: ${total.toLocaleString("en")} thoughts at ${thoughts.sequences.length} held-out sequences, ${several(words.length, "different one")}` +
@@ -20,6 +20,7 @@ panel({
     if (thoughts.arrays.vectors) drawScatter(body, thoughts, width);
     if (thoughts.record.symbols) drawUsage(body, thoughts, width);
     if (thoughts.step === null) drawFeatures(body, run, width);
+    drawMeans(body);
     drawGaps(body, cellNow().arms[cellNow().run].keys);
     return wordRows(words, thoughts);
   },
@@ -28,7 +29,7 @@ panel({
 // Every thought that occurs: its symbols, how often, and how often with each answer; the most frequent first.
 function countWords(thoughts) {
   const found = new Map();
-  for (const { row, position: t, sequence } of thoughts.places()) {
+  for (const { row, t } of thoughts.places()) {
     const answer = thoughts.arrays.truth.at(row, t);
     for (let k = 0; k < thoughts.count; k += 1) {
       const symbols = thoughts.symbols(row, t, k);
@@ -38,13 +39,16 @@ function countWords(thoughts) {
       const word = found.get(name);
       word.count += 1;
       word.answers.set(answer, (word.answers.get(answer) ?? 0) + 1);
-      word.examples.push({ sequence, position: t });
+      word.examples.push(thoughts.named(row, t));
     }
   }
   return [...found.values()].sort((a, b) => b.count - a.count || a.name.localeCompare(b.name));
 }
 
 function purity(word) { return Math.max(...word.answers.values()) / word.count; }
+
+// The answer that a thought came with most often.
+function standsFor(word) { return [...word.answers].sort((a, b) => b[1] - a[1] || a[0] - b[0])[0][0]; }
 
 // The answers in columns: all of them, or the most frequent.
 function answerColumns(words) {
@@ -60,25 +64,28 @@ function drawWords(body, thoughts, words, width) {
   const { shownAnswers, all } = answerColumns(words);
   const lines = words.slice(0, MOST_WORDS);
   const wordWidth = Math.max(70, ...lines.map((word) => word.symbols.reduce((sum, symbol) => sum + Math.max(20, widthOf(tokenText(record.symbols[symbol]), MONO) + 10) + 3, 0)));
-  const left = wordWidth + 120;
+  const ofName = (word) => tokenText(record.tokens[standsFor(word)]);
+  const nameWidth = Math.min(140, Math.max(66, ...lines.map((word) => widthOf(ofName(word), MONO) + 8)));
+  const left = wordWidth + nameWidth + 124;
   const rest = all.length > shownAnswers.length;
   const columns = shownAnswers.length + (rest ? 1 : 0);
   const size = Math.max(24, Math.min(48, (width - left - (rest ? 16 : 8)) / columns));
   const node = drawing(body, Math.max(width, left + size * columns), 44 + 26 * lines.length, "dictionary");
   text(node, 0, 32, "thought", { class: "quiet" });
   text(node, wordWidth + 50, 32, "times", { class: "quiet", "text-anchor": "end" });
-  text(node, wordWidth + 108, 32, "purity", { class: "quiet", "text-anchor": "end" });
+  text(node, wordWidth + 62, 32, "stands for", { class: "quiet" });
+  text(node, left - 12, 32, "purity", { class: "quiet", "text-anchor": "end" });
   text(node, left, 14, `the answer, % of the times${rest ? ` (${shownAnswers.length} most frequent of ${all.length} answers)` : ""}`, { class: "quiet" });
   shownAnswers.forEach((answer, at) => {
     const name = tokenText(record.tokens[answer]);
     hint(text(node, left + (at + 0.5) * size, 32, fitted(name, size - 2, MONO), { "text-anchor": "middle", class: "mono" }), name);
   });
   if (rest) text(node, left + (columns - 0.5) * size, 32, "rest", { "text-anchor": "middle", class: "quiet" });
-  lines.forEach((word, line) => drawLine(node, thoughts, word, { y: 40 + 26 * line, wordWidth, left, size, shownAnswers, rest }));
+  lines.forEach((word, line) => drawLine(node, thoughts, word, { y: 40 + 26 * line, wordWidth, nameWidth, left, size, shownAnswers, rest }));
   if (words.length > lines.length) body.append(html("p", { class: "quiet" }, `and ${words.length - lines.length} rarer ones, in the CSV`));
 }
 
-function drawLine(node, thoughts, word, { y, wordWidth, left, size, shownAnswers, rest }) {
+function drawLine(node, thoughts, word, { y, wordWidth, nameWidth, left, size, shownAnswers, rest }) {
   const names = word.symbols.map((symbol) => thoughts.record.symbols[symbol]).join(" ");
   const group = pressable(svg(node, "g", { class: "word" }), `thought ${names}, ${several(word.count, "time")}: an example`, `word-${word.name}`, () => showExample(word));
   const counts = shownAnswers.map((answer) => word.answers.get(answer) ?? 0);
@@ -88,7 +95,9 @@ function drawLine(node, thoughts, word, { y, wordWidth, left, size, shownAnswers
   for (const symbol of word.symbols) x += symbolChip(group, thoughts.record, symbol, x, y + 2) + 3;
   if (!word.symbols.length) text(group, 0, y + 17, "(empty)", { class: "quiet" });
   text(group, wordWidth + 50, y + 17, word.count, { "text-anchor": "end", class: "count" });
-  text(group, wordWidth + 108, y + 17, `${Math.round(100 * purity(word))} %`, { "text-anchor": "end", class: "purity" });
+  const answer = tokenText(thoughts.record.tokens[standsFor(word)]);
+  svg(group, "text", { x: wordWidth + 62, y: y + 17, class: "stands", "font-family": "DejaVu Sans Mono, monospace", "font-size": 13 }, fitted(answer, nameWidth - 6, MONO));
+  text(group, left - 12, y + 17, `${Math.round(100 * purity(word))} %`, { "text-anchor": "end", class: "purity" });
   counts.forEach((count, at) => {
     const part = count / word.count;
     const back = mixed(theme("card"), theme("accent"), part);
@@ -101,7 +110,7 @@ function drawLine(node, thoughts, word, { y, wordWidth, left, size, shownAnswers
 function showExample(word) {
   const now = word.examples.findIndex(({ sequence, position }) => String(sequence) === state.sequence && String(position) === state.position);
   const next = word.examples[(now + 1) % word.examples.length];
-  choose({ word: word.name, sequence: next.sequence, position: next.position });
+  choose({ word: word.name, ...next });
   PANELS.find((spec) => spec.id === "thoughts").section.scrollIntoView({ block: "nearest" });
 }
 
@@ -112,7 +121,7 @@ function drawUsage(body, thoughts, width) {
   const counts = Array.from({ length }, () => new Map());
   const totals = new Map();
   let number_ = 0;
-  for (const { row, position: t } of thoughts.places()) {
+  for (const { row, t } of thoughts.places()) {
     for (let k = 0; k < thoughts.count; k += 1) {
       number_ += 1;
       thoughts.symbols(row, t, k).forEach((symbol, place) => {
@@ -156,12 +165,12 @@ function drawScatter(body, thoughts, width) {
   const places = thoughts.places();
   const each = Math.max(1, Math.floor((places.length * thoughts.count) / MOST_POINTS));
   const times = new Map();
-  for (const { row, position: t } of places) { const answer = thoughts.arrays.truth.at(row, t); times.set(answer, (times.get(answer) ?? 0) + 1); }
+  for (const { row, t } of places) { const answer = thoughts.arrays.truth.at(row, t); times.set(answer, (times.get(answer) ?? 0) + 1); }
   const answers = [...times].sort((a, b) => b[1] - a[1]).slice(0, SERIES.length).map(([answer]) => answer).sort((a, b) => a - b);
   const hue = (answer) => (answers.includes(answer) ? ink(SERIES[answers.indexOf(answer)]) : theme("none"));
   for (let place = 0; place < shownPlaces; place += 1) {
     const points = [];
-    places.forEach(({ row, position: t }, at) => {
+    places.forEach(({ row, t }, at) => {
       for (let k = 0; k < thoughts.count; k += 1)
         if ((at * thoughts.count + k) % each === 0) points.push({ vector: thoughts.vector(row, t, k, place), answer: thoughts.arrays.truth.at(row, t) });
     });
@@ -212,8 +221,8 @@ function mainDirections(vectors) {
 function wordRows(words, thoughts) {
   const { tokens, symbols } = thoughts.record;
   const { all } = answerColumns(words);
-  const rows = [["thought", "times", "purity", ...all.map((answer) => `answer ${tokens[answer]}`)]];
-  for (const word of words) rows.push([word.symbols.map((symbol) => symbols[symbol]).join(" "), word.count, purity(word), ...all.map((answer) => word.answers.get(answer) ?? 0)]);
+  const rows = [["thought", "times", "stands for", "purity", ...all.map((answer) => `answer ${tokens[answer]}`)]];
+  for (const word of words) rows.push([word.symbols.map((symbol) => symbols[symbol]).join(" "), word.count, tokens[standsFor(word)], purity(word), ...all.map((answer) => word.answers.get(answer) ?? 0)]);
   return rows;
 }
 
@@ -222,9 +231,7 @@ function drawFeatures(body, run, width) {
   const told = DATA.records.told[run.key];
   if (!told.length) return;
   const whole = (about) => told.find((one) => one.about === about && one.by === null);
-  const alike = (one, other) => one.information === other.information && one.entropy === other.entropy;
-  // a feature that is the answer itself is shown once
-  const abouts = [...new Set(told.map((one) => one.about))].filter((about, at) => !at || !alike(whole(about), whole(null)));
+  const abouts = [...new Set(told.map((one) => one.about))];
   const places = told.filter((one) => one.about === abouts[0] && one.by !== null).length;
   body.append(html("h3", {}, "What thoughts tell, in nats"));
   const left = Math.min(150, 0.35 * width), right = Math.max(left + 40, width - 190), each = 30;
@@ -250,4 +257,16 @@ function drawFeatures(body, run, width) {
     text(node, right + 10, y + 11, `${number(over, 2)} of ${number(all.entropy, 2)} (${all.share === null ? "–" : `${Math.round(100 * all.share)} %`})`, { class: "told" });
   });
   caption(node, left, each * abouts.length + 34, `bars: whole thoughts${places ? "; marks: one symbol alone, by its place" : ""}; frames: all there is to tell; chance taken off`, width - left);
+}
+
+// What the rows say of the thoughts, over all held-out sequences.
+function drawMeans(body) {
+  const { information, information_most: most, information_shuffled: shuffled, thought_entropy: entropy, pass_at_k: passes } = cellNow().thoughts;
+  const known = (value) => value !== null && value !== undefined;
+  const said = [
+    known(entropy) && `entropy of a thought ${number(entropy, 2)} nats`,
+    known(information) && `mutual information of thought and context ${number(information, 2)} nats (of at most ${number(most, 2)}; with thoughts shuffled ${number(shuffled, 2)})`,
+    known(passes) && `with one of its thoughts or more the answer is the likeliest at ${(100 * passes).toFixed(1)} % of positions (pass@K)`,
+  ].filter(Boolean);
+  if (said.length) body.append(html("p", { class: "quiet", id: "thought-means" }, `In the rows, means over the seeds: ${said.join("; ")}.`));
 }

@@ -6,12 +6,13 @@ panel({
   about: "What made these rows, and what is not there. A key is the name of a run's folder.",
   uses: ["cell"],
   draw(body) {
-    const { commands, machines, missing, runs } = DATA.provenance;
+    const { commands, machines, missing, origins, runs } = DATA.provenance;
     body.append(html("h3", {}, "Commands"));
     for (const { command, commit, runs: count } of commands) {
       body.append(html("pre", {}, command === "not known" ? "not known" : shown(`python ${command}`)));
       body.append(html("p", { class: "quiet" }, shown(`${several(count, "run")}, commit ${commit}`)));
     }
+    if (origins) body.append(html("p", { class: "problem", id: "origins" }, shown(origins)));
     body.append(html("p", { class: "quiet" }, "This page:"), html("pre", {}, shown(DATA.command)));
     body.append(html("h3", {}, "Versions and machine"));
     for (const { words, runs: count } of machines) body.append(html("p", {}, shown(`${several(count, "run")}: ${words || "not known"}`)));
@@ -26,8 +27,10 @@ panel({
 // Runs of one cell, arm and state stand in one line.
 function drawMissing(body, missing) {
   body.append(html("h3", {}, "Missing, failed or damaged"));
-  const whole = !missing.length && !DATA.records.without.length && !Object.keys(DATA.records.unreadable).length;
-  body.append(html("p", { id: "whole" }, whole ? "Nothing: all that was asked for has finished." : missing.length ? "" : "All that was asked for has finished, but thoughts are missing:"));
+  const whole = !missing.length && !DATA.problems.length && !DATA.records.without.length && !Object.keys(DATA.records.unreadable).length;
+  body.append(html("p", { id: "whole" }, whole ? "Nothing: all that was asked for has finished."
+    : missing.length ? "Asked for, without a result (the same command does what is missing):" : `All that was asked for has finished, but ${DATA.problems.length ? "files are damaged or " : ""}thoughts are missing:`));
+  for (const line of DATA.problems) body.append(html("p", { class: "problem" }, shown(line)));
   const groups = new Map();
   for (const { cell, arm, seed, state: word, why } of missing) {
     const name = JSON.stringify([cell, arm, word, why]);
@@ -37,7 +40,6 @@ function drawMissing(body, missing) {
   if (rows.length) {
     const several_ = DATA.cells.length > 1;
     const shownRows = [["cell", "arm", "seed", "state", "why"], ...rows].map((row) => (several_ ? row : row.slice(1)));
-    body.append(html("p", {}, "Asked for, without a result (the same command does what is missing):"));
     body.append(html("div", { id: "missing" }, rows.length > 24 ? html("details", {}, [html("summary", { "data-id": "missing" }, several(missing.length, "run")), table(shownRows)]) : table(shownRows)));
   }
   drawGaps(body, [...DATA.records.left_out, ...DATA.records.without, ...Object.keys(DATA.records.unreadable)]);

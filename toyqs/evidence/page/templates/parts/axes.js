@@ -46,10 +46,17 @@ function range(values, also = [], margin = 0.05) {
   return [low - edge, high + edge];
 }
 
+function ticksUp(y) { return y.ticks(Math.max(2, Math.abs(y.start - y.end) / 45)); }
+
+// The room that the ticks and the name of a vertical axis need, pixels.
+function marginOf(y) {
+  return Math.max(64, ...ticksUp(y).map((tick) => widthOf(tickText(tick)) + 30));
+}
+
 // Draw ticks, grid and names along the left and the bottom.
 function frame(node, x, y, names) {
   const left = x.start, right = x.end, bottom = y.start, top = y.end;
-  for (const tick of y.ticks(Math.max(2, (bottom - top) / 45))) {
+  for (const tick of ticksUp(y)) {
     svg(node, "line", { x1: left, x2: right, y1: y(tick), y2: y(tick), class: "grid" });
     text(node, left - 6, y(tick) + 4, tickText(tick), { "text-anchor": "end" });
   }
@@ -62,7 +69,7 @@ function frame(node, x, y, names) {
   svg(node, "line", { x1: left, x2: right, y1: bottom, y2: bottom, class: "axis" });
   text(node, (left + right) / 2, bottom + 36, names.x, { "text-anchor": "middle", class: "quiet" });
   text(node, 0, 0, names.y, {
-    "text-anchor": "middle", class: "quiet", transform: `translate(${left - 46} ${(top + bottom) / 2}) rotate(-90)`,
+    "text-anchor": "middle", class: "quiet", transform: `translate(${left - marginOf(y) + 14} ${(top + bottom) / 2}) rotate(-90)`,
   });
 }
 

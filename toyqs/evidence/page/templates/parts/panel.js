@@ -40,9 +40,17 @@ function redraw(changed) {
 function drawPanel(spec) {
   const focused = spec.section.contains(document.activeElement) ? document.activeElement.dataset?.id : null;
   const width = Math.max(300, spec.section.clientWidth - 38);
-  refresh(spec.box, spec.controls?.() ?? []);
+  const opened = new Set([...spec.body.querySelectorAll("details[open] > summary")].map((node) => node.dataset.id));
   spec.body.replaceChildren();
-  spec.rows = spec.draw(spec.body, width) ?? [];
+  try {
+    refresh(spec.box, spec.controls?.() ?? []);
+    spec.rows = spec.draw(spec.body, width) ?? [];
+  } catch (error) { // is said here; the panels after it are drawn all the same
+    spec.rows = [["this panel could not be drawn"], [String(error)]];
+    spec.body.append(html("p", { class: "problem" }, shown(`This panel cannot be drawn: ${error}`)));
+    console.error(error);
+  }
+  for (const node of spec.body.querySelectorAll("summary")) node.parentNode.open = opened.has(node.dataset.id);
   if (focused) [...spec.section.querySelectorAll("[data-id]")].find((node) => node.dataset.id === focused)?.focus({ preventScroll: true });
 }
 
@@ -86,9 +94,11 @@ function table(rows, numeric = []) {
 
 // --- downloads
 
+// Rows as CSV; a text that a table would take for a formula begins with an apostrophe.
 function csvText(rows) {
   const cell = (value) => {
-    const words = value === null || value === undefined ? "" : String(value);
+    const given = value === null || value === undefined ? "" : String(value);
+    const words = /^[=+\-@\t\r]/.test(given) && !Number.isFinite(Number(given)) ? `'${given}` : given;
     return /[",\r\n]/.test(words) ? `"${words.replaceAll('"', '""')}"` : words;
   };
   return rows.map((row) => row.map(cell).join(",") + "\n").join("");
@@ -99,7 +109,7 @@ const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharr
 
 // The drawings of a panel in one, below each other; its rows as text where it has none.
 function svgText(spec) {
-  const parts = [...spec.body.querySelectorAll("svg.figure, svg")].filter((node) => !node.parentNode.closest("svg"));
+  const parts = [...spec.body.querySelectorAll("svg")].filter((node) => !node.parentNode.closest("svg"));
   const drawn = parts.length ? parts : [tableDrawing(spec.rows)];
   const width = Math.max(...drawn.map((node) => Number(node.getAttribute("width"))));
   let height = 30;

@@ -51,12 +51,16 @@ function onKey(event) {
   event.preventDefault();
 }
 
-async function start() {
-  readHash();
-  document.documentElement.dataset.theme = dark() ? "dark" : "light";
+async function readAll() {
   await readData();
   document.getElementById("title").textContent = shown(DATA.title);
   document.getElementById("setting").textContent = shown(`${DATA.setting.replace(DATA.title, "").replace(/^, /, "")} · ${DATA.folder}`);
+}
+
+async function start() {
+  readHash();
+  document.documentElement.dataset.theme = dark() ? "dark" : "light";
+  await readAll();
   const sections = PANELS.map(build);
   document.getElementById("main").replaceChildren(...sections);
   redraw();
@@ -65,11 +69,11 @@ async function start() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; redraw(); } });
-  if (DATA.watched) setInterval(() => { if (!document.hidden) location.reload(); }, 2000 * Math.max(2, DATA.watched));
+  if (DATA.watched) setInterval(() => { if (!document.hidden) lookAgain(); }, 1000 * Math.max(1, DATA.watched));
   document.documentElement.dataset.ready = "yes";
 }
 
-start().catch((error) => {
+if (self.name !== LOOK) start().catch((error) => {
   document.getElementById("loading")?.replaceWith(html("p", { class: "problem" }, `The data of this page cannot be read: ${error.message}`));
   throw error;
 });

@@ -22,9 +22,13 @@ function runNow() {
 // Through training, where thoughts were recorded then.
 function timeSlider() {
   const steps = RECORDS.get(runNow().key).evaluations.map(({ step }) => [String(step), `after step ${step}`]);
-  const now = steps.some(([step]) => step === state.time) ? state.time : "";
-  return steps.length ? slider("in training", "time", [...steps, ["", "at the end"]], now, (time) => choose({ time })) : null;
+  return steps.length ? slider("in training", "time", [...steps, ["", "at the end"]], timeNow(), (time) => choose({ time })) : null;
 }
+
+// The step that is shown of the run, as text; "": the end of its training.
+function timeNow() { return evaluated(runNow().key, state.time) ? state.time : ""; }
+
+function evaluated(key, time) { return RECORDS.get(key).evaluations.some(({ step }) => String(step) === time); }
 
 function besideNow() {
   return recordedRuns().find((run) => run.key === state.beside) ?? null;
@@ -47,11 +51,28 @@ class Thoughts {
   // When this is, in words.
   get when() { return this.step === null ? "at the end of the training" : `after step ${this.step}`; }
 
-  row(sequence) { return this.sequences.indexOf(sequence); }
+  // The number of a row's sequence among the held-out ones.
+  number(row) { return this.record.sequences[this.sequences[row]]; }
 
-  inputs(sequence) {
+  // A row and a place as the page's address names them: the held-out number, and the position in the sequence from 1.
+  named(row, t) { return { sequence: this.number(row), position: this.get("positions", row, t) + 1 }; }
+
+  // The row of a held-out number, -1: it is not here.
+  rowOf(number_) { return this.sequences.findIndex((_, row) => String(this.number(row)) === String(number_)); }
+
+  // The place on the axis T of a position, and the nearest to it; -1: the model does not think there.
+  placeOf(row, position) { return this.spots(row).indexOf(Number(position) - 1); }
+
+  nearest(row, position) {
+    const off = this.spots(row).map((at) => Math.abs(at + 1 - Number(position)));
+    return position === "" || !Number.isFinite(Number(position)) ? 0 : off.indexOf(Math.min(...off));
+  }
+
+  spots(row) { return Array.from({ length: this.positions }, (_, t) => this.get("positions", row, t)); }
+
+  inputs(row) {
     const { inputs } = this.record.arrays;
-    return Array.from({ length: inputs.shape[1] }, (_, at) => this.record.tokens[inputs.at(sequence, at)]);
+    return Array.from({ length: inputs.shape[1] }, (_, at) => this.record.tokens[inputs.at(this.sequences[row], at)]);
   }
 
   truth(row, t) { return this.record.tokens[this.arrays.truth.at(row, t)]; }
@@ -88,13 +109,16 @@ class Thoughts {
     return mean(this.each("log_q", row, t)) - without;
   }
 
-  // The prediction with a thought: token and probability, the likeliest first unless all classes are there.
+  // The prediction with a thought: token and probability, the likeliest first unless all classes are there; then the truth.
   prediction(row, t, k) {
     const [tokens, shares] = k === null ? ["predicted_none", "predicted_p_none"] : ["predicted", "predicted_p"];
     if (!this.arrays[shares]) return null;
     const places = k === null ? [row, t] : [row, t, k];
     const classes = this.arrays[shares].shape.at(-1);
-    return Array.from({ length: classes }, (_, c) => ({ token: this.get(tokens, ...places, c) ?? c, p: this.get(shares, ...places, c) }));
+    const found = Array.from({ length: classes }, (_, c) => ({ token: this.get(tokens, ...places, c) ?? c, p: this.get(shares, ...places, c) }));
+    const truth = this.arrays.truth.at(row, t);
+    if (found.some(({ token }) => token === truth)) return found;
+    return [...found, { token: truth, p: Math.exp(k === null ? this.get("log_q_none", row, t) : this.get("log_q", row, t, k)) }];
   }
 
   // Whether most thoughts predict another token.
@@ -108,9 +132,9 @@ class Thoughts {
   // All counted positions: where, what thinking gains there, and the mean probability of the truth.
   places() {
     const found = [];
-    this.sequences.forEach((sequence, row) => {
+    this.sequences.forEach((_, row) => {
       for (let t = 0; t < this.positions; t += 1)
-        if (this.counted(row, t)) found.push({ sequence, position: t, row, gain: this.gain(row, t), p: mean(this.each("log_q", row, t).map(Math.exp)) });
+        if (this.counted(row, t)) found.push({ row, t, gain: this.gain(row, t), p: mean(this.each("log_q", row, t).map(Math.exp)) });
     });
     return found;
   }

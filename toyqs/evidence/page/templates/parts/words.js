@@ -1,15 +1,13 @@
 // Numbers and names as people read them.
 
-const SPELLED = { "\n": "⏎", "\t": "⇥", " ": "␣" };
-
 // A name as text: what a browser would hide or obey is spelled out.
 function shown(text) {
-  return String(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (letter) => SPELLED[letter] ?? `\\u{${letter.codePointAt(0).toString(16)}}`);
+  return String(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (letter) => `\\u{${letter.codePointAt(0).toString(16)}}`);
 }
 
-// A token as a chip: white space has a sign.
+// A token as a chip: a blank has a sign.
 function tokenText(text) {
-  return text === "" ? "∅" : shown(String(text).replace(/[\n\t ]/g, (letter) => SPELLED[letter]));
+  return text === "" ? "∅" : shown(String(text).replaceAll(" ", "␣"));
 }
 
 function number(value, digits = 3) {
