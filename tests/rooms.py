@@ -50,6 +50,7 @@ CONFIG_ORDER = (
     {"choices", "errors", "key_table"},
     {"keys"},
     {"run_config"},
+    {"plugins"},
     {"resolve", "inactive", "controls", "bounds", "plain"},
     {"finished_run"},
     {"contents"},

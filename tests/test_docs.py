@@ -83,7 +83,7 @@ def unknown_words(command: str) -> list[str]:
     words = shlex.split(command, comments=True)
     unknown = []
     for key, _, value in (word.partition("=") for word in words[1:] if not word.startswith("-")):
-        if value and key not in KEYS:
+        if value and key not in KEYS and not key.startswith("plugin."):  # of a plug-in, not ours
             unknown.append(key)
         if key == "+run_modifier":
             presets = value.strip("[]").split(",")

@@ -28,7 +28,7 @@ def _content_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_key_has_another_value_here() -> None:
-    assert set(OTHER) | {*OUTSIDE_KEY, "info", "seed"} == {x.name for x in fields(RunConfig)}
+    assert set(OTHER) | {*OUTSIDE_KEY, "info", "seed", "plugin"} == {x.name for x in fields(RunConfig)}
     assert not set(finished_run.REMOVED) & {x.name for x in fields(RunConfig)}
 
 
@@ -77,7 +77,7 @@ def test_what_matters_changes_the_key(name: str, monkeypatch: pytest.MonkeyPatch
 def test_a_default_changes_only_with_the_version_of_results() -> None:
     """A setting at its default must not be hashed, and a changed default must not hide behind an old key."""
     root = {x.name: getattr(RunConfig(), x.name) for x in fields(RunConfig)}
-    for name in (*OUTSIDE_KEY, "seed", "info", "task"):
+    for name in (*OUTSIDE_KEY, "seed", "info", "task", "plugin"):
         del root[name]
     root["weight_groups"] = "".join(root["weight_groups"])
     tasks = {name: {x.name: getattr(kind(), x.name) for x in fields(kind)} for name, kind in TASKS.items()}

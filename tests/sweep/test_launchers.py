@@ -137,6 +137,17 @@ def test_a_warned_task_leaves_no_outcome_unless_it_failed(
     assert "too many times" in json.loads((tmp_path / "0.json").read_text())["outcome"][3]
 
 
+def test_a_task_whose_settings_are_refused_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(plain: Any) -> Any:
+        raise Refusal("plugins=./mine.py: has changed")
+
+    monkeypatch.setattr("toyqs.sweep.plan.Stack.from_plain", refuse)
+    monkeypatch.setattr("sys.argv", [])
+    stack_task.StackTask([], str(tmp_path / "0.json"), ["run.py"])()
+    outcome = json.loads((tmp_path / "0.json").read_text())["outcome"]
+    assert outcome == [[], [], [], "plugins=./mine.py: has changed"]
+
+
 def test_a_queued_task_has_checkpoints_also_where_the_run_has_none(tmp_path: Path) -> None:
     one = stack(tmp_path, [0], max_steps=60)
     given = stack_task.with_checkpoints(one)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-SYMBOL_KINDS = ("token", "gaussian", "gumbel", "deterministic", "state")
 # Samplers other than the policy itself -> the kinds of symbols that they can draw.
 SAMPLERS = {"tempered": ("token", "gaussian", "state"), "uniform": ("token",), "prior": ("gaussian",)}
 # References that are a second model, which no gradient trains.
@@ -26,9 +25,23 @@ DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def one_of(default: str | None, choices: Iterable[str | None]) -> Any:
-    """Return a field that takes one of these words."""
-    return field(default=default, metadata={"choices": tuple(choices)})
+class Words(Sequence[str]):
+    """Words that a key takes: some of its own, and the names in a table when they are asked for."""
+
+    def __init__(self, own: Iterable[str], table: Mapping[str, Any]) -> None:
+        self.own, self.table = tuple(own), table
+
+    def __getitem__(self, index: Any) -> Any:
+        return (*self.own, *self.table)[index]
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.table)
+
+
+def one_of(default: str | None, choices: Iterable[str | None], *more: str) -> Any:
+    """Return a field that takes one of these words; those of a table may become more, by plug-ins."""
+    words = Words(more, choices) if isinstance(choices, Mapping) else (*more, *choices)
+    return field(default=default, metadata={"choices": words})
 
 
 def number(default: float | None, *, at_least: float | None = None, above: float | None = None) -> Any:

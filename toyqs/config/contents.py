@@ -8,10 +8,11 @@ import json
 from toyqs.assets import pretrained
 from toyqs.config import finished_run
 from toyqs.config.keys import STARTS
+from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
 from toyqs.files import IDENTITY
 
-OWNERS = ("task", "pretrained", "reference_run", *STARTS)  # settings that may name files
+OWNERS = ("task", "pretrained", "reference_run", "plugins", *STARTS)  # settings that may name files
 
 
 def identities(config: RunConfig) -> dict[str, str]:
@@ -55,6 +56,8 @@ def check_unchanged(folder: str, config: RunConfig, owner: str) -> None:
 
 def _identity(config: RunConfig, owner: str) -> str | None:
     content: str | None = None
+    if owner == "plugins":
+        return load.identity_of(config.plugins)
     if owner == "task" and config.task.identity is not None:
         content = json.dumps({"task": config.task.name} | config.task.identity(), sort_keys=True)
     elif owner == "pretrained" and config.pretrained is not None:

@@ -75,7 +75,7 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
 def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
     """Return the controls that controls=all adds: other thoughts, and other rewards for the same ones."""
     controls = {"deterministic": replace(config, **COCONUT)}
-    if config.thoughts != "deterministic":
+    if config.symbol_kind != "deterministic":
         controls["random"] = replace(config, random_thoughts=True)
     controls["constant"] = replace(config, **ONE_SYMBOL, adaptive_len=False)
     if config.has_policy_loss:

@@ -16,6 +16,7 @@ from toyqs.config.errors import Refusal, typed
 from toyqs.config.key_table import KEY, RESULTS_VERSION, key_of
 from toyqs.config.key_table import SETTINGS as TABLE
 from toyqs.config.keys import TASKS
+from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
 from toyqs.files import IDENTITY, json_object, no_folder
 
@@ -24,7 +25,8 @@ SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 # Settings of earlier versions -> the value that says what is always done now.
 REMOVED: dict[str, Any] = {"shard_optimiser": False, "fsdp": False}
 
-VERSION, VOCABULARY = "results_version", "task.vocabulary"  # what config.json holds next to settings
+VERSION, VOCABULARY, PLUGINS = "results_version", "task.vocabulary", "plugins"
+BESIDE = (VERSION, VOCABULARY, PLUGINS)  # what config.json holds next to settings
 
 
 def config_of(columns: Mapping[str, Any]) -> RunConfig:
@@ -40,7 +42,7 @@ def config_of(columns: Mapping[str, Any]) -> RunConfig:
         Refusal: a task or a setting that this version does not have, a removed one at another value, or a
             value that its setting does not take.
     """
-    values = {n: x for n, x in columns.items() if n not in (*REMOVED, VERSION, VOCABULARY)}
+    values = {n: x for n, x in columns.items() if n not in (*REMOVED, *BESIDE)}
     values = {name: value for name, value in values.items() if not name.endswith(IDENTITY)}
     for name in REMOVED.keys() & columns.keys():
         if columns[name] != REMOVED[name]:
@@ -49,9 +51,12 @@ def config_of(columns: Mapping[str, Any]) -> RunConfig:
             )
     task = values.pop("task", None)
     if not isinstance(task, str) or task not in TASKS:
-        raise Refusal(f"task={task}: not a task of this version; give runs of this version")
+        why = "not a task of this version, nor of a plug-in that is given"
+        raise Refusal(f"task={task}: {why}; give runs of this version")
     own = {name[len("task.") :]: values.pop(name) for name in list(values) if name.startswith("task.")}
+    plugin = {name: values.pop(name) for name in list(values) if name.startswith(load.PREFIX)}
     unknown = values.keys() - {x.name for x in fields(RunConfig)}
+    unknown |= plugin.keys() - load.setting_names()
     unknown |= {f"task.{name}" for name in own.keys() - {x.name for x in fields(TASKS[task])}}
     if unknown:
         raise Refusal(
@@ -61,9 +66,20 @@ def config_of(columns: Mapping[str, Any]) -> RunConfig:
     groups = values.pop("weight_groups", "ABCD")
     values["weight_groups"] = list(groups) if isinstance(groups, str) else groups
     config: RunConfig = _typed(RunConfig, values)
-    config = replace(config, task=_typed(TASKS[task], own, "task."))
+    config = replace(config, task=_typed(TASKS[task], own, "task."), plugin=_nested(plugin))
     check_bounds(config)
     return config
+
+
+def _nested(columns: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings of plug-ins, plugin.NAME.x, by name and setting."""
+    found = {}
+    for name, kind in load.own_settings().items():
+        prefix = f"{load.PREFIX}{name}."
+        given = {x.removeprefix(prefix): value for x, value in columns.items() if x.startswith(prefix)}
+        if given:
+            found[name] = vars(_typed(kind, given, prefix))
+    return found
 
 
 def _typed(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
@@ -84,9 +100,17 @@ def settings_of(folder: str, key: str = "reference_run") -> RunConfig:
 
     Raises:
         ValueError: one line with the setting and the remedy: no folder of a finished run, config.json is
-            damaged, of another version or another run's, or the run's tokeniser has changed.
+            damaged, of another version or another run's, or the run's tokeniser or plug-in has changed.
     """
     columns = columns_of(folder, key)
+    try:
+        given = columns.get(PLUGINS)
+        if given and isinstance(given, list):  # no code is run of another hash than that of the training
+            load.load([*map(str, given)], str(columns.get(f"{PLUGINS}{IDENTITY}")))
+    except Refusal as refusal:
+        why = str(refusal).partition("; ")[0]
+        remedy = "put back what the run was trained with, or ask in the folder in which it was"
+        raise ValueError(f"{key}={folder}: {why}; {remedy}") from refusal
     try:
         config = config_of(columns)
         version, name = columns.get(VERSION), Path(folder).resolve().name
@@ -121,7 +145,7 @@ def columns_of(folder: str, key: str = "reference_run") -> dict[str, Any]:
 
 
 def _settings(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in columns.items() if name not in (*REMOVED, VERSION, VOCABULARY)}
+    return {name: value for name, value in columns.items() if name not in (*REMOVED, *BESIDE)}
 
 
 def _damaged(folder: str, key: str, why: str) -> ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from toyqs.config.contents import identities
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.key_table import RESULTS_VERSION, key_of
 from toyqs.config.keys import OUTSIDE_KEY
+from toyqs.config.plugins import load
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups
@@ -17,7 +19,8 @@ from toyqs.model.roles import WeightGroups
 def canonical(config: RunConfig) -> RunConfig:
     """Return the settings in the one spelling of this run: inactive ones are back at their defaults.
 
-    Epochs cannot matter once max_steps is given; until then they stay.
+    Of plug-ins those stay of which the run makes use, and all settings of these. Epochs cannot matter once
+    max_steps is given; until then they stay.
     """
     config = resolved(config)
     config = replace(
@@ -28,7 +31,8 @@ def canonical(config: RunConfig) -> RunConfig:
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
     defaults = replace(RunConfig(), chunk_positions=0)  # which its default is resolved to without thoughts
-    return replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
+    config = replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
+    return replace(config, **load.kept(config))
 
 
 def changed(config: RunConfig) -> dict[str, Any]:
@@ -45,14 +49,15 @@ def changed(config: RunConfig) -> dict[str, Any]:
     typed |= {f"task.{name}": x for name, x in _plain(config.task).items() if x != knobs[name]}
     whole, reduced = canonical(config), config
     for name, value in _plain(default).items():
-        if name == "task" or getattr(config, name) == value:
+        if name in ("task", "plugins") or getattr(config, name) == value:
             continue
         without = replace(reduced, **{name: value})
         if canonical(without) == whole:
             reduced = without
         else:
             typed[name] = getattr(config, name)
-    return typed
+    own = _of_plugins(typed.pop("plugin", {}))
+    return typed | own | ({"plugins": whole.plugins} if whole.plugins else {})
 
 
 def settings(config: RunConfig, seed: int) -> dict[str, Any]:
@@ -77,7 +82,13 @@ def named(config: RunConfig, seed: int) -> dict[str, Any]:
     config = canonical(config)
     columns = {name: value for name, value in _plain(config).items() if name not in OUTSIDE_KEY}
     columns |= {"seed": seed, "weight_groups": "".join(config.weight_groups), "task": config.task.name}
-    return columns | {f"task.{name}": value for name, value in _plain(config.task).items()}
+    columns |= {f"task.{name}": value for name, value in _plain(config.task).items()}
+    return columns | _of_plugins(columns.pop("plugin"))
+
+
+def _of_plugins(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings of plug-ins as they are typed."""
+    return {f"{load.PREFIX}{name}.{x}": value for name, own in settings.items() for x, value in own.items()}
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -101,9 +112,11 @@ def record(config: RunConfig, seed: int) -> dict[str, Any]:
     """Return what a run's config.json holds: its settings, and what a finished run needs to be read again.
 
     Returns:
-        The columns of `settings`; `results_version`; and `task.vocabulary`, what token ids stand for, where
-        the task knows that from a file.
+        The columns of `settings`; `results_version`; `plugins`, the names of those it makes use of, if any;
+        and `task.vocabulary`, what token ids stand for, where the task knows that from a file.
     """
     columns = {"results_version": RESULTS_VERSION} | settings(config, seed)
+    if plugins := canonical(config).plugins:
+        columns["plugins"] = plugins
     task = resolved(config).task
     return columns if task.vocabulary is None else columns | {"task.vocabulary": task.vocabulary()}

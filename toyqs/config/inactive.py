@@ -107,4 +107,5 @@ def inactive_keys(config: RunConfig) -> set[str]:
         active |= {"objective", "inner_steps"} if config.inner_steps > 1 else set()
     general = {key for keys, needed in ONLY_IF for key in keys if not needed(config)}
     of_objective = {key for keys, needed in ONLY_IF_READ for key in keys if not needed(config)}
-    return (general - active) | of_objective | (all_fields() - fields_of(config))
+    unread = (all_fields() - fields_of(config)) & vars(config).keys()  # not those of plug-ins alone
+    return (general - active) | of_objective | unread

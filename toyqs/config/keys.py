@@ -8,6 +8,7 @@ from typing import Any
 from toyqs.config import choices
 from toyqs.config.choices import DEBUG_VARIANTS, number, one_of
 from toyqs.model.backbones.backbone import FAMILIES
+from toyqs.model.latent_heads import HEADS
 from toyqs.model.mixing import MIXERS
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.registry import registry as objectives
@@ -22,6 +23,7 @@ OUTSIDE_KEY = (
     *("force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
     *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
     *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc"),
+    "plugins",  # what is used of plug-ins counts by content
 )
 
 # Settings that name a finished run from which a run starts.
@@ -59,7 +61,7 @@ class Keys:
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     interpreter_start: str = one_of("afresh", ("afresh", "onward"))  # onward: from the reasoner's last state
     # 3. the prediction
-    mixing: str = one_of("auto", ("auto", *sorted(MIXERS)))  # how base state and reading are combined
+    mixing: str = one_of("auto", MIXERS, "auto")  # how base state and reading are combined
     simple_lm_head: bool = False  # true: mixing=auto projects the reading to the base's width and adds it
     use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
     gate_floor: float = number(0.0, at_least=0)  # least weight of a thought at first: gate, hidden, logits
@@ -80,7 +82,7 @@ class Keys:
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
     # 5. symbols of thoughts
-    thoughts: str = one_of("token", choices.SYMBOL_KINDS)  # the kind of a symbol
+    thoughts: str = one_of("token", HEADS)  # the kind of a symbol
     thought_vocab: int | None = number(6, at_least=1)  # thought symbols of their own; None: the task's tokens
     latent_dim: int = number(4, at_least=1)  # Z, numbers in a gaussian symbol
     sigma: float = number(0.3, above=0)  # standard deviation of gaussian and state symbols at the start
@@ -146,6 +148,8 @@ class Keys:
     seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
     # 10. the run
     task: Any = field(default_factory=RevProg)  # what is learnt; its own settings are task.x
+    plugins: Any = field(default_factory=list)  # files, folders or installed ones that add choices
+    plugin: dict[str, Any] = field(default_factory=dict)  # their own settings, plugin.NAME.x
     controls: str = one_of("fair", ("none", "fair", "all"))  # which controls run with it
     debug_cfg: str | None = one_of(None, (None, *DEBUG_VARIANTS))  # a named variant of the settings
     info: str = ""  # a label, kept as a column

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from toyqs.config import choices
 from toyqs.config.keys import Keys
+from toyqs.model.latent_heads import HEADS
 from toyqs.model.mixing import MIXERS
 from toyqs.model.roles import ROLES, WeightGroups
 from toyqs.objectives.advantages import OF_BATCH
@@ -34,7 +35,7 @@ class RunConfig(Keys):
     @property
     def symbol_kind(self) -> str:
         """Return the kind of a symbol; token where there are none: zero-length thoughts are one run."""
-        return self.thoughts if self.has_thoughts else "token"
+        return HEADS[self.thoughts].kind if self.has_thoughts else "token"
 
     @property
     def symbols_are_tokens(self) -> bool:

@@ -9,6 +9,7 @@ density would not depend on the mean at all: log N(μ + σ ε; μ, σ) = −ε²
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,8 @@ class GaussianHead(ThoughtHead):
     and Welling 2014, "Auto-encoding variational Bayes".
     """
 
+    name = kind = "gaussian"
+
     def __init__(
         self,
         num_seeds: int,
@@ -127,6 +130,8 @@ class StateHead(SeedStacked, ThoughtHead):
     Source: Fraccaro et al. 2016, "Sequential neural models with stochastic layers".
     """
 
+    name = kind = "state"
+
     def __init__(self, num_seeds: int, width: int, sigma: float, *, path: bool) -> None:
         """Declare σ.
 
@@ -156,6 +161,8 @@ class EchoHead(ThoughtHead):
     (Coconut).
     """
 
+    name = kind = "deterministic"
+
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
         """Return symbols (S, B, T, 1, D), without density or entropy."""
         return Symbols(given if forced else hidden, None, None)
@@ -173,6 +180,8 @@ class GumbelHead(TokenHead):
 
     Source: Jang et al. 2017, "Categorical reparameterization with Gumbel-softmax".
     """
+
+    name = kind = "gumbel"
 
     def __init__(
         self,
@@ -212,3 +221,9 @@ class GumbelHead(TokenHead):
         hard = torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
         soft = log_softmax(scores / self.temperature).exp()
         return Symbols(hard + (soft - soft.detach()), None, entropy)
+
+
+# The word of thoughts=... -> class. One of a plug-in inherits from one of these, and is built as that is.
+HEADS: dict[str, Any] = {
+    kind.name: kind for kind in (TokenHead, GaussianHead, GumbelHead, EchoHead, StateHead)
+}

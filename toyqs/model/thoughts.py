@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ class Symbols(NamedTuple):
 class ThoughtHead(nn.Module, ABC):
     """The map from a reasoner's state to the next symbol of a thought."""
 
+    name: ClassVar[str] = ""  # the word after thoughts=; "": a base class, which cannot be chosen
+    kind: ClassVar[str] = (
+        ""  # of its symbols, by which they are embedded and checked: the name of one of ours
+    )
     num_symbols: int | None = None  # V of symbols that are tokens; None: they are vectors
     end: int | None = None  # the id that ends a thought when it is sampled; None: no end is sampled
     padding: int = 0  # the value of all symbols after a thought's end
@@ -98,6 +102,8 @@ class TokenHead(ThoughtHead):
     A head that ends thoughts has one more output, the last, from a layer of its own, so that the other layers
     start with the same values as without it.
     """
+
+    name = kind = "token"
 
     def __init__(
         self,

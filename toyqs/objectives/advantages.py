@@ -135,7 +135,7 @@ class Baseline(NamedTuple):
     least_thoughts: int = 1  # K
 
 
-BASELINES = {
+BASELINES: dict[str, Baseline] = {
     "none": Baseline(none),
     "group_mean": Baseline(group_mean, least_thoughts=2),
     "trice": Baseline(group_mean, least_thoughts=2),  # the literature's other name

@@ -6,7 +6,7 @@ The training loop weights the parts and adds them up, so an objective has no wei
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -61,6 +61,9 @@ class Objective(ABC):
     reward_beta: float = 1.0  # β of kl_reverse
     ahead_decay: float = 1.0  # a token's weight against that of the one before
     teacher_forcing_weight: float = 1.0  # of the tokens after the first, in the NLL alone
+    plugin: dict[str, Any] = field(
+        default_factory=dict
+    )  # name of a plug-in's reward or baseline -> its settings
 
     @abstractmethod
     def __call__(self, trace: Trace, batch: Batch) -> Loss:
@@ -75,7 +78,7 @@ class Objective(ABC):
         """Compute the rewards (S, B, T, K) from log q (S, B, T, K), differentiable for OWN_LOSS."""
         if self.reward == "kl_reverse":
             return rewards.kl_reverse(log_q, trace, batch, self.reward_beta)
-        return REWARDS[self.reward](log_q, trace, batch)
+        return REWARDS[self.reward](log_q, trace, batch, **self.plugin.get(self.reward, {}))
 
     def earned_by(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute what one prediction of a position earns, no gradient: (S, B, T, N, V) -> (S, B, T, 1)."""

@@ -30,5 +30,9 @@ def all_fields() -> set[str]:
 
 
 def from_config(kind: type[Objective], settings: Any) -> Objective:
-    """Build an objective whose fields have the values of the settings of the same names."""
-    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
+    """Build an objective whose fields have the values of the settings of the same names.
+
+    Those of a plug-in may have fields of their own, settings plugin.NAME.x.
+    """
+    values = {field.name: getattr(settings, field.name, field.default) for field in fields(kind)}
+    return kind(**values | settings.plugin.get(kind.name, {}))

@@ -53,14 +53,13 @@ class Reinforce(ThoughtObjective):
     def _baseline(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the baseline (S, B, T, K)."""
         baseline = BASELINES[self.baseline]
+        compute = partial(baseline.compute, reward, **self.plugin.get(self.baseline, {}))
         if baseline.reads is None:
-            return baseline.compute(reward)
+            return compute()
         if self.has_critic:
-            return baseline.compute(reward, self.expected(self.value_sees, trace, batch))
+            return compute(self.expected(self.value_sees, trace, batch))
         read = self._from(trace, baseline.reads)
-        return baseline.compute(
-            reward, self.earned_by(read, trace, batch) if baseline.is_prediction else read
-        )
+        return compute(self.earned_by(read, trace, batch) if baseline.is_prediction else read)
 
     @property
     def has_critic(self) -> bool:

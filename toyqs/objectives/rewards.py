@@ -150,7 +150,7 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
 
 
-Reward = Callable[[Tensor, Trace, Batch], Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
+Reward = Callable[..., Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
 REWARDS: dict[str, Reward] = {
     "likelihood": likelihood,
     "accuracy": accuracy,
@@ -158,8 +158,8 @@ REWARDS: dict[str, Reward] = {
     "kl_forward": kl_forward,
     "kl_reverse": kl_reverse,
 }
-OWN_LOSS = ("kl_forward", "kl_reverse")  # what the predictor maximises too, in place of the likelihood
-READ_REFERENCE = ("log_ratio", "kl_forward", "kl_reverse")  # what reads trace.reference_log_probs
+OWN_LOSS = ["kl_forward", "kl_reverse"]  # what the predictor maximises too, in place of the likelihood
+READ_REFERENCE = ["log_ratio", "kl_forward", "kl_reverse"]  # what reads trace.reference_log_probs
 
 COSTS = ("length_penalty", "punish_unfinished")  # settings: what a thought's length may cost
 

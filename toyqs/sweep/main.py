@@ -13,6 +13,7 @@ import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.identity import named, settings
+from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
 from toyqs.evidence.figures.comparison import comparison_figure
@@ -156,9 +157,12 @@ def _plan(
                     is_settled(config.runs_dir, key) for key in cell.keys[arm].values()
                 ):
                     cost(settings_of_arm)
-        except (RuntimeError, MemoryError, CheckpointError) as error:  # RuntimeError: torch's, too large
+        except Exception as error:
+            line = load.described(error)
+            if line is None and not isinstance(error, (RuntimeError, MemoryError, CheckpointError)):
+                raise  # RuntimeError: torch's, too large
             which = label(difference) or "this run"
-            unplanned.append(f"{which} cannot be trained: {str(error).splitlines()[0]}")
+            unplanned.append(f"{which} cannot be trained: {line or str(error).splitlines()[0]}")
             print(f"toyqs: {unplanned[-1]}", file=sys.stderr)
             continue
         # Two spellings can be one cell, such as the patterns BAAA and ABBB.

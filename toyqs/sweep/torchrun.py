@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from toyqs.config.errors import Refusal
 from toyqs.config.plain import from_plain
+from toyqs.config.plugins import load
 from toyqs.sweep.words.presets import register, register_lists
 from toyqs.training import distributed
 
@@ -17,16 +19,21 @@ RANKS = ("RANK", "WORLD_SIZE")  # of what torchrun puts into the environment, th
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")  # where the processes meet
 
 
-def prepare() -> None:
+def prepare(plugins: Sequence[str] = ()) -> None:
     """Prepare Hydra; in torchrun's processes other than rank 0, train and exit.
 
+    Args:
+        plugins: files, folders or installed ones, whose choices are known from here on.
+
     Raises:
-        Refusal: the environment has some of what torchrun sets, and not all.
+        Refusal: the environment has some of what torchrun sets, and not all; or a plug-in cannot be loaded.
     """
     _check_environment()
     if distributed.rank():
         sys.exit(serve_rank())
     distributed.lead()
+    load.reset()
+    load.load(plugins)
     register()
     register_lists()
     scratch = tempfile.TemporaryDirectory(prefix="toyqs-")

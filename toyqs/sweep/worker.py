@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toyqs.config.builders.cost import count_cost
+from toyqs.config.errors import Refusal
 from toyqs.config.identity import run_key
 from toyqs.config.plain import from_plain, to_plain
+from toyqs.config.plugins import load
 from toyqs.evidence.rows import is_complete
 from toyqs.evidence.states import LOG
 from toyqs.experiment import checkpoint
@@ -137,7 +139,12 @@ def _tidy(folder: Path) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's type and message in one line, with the file and the line that raised it."""
+    """Return an error's type and message in one line, with the file and the line that raised it.
+
+    The line is a plug-in's where the error passed through one.
+    """
+    if line := load.described(error):
+        return line
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{message} ({Path(where.filename).name}:{where.lineno})"
@@ -243,7 +250,10 @@ def _end_with_parent() -> None:
 def train(plain: Sequence[Any], tell: Tell) -> None:
     """Train a stack, sending all that is printed to its log; tell its outcome at the end."""
     tell("progress", [0.0, None])
-    stack = Stack.from_plain(plain)
+    try:
+        stack = Stack.from_plain(plain)
+    except Refusal as refusal:  # a plug-in that has changed since the command began
+        return tell("outcome", StackOutcome([], [], [], str(refusal)))
     path = log_path(stack)
     try:
         make_folder(path.parent)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.config.checks.checking import NO_REASONER, accepted, refused
-from toyqs.config.choices import SAMPLERS, SYMBOL_KINDS
+from toyqs.config.choices import SAMPLERS
+from toyqs.model.latent_heads import HEADS
 from toyqs.objectives.registry import registry
 
 OFF_POLICY = {
@@ -24,7 +25,7 @@ def test_off_policy_objectives(objective: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("kind", SYMBOL_KINDS)
+@pytest.mark.parametrize("kind", HEADS)
 def test_laws_of_symbols(sampler: str, kind: str) -> None:
     given = {"sampler": sampler, "objective": "vargrad", "thoughts": kind}
     if kind in ("gumbel", "deterministic"):

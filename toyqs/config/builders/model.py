@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -14,7 +15,7 @@ from toyqs.config.run_config import (
 )
 from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
-from toyqs.model.latent_heads import EchoHead, GaussianHead, GumbelHead, StateHead
+from toyqs.model.latent_heads import HEADS, GaussianHead, GumbelHead
 from toyqs.model.latent_reasoner import Horizon, LatentReasoner
 from toyqs.model.layers import FeatureHead, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
@@ -114,18 +115,21 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> T
     num_symbols = config.thought_vocab or config.task.vocab_size
     if config.random_thoughts:
         return _random_head(config, num_seeds)
+    head: Callable[..., ThoughtHead] = partial(
+        HEADS[config.thoughts], **config.plugin.get(config.thoughts, {})
+    )
     match config.symbol_kind:
         case "gaussian":
-            return GaussianHead(num_seeds, width, config.latent_dim, config.sigma, path=path)
+            return head(num_seeds, width, config.latent_dim, config.sigma, path=path)
         case "state":
-            return StateHead(num_seeds, width, config.sigma, path=path)
+            return head(num_seeds, width, config.sigma, path=path)
         case "deterministic":
-            return EchoHead()
+            return head()
         case "gumbel":
             temperature = config.gumbel_temperature
-            return GumbelHead(num_seeds, width, num_symbols, shared, temperature=temperature)
+            return head(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
-            return TokenHead(num_seeds, width, num_symbols, shared, ends=config.variable_len)
+            return head(num_seeds, width, num_symbols, shared, ends=config.variable_len)
 
 
 def _random_head(config: RunConfig, num_seeds: int) -> ThoughtHead:
@@ -194,7 +198,8 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     if not config.use_base_lm and config.mixer == "add":
         return Projected(num_seeds, width["base_lm"], width["interpreter"])
     base_width = width["base_lm"] if config.uses_base_lm else 0
-    return MIXERS[config.mixer](num_seeds, base_width, width["interpreter"])
+    own = config.plugin.get(config.mixer, {})
+    return MIXERS[config.mixer](num_seeds, base_width, width["interpreter"], **own)
 
 
 def count_parameters(config: RunConfig) -> int:

@@ -26,7 +26,7 @@ def check_extent(config: RunConfig) -> None:
 
 
 def _check_ends(config: RunConfig) -> None:
-    if config.variable_len and config.thoughts != "token":
+    if config.variable_len and config.symbol_kind != "token":
         refuse(
             "variable_len",
             True,

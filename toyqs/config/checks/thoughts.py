@@ -83,7 +83,7 @@ def _check_ahead(config: RunConfig) -> None:
 
 def _check_kind(config: RunConfig) -> None:
     """Refuse a kind of symbol that does not go with the objective or with other settings."""
-    kind = config.thoughts
+    kind = config.symbol_kind
     if kind in ON_A_PATH and objective_class(config).uses_score_function:
         refuse(
             "thoughts",
@@ -122,7 +122,7 @@ def _check_sampler(config: RunConfig) -> None:
             "sampler=policy, or an objective that scores thoughts",
         )
     kinds = SAMPLERS[config.sampler]
-    if config.thoughts not in kinds:
+    if config.symbol_kind not in kinds:
         refuse(
             "sampler",
             config.sampler,

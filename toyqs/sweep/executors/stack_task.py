@@ -47,7 +47,9 @@ class StackTask:
     def __call__(self) -> None:
         """Train the stack; write what becomes of it."""
         sys.argv = list(self.command)
-        self.work = Stack.from_plain(self.plain).work
+        self.work = (
+            0.0  # of the whole stack; asked for once it trains, for until then its settings may be refused
+        )
         self.state: dict[str, Any] = {"share": 0.0, "loss": None, "says": [], "outcome": None}
         self.written = -math.inf
         train(self.plain, self._tell)
@@ -56,7 +58,9 @@ class StackTask:
         due = kind != "progress" or time.monotonic() - self.written >= WRITE_SECONDS
         if kind == "progress":
             work, loss = value
-            self.state["share"] = work / max(self.work, 1e-9)
+            if work:
+                self.work = self.work or Stack.from_plain(self.plain).work
+                self.state["share"] = work / self.work
             self.state["loss"] = self.state["loss"] if loss is None else loss
         elif kind == "say":
             self.state["says"].append(value)

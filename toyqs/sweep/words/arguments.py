@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from toyqs.config.errors import Refusal
 from toyqs.files import no_folder
@@ -64,6 +69,25 @@ def options_first(words: Sequence[str]) -> list[str]:
         sweep = not {"-m", "--multirun"}.isdisjoint(options) or "hydra.mode=MULTIRUN" in settings
         _check_settings(settings, sweep)
     return arranged + settings
+
+
+def plugins_in(words: Sequence[str]) -> list[str]:
+    """Return the plug-ins that words of a command line name, which are loaded before Hydra composes them.
+
+    Raises:
+        Refusal: they are a sweep.
+    """
+    given: Any = []
+    for word in words:
+        if not word.startswith("plugins="):
+            continue
+        with suppress(HydraException):  # which Hydra raises again
+            override = OverridesParser.create().parse_override(word)
+            if override.is_sweep_override():
+                raise Refusal(f"{word}: one command has all of its plug-ins; give plugins=[FILE,FILE]")
+            given = override.value()
+    given = given if isinstance(given, list) else [given] if given else []
+    return [str(one) for one in given]
 
 
 def _no_option(word: str) -> Refusal:

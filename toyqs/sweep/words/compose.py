@@ -17,13 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
 from toyqs.config.keys import STARTS, TASKS
+from toyqs.config.plugins import load
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.files import visible
 from toyqs.installation import folder
 from toyqs.sweep import torchrun
 from toyqs.sweep.executors.settings import CLUSTERS, Launcher, checked, launcher_of
-from toyqs.sweep.words.arguments import options_first
+from toyqs.sweep.words.arguments import options_first, plugins_in
 from toyqs.sweep.words.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
 from toyqs.sweep.words.presets import preset_that_sets
 
@@ -68,7 +69,7 @@ def prepared(words: Sequence[str]) -> list[str]:
     Raises:
         Refusal: a word, or what the environment has of torchrun's, cannot mean what it says.
     """
-    torchrun.prepare()
+    torchrun.prepare(plugins_in(words))
     return options_first(words)
 
 
@@ -187,13 +188,26 @@ def compose_checked(cfg: DictConfig | Exception, *, elsewhere: bool = False) -> 
         raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task=rev_prog")
     try:
         values = cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True))
-        task = values.pop("task")
+        task, own = values.pop("task"), values.pop("plugin")
         config: RunConfig = _typed(RunConfig, values)
-        config = replace(config, task=_typed(kind, task, "task."))
+        config = replace(config, task=_typed(kind, task, "task."), plugin=_of_plugins(own))
+        config = replace(config, plugins=load.as_list(config.plugins))
+        notes = check(config, elsewhere=elsewhere)
     except OmegaConfBaseException as error:
         raise refusal_of(error) from error
-    notes = check(config, elsewhere=elsewhere)
+    except Exception as error:
+        if isinstance(error, Refusal) or (line := load.described(error)) is None:
+            raise
+        raise Refusal(line) from error
     return resolved(config), notes
+
+
+def _of_plugins(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings plugin.NAME.x by name and setting, of their types."""
+    kinds = load.own_settings()
+    if unknown := values.keys() - kinds.keys():
+        raise unknown_key(f"{load.PREFIX}{min(unknown)}")
+    return {name: vars(_typed(kinds[name], own, f"{load.PREFIX}{name}.")) for name, own in values.items()}
 
 
 def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:

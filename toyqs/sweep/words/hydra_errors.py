@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.keys import TASKS
+from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
 from toyqs.installation import VERBS, program, scripts
 from toyqs.sweep.executors.settings import PREFIX, unknown_launcher_key
@@ -104,6 +105,10 @@ def unknown_key(key: str) -> Refusal:
     owners = [name for name, kind in TASKS.items() if key in _keys_of(kind, "task.")]
     if owners:
         return Refusal(f"{key}: belongs to another task; give task={owners[0]} as well")
+    if key.startswith(load.PREFIX):
+        known = sorted(load.setting_names())
+        listed = f"give one of {', '.join(known)}" if known else "give the one that has it, plugins=FILE"
+        return Refusal(f"{key}: no plug-in has this setting; {nearest(key, known)}{listed}")
     return Refusal(
         f"{key}: there is no such setting; {nearest(key, [*all_keys(), 'run_modifier'])}see --help"
     )
@@ -132,6 +137,8 @@ def all_keys() -> dict[str, tuple[str, Any]]:
     keys = _keys_of(RunConfig, "")
     for kind in TASKS.values():
         keys |= _keys_of(kind, "task.")
+    for name, kind in load.own_settings().items():
+        keys |= _keys_of(kind, f"{load.PREFIX}{name}.")
     return keys
 
 

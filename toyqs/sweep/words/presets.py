@@ -11,6 +11,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from toyqs.config.keys import TASKS
+from toyqs.config.plugins import load
+from toyqs.config.plugins.found import KINDS
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.arms import CONTROLS
 from toyqs.installation import VERBS, folder, program, scripts
@@ -45,7 +47,8 @@ OTHERS = "others"  # what a new file is for until it is named above
 def register() -> None:
     """Make RunConfig and the tasks known to Hydra, under the names that conf/config.yaml uses."""
     store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig(task=MISSING))
+    own = {name: kind() for name, kind in load.own_settings().items()}
+    store.store(name="run_schema", node=RunConfig(task=MISSING, plugin=own))
     for name, kind in TASKS.items():
         store.store(group="task", name=name, node=kind)
 
@@ -58,6 +61,7 @@ def register_lists() -> None:
     OmegaConf.register_new_resolver("tasks", tasks, replace=True)
     OmegaConf.register_new_resolver("controls", controls, replace=True)
     OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("plugins", plugins, replace=True)
 
 
 def presets() -> str:
@@ -142,6 +146,15 @@ def choices(key: str) -> str:
     """Return the words that a setting takes, in one entry."""
     (found,) = (field for field in fields(RunConfig) if field.name == key)
     return _entries([(f"{key}=", ", ".join(map(str, found.metadata["choices"])))], indent=19)
+
+
+def plugins() -> str:
+    """Return one entry for each thing that plug-ins have added, with its own settings and their defaults."""
+    entries = []
+    for x in load.added():
+        own = [f"{load.PREFIX}{x.name}.{name}={value}" for name, value in vars(x.settings()).items()]
+        entries.append((f"{x.key}={x.name}", " ".join([KINDS[x.key].noun, *own])))
+    return _entries(entries or [("none", "is given in this command")], indent=37)
 
 
 def _entries(entries: Iterable[tuple[str, str]], indent: int, margin: int = 2) -> str:
