@@ -50,10 +50,14 @@ def at_work(command: warm.Started, session: int, folder: Path, rows: int = 0) ->
     """Wait until tasks train and so many rows are written; return the tasks' processes."""
 
     def trains() -> bool:
-        kept = [*folder.glob("runs/*/checkpoint.pt")] and killing.num_rows(folder) >= rows
-        return bool(kept and one_ray.tasks(session)) or command.poll() is not None
+        begun = {path.parent for path in folder.glob("runs/*/checkpoint.pt")}
+        kept = begun - {path.parent for path in folder.glob("runs/*/summary.json")}
+        return bool(kept and killing.num_rows(folder) >= rows and one_ray.tasks(session)) or ended()
 
-    assert killing.until(trains, SECONDS, 0.05) and command.poll() is None, (folder / "err").read_text()
+    def ended() -> bool:
+        return command.poll() is not None
+
+    assert killing.until(trains, SECONDS, 0.05) and not ended(), (folder / "err").read_text()
     return one_ray.tasks(session)
 
 
