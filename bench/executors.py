@@ -1,8 +1,8 @@
 """What a sweep of many tiny runs costs beyond their training, by what trains them.
 
-`python bench/executors.py local slurm` trains the same 1,000 runs on this machine's cores and as Slurm jobs,
-each time into an empty folder, and prints what a run takes. Words KEY=VALUE go to the commands. Where there
-is no Slurm, `python tests/one_node.py FOLDER` starts one.
+`python bench/executors.py local slurm ray` trains the same 1,000 runs on this machine's cores, as Slurm jobs
+and as tasks of Ray, each time into an empty folder, and prints what a run takes. Words KEY=VALUE go to the
+commands. Where there is no Slurm, `python tests/one_node.py FOLDER` starts one.
 """
 
 from __future__ import annotations

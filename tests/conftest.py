@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 LONGEST = (
     *(
         "test_slurm_sweep",
+        "test_ray",
         "test_quick",
         "test_interruption",
         "test_gpu",

@@ -18,6 +18,7 @@ from toyqs.sweep.executors.stack_task import checkout
 
 CLIENT = "ray://"  # begins the address of a cluster that this machine is no part of
 CONNECT_SECONDS = 10.0
+TOKEN = "give RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=TOKEN in the environment"
 STORE_BYTES = 80 * 2**20  # of shared memory, about the least that Ray takes: results are a few words
 
 # What Ray reads when it is imported. Its lines on a death say less than ours, and break the live one.
@@ -47,7 +48,9 @@ class RayCluster:
         self.ray, self.address = ray, None if given == "local" else given  # Ray's word for a new one
         self._folder: str | None = None  # of Ray's own files, where it is started here
         self._joined = ray.is_initialized()  # by who has called us from Python, and goes on with it
-        if not self._joined:
+        if self._joined:
+            self.address = ray.get_runtime_context().gcs_address
+        else:
             self._connect(settings)
 
     def _connect(self, settings: RaySettings) -> None:
@@ -68,8 +71,10 @@ class RayCluster:
             try:
                 with _signals_kept(), _stderr_to(printed.fileno()):
                     self.ray.init(**options)
-            except Exception as error:  # Ray raises errors of many kinds, most of Python's own
+            except BaseException as error:  # Ray raises errors of many kinds, most of Python's own
                 self.close()
+                if not isinstance(error, Exception):
+                    raise
                 printed.seek(0)
                 raise _refusal(self.address, " ".join(f"{error} {printed.read()[-200:]}".split())) from error
 
@@ -115,7 +120,7 @@ def _refusal(address: str | None, why: str) -> Refusal:
     if address is None:
         return Refusal(f"hydra/launcher=ray: Ray cannot be started on this machine: {why}", 1)
     if "InvalidAuthToken" in why:
-        return Refusal(f"hydra.launcher.address={address}: asks for a token; give RAY_AUTH_MODE=token and it")
+        return Refusal(f"hydra.launcher.address={address}: asks for a token; {TOKEN}")
     remedy = "give auto, HOST:PORT or ray://HOST:PORT of a cluster that runs, or leave it out to start one"
     return Refusal(f"hydra.launcher.address={address}: cannot be joined: {why}; {remedy}")
 
