@@ -117,7 +117,7 @@ def no_others(loss: Loss, chosen: Any) -> Loss:
 @pytest.mark.parametrize("broken", [own_mean, no_others])
 @BACKBONES
 def test_a_broken_sum_is_found(broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "combine", broken)
+    monkeypatch.setattr("toyqs.training.pieces.combine", broken)
     with pytest.raises(AssertionError, match="off by"):
         check(hard())
 

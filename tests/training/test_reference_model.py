@@ -100,16 +100,23 @@ def test_a_plain_run_becomes_the_reference_of_another(
     assert main.main([plain]) == 0
     (key,) = load_rows(tmp_path)["key"]
     folder = str(tmp_path / key)
-    seen, right = [], ReferenceModel.annotate
+    read: list[Any] = []
+    annotated: list[Trace] = []
+    reads, annotates = ReferenceModel.read, ReferenceModel.annotate
 
-    def watching(self: ReferenceModel, *args: object) -> object:
-        seen.append((args[1:], right(self, *args)))
-        return seen[-1][-1]
+    def watch_read(self: ReferenceModel, *args: Any) -> Any:
+        read.append(args)
+        return reads(self, *args)
 
-    monkeypatch.setattr(ReferenceModel, "annotate", watching)
+    def watch_annotate(self: ReferenceModel, *args: Any) -> Trace:
+        annotated.append(annotates(self, *args))
+        return annotated[-1]
+
+    monkeypatch.setattr(ReferenceModel, "read", watch_read)
+    monkeypatch.setattr(ReferenceModel, "annotate", watch_annotate)
     thinking = quick(reward="kl_forward", reference="checkpoint", reference_run=folder, seed=[7, 8], **shared)
     assert main.main([thinking]) == 0
-    (inputs, positions, _), trace = seen[-1]
+    (inputs, positions, _), trace = read[-1], annotated[-1]
     assert inputs.shape[0] == 2
     ended = build_model(replace(plain, seed=5), [5])
     data = draw_batches(plain.task, [5], build_training_params(plain), torch.zeros(1))
