@@ -13,7 +13,6 @@ from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.training import loop
 from toyqs.training.batches import TrainingBatch, prepare
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch
