@@ -9,6 +9,7 @@ import pytest
 from bench import executors
 
 
+@pytest.mark.slow
 def test_a_line_for_a_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

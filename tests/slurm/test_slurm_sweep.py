@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests import killing, warm
 from tests.logbook import LINES
 from tests.one_node import Node
@@ -91,6 +93,7 @@ def test_the_logbooks_line(node: Node, tmp_path: Path) -> None:
     assert killing.differences(shared._replace(files=ours), killing.found_in(whole)) == []
 
 
+@pytest.mark.slow
 def test_a_job_that_is_queued_again_continues(node: Node, tmp_path: Path) -> None:
     """Warn a job as Slurm does before its time ends: it queues itself again, and reads its checkpoint."""
     words = f"{SHORT} seed=7 controls=none checkpoint_every=100 max_steps=800 reasoner_hidden_dim=8"

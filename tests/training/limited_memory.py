@@ -24,7 +24,7 @@ from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
 
 SEEDS, SETTINGS = [0, 1], replace(CONFIG, data_loader_batch_size=8, max_steps=1)
-LIMITS = (40, 30, 20, 15, 10)  # MB beyond what the process has
+LIMITS = (40, 35, 30, 25, 20, 18, 16, 14, 12, 10)  # MB beyond what the process has
 
 
 def trained(limit: int | None = None) -> tuple[torch.Tensor, list[tuple[int, int]]]:

@@ -281,6 +281,7 @@ def test_errors_of_memory_are_told_from_others(error: BaseException, expected: b
     assert is_out_of_memory(error) is expected
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_process_is_such_an_error(tmp_path: Path) -> None:
     """The allocator itself fails, in a forward and in a backward pass, with less memory in each child."""
     script = Path(__file__).with_name("limited_memory.py")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -66,7 +68,7 @@ class RayCluster:
             }
         else:
             _require_answer(self.address)
-            options |= {"address": self.address, "runtime_env": {"env_vars": _environment()}}
+            options |= {"address": self.address, "runtime_env": _environment()}
         with tempfile.TemporaryFile("w+") as printed:
             try:
                 with _signals_kept(), _stderr_to(printed.fileno()):
@@ -99,10 +101,16 @@ class RayCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _environment() -> dict[str, str]:
-    """Return variables for the processes on other machines: those of ours, and where a checkout's code is."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith("TOYQS_")}
-    return ours | ({} if (source := checkout()) is None else {"PYTHONPATH": source})
+def _environment() -> dict[str, Any]:
+    """Return what Ray gives to processes on other machines: our variables, and where a checkout's code is.
+
+    Ray has a shell start them by the path of Python, in which a blank would end the word, and tasks would
+    wait for ever. So such a path is given in quotes; any other is left to each machine.
+    """
+    variables = {name: value for name, value in os.environ.items() if name.startswith("TOYQS_")}
+    variables |= {} if (source := checkout()) is None else {"PYTHONPATH": source}
+    quoted = shlex.quote(sys.executable)
+    return {"env_vars": variables} | ({} if quoted == sys.executable else {"py_executable": quoted})
 
 
 def _require_answer(address: str) -> None:
