@@ -258,7 +258,7 @@ def test_a_ray_of_the_caller_is_used_and_left_running(monkeypatch: pytest.Monkey
 
 
 def test_a_python_in_a_folder_with_a_blank_is_given_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", "/home/me/my tools/python")
-    assert ray_cluster._environment()["py_executable"] == "'/home/me/my tools/python'"
+    monkeypatch.setattr("sys.executable", "/opt/my tools/python")
+    assert ray_cluster._environment()["py_executable"] == "'/opt/my tools/python'"
     monkeypatch.setattr("sys.executable", "/usr/bin/python3")
     assert "py_executable" not in ray_cluster._environment()
