@@ -46,7 +46,7 @@ def likeliest(arrays: Any) -> Any:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("beside")
     losses = {"thinking": dict.fromkeys(SEEDS, 0.4), "zero_length": dict.fromkeys(SEEDS, 0.9)}
-    columns = {"nll_no_thought": 1.25, "information": 0.7, "information_shuffled": -0.3, "pass_at_k": 0.75}
+    columns = {"nll_no_thought": 1.25, "information": 0.7, "pass_at_k": 0.75}
     synthetic.write(folder / "runs", synthetic.settings(), losses, **columns)
     for seed in SEEDS:
         write(folder / "runs" / key(seed), record_of(seed))
@@ -133,5 +133,5 @@ def test_the_record_and_the_rows_are_compared(kept: Tab, page: Path) -> None:
     record, row = kept.texts("#record-loss")[0].split("; in the run's row")
     assert f", without a thought {without:.3f}" in record and ", without a thought 1.250" in row
     (means,) = kept.texts("#thought-means")
-    assert "context 0.70 nats (of at most 4.16; with thoughts shuffled −0.30)" in means
+    assert "context 0.70 nats (of at most 4.16)" in means
     assert "at 75.0 % of positions (pass@K)" in means

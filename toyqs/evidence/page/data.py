@@ -45,7 +45,7 @@ FIRST = ("task", "weight_groups", BASE, "policy_loss_beta")  # the settings that
 # Means over seeds that the page shows of a thinking run, where its rows have them.
 ABOUT_THOUGHTS = (
     *("nll_shuffled", "nll_no_thought"),
-    *("thought_entropy", "information", "information_shuffled", "pass_at_k"),
+    *("thought_entropy", "information", "pass_at_k"),
 )
 
 

@@ -261,11 +261,11 @@ function drawFeatures(body, run, width) {
 
 // What the rows say of the thoughts, over all held-out sequences.
 function drawMeans(body) {
-  const { information, information_most: most, information_shuffled: shuffled, thought_entropy: entropy, pass_at_k: passes } = cellNow().thoughts;
+  const { information, information_most: most, thought_entropy: entropy, pass_at_k: passes } = cellNow().thoughts;
   const known = (value) => value !== null && value !== undefined;
   const said = [
     known(entropy) && `entropy of a thought ${number(entropy, 2)} nats`,
-    known(information) && `mutual information of thought and context ${number(information, 2)} nats (of at most ${number(most, 2)}; with thoughts shuffled ${number(shuffled, 2)})`,
+    known(information) && `mutual information of thought and context ${number(information, 2)} nats (of at most ${number(most, 2)})`,
     known(passes) && `with one of its thoughts or more the answer is the likeliest at ${(100 * passes).toFixed(1)} % of positions (pass@K)`,
   ].filter(Boolean);
   if (said.length) body.append(html("p", { class: "quiet", id: "thought-means" }, `In the rows, means over the seeds: ${said.join("; ")}.`));
