@@ -39,12 +39,12 @@ class Called:
         self.words: list[str] = []
         self.faults = faults
 
-    def __call__(self, configs: Sequence[RunConfig], *, sweep: bool, **how: object) -> Done:
+    def __call__(self, configs: Sequence[RunConfig], *, isolate: bool, **how: object) -> Done:
         self.configs, self.words = [*configs], sys.argv[:]
         started = get_preparation_data("a process")
         assert "init_main_from_path" not in started, "the caller's script would run again"
         assert started["init_main_from_name"] == "toyqs.__main__", "a name that new processes leave alone"
-        assert sweep, "in processes of their own"
+        assert isolate, "in processes of their own"
         return Done(1 if self.faults else 0, {}, self.faults)
 
 
@@ -81,6 +81,7 @@ def test_lists_are_swept_and_complete_runs_are_not_trained_again(
         "seed": range(1, 3),
         "base_lm_hidden_dim": np.array([3, 4]),
     }
+    assert toyqs.run_sweep(**words, plan=True).empty and not (tmp_path / "runs").exists()
     rows = toyqs.run_sweep(**words)
     assert list(zip(rows["base_lm_hidden_dim"], rows["seed"], strict=True)) == [
         (3, 1),
@@ -89,9 +90,10 @@ def test_lists_are_swept_and_complete_runs_are_not_trained_again(
         (4, 2),
     ]
     assert "2 cells" in capfd.readouterr().out
-    again = toyqs.run_sweep(**words)
-    assert "4 of 4 runs are finished already" in capfd.readouterr().out
-    pd.testing.assert_frame_equal(rows, again)
+    for plan in (False, True):
+        again = toyqs.run_sweep(**words, plan=plan)
+        assert ("4 of 4 runs are finished already" in capfd.readouterr().err) is not plan
+        pd.testing.assert_frame_equal(rows, again)
 
 
 @pytest.mark.parametrize(
