@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.checkpointer import ResumeOnly
 from toyqs.experiment.learning_curve import CURVE_POSITIONS, NUM_EVALUATIONS
@@ -127,7 +129,8 @@ def _smaller(config: RunConfig, part: int) -> RunConfig:
             small, chunk_positions=min(config.num_thinking, config.chunk_positions * whole // part)
         )
     if config.length_schedule != "constant":
-        mean = round((config.min_reasoning_len + config.max_reasoning_len) / 2)
+        params = build_training_params(config)
+        mean = round(fmean(map(params.length_at, range(params.steps))))
         small = replace(small, length_schedule="constant", max_reasoning_len=mean)
     return small
 
@@ -149,7 +152,7 @@ def _step(training: Training, seconds: float) -> tuple[float, dict[str, Tensor]]
     with suppress(_Enough):
         training.run(report, ResumeOnly([]))
     steps = [after - before for before, after in pairwise(times)]
-    return sum(steps[1:] or steps) / len(steps[1:] or steps), seen
+    return fmean(steps[1:] or steps), seen
 
 
 def _evaluations(training: Training) -> tuple[float, float, float, dict[str, Tensor]]:
