@@ -6,7 +6,9 @@ transformer; of the latter the default run takes a few, the others are slow.
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -109,6 +111,17 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in warm.workers_environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(worker, "start_context", warm.context)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from going through all tests again and again, of which none is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
