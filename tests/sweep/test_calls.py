@@ -73,25 +73,22 @@ def test_a_run_and_its_controls_as_rows_and_what_was_typed_is_noted(tmp_path: Pa
     assert all('"command": "toyqs seed=[1,2] ' in text or "toyqs 'seed=[1,2]' " in text for text in noted)
 
 
-def test_lists_are_swept_and_complete_runs_are_not_trained_again(
+def test_lists_are_swept_or_change_together_and_complete_runs_are_not_trained_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = QUICK | {
-        "runs_dir": tmp_path / "runs",
-        "seed": range(1, 3),
-        "base_lm_hidden_dim": np.array([3, 4]),
-    }
+    one = QUICK | {"runs_dir": tmp_path / "runs", "seed": range(1, 3)}
+    both = {"base_lm_hidden_dim": np.array([3, 4]), "reasoner_hidden_dim": [4, 5]}
+    words = {**one, **both, "zip": [*both]}
     rows = toyqs.run_sweep(**words)
-    assert list(zip(rows["base_lm_hidden_dim"], rows["seed"], strict=True)) == [
-        (3, 1),
-        (3, 2),
-        (4, 1),
-        (4, 2),
-    ]
+    found = zip(rows["base_lm_hidden_dim"], rows["reasoner_hidden_dim"], rows["seed"], strict=True)
+    assert list(found) == [(3, 4, 1), (3, 4, 2), (4, 5, 1), (4, 5, 2)]
     assert "2 cells" in capfd.readouterr().out
     again = toyqs.run_sweep(**words)
     assert "4 of 4 runs are finished already" in capfd.readouterr().out
     pd.testing.assert_frame_equal(rows, again)
+    alone = toyqs.run_sweep(**one | {"base_lm_hidden_dim": [4], "reasoner_hidden_dim": 5})
+    assert "2 of 2 runs are finished already" in capfd.readouterr().out, "zip is no part of a run"
+    pd.testing.assert_frame_equal(rows[2:].reset_index(drop=True), alone)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +102,8 @@ def test_lists_are_swept_and_complete_runs_are_not_trained_again(
         (False, {"weight_groups": ("A", "B", "C", "D")}, "weight_groups=[A,B,C,D]"),
         (True, {"seed": [7, 8], "run_modifier": "Quick"}, "-m seed=7,8 +run_modifier=Quick"),
         (True, {"weight_groups": [list("ABCD"), list("ABCC")]}, "-m weight_groups=[A,B,C,D],[A,B,C,C]"),
+        (True, {"zip": ("seed", "task.k"), "seed": [7], "task.k": [2]},
+         "-m zip=[seed,task.k] seed=7 task.k=2"),
     ],
 )  # fmt: skip
 def test_settings_are_what_would_be_typed(

@@ -63,6 +63,8 @@ def run_sweep(**settings: Any) -> pd.DataFrame:
 
         rows = toyqs.run_sweep(base_lm_hidden_dim=[4, 8, 16], seed=[1, 2, 3, 4])
 
+    With zip=["base_lm_hidden_dim", "base_lr"] these two change together.
+
     Args:
         settings: as for `run`, but a list, a range or an array is swept over. Where a setting's own value is
             a list, give a list of them: weight_groups=[["A", "A", "B", "C"]].
@@ -95,7 +97,7 @@ def _swept(key: str, value: Any) -> str:
         Refusal: there is none.
     """
     value = _plain(value)
-    if not isinstance(value, list):
+    if key == "zip" or not isinstance(value, list):
         return value_text(value)
     if not value:
         raise Refusal(f"{key}=[]: is a sweep over nothing; give values, {key}=[VALUE, VALUE]")

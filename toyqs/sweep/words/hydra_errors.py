@@ -28,6 +28,8 @@ TYPE_WORDS = {
     "list[str]": "a list",
 }
 
+NO_SETTING = ("run_modifier", "zip")  # typed like a setting, and none
+
 # Start of a message of Hydra -> the line in its place; {} is the first thing that the message quotes.
 REWORDED = {
     "Ambiguous value": "{}: several values are a sweep; give -m as well, or a list in brackets",
@@ -109,9 +111,7 @@ def unknown_key(key: str) -> Refusal:
         known = sorted(load.setting_names())
         listed = f"give one of {', '.join(known)}" if known else "give the one that has it, plugins=FILE"
         return Refusal(f"{key}: no plug-in has this setting; {nearest(key, known)}{listed}")
-    return Refusal(
-        f"{key}: there is no such setting; {nearest(key, [*all_keys(), 'run_modifier'])}see --help"
-    )
+    return Refusal(f"{key}: there is no such setting; {nearest(key, [*all_keys(), *NO_SETTING])}see --help")
 
 
 def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
