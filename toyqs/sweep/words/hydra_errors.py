@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -71,6 +72,12 @@ def _unreadable(word: str) -> Refusal:
         with suppress(HydraException):
             OverridesParser.create().parse_override(quoted)
             return Refusal(f'{word}: holds a character that must be quoted twice; give "{quoted}"')
+    verb = Path(word).name.removesuffix(".py")
+    if verb in VERBS or verb in scripts():
+        command = f"{program(VERBS[verb])} {verb}" if verb in VERBS else program(verb)
+        return Refusal(f"{word}: is a command, whose name comes first; give {command} ...")
+    if word in all_keys():
+        return Refusal(f"{word}: is not KEY=VALUE; give for example {word}={typed(all_keys()[word][1])}")
     near = nearest(key, [*VERBS, *scripts()]) if key.isidentifier() else ""
     return Refusal(f"{word}: is not KEY=VALUE; {near or 'check brackets and quotes, or '}see --help")
 

@@ -16,7 +16,7 @@ from toyqs.config.plugins import load
 from toyqs.config.plugins.found import KINDS
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.arms import CONTROLS
-from toyqs.installation import VERBS, folder, program, scripts
+from toyqs.installation import VERBS, folder, program, scripts, source
 
 FOLDER = folder("conf") / "run_modifier"
 WIDTH = 110  # of the help text
@@ -64,6 +64,7 @@ def register() -> None:
 def register_lists() -> None:
     """Make what stands as ${NAME:} in conf/hydra/help/toyqs.yaml known to Hydra."""
     OmegaConf.register_new_resolver("program", program, replace=True)
+    OmegaConf.register_new_resolver("source", source, replace=True)
     OmegaConf.register_new_resolver("commands", commands, replace=True)
     OmegaConf.register_new_resolver("presets", presets, replace=True)
     OmegaConf.register_new_resolver("tasks", tasks, replace=True)
