@@ -97,6 +97,23 @@ def test_parts_measure_what_the_whole_does(name: str, monkeypatch: pytest.Monkey
     close(recorded, record)
 
 
+def test_an_evaluation_that_fails_late_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = quick(dtype="float64", eval_sequences=11)
+    wanted, record = measured(settings)
+    read, calls = LatentReasoner.read, list[int]()
+
+    def failing(self: LatentReasoner, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError(WORDS)
+        return read(self, *args)
+
+    monkeypatch.setattr(LatentReasoner, "read", failing)
+    found, recorded = measured(settings)
+    close(found, wanted)
+    close(recorded, record)
+
+
 def test_thoughts_exchanged_within_a_part_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = quick(dtype="float64", eval_sequences=11)
     wanted, _ = measured(settings)
