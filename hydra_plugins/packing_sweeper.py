@@ -1,4 +1,7 @@
-"""Hydra's basic sweeper, except that jobs that differ only in the seed are launched as one."""
+"""Hydra's basic sweeper, except that jobs that differ only in the seed are launched as one.
+
+Every Hydra program of the environment imports this file, which therefore imports toyqs, and torch, when used.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-
-from toyqs.sweep.words.hydra_errors import refuse_empty_sweeps
-from toyqs.sweep.words.packing import pack
 
 
 class PackingSweeper(BasicSweeper):
@@ -21,6 +21,9 @@ class PackingSweeper(BasicSweeper):
         Raises:
             Refusal: a sweep over no value.
         """
+        from toyqs.sweep.words.hydra_errors import refuse_empty_sweeps
+        from toyqs.sweep.words.packing import pack
+
         refuse_empty_sweeps(overrides)
         (jobs,) = BasicSweeper.split_arguments(overrides, None)
         return list(BasicSweeper.split_overrides_to_chunks(pack(jobs), max_batch_size))
