@@ -26,20 +26,24 @@ def count_cost(config: RunConfig) -> Cost:
     """Count parameters, FLOPs and recurrent steps of a run's training step, for one seed.
 
     Products that gradient checkpointing computes again are not counted, and FlexAttention's are counted as
-    those of `branch_attention=dense`.
+    those of `branch_attention=dense`. With `device=cuda` a GPU's are counted, also where there is none, as on
+    the node that submits a cluster's jobs.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training, and over all
     lengths where they are drawn at random.
     """
     config = replace(config, branch_attention="dense")
-    if config.device == "cuda" and not torch.cuda.is_available():  # a cluster's nodes will have it
-        config = replace(config, device="cpu")
     params = build_training_params(config)
     if not params.stages:
         return _cost_at(config, params, params.thoughts.length)
     lengths = map(params.length_at, range(params.steps))
     steps = Counter(params.stages if params.random_lengths else lengths)
     return mean({_cost_at(config, params, length): count for length, count in steps.items()})
+
+
+def counts_on_gpu(config: RunConfig) -> bool:
+    """Tell whether a run's step is counted on a GPU: where it is to train on one, and there is one."""
+    return config.device == "cuda" and torch.cuda.is_available()
 
 
 def num_weights(config: RunConfig) -> int:
@@ -112,6 +116,8 @@ def _extended(config: RunConfig, params: TrainingParams, length: int, few: int) 
 
 
 def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
+    as_on_gpu = config.device == "cuda" and not counts_on_gpu(config)
+    config = replace(config, device="cpu") if as_on_gpu else config
     model, objective = build_model(config, [0]), build_objective(config)
     reference_model = build_reference_model(config, model)
     like = next(model.parameters())
@@ -125,4 +131,6 @@ def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
             accumulate(model, objective, ready, weights, params, running, reference_model=reference_model)
 
     models = [model] if reference_model is None else [model, cast(nn.Module, reference_model.model)]
+    for core in (core for one in models for core in cast(nn.ModuleDict, one.cores).values()):
+        core.backbone.as_on_gpu = as_on_gpu
     return measure(models, step, params.batch_size * config.task.length(config.seq_len))
