@@ -172,7 +172,8 @@ def _plan(
 
 def _describe(failure: Failure) -> str:
     names = ", ".join(f"{seed} (key {key})" for seed, key in failure.runs)
-    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}; log {failure.log}"
+    log = "" if failure.log is None else f"; log {failure.log}"
+    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}{log}"
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:

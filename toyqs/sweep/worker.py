@@ -26,7 +26,7 @@ from toyqs.config.identity import run_key
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.plugins import load
 from toyqs.evidence.rows import is_complete
-from toyqs.evidence.states import LOG
+from toyqs.evidence.states import ENDED, LOG
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
 from toyqs.files import make_folder
@@ -34,6 +34,7 @@ from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
 
+NOT_BEGUN = f"{ENDED}could not begin: "  # begins a failure that the worker could not note in the stack's log
 STOPS = (signal.SIGINT, signal.SIGTERM)  # run.py answers the second as the first
 
 
@@ -253,13 +254,13 @@ def train(plain: Sequence[Any], tell: Tell) -> None:
     try:
         stack = Stack.from_plain(plain)
     except Refusal as refusal:  # a plug-in that has changed since the command began
-        return tell("outcome", StackOutcome([], [], [], str(refusal)))
+        return tell("outcome", StackOutcome([], [], [], f"{NOT_BEGUN}{refusal}"))
     path = log_path(stack)
     try:
         make_folder(path.parent)
         log = path.open("a+", encoding="utf-8")
     except OSError as error:
-        return tell("outcome", StackOutcome([], [], [], one_line(error)))
+        return tell("outcome", StackOutcome([], [], [], f"{NOT_BEGUN}{one_line(error)}"))
     with log:
         start = os.fstat(log.fileno()).st_size
         for stream in (sys.stdout, sys.stderr):
