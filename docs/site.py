@@ -69,6 +69,7 @@ REFERENCE = {
             "Tasks": (
                 *("toyqs.tasks.task.Task", "toyqs.tasks.task.Feature", "toyqs.tasks.task.counted_from"),
                 *("toyqs.tasks.task.check_length", "toyqs.tasks.registry.registry = toyqs.tasks.registry"),
+                *("toyqs.tasks.task.scatter", "toyqs.tasks.task.check_split"),
             ),
             "Objectives": (
                 *("toyqs.objectives.objective.Objective", "toyqs.objectives.objective.Loss"),
@@ -79,14 +80,19 @@ REFERENCE = {
             "Rewards and baselines": (
                 *("toyqs.objectives.rewards.REWARDS", "toyqs.objectives.rewards.over_tokens"),
                 *("toyqs.objectives.rewards.tokens", "toyqs.objectives.rewards.token_log_prob"),
+                "toyqs.objectives.rewards.rounding",
                 *("toyqs.objectives.advantages.Baseline", "toyqs.objectives.advantages.BASELINES"),
             ),
             "Mixers": (
-                "toyqs.model.mixing.Mixer",
+                *("toyqs.model.mixing.Mixer", "toyqs.model.mixing.Mixed"),
                 "toyqs.model.layers.SeedStacked",
                 "toyqs.model.layers.Linear",
             ),
-            "Thought heads": ("toyqs.model.thoughts.ThoughtHead", "toyqs.model.thoughts.Symbols"),
+            "Thought heads": (
+                *("toyqs.model.thoughts.ThoughtHead", "toyqs.model.thoughts.TokenHead"),
+                *("toyqs.model.latent_heads.GaussianHead", "toyqs.model.thoughts.Symbols"),
+                "toyqs.numerics.row_sums",
+            ),
         },
     ),
 }

@@ -55,6 +55,8 @@ class Called:
         assert "init_main_from_path" not in started, "the caller's script would run again"
         assert started["init_main_from_name"] == "toyqs.__main__", "a name that new processes leave alone"
         assert sweep, "in processes of their own"
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        assert torch.empty(1).dtype == torch.float32 and torch.empty(1).is_cpu
         return Done(1 if self.faults else 0, {}, self.faults)
 
 
@@ -83,43 +85,22 @@ def test_a_run_and_its_controls_as_rows_and_what_was_typed_is_noted(tmp_path: Pa
     assert all('"command": "toyqs seed=[1,2] ' in text or "toyqs 'seed=[1,2]' " in text for text in noted)
 
 
-def test_what_the_caller_has_set_of_torch_changes_nothing(tmp_path: Path) -> None:
-    """The cost of a step is counted in this process."""
-    device, dtype = torch.get_default_device(), torch.get_default_dtype()
-    words = QUICK | {"controls": "none", "seed": 1, "runs_dir": tmp_path / "runs"}
-    with torch.inference_mode(), torch.device("meta"):
-        torch.set_default_dtype(torch.float64)
-        try:
-            rows = toyqs.run(**words)
-            assert torch.is_inference_mode_enabled() and torch.empty(1).is_meta
-            assert torch.get_default_dtype() == torch.float64
-        finally:
-            torch.set_default_dtype(dtype)
-    assert torch.get_default_device() == device
-    again = toyqs.run(**words, force=True)
-    pd.testing.assert_frame_equal(rows.filter(like="nll"), again.filter(like="nll"))
-    pd.testing.assert_frame_equal(rows.filter(like="flops"), again.filter(like="flops"))
-
-
-def test_lists_are_swept_and_complete_runs_are_not_trained_again(
+def test_lists_are_swept_or_change_together_and_complete_runs_are_not_trained_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = QUICK | {
-        "runs_dir": tmp_path / "runs",
-        "seed": range(1, 3),
-        "base_lm_hidden_dim": np.array([3, 4]),
-    }
+    one = QUICK | {"runs_dir": tmp_path / "runs", "seed": range(1, 3)}
+    both = {"base_lm_hidden_dim": np.array([3, 4]), "reasoner_hidden_dim": [4, 5]}
+    words = {**one, **both, "zip": [*both]}
     rows = toyqs.run_sweep(**words)
-    assert list(zip(rows["base_lm_hidden_dim"], rows["seed"], strict=True)) == [
-        (3, 1),
-        (3, 2),
-        (4, 1),
-        (4, 2),
-    ]
+    found = zip(rows["base_lm_hidden_dim"], rows["reasoner_hidden_dim"], rows["seed"], strict=True)
+    assert list(found) == [(3, 4, 1), (3, 4, 2), (4, 5, 1), (4, 5, 2)]
     assert "2 cells" in capfd.readouterr().out
     again = toyqs.run_sweep(**words)
     assert "4 of 4 runs are finished already" in capfd.readouterr().out
     pd.testing.assert_frame_equal(rows, again)
+    alone = toyqs.run_sweep(**one | {"base_lm_hidden_dim": [4], "reasoner_hidden_dim": 5})
+    assert "2 of 2 runs are finished already" in capfd.readouterr().out, "zip is no part of a run"
+    pd.testing.assert_frame_equal(rows[2:].reset_index(drop=True), alone)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +115,8 @@ def test_lists_are_swept_and_complete_runs_are_not_trained_again(
         (False, {"weight_groups": ("A", "B", "C", "D")}, "weight_groups=[A,B,C,D]"),
         (True, {"seed": [7, 8], "run_modifier": "Quick"}, "-m seed=7,8 +run_modifier=Quick"),
         (True, {"weight_groups": [list("ABCD"), list("ABCC")]}, "-m weight_groups=[A,B,C,D],[A,B,C,C]"),
+        (True, {"zip": ("seed", "task.k"), "seed": [7], "task.k": [2]},
+         "-m zip=[seed,task.k] seed=7 task.k=2"),
     ],
 )  # fmt: skip
 def test_settings_are_what_would_be_typed(
@@ -213,6 +196,20 @@ def test_a_sweep_of_which_some_is_refused_runs_none_and_says_so_in_one_line(call
     assert not called.configs
     toyqs.run_sweep(trice_samples=[1, 2], keep_going=True)
     assert [config.trice_samples for config in called.configs] == [2]
+
+
+def test_what_the_caller_has_set_of_torch_changes_nothing(called: Called) -> None:
+    """The cost of a step is counted in this process."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            toyqs.run(seed=1)
+            assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
+            assert torch.empty(1).is_meta and torch.empty(1).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(dtype)
+    assert called.configs
 
 
 def test_a_failed_run_raises_with_the_lines_that_were_printed(

@@ -12,6 +12,7 @@ from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones import branch_attention
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import accumulate
 
@@ -69,6 +70,18 @@ def test_flops_of_a_plain_transformer(
     layers = 2 * batch_size * T * (3 * 2 * matrices + attention)
     wanted = layers + 3 * 2 * batch_size * THINKING * width * V
     assert count_cost(settings).flops_per_step == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_step_on_a_gpu_is_counted_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count attention to all of the context, of which a block of positions leaves out a part on a CPU."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(tiny, "BACKBONE", "llama")
+    monkeypatch.setattr(branch_attention, "POSITIONS", 1)
+    here, there = (count_cost(tiny.config(device=device)) for device in ("cpu", "cuda"))
+    assert here.flops_per_step < there.flops_per_step
+    monkeypatch.setattr(branch_attention, "POSITIONS", T)
+    assert count_cost(tiny.config()) == there
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 6])

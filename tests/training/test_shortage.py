@@ -247,21 +247,24 @@ def test_what_was_noted_before_an_interruption_stays(tmp_path: Path, monkeypatch
     ]
 
 
-def test_a_step_that_does_not_fit_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_does_not_fit_is_counted_as_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
     task = HiddenMarkov(states=4, vocab=3, positions=64)
     settings = quick(data_loader_batch_size=12, task=task, thought_vocab=6, trice_samples=8)
-    whole, tried = count_cost(settings), list[int]()
+    whole, tried, most = count_cost(settings), list[int](), [12]
 
     def limited(*args: Any, **kwargs: Any) -> Any:
-        tried.append(args[4].grad_acc)
-        if tried[-1] < 5:
+        tried.append(args[2].inputs.shape[1])
+        if tried[-1] > most[-1]:
             raise RuntimeError(WORDS)
         return loop.accumulate(*args, **kwargs)
 
     monkeypatch.setattr(cost, "accumulate", limited)
-    parts = count_cost(settings)
-    assert tried == [1, 2, 4, 12]
-    assert whole.flops_per_step < parts.flops_per_step < 1.25 * whole.flops_per_step
+    for bound, sizes in ((5, [12, 6, 3, 1]), (2, [12, 6, 3, 2, 1])):
+        most.append(bound)
+        tried.clear()
+        assert count_cost(settings) == pytest.approx(whole, rel=1e-12) and tried == sizes
+    most.append(1)  # of which there is no half
+    assert whole.flops_per_step < count_cost(settings).flops_per_step < 1.25 * whole.flops_per_step
     with pytest.raises(RuntimeError, match="can't allocate"):
         count_cost(replace(settings, auto_find_grad_acc=False))
 
@@ -272,6 +275,8 @@ def test_a_step_that_does_not_fit_is_counted_in_parts(monkeypatch: pytest.Monkey
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError(WORDS), True),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (MemoryError(), True),
         (RuntimeError("shapes disagree"), False),
         (ValueError("not enough memory"), False),

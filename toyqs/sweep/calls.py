@@ -34,6 +34,7 @@ from toyqs.sweep.words.hydra_errors import refusal_of
 from toyqs.sweep.words.spelling import value_text
 from toyqs.training import distributed
 
+LISTS = ("plugins", "zip")  # settings of a whole sweep
 ADDED = ("run_modifier",)  # settings that take a plus where they are typed
 _one_at_a_time = threading.Lock()  # Hydra's state is the process's
 
@@ -64,6 +65,8 @@ def run_sweep(**settings: Any) -> pd.DataFrame:
     """Train all combinations of the values given as lists, as `toyqs -m` does; return a row for each run.
 
         rows = toyqs.run_sweep(base_lm_hidden_dim=[4, 8, 16], seed=[1, 2, 3, 4])
+
+    With zip=["base_lm_hidden_dim", "base_lr"] these two change together.
 
     Args:
         settings: as for `run`, but a list, a range or an array is swept over. Where a setting's own value is
@@ -113,7 +116,7 @@ def _swept(key: str, value: Any) -> str:
         Refusal: there is none.
     """
     value = _plain(key, value)
-    if not isinstance(value, list) or key == "plugins":  # which are no sweep
+    if key in LISTS or not isinstance(value, list):
         return value_text(value)
     if not value:
         raise Refusal(f"{key}=[]: is a sweep over nothing; give values, {key}=[VALUE, VALUE]")
