@@ -25,6 +25,7 @@ from toyqs.config.errors import Refusal
 from toyqs.config.identity import run_key
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.plugins import load
+from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
 from toyqs.evidence.states import ENDED, LOG
 from toyqs.experiment import checkpoint
@@ -110,7 +111,7 @@ def train_stack(
             os._exit(1)  # another rank has printed why
         with suppress(OSError), log_path(stack).open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        return StackOutcome([], complete, elsewhere, one_line(error))
+        return StackOutcome([], complete, elsewhere, one_line(error, config))
     return StackOutcome(done, complete, elsewhere)
 
 
@@ -139,12 +140,13 @@ def _tidy(folder: Path) -> None:
         (folder / LOG).unlink()
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, config: RunConfig | None = None) -> str:
     """Return an error's type and message in one line, with the file and the line that raised it.
 
-    The line is a plug-in's where the error passed through one.
+    The line is a plug-in's where the error passed through one; else what the run `config` has of plug-ins is
+    named after it.
     """
-    if line := load.described(error):
+    if line := load.described(error, config):
         return line
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(f"{type(error).__name__}: {error}".split())
