@@ -21,6 +21,7 @@ from tests.test_house import MACHINE_PATHS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence import interval, load_cells, reasoning_gain
+from toyqs.experiment import tracking
 from toyqs.sweep import main
 from toyqs.thought_record import NAME
 
@@ -30,8 +31,9 @@ CODE = [cell for cell in NOTEBOOK.cells if cell.cell_type == "code"]
 
 @pytest.fixture
 def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder beside a folder of tiny runs, all arms and two seeds."""
+    """Return a folder beside a folder of tiny runs, all arms and two seeds, made outside of a checkout."""
     monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
+    monkeypatch.setattr(tracking, "_git", lambda *_: None)
     sizes = {"base_lm_hidden_dim": 4, "reasoner_hidden_dim": 4, "data_loader_batch_size": 4}
     given = {"max_steps": 3, "eval_sequences": 16, "seed": [0, 1], "processes": 1}
     config = replace(RunConfig(), **sizes, **given, runs_dir=str(tmp_path / "runs"))
@@ -60,7 +62,7 @@ def test_it_runs_and_its_numbers_are_those_of_the_runs(docs: Path, monkeypatch: 
     *cells, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert texts(last).strip() == "False", "reading needs no torch"
     printed = "\n".join(map(texts, cells))
-    assert printed.startswith("\n16 runs at commit ")
+    assert printed.startswith("\n16 runs at commit not noted, ")
     (cell,) = load_cells(docs.parent / "runs")
     thinking, *controls = cell.arms
     for arm in controls:
