@@ -205,7 +205,9 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
     print(f"look   {program('toyqs.evidence')} report {shlex.quote(runs_dir)}")
-    if finished and not several:
+    if several:
+        print(f"draw   {program('capacity_vs_gain')} {shlex.quote(runs_dir)}")
+    elif finished:
         print(*_folders(runs_dir, found[0]), sep="\n")
     return []
 
