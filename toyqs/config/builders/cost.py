@@ -111,6 +111,6 @@ def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
             accumulate(model, objective, ready, weights, params, running, reference_model=reference_model)
 
     models = [model] if reference_model is None else [model, cast(nn.Module, reference_model.model)]
-    for core in (core for one in models for core in cast(nn.ModuleDict, one.cores).values()):
+    for core in (core for one in models for core in one.cores.values()):  # type: ignore[operator]
         core.backbone.as_on_gpu = as_on_gpu
     return measure(models, step, params.batch_size * config.task.length(config.seq_len))
