@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from toyqs.config.choices import type_text
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.keys import TASKS
 from toyqs.config.plugins import load
@@ -136,7 +137,7 @@ def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
 def _keys_of(kind: type, prefix: str) -> dict[str, tuple[str, Any]]:
     """Return the annotation and the default of each key, by its name as typed."""
     default = kind()
-    return {f"{prefix}{x.name}": (str(x.type), getattr(default, x.name)) for x in fields(kind)}
+    return {f"{prefix}{x.name}": (type_text(x.type), getattr(default, x.name)) for x in fields(kind)}
 
 
 def all_keys() -> dict[str, tuple[str, Any]]:
