@@ -254,3 +254,12 @@ def test_reading_rows_and_drawing_them_never_loads_torch() -> None:
         "sys.exit(not {'torch', 'wandb'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_another_hydra_program_of_the_environment_never_loads_toyqs() -> None:
+    code = (
+        "import sys; from hydra.core.plugins import Plugins; Plugins.instance();"
+        "ours = {'hydra_plugins.packing_sweeper', 'hydra_plugins.sweep_launcher'};"
+        "sys.exit(not (ours <= sys.modules.keys() and {'toyqs', 'torch'}.isdisjoint(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

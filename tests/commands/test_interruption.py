@@ -105,8 +105,7 @@ def test_while_the_workers_start(stop: int, tmp_path: Path) -> None:
     assert killing.stderr_of(tmp_path) == [LINE]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("all_of_them", [True, False])
+@pytest.mark.parametrize(("processes", "all_of_them"), [(1, False), (2, False), (2, True)])
 def test_sigterm_is_answered_like_ctrl_c(tmp_path: Path, processes: int, all_of_them: bool) -> None:
     """Send it to the command alone, as `kill` and Docker do, and to all its processes, as Slurm does."""
     words = [f"{name}={value}" for name, value in (SMALL | {"max_steps": 20000}).items()]

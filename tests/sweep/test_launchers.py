@@ -145,7 +145,7 @@ def test_a_task_whose_settings_are_refused_says_why(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sys.argv", [])
     stack_task.StackTask([], str(tmp_path / "0.json"), ["run.py"])()
     outcome = json.loads((tmp_path / "0.json").read_text())["outcome"]
-    assert outcome == [[], [], [], "plugins=./mine.py: has changed"]
+    assert outcome == [[], [], [], "its process could not begin: plugins=./mine.py: has changed"]
 
 
 def test_a_queued_task_has_checkpoints_also_where_the_run_has_none(tmp_path: Path) -> None:

@@ -158,8 +158,9 @@ def _plan(
                 ):
                     cost(settings_of_arm)
         except Exception as error:
-            line = load.described(error)
-            if line is None and not isinstance(error, (RuntimeError, MemoryError, CheckpointError)):
+            ours = isinstance(error, MemoryError | CheckpointError)
+            line = load.described(error, None if ours else config)
+            if line is None and not isinstance(error, RuntimeError) and not ours:
                 raise  # RuntimeError: torch's, too large
             which = label(difference) or "this run"
             unplanned.append(f"{which} cannot be trained: {line or str(error).splitlines()[0]}")
@@ -172,7 +173,8 @@ def _plan(
 
 def _describe(failure: Failure) -> str:
     names = ", ".join(f"{seed} (key {key})" for seed, key in failure.runs)
-    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}; log {failure.log}"
+    log = "" if failure.log is None else f"; log {failure.log}"
+    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}{log}"
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:

@@ -110,6 +110,10 @@ def test_weights_that_mean_something_else(tmp_path: Path) -> None:
         sigma=0.5,
         start_from=gaussian,
     )
+    shared = {"share_lm_head": True, "thought_vocab": None}
+    own = run(tmp_path / "own", thought_vocab=None)
+    refused(f"={own}: its share_lm_head is false, and here it is true", **SMALL, **shared, **{PARTS[1]: own})
+    assert accepted(**SMALL, **shared, **{PARTS[0]: own}), "base_lm has no such head"
     scaled = run(tmp_path / "scaled", meta_token_mode="reparameterise")
     refused(f"={scaled}: its meta_token_scale is 10.0, and here it is 1.0", **SMALL, start_from=scaled)
     assert accepted(**SMALL, meta_token_mode="grad_scale", start_from=run(tmp_path / "plain"))

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from toyqs.config.choices import type_text
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.keys import TASKS
 from toyqs.config.plugins import load
@@ -28,6 +29,8 @@ TYPE_WORDS = {
     "str": "a word",
     "list[str]": "a list",
 }
+
+NO_SETTING = ("run_modifier", "zip")  # typed like a setting, and none
 
 # Start of a message of Hydra -> the line in its place; {} is the first thing that the message quotes.
 REWORDED = {
@@ -116,9 +119,7 @@ def unknown_key(key: str) -> Refusal:
         known = sorted(load.setting_names())
         listed = f"give one of {', '.join(known)}" if known else "give the one that has it, plugins=FILE"
         return Refusal(f"{key}: no plug-in has this setting; {nearest(key, known)}{listed}")
-    return Refusal(
-        f"{key}: there is no such setting; {nearest(key, [*all_keys(), 'run_modifier'])}see --help"
-    )
+    return Refusal(f"{key}: there is no such setting; {nearest(key, [*all_keys(), *NO_SETTING])}see --help")
 
 
 def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
@@ -136,7 +137,7 @@ def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
 def _keys_of(kind: type, prefix: str) -> dict[str, tuple[str, Any]]:
     """Return the annotation and the default of each key, by its name as typed."""
     default = kind()
-    return {f"{prefix}{x.name}": (str(x.type), getattr(default, x.name)) for x in fields(kind)}
+    return {f"{prefix}{x.name}": (type_text(x.type), getattr(default, x.name)) for x in fields(kind)}
 
 
 def all_keys() -> dict[str, tuple[str, Any]]:

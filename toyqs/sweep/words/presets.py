@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -44,11 +45,18 @@ PURPOSES = {
 OTHERS = "others"  # what a new file is for until it is named above
 
 
+@dataclass
+class SweptConfig(RunConfig):
+    """What Hydra composes: the settings of a run, and what a sweep alone has."""
+
+    zip: Any = None  # keys that change together, see toyqs.sweep.words.combinations
+
+
 def register() -> None:
-    """Make RunConfig and the tasks known to Hydra, under the names that conf/config.yaml uses."""
+    """Make a run's settings and the tasks known to Hydra, under the names that conf/config.yaml uses."""
     store = ConfigStore.instance()
     own = {name: kind() for name, kind in load.own_settings().items()}
-    store.store(name="run_schema", node=RunConfig(task=MISSING, plugin=own))
+    store.store(name="run_schema", node=SweptConfig(task=MISSING, plugin=own))
     for name, kind in TASKS.items():
         store.store(group="task", name=name, node=kind)
 
