@@ -58,9 +58,10 @@ REFERENCE = {
     ),
     "reference/plug-ins.md": (
         "What an extension calls",
-        "The base classes and tables that a new [task](../adding-a-task.md), "
-        "[objective](../adding-an-objective.md), [reward or baseline](../adding-a-reward-or-baseline.md) or "
-        "[mixer](../adding-a-mixer.md) builds on, and the values that flow between the parts.",
+        "The base classes, tables and functions that a new [task](../adding-a-task.md), "
+        "[objective](../adding-an-objective.md), [reward or baseline](../adding-a-reward-or-baseline.md), "
+        "[mixer](../adding-a-mixer.md) or [head](../plugins.md#a-head) builds on, and the values that flow "
+        "between the parts.",
         {
             "Values": (
                 *("toyqs.types.Batch", "toyqs.types.Context", "toyqs.types.Thoughts", "toyqs.types.Trace"),
@@ -74,7 +75,8 @@ REFERENCE = {
             "Objectives": (
                 *("toyqs.objectives.objective.Objective", "toyqs.objectives.objective.Loss"),
                 *("toyqs.objectives.objective.ThoughtObjective", "toyqs.objectives.objective.Allowed"),
-                "toyqs.objectives.objective.LikelihoodObjective",
+                *("toyqs.objectives.objective.LikelihoodObjective", "toyqs.objectives.reinforce.Reinforce"),
+                "toyqs.objectives.tempered.Tempered",
                 "toyqs.objectives.registry.registry = toyqs.objectives.registry",
             ),
             "Rewards and baselines": (
@@ -86,7 +88,7 @@ REFERENCE = {
             "Mixers": (
                 *("toyqs.model.mixing.Mixer", "toyqs.model.mixing.Mixed"),
                 "toyqs.model.layers.SeedStacked",
-                "toyqs.model.layers.Linear",
+                *("toyqs.model.layers.Linear", "toyqs.model.weighing.logistic_above"),
             ),
             "Thought heads": (
                 *("toyqs.model.thoughts.ThoughtHead", "toyqs.model.thoughts.TokenHead"),
