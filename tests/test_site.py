@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -46,6 +47,14 @@ def test_the_reference_has_what_the_examples_of_plug_ins_import(site: ModuleType
     names = {f"{module}.{name}" for module, names in imports for name in names.split(", ")}
     listed = [name for section in site.REFERENCE["reference/plug-ins.md"][2].values() for name in section]
     assert len(names) > 10 and names <= {name.partition(" = ")[0] for name in listed}
+
+
+def test_the_reference_shows_names_as_they_are_imported(site: ModuleType) -> None:
+    for _, _, sections in site.REFERENCE.values():
+        for entry in (name for section in sections.values() for name in section):
+            name, _, shown = entry.partition(" = ")
+            there, here = (pkgutil.resolve_name(path) for path in (name, shown or name))
+            assert there is here
 
 
 def test_the_gallery_has_every_figure_with_its_commands(site: ModuleType) -> None:

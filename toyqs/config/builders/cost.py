@@ -15,6 +15,7 @@ from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import MARKERS, RunConfig
+from toyqs.model.core import Core
 from toyqs.training.batches import draw_batches, truncate_thoughts
 from toyqs.training.flops import Cost, mean, measure
 from toyqs.training.loop import accumulate, sample_thoughts
@@ -86,17 +87,20 @@ def _cost_at(config: RunConfig, params: TrainingParams, length: int) -> Cost:
     what these cost more. So the count, and with it the steps of `compute_matched`, are the same on any
     machine, but where so few sequences lack some beginnings of thoughts, which are computed once.
     """
-    size = params.batch_size // params.grad_acc
+    size, least = params.batch_size // params.grad_acc, 2 if config.learned_reward else 1
 
     def counted(most: int) -> Cost:
-        return _measured(config, params, length) if most == size else _extended(config, params, length, most)
+        if most == size:
+            return _measured(config, params, length)
+        return _extended(config, params, length, max(least, most), least)
 
     return in_fewer(size, counted, "a training step") if config.auto_find_grad_acc else counted(size)
 
 
-def _extended(config: RunConfig, params: TrainingParams, length: int, few: int) -> Cost:
+def _extended(config: RunConfig, params: TrainingParams, length: int, few: int, least: int) -> Cost:
     """Return the cost of a training step, of which so few sequences of a micro-batch are counted."""
-    positions, size, half = config.task.length(config.seq_len), params.batch_size // params.grad_acc, few // 2
+    positions, size = config.task.length(config.seq_len), params.batch_size // params.grad_acc
+    half = few // 2 if few // 2 >= least else 0
     costs = {
         count: _measured(config, replace(params, batch_size=count, grad_acc=1), length)
         for count in (few, half)
@@ -132,5 +136,5 @@ def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
 
     models = [model] if reference_model is None else [model, cast(nn.Module, reference_model.model)]
     for core in (core for one in models for core in cast(nn.ModuleDict, one.cores).values()):
-        core.backbone.as_on_gpu = as_on_gpu
+        cast(Core, core).backbone.as_on_gpu = as_on_gpu
     return measure(models, step, params.batch_size * config.task.length(config.seq_len))
