@@ -105,12 +105,13 @@ REFERENCE = {
 
 
 class CommentedFields(Extension):
-    """Take the comment behind a field for its description in the reference."""
+    """Take the comment behind a field or a table for its description in the reference."""
 
     def on_attribute_instance(self, *, attr: Attribute, **more: Any) -> None:
-        """Give an attribute of a class its docstring."""
+        """Give an attribute of a class or a module its docstring."""
         comment = attr.lines[0].partition("  # ")[2] if attr.lines else ""
-        if comment and attr.docstring is None and attr.parent is not None and attr.parent.is_class:
+        named = attr.parent is not None and (attr.parent.is_class or attr.parent.is_module)
+        if comment and attr.docstring is None and named:
             attr.docstring = Docstring(comment, parent=attr, lineno=attr.lineno)
 
 
