@@ -139,7 +139,7 @@ def _call(words: Sequence[str]) -> pd.DataFrame:
 
     def train(configs: Sequence[RunConfig], **how: Any) -> int:
         _print(said)
-        done = train_and_report(configs, **{**how, "sweep": True})
+        done = train_and_report(configs, isolate=True, **how)
         trained.append((configs[0].runs_dir, done))
         return done.code
 
@@ -175,6 +175,8 @@ def _print(lines: list[str]) -> None:
 
 def _rows(runs_dir: str, arms: Mapping[str, str]) -> pd.DataFrame:
     """Load the rows of some runs, with their arms."""
+    if not arms:  # a plan, of which no run is finished
+        return pd.DataFrame(columns=["arm", "key"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of several commits: printed already
         rows = load_rows(runs_dir, arms).set_index("key", drop=False)
