@@ -143,6 +143,9 @@ def test_a_refusal_is_the_line_of_the_command(
     with pytest.raises(Refusal) as refused:
         toyqs.run(**settings)
     assert capfd.readouterr() == ("", "")
+    error = refused.value
+    before = None if error.__suppress_context__ else error.__context__
+    assert error.__cause__ is None and before is None, "its traceback shows none of Hydra's"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run.py", *(f"{key}={value}" for key, value in settings.items())])
     for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):

@@ -151,10 +151,12 @@ def _call(words: Sequence[str]) -> pd.DataFrame:
         try:
             sys.argv[1:] = compose.prepared(words)
             compose.call(job)
+        except Refusal as refusal:
+            raise refusal from None  # its line says all; what Hydra raised before it is pages
         except Exception as error:
-            if begun or isinstance(error, Refusal):  # a fault of ours, or a line for the caller
+            if begun:  # a fault of ours
                 raise
-            raise refusal_of(error) from error
+            raise refusal_of(error) from None
     if not trained:
         raise Refusal("; ".join(said))
     _print(said)
