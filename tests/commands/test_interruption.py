@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -58,8 +59,10 @@ def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
     second = settled(tmp_path)
     assert given().wait() == 0
     assert killing.stderr_of(tmp_path) == [LINE]
-    lines = [line for line in (tmp_path / "out").read_text().splitlines() if "finished already" in line]
-    assert lines == [f"{count} of 8 runs are finished already" for count in (first, second)]
+    said = re.findall(
+        r"toyqs: (\d) of 8 runs are finished already, \d to train", (tmp_path / "err").read_text()
+    )
+    assert said == [str(first), str(second)]
     configs = [replace(RunConfig(), **SMALL, base_lm_hidden_dim=width, seed=SEEDS) for width in WIDTHS]
     whole = tmp_path / "whole"
     assert main.main([resolved(replace(x, runs_dir=str(whole / "runs"), processes=1)) for x in configs]) == 0

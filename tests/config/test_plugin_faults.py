@@ -149,6 +149,22 @@ def test_a_task_that_draws_what_cannot_be_trained_on_is_refused(old: str, new: s
         lab.composed("plugins=mine.py", "task=delay", "seq_len=4")
 
 
+@pytest.mark.parametrize("line", ["import beside", "from .beside import x"])
+def test_a_file_that_imports_another_is_to_be_given_with_its_folder(line: str) -> None:
+    Path("both").mkdir()
+    lab.file("both/beside.py", "x = 1\n")
+    lab.file("both/mine.py", f"{line}\n{X.replace('from __future__ import annotations', '')}")
+    with lab.refused(
+        "both/mine.py:1: .*; write from .NAME import .* give the folder of both files, plugins=both/$"
+    ):
+        load.load(["both/mine.py"])
+    if "." in line:
+        load.load(["both/"])
+    else:
+        with lab.refused("both/mine.py:1: .*; write from .NAME import ... for a file beside it$"):
+            load.load(["both"])
+
+
 def test_two_plug_ins_may_not_give_one_name() -> None:
     load.load([lab.file("a.py", lab.scores("x"))])
     with lab.refused("b.py:12: there is a reward 'x' already; give this reward another name$"):

@@ -49,12 +49,12 @@ class Called:
         self.words: list[str] = []
         self.faults = faults
 
-    def __call__(self, configs: Sequence[RunConfig], *, sweep: bool, **how: object) -> Done:
+    def __call__(self, configs: Sequence[RunConfig], *, isolate: bool, **how: object) -> Done:
         self.configs, self.words = [*configs], sys.argv[:]
         started = get_preparation_data("a process")
         assert "init_main_from_path" not in started, "the caller's script would run again"
         assert started["init_main_from_name"] == "toyqs.__main__", "a name that new processes leave alone"
-        assert sweep, "in processes of their own"
+        assert isolate, "in processes of their own"
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         assert torch.empty(1).dtype == torch.float32 and torch.empty(1).is_cpu
         return Done(1 if self.faults else 0, {}, self.faults)
@@ -91,15 +91,17 @@ def test_lists_are_swept_or_change_together_and_complete_runs_are_not_trained_ag
     one = QUICK | {"runs_dir": tmp_path / "runs", "seed": range(1, 3)}
     both = {"base_lm_hidden_dim": np.array([3, 4]), "reasoner_hidden_dim": [4, 5]}
     words = {**one, **both, "zip": [*both]}
+    assert toyqs.run_sweep(**words, plan=True).empty and not (tmp_path / "runs").exists()
     rows = toyqs.run_sweep(**words)
     found = zip(rows["base_lm_hidden_dim"], rows["reasoner_hidden_dim"], rows["seed"], strict=True)
     assert list(found) == [(3, 4, 1), (3, 4, 2), (4, 5, 1), (4, 5, 2)]
     assert "2 cells" in capfd.readouterr().out
-    again = toyqs.run_sweep(**words)
-    assert "4 of 4 runs are finished already" in capfd.readouterr().out
-    pd.testing.assert_frame_equal(rows, again)
+    for plan in (False, True):
+        again = toyqs.run_sweep(**words, plan=plan)
+        assert ("4 of 4 runs are finished already" in capfd.readouterr().err) is not plan
+        pd.testing.assert_frame_equal(rows, again)
     alone = toyqs.run_sweep(**one | {"base_lm_hidden_dim": [4], "reasoner_hidden_dim": 5})
-    assert "2 of 2 runs are finished already" in capfd.readouterr().out, "zip is no part of a run"
+    assert "2 of 2 runs are finished already" in capfd.readouterr().err, "zip is no part of a run"
     pd.testing.assert_frame_equal(rows[2:].reset_index(drop=True), alone)
 
 
@@ -141,6 +143,9 @@ def test_a_refusal_is_the_line_of_the_command(
     with pytest.raises(Refusal) as refused:
         toyqs.run(**settings)
     assert capfd.readouterr() == ("", "")
+    error = refused.value
+    before = None if error.__suppress_context__ else error.__context__
+    assert error.__cause__ is None and before is None, "its traceback shows none of Hydra's"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run.py", *(f"{key}={value}" for key, value in settings.items())])
     for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):

@@ -220,6 +220,7 @@ def test_a_task_and_its_knobs(composed: Callable[..., RunConfig], tmp_path: Path
         ("seed", r"seed: is not KEY=VALUE; give for example seed=\[0,1,2,3\]$"),
         ("max_steps=3 report", "report: is a command, .* give python -m toyqs.evidence report ...$"),
         ("analysis/budget.py", "budget.py: is a command, .* give python analysis/budget.py ...$"),
+        ("plugin=./lab.py", "^plugin: is no setting by itself; give plugins=FILE, or plugin.NAME"),
         ("hydra.launchr=x", "hydra.launchr: there is no such setting"),
         ("max_steps=0", "max_steps=0"),
         ("task.p=1", "task.p=1"),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.killing import TIMES
 from tests.training.test_loop import quick
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.reference_model import build_reference_model
@@ -24,6 +25,7 @@ from toyqs.config.builders.training import build_objective, build_training_param
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.stack import run_stack
+from toyqs.files import read_json
 from toyqs.sweep import worker
 from toyqs.sweep.plan import Stack
 from toyqs.training import loop, optimizer, shortage
@@ -192,7 +194,10 @@ def stack_of(folder: Path, **changes: Any) -> Stack:
 
 
 def test_a_stack_notes_where_memory_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, said = stack_of(tmp_path), list[str]()
+    stack, said = stack_of(tmp_path, dtype="float64"), list[str]()
+    whole = stack_of(tmp_path / "whole", dtype="float64")
+    worker.train_stack(whole, lambda work, loss: None)
+    whole_runs = Path(whole.config.runs_dir)
     fitting(2, monkeypatch)
     outcome = worker.train_stack(stack, lambda work, loss: None, said.append)
     assert outcome.done == [1, 2] and outcome.failure is None
@@ -200,6 +205,9 @@ def test_a_stack_notes_where_memory_ran_out(tmp_path: Path, monkeypatch: pytest.
     for folder in folders:
         noted = json.loads((folder / "env.json").read_text(encoding="utf-8"))["grad_acc_found"]
         assert noted == [{"step": 1, "micro_batch": 4}, {"step": 1, "micro_batch": 2}]
+        row, wanted = (read_json(path / "summary.json") for path in (folder, whole_runs / folder.name))
+        measured = {name: x for name, x in wanted.items() if isinstance(x, float) and name not in TIMES}
+        assert {name: row[name] for name in measured} == pytest.approx(measured, rel=1e-6, abs=1e-6)
     assert said == [
         f"{folders[0]} and 1 beside it: step 1 did not fit into memory, goes on with {size} sequences at once"
         for size in (4, 2)

@@ -139,7 +139,7 @@ def _call(words: Sequence[str]) -> pd.DataFrame:
 
     def train(configs: Sequence[RunConfig], **how: Any) -> int:
         _print(said)
-        done = train_and_report(configs, **{**how, "sweep": True})
+        done = train_and_report(configs, isolate=True, **how)
         trained.append((configs[0].runs_dir, done))
         return done.code
 
@@ -151,10 +151,12 @@ def _call(words: Sequence[str]) -> pd.DataFrame:
         try:
             sys.argv[1:] = compose.prepared(words)
             compose.call(job)
+        except Refusal as refusal:
+            raise refusal from None  # its line says all; what Hydra raised before it is pages
         except Exception as error:
-            if begun or isinstance(error, Refusal):  # a fault of ours, or a line for the caller
+            if begun:  # a fault of ours
                 raise
-            raise refusal_of(error) from error
+            raise refusal_of(error) from None
     if not trained:
         raise Refusal("; ".join(said))
     _print(said)
@@ -173,6 +175,8 @@ def _print(lines: list[str]) -> None:
 
 def _rows(runs_dir: str, arms: Mapping[str, str]) -> pd.DataFrame:
     """Load the rows of some runs, with their arms."""
+    if not arms:  # a plan, of which no run is finished
+        return pd.DataFrame(columns=["arm", "key"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of several commits: printed already
         rows = load_rows(runs_dir, arms).set_index("key", drop=False)

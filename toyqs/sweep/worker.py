@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -30,6 +30,7 @@ from toyqs.evidence.rows import is_complete
 from toyqs.evidence.states import ENDED, LOG
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
+from toyqs.experiment.trial import attempt
 from toyqs.files import make_folder
 from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
@@ -279,12 +280,17 @@ def train(plain: Sequence[Any], tell: Tell) -> None:
     tell("outcome", outcome)
 
 
-def _count(plain: Mapping[str, Any], tell: Tell) -> None:
-    """Count the cost of a training step; an error is told as it is, in one line."""
-    try:
-        tell("cost", count_cost(from_plain(plain)))
-    except Exception as error:
-        tell("failure", " ".join(str(error).split()) or one_line(error))
+def _answers(work: Callable[..., Any]) -> Callable[[Any, Tell], None]:
+    """Return the job that does a work with settings and more; an error is told as it is, in one line."""
+
+    def job(given: Sequence[Any], tell: Tell) -> None:
+        plain, *others = given
+        try:
+            tell("answer", work(from_plain(plain), *others))
+        except Exception as error:
+            tell("failure", " ".join(str(error).split()) or one_line(error))
+
+    return job
 
 
-JOBS: dict[str, Callable[[Any, Tell], None]] = {"train": train, "count": _count}
+JOBS = {"train": train, "count": _answers(count_cost), "try": _answers(attempt)}

@@ -34,7 +34,7 @@ def runs(tmp_path: Path) -> Path:
 def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed = {"changed": {"trice_samples": 8, "weight_groups": ["A", "A", "B", "C"]}, "dirty": True}
     changed["started_from"] = {"start_from": {"run": "runs/A", "taken": ["x", "y"], "left": []}, "new": ["z"]}
-    changed["grad_acc_found"] = [{"step": 3, "micro_batch": 8}]
+    changed["grad_acc_found"] = [{"step": 3, "micro_batch": x} for x in (16, 8)]
     folder = finish(
         runs, "thinking", 7, changed, trice_samples=8, info="mine", odd=1.5, nll_hard=None, **RESULTS
     )

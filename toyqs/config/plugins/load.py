@@ -22,7 +22,7 @@ from toyqs.config.errors import Refusal
 from toyqs.config.keys import Keys
 from toyqs.config.plugins.batches import fault_of_sample
 from toyqs.config.plugins.found import KINDS, TRAITS, Added, added_by
-from toyqs.config.plugins.places import content_of, digest, place_of, shown, where_is
+from toyqs.config.plugins.places import content_of, digest, place_of, remedy, shown, where_is
 
 PREFIX = "plugin."  # of the settings of what plug-ins add
 NAMELESS = "plugin_"  # begins the name by which a file or folder is imported, as it has none
@@ -262,7 +262,7 @@ def _imported(given: str, root: Path, package: str, module: str | None) -> list[
             places.append((error.filename or "", error.lineno))
         lines = [shown(given, root, *place) for place in places]
         where = next((line for line in reversed(lines) if line), f"plugins={given}")
-        raise Refusal(f"{where}: {_in_one_line(error)}; mend it, or leave plugins={given} out") from error
+        raise Refusal(f"{where}: {_in_one_line(error)}; {remedy(error, given, root)}") from error
     finally:
         sys.dont_write_bytecode = writes
     return [one for name, one in [*sys.modules.items()] if name == package or name.startswith(f"{package}.")]

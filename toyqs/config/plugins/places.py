@@ -77,3 +77,13 @@ def where_is(given: str, root: Path, thing: Any) -> str:
     except (OSError, TypeError):  # such as functools.partial
         file, line = "", 0
     return shown(given, root, file, line) or given
+
+
+def remedy(error: BaseException, given: str, root: Path) -> str:
+    """Return what to do about an error in a plug-in's import; its files import each other as a package's."""
+    folder, file = (root, "") if root.is_dir() else (root.parent, root.name)
+    wanted = f"{error.name}.py" if isinstance(error, ImportError) and error.name else ""
+    if not (wanted and (folder / wanted).is_file()) and "attempted relative import" not in str(error):
+        return f"mend it, or leave plugins={given} out"
+    both = f", and give the folder of both files, plugins={given.removesuffix(file) or '.'}" if file else ""
+    return f"write from .NAME import ... for a file beside it{both}"

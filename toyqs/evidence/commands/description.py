@@ -83,8 +83,8 @@ def starts_of(environment: dict[str, Any]) -> list[str]:
 
 def shortages_of(environment: dict[str, Any]) -> str:
     """Return the steps of a run that did not fit into memory; "" where all did."""
-    found = environment.get("grad_acc_found") or []
-    return ", ".join(f"step {x['step']}: {x['micro_batch']} sequences at a time from then on" for x in found)
+    last = {x["step"]: x["micro_batch"] for x in environment.get("grad_acc_found") or []}
+    return ", ".join(f"step {step}: {size} sequences at a time from then on" for step, size in last.items())
 
 
 def typed(name: str, value: Any) -> str:

@@ -127,6 +127,9 @@ def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
     name = key.partition("[")[0]
     if name not in all_keys():
         return Refusal(f"{key}: {str(error.msg or error).splitlines()[0]}; see --help")
+    if name == load.PREFIX.rstrip("."):
+        give = f"give plugins=FILE, or {load.PREFIX}NAME.SETTING=VALUE"
+        return Refusal(f"{name}: is no setting by itself; {give}")
     annotation, default = all_keys()[name]
     needed, _, optional = annotation.partition(" | ")
     takes = TYPE_WORDS.get(needed, "a value") + (" or null" if optional else "")
