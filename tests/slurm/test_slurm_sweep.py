@@ -23,7 +23,7 @@ SECONDS = 200.0
 def typed(words: str, folder: Path, **environment: str) -> warm.Started:
     """Type a line in a folder, without the seconds of importing what the command needs."""
     line = [str(killing.ROOT / "run.py"), *shlex.split(words)]
-    return warm.started(line, folder, ("toyqs.sweep.main", "submitit"), **environment)
+    return warm.started(line, folder, ("submitit",), **environment)
 
 
 def started(folder: Path, launcher: str, *more: str) -> warm.Started:

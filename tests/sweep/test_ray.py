@@ -23,8 +23,9 @@ from toyqs.sweep.executors.settings import Launcher, RaySettings, checked
 from toyqs.sweep.worker import StackOutcome
 
 WORDS = (
-    *("base_lm_hidden_dim=4", "reasoner_hidden_dim=4", "seed=[1,2]", "controls=fair", "max_steps=200"),
-    *("data_loader_batch_size=2", "eval_sequences=4", "trice_samples=2", "max_reasoning_len=1"),
+    *("-m", "base_lm_hidden_dim=4,5,6", "reasoner_hidden_dim=4", "seed=1,2", "controls=none"),
+    *("max_steps=200", "data_loader_batch_size=2", "eval_sequences=4"),
+    *("trice_samples=2", "max_reasoning_len=1"),
     *("plugins=./lab", "task=delay", "reward=power", "plugin.power.exponent=0.5"),  # beside the runs
 )
 SECONDS = 120.0
