@@ -195,6 +195,20 @@ def test_endings_in_words() -> None:
     assert slurm_queue.listed(["12_3", "12_4", "15"]) == "12 15"
 
 
+def test_a_controller_that_does_not_answer_is_no_empty_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("squeue", "scontrol"):
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'slurm_load_jobs error:\n cannot be reached' >&2\nexit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(slurm_queue.NoAnswer, match=r"^slurm_load_jobs error: cannot be reached$"):
+        slurm_queue.queue()
+    assert slurm_queue.ended("1_2") == ("", "")
+
+
 def test_what_waits_for_a_machine_is_counted_apart(tmp_path: Path) -> None:
     one, other = stack(tmp_path, [0, 1]), stack(tmp_path, [5])
     progress = Progress([one, other], 0)
