@@ -59,6 +59,8 @@ def queued(node: Node) -> set[str]:
 def test_jobs_outlive_their_submitter_and_are_found_again(
     idle: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from submitit.helpers import DelayedSubmission
+
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.5)
     stacks = [stack(tmp_path, [0, 1]), stack(tmp_path, [5], base_lm_hidden_dim=4)]
     first, news = executor(tmp_path)
@@ -72,6 +74,9 @@ def test_jobs_outlive_their_submitter_and_are_found_again(
         assert word in shown
     script = next(note.parent.glob("*submission.sh")).read_text()
     assert "export TOYQS_TRIAL=1\n" in script and "export PYTHONPATH=" in script
+    own, named = (DelayedSubmission.load(note.parent / f"{x}.pkl") for x in ("1", f"{job}_1_submitted"))
+    for name in ("_timeout_min", "_timeout_countdown"):
+        assert vars(own)[name] == vars(named)[name]
     first.stop()
     assert news[-1][1:] == (
         "say",
