@@ -62,11 +62,11 @@ REFERENCE = {
     ),
     "reference/plug-ins.md": (
         "What an extension calls",
-        "The base classes and tables that a new [task](../adding-a-task.md), "
-        "[objective](../adding-an-objective.md), [reward or baseline](../adding-a-reward-or-baseline.md) or "
-        "[mixer](../adding-a-mixer.md) builds on, and the values that flow between the parts. Axes: S seeds, "
-        "B sequences, T positions, K thoughts, L symbols of a thought, N tokens predicted at a position, V "
-        "token ids, Z numbers of a vector, D width.",
+        "The base classes, tables and functions that a new [task](../adding-a-task.md), "
+        "[objective](../adding-an-objective.md), [reward or baseline](../adding-a-reward-or-baseline.md), "
+        "[mixer](../adding-a-mixer.md) or [head](../plugins.md#a-head) builds on, and the values that flow "
+        "between the parts. Axes: S seeds, B sequences, T positions, K thoughts, L symbols of a thought, N "
+        "tokens predicted at a position, V token ids, Z numbers of a vector, D width.",
         {
             "Values": (
                 *("toyqs.types.Batch", "toyqs.types.Context", "toyqs.types.Thoughts", "toyqs.types.Trace"),
@@ -80,8 +80,8 @@ REFERENCE = {
             "Objectives": (
                 *("toyqs.objectives.objective.Objective", "toyqs.objectives.objective.Loss"),
                 *("toyqs.objectives.objective.ThoughtObjective", "toyqs.objectives.objective.Allowed"),
-                "toyqs.objectives.objective.LikelihoodObjective",
-                "toyqs.objectives.registry.registry",
+                *("toyqs.objectives.objective.LikelihoodObjective", "toyqs.objectives.reinforce.Reinforce"),
+                *("toyqs.objectives.tempered.Tempered", "toyqs.objectives.registry.registry"),
             ),
             "Rewards and baselines": (
                 *("toyqs.objectives.rewards.REWARDS", "toyqs.objectives.rewards.over_tokens"),
@@ -92,7 +92,7 @@ REFERENCE = {
             "Mixers": (
                 *("toyqs.model.mixing.Mixer", "toyqs.model.mixing.Mixed"),
                 "toyqs.model.layers.SeedStacked",
-                "toyqs.model.layers.Linear",
+                *("toyqs.model.layers.Linear", "toyqs.model.weighing.logistic_above"),
             ),
             "Thought heads": (
                 *("toyqs.model.thoughts.ThoughtHead", "toyqs.model.thoughts.TokenHead"),
@@ -105,12 +105,13 @@ REFERENCE = {
 
 
 class CommentedFields(Extension):
-    """Take the comment behind a field for its description in the reference."""
+    """Take the comment behind a field or a table for its description in the reference."""
 
     def on_attribute_instance(self, *, attr: Attribute, **more: Any) -> None:
-        """Give an attribute of a class its docstring."""
+        """Give an attribute of a class or a module its docstring."""
         comment = attr.lines[0].partition("  # ")[2] if attr.lines else ""
-        if comment and attr.docstring is None and attr.parent is not None and attr.parent.is_class:
+        named = attr.parent is not None and (attr.parent.is_class or attr.parent.is_module)
+        if comment and attr.docstring is None and named:
             attr.docstring = Docstring(comment, parent=attr, lineno=attr.lineno)
 
 

@@ -148,6 +148,7 @@ def test_the_site_is_built_without_a_warning_and_says_where_a_link_is_broken(tmp
         (out / f"reference/{x}/index.html").read_text("utf-8") for x in ("python", "plug-ins")
     )
     assert "toyqs.run" in python and "the positions that think" in extensions  # a field's comment
+    assert "the word of baseline=" in extensions  # a table's
     with (source / "docs/sweeps.md").open("a", encoding="utf-8") as page:
         page.write("\n[a](results.md#nowhere) [b](gone.md)\n")
     (source / "docs/novel.md").write_text("# Novel\n", encoding="utf-8")

@@ -113,10 +113,10 @@ class _Branch(torch.autograd.Function):
         at_r, at_z, at_n = rows.chunk(3, -1)
         at_h = grad * z
         at_candidate = grad - at_h
-        torch.mul(at_candidate, new - n, out=at_z)  # new − n = z ⊙ (h − n)
-        torch.addcmul(at_candidate, at_candidate * n, n, value=-1, out=at_n)
-        through = torch.mul(at_n, r, out=at_candidate)
-        torch.mul(through, g_n, out=at_r).addcmul_(at_r, r, value=-1)
+        torch.sub(new, n, out=at_z).mul_(at_candidate)  # new − n = z ⊙ (h − n)
+        torch.addcmul(at_candidate, torch.mul(at_candidate, n, out=at_n), n, value=-1, out=at_n)
+        del at_candidate
+        torch.mul(at_n, r, out=at_r).mul_(g_n).addcmul_(at_r, r, value=-1)
         at_x = rows.sum_to_size(ctx.x_shape)
         if index is not None:
             table = grad.new_zeros(ctx.table_shape)
@@ -124,7 +124,7 @@ class _Branch(torch.autograd.Function):
             at_x = table
         elif ctx.x_shape == rows.shape:
             at_x = rows.clone()
-        at_n.copy_(through)
+        at_n.mul_(r)  # of the recurrent rows
         at_g = rows.sum_to_size(*h.shape[:-1], rows.shape[-1]).flatten(1, -2)
         from_rows = at_g.bmm(weight.mT).view(h.shape) if ctx.needs_input_grad[3] else None
         at_weight, at_bias = h.flatten(1, -2).mT.bmm(at_g), at_g.sum(1, keepdim=True)

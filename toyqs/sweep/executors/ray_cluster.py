@@ -148,7 +148,8 @@ def _require_answer(address: str) -> None:
             if os.environ.get("RAY_USE_TLS", "0") == "1":  # then it is no plain HTTP/2
                 return
             peer.sendall(HELLO)
-            answer = peer.recv(9)
+            answer = bytearray(9)
+            peer.recv_into(answer)
     except (OSError, OverflowError) as error:
         raise _refusal(address, str(error)) from error
     if answer[3:4] != SETTINGS:
