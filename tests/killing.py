@@ -97,8 +97,9 @@ def until(true: Any, seconds: float, pause: float = 0.002) -> bool:
 
 
 def stderr_of(folder: Path) -> list[str]:
-    """Return what commands printed to stderr, without the lines of progress."""
-    return [line for line in (folder / "err").read_text().splitlines() if not re.match(r" *\d+%: ", line)]
+    """Return what commands printed to stderr, without the lines of plans and of progress."""
+    told = re.compile(r" *\d+%: |toyqs: .* runs? (to train in|are finished already)")
+    return [line for line in (folder / "err").read_text().splitlines() if not told.match(line)]
 
 
 def num_rows(folder: Path) -> int:

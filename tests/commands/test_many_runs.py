@@ -81,12 +81,12 @@ def seconds_to_load(folder: Path) -> float:
 
 
 def given_again(widths: list[int], controls: str, folder: Path) -> tuple[str, float]:
-    """Run the command; return what it prints, and its CPU seconds without imports."""
+    """Run the command; return what it prints to stderr, and its CPU seconds without imports."""
     words = [f"{name}={','.join(map(str, x)) if name == 'seed' else x}" for name, x in SMALL.items()]
     words += [f"base_lm_hidden_dim={','.join(map(str, widths))}", f"controls={controls}"]
     command = warm.started([str(ROOT / "run.py"), "-m", *words], folder)
     assert command.wait() == 0, (folder / "err").read_text()
-    return (folder / "out").read_text(), command.cpu_seconds
+    return (folder / "err").read_text(), command.cpu_seconds
 
 
 @pytest.mark.slow

@@ -116,9 +116,11 @@ def run_aside(task: stack_task.StackTask, file: Path) -> dict[str, Any]:
 def test_a_warned_task_leaves_no_outcome_unless_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = stack(tmp_path, [0])
+    one, log = stack(tmp_path, [0]), folder_of(stack(tmp_path, [0]), 0) / "log.txt"
+    log.parent.mkdir()
 
     def ends(failure: str, *, warned: bool = True) -> stack_task.StackTask:
+        log.write_text(f"Traceback (most recent call last):\n{failure}")
         task = stack_task.StackTask(one.to_plain(), str(tmp_path / "0.json"), ["run.py"])
         told = [("progress", [0.0, None]), ("outcome", [[], [], [], failure])]
         monkeypatch.setattr(stack_task, "train", lambda _, tell: [tell(*news) for news in told])
@@ -130,8 +132,10 @@ def test_a_warned_task_leaves_no_outcome_unless_it_failed(
 
     with pytest.raises(SystemExit):
         ends("SystemExit: -1 (job_environment.py:1)")
+    assert not log.exists(), "taken for a failure"
     assert json.loads((tmp_path / "0.json").read_text())["outcome"] is None
     ends("SystemExit: 3 (mine.py:1)", warned=False)
+    assert log.exists()
     assert "mine.py" in json.loads((tmp_path / "0.json").read_text())["outcome"][3]
     ends("UncompletedJobError: Job not requeued because: timed-out too many times.")
     assert "too many times" in json.loads((tmp_path / "0.json").read_text())["outcome"][3]
@@ -145,7 +149,7 @@ def test_a_task_whose_settings_are_refused_says_why(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sys.argv", [])
     stack_task.StackTask([], str(tmp_path / "0.json"), ["run.py"])()
     outcome = json.loads((tmp_path / "0.json").read_text())["outcome"]
-    assert outcome == [[], [], [], "plugins=./mine.py: has changed"]
+    assert outcome == [[], [], [], "its process could not begin: plugins=./mine.py: has changed"]
 
 
 def test_a_queued_task_has_checkpoints_also_where_the_run_has_none(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from toyqs.training.optimizer import METHODS
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.
 OUTSIDE_KEY = (
-    *("force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
+    *("plan", "force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
     *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
     *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc"),
     "plugins",  # what is used of plug-ins counts by content
@@ -163,6 +163,7 @@ class Keys:
     checkpoint_every: int = number(0, at_least=0)  # steps between checkpoints to resume from; 0: none
     thoughts_every: int = number(0, at_least=0)  # steps between records of thoughts in training; 0: none
     runs_dir: str = "runs"  # where run folders, tables and figures go
+    plan: bool = False  # true: print what the command would do, and stop
     force: bool = False  # true: run again what is complete
     keep_going: bool = False  # true: refused combinations do not stop a sweep's others
     processes: int | None = number(None, at_least=1)  # workers for the arms; None: one per core, one on a GPU

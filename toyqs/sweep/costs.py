@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from toyqs.config.builders.cost import count_cost, num_weights, step_bytes
+from toyqs.config.builders.cost import count_cost, counts_on_gpu, num_weights, step_bytes
 from toyqs.config.identity import run_key
 from toyqs.config.plain import to_plain
 from toyqs.config.run_config import RunConfig
@@ -30,7 +31,7 @@ def cached_cost() -> Callable[[RunConfig], Cost]:
         key = run_key(replace(config, max_steps=1, policy_loss_beta=weight, shuffle_rewards=False), 0)
         if key not in counted:
             _require_memory(config)
-            small = step_bytes(config) < LARGE or config.device == "cuda"
+            small = step_bytes(config) < LARGE or counts_on_gpu(config)
             try:
                 counted[key] = count_cost(config) if small else _count_in_own_process(config)
             except (RuntimeError, MemoryError) as error:
@@ -44,7 +45,7 @@ def _require_memory(config: RunConfig) -> None:
     """Refuse a model whose weights alone no memory of this machine holds."""
     needed = num_weights(config) * (8 if config.dtype == "float64" else 4)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if config.device == "cpu" and needed > there:
+    if not counts_on_gpu(config) and needed > there:
         sizes = (
             f"its weights take {needed / 1e9:,.0f} GB of memory, and this machine has {there / 1e9:,.0f} GB"
         )
@@ -60,19 +61,39 @@ def _in_words(error: Exception) -> Exception:
 
 
 def _count_in_own_process(config: RunConfig) -> Cost:
+    try:
+        return Cost(*in_own_process("count", to_plain(config)))
+    except EOFError:
+        why = "a training step was killed while it was counted, for want of memory"
+        raise MemoryError(f"{why}; {SMALLER}") from None
+
+
+def in_own_process(job: str, *given: Any, seconds: float | None = None) -> Any:
+    """Let a process of its own do a job of `worker.JOBS`, and return its answer.
+
+    Args:
+        job: one that answers.
+        given: settings as plain values, and what else the job takes.
+        seconds: to wait for the answer; None: as long as it takes.
+
+    Raises:
+        EOFError: the process was killed, or took longer.
+        RuntimeError: the job failed; one line.
+    """
     worker: WorkerProcess | None = None
     try:
         with stops_delayed():
             worker = WorkerProcess()
-        worker.send("count", to_plain(config))
+        worker.send(job, given)
+        if not worker.pipe.poll(seconds):
+            raise EOFError
         kind, value = worker.receive()
-    except (OSError, EOFError):
-        why = "a training step was killed while it was counted, for want of memory"
-        raise MemoryError(f"{why}; {SMALLER}") from None
+    except OSError as error:
+        raise EOFError from error
     finally:
         if worker is not None:
             worker.kill()  # it has nothing left to do, or is not waited for
             worker.end()
-    if kind != "cost":
+    if kind == "failure":
         raise RuntimeError(value)
-    return Cost(*value)
+    return value

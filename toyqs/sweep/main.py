@@ -27,9 +27,11 @@ from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal, make_folder, visible
 from toyqs.installation import program
 from toyqs.sweep.costs import cached_cost
-from toyqs.sweep.executors.connect import connect
+from toyqs.sweep.estimate import PLAN_SECONDS, estimate, estimate_in_passing
+from toyqs.sweep.executors.connect import connect, local_processes
 from toyqs.sweep.locks import check_locks
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
+from toyqs.sweep.plan_text import Plan, as_line, as_table
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.scheduler import Failure, run_all
 from toyqs.sweep.worker import is_settled
@@ -54,12 +56,17 @@ def main(configs: Sequence[RunConfig], *, sweep: bool = False, cluster: object =
     return train_and_report(configs, sweep=sweep, cluster=cluster).code
 
 
-def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False, cluster: object = None) -> Done:
+def train_and_report(
+    configs: Sequence[RunConfig], *, sweep: bool = False, isolate: bool = False, cluster: object = None
+) -> Done:
     """Train runs and their controls, skip those that are complete, print the table.
+
+    With plan=true print what would be done, and write nothing.
 
     Args:
         configs: checked and resolved, with one folder of runs.
-        sweep: train in worker processes even one stack at a time, so that no failure stops the other stacks.
+        sweep: print what is to be done before it begins; train as with `isolate`.
+        isolate: train in worker processes even one stack at a time, so that no failure stops the others.
         cluster: the settings of a launcher that trains on other machines; None: on this one.
     """
     runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
@@ -67,6 +74,15 @@ def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False, clust
     cells, unplanned = _plan(configs, cost)
     if not cells:
         return Done(1, {}, unplanned)
+    keys = {key for cell in cells for key in cell.run_keys}
+    undone = {key for key in keys if force or not is_settled(runs_dir, key)}
+    stacks, done = stacks_of(cells, undone, cost), len(keys) - len(undone)
+    here = local_processes(configs, len(stacks)) if cluster is None else None
+    plan = (cells, undone, stacks, runs_dir, here)
+    if any(config.plan for config in configs):
+        print(as_table(Plan(*plan, estimate(stacks, PLAN_SECONDS, large=True))), flush=True)
+        finished = {key: arm for key, arm in _arms(cells).items() if key not in undone}
+        return Done(1 if unplanned else 0, finished, unplanned)
     try:
         make_folder(runs_dir)
     except OSError as error:
@@ -74,15 +90,15 @@ def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False, clust
         print(f"toyqs: {why}", file=sys.stderr)
         return Done(2, {}, [why])
     unwritten = _note(runs_dir, cells)
-    keys = {key for cell in cells for key in cell.run_keys}
-    undone = {key for key in keys if force or not is_settled(runs_dir, key)}
-    if done := len(keys) - len(undone):
+    if sweep:
+        print(f"toyqs: {as_line(Plan(*plan, estimate_in_passing(stacks)))}", file=sys.stderr, flush=True)
+    elif done:
         print(f"{done} of {len(keys)} runs are finished already", flush=True)
     if not force:
         _say_damaged(runs_dir, undone)
-    stacks = stacks_of(cells, undone, cost)
+    isolate |= sweep
     try:
-        failures = _train(stacks, done, configs, sweep=sweep, cluster=cluster) if stacks else []
+        failures = _train(stacks, done, configs, isolate=isolate, cluster=cluster) if stacks else []
     except Refusal as refusal:  # of the folder's locks, or of a cluster
         print(f"toyqs: {refusal}", file=sys.stderr)
         return Done(refusal.code, {}, [str(refusal)])
@@ -90,8 +106,8 @@ def train_and_report(configs: Sequence[RunConfig], *, sweep: bool = False, clust
     lines = [*unplanned, *map(_describe, failures)]
     if unwritten:
         lines.append(f"cannot be written to: {', '.join(unwritten)}; rows and table are whole")
-    for line in lines:
-        print(f"toyqs: {line}", file=sys.stderr)
+    for each in lines:
+        print(f"toyqs: {each}", file=sys.stderr)
     return Done(1 if lines else 0, _arms(cells), lines)
 
 
@@ -105,7 +121,7 @@ def _arms(cells: Sequence[PlannedCell]) -> dict[str, str]:
 
 
 def _train(
-    stacks: list[Stack], done: int, configs: Sequence[RunConfig], *, sweep: bool, cluster: object
+    stacks: list[Stack], done: int, configs: Sequence[RunConfig], *, isolate: bool, cluster: object
 ) -> list[Failure]:
     """Train stacks, showing the progress beside that of the runs done before; return the failures.
 
@@ -116,7 +132,7 @@ def _train(
     try:
         if note := check_locks(configs[0].runs_dir):
             progress.say(note)
-        return run_all(stacks, connect(cluster, configs, len(stacks), isolate=sweep), progress)
+        return run_all(stacks, connect(cluster, configs, len(stacks), isolate=isolate), progress)
     finally:
         progress.close()
 
@@ -158,8 +174,9 @@ def _plan(
                 ):
                     cost(settings_of_arm)
         except Exception as error:
-            line = load.described(error)
-            if line is None and not isinstance(error, (RuntimeError, MemoryError, CheckpointError)):
+            ours = isinstance(error, MemoryError | CheckpointError)
+            line = load.described(error, None if ours else config)
+            if line is None and not isinstance(error, RuntimeError) and not ours:
                 raise  # RuntimeError: torch's, too large
             which = label(difference) or "this run"
             unplanned.append(f"{which} cannot be trained: {line or str(error).splitlines()[0]}")
@@ -172,7 +189,8 @@ def _plan(
 
 def _describe(failure: Failure) -> str:
     names = ", ".join(f"{seed} (key {key})" for seed, key in failure.runs)
-    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}; log {failure.log}"
+    log = "" if failure.log is None else f"; log {failure.log}"
+    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}{log}"
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
@@ -203,7 +221,9 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
     print(f"look   {program('toyqs.evidence')} report {shlex.quote(runs_dir)}")
-    if finished and not several:
+    if several:
+        print(f"draw   {program('capacity_vs_gain')} {shlex.quote(runs_dir)}")
+    elif finished:
         print(*_folders(runs_dir, found[0]), sep="\n")
     return []
 

@@ -22,8 +22,9 @@ STACK_SIZES = ((5e6, 16), (1e8, 8), (float("inf"), 2))
 # Settings of the base LM; a run without one gives them to its plain controls alone.
 OF_BASE = ("base_lm_hidden_dim", "base_lm_lr")
 
-STEP_SECONDS = 2e-3  # of a step, spent on anything but arithmetic
-FLOPS_PER_SECOND = 1e10
+# Seconds of a step that go into anything but arithmetic, and what each symbol of a thought adds; one core.
+STEP_SECONDS, SYMBOL_SECONDS = 2.5e-3, 4e-3
+FLOPS_PER_SECOND = 2.5e10
 
 
 class PlannedCell(NamedTuple):
@@ -80,9 +81,24 @@ class Stack(NamedTuple):
 
     @property
     def work(self) -> float:
-        """Estimate the seconds, which only order the stacks and weigh the progress."""
-        flops = self.cost.flops_per_step * len(self.seeds)
-        return self.config.max_steps * (STEP_SECONDS + flops / FLOPS_PER_SECOND)
+        """Guess the seconds of its training; sweep/estimate.py measures instead."""
+        return self.config.max_steps * step_work(self.cost, len(self.seeds), self.symbols)
+
+    @property
+    def symbols(self) -> int:
+        """Return the most symbols that a thought of its runs has."""
+        return self.config.max_reasoning_len if self.config.has_thoughts else 0
+
+    @property
+    def flops(self) -> int:
+        """Return the FLOPs of its training, of all seeds."""
+        return self.config.max_steps * self.cost.flops_per_step * len(self.seeds)
+
+
+def step_work(cost: Cost, num_seeds: int, symbols: int) -> float:
+    """Guess the seconds of a training step of so many seeds side by side, thoughts of so many symbols."""
+    flops = cost.flops_per_step * num_seeds
+    return STEP_SECONDS + symbols * SYMBOL_SECONDS + flops / FLOPS_PER_SECOND
 
 
 def seeds_of(config: RunConfig) -> list[int]:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -25,15 +25,18 @@ from toyqs.config.errors import Refusal
 from toyqs.config.identity import run_key
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.plugins import load
+from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
-from toyqs.evidence.states import LOG
+from toyqs.evidence.states import ENDED, LOG
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
+from toyqs.experiment.trial import attempt
 from toyqs.files import make_folder
 from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
 
+NOT_BEGUN = f"{ENDED}could not begin: "  # begins a failure that the worker could not note in the stack's log
 STOPS = (signal.SIGINT, signal.SIGTERM)  # run.py answers the second as the first
 
 
@@ -109,7 +112,7 @@ def train_stack(
             os._exit(1)  # another rank has printed why
         with suppress(OSError), log_path(stack).open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        return StackOutcome([], complete, elsewhere, one_line(error))
+        return StackOutcome([], complete, elsewhere, one_line(error, config))
     return StackOutcome(done, complete, elsewhere)
 
 
@@ -138,12 +141,13 @@ def _tidy(folder: Path) -> None:
         (folder / LOG).unlink()
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, config: RunConfig | None = None) -> str:
     """Return an error's type and message in one line, with the file and the line that raised it.
 
-    The line is a plug-in's where the error passed through one.
+    The line is a plug-in's where the error passed through one; else what the run `config` has of plug-ins is
+    named after it.
     """
-    if line := load.described(error):
+    if line := load.described(error, config):
         return line
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(f"{type(error).__name__}: {error}".split())
@@ -253,13 +257,13 @@ def train(plain: Sequence[Any], tell: Tell) -> None:
     try:
         stack = Stack.from_plain(plain)
     except Refusal as refusal:  # a plug-in that has changed since the command began
-        return tell("outcome", StackOutcome([], [], [], str(refusal)))
+        return tell("outcome", StackOutcome([], [], [], f"{NOT_BEGUN}{refusal}"))
     path = log_path(stack)
     try:
         make_folder(path.parent)
         log = path.open("a+", encoding="utf-8")
     except OSError as error:
-        return tell("outcome", StackOutcome([], [], [], one_line(error)))
+        return tell("outcome", StackOutcome([], [], [], f"{NOT_BEGUN}{one_line(error)}"))
     with log:
         start = os.fstat(log.fileno()).st_size
         for stream in (sys.stdout, sys.stderr):
@@ -276,12 +280,17 @@ def train(plain: Sequence[Any], tell: Tell) -> None:
     tell("outcome", outcome)
 
 
-def _count(plain: Mapping[str, Any], tell: Tell) -> None:
-    """Count the cost of a training step; an error is told as it is, in one line."""
-    try:
-        tell("cost", count_cost(from_plain(plain)))
-    except Exception as error:
-        tell("failure", " ".join(str(error).split()) or one_line(error))
+def _answers(work: Callable[..., Any]) -> Callable[[Any, Tell], None]:
+    """Return the job that does a work with settings and more; an error is told as it is, in one line."""
+
+    def job(given: Sequence[Any], tell: Tell) -> None:
+        plain, *others = given
+        try:
+            tell("answer", work(from_plain(plain), *others))
+        except Exception as error:
+            tell("failure", " ".join(str(error).split()) or one_line(error))
+
+    return job
 
 
-JOBS: dict[str, Callable[[Any, Tell], None]] = {"train": train, "count": _count}
+JOBS = {"train": train, "count": _answers(count_cost), "try": _answers(attempt)}

@@ -38,6 +38,7 @@ class Backbone(nn.Module, ABC):
 
     width: int
     longest: int | None = None  # the number of its positions; None: any number
+    as_on_gpu = False  # makes the products that a GPU would: to count them where there is none
     embedding_std = 1.0  # of the initial values of the embeddings that it reads
 
     @abstractmethod

@@ -157,7 +157,8 @@ class TransformerBackbone(Backbone):
         keys = state.prefix[0][0]
         if self.flex and keys.device.type in flex_attention.DEVICES:
             return flex_attention.visible_blocks(state.visible, branches, keys.shape[2])
-        return visible_blocks(state.visible, branches[1], keys.shape[2], keys.dtype)
+        whole = self.as_on_gpu or keys.device.type != "cpu"
+        return visible_blocks(state.visible, branches[1], keys.shape[2], keys.dtype, whole=whole)
 
     def _run(
         self, rows: Tensor, positions: Tensor, step: _Step | None

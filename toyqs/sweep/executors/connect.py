@@ -35,6 +35,11 @@ def connect(cluster: object, configs: Sequence[RunConfig], num_stacks: int, *, i
     given = next((config.processes for config in configs if config.processes), None)
     if isinstance(cluster, RaySettings):
         return RayTasks(cluster, configs[0].runs_dir, cluster.processes or given)
+    return local_executor(local_processes(configs, num_stacks), isolate=isolate)
+
+
+def local_processes(configs: Sequence[RunConfig], num_stacks: int) -> int:
+    """Return how many stacks train at once on this machine."""
+    given = next((config.processes for config in configs if config.processes), None)
     on_gpu = any(config.device == "cuda" for config in configs)
-    processes = min(num_stacks, given or (1 if on_gpu else len(os.sched_getaffinity(0))))
-    return local_executor(processes, isolate=isolate)
+    return min(num_stacks, given or (1 if on_gpu else len(os.sched_getaffinity(0))))
