@@ -45,7 +45,7 @@ Where no control has finished, the NLL alone. Print both as tables, with the ver
 OVER = f"""\
 what the cells are drawn over: a setting that differs among them (without this the first of base,
 reasoner and interpreter width, L, K, policy_loss_beta and mixing that does; model_hidden_dim: all widths
-together), or what each arm costs: {", ".join(COSTS)}"""
+together), several that change together (KEY,KEY), or what each arm costs: {", ".join(COSTS)}"""
 
 AXES = (
     *(BASE, REASONER, INTERPRETER, "max_reasoning_len", "trice_samples", "policy_loss_beta", "mixing"),
@@ -78,8 +78,8 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
             raise Refusal(f"{runs}: no row says its {over}; give --over a setting", 1)
         axis = cost_axis(cells, over, joined=len(keys) < 2)
     else:
-        cells, key = _over_setting(runs, cells, over)
-        keys, findings, axis = [key], find(cells), setting_axis(cells, key)
+        cells, keys = _over_setting(runs, cells, over)
+        findings, axis = find(cells), setting_axis(cells, keys)
     text = [NLL_HEADING, *loss_lines(findings, keys)]
     gained = any(finding.gains for finding in findings)
     if gained:
@@ -97,20 +97,25 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
     return Product(question, _figure(findings, axis, arms, keys), table, text, findings, keys, notes)
 
 
-def _over_setting(runs: Path, cells: Sequence[Cell], over: str | None) -> tuple[list[Cell], str]:
-    """Return the cells in the order of a setting, and its name."""
+def _over_setting(runs: Path, cells: Sequence[Cell], over: str | None) -> tuple[list[Cell], list[str]]:
+    """Return the cells in the order of a setting, or of several that change together, and their names."""
     names = differing(cells)
     known = {name for cell in cells for name in cell.settings}
     varied = [name for name in (*AXES, *names) if name in names] or [name for name in AXES if name in known]
-    key = BASE if over == ALL_WIDTHS else over or varied[0]
-    if key not in known:
-        near = difflib.get_close_matches(key, [*known, *COSTS], 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise Refusal(f"--over {key}: neither a setting of these cells nor one of {', '.join(COSTS)}{hint}")
-    if not all(key in cell.settings for cell in cells):
-        others = _having(cells, key) or "KEY=VALUE"
-        raise Refusal(f"{runs}: has cells in which {key} has no effect; choose the others with {others}")
-    return one_per_place(runs, cells, [key], f" over {key} (--over AXIS takes another)"), key
+    keys = [BASE] if over == ALL_WIDTHS else over.split(",") if over else varied[:1]
+    for key in keys:
+        if key in COSTS:
+            raise Refusal(f"--over {over}: {key} is no setting, and an axis of its own; give --over {key}")
+        if key not in known:
+            near = difflib.get_close_matches(key, [*known, *COSTS], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            costs = ", ".join(COSTS)
+            raise Refusal(f"--over {key}: neither a setting of these cells nor one of {costs}{hint}")
+        if not all(key in cell.settings for cell in cells):
+            others = _having(cells, key) or "KEY=VALUE"
+            raise Refusal(f"{runs}: has cells in which {key} has no effect; choose the others with {others}")
+    more = f" over {','.join(keys)} (--over AXIS takes another, --over KEY,KEY two that change together)"
+    return one_per_place(runs, cells, keys, more), keys
 
 
 def _having(cells: Sequence[Cell], key: str) -> str | None:

@@ -30,7 +30,7 @@ its noise (standard deviation over the expected gradient's length)."""
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line described by DESCRIPTION; return the exit code."""
     form = argparse.RawTextHelpFormatter
-    parser = Parser(prog=Path(__file__).name, description=DESCRIPTION, formatter_class=form)
+    parser = Parser(description=DESCRIPTION, formatter_class=form)
     parser.add_argument("table", help="the CSV that bench/estimators.py wrote")
     add_output(parser, "estimators.png")
     return run(_draw_table, parser, words)

@@ -36,7 +36,7 @@ FIGURE = re.compile(
     rf"{FENCE}|^##+ (?P<heading>.+?)$|!\[(?P<what>[^\]]*)\]\((?:docs/)?(?P<path>figures/[^)]+)\)",
     re.MULTILINE | re.DOTALL,
 )
-# Page -> title, what it is for, and sections of names; «name = heading» where it is known by another.
+# Page -> title, what it is for, and sections of names; «name = heading» where it is imported by another.
 REFERENCE = {
     "reference/python.md": (
         "From Python",
@@ -44,12 +44,16 @@ REFERENCE = {
         {
             "Train": ("toyqs.sweep.calls.run = toyqs.run", "toyqs.sweep.calls.run_sweep = toyqs.run_sweep"),
             "Rows": (
-                *("toyqs.evidence.rows.load_rows", "toyqs.evidence.rows.load_curve"),
-                *("toyqs.evidence.cells.load_cells", "toyqs.evidence.cells.Cell"),
+                "toyqs.evidence.rows.load_rows = toyqs.evidence.load_rows",
+                "toyqs.evidence.rows.load_curve = toyqs.evidence.load_curve",
+                "toyqs.evidence.cells.load_cells = toyqs.evidence.load_cells",
+                "toyqs.evidence.cells.Cell",
             ),
             "Evidence": (
-                *("toyqs.evidence.judging.gain.reasoning_gain", "toyqs.evidence.judging.gain.interval"),
-                *("toyqs.evidence.judging.gain.onset", "toyqs.evidence.judging.decision.verdict"),
+                "toyqs.evidence.judging.gain.reasoning_gain = toyqs.evidence.reasoning_gain",
+                "toyqs.evidence.judging.gain.interval = toyqs.evidence.interval",
+                "toyqs.evidence.judging.gain.onset = toyqs.evidence.onset",
+                "toyqs.evidence.judging.decision.verdict = toyqs.evidence.verdict",
             ),
             "Thoughts": ("toyqs.thought_record.read", "toyqs.thought_record.Record"),
             "Finished runs": ("toyqs.answers.load.load", "toyqs.answers.load.LoadedRun"),
@@ -58,9 +62,11 @@ REFERENCE = {
     ),
     "reference/plug-ins.md": (
         "What an extension calls",
-        "The base classes and tables that a new [task](../adding-a-task.md), "
-        "[objective](../adding-an-objective.md), [reward or baseline](../adding-a-reward-or-baseline.md) or "
-        "[mixer](../adding-a-mixer.md) builds on, and the values that flow between the parts.",
+        "The base classes, tables and functions that a new [task](../adding-a-task.md), "
+        "[objective](../adding-an-objective.md), [reward or baseline](../adding-a-reward-or-baseline.md), "
+        "[mixer](../adding-a-mixer.md) or [head](../plugins.md#a-head) builds on, and the values that flow "
+        "between the parts. Axes: S seeds, B sequences, T positions, K thoughts, L symbols of a thought, N "
+        "tokens predicted at a position, V token ids, Z numbers of a vector, D width.",
         {
             "Values": (
                 *("toyqs.types.Batch", "toyqs.types.Context", "toyqs.types.Thoughts", "toyqs.types.Trace"),
@@ -68,37 +74,44 @@ REFERENCE = {
             ),
             "Tasks": (
                 *("toyqs.tasks.task.Task", "toyqs.tasks.task.Feature", "toyqs.tasks.task.counted_from"),
-                *("toyqs.tasks.task.check_length", "toyqs.tasks.registry.registry = toyqs.tasks.registry"),
+                *("toyqs.tasks.task.check_length", "toyqs.tasks.registry.registry"),
+                *("toyqs.tasks.task.scatter", "toyqs.tasks.task.check_split"),
             ),
             "Objectives": (
                 *("toyqs.objectives.objective.Objective", "toyqs.objectives.objective.Loss"),
                 *("toyqs.objectives.objective.ThoughtObjective", "toyqs.objectives.objective.Allowed"),
-                "toyqs.objectives.objective.LikelihoodObjective",
-                "toyqs.objectives.registry.registry = toyqs.objectives.registry",
+                *("toyqs.objectives.objective.LikelihoodObjective", "toyqs.objectives.reinforce.Reinforce"),
+                *("toyqs.objectives.tempered.Tempered", "toyqs.objectives.registry.registry"),
             ),
             "Rewards and baselines": (
                 *("toyqs.objectives.rewards.REWARDS", "toyqs.objectives.rewards.over_tokens"),
                 *("toyqs.objectives.rewards.tokens", "toyqs.objectives.rewards.token_log_prob"),
+                "toyqs.objectives.rewards.rounding",
                 *("toyqs.objectives.advantages.Baseline", "toyqs.objectives.advantages.BASELINES"),
             ),
             "Mixers": (
-                "toyqs.model.mixing.Mixer",
+                *("toyqs.model.mixing.Mixer", "toyqs.model.mixing.Mixed"),
                 "toyqs.model.layers.SeedStacked",
-                "toyqs.model.layers.Linear",
+                *("toyqs.model.layers.Linear", "toyqs.model.weighing.logistic_above"),
             ),
-            "Thought heads": ("toyqs.model.thoughts.ThoughtHead", "toyqs.model.thoughts.Symbols"),
+            "Thought heads": (
+                *("toyqs.model.thoughts.ThoughtHead", "toyqs.model.thoughts.TokenHead"),
+                *("toyqs.model.latent_heads.GaussianHead", "toyqs.model.thoughts.Symbols"),
+                "toyqs.numerics.row_sums",
+            ),
         },
     ),
 }
 
 
 class CommentedFields(Extension):
-    """Take the comment behind a field for its description in the reference."""
+    """Take the comment behind a field or a table for its description in the reference."""
 
     def on_attribute_instance(self, *, attr: Attribute, **more: Any) -> None:
-        """Give an attribute of a class its docstring."""
+        """Give an attribute of a class or a module its docstring."""
         comment = attr.lines[0].partition("  # ")[2] if attr.lines else ""
-        if comment and attr.docstring is None and attr.parent is not None and attr.parent.is_class:
+        named = attr.parent is not None and (attr.parent.is_class or attr.parent.is_module)
+        if comment and attr.docstring is None and named:
             attr.docstring = Docstring(comment, parent=attr, lineno=attr.lineno)
 
 
@@ -197,4 +210,5 @@ def reference(title: str, purpose: str, sections: dict[str, tuple[str, ...]]) ->
     for section, names in sections.items():
         yield f"## {section}"
         for name, _, heading in (entry.partition(" = ") for entry in names):
-            yield f"::: {name}" + (f"\n    options:\n      heading: {heading}" if heading else "")
+            shown = heading or name  # as it is imported
+            yield f"::: {name}\n    options:\n      heading: {shown}\n      toc_label: {shown.split('.')[-1]}"

@@ -1,4 +1,7 @@
-"""Launch a sweep, here or on a cluster: all jobs in one call, so that they can share cores and controls."""
+"""Launch a sweep, here or on a cluster: all jobs in one call, so that they can share cores and controls.
+
+Every Hydra program of the environment imports this file, which therefore imports toyqs, and torch, when used.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from toyqs.sweep.executors.settings import launcher_of
-from toyqs.sweep.words.compose import Job, Sweep
-
 
 class SweepLauncher(Launcher):
     """Hydra launcher that calls the task function once, with all jobs and the launcher's own settings."""
@@ -30,6 +30,9 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; the task function reports their outcome itself."""
+        from toyqs.sweep.executors.settings import launcher_of
+        from toyqs.sweep.words.compose import Job, Sweep
+
         setup_globals()
         jobs = [Job(overrides, self._composed(overrides)) for overrides in job_overrides]
         self.task_function(Sweep(jobs, launcher_of(self.config.hydra)))

@@ -6,9 +6,9 @@ transformer; of the latter the default run takes a few, the others are slow.
 
 from __future__ import annotations
 
-import multiprocessing
+import gc
 import warnings
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -19,10 +19,9 @@ from tests import locked
 if locked.departures():  # as pytest_configure below, already for what is imported here
     warnings.simplefilter("default")
 
-from tests import backbones, tiny
+from tests import backbones, tiny, warm
 from toyqs.sweep import worker
 
-ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 # Files that start whole programs, the longest first. The workers take files in this order, so that the short
@@ -109,13 +108,20 @@ def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork worker processes from one that has imported what they need, where their start is not tested."""
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # a process with more threads is better not forked
-    monkeypatch.setenv(
-        "PYTHONPATH", str(ROOT)
-    )  # before 3.13, that process does not learn sys.path from this one
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toyqs.sweep.worker"])
-    monkeypatch.setattr(worker, "start_context", lambda: context)
+    for name, value in warm.workers_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(worker, "start_context", warm.context)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from going through all tests again and again, of which none is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,5 +1,8 @@
 """A real Slurm on one node: munged, slurmctld and slurmd in a folder of their own, on free ports.
 
+Its jobs wait for 10 seconds, not two minutes, after they were queued again (cred_expire), and those of the
+partition kargo-lab give way to those of the partition urgent.
+
 `python tests/one_node.py FOLDER` starts one and prints how to use it; it ends with Ctrl-C.
 """
 
@@ -24,7 +27,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
@@ -42,13 +45,16 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,sched_interval=2,bf_interval=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 KillWait=2
 MinJobAge=600
 JobRequeue=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
 PartitionName=kargo-lab Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=2 MaxTime=INFINITE State=UP
 """
 
 

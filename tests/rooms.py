@@ -78,6 +78,7 @@ PACKAGES: dict[str, set[str]] = {
     "config": {"omegaconf"},
     "config.builders": {"safetensors", "torch", "transformers"},
     "config.checks": {"torch"},  # whether the device asked for is there
+    "config.plugins.batches": {"torch"},  # draws some
     "evidence": {"matplotlib", "numpy", "pandas", "scipy"},
     "experiment": {"numpy", "safetensors", "torch", "wandb"},
     "answers": {"numpy", "scipy", "torch"},

@@ -42,7 +42,7 @@ REMOVED = {"bench/meters.py", "bench/vocabulary.py"}  # named in docs/performanc
 PLACEHOLDER = re.compile(r"\b[A-Z]+\b")  # NAME in conf/run_modifier/NAME.yaml, SETTINGS in a command
 KEYS = {field.name for field in fields(RunConfig)}
 KEYS |= {f"task.{field.name}" for kind in TASKS.values() for field in fields(kind)}
-KEYS |= {"+run_modifier", "hydra/launcher"}
+KEYS |= {"+run_modifier", "hydra/launcher", "zip"}
 KEYS |= {f"{PREFIX}{key.name}" for launcher in LAUNCHERS.values() for key in fields(launcher)}
 
 

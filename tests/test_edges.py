@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,17 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path, root: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each module that a file imports, and whether it does so inside a function."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def imported(path: Path, root: Path) -> list[tuple[str, bool]]:
+    """List each module that a file imports, and whether it does so inside a function."""
+    return _imported(path, root, path.read_text(encoding="utf-8"))
+
+
+@cache
+def _imported(path: Path, root: Path, text: str) -> list[tuple[str, bool]]:
+    return [*_imports(path, root, ast.parse(text))]
+
+
+def _imports(path: Path, root: Path, tree: ast.Module) -> Iterator[tuple[str, bool]]:
     package = module_name(path, root).split(".")
     if path.name != "__init__.py":
         package.pop()
@@ -252,5 +261,14 @@ def test_reading_rows_and_drawing_them_never_loads_torch() -> None:
     code = (
         "import sys, toyqs.evidence.cells, toyqs.evidence.tables.comparison;"
         "sys.exit(not {'torch', 'wandb'}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_another_hydra_program_of_the_environment_never_loads_toyqs() -> None:
+    code = (
+        "import sys; from hydra.core.plugins import Plugins; Plugins.instance();"
+        "ours = {'hydra_plugins.packing_sweeper', 'hydra_plugins.sweep_launcher'};"
+        "sys.exit(not (ours <= sys.modules.keys() and {'toyqs', 'torch'}.isdisjoint(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

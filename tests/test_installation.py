@@ -14,7 +14,7 @@ import toyqs
 from toyqs import installation
 from toyqs.answers import __main__ as answers
 from toyqs.evidence import __main__ as evidence
-from toyqs.installation import VERBS, program, scripts
+from toyqs.installation import VERBS, program, scripts, source
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,6 +49,7 @@ def test_commands_are_spelled_as_they_are_typed(
         monkeypatch.setattr(installation, "PACKAGE", tmp_path / "toyqs")
         (tmp_path / "analysis").symlink_to(ROOT / "analysis")
     assert [program(), program("toyqs.evidence"), program("budget")] == spelled
+    assert source("keys.py") == ("toyqs/keys.py" if checkout else str(tmp_path / "toyqs/keys.py"))
 
 
 def test_the_version_is_in_one_place() -> None:

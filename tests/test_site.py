@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from tests.test_edges import ROOT
 
 pytest.importorskip("mkdocs", reason="needs the extra docs")
 PARTS = ("mkdocs.yml", "docs", "toyqs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,23 @@ def test_every_page_is_in_the_menu(site: ModuleType) -> None:
     wanted = {site.TOP.get(page.name, page.name) for page in pages}
     wanted |= {"gallery.md", *site.NOTEBOOKS.values(), *site.REFERENCE}
     assert sorted(re.findall(r"\S+\.md", menu)) == sorted(wanted)
+
+
+def test_the_reference_has_what_the_examples_of_plug_ins_import(site: ModuleType) -> None:
+    pages = [ROOT / "docs/plugins.md", *(ROOT / "docs").glob("adding-*.md")]
+    code = "\n".join(found for page in pages for found in PYTHON.findall(page.read_text(encoding="utf-8")))
+    imports = re.findall(r"^from (toyqs\.\S+) import (.+)$", code, re.MULTILINE)
+    names = {f"{module}.{name}" for module, names in imports for name in names.split(", ")}
+    listed = [name for section in site.REFERENCE["reference/plug-ins.md"][2].values() for name in section]
+    assert len(names) > 10 and names <= {name.partition(" = ")[0] for name in listed}
+
+
+def test_the_reference_shows_names_as_they_are_imported(site: ModuleType) -> None:
+    for _, _, sections in site.REFERENCE.values():
+        for entry in (name for section in sections.values() for name in section):
+            name, _, shown = entry.partition(" = ")
+            there, here = (pkgutil.resolve_name(path) for path in (name, shown or name))
+            assert there is here
 
 
 def test_the_gallery_has_every_figure_with_its_commands(site: ModuleType) -> None:
@@ -129,6 +148,7 @@ def test_the_site_is_built_without_a_warning_and_says_where_a_link_is_broken(tmp
         (out / f"reference/{x}/index.html").read_text("utf-8") for x in ("python", "plug-ins")
     )
     assert "toyqs.run" in python and "the positions that think" in extensions  # a field's comment
+    assert "the word of baseline=" in extensions  # a table's
     with (source / "docs/sweeps.md").open("a", encoding="utf-8") as page:
         page.write("\n[a](results.md#nowhere) [b](gone.md)\n")
     (source / "docs/novel.md").write_text("# Novel\n", encoding="utf-8")

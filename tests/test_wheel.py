@@ -27,7 +27,7 @@ def built(kind: str, source: Path, out: Path) -> Path:
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr, done.stderr
-    (file,) = out.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    (file,) = out.glob("*.tar.gz" if kind == "sdist" else "*.whl")
     return file
 
 
@@ -45,13 +45,19 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that the unpacked sdist builds."""
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked sdist."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (source,) = folder.iterdir()
-    return built("wheel", source, tmp_path_factory.mktemp("wheel"))
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that it builds."""
+    return built("wheel", unpacked, tmp_path_factory.mktemp("wheel"))
 
 
 def test_an_sdist_has_every_file_of_the_checkout(sdist: Path) -> None:
@@ -76,6 +82,16 @@ def test_a_wheel_has_the_files_that_it_needs_each_once(wheel: Path) -> None:
     held = contents(wheel)
     assert {name for name in held if ".dist-info/" not in name} == wanted.keys()
     assert {name for name in wanted if held[name] != wanted[name]} == set()
+
+
+def test_an_editable_installation_is_a_path_to_the_checkout(unpacked: Path, tmp_path: Path) -> None:
+    """A finder would come after all paths, on which a folder toyqs without any file is a package too."""
+    held = contents(built("editable", unpacked, tmp_path))
+    files = {name: content for name, content in held.items() if ".dist-info/" not in name}
+    assert [content.decode().strip() for content in files.values()] == [str(unpacked)]
+    assert next(iter(files)).endswith(".pth")
+    (names,) = (content.decode() for name, content in held.items() if name.endswith("entry_points.txt"))
+    assert "toyqs = toyqs.__main__:main" in names
 
 
 def test_a_fresh_installation_trains_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:

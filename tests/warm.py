@@ -2,7 +2,8 @@
 
 `started` is for tests of what a program does, not of how it starts. A process with a single thread has
 imported what run.py imports; for each program it forks a child that starts a session of its own, changes to
-the folder, takes the environment and runs the file as `python FILE WORDS` would. Its workers start as usual.
+the folder, takes the environment and runs the file as `python FILE WORDS` would. Its workers start as usual,
+or where it does not matter how, as copies of one that has imported what they need.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import atexit
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import subprocess
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+IMPORTED = ("toyqs.sweep.words.compose", "toyqs.sweep.main")  # by run.py, before it trains
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -47,18 +50,46 @@ class Started:
         return code
 
 
-def started(words: Sequence[str], folder: Path, loaded: tuple[str, ...] = (), **environment: str) -> Started:
+def started(
+    words: Sequence[str],
+    folder: Path,
+    loaded: tuple[str, ...] = (),
+    *,
+    warm_workers: bool = False,
+    **environment: str,
+) -> Started:
     """Start a Python program in a session of its own; its output goes to `out` and `err` in the folder.
 
     Args:
         words: its file and its arguments.
         folder: its working directory.
         loaded: further modules that have been imported.
+        warm_workers: start its workers as copies of one that has imported what they need.
         environment: variables added to this process's own.
     """
     folder.mkdir(exist_ok=True)
-    request = {"words": words, "folder": str(folder), "environment": os.environ | environment}
+    request = {
+        "words": words,
+        "folder": str(folder),
+        "environment": os.environ | environment,
+        "warm_workers": warm_workers,
+    }
     return Started(_server(loaded).ask(request), _server(loaded))
+
+
+def context() -> Any:
+    """Return the way in which workers start as copies of one that has imported what they need."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["toyqs.sweep.worker"])
+    return found
+
+
+def workers_environment() -> dict[str, str]:
+    """Return what `context` needs: a process with more threads is better not forked.
+
+    And before Python 3.13 the process that is copied does not learn sys.path from the one that starts it.
+    """
+    return {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 class _Server:
@@ -89,8 +120,9 @@ def serve() -> None:
     sys.path[0] = str(ROOT)
     import hydra  # noqa: F401
 
-    for name in sys.argv[1:]:
+    for name in (*IMPORTED, *sys.argv[1:]):
         importlib.import_module(name)
+    assert "torch" in sys.modules, "IMPORTED is no longer what run.py imports"
     assert len(os.listdir("/proc/self/task")) == 1, "a process with several threads cannot be forked"
     gc.freeze()  # a child's garbage collector skips all objects from before the fork
     while line := sys.stdin.readline():
@@ -103,7 +135,7 @@ def serve() -> None:
             return become(**given)
 
 
-def become(words: list[str], folder: str, environment: dict[str, str]) -> None:
+def become(words: list[str], folder: str, environment: dict[str, str], warm_workers: bool) -> None:
     """Turn this process into the program."""
     os.setsid()
     print(os.getpid(), flush=True)
@@ -113,6 +145,11 @@ def become(words: list[str], folder: str, environment: dict[str, str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), stream)
+    if warm_workers:
+        from toyqs.sweep import worker
+
+        os.environ.update(workers_environment())
+        worker.start_context = context
     sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
     runpy.run_path(words[0], run_name="__main__")
 

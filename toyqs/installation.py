@@ -26,6 +26,16 @@ def folder(name: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / name
 
 
+def source(name: str) -> str:
+    """Return the path of a file of the package: within a checkout, or where it is installed.
+
+    Args:
+        name: as from the package, such as config/keys.py.
+    """
+    path = PACKAGE / name
+    return str(path.relative_to(PACKAGE.parent) if (PACKAGE.parent / "run.py").is_file() else path)
+
+
 def scripts() -> dict[str, Path]:
     """Return the analysis scripts by the names that they have as commands."""
     return {path.stem: path for path in sorted(folder("analysis").glob("*.py"))}

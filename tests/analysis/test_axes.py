@@ -126,7 +126,8 @@ def test_a_folder_in_which_several_settings_differ_asks_for_one(tmp_path, call):
     for length in (1, 3):
         sweep(tmp_path, "trice_samples", [2, 4], max_reasoning_len=length)
     code, _, err, figure, _ = call()
-    assert (code, figure) == (2, None) and "over max_reasoning_len (--over AXIS takes another)" in err
+    assert (code, figure) == (2, None)
+    assert "over max_reasoning_len (--over AXIS takes another, --over KEY,KEY two that change" in err
     assert "trice_samples=2,4; add, say, trice_samples=2" in err
     code, _, _, figure, table = call("--over", "trice_samples", "max_reasoning_len=3")
     assert code == 0 and places(figure.axes[0]) == pytest.approx([2, 4])

@@ -43,6 +43,24 @@ def line_of(axes, arm):
     return container.lines[0]
 
 
+def test_settings_that_change_together_are_one_axis(tmp_path, call):
+    for width, rate in ((4, 0.1), (8, 0.3), (16, 0.2)):
+        sweep(tmp_path / "runs", [width], base_lr=rate)
+    assert call()[0] == 2
+    code, out, err, figure, table = call("--over", "base_lm_hidden_dim,base_lr")
+    axes = figure.axes[0]
+    assert (code, err, axes.get_xlabel()) == (0, "", "base width, base_lr (log scale)")
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["4, 0.1", "8, 0.3", "16, 0.2"]
+    assert list(axes.get_xticks()) == [4, 8, 16] and line_of(axes, "thinking").get_linestyle() == "-"
+    assert list(table.columns[:3]) == ["base_lm_hidden_dim", "base_lr", "arm"] and re.search("16 +0.2 ", out)
+    sweep(tmp_path / "runs", [8], base_lr=0.4)  # the widths no longer tell the cells apart
+    _, _, _, figure, _ = call("--over", "base_lm_hidden_dim,base_lr")
+    axes = figure.axes[0]
+    assert list(axes.get_xticks()) == [0, 1, 2, 3] and line_of(axes, "thinking").get_linestyle() == "None"
+    code, _, err, _, _ = call("--over", "base_lr,parameters")
+    assert code == 2 and "parameters is no setting, and an axis of its own; give --over parameters" in err
+
+
 def test_the_numbers(tmp_path, call):
     sweep(tmp_path / "runs")
     code, out, err, _, table = call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pandas as pd
 import pytest
@@ -70,9 +71,10 @@ def test_refusals(table, tmp_path, monkeypatch, capsys, words, says):
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
     before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(sys, "argv", ["toyqs estimators"])
     assert estimators.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"estimators.py: {says}")
+    assert line.startswith(f"toyqs estimators: {says}")
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -51,11 +51,22 @@ def test_what_is_no_run_is_refused_alike(
         assert err.count("\n") == 1 and not out
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Train a run without thoughts; return its folder."""
+    return trained(tmp_path_factory.mktemp("plain"), [5], use_reasoner=False)[0]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Train a run that thinks, on no text; return its folder."""
+    return trained(tmp_path_factory.mktemp("thinking"), [5])[0]
+
+
 @pytest.mark.parametrize("name", THINKING)
 def test_a_run_without_thoughts_is_refused_alike(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (plain,) = trained(tmp_path / "runs", [5], use_reasoner=False)
     assert main(words(name, plain, tmp_path, plain)) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"toyqs: {plain}: this run has no thoughts; give one that thinks\n")
@@ -63,13 +74,12 @@ def test_a_run_without_thoughts_is_refused_alike(
 
 @pytest.mark.parametrize("name", OF_A_TEXT)
 def test_a_run_on_no_text_is_refused_with_a_command_that_trains_one(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run,) = trained(tmp_path / "runs", [5])
-    assert main(words(name, run, tmp_path, run)) == 2
+    assert main(words(name, own, tmp_path, own)) == 2
     out, err = capsys.readouterr()
     assert err.count("\n") == 1 and not out
-    assert err.startswith(f"toyqs: {run}: its task is rev_prog, and only a run on a text can be asked; train")
+    assert err.startswith(f"toyqs: {own}: its task is rev_prog, and only a run on a text can be asked; train")
     assert err.endswith(
         ": python run.py task=char_text task.dataset=shake seq_len=32 max_steps=300 controls=none\n"
     )

@@ -124,6 +124,68 @@ def test_jobs_are_packed_whatever_the_launcher(
     assert ran == [(4, [7, 8]), (6, [7, 8])]
 
 
+PAIRED = """\
+# @package _global_
+zip: [base_lm_hidden_dim, base_lr]
+hydra:
+  sweeper:
+    params:
+      base_lm_hidden_dim: "4,6"
+      base_lr: "0.1,0.2"
+"""
+
+
+@pytest.mark.parametrize("launcher", ["local", "basic"])
+def test_keys_change_together_whatever_the_launcher_as_typed_or_as_a_preset_says(
+    launcher: str,
+    typed: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TOYQS_LAUNCHER", launcher)
+    presets = tmp_path_factory.mktemp("presets")
+    (presets / "run_modifier").mkdir()
+    (presets / "run_modifier" / "Paired.yaml").write_text(PAIRED)
+    ran = []
+
+    def experiment(config: RunConfig) -> int:
+        ran.append((config.base_lm_hidden_dim, config.base_lr, config.trice_samples, config.seed))
+        return 0
+
+    words = ["zip=[base_lm_hidden_dim,base_lr]", "base_lm_hidden_dim=4,6", "base_lr=0.1,0.2"]
+    preset = ["--config-dir", str(presets), "+run_modifier=Paired"]
+    for given in (words, preset):
+        assert typed("-m", *given, "trice_samples=2,3", "seed=7,8", experiment=experiment) == 0
+        assert ran == [(*pair, k, [7, 8]) for pair in [(4, 0.1), (6, 0.2)] for k in (2, 3)]
+        ran.clear()
+    if launcher == "basic":
+        return
+    assert typed("-m", *preset, "zip=null", "seed=7", experiment=experiment) == 0
+    assert [x[:2] for x in ran] == [(4, 0.1), (4, 0.2), (6, 0.1), (6, 0.2)]
+    capfd.readouterr()
+    assert typed(*preset, experiment=experiment) == 2
+    line = "toyqs: zip=[base_lm_hidden_dim,base_lr]: says which settings of a sweep change together; give -m"
+    assert capfd.readouterr().err.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("zip=[seed,base_lr] seed=7", "zip=[seed,base_lr]: says which settings of a sweep change together"),
+        ("-m zip=[seed,base_lr] seed=7,8 base_lr=1,2,3", "zip=[seed,base_lr]: needs as many values of each"),
+        ("-m zpi=[seed,base_lr] seed=7,8", "zpi: there is no such setting; did you mean zip?"),
+        ("-m --zip=[seed,base_lr] seed=7,8", "settings are written without dashes; give zip=[seed,base_lr]"),
+    ],
+)
+def test_what_cannot_change_together_is_refused_before_any_work(
+    words: str, message: str, typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(*words.split()) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1) and message in err
+
+
 def test_the_local_launcher_passes_its_processes_on_and_reports_a_partition(
     typed: Callable[..., object], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,7 +250,7 @@ def test_help_is_true(typed: Callable[..., object], capsys: pytest.CaptureFixtur
     for key, value in shown.items():
         default = "rev_prog" if key == "task" else str(getattr(defaults, key))
         assert value == default
-    known = {x.name for x in fields(RunConfig)} | {"run_modifier", "KEY"}
+    known = {x.name for x in fields(RunConfig)} | {"run_modifier", "KEY", "zip"}
     assert set(re.findall(r"(?<![\w./])(\w+)=", text)) <= known
     assert commands.count("python run.py") == 3
 

@@ -50,7 +50,8 @@ def typed(folder: Path) -> tuple[int, list[str], Counter[str]]:
     words = [f"{name}={value}" for name, value in values.items()]
     counts, faults = folder / "trained", {width: end for width, (end, _, _) in FAULTS.items()}
     command = [faulty.__file__, "-m", *words, "hydra.launcher.processes=2"]
-    code = warm.started(command, folder, FAULTS=json.dumps(faults), TRAINED=str(counts)).wait()
+    told = {"FAULTS": json.dumps(faults), "TRAINED": str(counts)}
+    code = warm.started(command, folder, warm_workers=True, **told).wait()
     return code, (folder / "err").read_text().splitlines(), Counter(counts.read_text().split())
 
 

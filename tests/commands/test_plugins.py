@@ -9,18 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import lab
+from tests import lab, warm
 from toyqs.answers.__main__ import main as answers
 from toyqs.config.plugins import load
 from toyqs.evidence.__main__ import main as evidence
 from toyqs.evidence.rows import load_rows
 
-QUICK = ("+run_modifier=Quick", "max_steps=4", "seed=1", "processes=2")
-
-
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, str(lab.ROOT / "run.py"), *words]
-    return subprocess.run(run, cwd=folder, capture_output=True, text=True, check=False)
+RUN = str(lab.ROOT / "run.py")
+QUICK = ("+run_modifier=Quick", "max_steps=4", "seed=1", "processes=1")  # a sweep's is one of its own
 
 
 def test_one_of_each_is_swept_over_and_asked(
@@ -35,9 +31,10 @@ def test_one_of_each_is_swept_over_and_asked(
         "objective=reinforce,soft_best",
     )
     more = ("task=delay", "plugin.power.exponent=0.5,1", "controls=none")
-    done = command(tmp_path, "-m", *QUICK, "plugins=./lab", *more, *words)
-    assert done.returncode == 0, done.stderr
-    assert "plugin.power.exponent" in done.stdout and "soft_best" in done.stdout
+    code = warm.started([RUN, "-m", *QUICK, "plugins=./lab", *more, *words], tmp_path).wait()
+    assert code == 0, (tmp_path / "err").read_text()
+    printed = (tmp_path / "out").read_text()
+    assert "plugin.power.exponent" in printed and "soft_best" in printed
 
     monkeypatch.chdir(tmp_path)
     rows = load_rows("runs")
@@ -68,6 +65,7 @@ def test_one_of_each_is_swept_over_and_asked(
 
 def test_one_line_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("import math\nimport nowhere\n")
-    done = command(tmp_path, "plugins=bad.py")
+    words = [sys.executable, RUN, "plugins=bad.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     line = "bad.py:2: ModuleNotFoundError: No module named 'nowhere'; mend it, or leave plugins=bad.py out"
     assert (done.returncode, done.stderr) == (2, f"toyqs: {line}\n")

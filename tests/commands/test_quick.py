@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shlex
 import struct
 import subprocess
@@ -32,16 +33,19 @@ def typed(line: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sweep", "cells", "arms"),
+    ("sweep", "values", "cells", "arms"),
     [
-        (WIDTHS, 6, 48),
-        pytest.param(PATTERNS, 30, 240, marks=pytest.mark.slow),
+        (WIDTHS, "2,8", 2, 16),
+        pytest.param(WIDTHS, "2,4,8,16,32,64", 6, 48, marks=pytest.mark.slow),
+        pytest.param(PATTERNS, "1,0.1", 30, 240, marks=pytest.mark.slow),
     ],
 )
-def test_from_the_command_line_to_the_figure(sweep: str, cells: int, arms: int, tmp_path: Path) -> None:
-    """Run the lines as docs/sweeps.md has them."""
+def test_from_the_command_line_to_the_figure(
+    sweep: str, values: str, cells: int, arms: int, tmp_path: Path
+) -> None:
+    """Run the lines as docs/sweeps.md has them, by default of fewer values."""
     assert f"\n{sweep}\n" in PAGE
-    assert f"{cells} cells: rev_prog" in typed(sweep, tmp_path)
+    assert f"{cells} cells: rev_prog" in typed(re.sub(r"=[\d.,]+(?= seed)", f"={values}", sweep), tmp_path)
     for name in FIGURES[sweep]:
         line = f"python analysis/{name}.py runs -o {name}.png"
         assert f"\n{line}\n" in PAGE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.test_house import MACHINE_PATHS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence import interval, load_cells, reasoning_gain
+from toyqs.experiment import tracking
 from toyqs.sweep import main
 from toyqs.thought_record import NAME
 
@@ -28,14 +30,24 @@ NOTEBOOK = nbformat.read(ROOT / "docs" / "tour.ipynb", 4)
 CODE = [cell for cell in NOTEBOOK.cells if cell.cell_type == "code"]
 
 
-@pytest.fixture
-def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder beside a folder of tiny runs, all arms and two seeds."""
-    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train tiny runs, all arms and two seeds, as outside of a checkout; return their folder."""
+    folder = tmp_path_factory.mktemp("tour") / "runs"
     sizes = {"base_lm_hidden_dim": 4, "reasoner_hidden_dim": 4, "data_loader_batch_size": 4}
     given = {"max_steps": 3, "eval_sequences": 16, "seed": [0, 1], "processes": 1}
-    config = replace(RunConfig(), **sizes, **given, runs_dir=str(tmp_path / "runs"))
-    assert main.main([resolved(config)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "comparison_figure", lambda *_: None)
+        patch.setattr(tracking, "_git", lambda *_: None)
+        config = replace(RunConfig(), **sizes, **given, runs_dir=str(folder))
+        assert main.main([resolved(config)]) == 0
+    return folder
+
+
+@pytest.fixture
+def docs(runs: Path, tmp_path: Path) -> Path:
+    """Return a folder beside a copy of the runs."""
+    shutil.copytree(runs, tmp_path / "runs")
     (tmp_path / "docs").mkdir()
     return tmp_path / "docs"
 
@@ -60,7 +72,7 @@ def test_it_runs_and_its_numbers_are_those_of_the_runs(docs: Path, monkeypatch: 
     *cells, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert texts(last).strip() == "False", "reading needs no torch"
     printed = "\n".join(map(texts, cells))
-    assert printed.startswith("\n16 runs at commit ")
+    assert printed.startswith("\n16 runs at commit not noted, ")
     (cell,) = load_cells(docs.parent / "runs")
     thinking, *controls = cell.arms
     for arm in controls:

@@ -31,6 +31,8 @@ outside = pytest.fixture(autouse=True)(lab.outside)
             "plugin.power.exponent=x",
             "plugin.power.exponent=x: takes a number; give for example plugin.power.exp",
         ),
+        ("plugin.power.exponent=nan", "plugin.power.exponent=nan: is not finite; give a finite number$"),
+        ("task=delay task.back=1.5", "task.back=1.5: takes a whole number"),
         ("reward=powr", "reward=powr: is not a choice; give one of likelihood, .*, power$"),
         ("task=dela", "task=dela: there is no such task; did you mean delay"),
         ("plugin=1", "plugin=1: "),
@@ -39,7 +41,7 @@ outside = pytest.fixture(autouse=True)(lab.outside)
 def test_words_are_checked(tmp_path: Path, words: str, line: str) -> None:
     lab.written(tmp_path)
     with lab.refused(line):
-        lab.composed("plugins=./lab", words)
+        lab.composed("plugins=./lab", *words.split())
 
 
 def test_without_a_plug_in_its_words_are_ours_alone() -> None:
@@ -55,6 +57,7 @@ def test_without_a_plug_in_its_words_are_ours_alone() -> None:
         load.as_list("late.py")
 
 
+DELAY, FILM = lab.FILES["delay.py"], lab.FILES["film.py"]
 TASK = "from dataclasses import dataclass\nfrom toyqs.tasks.task import Task\n\n"
 TASK += "@dataclass\nclass X(Task):\n    name = 'x'\n"
 HEADS = "from toyqs.model.thoughts import ThoughtHead\n\nclass X(ThoughtHead):\n    name = 'x'\n"
@@ -80,14 +83,43 @@ X = lab.scores("x")
             ":12: there is a reward 'likelihood' already; give this reward another name$",
         ),
         (lab.scores("s5"), ":12: there is a task 's5' already; give this reward another name$"),
-        (lab.scores("no word"), ":12: 'no word' is no word that can be typed; give letters, digits and _$"),
+        *(
+            (lab.scores(name), f":12: '{name}' is no word that can be typed; give letters, digits and _$")
+            for name in ("no word", "größe", "null", "True")
+        ),
+        (FILM.replace('"film"', '"auto"'), ":11: there is a mixer 'auto' already; give this mixer another"),
+        (f"{HEADS}    kind = 'new'\n{DRAW}", ":3: class X says of no kind what its symbols are"),
+        (
+            DELAY.replace("name: ClassVar[str]", "name: str"),
+            ":14: class Delay has its name as a setting; write",
+        ),
+        (
+            DELAY.replace("k: int = 4 ", "k: int "),
+            ":14: its setting k needs a type, int, float, bool or str, and a",
+        ),
+        (DELAY.replace("k: int = 4 ", "k: tuple = (1, 'a') "), ":14: its setting k needs a type, int"),
+        (
+            DELAY.replace("    k: int = 4", "    k: int = 'a'"),
+            ":14: the default of its setting k is not of its type",
+        ),
+        (
+            DELAY.replace("    @property", "    def __post_init__(self): self.gone()\n\n    @property", 1),
+            ":14: it cannot be made of its defaults: AttributeError: 'Delay' object has no attribute 'gone'",
+        ),
         ("REWARDS = {'x': len}", ": a reward is called with log_q, trace, batch: too many positional"),
         (f"{BASELINE}BASELINES = {{'x': f}}", ":3: a line of BASELINES is no Baseline; write Baseline"),
         (f"{BASELINE}BASELINES = {{'x': Baseline(f)}}", ":3: a baseline is called with rewards: missing"),
         (X.replace("exponent: float", "exponent"), ":12: its setting exponent needs a type, int"),
+        (
+            X.replace("float = 1.0", "float = 1e999"),
+            ":12: the default of its setting exponent is inf; give a",
+        ),
         (X.replace("float = 1.0", "list = 1.0"), ":12: its setting exponent needs a type, int"),
         (X.replace(": float = 1.0", ": float"), ":12: .* missing a required argument: 'exponent'"),
-        (X.replace("float = 1.0", "int = 'a'"), ":12: the default of one of its settings exponent"),
+        (
+            X.replace("float = 1.0", "int = 'a'"),
+            ":12: the default of its setting exponent is not of its type",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_in_one_line(text: str, line: str) -> None:
@@ -97,6 +129,40 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(text: str, line: str) -> No
     with lab.refused("plugins=none.py: has no task, objective, reward, baseline, mixer or head; see"):
         load.load([lab.file("none.py", "x = 1")])
     assert not load.added()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("return counted_from(", "return (", "sample returns a tuple; return a Batch of toyqs.types$"),
+        ("inputs[0, :, -1] = last", "inputs = inputs[0]", "sample of the split train returns inputs of"),
+        ("return self.positions", "return 7", r".* \(1, 4, 8\); make it \(1, B, T\), here \(1, 4, 7\)$"),
+        ("return self.k", "return self.k - 1", ".* returns inputs from 0 to 3; vocab_size=3 allows 0 to 2$"),
+        ("inputs.roll", "inputs.float().roll", r".* returns targets of torch.float32; make it torch.int64$"),
+        ("counted_from(self.back", "counted_from(99", ".* lets unequally many positions think, or none;"),
+        ("generator=generator)", ")", "sample of the split train draws other sequences from a generator in"),
+    ],
+)  # fmt: skip
+def test_a_task_that_draws_what_cannot_be_trained_on_is_refused(old: str, new: str, line: str) -> None:
+    lab.file("mine.py", DELAY.replace(old, new))
+    with lab.refused(f"mine.py:14: {line}"):
+        lab.composed("plugins=mine.py", "task=delay", "seq_len=4")
+
+
+@pytest.mark.parametrize("line", ["import beside", "from .beside import x"])
+def test_a_file_that_imports_another_is_to_be_given_with_its_folder(line: str) -> None:
+    Path("both").mkdir()
+    lab.file("both/beside.py", "x = 1\n")
+    lab.file("both/mine.py", f"{line}\n{X.replace('from __future__ import annotations', '')}")
+    with lab.refused(
+        "both/mine.py:1: .*; write from .NAME import .* give the folder of both files, plugins=both/$"
+    ):
+        load.load(["both/mine.py"])
+    if "." in line:
+        load.load(["both/"])
+    else:
+        with lab.refused("both/mine.py:1: .*; write from .NAME import ... for a file beside it$"):
+            load.load(["both"])
 
 
 def test_two_plug_ins_may_not_give_one_name() -> None:
@@ -133,6 +199,13 @@ def test_an_error_before_training_is_one_line_too(capsys: pytest.CaptureFixture[
         "toyqs: this run cannot be trained: mine.py:14: AttributeError: 'Trace' object"
         in capsys.readouterr().err
     )
+    text = lab.scores("x").replace("    return over", "    return log_q[..., :1]\n    return over")
+    load.reset()
+    load.load([lab.file("shape.py", text)])
+    assert main.main([lab.config(reward="x", plugins=["shape.py"], controls="none")]) == 1
+    line = capsys.readouterr().err
+    assert "cannot be trained: ValueError: reward has shape (1, 8, 4, 1), needs (1, 8, 4, 4)" in line
+    assert line.endswith("; the run has reward x of shape.py:12\n") and line.count("\n") == 1
     lab.file("task.py", lab.FILES["delay.py"].replace("if not 0 < self.back", "if not {}[1] < self.back"))
     with lab.refused("task.py:[0-9]+: KeyError: 1$"):
         lab.composed("plugins=task.py", "task=delay")

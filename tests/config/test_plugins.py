@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,31 @@ def test_settings_of_its_own_reach_it_and_are_columns(tmp_path: Path) -> None:
     assert {*canonical(soft).plugin} == {"soft_best", "power"}, "what it does not use is left out"
 
 
+TYPED = """
+from typing import Optional
+
+def x(log_q, trace, batch, *, rate: float = 1, most: Optional[int] = None, least: "float | None" = 2):
+    return log_q
+
+REWARDS = {"x": x}
+"""
+
+
+def test_a_default_is_the_same_setting_as_its_value_typed() -> None:
+    lab.file("typed.py", TYPED)
+    plain = lab.composed("plugins=typed.py", "reward=x")
+    typed = lab.composed(
+        *("plugins=typed.py", "reward=x", "plugin.x.rate=1", "plugin.x.most=null", "plugin.x.least=2.0")
+    )
+    own = {"plugin.x.rate": 1.0, "plugin.x.most": None, "plugin.x.least": 2.0}
+    for used in (plain, typed, replace(plain, plugin={})):
+        columns = settings(used, 1)
+        assert {name: value for name, value in columns.items() if name.startswith("plugin.")} == own
+        assert all(type(columns[name]) is type(value) for name, value in own.items())
+        assert run_key(used, 1) == run_key(plain, 1)
+    assert lab.composed("plugins=typed.py", "reward=x", "plugin.x.most=3").plugin["x"]["most"] == 3
+
+
 CONSTANT = """
 import torch
 from toyqs.objectives.advantages import Baseline
@@ -175,8 +201,26 @@ def test_an_installed_package_is_found_by_its_entry_point(
     assert used.plugins == ["packed"] and settings(used, 1)["plugins.identity"] == load.identity_of(
         ["packed"]
     )
+    lab.file("pack_of_tests/thinking.py", lab.scores("x", "y"))
+    load.reset()
+    with lab.refused("plugins=packed: has changed since this process imported it; start Python"):
+        load.load(["packed"])
     with lab.refused("plugins=unpacked: there is no such .*; give ./FILE.py or packed$"):
         load.load(["unpacked"])
+
+
+def test_what_a_plug_in_prints_is_printed_by_the_command_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    head = "import os\nos.write(1, b'a')\nos.write(2, b'b')\n"
+    load.load([lab.file("loud.py", lab.scores("x", head=head))])
+    assert capfd.readouterr() == ("a", "b")
+    identity = load.identity_of(["loud.py"])
+    load.reset()
+    load.load(["loud.py"], identity)
+    assert load.added() and capfd.readouterr() == ("", "")
+    os.write(1, b"heard again")
+    assert capfd.readouterr().out == "heard again"
 
 
 def test_another_process_loads_the_same_or_says_that_it_is_not() -> None:
@@ -192,5 +236,9 @@ def test_another_process_loads_the_same_or_says_that_it_is_not() -> None:
     with lab.refused("plugins=mine.py: has changed: its hash was .*; put back what was there"):
         from_plain(plain)
     assert not load.added()
+    Path("mine.py").unlink()
+    load.load([lab.file("moved.py", lab.scores("x", "y"))])
+    assert from_plain(plain) == used and len(load.added()) == 2, "the same, from elsewhere"
+    load.reset()
     with lab.refused("reward=x: is not a choice"):
         config_of(settings(lab.config(), 1) | {"reward": "x"})

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.run_folders import written
+from toyqs.assets import cache
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.starts import letters_of, take_over
@@ -198,6 +199,29 @@ def test_controls_without_a_reasoner_are_those_of_a_run_without_a_start(tmp_path
         assert (started.keys[name] == plain.keys[name]) == without, name
     config = resolved(started.arms["zero_length"])
     assert taken(config, folder) == of_cores(config, "D") | {"interpreter.start_state"}
+
+
+def test_weights_are_hashed_once_however_many_keys_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, hashed = run(tmp_path / "run"), list[str]()
+    digest = cache.hashlib.file_digest
+    monkeypatch.setattr(
+        cache.hashlib, "file_digest", lambda file, kind: hashed.append(kind) or digest(file, kind)
+    )
+    plan_cell(settings_of(controls="all", start_from=folder), count_cost)
+    assert hashed == ["sha256"]
+
+
+def test_with_a_shared_lm_head_the_reasoners_head_is_that(tmp_path: Path) -> None:
+    shared = {"share_lm_head": True, "thought_vocab": None}
+    folder = run(tmp_path / "run", **shared)
+    config = settings_of(**shared, infer_pretrained_reasoner=folder)
+    projection = {f"thought_head.projection.{x}" for x in ("weight", "bias")}
+    beside = {*HEADS, "head.weight_1", "interpreter.start_state", *projection}
+    assert taken(config, folder) == of_cores(config, "BCD") | beside
+    silent = resolved(plan_cell(config, count_cost).arms["state_handed_on"])
+    assert taken(silent, folder) >= {*HEADS, "head.weight_1"}, "a control's LM head starts as the run's"
 
 
 def test_the_key_knows_a_run_by_what_it_holds(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.evidence import load_curve, load_rows
 from toyqs.experiment import tracking
 from toyqs.experiment.thought_table import HEADINGS, MOST_ROWS, thought_rows
-from toyqs.experiment.trackers import FOLDER, NOWHERE, Shown, TensorBoard
+from toyqs.experiment.trackers import FOLDER, NOWHERE, Place, Shown, TensorBoard
 from toyqs.experiment.tracking import RunLog
 from toyqs.thought_record import Record
 
@@ -153,12 +153,16 @@ def test_an_earlier_attempts_events_are_replaced(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = tmp_path / "runs" / "key"
     run.mkdir(parents=True)
-    for step in (1, 2):
-        tracker = TensorBoard(Shown(run, NOWHERE, 7, {}))
+    other = run.with_name("other")
+    RunLog(tmp_path, TensorBoard(Shown(other, NOWHERE, 7, {}))).close()
+    for step in (1, 2):  # the second time in a command that names its cell otherwise
+        tracker = TensorBoard(Shown(run, Place("pause", "", f"task.path=/{'x' * 300} ({step})"), 7, {}))
         log = RunLog(run, tracker)
         log.write(step, "train", {"nll": 1.5, "reward": float("nan"), "information": None})
         log.close()
-    (file,) = (tmp_path / "runs" / FOLDER).rglob("events.*")
+    (file,) = (tmp_path / "runs" / FOLDER).rglob("seed 7 key/events.*")
+    assert file.parents[2].name.startswith("task.path=_xxx") and file.parents[2].name.endswith("x (2)")
+    assert len(list((tmp_path / "runs" / FOLDER).rglob("events.*"))) == 2, "another run's stay"
     events = reader.EventAccumulator(str(file)).Reload()
     assert [x.step for x in events.Scalars("train/nll")] == [2]
     assert "train/information" not in events.Tags()["scalars"]

@@ -38,8 +38,8 @@ class Recorder:
     def log(self, record):
         self.records.append(record)
 
-    def finish(self):
-        self.finished = True
+    def finish(self, exit_code=0):
+        self.finished, self.exit_code = True, exit_code
 
 
 def mirror(folder, *, online=False, seed=1, **settings):
@@ -104,9 +104,39 @@ def test_wandb_gets_the_same_names(tmp_path, monkeypatch):
         for line in lines(tmp_path / "key1")
     ]
     assert mine.records == written and mine.summary == {"nll": 1.0, "task.p": 6}
-    assert all(run.finished for run in runs)
+    assert all(run.finished and run.exit_code == 0 for run in runs)
     assert {words["reinit"] for words in asked} == {"create_new"}
     assert {words["settings"]["init_timeout"] for words in asked} == {20}
+
+
+def test_long_names_keep_the_end_that_tells_them_apart(tmp_path, monkeypatch):
+    asked = []
+    stand_in(monkeypatch, lambda **words: asked.append(words) or Recorder())
+    long = "task.path=" + "x" * 200
+    for digits in ("1a2b3c", "4d5e6f"):
+        shown = Shown(tmp_path, Place("pause", long, f"{long} ({digits})"), 7, {})
+        RunLog(tmp_path, Wandb(shown, {"project": None, "entity": None}, ["", "a"], online=False)).close()
+    groups, names = [words["group"] for words in asked], {words["name"] for words in asked}
+    assert len(groups) == 2 and groups[0].endswith("(1a2b3c)") and groups[1].endswith("(4d5e6f)")
+    assert {len(x) for x in (*groups, *names)} == {128} and all(name.endswith(" seed 7") for name in names)
+    assert [words["tags"] for words in asked] == [["a"], ["a"]], "wandb takes no empty tag"
+
+
+def test_offline_files_of_an_earlier_attempt_are_replaced(tmp_path, monkeypatch):
+    stand_in(monkeypatch, lambda **words: Recorder())
+    for name in ("offline-run-1", "run-2"):
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+    RunLog(tmp_path, mirror(tmp_path, online=True)).close()
+    assert len(list(tmp_path.glob("wandb/*"))) == 2
+    RunLog(tmp_path, mirror(tmp_path)).close()
+    assert [path.name for path in tmp_path.glob("wandb/*")] == ["run-2"]
+
+
+def test_a_run_without_a_row_has_failed(tmp_path, monkeypatch):
+    run = Recorder()
+    stand_in(monkeypatch, lambda **words: run)
+    RunLog(tmp_path, mirror(tmp_path)).close()
+    assert run.finished and run.exit_code == 1
 
 
 def raises(**_):

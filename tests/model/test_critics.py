@@ -98,8 +98,8 @@ def fitted(settings: Any, part: str) -> tuple[Tensor, Tensor, Tensor]:
     model, trace, counted = traced(settings, size=8)
     handle.remove()
     objective, (given, *_) = build_objective(settings), calls
-    optimiser = torch.optim.Adam(model.critic.parameters(), lr=0.03)
-    for _ in range(150):
+    optimiser = torch.optim.Adam(model.critic.parameters(), lr=0.06)
+    for _ in range(70):
         now = trace._replace(correction=model.critic(*given), **{k: getattr(trace, k).detach() for k in HELD})
         loss = objective(now, counted).parts[part]
         optimiser.zero_grad()

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.backbones import gru_scan
+from toyqs.model.backbones.backbone import Rows
 from toyqs.model.backbones.gru import GRU, _Branch
 from toyqs.model.backbones.gru_scan import Sequence
-from toyqs.model.layers import initialise
+from toyqs.model.layers import gather_rows, initialise
 
 SEEDS, BATCH, TIME, WIDTH = 2, 3, 5, 4
 
@@ -113,25 +114,46 @@ def test_gather_takes_the_branch_points_asked_for() -> None:
                 assert torch.equal(taken[s, b, t, 0], outputs[s, b, index[s, b, t]])
 
 
+def step(x: Tensor, ids: Tensor | None, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _Branch.apply(x, ids, h, h, weight, bias)
+
+
+def weights(width: int) -> tuple[Tensor, Tensor]:
+    shapes = ((2, width, 3 * width), (2, 1, 3 * width))
+    return tuple(random(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes, 7))
+
+
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("thoughts", [(3, 1), (1, 3), (3, 3), (1, 1)], ids=["state", "x", "none", "both"])
 def test_gradient_of_a_branch_step(thoughts: tuple[int, int], width: int) -> None:
     """Check it with the thoughts' axis of size 1 in the inputs, in the state, or in neither."""
     of_x, of_state = thoughts
     x = random(2, 2, 1, of_x, 3 * width).requires_grad_()
-    g = random(2, 2, 1, of_state, 3 * width, seed=1).requires_grad_()
     h = random(2, 2, 1, of_state, width, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(_Branch.apply, (x, g, h))
+    assert torch.autograd.gradcheck(step, (x, None, h, *weights(width)))
+    table, ids = random(2, 4, 3 * width).requires_grad_(), torch.tensor([3, 1, 1])[:of_x].expand(2, 2, 1, -1)
+    assert torch.autograd.gradcheck(step, (table, ids, h, *weights(width)))
 
 
 def test_gradient_of_a_branch_step_that_all_positions_share() -> None:
     """Check that a marker is one input for all branches, and a start state one state for all symbols."""
-    marker = random(2, 1, 1, 1, 6).requires_grad_()
-    g, h = (random(2, 2, 2, 3, n, seed=n).requires_grad_() for n in (6, 2))
-    assert torch.autograd.gradcheck(_Branch.apply, (marker, g, h))
-    g, h = (random(2, 1, 1, 1, n, seed=n).requires_grad_() for n in (6, 2))
-    x = random(2, 1, 4, 1, 6).requires_grad_()
-    assert torch.autograd.gradcheck(_Branch.apply, (x, g, h))
+    marker, h = (random(2, 1, 1, 1, 6).requires_grad_(), random(2, 2, 2, 3, 2, seed=2).requires_grad_())
+    assert torch.autograd.gradcheck(step, (marker, None, h, *weights(2)))
+    x, h = random(2, 1, 4, 1, 6).requires_grad_(), random(2, 1, 1, 1, 2, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(step, (x, None, h, *weights(2)))
+
+
+def test_rows_of_a_table_are_those_gathered_to_the_bit() -> None:
+    """Check values and gradients, each seed with its own rows, and some rows used often, others never."""
+    gru, state = backbone(), random(SEEDS, BATCH, TIME, 1, WIDTH, seed=2).requires_grad_()
+    table = random(SEEDS, 5, 3 * WIDTH).requires_grad_()
+    ids = torch.randint(4, (SEEDS, BATCH, TIME, 3), generator=torch.Generator().manual_seed(1))
+    found = []
+    for x in (Rows(table, ids), gather_rows(table, ids)):
+        hidden, _ = gru.step(x, state)
+        given = (table, state, gru.weight_hh, gru.bias_hh)
+        found.append([hidden, *torch.autograd.grad(hidden.square().sum(), given)])
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize("time", [1, 2, 4])

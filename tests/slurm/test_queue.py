@@ -59,6 +59,8 @@ def queued(node: Node) -> set[str]:
 def test_jobs_outlive_their_submitter_and_are_found_again(
     idle: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from submitit.helpers import DelayedSubmission
+
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.5)
     stacks = [stack(tmp_path, [0, 1]), stack(tmp_path, [5], base_lm_hidden_dim=4)]
     first, news = executor(tmp_path)
@@ -66,12 +68,15 @@ def test_jobs_outlive_their_submitter_and_are_found_again(
     (note,) = submitted(tmp_path)
     job = news[-1][2].rpartition(" ")[2]
     assert queued(idle) == {f"{job}_0", f"{job}_1"}
-    assert ("say", f"submitted 2 tasks to Slurm: job {job}") in [told[1:] for told in news]
+    assert ("say", f"2 tasks submitted to Slurm: job {job}") in [told[1:] for told in news]
     shown = idle.ask("scontrol", "-o", "show", "job", f"{job}_0")
     for word in ("Partition=kargo-lab", "TimeLimit=00:07:00", "MinMemoryNode=1G", "CPUs/Task=2", "Requeue=1"):
         assert word in shown
     script = next(note.parent.glob("*submission.sh")).read_text()
     assert "export TOYQS_TRIAL=1\n" in script and "export PYTHONPATH=" in script
+    own, named = (DelayedSubmission.load(note.parent / f"{x}.pkl") for x in ("1", f"{job}_1_submitted"))
+    for name in ("_timeout_min", "_timeout_countdown"):
+        assert vars(own)[name] == vars(named)[name]
     first.stop()
     assert news[-1][1:] == (
         "say",
@@ -82,8 +87,8 @@ def test_jobs_outlive_their_submitter_and_are_found_again(
     more = [stacks[0]._replace(seeds=[0, 1, 2]), stack(tmp_path, [5], base_lm_hidden_dim=4, force=True)]
     second.start(list(enumerate(more)))
     says = [told[2] for told in news if told[1] == "say"]
-    assert says[0] == f"1 of its tasks are in Slurm's queue already: job {job}"
-    assert says[1].startswith("submitted 2 tasks to Slurm: job ") and len(submitted(tmp_path)) == 2
+    assert says[0] == f"1 task found in Slurm's queue: job {job}"
+    assert says[1].startswith("2 tasks submitted to Slurm: job ") and len(submitted(tmp_path)) == 2
     assert watched(
         second, lambda: any("waits in Slurm's queue: PartitionDown" in str(told[2]) for told in news)
     )
@@ -92,7 +97,7 @@ def test_jobs_outlive_their_submitter_and_are_found_again(
     assert idle.ask("scancel", other) == ""
     assert watched(second, lambda: any(told[:2] == (1, "outcome") for told in news))
     ((_, _, outcome),) = [told for told in news if told[1] == "outcome"]
-    assert outcome.failure.startswith(f"its process ended: Slurm's job {other}_1 was cancelled; it printed ")
+    assert outcome.failure == f"its process ended: Slurm's job {other}_1 was cancelled"  # it printed nothing
     assert [folder_of(stacks[1], 5)] == [
         path.parent for path in tmp_path.glob("*/log.txt") if "_1 " in path.read_text()
     ]
@@ -121,6 +126,35 @@ def test_refusals_of_sbatch_are_one_line_and_leave_nothing(idle: Node, tmp_path:
     assert "invalid partition" in line.lower() and line.endswith("one that sinfo lists") and "\n" not in line
     assert capfd.readouterr() == ("", "") and submitted(tmp_path) == [] and queued(idle) == set()
     assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_a_command_that_dies_while_it_submits_leaves_jobs_that_are_found(
+    idle: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop one when sbatch has taken the jobs; let another hear nothing of a controller that took them."""
+    from submitit.core import utils
+
+    paths, stacks = utils.JobPaths, [stack(tmp_path, [seed]) for seed in (0, 1)]
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(paths, "move_temporary_file", stopped)
+        executor(tmp_path)[0].start([(0, stacks[0])])
+    move = paths.move_temporary_file
+
+    def unheard(*given: Any, **more: Any) -> None:
+        move(*given, **more)
+        raise utils.FailedJobError("sbatch: error: Socket timed out on send/recv operation")
+
+    with monkeypatch.context() as patch, pytest.raises(Refusal, match=r"timed out .*; give the same command"):
+        patch.setattr(paths, "move_temporary_file", unheard)
+        executor(tmp_path)[0].start([(1, stacks[1])])
+    one, news = executor(tmp_path)
+    one.start(list(enumerate(stacks)))
+    (line,) = [told[2] for told in news if told[1] == "say"]
+    assert line.startswith("2 tasks found in Slurm's queue: job ") and len(queued(idle)) == 2
 
 
 def test_the_queue_holds_at_most_so_many_and_is_filled_by_halves(idle: Node, tmp_path: Path) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import time
 from pathlib import Path
 
-import pytest
-
-from tests import killing, warm
+from tests import killing, lab, warm
 from tests.logbook import LINES
 from tests.one_node import Node
 from toyqs.files import read_json
 from toyqs.sweep.executors.slurm_array import FOLDER, SUBMITTED
 
 LINE = next(line.text for line in LINES if "kargo-lab" in line.text)
+# a plug-in's task, reward and setting: the folder lab, beside the runs
+PLUGGED = "plugins=./lab task=delay reward=power plugin.power.exponent=0.5"
 SHORT = "max_steps=40 data_loader_batch_size=2 eval_sequences=4 trice_samples=2 max_reasoning_len=2"
 SECONDS = 200.0
 
@@ -24,13 +23,13 @@ SECONDS = 200.0
 def typed(words: str, folder: Path, **environment: str) -> warm.Started:
     """Type a line in a folder, without the seconds of importing what the command needs."""
     line = [str(killing.ROOT / "run.py"), *shlex.split(words)]
-    return warm.started(line, folder, ("toyqs.sweep.main", "submitit"), **environment)
+    return warm.started(line, folder, ("submitit",), **environment)
 
 
 def started(folder: Path, launcher: str, *more: str) -> warm.Started:
-    """Type the logbook's line, shortened, in a folder."""
+    """Type the logbook's line, shortened, with a plug-in, in a folder."""
     line = LINE.removeprefix("python run.py ")
-    return typed(" ".join((line, SHORT, *more)), folder, TOYQS_LAUNCHER=launcher)
+    return typed(" ".join((line, SHORT, PLUGGED, *more)), folder, TOYQS_LAUNCHER=launcher)
 
 
 def begun(folder: Path) -> dict[int, bool]:
@@ -57,15 +56,20 @@ def process_of(node: Node, number: int) -> int:
 def test_the_logbooks_line(node: Node, tmp_path: Path) -> None:
     """Kill the submitter, then under the next one two jobs; the third command completes the sweep."""
     here, whole = tmp_path / "here", tmp_path / "whole"
+    for folder in (here, whole):
+        folder.mkdir()
+        lab.written(folder)
     first = started(here, "slurm")
     assert killing.until(lambda: begun(here) or first.poll() is not None, SECONDS), killing.stderr_of(here)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     (submitted,) = (here / "runs" / FOLDER).glob(f"*/{SUBMITTED}")
     job = node.ask("squeue", "-h", "-n", submitted.parent.name, "-o", "%F").split()[0]
+    for number in (3, 4, 5):  # as if it had died before submitit had named these
+        (submitted.parent / f"{job}_{number}_submitted.pkl").unlink()
 
     second = started(here, "slurm")
-    attached = f"tasks are in Slurm's queue already: job {job}"
+    attached = f"found in Slurm's queue: job {job}"
     assert killing.until(lambda: attached in (here / "err").read_text(), SECONDS)
     earlier = begun(here)
     assert killing.until(lambda: begun(here).keys() - earlier.keys(), SECONDS)
@@ -91,31 +95,3 @@ def test_the_logbooks_line(node: Node, tmp_path: Path) -> None:
     shared = killing.found_in(here)
     ours = {name for name in shared.files if not name.startswith(FOLDER)}
     assert killing.differences(shared._replace(files=ours), killing.found_in(whole)) == []
-
-
-@pytest.mark.slow
-def test_a_job_that_is_queued_again_continues(node: Node, tmp_path: Path) -> None:
-    """Warn a job as Slurm does before its time ends: it queues itself again, and reads its checkpoint."""
-    words = f"{SHORT} seed=7 controls=none checkpoint_every=100 max_steps=800 reasoner_hidden_dim=8"
-    command = typed(f"{words} hydra/launcher=slurm", tmp_path)  # without -m
-
-    def lines() -> int:
-        """Count the lines of the learning curve, two for every 40 steps, none where one begins anew."""
-        return sum(path.read_text().count("\n") for path in tmp_path.glob("runs/*/metrics.jsonl"))
-
-    assert killing.until(lambda: [*tmp_path.glob("runs/*/checkpoint.pt")] and lines() >= 12, SECONDS)
-    (submitted,) = (tmp_path / "runs" / FOLDER).glob(f"*/{SUBMITTED}")
-    job = node.ask("squeue", "-h", "-n", submitted.parent.name, "-o", "%i")
-    before = lines()
-    assert node.ask("scancel", "--signal=USR2", job) == ""
-    assert killing.until(lambda: "PENDING" in node.ask("squeue", "-h", "-j", job, "-o", "%T"), 30)
-    assert node.ask("scontrol", "update", f"job={job}", "StartTime=now") == ""  # not in two minutes
-    fewest, end = before, time.monotonic() + SECONDS
-    while command.poll() is None and time.monotonic() < end:
-        fewest = min(fewest, lines())
-    assert command.poll() == 0, killing.stderr_of(tmp_path)
-    assert fewest >= before - 8, (
-        "it began anew"
-    )  # the checkpoint was at most 100 steps, and an evaluation, old
-    assert [*tmp_path.glob("runs/*/summary.json")] and not [*tmp_path.glob("runs/*/checkpoint.pt")]
-    assert f"{job}_0_log.err" in {path.name for path in submitted.parent.iterdir()}

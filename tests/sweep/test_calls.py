@@ -7,6 +7,8 @@ import runpy
 import sys
 import threading
 from collections.abc import Sequence
+from decimal import Decimal
+from enum import Enum
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -22,6 +25,7 @@ from omegaconf import OmegaConf
 
 import toyqs
 from tests import killing
+from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
 from toyqs.files import Refusal
 from toyqs.sweep import calls
@@ -29,6 +33,12 @@ from toyqs.sweep.main import Done
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {**killing.SMALL, "max_steps": 3, "processes": 1}
+
+
+class Words(Enum):
+    """An enumeration of a caller's own."""
+
+    BEST = "best_of"
 
 
 class Called:
@@ -45,6 +55,8 @@ class Called:
         assert "init_main_from_path" not in started, "the caller's script would run again"
         assert started["init_main_from_name"] == "toyqs.__main__", "a name that new processes leave alone"
         assert isolate, "in processes of their own"
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        assert torch.empty(1).dtype == torch.float32 and torch.empty(1).is_cpu
         return Done(1 if self.faults else 0, {}, self.faults)
 
 
@@ -73,27 +85,24 @@ def test_a_run_and_its_controls_as_rows_and_what_was_typed_is_noted(tmp_path: Pa
     assert all('"command": "toyqs seed=[1,2] ' in text or "toyqs 'seed=[1,2]' " in text for text in noted)
 
 
-def test_lists_are_swept_and_complete_runs_are_not_trained_again(
+def test_lists_are_swept_or_change_together_and_complete_runs_are_not_trained_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = QUICK | {
-        "runs_dir": tmp_path / "runs",
-        "seed": range(1, 3),
-        "base_lm_hidden_dim": np.array([3, 4]),
-    }
+    one = QUICK | {"runs_dir": tmp_path / "runs", "seed": range(1, 3)}
+    both = {"base_lm_hidden_dim": np.array([3, 4]), "reasoner_hidden_dim": [4, 5]}
+    words = {**one, **both, "zip": [*both]}
     assert toyqs.run_sweep(**words, plan=True).empty and not (tmp_path / "runs").exists()
     rows = toyqs.run_sweep(**words)
-    assert list(zip(rows["base_lm_hidden_dim"], rows["seed"], strict=True)) == [
-        (3, 1),
-        (3, 2),
-        (4, 1),
-        (4, 2),
-    ]
+    found = zip(rows["base_lm_hidden_dim"], rows["reasoner_hidden_dim"], rows["seed"], strict=True)
+    assert list(found) == [(3, 4, 1), (3, 4, 2), (4, 5, 1), (4, 5, 2)]
     assert "2 cells" in capfd.readouterr().out
     for plan in (False, True):
         again = toyqs.run_sweep(**words, plan=plan)
         assert ("4 of 4 runs are finished already" in capfd.readouterr().err) is not plan
         pd.testing.assert_frame_equal(rows, again)
+    alone = toyqs.run_sweep(**one | {"base_lm_hidden_dim": [4], "reasoner_hidden_dim": 5})
+    assert "2 of 2 runs are finished already" in capfd.readouterr().err, "zip is no part of a run"
+    pd.testing.assert_frame_equal(rows[2:].reset_index(drop=True), alone)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +113,12 @@ def test_lists_are_swept_and_complete_runs_are_not_trained_again(
          "seed=7 base_lr=0.5 force=true processes=null"),
         (False, {"run_modifier": ["Quick", "SameHdim"]}, "+run_modifier=[Quick,SameHdim]"),
         (False, {"info": "it's, a=b"}, "info='it\\'s, a=b'"),
+        (False, {"objective": Words.BEST, "max_steps": np.str_("7")}, "objective=best_of max_steps='7'"),
         (False, {"weight_groups": ("A", "B", "C", "D")}, "weight_groups=[A,B,C,D]"),
         (True, {"seed": [7, 8], "run_modifier": "Quick"}, "-m seed=7,8 +run_modifier=Quick"),
         (True, {"weight_groups": [list("ABCD"), list("ABCC")]}, "-m weight_groups=[A,B,C,D],[A,B,C,C]"),
+        (True, {"zip": ("seed", "task.k"), "seed": [7], "task.k": [2]},
+         "-m zip=[seed,task.k] seed=7 task.k=2"),
     ],
 )  # fmt: skip
 def test_settings_are_what_would_be_typed(
@@ -131,6 +143,9 @@ def test_a_refusal_is_the_line_of_the_command(
     with pytest.raises(Refusal) as refused:
         toyqs.run(**settings)
     assert capfd.readouterr() == ("", "")
+    error = refused.value
+    before = None if error.__suppress_context__ else error.__context__
+    assert error.__cause__ is None and before is None, "its traceback shows none of Hydra's"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run.py", *(f"{key}={value}" for key, value in settings.items())])
     for name in ("HYDRA_FULL_ERROR", "TOYQS_SCRATCH"):
@@ -139,6 +154,41 @@ def test_a_refusal_is_the_line_of_the_command(
         runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
     assert capfd.readouterr().err == f"toyqs: {refused.value}\n" and left.value.code == refused.value.code
     assert not called.configs
+
+
+@pytest.mark.parametrize(
+    "text", ["\\", "a\\'b\\", "\\\\'", "'", 'a"b', "a,b=c d", "null", "1", "ü", "[a]", "{a}", " "]
+)
+def test_a_word_arrives_as_it_is(text: str, called: Called) -> None:
+    toyqs.run(info=text)
+    assert called.configs[0].info == text
+
+
+@pytest.mark.parametrize(
+    "value", [{"task.k": 2}, {1, 2}, (i for i in "ab"), b"x", 1j, Decimal("0.1"), [None, {}]]
+)
+def test_what_cannot_be_typed_is_refused(value: object, called: Called) -> None:
+    for call in (toyqs.run, toyqs.run_sweep):
+        with pytest.raises(
+            Refusal, match=r"^seed: a \w+ is no value of a setting; give a word, a number, True"
+        ):
+            call(seed=value)
+    assert not called.configs
+
+
+@pytest.mark.parametrize("key", ["--cfg", "-m", "a=b", "a b", "", "+"])
+def test_what_is_no_setting_is_refused(key: str, called: Called) -> None:
+    with pytest.raises(Refusal, match=r": is no setting; give KEY=VALUE, as max_steps=200 or \*\*"):
+        toyqs.run(**{key: "job"})
+    assert not called.configs
+
+
+def test_a_sweep_has_all_of_its_plug_ins(tmp_path: Path, called: Called) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(f"REWARDS = {{'{name}': lambda log_q, trace, batch: log_q}}\n")
+    toyqs.run_sweep(plugins=[tmp_path / "a.py", tmp_path / "b.py"], reward=["a", "b"])
+    assert [config.reward for config in called.configs] == ["a", "b"]
+    load.reset()
 
 
 def test_a_sweep_of_which_some_is_refused_runs_none_and_says_so_in_one_line(called: Called) -> None:
@@ -151,6 +201,20 @@ def test_a_sweep_of_which_some_is_refused_runs_none_and_says_so_in_one_line(call
     assert not called.configs
     toyqs.run_sweep(trice_samples=[1, 2], keep_going=True)
     assert [config.trice_samples for config in called.configs] == [2]
+
+
+def test_what_the_caller_has_set_of_torch_changes_nothing(called: Called) -> None:
+    """The cost of a step is counted in this process."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            toyqs.run(seed=1)
+            assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
+            assert torch.empty(1).is_meta and torch.empty(1).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(dtype)
+    assert called.configs
 
 
 def test_a_failed_run_raises_with_the_lines_that_were_printed(

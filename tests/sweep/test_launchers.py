@@ -18,14 +18,15 @@ from tests.sweep.test_scheduler import folder_of, stack
 from toyqs.config.errors import Refusal
 from toyqs.evidence.rows import is_complete
 from toyqs.sweep.costs import cached_cost
-from toyqs.sweep.executors import settings, slurm_queue, stack_task
+from toyqs.sweep.executors import settings, slurm_array, slurm_queue, stack_task
 from toyqs.sweep.executors.connect import connect
 from toyqs.sweep.executors.local import InThisProcess, WorkerPool
 from toyqs.sweep.executors.settings import LAUNCHERS, Launcher, SlurmSettings, checked, unknown_launcher_key
-from toyqs.sweep.executors.slurm import SlurmArrays
+from toyqs.sweep.executors.slurm import SlurmArrays, Watched
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.words.compose import compose_checked
 from toyqs.sweep.words.presets import register
+from toyqs.sweep.worker import StackOutcome
 from toyqs.training import distributed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,29 @@ def test_settings_are_read(slurm_is_here: None) -> None:
     assert line == "hydra.launcher.time: is a setting of hydra/launcher=slurm; give that as well"
 
 
+def test_every_setting_reaches_sbatch(tmp_path: Path) -> None:
+    words = dict.fromkeys(("partition", "qos", "account", "constraint", "exclude"), "x")
+    given = SlurmSettings(**words, time=4, memory="8GB", cpus=3, gpus=2, setup=["first"], array_parallelism=5)
+    found = slurm_array._parameters(given, tmp_path)
+    assert found.pop("setup")[0] == "first"
+    numbers = {"time": 4, "mem": "8GB", "cpus_per_task": 3, "gpus_per_node": 2, "array_parallelism": 5}
+    fixed = {"additional_parameters": {"requeue": True}, "srun_args": ["--cpus-per-task=3"]}
+    assert found == words | numbers | fixed | {"signal_delay_s": 80}
+    assert slurm_array._parameters(SlurmSettings(), tmp_path)["signal_delay_s"] == 90
+
+
+def test_a_stack_in_several_tasks_has_one_outcome(tmp_path: Path) -> None:
+    one, news = SlurmArrays(SlurmSettings(), str(tmp_path)), list[Any]()
+    one.tell = lambda *told: news.append(told)
+    outcomes = {(0,): StackOutcome([0, 9], [], []), (1, 2): StackOutcome([], [1], [2])}
+    tasks = [Watched(3, [*seeds], ("a", 0), "1", outcome=found) for seeds, found in outcomes.items()]
+    one.stacks[3], one.tasks[3] = stack(tmp_path, [0, 1, 2]), tasks
+    one._tell(3, [*tasks[:1], Watched(3, [1, 2], ("a", 1), "1")])
+    assert [told[1] for told in news] == ["queued", "progress"]
+    one._tell(3, tasks)
+    assert news[-1] == (3, "outcome", StackOutcome([0], [1], [2])) and not one.tasks
+
+
 def test_without_slurm_or_submitit_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(settings, "find_spec", lambda name: name)
@@ -116,9 +140,11 @@ def run_aside(task: stack_task.StackTask, file: Path) -> dict[str, Any]:
 def test_a_warned_task_leaves_no_outcome_unless_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = stack(tmp_path, [0])
+    one, log = stack(tmp_path, [0]), folder_of(stack(tmp_path, [0]), 0) / "log.txt"
+    log.parent.mkdir()
 
     def ends(failure: str, *, warned: bool = True) -> stack_task.StackTask:
+        log.write_text(f"Traceback (most recent call last):\n{failure}")
         task = stack_task.StackTask(one.to_plain(), str(tmp_path / "0.json"), ["run.py"])
         told = [("progress", [0.0, None]), ("outcome", [[], [], [], failure])]
         monkeypatch.setattr(stack_task, "train", lambda _, tell: [tell(*news) for news in told])
@@ -130,8 +156,10 @@ def test_a_warned_task_leaves_no_outcome_unless_it_failed(
 
     with pytest.raises(SystemExit):
         ends("SystemExit: -1 (job_environment.py:1)")
+    assert not log.exists(), "taken for a failure"
     assert json.loads((tmp_path / "0.json").read_text())["outcome"] is None
     ends("SystemExit: 3 (mine.py:1)", warned=False)
+    assert log.exists()
     assert "mine.py" in json.loads((tmp_path / "0.json").read_text())["outcome"][3]
     ends("UncompletedJobError: Job not requeued because: timed-out too many times.")
     assert "too many times" in json.loads((tmp_path / "0.json").read_text())["outcome"][3]
@@ -145,7 +173,7 @@ def test_a_task_whose_settings_are_refused_says_why(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sys.argv", [])
     stack_task.StackTask([], str(tmp_path / "0.json"), ["run.py"])()
     outcome = json.loads((tmp_path / "0.json").read_text())["outcome"]
-    assert outcome == [[], [], [], "plugins=./mine.py: has changed"]
+    assert outcome == [[], [], [], "its process could not begin: plugins=./mine.py: has changed"]
 
 
 def test_a_queued_task_has_checkpoints_also_where_the_run_has_none(tmp_path: Path) -> None:
@@ -165,6 +193,20 @@ def test_endings_in_words() -> None:
     assert told("OUT_OF_MEMORY").endswith("for want of memory; give a larger hydra.launcher.memory")
     assert told("FAILED") == "job 1_2 ended as FAILED, exit code 1:0"
     assert slurm_queue.listed(["12_3", "12_4", "15"]) == "12 15"
+
+
+def test_a_controller_that_does_not_answer_is_no_empty_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("squeue", "scontrol"):
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'slurm_load_jobs error:\n cannot be reached' >&2\nexit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(slurm_queue.NoAnswer, match=r"^slurm_load_jobs error: cannot be reached$"):
+        slurm_queue.queue()
+    assert slurm_queue.ended("1_2") == ("", "")
 
 
 def test_what_waits_for_a_machine_is_counted_apart(tmp_path: Path) -> None:

@@ -160,7 +160,9 @@ def test_no_table_shows_a_setting_that_has_no_effect(no_figure, tmp_path, capsys
     assert "base width 6, seeds 0" in capsys.readouterr().out, "no reasoner's width"
     thinking = [config(tmp_path, trice_samples=number, controls="none", seed=[0]) for number in (2, 3)]
     assert main.main([plain, *thinking]) == 0
-    table, _, pairs = capsys.readouterr().out.partition(" paired by\nseed:\n")
+    out = capsys.readouterr().out
+    assert out.endswith(f"\ndraw   python analysis/capacity_vs_gain.py {shlex.quote(str(tmp_path))}\n")
+    table, _, pairs = out.partition(" paired by\nseed:\n")
     lines = [line.split() for line in table.splitlines()]
     paired = [line.split() for line in pairs.splitlines()[3:5]]
     assert [line[0] for line in paired] == ["trice_samples=2", "trice_samples=3"]

@@ -25,7 +25,7 @@ class Clock:
 
 def stack(arm: str, label: str = "", seeds: int = 2) -> Stack:
     """Make a stack of 10 seconds of work."""
-    config = replace(RunConfig(), max_steps=5000)
+    config = replace(RunConfig(), use_reasoner=False, max_steps=4000)  # of 2.5 ms
     return Stack(arm, label, config, list(range(seeds)), Cost(1, 0, 0.0, 1.0))
 
 
@@ -41,6 +41,11 @@ def test_counts_add_up_to_the_runs(monkeypatch):
     bar.update(0, 5.0, 0.5)
     assert bar.line() == "4 of 10 runs finished, 5 training; about 00:30 left"
     bar.finish(0, 2, 0, 0)
+    bar.update(1, 10.0, None)
+    assert bar.line() == "6 of 10 runs finished, 3 training; about 00:03 left"
+    bar.update(2, 10.0, None)
+    assert bar.line() == "6 of 10 runs finished, 3 training; evaluating at the end"
+    bar.update(2, 0.0, None)
     bar.finish(1, 1, 1, 1)
     assert bar.line() == "8 of 10 runs finished, 1 failed; about 00:03 left"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests import killing, one_ray, warm
+from tests import killing, lab, one_ray, warm
 from tests.sweep.test_scheduler import folder_of, stack
 from toyqs.config.errors import Refusal
 from toyqs.evidence.states import FAILED, state_of
@@ -23,8 +23,10 @@ from toyqs.sweep.executors.settings import Launcher, RaySettings, checked
 from toyqs.sweep.worker import StackOutcome
 
 WORDS = (
-    *("base_lm_hidden_dim=4", "reasoner_hidden_dim=4", "seed=[1,2]", "controls=fair", "max_steps=200"),
-    *("data_loader_batch_size=2", "eval_sequences=4", "trice_samples=2", "max_reasoning_len=1"),
+    *("-m", "base_lm_hidden_dim=4,5,6", "reasoner_hidden_dim=4", "seed=1,2", "controls=none"),
+    *("max_steps=200", "data_loader_batch_size=2", "eval_sequences=4"),
+    *("trice_samples=2", "max_reasoning_len=1"),
+    *("plugins=./lab", "task=delay", "reward=power", "plugin.power.exponent=0.5"),  # beside the runs
 )
 SECONDS = 120.0
 
@@ -65,6 +67,9 @@ def at_work(command: warm.Started, session: int, folder: Path, rows: int = 0) ->
 def test_a_sweep_through_deaths(ray: one_ray.Ray, tmp_path: Path) -> None:
     """Kill a command with its Ray, stop one, kill a worker of one; the fourth completes the sweep."""
     here, whole = tmp_path / "here", tmp_path / "whole"
+    for folder in (here, whole):
+        folder.mkdir()
+        lab.written(folder)
     joining = ("hydra/launcher=ray", f"hydra.launcher.address={ray.address}")
     first = started(here, "hydra/launcher=ray", "hydra.launcher.processes=1")
     at_work(first, first.pid, here)
@@ -225,19 +230,6 @@ def test_processes_bound_the_tasks(tmp_path: Path) -> None:
     configs = [stack(tmp_path, [0], processes=3).config]
     assert connect(RaySettings(), configs, 9, isolate=True).free() == 3
     assert connect(RaySettings(processes=2), configs, 9, isolate=True).free() == 2
-
-
-@pytest.mark.ray
-def test_an_address_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
-    for name in ray_cluster.QUIET:
-        monkeypatch.setenv(name, "")  # restored afterwards
-    for address, why in (("127.0.0.1:9", "Connection refused"), ("nonsense", "Invalid address format")):
-        with pytest.raises(
-            Refusal, match=f"address={address}: cannot be joined: .*{why}.*; give auto, HOST"
-        ) as said:
-            ray_cluster.RayCluster(RaySettings(address=address))
-        assert "\n" not in str(said.value)
 
 
 @pytest.mark.ray

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from tests import lab
 from toyqs.config.identity import run_key
+from toyqs.config.plugins import load
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
+from toyqs.evidence.states import FAILED, state_of
 from toyqs.sweep import scheduler, worker
 from toyqs.sweep.executors import local
 from toyqs.sweep.executors.executor import Executor
 from toyqs.sweep.locks import acquire
+from toyqs.sweep.main import _describe
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
 from toyqs.sweep.worker import StackOutcome
@@ -27,6 +31,7 @@ from toyqs.tasks.rev_prog import RevProg
 from toyqs.training.flops import Cost
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
+outside = pytest.fixture(lab.outside)
 
 
 def stack(folder: Path, seeds: list[int], **changes: object) -> Stack:
@@ -212,3 +217,24 @@ def test_the_log_of_a_failure_is_in_the_folder_of_a_run_that_failed(tmp_path):
     rest = one._replace(seeds=[1])
     assert trained([rest], Progress([rest], 0), isolate=True) == []
     assert not failure.log.exists()
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_plug_in_that_is_edited_while_a_worker_waits_fails_its_run_and_is_in_its_log(tmp_path):
+    load.load([lab.file("./mine.py", lab.scores("power"))])
+    one = stack(tmp_path / "runs", [0, 1], plugins=["./mine.py"], reward="power")
+    lab.file("./mine.py", lab.scores("power", head="# edited"))
+    (failure,) = trained([one], Progress([one], 0), isolate=True)
+    assert failure.why.startswith(
+        "its process could not begin: plugins=./mine.py: has changed: its hash was "
+    )
+    assert failure.log == folder_of(one, 0) / "log.txt" and failure.why in failure.log.read_text()
+    assert state_of(folder_of(one, 0)).word == FAILED
+
+
+def test_a_log_that_cannot_be_written_is_not_named(tmp_path):
+    one = stack(tmp_path, [0])
+    folder_of(one, 0).touch()
+    (failure,) = trained([one], Progress([one], 0), isolate=True)
+    assert failure.why.startswith("its process could not begin: FileExistsError: ") and failure.log is None
+    assert _describe(failure).endswith(f"{failure.why}")

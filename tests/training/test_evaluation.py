@@ -16,7 +16,8 @@ from toyqs.config.builders.training import thought_sizes
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.evaluation.metrics import evaluate, information
+from toyqs.training.evaluation.information import information
+from toyqs.training.evaluation.metrics import evaluate
 from toyqs.types import Batch, focus, thinking_positions
 
 SIZE, THOUGHTS = 5, 3

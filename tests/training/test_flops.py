@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
+from tests.training.test_loop import quick
+from toyqs.config.builders import cost
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones import branch_attention
+from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import accumulate
 
@@ -28,11 +34,11 @@ def test_flops_of_a_plain_gru(width: int, batch_size: int) -> None:
     head = 2 * batch_size * THINKING * width * V
     # The first state is no parameter: its gradient is not computed.
     wanted = 3 * project_input + (3 * T - 1) * recurrent + 3 * head
-    cost = count_cost(settings)
-    assert cost.flops_per_step == wanted
-    assert cost.flops_per_token == wanted / (batch_size * T)
-    assert cost.recurrent_steps_per_token == 1.0
-    assert cost.parameters == V * width + 6 * width * width + 6 * width + width * V + V
+    counted = count_cost(settings)
+    assert counted.flops_per_step == wanted
+    assert counted.flops_per_token == wanted / (batch_size * T)
+    assert counted.recurrent_steps_per_token == 1.0
+    assert counted.parameters == V * width + 6 * width * width + 6 * width + width * V + V
 
 
 @pytest.mark.parametrize("share", [False, True])
@@ -49,8 +55,8 @@ def test_flops_and_parameters_of_a_second_linear_layer(share: bool) -> None:
     assert two.parameters - one.parameters == both * both + both
     assert two.recurrent_steps_per_token == one.recurrent_steps_per_token
     plain = [count_cost(tiny.config(use_reasoner=False, lm_head_layers=layers)) for layers in (1, 2, 3)]
-    assert [cost.parameters - plain[0].parameters for cost in plain] == [0, 12, 24]
-    assert [cost.flops_per_step - plain[0].flops_per_step for cost in plain] == [0, 54 * places, 108 * places]
+    assert [one.parameters - plain[0].parameters for one in plain] == [0, 12, 24]
+    assert [one.flops_per_step - plain[0].flops_per_step for one in plain] == [0, 54 * places, 108 * places]
 
 
 @pytest.mark.parametrize("shared", [None, 1])
@@ -69,6 +75,18 @@ def test_flops_of_a_plain_transformer(
     layers = 2 * batch_size * T * (3 * 2 * matrices + attention)
     wanted = layers + 3 * 2 * batch_size * THINKING * width * V
     assert count_cost(settings).flops_per_step == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_step_on_a_gpu_is_counted_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count attention to all of the context, of which a block of positions leaves out a part on a CPU."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(tiny, "BACKBONE", "llama")
+    monkeypatch.setattr(branch_attention, "POSITIONS", 1)
+    here, there = (count_cost(tiny.config(device=device)) for device in ("cpu", "cuda"))
+    assert here.flops_per_step < there.flops_per_step
+    monkeypatch.setattr(branch_attention, "POSITIONS", T)
+    assert count_cost(tiny.config()) == there
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 6])
@@ -152,3 +170,29 @@ def unheard_markers(settings: RunConfig) -> int:
     if settings.max_reasoning_len or settings.interpreter_start == "onward":
         heard.add((roles["reasoner"], "start"))
     return 2 * len({letter for letter, _ in heard}) - len(heard)
+
+
+def test_a_step_that_does_not_fit_is_counted_as_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = HiddenMarkov(states=4, vocab=3, positions=64)
+    settings = quick(data_loader_batch_size=12, task=task, thought_vocab=6, trice_samples=8)
+    whole, tried, most = count_cost(settings), list[int](), [12]
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        tried.append(args[2].inputs.shape[1])
+        if tried[-1] > most[-1]:
+            raise MemoryError
+        return accumulate(*args, **kwargs)
+
+    monkeypatch.setattr(cost, "accumulate", limited)
+    for bound, sizes in ((5, [12, 6, 3, 1]), (2, [12, 6, 3, 2, 1])):
+        most.append(bound)
+        tried.clear()
+        assert count_cost(settings) == pytest.approx(whole, rel=1e-12) and tried == sizes
+    most.append(1)  # of which there is no half
+    assert whole.flops_per_step < count_cost(settings).flops_per_step < 1.25 * whole.flops_per_step
+    with pytest.raises(MemoryError, match=r"^$"):
+        count_cost(replace(settings, auto_find_grad_acc=False))
+    with pytest.raises(MemoryError, match="a training step does not fit into memory, not with one"):
+        count_cost(quick(learned_reward=True))  # which needs two
+    most.append(2)
+    assert count_cost(quick(learned_reward=True)).flops_per_step

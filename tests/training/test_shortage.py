@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.killing import TIMES
 from tests.training.test_loop import quick
-from toyqs.config.builders import cost
-from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.stack import run_stack
+from toyqs.files import read_json
 from toyqs.sweep import worker
 from toyqs.sweep.plan import Stack
-from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.training import loop, optimizer, shortage
 from toyqs.training.batches import draw_batches
 from toyqs.training.flops import Cost
@@ -195,7 +194,10 @@ def stack_of(folder: Path, **changes: Any) -> Stack:
 
 
 def test_a_stack_notes_where_memory_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, said = stack_of(tmp_path), list[str]()
+    stack, said = stack_of(tmp_path, dtype="float64"), list[str]()
+    whole = stack_of(tmp_path / "whole", dtype="float64")
+    worker.train_stack(whole, lambda work, loss: None)
+    whole_runs = Path(whole.config.runs_dir)
     fitting(2, monkeypatch)
     outcome = worker.train_stack(stack, lambda work, loss: None, said.append)
     assert outcome.done == [1, 2] and outcome.failure is None
@@ -203,6 +205,9 @@ def test_a_stack_notes_where_memory_ran_out(tmp_path: Path, monkeypatch: pytest.
     for folder in folders:
         noted = json.loads((folder / "env.json").read_text(encoding="utf-8"))["grad_acc_found"]
         assert noted == [{"step": 1, "micro_batch": 4}, {"step": 1, "micro_batch": 2}]
+        row, wanted = (read_json(path / "summary.json") for path in (folder, whole_runs / folder.name))
+        measured = {name: x for name, x in wanted.items() if isinstance(x, float) and name not in TIMES}
+        assert {name: row[name] for name in measured} == pytest.approx(measured, rel=1e-6, abs=1e-6)
     assert said == [
         f"{folders[0]} and 1 beside it: step 1 did not fit into memory, goes on with {size} sequences at once"
         for size in (4, 2)
@@ -247,31 +252,14 @@ def test_what_was_noted_before_an_interruption_stays(tmp_path: Path, monkeypatch
     ]
 
 
-def test_a_step_that_does_not_fit_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = HiddenMarkov(states=4, vocab=3, positions=64)
-    settings = quick(data_loader_batch_size=12, task=task, thought_vocab=6, trice_samples=8)
-    whole, tried = count_cost(settings), list[int]()
-
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        tried.append(args[4].grad_acc)
-        if tried[-1] < 5:
-            raise RuntimeError(WORDS)
-        return loop.accumulate(*args, **kwargs)
-
-    monkeypatch.setattr(cost, "accumulate", limited)
-    parts = count_cost(settings)
-    assert tried == [1, 2, 4, 12]
-    assert whole.flops_per_step < parts.flops_per_step < 1.25 * whole.flops_per_step
-    with pytest.raises(RuntimeError, match="can't allocate"):
-        count_cost(replace(settings, auto_find_grad_acc=False))
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError(WORDS), True),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (MemoryError(), True),
         (RuntimeError("shapes disagree"), False),
         (ValueError("not enough memory"), False),

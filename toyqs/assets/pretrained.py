@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from toyqs.assets import smollm2
+from toyqs.assets.cache import digest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # owner/model
 # Names that the hub knows without their owner, of the families that can be used.
@@ -230,15 +231,7 @@ def identity(name: str) -> str:
         CheckpointError: it has no weights.
     """
     config = {k: v for k, v in _read_config(name).items() if k not in OUTSIDE_IDENTITY}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for file in _files(name):
-        status = file.stat()
-        digest.update(_digest(file.resolve(), (status.st_size, status.st_mtime_ns)))
-    return digest.hexdigest()
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(file: Path, version: Sequence[int]) -> bytes:
-    """Hash a file's content; `version` is a key of the cache, so that a changed file is hashed again."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
+        total.update(digest(file))
+    return total.hexdigest()

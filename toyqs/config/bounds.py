@@ -8,6 +8,7 @@ from typing import Any
 
 from toyqs.config.errors import refuse, refusing, typed
 from toyqs.config.keys import WIDTHS
+from toyqs.config.plugins.load import PREFIX
 from toyqs.config.run_config import RunConfig
 from toyqs.model.roles import WeightGroups
 
@@ -22,6 +23,7 @@ def check_bounds(config: RunConfig) -> None:
     """
     _check_choices(config)
     _check_numbers(config)
+    _check_own_numbers(config)
     _check_seed(config.seed)
     _check_one_width(config)
     _check_groups(config)
@@ -43,10 +45,7 @@ def _check_numbers(config: RunConfig) -> None:
         )
         if value is None:
             continue
-        if isinstance(value, float) and not math.isfinite(value):
-            refuse(key.name, value, "is not finite", "a finite number")
-        if isinstance(value, int) and value > LARGEST:
-            refuse(key.name, value, "is larger than any number that torch counts with", "a smaller number")
+        _check_number(key.name, value)
         if least is not None and value < least:
             refuse(key.name, value, "is too small", f"{key.name}={least} or more")
         if bound is not None and value <= bound:
@@ -67,6 +66,22 @@ def _check_numbers(config: RunConfig) -> None:
         )
     if config.max_steps < 1 and config.max_steps != -1:
         refuse("max_steps", config.max_steps, "trains nothing", "1 or more, or -1 for the task's own number")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        refuse(name, value, "is not finite", "a finite number")
+    if isinstance(value, int) and value > LARGEST:
+        refuse(name, value, "is larger than any number that torch counts with", "a smaller number")
+
+
+def _check_own_numbers(config: RunConfig) -> None:
+    """Refuse numbers of a task or of a plug-in that no row could hold."""
+    for x in fields(config.task):
+        _check_number(f"task.{x.name}", getattr(config.task, x.name))
+    for name, own in config.plugin.items():
+        for setting, value in own.items():
+            _check_number(f"{PREFIX}{name}.{setting}", value)
 
 
 def _check_seed(seed: Any) -> None:

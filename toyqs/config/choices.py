@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
@@ -23,6 +25,15 @@ DEBUG_VARIANTS: dict[str, dict[str, Any]] = {
         "share_lm_head": False,
     },
 }
+
+
+OPTIONAL = re.compile(r"(?:typing\.)?Optional\[(\w+)\]|None \| (\w+)")
+
+
+def type_text(annotation: Any) -> str:
+    """Return a field's type as it is written here, such as "float | None", however its class has it."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return OPTIONAL.sub(lambda found: f"{found[1] or found[2]} | None", text.strip("'\""))
 
 
 class Words(Sequence[str]):

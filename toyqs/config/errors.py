@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from toyqs.files import Refusal
+
+Result = TypeVar("Result")
 
 
 def refuse(key: str, value: Any, why: str, give: str) -> NoReturn:
@@ -26,13 +28,13 @@ def typed(value: Any) -> str:
     return str(value) or "''"
 
 
-def refusing(work: Callable[[], object]) -> None:
-    """Call a part that refuses with a ValueError of one line.
+def refusing(work: Callable[[], Result]) -> Result:
+    """Return the result of a part that refuses with a ValueError of one line.
 
     Raises:
         Refusal: with that line.
     """
     try:
-        work()
+        return work()
     except ValueError as error:
         raise Refusal(str(error)) from error

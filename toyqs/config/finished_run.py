@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from toyqs.assets.cache import digest
 from toyqs.config.bounds import check_bounds
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.key_table import KEY, RESULTS_VERSION, key_of
@@ -134,7 +135,7 @@ def columns_of(folder: str, key: str = "reference_run") -> dict[str, Any]:
     Raises:
         ValueError: one line with the setting and the remedy: there is none that can be read.
     """
-    content = _bytes(folder, SETTINGS, key)
+    content = _read(folder, SETTINGS, key, Path.read_bytes)
     try:
         columns = json_object(content, SETTINGS)
     except ValueError as error:
@@ -161,16 +162,21 @@ def identity(folder: str, key: str = "reference_run") -> str:
     Raises:
         ValueError: as in `settings_of`, where a file is missing.
     """
-    columns, weights = columns_of(folder, key), hashlib.sha256(_bytes(folder, WEIGHTS, key)).hexdigest()
+    columns, weights = columns_of(folder, key), _read(folder, WEIGHTS, key, digest).hex()
     name = key_of(_settings(columns), columns.get(VERSION, 0))
     return hashlib.sha256(f"{name}{weights}".encode()).hexdigest()
 
 
-def _bytes(folder: str, name: str, key: str) -> bytes:
+def _read(folder: str, name: str, key: str, read: Callable[[Path], bytes]) -> bytes:
+    """Read a file of a finished run, or a hash of it.
+
+    Raises:
+        ValueError: one line with the setting and the remedy: it is not there.
+    """
     if not Path(folder).is_dir():
         raise ValueError(f"{key}={folder}: {no_folder(folder)}; give the folder of a finished run, runs/KEY")
     try:
-        return (Path(folder) / name).read_bytes()
+        return read(Path(folder) / name)
     except OSError as error:
         raise ValueError(
             f"{key}={folder}: is not the folder of a finished run: it has no {name} that can be "

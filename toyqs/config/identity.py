@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from toyqs.config.choices import type_text
 from toyqs.config.contents import identities
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.key_table import RESULTS_VERSION, key_of
@@ -95,7 +96,7 @@ def _plain(values: Any) -> dict[str, Any]:
     """Return the fields of a dataclass; a float field's 1 and -0.0 are written 1.0 and 0.0."""
     plain = {x.name: getattr(values, x.name) for x in fields(values)}
     numbers = {name for name, value in plain.items() if value is not None}
-    floats = numbers & {x.name for x in fields(values) if x.type in ("float", "float | None")}
+    floats = numbers & {x.name for x in fields(values) if type_text(x.type) in ("float", "float | None")}
     return {name: float(value) + 0.0 if name in floats else value for name, value in plain.items()}
 
 

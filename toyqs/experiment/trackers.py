@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import shutil
@@ -15,6 +16,8 @@ from toyqs.thought_record import Record
 INIT_SECONDS = 20  # that wandb may take to begin, and to end
 FOLDER = "tensorboard"  # below the folder of runs
 LONGEST = {"name": 128, "group": 128, "job_type": 64, "tag": 64}  # letters that wandb takes
+FOLDER_LETTERS = 80  # of a folder's name, of which file systems take 255 bytes
+END = 20  # letters of a longer text's end that stay: it tells it from others
 
 
 class Place(NamedTuple):
@@ -48,6 +51,11 @@ class Shown(NamedTuple):
         return {**self.settings, **own}
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many letters, without some of its middle where it is longer."""
+    return text if len(text) <= most else f"{text[: most - END - 1]}…{text[-END:]}"
+
+
 class Tracker(Protocol):
     """A mirror of one run; all is called in a thread of its own, and may raise anything."""
 
@@ -65,6 +73,8 @@ class Tracker(Protocol):
 
 class Wandb:
     """A wandb run: its group is the cell, its job type the arm.
+
+    Offline files of an earlier attempt at the run are removed: its metrics are sent again from the beginning.
 
     Args:
         shown: of the run.
@@ -91,13 +101,16 @@ class Wandb:
         if self.online and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("no API key; use `wandb login` or wandb_mode=offline")
         place, shown = self.shown.place, self.shown
+        if not self.online:
+            for old in shown.folder.glob("wandb/offline-run-*"):
+                shutil.rmtree(old, ignore_errors=True)
         self.run = wandb.init(
             project=self.where["project"] or os.environ.get("WANDB_PROJECT", "toyqs"),
             entity=self.where["entity"],
-            name=shown.name[: LONGEST["name"]],
-            group=place.cell[: LONGEST["group"]] or None,
+            name=shortened(shown.name, LONGEST["name"]),
+            group=shortened(place.cell, LONGEST["group"]) or None,
             job_type=place.arm[: LONGEST["job_type"]] or None,
-            tags=[tag[: LONGEST["tag"]] for tag in self.tags] or None,
+            tags=[tag[: LONGEST["tag"]] for tag in self.tags if tag] or None,
             dir=str(shown.folder),
             config=shown.config,
             mode="online" if self.online else "offline",
@@ -120,7 +133,7 @@ class Wandb:
             table = wandb.Table(columns=list(HEADINGS), data=thought_rows(record))
             self.run.log({"thoughts": table})
         self.run.summary.update(dict(row))
-        self.run.finish()
+        self.run.finish(exit_code=0 if row else 1)
 
 
 class TensorBoard:
@@ -134,7 +147,10 @@ class TensorBoard:
     def __init__(self, shown: Shown) -> None:
         self.shown, place = shown, shown.place
         words = (place.cell or "runs", place.arm or "run", f"seed {shown.seed} {shown.folder.name}")
-        self.folder = shown.folder.parent.joinpath(FOLDER, *(word.replace("/", "_") for word in words))
+        self.root = shown.folder.parent / FOLDER
+        self.folder = self.root.joinpath(
+            *(shortened(word.replace("/", "_"), FOLDER_LETTERS) for word in words)
+        )
 
     def start(self) -> None:
         """Open the event file.
@@ -146,7 +162,8 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError("it is not installed; pip install 'toyqs[tensorboard]'") from error
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for old in self.root.glob(f"*/*/{glob.escape(self.folder.name)}"):  # of whatever cell it was then
+            shutil.rmtree(old, ignore_errors=True)
         self.writer: Any = SummaryWriter(str(self.folder))
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:

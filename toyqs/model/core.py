@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.backbones.backbone import Backbone
-from toyqs.model.layers import Embedding, FrozenTable, gather_rows, mix_rows, nearest_rows
+from toyqs.model.backbones.backbone import Backbone, Rows
+from toyqs.model.layers import Embedding, FrozenTable, mix_rows, nearest_rows
 from toyqs.model.markers import Markers
 from toyqs.types import BranchState
 
@@ -67,7 +67,7 @@ class Core(nn.Module):
         """Return the table of the thought symbols; None: symbols are vectors, not rows of a table."""
         return self.thoughts or self.tokens
 
-    def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor:
+    def embed_symbols(self, symbols: Tensor, rows: Tensor) -> Tensor | Rows:
         """Return thought symbols as inputs of the backbone.
 
         Args:
@@ -77,7 +77,7 @@ class Core(nn.Module):
         Returns:
             (S, B, T, K, I).
         """
-        return gather_rows(rows, symbols + FIRST_SYMBOL)
+        return Rows(rows, symbols + FIRST_SYMBOL)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
         """Return the token whose embedding is nearest to each symbol's (largest cosine).

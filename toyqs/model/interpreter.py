@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from toyqs.model.backbones.backbone import Rows
 from toyqs.model.core import END, FIRST_SYMBOL, START, Core, marker, step_live, where_live
 from toyqs.model.layers import SeedStacked, gather_rows, normal
 from toyqs.types import BranchState, Thoughts
@@ -58,8 +59,8 @@ class Afresh(SeedStacked):
         else:
             state = backbone.gather(state, prefix.unsqueeze(1))
             for symbol in symbols[..., depth:].unbind(-1):
-                x = gather_rows(rows, symbol + FIRST_SYMBOL)
-                _, state = backbone.step(x[:, None, :, None], state)
+                ids = (symbol + FIRST_SYMBOL)[:, None, :, None]
+                _, state = backbone.step(Rows(rows, ids), state)
             hidden, state = backbone.step(marker(rows, END), state)
         places = thoughts.symbols.shape[:4]
         if following is not None:  # every thought of a position reads the same tokens
@@ -108,7 +109,7 @@ def _read_on(core: Core, reading: Tensor, state: BranchState, following: Tensor 
         return reading
     rows, readings = core.token_rows(), [reading]
     for tokens in following.unbind(-1):
-        output, state = core.backbone.step(gather_rows(rows, tokens).unsqueeze(3), state)
+        output, state = core.backbone.step(Rows(rows, tokens.unsqueeze(3)), state)
         readings.append(output)
     return torch.stack(readings, -2)
 
@@ -186,5 +187,5 @@ class Onward(nn.Module):
         if self.last_token is not None:
             assert token is not None
             state = core.backbone.back_at_context(state, self.last_token)
-            reading, state = core.backbone.step(gather_rows(core.token_rows(), token).unsqueeze(3), state)
+            reading, state = core.backbone.step(Rows(core.token_rows(), token.unsqueeze(3)), state)
         return _read_on(core, reading, state, following)

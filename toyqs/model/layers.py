@@ -95,19 +95,17 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
-    """Gather rows of each seed's table.
-
-    Args:
-        table: (S, n, F).
-        ids: (S, ...) long, each in [0, n).
-
-    Returns:
-        (S, ..., F).
-    """
-    num_seeds, num_rows, width = table.shape
-    rows = (ids.flatten(1) + _first_rows(num_seeds, num_rows, ids.device)).flatten()
+    """Gather rows of each seed's table (S, n, F) by ids (S, ...) long, each in [0, n): (S, ..., F)."""
     # index_select's gradient is an index_add, faster on CPU than an embedding's.
-    return table.flatten(0, 1).index_select(0, rows).view(*ids.shape, width)
+    return table.flatten(0, 1).index_select(0, flat_ids(table, ids)).view(*ids.shape, table.shape[-1])
+
+
+def flat_ids(table: Tensor, ids: Tensor) -> Tensor:
+    """Return the numbers of rows in the tables of all seeds, one after another: ids (S, ...) -> (ids,)."""
+    num_seeds, num_rows, _ = table.shape
+    if num_seeds == 1:
+        return ids.flatten()
+    return (ids.flatten(1) + _first_rows(num_seeds, num_rows, ids.device)).flatten()
 
 
 def mix_rows(table: Tensor, weights: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class Baseline(NamedTuple):
     least_thoughts: int = 1  # K
 
 
-BASELINES: dict[str, Baseline] = {
+BASELINES: dict[str, Baseline] = {  # the word of baseline=… -> function
     "none": Baseline(none),
     "group_mean": Baseline(group_mean, least_thoughts=2),
     "trice": Baseline(group_mean, least_thoughts=2),  # the literature's other name

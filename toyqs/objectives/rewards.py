@@ -151,7 +151,7 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
 
 
 Reward = Callable[..., Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
-REWARDS: dict[str, Reward] = {
+REWARDS: dict[str, Reward] = {  # the word of reward=… -> function
     "likelihood": likelihood,
     "accuracy": accuracy,
     "log_ratio": log_ratio,

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from enum import Enum
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -25,6 +26,7 @@ from omegaconf.basecontainer import BaseContainer
 from toyqs.config.errors import Refusal
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
+from toyqs.experiment.torch_state import as_in_a_new_process
 from toyqs.installation import COMMAND
 from toyqs.sweep.main import Done, train_and_report
 from toyqs.sweep.words import compose
@@ -32,6 +34,7 @@ from toyqs.sweep.words.hydra_errors import refusal_of
 from toyqs.sweep.words.spelling import value_text
 from toyqs.training import distributed
 
+LISTS = ("plugins", "zip")  # settings of a whole sweep
 ADDED = ("run_modifier",)  # settings that take a plus where they are typed
 _one_at_a_time = threading.Lock()  # Hydra's state is the process's
 
@@ -55,13 +58,15 @@ def run(**settings: Any) -> pd.DataFrame:
         Refusal: a setting cannot be; the line that the command would print. A ValueError.
         RuntimeError: a run failed; the lines that the command prints then. The other runs are kept.
     """
-    return _call([_word(key, value_text(_plain(value))) for key, value in settings.items()])
+    return _call([_word(key, value_text(_plain(key, value))) for key, value in settings.items()])
 
 
 def run_sweep(**settings: Any) -> pd.DataFrame:
     """Train all combinations of the values given as lists, as `toyqs -m` does; return a row for each run.
 
         rows = toyqs.run_sweep(base_lm_hidden_dim=[4, 8, 16], seed=[1, 2, 3, 4])
+
+    With zip=["base_lm_hidden_dim", "base_lr"] these two change together.
 
     Args:
         settings: as for `run`, but a list, a range or an array is swept over. Where a setting's own value is
@@ -77,15 +82,31 @@ def run_sweep(**settings: Any) -> pd.DataFrame:
 
 
 def _word(key: str, value: str) -> str:
+    """Return a setting as it is typed.
+
+    Raises:
+        Refusal: a key that would be read as something else.
+    """
+    if not key.lstrip("+") or key.startswith("-") or set(key) & set("= "):
+        raise Refusal(f"{key}: is no setting; give KEY=VALUE, as max_steps=200 or **{{'task.k': 2}}")
     return f"{'+' if key in ADDED else ''}{key}={value}"
 
 
-def _plain(value: Any) -> Any:
-    """Return a value of Python's own types for one of numpy's or of pathlib's."""
+def _plain(key: str, value: Any) -> Any:
+    """Return a value of Python's own types for one of numpy's, of pathlib's or of an enumeration.
+
+    Raises:
+        Refusal: it is nothing that can be typed.
+    """
+    value = value.value if isinstance(value, Enum) else value
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple | range):
-        return [_plain(one) for one in value]
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+        return [_plain(key, one) for one in value]
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if value is not None and not isinstance(value, str | int | float):
+        kinds = "a word, a number, True, False, None, or a list of these"
+        raise Refusal(f"{key}: a {type(value).__name__} is no value of a setting; give {kinds}")
+    return value
 
 
 def _swept(key: str, value: Any) -> str:
@@ -94,8 +115,8 @@ def _swept(key: str, value: Any) -> str:
     Raises:
         Refusal: there is none.
     """
-    value = _plain(value)
-    if not isinstance(value, list):
+    value = _plain(key, value)
+    if key in LISTS or not isinstance(value, list):
         return value_text(value)
     if not value:
         raise Refusal(f"{key}=[]: is a sweep over nothing; give values, {key}=[VALUE, VALUE]")
@@ -126,14 +147,16 @@ def _call(words: Sequence[str]) -> pd.DataFrame:
         begun.append(True)
         compose.run_jobs(given, said.append, train)
 
-    with _one_at_a_time, _as_command(words):
+    with _one_at_a_time, _as_command(words), as_in_a_new_process():
         try:
             sys.argv[1:] = compose.prepared(words)
             compose.call(job)
+        except Refusal as refusal:
+            raise refusal from None  # its line says all; what Hydra raised before it is pages
         except Exception as error:
-            if begun or isinstance(error, Refusal):  # a fault of ours, or a line for the caller
+            if begun:  # a fault of ours
                 raise
-            raise refusal_of(error) from error
+            raise refusal_of(error) from None
     if not trained:
         raise Refusal("; ".join(said))
     _print(said)

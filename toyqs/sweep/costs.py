@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from toyqs.config.builders.cost import count_cost, num_weights, step_bytes
+from toyqs.config.builders.cost import count_cost, counts_on_gpu, num_weights, step_bytes
 from toyqs.config.identity import run_key
 from toyqs.config.plain import to_plain
 from toyqs.config.run_config import RunConfig
@@ -31,7 +31,7 @@ def cached_cost() -> Callable[[RunConfig], Cost]:
         key = run_key(replace(config, max_steps=1, policy_loss_beta=weight, shuffle_rewards=False), 0)
         if key not in counted:
             _require_memory(config)
-            small = step_bytes(config) < LARGE or config.device == "cuda"
+            small = step_bytes(config) < LARGE or counts_on_gpu(config)
             try:
                 counted[key] = count_cost(config) if small else _count_in_own_process(config)
             except (RuntimeError, MemoryError) as error:
@@ -45,7 +45,7 @@ def _require_memory(config: RunConfig) -> None:
     """Refuse a model whose weights alone no memory of this machine holds."""
     needed = num_weights(config) * (8 if config.dtype == "float64" else 4)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if config.device == "cpu" and needed > there:
+    if not counts_on_gpu(config) and needed > there:
         sizes = (
             f"its weights take {needed / 1e9:,.0f} GB of memory, and this machine has {there / 1e9:,.0f} GB"
         )

@@ -174,8 +174,9 @@ def _plan(
                 ):
                     cost(settings_of_arm)
         except Exception as error:
-            line = load.described(error)
-            if line is None and not isinstance(error, (RuntimeError, MemoryError, CheckpointError)):
+            ours = isinstance(error, MemoryError | CheckpointError)
+            line = load.described(error, None if ours else config)
+            if line is None and not isinstance(error, RuntimeError) and not ours:
                 raise  # RuntimeError: torch's, too large
             which = label(difference) or "this run"
             unplanned.append(f"{which} cannot be trained: {line or str(error).splitlines()[0]}")
@@ -188,7 +189,8 @@ def _plan(
 
 def _describe(failure: Failure) -> str:
     names = ", ".join(f"{seed} (key {key})" for seed, key in failure.runs)
-    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}; log {failure.log}"
+    log = "" if failure.log is None else f"; log {failure.log}"
+    return f"failed: {failure.stack.name}, seed {names}: {visible(failure.why)}{log}"
 
 
 def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
@@ -219,7 +221,9 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         return [f"{folder} ({error.strerror})"]
     print(f"\ntable  {table}\nrows   {runs_dir}/KEY/summary.json")
     print(f"look   {program('toyqs.evidence')} report {shlex.quote(runs_dir)}")
-    if finished and not several:
+    if several:
+        print(f"draw   {program('capacity_vs_gain')} {shlex.quote(runs_dir)}")
+    elif finished:
         print(*_folders(runs_dir, found[0]), sep="\n")
     return []
 

@@ -18,6 +18,7 @@ tqdm.set_lock(threading.RLock())
 
 PLAIN_LINE_SECONDS = 10
 FIRST_SHARE = 0.02  # of the work, before which imports and first calls dominate and no time is estimated
+LAST_SHARE = 0.999  # of the work, all of which is training; evaluations and records come after it
 
 
 class Progress:
@@ -102,7 +103,7 @@ class Progress:
             for n, word in ((running, "training"), (queued, "queued"), (self._failed, "failed"))
             if n
         ]
-        parts = [", ".join(counts), *([f"about {left} left"] if (left := self._left()) else [])]
+        parts = [", ".join(counts), *([left] if (left := self._left()) else [])]
         thinking, zero = self._loss.get("thinking"), self._loss.get("zero_length")
         if self._one_cell and thinking is not None:
             gain = "" if zero is None else f", gain over zero_length so far {short(zero - thinking, '+.3f')}"
@@ -113,9 +114,11 @@ class Progress:
         done = sum(self._work.values())
         if done < FIRST_SHARE * self._total:
             return ""
+        if self._running and done > LAST_SHARE * self._total:
+            return "evaluating at the end"
         # the mean speed, not a recent one: a unit of work takes longer in some stacks than in others
         seconds = (time.monotonic() - self._started) * max(0.0, self._total / done - 1)
-        return str(tqdm.format_interval(seconds))
+        return f"about {tqdm.format_interval(seconds)} left"
 
     def _show(self) -> None:
         done = min(sum(self._work.values()), self._total)

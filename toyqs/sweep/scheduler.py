@@ -16,7 +16,7 @@ from toyqs.files import ROW
 from toyqs.sweep.executors.executor import Executor
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
-from toyqs.sweep.worker import StackOutcome, log_path
+from toyqs.sweep.worker import NOT_BEGUN, StackOutcome, log_path, record_death
 
 POLL_SECONDS = 0.2
 
@@ -27,7 +27,7 @@ class Failure(NamedTuple):
     stack: Stack
     runs: list[tuple[int, str]]  # seed and key
     why: str
-    log: Path  # has the traceback
+    log: Path | None  # has the traceback, or the reason; None where none could be written
 
 
 def run_all(stacks: list[Stack], executor: Executor, progress: Progress) -> list[Failure]:
@@ -101,7 +101,11 @@ class _Queue:
             self.waiting.append((retry, index, stack._replace(seeds=outcome.elsewhere)))
         if failed:
             why = outcome.failure or "no row was written"
-            self.failures.append(Failure(stack, failed, why, self._log_of(stack, failed[0])))
+            if why.startswith(NOT_BEGUN):
+                stack = stack._replace(seeds=[seed for seed, _ in failed])
+                record_death(stack, why)
+            log = self._log_of(stack, failed[0])
+            self.failures.append(Failure(stack, failed, why, log if log.is_file() else None))
         done = len(outcome.done) + len(rest) - len(failed)
         self.progress.finish(index, done, len(outcome.complete), len(failed))
 

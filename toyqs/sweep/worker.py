@@ -25,8 +25,9 @@ from toyqs.config.errors import Refusal
 from toyqs.config.identity import run_key
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.plugins import load
+from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import is_complete
-from toyqs.evidence.states import LOG
+from toyqs.evidence.states import ENDED, LOG
 from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
 from toyqs.experiment.trial import attempt
@@ -35,6 +36,7 @@ from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
 
+NOT_BEGUN = f"{ENDED}could not begin: "  # begins a failure that the worker could not note in the stack's log
 STOPS = (signal.SIGINT, signal.SIGTERM)  # run.py answers the second as the first
 
 
@@ -110,7 +112,7 @@ def train_stack(
             os._exit(1)  # another rank has printed why
         with suppress(OSError), log_path(stack).open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        return StackOutcome([], complete, elsewhere, one_line(error))
+        return StackOutcome([], complete, elsewhere, one_line(error, config))
     return StackOutcome(done, complete, elsewhere)
 
 
@@ -139,12 +141,13 @@ def _tidy(folder: Path) -> None:
         (folder / LOG).unlink()
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, config: RunConfig | None = None) -> str:
     """Return an error's type and message in one line, with the file and the line that raised it.
 
-    The line is a plug-in's where the error passed through one.
+    The line is a plug-in's where the error passed through one; else what the run `config` has of plug-ins is
+    named after it.
     """
-    if line := load.described(error):
+    if line := load.described(error, config):
         return line
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(f"{type(error).__name__}: {error}".split())
@@ -254,13 +257,13 @@ def train(plain: Sequence[Any], tell: Tell) -> None:
     try:
         stack = Stack.from_plain(plain)
     except Refusal as refusal:  # a plug-in that has changed since the command began
-        return tell("outcome", StackOutcome([], [], [], str(refusal)))
+        return tell("outcome", StackOutcome([], [], [], f"{NOT_BEGUN}{refusal}"))
     path = log_path(stack)
     try:
         make_folder(path.parent)
         log = path.open("a+", encoding="utf-8")
     except OSError as error:
-        return tell("outcome", StackOutcome([], [], [], one_line(error)))
+        return tell("outcome", StackOutcome([], [], [], f"{NOT_BEGUN}{one_line(error)}"))
     with log:
         start = os.fstat(log.fileno()).st_size
         for stream in (sys.stdout, sys.stderr):

@@ -178,7 +178,9 @@ class Optimiser:
         return slice(None) if self.seed_of is None else self.seed_of[: self.used] == index
 
     def _seeds(self) -> Tensor:
-        """Return the seed of each element, as an index."""
+        """Return the seed of each element, as an index; of a single seed all are one number."""
+        if self.num_seeds == 1:
+            return torch.zeros(1, dtype=torch.long, device=self.values.device).expand(len(self.values))
         seed_of = torch.zeros_like(self.values, dtype=torch.long)
         for span in self.spans.values():
             per_seed = (span.stop - span.start) // self.num_seeds

@@ -25,7 +25,8 @@ from toyqs.types import Batch, Context, Model, Trace, thinking_positions
 
 LossFn = Callable[[Trace, Batch], Loss]
 Values = dict[str, Tensor]  # name -> (S,)
-Use = Callable[[TrainingBatch, Trace, Batch, PositionSelection | None], None]
+Outputs = tuple[Trace, Batch, PositionSelection | None]
+Use = Callable[[TrainingBatch, Callable[..., Loss]], None]  # of a piece, and what computes its loss
 Call = tuple[Callable[..., Tensor], tuple[Tensor, ...]]  # a function, and a piece's tensors for it
 
 
@@ -56,7 +57,7 @@ class MicroBatches:
         """
         values: Values = {}
         if not self._in_pieces(batch):
-            self._each(batch, lambda _, *outputs: self._descend(self._loss(*outputs), share, values))
+            self._each(batch, lambda _, loss: self._descend(loss(), share, values))
             return values
         total = batch.counted.weights.sum((1, 2)).clamp(min=1e-12)
         known: list[list[Tensor]] = []  # by piece, the results of functions of all pieces
@@ -78,12 +79,12 @@ class MicroBatches:
         asked: list[list[Call]],
         values: Values,
         piece: TrainingBatch,
-        *outputs: Any,
+        compute: Callable[..., Loss],
     ) -> None:
         """Descend on a piece if all that its loss needs of the others is known; else append what it asks."""
         results = iter(known[len(asked)] if known else [])
         asked.append([])
-        loss = self._loss(*outputs, jointly=partial(_joint, results, asked[-1]))
+        loss = compute(jointly=partial(_joint, results, asked[-1]))
         if not asked[-1]:
             self._descend(loss, factor * piece.counted.weights.sum((1, 2)), values)
 
@@ -93,14 +94,15 @@ class MicroBatches:
         return fewer or len(_spans(batch, chunk)) > 1
 
     def _each(self, batch: TrainingBatch, use: Use) -> None:
-        """Call a function with every piece and its outputs, one by one, so that none outlives the next.
+        """Call a function with every piece and its loss, one by one, so that none outlives the next.
 
+        A piece's outputs end with the call that computes the loss: its backward pass needs fewer.
         Where positions are taken in chunks the context is read once, and its gradient is added up.
         """
         for part in sequences(batch, self.settings.sequences):
             spans = _spans(part, self.settings.chunk_positions)
             if len(spans) == 1:
-                use(part, *self._whole(part))
+                use(part, partial(self._loss, partial(self._whole, part)))
                 continue
             read = (part.inputs, part.positions, part.first)
             leaves: list[tuple[Tensor, Tensor]] = []
@@ -108,13 +110,13 @@ class MicroBatches:
             reference = None if self.reference_model is None else self.reference_model.read(*read)
             for span in spans:
                 piece = at_positions(part, span)
-                use(piece, *self._chunk(piece, span, context, reference), None)
+                use(piece, partial(self._loss, partial(self._chunk, piece, span, context, reference)))
             reached = [(output, leaf.grad) for output, leaf in leaves if leaf.grad is not None]
             if reached:
                 outputs, gradients = zip(*reached, strict=True)
                 torch.autograd.backward(outputs, gradients)
 
-    def _whole(self, batch: TrainingBatch) -> tuple[Trace, Batch, PositionSelection | None]:
+    def _whole(self, batch: TrainingBatch) -> Outputs:
         """Return a piece's trace, its batch at the thinking positions; and the selection of these, if any."""
         trace, counted, selection = forward(self.model, batch, self.settings, self.gate_floor)
         context = None
@@ -125,7 +127,7 @@ class MicroBatches:
 
     def _chunk(
         self, piece: TrainingBatch, span: slice, context: Context, reference: Context | None
-    ) -> tuple[Trace, Batch]:
+    ) -> Outputs:
         """Return the trace of some positions of a context, and their batch."""
         counted = piece.counted
         index = torch.arange(span.start, span.stop, device=piece.inputs.device)
@@ -135,7 +137,7 @@ class MicroBatches:
         if reference is not None:
             assert self.reference_model is not None
             reference = self.reference_model.model.at(reference, index)
-        return self._completed(trace, counted, piece, reference), counted
+        return self._completed(trace, counted, piece, reference), counted, None
 
     def _completed(
         self, trace: Trace, counted: Batch, batch: TrainingBatch, reference: Context | None
@@ -153,14 +155,8 @@ class MicroBatches:
         assert self.reference_model is not None
         return self.reference_model.annotate(trace, reference)
 
-    def _loss(
-        self,
-        trace: Trace,
-        counted: Batch,
-        selection: PositionSelection | None,
-        *,
-        jointly: Callable[..., Tensor] | None = None,
-    ) -> Loss:
+    def _loss(self, compute: Callable[[], Outputs], *, jointly: Callable[..., Tensor] | None = None) -> Loss:
+        trace, counted, selection = compute()
         total = distributed.all_reduce if self.settings.ranks > 1 else None
         loss = self.objective(trace, counted._replace(total=total, jointly=jointly))
         return loss if selection is None else combine(loss, selection)
@@ -178,9 +174,7 @@ class MicroBatches:
             values[name] = values[name] + weighted if name in values else weighted
 
 
-def forward(
-    model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float
-) -> tuple[Trace, Batch, PositionSelection | None]:
+def forward(model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float) -> Outputs:
     """Return trace and batch at the thinking positions; and their selection, where the model makes one."""
     counted = batch.counted
     if settings.thoughts.hard_quantile is None:

@@ -42,24 +42,24 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def case(request: pytest.FixtureRequest) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Train a run of a case, for all tests of it; return its folder."""
     if request.param in ("gpt2", "llama"):
         pytest.importorskip("transformers")
-    return CASES[request.param]
+    return trained(tmp_path_factory.mktemp("case"), [4], **CASES[request.param])[0]
 
 
 @pytest.mark.parametrize("case", CASES, indirect=True)
-def test_at_the_length_of_the_row_the_row_is_found(tmp_path: Path, case: dict[str, Any]) -> None:
-    (folder,) = trained(tmp_path, [4], **case)
-    run = load_arm([folder]).first
+def test_at_the_length_of_the_row_the_row_is_found(case: str) -> None:
+    run = load_arm([case]).first
     length = run.sizes.length
     most = 2 * length
     check_length(run, most)
     found = at_lengths(run, 4, range(most + 1))
     for name in ("nll", "accuracy"):
         values = {n: mean_of(getattr(x, name), x.weights) for n, x in found.items()}
-        assert values[length] == pytest.approx(row(folder)[name], abs=1e-12)
+        assert values[length] == pytest.approx(row(case)[name], abs=1e-12)
     assert all(bool(x.nll.isfinite().all()) for x in found.values())
     assert torch.equal(at_lengths(run, 4, [length])[length].nll, found[length].nll), (
         "whatever else is measured"
@@ -67,9 +67,8 @@ def test_at_the_length_of_the_row_the_row_is_found(tmp_path: Path, case: dict[st
 
 
 @pytest.mark.parametrize("case", sorted(set(CASES) - {"state handed on", "zero length"}), indirect=True)
-def test_fewer_symbols_are_the_first_of_the_own_thought(tmp_path: Path, case: dict[str, Any]) -> None:
-    (folder,) = trained(tmp_path, [4], **case)
-    run = load_arm([folder]).first
+def test_fewer_symbols_are_the_first_of_the_own_thought(case: str) -> None:
+    run = load_arm([case]).first
     for part in sample(run, 4, 12):
         for length in range(run.sizes.length + 1):
             noise = part.noise[:, :, :, :, :length].contiguous()
@@ -85,10 +84,9 @@ def test_fewer_symbols_are_the_first_of_the_own_thought(tmp_path: Path, case: di
 @pytest.mark.parametrize(
     "case", ["token", "onward", "ends", "gaussian", "deterministic", "llama"], indirect=True
 )
-def test_more_symbols_are_those_of_a_run_with_longer_thoughts(tmp_path: Path, case: dict[str, Any]) -> None:
+def test_more_symbols_are_those_of_a_run_with_longer_thoughts(case: str) -> None:
     """Compare with a model that has these weights and was built for thoughts twice as long."""
-    (folder,) = trained(tmp_path, [4], **case)
-    run = load_arm([folder]).first
+    run = load_arm([case]).first
     longer = assemble(replace(run.config, max_reasoning_len=6), 1)
     weights = dict(run.model.named_parameters())
     for name, parameter in longer.named_parameters():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.config.checks.checking import accepted, refused
 from tests.config.test_starts import PLAIN, SMALL, run
+from toyqs.files import ROW, sealed, write_json
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
 
@@ -110,6 +111,10 @@ def test_weights_that_mean_something_else(tmp_path: Path) -> None:
         sigma=0.5,
         start_from=gaussian,
     )
+    shared = {"share_lm_head": True, "thought_vocab": None}
+    own = run(tmp_path / "own", thought_vocab=None)
+    refused(f"={own}: its share_lm_head is false, and here it is true", **SMALL, **shared, **{PARTS[1]: own})
+    assert accepted(**SMALL, **shared, **{PARTS[0]: own}), "base_lm has no such head"
     scaled = run(tmp_path / "scaled", meta_token_mode="reparameterise")
     refused(f"={scaled}: its meta_token_scale is 10.0, and here it is 1.0", **SMALL, start_from=scaled)
     assert accepted(**SMALL, meta_token_mode="grad_scale", start_from=run(tmp_path / "plain"))
@@ -136,6 +141,17 @@ def test_what_is_no_finished_run(tmp_path: Path) -> None:
     refused(f"start_from={folder}: is not the folder|its model.safet", **SMALL, start_from=str(folder))
     (folder / "config.json").write_text("{")
     refused(f"start_from={folder}: its config.json is damaged", **SMALL, start_from=str(folder))
+
+
+def test_weights_that_are_not_as_they_were_written(tmp_path: Path) -> None:
+    folder = Path(run(tmp_path / "run"))
+    file = folder / "model.safetensors"
+    write_json(folder / ROW, sealed({"nll": 1.0}, folder, ["config.json", file.name]))
+    assert accepted(**SMALL, start_from=str(folder))
+    save_file({name: weight + 1 for name, weight in load_file(file).items()}, file)
+    refused(f"start_from={folder}: its {file.name} is not as its row", **SMALL, start_from=str(folder))
+    (folder / ROW).write_text("{}")
+    assert accepted(**SMALL, start_from=str(folder)), "a row that notes nothing"
 
 
 @pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra transformer")

@@ -34,6 +34,7 @@ def runs(tmp_path: Path) -> Path:
 def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed = {"changed": {"trice_samples": 8, "weight_groups": ["A", "A", "B", "C"]}, "dirty": True}
     changed["started_from"] = {"start_from": {"run": "runs/A", "taken": ["x", "y"], "left": []}, "new": ["z"]}
+    changed["grad_acc_found"] = [{"step": 3, "micro_batch": x} for x in (16, 8)]
     folder = finish(
         runs, "thinking", 7, changed, trice_samples=8, info="mine", odd=1.5, nll_hard=None, **RESULTS
     )
@@ -51,6 +52,7 @@ def test_a_run_is_shown_with_words_units_and_places(runs: Path, capsys: pytest.C
         "commit abc1234, with changes",
         "versions python 3.11.7, torch 2.13.0, numpy 2.4.6; results 3",
         "side by side 2 seeds",
+        "out of memory step 3: 8 sequences at a time from then on",
         "NLL 0.500 nats per counted position nll",
         "accuracy 93.8 % accuracy",
         "started to think yes started",

@@ -14,7 +14,7 @@ from toyqs.evidence.judging.findings import Finding, arm_table, find, write_arm_
 from toyqs.evidence.tables import thought_measures
 from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.text import human
-from toyqs.training.evaluation.metrics import CONTEXTS
+from toyqs.training.evaluation.information import CONTEXTS
 
 SETTINGS = {
     "task": "rev_prog",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -14,31 +15,36 @@ from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import MARKERS, RunConfig
+from toyqs.model.core import Core
 from toyqs.training.batches import draw_batches, truncate_thoughts
 from toyqs.training.flops import Cost, mean, measure
 from toyqs.training.loop import accumulate, sample_thoughts
 from toyqs.training.params import TrainingParams
-from toyqs.training.shortage import is_out_of_memory
+from toyqs.training.shortage import in_fewer
 
 
 def count_cost(config: RunConfig) -> Cost:
     """Count parameters, FLOPs and recurrent steps of a run's training step, for one seed.
 
     Products that gradient checkpointing computes again are not counted, and FlexAttention's are counted as
-    those of `branch_attention=dense`.
+    those of `branch_attention=dense`. With `device=cuda` a GPU's are counted, also where there is none, as on
+    the node that submits a cluster's jobs.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training, and over all
     lengths where they are drawn at random.
     """
     config = replace(config, branch_attention="dense")
-    if config.device == "cuda" and not torch.cuda.is_available():  # a cluster's nodes will have it
-        config = replace(config, device="cpu")
     params = build_training_params(config)
     if not params.stages:
         return _cost_at(config, params, params.thoughts.length)
     lengths = map(params.length_at, range(params.steps))
     steps = Counter(params.stages if params.random_lengths else lengths)
     return mean({_cost_at(config, params, length): count for length, count in steps.items()})
+
+
+def counts_on_gpu(config: RunConfig) -> bool:
+    """Tell whether a run's step is counted on a GPU: where it is to train on one, and there is one."""
+    return config.device == "cuda" and torch.cuda.is_available()
 
 
 def num_weights(config: RunConfig) -> int:
@@ -77,21 +83,45 @@ def step_bytes(config: RunConfig) -> int:
 def _cost_at(config: RunConfig, params: TrainingParams, length: int) -> Cost:
     """Count a training step with thoughts of this length.
 
-    One that does not fit into memory is counted in more parts, as it is made (`auto_find_grad_acc`): the
-    products are the same, but for those that all thoughts share: of tables, and of equal beginnings.
+    Of one that does not fit into memory fewer sequences are counted, and half of them; each further one costs
+    what these cost more. So the count, and with it the steps of `compute_matched`, are the same on any
+    machine, but where so few sequences lack some beginnings of thoughts, which are computed once.
     """
-    while True:
-        try:
+    size, least = params.batch_size // params.grad_acc, 2 if config.learned_reward else 1
+
+    def counted(most: int) -> Cost:
+        if most == size:
             return _measured(config, params, length)
-        except (RuntimeError, MemoryError) as error:
-            size, parts = params.batch_size, params.grad_acc
-            if not config.auto_find_grad_acc or parts == size or not is_out_of_memory(error):
-                raise
-        more = next(count for count in range(min(2 * parts, size), size + 1) if not size % count)
-        params = replace(params, grad_acc=more, sequences=size // more)
+        return _extended(config, params, length, max(least, most), least)
+
+    return in_fewer(size, counted, "a training step") if config.auto_find_grad_acc else counted(size)
+
+
+def _extended(config: RunConfig, params: TrainingParams, length: int, few: int, least: int) -> Cost:
+    """Return the cost of a training step, of which so few sequences of a micro-batch are counted."""
+    positions, size = config.task.length(config.seq_len), params.batch_size // params.grad_acc
+    half = few // 2 if few // 2 >= least else 0
+    costs = {
+        count: _measured(config, replace(params, batch_size=count, grad_acc=1), length)
+        for count in (few, half)
+        if count
+    }
+
+    def line(of: Callable[[Cost], float]) -> float:
+        """Return what the whole step has of something that a batch has per position."""
+        more, less = (of(costs[count]) * count if count else 0.0 for count in (few, half))
+        return (more + (more - less) * (size - few) / (few - half)) / size
+
+    flops, updates = (
+        line(lambda cost: cost.flops_per_token),
+        line(lambda cost: cost.recurrent_steps_per_token),
+    )
+    return Cost(costs[few].parameters, round(flops * params.batch_size * positions), flops, updates)
 
 
 def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
+    as_on_gpu = config.device == "cuda" and not counts_on_gpu(config)
+    config = replace(config, device="cpu") if as_on_gpu else config
     model, objective = build_model(config, [0]), build_objective(config)
     reference_model = build_reference_model(config, model)
     like = next(model.parameters())
@@ -100,9 +130,11 @@ def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
     running = like.new_zeros(1)
 
     def step() -> None:
-        ready = sample_thoughts(model, batch, size=params.sequences) if params.inner_steps else batch
+        ready = sample_thoughts(model, batch) if params.inner_steps else batch
         for _ in range(max(1, params.inner_steps)):
             accumulate(model, objective, ready, weights, params, running, reference_model=reference_model)
 
     models = [model] if reference_model is None else [model, cast(nn.Module, reference_model.model)]
+    for core in (core for one in models for core in cast(nn.ModuleDict, one.cores).values()):
+        cast(Core, core).backbone.as_on_gpu = as_on_gpu
     return measure(models, step, params.batch_size * config.task.length(config.seq_len))

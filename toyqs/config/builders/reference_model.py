@@ -15,6 +15,7 @@ from toyqs.config.contents import check_unchanged
 from toyqs.config.finished_run import WEIGHTS, settings_of
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.files import ROW, damage, read_json
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.training.reference_model import ReferenceModel
 
@@ -89,6 +90,8 @@ def finished_weights(folder: str, config: RunConfig, key: str = "reference_run")
             f"{key}={folder}: its config.json describes no model that can be built "
             f"({str(error).splitlines()[0]}); give the folder of a finished run"
         ) from error
+    if _are_damaged(Path(folder)):
+        raise ValueError(f"{given} is not as its row notes it: it is damaged; give the folder of another run")
     if needed != {name: weight.shape for name, weight in weights.items()}:
         raise ValueError(
             f"{given} holds another model than its config.json describes; give the folder of a finished run"
@@ -100,3 +103,12 @@ def finished_weights(folder: str, config: RunConfig, key: str = "reference_run")
         if not weight.isfinite().all():
             raise ValueError(f"{given} is not finite in {name}: it diverged; give the folder of another run")
     return weights
+
+
+def _are_damaged(folder: Path) -> bool:
+    """Tell whether a run's weights are not those that its row notes, if it has one that does."""
+    try:
+        row = read_json(folder / ROW)
+    except (OSError, ValueError):
+        return False
+    return WEIGHTS in damage(row, folder)

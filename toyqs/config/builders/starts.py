@@ -26,7 +26,8 @@ ROLES_OF: dict[str, tuple[str, ...]] = {
 }
 assert tuple(ROLES_OF) == STARTS
 
-# Parts of a model beside its cores -> the role to which they belong; all others belong to none.
+# Parts of a model beside its cores -> the role to which they belong; all others belong to none, but the LM
+# head from which the reasoner's symbols come (`share_lm_head`).
 OF_ROLE = {"thought_head": "reasoner", "interpreter": "interpreter"}
 
 
@@ -68,7 +69,8 @@ def _start(key: str, folder: str, config: RunConfig, shapes: Mapping[str, Size])
     past = resolved(settings_of(folder, key))
     weights = finished_weights(folder, past, key)
     letters = {letter: there[0] for letter, there in letters_of(key, config, past).items()}
-    sources = {name: _source(name, key, letters) for name in shapes}
+    roles = OF_ROLE | ({"head": "reasoner"} if past.share_lm_head else {})
+    sources = {name: _source(name, key, letters, roles) for name in shapes}
     found = {name: source for name, source in sources.items() if source in weights}
     there = {name: weights[source].shape[1:] for name, source in found.items()}
     unlike = {name: (there[name], shapes[name]) for name in found if there[name] != shapes[name]}
@@ -91,13 +93,13 @@ def letters_of(key: str, config: RunConfig, past: RunConfig) -> dict[str, list[s
     return {letter: list(letters) for letter, letters in found.items()}
 
 
-def _source(name: str, key: str, letters: Mapping[str, str]) -> str:
+def _source(name: str, key: str, letters: Mapping[str, str], roles: Mapping[str, str]) -> str:
     """Return the name there of the weight from which one here starts; "": from none."""
     part, _, rest = name.partition(".")
     if part == "cores":
         letter, _, rest = rest.partition(".")
         return f"cores.{letters[letter]}.{rest}" if letter in letters else ""
-    role = OF_ROLE.get(part)
+    role = roles.get(part)
     handed_over = ROLES_OF[key] == ROLES if role is None else role in ROLES_OF[key]
     return name if handed_over else ""
 

@@ -14,6 +14,7 @@ from toyqs.config.checks.reference import check_task
 from toyqs.config.contents import identities
 from toyqs.config.errors import refuse, refusing, typed
 from toyqs.config.finished_run import columns_of
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.run_config import RunConfig
 from toyqs.files import IDENTITY
 from toyqs.model.roles import ROLES, WeightGroups
@@ -46,8 +47,7 @@ def check_starts(config: RunConfig) -> list[str]:
             other = next(name for name in given if name != key)
             refuse(other, given[other], f"{key}={given[key]} hands over the same weights", "one of both")
     _check_sharing(config, given)
-    refusing(lambda: starts(config))
-    found = starts(config)
+    found = refusing(lambda: starts(config))
     for each in found:
         _check_run(config, each)
         _check_weights(config, each)
@@ -84,7 +84,7 @@ def _check_run(config: RunConfig, each: Start) -> None:
             f"{key}={folder} was trained on {_named(past.pretrained, then, now)}",
             f"pretrained={typed(past.pretrained)} or another run",
         )
-    for name, there, here in zip(*_meanings(past), _meanings(config)[1], strict=True):
+    for name, there, here in zip(*_meanings(key, past), _meanings(key, config)[1], strict=True):
         if there != here:
             refuse(
                 key, folder, f"its {name} is {typed(there)}, and here it is {typed(here)}", "both the same"
@@ -101,13 +101,15 @@ def _named(pretrained: str | None, then: Any, now: Any) -> str:
     return f"pretrained={pretrained}" if now is None else f"another one, pretrained={pretrained} ({then})"
 
 
-def _meanings(config: RunConfig) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+def _meanings(key: str, config: RunConfig) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """Return settings that say what a weight means whatever its shape is, by their names."""
     transformer, scaled = config.backbone != "gru", config.meta_token_mode == "reparameterise"
+    shares = "share_lm_head" not in inactive_keys(config)
     values = {
         "backbone": config.backbone,
         "model_n_head": config.model_n_head if transformer else None,
         "lora_rank": config.lora_rank,
+        "share_lm_head": config.share_lm_head if key == REASONER and shares else False,
         "sigma": config.sigma if config.symbol_kind in ("gaussian", "state") else None,
         "meta_token_scale": config.meta_token_scale if config.use_reasoner and scaled else 1.0,
     }

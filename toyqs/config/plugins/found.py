@@ -8,15 +8,16 @@ the keyword-only parameters of all others; a task's are task.x.
 from __future__ import annotations
 
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from toyqs.config.choices import type_text
 from toyqs.config.errors import Refusal
 from toyqs.config.keys import TASKS, Keys
 from toyqs.model.latent_heads import HEADS
@@ -49,6 +50,9 @@ KINDS = {
 }
 TRAITS = {"OWN_LOSS": OWN_LOSS, "READ_REFERENCE": READ_REFERENCE}  # lists of rewards, of a module's too
 TYPES = re.compile(r"(int|float|bool|str)( \| None)?")  # of settings
+VALUES = {"null", "true", "false", "nan", "inf"}  # words that are read as no name, in any case
+# Setting -> the words that it takes besides the names in its table, such as mixing=auto.
+OURS = {x.name: getattr(x.metadata.get("choices"), "own", ()) for x in fields(Keys)}
 
 
 class Added(NamedTuple):
@@ -58,37 +62,45 @@ class Added(NamedTuple):
     name: str
     thing: Any
     settings: type[Any]  # a dataclass: its own settings, with their types and defaults
+    where: str  # file and line, as its user knows them
 
 
 Say = Callable[[Any, str], Refusal]  # a thing, what is wrong with it -> the line with its place
 
 
-def added_by(modules: Sequence[ModuleType], before: dict[str, dict[str, Any]], say: Say) -> list[Added]:
+def added_by(
+    modules: Sequence[ModuleType], before: dict[str, dict[str, Any]], where: Callable[[Any], str]
+) -> list[Added]:
     """Return what modules add to the choices; nothing is put into the tables.
 
     Args:
         modules: of the plug-in.
         before: setting -> its choices before the modules were imported.
-        say: makes a refusal.
+        where: returns the file and the line of a thing.
 
     Raises:
         Refusal: one line with file and line: a name that is taken, or what cannot be what it should.
     """
+
+    def say(thing: Any, why: str) -> Refusal:
+        return Refusal(f"{where(thing)}: {why}")
+
     found: dict[str, Added] = {}
     for key, name, thing in _things(modules, before):
         if name in found and found[name].thing is thing:
             continue
-        taken = [KINDS[other].noun for other, choices in before.items() if name in choices]
+        taken = [kind.noun for other, kind in KINDS.items() if name in (*before[other], *OURS.get(other, ()))]
         taken += [KINDS[found[name].key].noun] if name in found else []
         if taken:
             raise say(
                 thing, f"there is a {taken[0]} {name!r} already; give this {KINDS[key].noun} another name"
             )
-        if not isinstance(name, str) or not name.isidentifier():
+        word = isinstance(name, str) and name.isidentifier() and name.isascii()
+        if not word or name.lower() in VALUES:
             raise say(thing, f"{name!r} is no word that can be typed; give letters, digits and _")
         if fault := _fault(key, thing):
             raise say(thing, fault)
-        found[name] = Added(key, name, thing, _own_settings(key, name, thing, say))
+        found[name] = Added(key, name, thing, _own_settings(key, name, thing, say), where(thing))
     return [*found.values()]
 
 
@@ -116,12 +128,34 @@ def _fault(key: str, thing: Any) -> str | None:
     if missing := sorted(getattr(thing, "__abstractmethods__", ())):
         return f"class {name} lacks {', '.join(missing)}, which every {noun} has; write it"
     if key in ("task", "objective"):
-        frozen = "(frozen=True)" if key == "objective" else ""
-        plain = "__dataclass_params__" not in vars(thing)
-        return f"class {name} is no dataclass; write @dataclass{frozen} above it" if plain else None
-    if key == "thoughts" and not thing.kind:
+        return _fault_of_dataclass(key, thing)
+    if key == "thoughts" and thing.kind not in {head.kind for head in HEADS.values() if head is not thing}:
         return f"class {name} says of no kind what its symbols are; inherit from TokenHead or GaussianHead"
     return _fault_of_call(key, thing) if key in ("reward", "baseline") else None
+
+
+def _fault_of_dataclass(key: str, thing: Any) -> str | None:
+    """Say why the fields of a task or an objective cannot be settings; None: they can."""
+    name = thing.__name__
+    if "__dataclass_params__" not in vars(thing):
+        frozen = "(frozen=True)" if key == "objective" else ""
+        return f"class {name} is no dataclass; write @dataclass{frozen} above it"
+    if "name" in {x.name for x in fields(thing)}:
+        return f"class {name} has its name as a setting; write name: ClassVar[str] = {thing.name!r}"
+    return _fault_of_fields(thing) if key == "task" else None  # an objective's are checked as all others
+
+
+def _fault_of_fields(task: Any) -> str | None:
+    """Say why a task's fields cannot be settings, or give no task with their defaults; None: they can."""
+    own = {x.name: (x.type, x.default) for x in fields(task)}
+    kind = _settings(task.__name__, own)
+    if isinstance(kind, str):
+        return kind
+    try:
+        task()
+    except Exception as error:
+        return f"it cannot be made of its defaults: {type(error).__name__}: {error}; mend it"
+    return None
 
 
 def _fault_of_call(key: str, thing: Any) -> str | None:
@@ -153,16 +187,30 @@ def _own_settings(key: str, name: str, thing: Any, say: Say) -> type[Any]:
         parameters = inspect.signature(call).parameters.values()
         asked = [x for x in parameters if x.kind is x.KEYWORD_ONLY and x.name not in ours]
         own = {x.name: (x.annotation, x.default) for x in asked}
-    lines = []
+    kind_or_fault = _settings(name, own)
+    if isinstance(kind_or_fault, str):
+        raise say(thing, kind_or_fault)
+    return kind_or_fault
+
+
+def _settings(name: str, own: Mapping[str, tuple[Any, Any]]) -> type[Any] | str:
+    """Return a dataclass of settings, whose defaults are as they would be typed; a word on what is wrong.
+
+    Args:
+        name: of the dataclass.
+        own: setting -> its annotation and default.
+    """
+    lines: list[tuple[str, str, Any]] = []
     for setting, (annotation, default) in own.items():
-        text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        text = type_text(annotation)
         if not TYPES.fullmatch(text) or not isinstance(default, int | float | str | None):
-            raise say(thing, f"its setting {setting} needs a type, int, float, bool or str, and a default")
-        lines.append((setting, text, field(default=default)))
-    kind = make_dataclass(name, lines)
-    with suppress(Exception):
-        OmegaConf.structured(kind)
-        return kind
-    raise say(
-        thing, f"the default of one of its settings {', '.join(own)} is not of its type; give one that is"
-    )
+            return f"its setting {setting} needs a type, int, float, bool or str, and a default"
+        try:
+            made = OmegaConf.structured(make_dataclass(name, [(setting, text, field(default=default))]))
+        except Exception:
+            return f"the default of its setting {setting} is not of its type; give one that is"
+        if isinstance(default, float) and not math.isfinite(default):
+            return f"the default of its setting {setting} is {default}; give a finite number, or None"
+        value = made[setting]
+        lines.append((setting, text, field(default=value + 0.0 if isinstance(value, float) else value)))
+    return make_dataclass(name, lines)

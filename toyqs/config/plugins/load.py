@@ -6,27 +6,24 @@ reads a stack's, and whoever reads a finished run before it reads that run's.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
-import inspect
-import json
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from toyqs.config.errors import Refusal
 from toyqs.config.keys import Keys
+from toyqs.config.plugins.batches import fault_of_sample
 from toyqs.config.plugins.found import KINDS, TRAITS, Added, added_by
+from toyqs.config.plugins.places import content_of, digest, place_of, remedy, shown, where_is
 
-GROUP = "toyqs.plugins"  # of entry points
 PREFIX = "plugin."  # of the settings of what plug-ins add
 NAMELESS = "plugin_"  # begins the name by which a file or folder is imported, as it has none
 
@@ -42,6 +39,7 @@ class Plugin(NamedTuple):
 
 
 _loaded: dict[Path, Plugin] = {}  # by root
+_kept: dict[Path, str] = {}  # what installed packages held when they were imported, which Python does once
 
 
 def load(given: Sequence[str], identity: str | None = None) -> None:
@@ -49,21 +47,25 @@ def load(given: Sequence[str], identity: str | None = None) -> None:
 
     Args:
         given: files, folders or names of entry points, as typed.
-        identity: what `identity_of` returned of them when they were used; None: it is not asked.
+        identity: what `identity_of` returned of them when they were used, by another command or process,
+            which has shown what they print when they are imported; None: they are used here first.
 
     Raises:
         Refusal: one line: one is not there, cannot be imported or used, or has another content.
     """
-    places = [(one, *_place(one)) for one in given]
-    now = _hash([_content(root) for _, root, _ in places])
+    if identity is not None and identity in _identities():  # loaded from elsewhere
+        return
+    places = [(one, *place_of(one)) for one in given]
+    now = digest([_content(root) for _, root, _ in places])
     if identity is not None and now != identity:
         raise Refusal(
             f"plugins={','.join(given)}: has changed: its hash was {identity} and is {now}; put back "
             "what was there, or train again"
         )
-    for one, root, module in places:
-        if root not in _loaded:
-            _load(one, root, module)
+    with nullcontext() if identity is None else _unheard():
+        for one, root, module in places:
+            if root not in _loaded:
+                _load(one, root, module)
 
 
 def reset() -> None:
@@ -80,7 +82,13 @@ def reset() -> None:
 
 def identity_of(given: Sequence[str]) -> str | None:
     """Return a hash of what plug-ins hold, whatever their names are and wherever they lie; None for none."""
-    return _hash([_content(_place(one)[0]) for one in given]) if given else None
+    return digest([_content(place_of(one)[0]) for one in given]) if given else None
+
+
+def _identities() -> set[str]:
+    """Return the hash of each plug-in that is loaded, and that of all together."""
+    contents = [plugin.content for plugin in _loaded.values()]
+    return {digest(each) for each in (contents, *([content] for content in contents))}
 
 
 def kept(config: Keys) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def kept(config: Keys) -> dict[str, Any]:
     Args:
         config: in canonical spelling but for these two.
     """
-    used = [(plugin, x) for plugin in _loaded.values() for x in plugin.added if _value(config, x) == x.name]
+    used = _used(config)
     own = {x.name: vars(x.settings()) | config.plugin.get(x.name, {}) for _, x in used}
     given = dict.fromkeys(plugin.given for plugin, _ in used)
     return {"plugins": [*given], "plugin": {name: values for name, values in own.items() if values}}
@@ -118,18 +126,47 @@ def as_list(given: Any) -> list[str]:
     """
     given = [given] if isinstance(given, str) else given or []
     for one in given:
-        if not isinstance(one, str) or _place(one)[0] not in _loaded:
+        if not isinstance(one, str) or place_of(one)[0] not in _loaded:
             raise Refusal(f"plugins={one}: is read before any preset; type it as a word of the command")
     return [*given]
 
 
-def described(error: BaseException) -> str | None:
-    """Return an error in one line, with the file and the line of a plug-in that it passed through."""
+def described(error: BaseException, config: Keys | None = None) -> str | None:
+    """Return an error in one line, with the file and the line of a plug-in; None where it is of none.
+
+    Args:
+        error: caught.
+        config: of the run in which it was raised: where the error passed through no plug-in, what the run
+            has of plug-ins is named, as it may have returned what cannot be.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
     where = None
-    for frame in traceback.extract_tb(error.__traceback__):
+    for frame in frames:
         for plugin in _loaded.values():
-            where = _shown(plugin.given, plugin.root, frame.filename, frame.lineno) or where
-    return None if where is None else f"{where}: {_in_one_line(error)}"
+            where = shown(plugin.given, plugin.root, frame.filename, frame.lineno) or where
+    if where is not None:
+        return f"{where}: {_in_one_line(error)}"
+    if config is None or not (used := _used(config)):
+        return None
+    has = ", ".join(f"{KINDS[x.key].noun} {x.name} of {x.where}" for _, x in used)
+    at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    return f"{_in_one_line(error)} ({at}); the run has {has}"
+
+
+def check(config: Keys) -> None:
+    """Refuse a task of a plug-in that draws what nothing could be trained on; its own `check` came before.
+
+    Raises:
+        Refusal: one line with file and line.
+    """
+    for x in added():
+        if x.thing is type(config.task) and (fault := fault_of_sample(config.task, config.seq_len)):
+            raise Refusal(f"{x.where}: {fault}")
+
+
+def _used(config: Keys) -> list[tuple[Plugin, Added]]:
+    """List what a run makes use of, with its plug-in."""
+    return [(plugin, x) for plugin in _loaded.values() for x in plugin.added if _value(config, x) == x.name]
 
 
 def _value(config: Keys, added: Added) -> Any:
@@ -140,67 +177,24 @@ def _in_one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _place(given: str) -> tuple[Path, str | None]:
-    """Return the file or folder of a plug-in, and the module of an installed one.
-
-    Raises:
-        Refusal: there is none.
-    """
-    path = Path(os.path.expanduser(given))
-    if path.is_dir() or (path.is_file() and path.suffix == ".py"):
-        return path.resolve(), None
-    known = {entry.name: entry.module for entry in entry_points(group=GROUP)}
-    if given in known:
-        spec = importlib.util.find_spec(known[given].partition(".")[0])
-        if spec is not None and spec.origin is not None:
-            origin = Path(spec.origin).resolve()
-            return origin.parent if spec.submodule_search_locations else origin, known[given]
-    listed = f" or {', '.join(known)}" if known else ""
-    raise Refusal(
-        f"plugins={given}: there is no such Python file, folder or installed plug-in; give ./FILE.py{listed}"
-    )
-
-
 def _content(root: Path) -> str:
-    """Return a hash of a plug-in's Python files, as they were when it was loaded, if it was."""
-    if root in _loaded:
-        return _loaded[root].content
-    if root.is_file():
-        return hashlib.sha256(root.read_bytes()).hexdigest()
-    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py") if _is_of(root, path)}
-    parts = {name: hashlib.sha256(files[name].read_bytes()).hexdigest() for name in sorted(files)}
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _is_of(root: Path, path: Path) -> bool:
-    """Tell whether a file is a plug-in's: in its folder, and in no hidden one there, such as .venv."""
-    if path.suffix != ".py" or not path.is_relative_to(root):
-        return False
-    return not any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _hash(contents: Sequence[str]) -> str:
-    return hashlib.sha256(" ".join(sorted(contents)).encode()).hexdigest()[:16]
+    """Return a hash of a plug-in's files, as they were when it was loaded, if it was."""
+    return _loaded[root].content if root in _loaded else content_of(root)
 
 
 def _load(given: str, root: Path, module: str | None) -> None:
     """Import a plug-in and put what it has into the tables; after a refusal they are as before."""
-    package = module.partition(".")[0] if module else f"{NAMELESS}{_hash([str(root)])}"
+    package = module.partition(".")[0] if module else f"{NAMELESS}{digest([str(root)])}"
     before = {key: dict(kind.table) for key, kind in KINDS.items()}
 
-    def say(thing: Any, why: str) -> Refusal:
-        try:
-            call = getattr(thing, "compute", thing)
-            file, line = inspect.getsourcefile(call) or "", inspect.getsourcelines(call)[1]
-        except (OSError, TypeError):  # such as functools.partial
-            file, line = "", 0
-        return Refusal(f"{_shown(given, root, file, line) or given}: {why}")
-
     try:
-        content = _content(root)
+        content = content_of(root)
+        if module and _kept.setdefault(root, content) != content:
+            why = "has changed since this process imported it"
+            raise Refusal(f"plugins={given}: {why}; start Python, or the notebook's kernel, again")
         with _tables(before):
             modules = _imported(given, root, package, module)
-            found = added_by(modules, before, say)
+            found = added_by(modules, before, lambda thing: where_is(given, root, thing))
     except BaseException:
         if module is None:
             _forget(package)
@@ -216,6 +210,26 @@ def _load(given: str, root: Path, module: str | None) -> None:
         named = {word for one in modules for word in getattr(one, trait, ())}
         words.extend(sorted(names & named - {*words}))
     _loaded[root] = Plugin(given, root, package, content, found)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Print nothing within a block."""
+    streams = (sys.stdout, sys.stderr)
+    kept, nothing = [(number, os.dup(number)) for number in (1, 2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        for stream in streams:
+            stream.flush()
+        for number, _ in kept:
+            os.dup2(nothing, number)
+        yield
+    finally:
+        for stream in streams:
+            stream.flush()
+        for number, before in kept:
+            os.dup2(before, number)
+            os.close(before)
+        os.close(nothing)
 
 
 @contextmanager
@@ -246,9 +260,9 @@ def _imported(given: str, root: Path, package: str, module: str | None) -> list[
         places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         if isinstance(error, SyntaxError):
             places.append((error.filename or "", error.lineno))
-        shown = [_shown(given, root, *place) for place in places]
-        where = next((place for place in reversed(shown) if place), f"plugins={given}")
-        raise Refusal(f"{where}: {_in_one_line(error)}; mend it, or leave plugins={given} out") from error
+        lines = [shown(given, root, *place) for place in places]
+        where = next((line for line in reversed(lines) if line), f"plugins={given}")
+        raise Refusal(f"{where}: {_in_one_line(error)}; {remedy(error, given, root)}") from error
     finally:
         sys.dont_write_bytecode = writes
     return [one for name, one in [*sys.modules.items()] if name == package or name.startswith(f"{package}.")]
@@ -271,12 +285,3 @@ def _run(name: str, file: Path | None, folder: Path | None = None) -> None:
 def _forget(package: str) -> None:
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]
-
-
-def _shown(given: str, root: Path, filename: str, line: int | None) -> str | None:
-    """Return a line of a plug-in's file as its user knows it; None for other files."""
-    path, is_path = Path(filename).resolve(), Path(os.path.expanduser(given)).exists()
-    if not _is_of(root, path):
-        return None
-    inside = "" if path == root else f"/{path.relative_to(root)}"
-    return f"{given.rstrip('/') if is_path else root}{inside}:{line}"

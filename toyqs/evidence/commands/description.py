@@ -81,6 +81,12 @@ def starts_of(environment: dict[str, Any]) -> list[str]:
     ]
 
 
+def shortages_of(environment: dict[str, Any]) -> str:
+    """Return the steps of a run that did not fit into memory; "" where all did."""
+    last = {x["step"]: x["micro_batch"] for x in environment.get("grad_acc_found") or []}
+    return ", ".join(f"step {step}: {size} sequences at a time from then on" for step, size in last.items())
+
+
 def typed(name: str, value: Any) -> str:
     """Return a setting as it is typed."""
     return f"{name}={''.join(map(str, value)) if isinstance(value, list) else spelled(value)}"

@@ -44,6 +44,7 @@ def lines_of(folder: RunsFolder) -> list[str]:
         ("versions", f"{description.versions_of(environment)}; results {settings.get('results_version')}"),
         ("machine", machine if environment else description.UNKNOWN),
         ("side by side", f"{side} seeds" if side else ""),
+        ("out of memory", description.shortages_of(environment)),
     ]
     lines = description.listed([each for each in about if each[1]])
     return [*lines, *_results(run, settings), "", "files", *_files(run)]

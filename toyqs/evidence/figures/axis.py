@@ -96,25 +96,27 @@ class Axis(NamedTuple):
         axes.set_xlim(self.shifted([min(places)], -0.5)[0], self.shifted([max(places)], 0.5)[0])
 
 
-def setting_axis(cells: Sequence[Cell], key: str) -> Axis:
-    """Create the axis of a setting that all cells have.
+def setting_axis(cells: Sequence[Cell], keys: Sequence[str]) -> Axis:
+    """Create the axis of a setting that all cells have, or of several that change together.
 
     Numbers stand on a logarithmic scale where they span more than a factor of SPAN, widths always, lengths of
     thoughts on a linear one; spaced evenly where that would crowd some of them, or has no place for 0. Words
-    are spaced evenly.
+    are spaced evenly. Of several settings the first says where a cell stands, unless it leaves cells at one
+    place: then they are spaced evenly, too.
 
     Args:
-        cells: in the order of the setting's values.
-        key: the setting.
+        cells: in the order of the settings' values.
+        keys: the settings.
     """
-    values = [cell.settings[key] for cell in cells]
+    values = [cell.settings[keys[0]] for cell in cells]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    scale = _scale(key, values) if numbers else "even"
+    apart = numbers and len(set(values)) == len(values)
+    scale = _scale(keys[0], values) if apart else "even"
     places = [float(x) for x in (range(len(values)) if scale == "even" else values)]
     added = {"log": " (log scale)", "even": " (evenly spaced)" if numbers else "", "linear": ""}[scale]
-    names = [value_of(cell, key) for cell in cells]
-    label = f"{_name(cells, key)}{added}"
-    return Axis(label, scale, dict.fromkeys(_arms(cells), places), names, joined=numbers, together=True)
+    names = [", ".join(value_of(cell, key) for key in keys) for cell in cells]
+    label = ", ".join(_name(cells, key) for key in keys) + added
+    return Axis(label, scale, dict.fromkeys(_arms(cells), places), names, joined=apart, together=True)
 
 
 def cost_axis(cells: Sequence[Cell], cost: str, joined: bool) -> Axis:

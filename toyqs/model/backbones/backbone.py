@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from toyqs.model.layers import gather_rows
 from toyqs.types import BranchState
 
 # The transformers (decoder.py) for which the law below is tested.
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+
+
+class Rows(NamedTuple):
+    """Rows of a table that each seed has, gathered where they are used: a backbone need not keep them."""
+
+    table: Tensor  # (S, n, I)
+    ids: Tensor  # (S, B, T, K) long, each in [0, n)
+
+
+def gathered(x: Tensor | Rows) -> Tensor:
+    """Return rows (S, B, T, K, I)."""
+    return x if isinstance(x, Tensor) else gather_rows(*x)
 
 
 class Backbone(nn.Module, ABC):
@@ -24,6 +38,7 @@ class Backbone(nn.Module, ABC):
 
     width: int
     longest: int | None = None  # the number of its positions; None: any number
+    as_on_gpu = False  # makes the products that a GPU would: to count them where there is none
     embedding_std = 1.0  # of the initial values of the embeddings that it reads
 
     @abstractmethod
@@ -43,7 +58,7 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(self, x: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
+    def step(self, x: Tensor | Rows, state: BranchState) -> tuple[Tensor, BranchState]:
         """Let every branch consume one symbol.
 
         Args:

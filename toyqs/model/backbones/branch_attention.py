@@ -51,20 +51,22 @@ class Block(NamedTuple):
         return scores
 
 
-def visible_blocks(visible: Tensor, num_positions: int, num_keys: int, dtype: torch.dtype) -> list[Block]:
+def visible_blocks(
+    visible: Tensor, num_positions: int, num_keys: int, dtype: torch.dtype, *, whole: bool = False
+) -> list[Block]:
     """Divide the positions into blocks by what they see of the prefix.
-
-    On a GPU, where reading the numbers would have to wait for it, all positions are one block.
 
     Args:
         visible: (b, t) long, how many keys each position sees, one at least; both axes broadcast from 1.
         num_positions: T.
         num_keys: P.
         dtype: of the scores.
+        whole: make one block of all positions and keys: on a GPU, reading the numbers would have to wait for
+            it.
     """
-    blocks, start, on_cpu = [], 0, visible.device.type == "cpu"
-    for seen in visible.expand(-1, num_positions).split(POSITIONS if on_cpu else num_positions, 1):
-        first, last = (int(seen.min()), min(int(seen.max()), num_keys)) if on_cpu else (0, num_keys)
+    blocks, start = [], 0
+    for seen in visible.expand(-1, num_positions).split(num_positions if whole else POSITIONS, 1):
+        first, last = (0, num_keys) if whole else (int(seen.min()), min(int(seen.max()), num_keys))
         hidden = torch.arange(first, last, device=seen.device) >= seen.unsqueeze(-1)
         beyond = torch.zeros(hidden.shape, dtype=dtype, device=seen.device).masked_fill_(hidden, -math.inf)
         positions = slice(start, start := start + seen.shape[1])

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.backbone import Backbone
+from toyqs.model.backbones.backbone import Backbone, Rows
 from toyqs.model.backbones.gru_scan import Sequence
-from toyqs.model.layers import Linear, SeedStacked, affine, logistic_, uniform
+from toyqs.model.layers import Linear, SeedStacked, affine, flat_ids, logistic_, uniform
 
 
 class GRU(SeedStacked, Backbone):
@@ -41,9 +41,10 @@ class GRU(SeedStacked, Backbone):
         outputs = Sequence.apply(x, self.weight_hh, self.bias_hh)
         return outputs, outputs.unsqueeze(3)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor | Rows, state: Tensor) -> tuple[Tensor, Tensor]:
         """Step hidden vectors (S, B, T, K, D) with x (S, B, T, K, 3 D); return the new ones, twice."""
-        hidden = _Branch.apply(x, affine(state, self.weight_hh, self.bias_hh), state)
+        table, ids = (x, None) if isinstance(x, Tensor) else x
+        hidden = _Branch.apply(table, ids, state, state, self.weight_hh, self.bias_hh)
         return hidden, hidden
 
     def handover(self, num_seeds: int, width: int) -> Linear:
@@ -62,42 +63,69 @@ class GRU(SeedStacked, Backbone):
 
 def _parts(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Split (..., 3 D) into the rows of both gates (..., 2 D) and of the candidate (..., D)."""
-    gates, candidate = rows.split((2 * rows.shape[-1] // 3, rows.shape[-1] // 3), -1)
+    gates, candidate = rows.split_with_sizes((2 * rows.shape[-1] // 3, rows.shape[-1] // 3), -1)
     return gates, candidate
 
 
 class _Branch(torch.autograd.Function):
-    """One step of branches from input rows x, recurrent rows g and states h, which broadcast.
+    """One step of branches from states h, with input rows x, or those of a table x with some ids.
 
-    The rows are many and narrow, so memory traffic is the cost, not arithmetic: the gradients at x and
-    at g differ in the candidate's columns alone, and share one buffer until then.
+    Rows and states broadcast. They are many and narrow, so memory traffic is the cost, not arithmetic: the
+    gradients at input and recurrent rows differ in the candidate's columns alone, and share one buffer. The
+    states are given twice, for the gate and for the recurrent rows, so that autograd adds their gradients in
+    that order.
+
+    Args:
+        x: input rows; or, with ids, a table (S, n, 3 D) of such.
+        ids: of each branch's row in the table; None: x has the rows.
+        h: (S, B, T, K, D).
+        same_h: h once more.
+        weight: (S, D, 3 D).
+        bias: (S, 1, 3 D).
+
+    Returns:
+        (S, B, T, K, D) the new states.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor, h: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, ids: Tensor | None, h: Tensor, same_h: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        ctx.table_shape, index = x.shape, None
+        if ids is not None:
+            index = flat_ids(x, ids)
+            x = x.flatten(0, 1).index_select(0, index).view(*ids.shape, -1)
+        g = affine(same_h, weight, bias)
         (x_rz, x_n), (g_rz, g_n) = _parts(x), _parts(g)
         rz = logistic_(x_rz + g_rz)
         r, z = rz.chunk(2, -1)
         n = torch.addcmul(x_n, r, g_n).tanh_()
         new = torch.lerp(n, h, z)
-        ctx.save_for_backward(new, rz, n, g_n.clone(), h)  # a view would keep the whole of g
-        ctx.g_shape = g.shape
+        ctx.save_for_backward(new, rz, n, g_n.clone(), h, weight, index)  # a view would keep the whole of g
         ctx.x_shape = x.shape
         return new
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        new, rz, n, g_n, h = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        new, rz, n, g_n, h, weight, index = ctx.saved_tensors
         r, z = rz.chunk(2, -1)
         rows = grad.new_empty(*grad.shape[:-1], 3 * n.shape[-1])
         at_r, at_z, at_n = rows.chunk(3, -1)
         at_h = grad * z
         at_candidate = grad - at_h
-        torch.mul(at_candidate, new - n, out=at_z)  # new − n = z ⊙ (h − n)
-        torch.addcmul(at_candidate, at_candidate * n, n, value=-1, out=at_n)
-        through = at_n * r
-        at_reset = through * g_n
-        torch.addcmul(at_reset, at_reset, r, value=-1, out=at_r)
-        at_x = rows.clone() if ctx.x_shape == rows.shape else rows.sum_to_size(ctx.x_shape)
-        _parts(rows)[1].copy_(through)
-        return at_x, rows.sum_to_size(ctx.g_shape), at_h.sum_to_size(h.shape)
+        torch.sub(new, n, out=at_z).mul_(at_candidate)  # new − n = z ⊙ (h − n)
+        torch.addcmul(at_candidate, torch.mul(at_candidate, n, out=at_n), n, value=-1, out=at_n)
+        del at_candidate
+        torch.mul(at_n, r, out=at_r).mul_(g_n).addcmul_(at_r, r, value=-1)
+        at_x = rows.sum_to_size(ctx.x_shape)
+        if index is not None:
+            table = grad.new_zeros(ctx.table_shape)
+            table.flatten(0, 1).index_add_(0, index, at_x.flatten(0, -2))
+            at_x = table
+        elif ctx.x_shape == rows.shape:
+            at_x = rows.clone()
+        at_n.mul_(r)  # of the recurrent rows
+        at_g = rows.sum_to_size(*h.shape[:-1], rows.shape[-1]).flatten(1, -2)
+        from_rows = at_g.bmm(weight.mT).view(h.shape) if ctx.needs_input_grad[3] else None
+        at_weight, at_bias = h.flatten(1, -2).mT.bmm(at_g), at_g.sum(1, keepdim=True)
+        return at_x, None, at_h.sum_to_size(h.shape), from_rows, at_weight, at_bias

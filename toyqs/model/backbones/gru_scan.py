@@ -38,8 +38,10 @@ class Sequence(torch.autograd.Function):
         at = _buffers(_Forwards, x)
         at.x.copy_(x)
         state = at.hidden[0]
-        for g, g_rz, g_n, x_rz, x_n, rz, r, z, n, new in at.steps:
+        g, g_rz, g_n = at.recurrent
+        for kept, x_rz, x_n, rz, r, z, n, new in at.steps:
             torch.baddbmm(bias, state, weight, out=g)
+            kept.copy_(g_n)
             logistic_(torch.add(x_rz, g_rz, out=rz))
             torch.addcmul(x_n, r, g_n, out=n).tanh_()
             state = torch.lerp(n, state, z, out=new)
@@ -74,18 +76,18 @@ class Sequence(torch.autograd.Function):
 
 
 class _Forwards:
-    """Buffers of reading: input rows x, recurrent rows g, gates r and z, candidate n, states."""
+    """Buffers of reading: input rows x, a step's recurrent rows g, gates r and z, candidate n, states."""
 
     def __init__(self, like: Tensor) -> None:
         length, num_seeds, batch, wide = like.shape
         width = wide // 3
-        self.x, recurrent = (like.new_empty(like.shape) for _ in range(2))
+        self.x, g = like.new_empty(like.shape), like.new_empty(like.shape[1:])
         self.rz = like.new_empty(length, num_seeds, batch, 2 * width)
-        self.n = like.new_empty(length, num_seeds, batch, width)
+        self.n, self.g_n = (like.new_empty(length, num_seeds, batch, width) for _ in range(2))
         self.hidden = like.new_zeros(length + 1, num_seeds, batch, width)  # the first stays zero
         x_rz, x_n = self.x.split((2 * width, width), -1)
-        g_rz, self.g_n = recurrent.split((2 * width, width), -1)
-        blocks = (recurrent, g_rz, self.g_n, x_rz, x_n, self.rz, *self.rz.chunk(2, -1), self.n)
+        self.recurrent = (g, *g.split((2 * width, width), -1))
+        blocks = (self.g_n, x_rz, x_n, self.rz, *self.rz.chunk(2, -1), self.n)
         self.steps = _by_step(*blocks, self.hidden[1:])
 
 

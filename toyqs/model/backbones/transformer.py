@@ -26,7 +26,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig
 
 from toyqs.model.backbones import flex_attention
-from toyqs.model.backbones.backbone import Backbone
+from toyqs.model.backbones.backbone import Backbone, Rows, gathered
 from toyqs.model.backbones.branch_attention import Block, to_all, to_prefix, visible_blocks
 from toyqs.model.backbones.decoder import Decoder
 from toyqs.model.backbones.frozen import Frozen
@@ -102,8 +102,9 @@ class TransformerBackbone(Backbone):
         nothing = torch.zeros(1, 1, 1, dtype=torch.long, device=next(self.parameters()).device)
         return BranchCache((), nothing.squeeze(-1), (), nothing + first, nothing.squeeze(-1) + first)
 
-    def step(self, x: Tensor, state: BranchCache) -> tuple[Tensor, BranchCache]:
+    def step(self, x: Tensor | Rows, state: BranchCache) -> tuple[Tensor, BranchCache]:
         """Consume x (1, B, T, K, D); return the branches' outputs past the last norm, and their state."""
+        x = gathered(x)
         branches = torch.broadcast_shapes(x.shape[1:4], state.position.shape)
         rows = x.squeeze(0).expand(*branches, -1).flatten(1, 2)
         position = state.position.expand(-1, *branches[1:])
@@ -156,7 +157,8 @@ class TransformerBackbone(Backbone):
         keys = state.prefix[0][0]
         if self.flex and keys.device.type in flex_attention.DEVICES:
             return flex_attention.visible_blocks(state.visible, branches, keys.shape[2])
-        return visible_blocks(state.visible, branches[1], keys.shape[2], keys.dtype)
+        whole = self.as_on_gpu or keys.device.type != "cpu"
+        return visible_blocks(state.visible, branches[1], keys.shape[2], keys.dtype, whole=whole)
 
     def _run(
         self, rows: Tensor, positions: Tensor, step: _Step | None

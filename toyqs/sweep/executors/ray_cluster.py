@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from toyqs.config.errors import Refusal
@@ -20,7 +22,10 @@ from toyqs.sweep.executors.stack_task import checkout
 
 CLIENT = "ray://"  # begins the address of a cluster that this machine is no part of
 CONNECT_SECONDS = 10.0
-TOKEN = "give RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=TOKEN in the environment"
+SETTINGS = b"\x04"  # the type of a frame in HTTP/2: three bytes of its length, this, five more
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+TOKEN = "give RAY_AUTH_TOKEN=TOKEN in the environment, that of ~/.ray/auth_token where it was started"
+_OWN_TOKEN = secrets.token_hex(32)  # one in a process: Ray reads it once
 STORE_BYTES = 80 * 2**20  # of shared memory, about the least that Ray takes: results are a few words
 
 # What Ray reads when it is imported. Its lines on a death say less than ours, and break the live one.
@@ -43,11 +48,13 @@ class RayCluster:
     """
 
     def __init__(self, settings: RaySettings) -> None:
+        given = settings.address or os.environ.get("RAY_ADDRESS")
+        self.address = None if given == "local" else given  # Ray's word for a new one
         os.environ.update(QUIET)
+        _show_token(joins=self.address is not None)
         import ray
 
-        given = settings.address or os.environ.get("RAY_ADDRESS")
-        self.ray, self.address = ray, None if given == "local" else given  # Ray's word for a new one
+        self.ray = ray
         self._folder: str | None = None  # of Ray's own files, where it is started here
         self._joined = ray.is_initialized()  # by who has called us from Python, and goes on with it
         if self._joined:
@@ -101,6 +108,21 @@ class RayCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _show_token(*, joins: bool) -> None:
+    """Let Ray ask for a token, or show one, where the environment does not say whether it should.
+
+    A Ray that is started here has one of its own: without, it would write one into the home folder, and every
+    later `ray start` there would ask for that. A cluster that asks for none does not mind.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    given = bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys())
+    if not joins and not given:
+        os.environ["RAY_AUTH_TOKEN"] = _OWN_TOKEN
+    if not joins or given or Path("~/.ray/auth_token").expanduser().is_file():
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
 def _environment() -> dict[str, Any]:
     """Return what Ray gives to processes on other machines: our variables, and where a checkout's code is.
 
@@ -114,14 +136,24 @@ def _environment() -> dict[str, Any]:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse an address at which nothing answers, for which Ray would wait minutes."""
+    """Refuse an address at which nothing answers, or something else than Ray: Ray would wait minutes for it.
+
+    All of Ray speaks HTTP/2: who says hello in it is answered by a frame of settings.
+    """
     host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if not (colon and port.isdecimal()):
         return
     try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS) as peer:
+            if os.environ.get("RAY_USE_TLS", "0") == "1":  # then it is no plain HTTP/2
+                return
+            peer.sendall(HELLO)
+            answer = bytearray(9)
+            peer.recv_into(answer)
     except (OSError, OverflowError) as error:
         raise _refusal(address, str(error)) from error
+    if answer[3:4] != SETTINGS:
+        raise _refusal(address, "what answers there is no Ray")
 
 
 def _refusal(address: str | None, why: str) -> Refusal:
@@ -129,6 +161,8 @@ def _refusal(address: str | None, why: str) -> Refusal:
         return Refusal(f"hydra/launcher=ray: Ray cannot be started on this machine: {why}", 1)
     if "InvalidAuthToken" in why:
         return Refusal(f"hydra.launcher.address={address}: asks for a token; {TOKEN}")
+    if "Method not found" in why:
+        why = "another of Ray's ports answers there than the one that ray start --head says"
     remedy = "give auto, HOST:PORT or ray://HOST:PORT of a cluster that runs, or leave it out to start one"
     return Refusal(f"hydra.launcher.address={address}: cannot be joined: {why}; {remedy}")
 

@@ -89,22 +89,23 @@ class SlurmArrays(Executor):
                     found.append(Watched(index, seeds, place, self.queue[place].id))
             if left:
                 rest.append((index, stack._replace(seeds=list(left.values()))))
-        self._watch(found, "{} of its tasks are in Slurm's queue already: {}")
+        self._watch(found, "found in Slurm's queue")
         if rest:
             name, ids = submit(self.runs_dir, [stack for _, stack in rest], self.settings)
             tasks = [
                 Watched(index, stack.seeds, (name, number), id_)
                 for number, ((index, stack), id_) in enumerate(zip(rest, ids, strict=True))
             ]
-            self._watch(tasks, "submitted {} tasks to Slurm: {}")
+            self._watch(tasks, "submitted to Slurm")
             self._asked = time.monotonic()  # squeue may not list them at once
 
-    def _watch(self, tasks: Sequence[Watched], line: str) -> None:
+    def _watch(self, tasks: Sequence[Watched], what: str) -> None:
         for task in tasks:
             self.tasks[task.index].append(task)
             self.tell(task.index, "queued", True)
         if tasks:
-            self.tell(tasks[0].index, "say", line.format(len(tasks), self._jobs(tasks)))
+            num = "1 task" if len(tasks) == 1 else f"{len(tasks)} tasks"
+            self.tell(tasks[0].index, "say", f"{num} {what}: {self._jobs(tasks)}")
 
     @staticmethod
     def _jobs(tasks: Sequence[Watched]) -> str:
@@ -171,7 +172,7 @@ class SlurmArrays(Executor):
         log = log_of(Path(self.runs_dir) / FOLDER / task.place[0], task.id)
         why = f"{ENDED}ended: Slurm's {slurm_queue.why_it_ended(task.id, state, code, begun=begun)}"
         stack = self.stacks[task.index]._replace(seeds=task.seeds)
-        task.outcome = record_death(stack, f"{why}; it printed {log}")
+        task.outcome = record_death(stack, f"{why}; it printed {log}" if log.is_file() else why)
 
     def _tell(self, index: int, tasks: Sequence[Watched]) -> None:
         """Tell how far a stack is; where all its tasks have ended, its outcome."""

@@ -26,6 +26,8 @@ from toyqs.sweep.executors.stack_task import StackTask, checkout, with_checkpoin
 from toyqs.sweep.plan import Stack
 
 FOLDER, SUBMITTED = ".slurm", "submitted.json"
+TIMED_OUT = "timed out"  # is said by sbatch when a busy controller has not answered
+WARNING_SECONDS = 90  # before a task's time is over; where that is little, a third of it
 
 
 class Submitted(NamedTuple):
@@ -39,7 +41,8 @@ class Submitted(NamedTuple):
 def submit(runs_dir: str, stacks: Sequence[Stack], settings: SlurmSettings) -> tuple[str, list[str]]:
     """Submit stacks as one array; return the name of its job, and the id of each task.
 
-    What was submitted is noted before it is: a command that dies in between leaves a note of no job.
+    What is submitted is noted before, and lies where its tasks find it by themselves: wherever a command dies
+    in here, it leaves a note of no job, or jobs that the same command finds and that can run.
 
     Raises:
         Refusal: sbatch refuses it.
@@ -54,20 +57,26 @@ def submit(runs_dir: str, stacks: Sequence[Stack], settings: SlurmSettings) -> t
     write_json(folder / SUBMITTED, {"command": sys.argv, "tasks": tasks})
     try:
         return name, _submit(folder, stacks, settings)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+    except Refusal as refusal:
+        if TIMED_OUT not in str(refusal).lower():  # then Slurm may have taken the jobs
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def _submit(folder: Path, stacks: Sequence[Stack], settings: SlurmSettings) -> list[str]:
     import submitit
+    from submitit.helpers import DelayedSubmission
 
     executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
-    executor.update_parameters(job_name=folder.name, **_parameters(settings))
+    executor.update_parameters(job_name=folder.name, **_parameters(settings, folder))
     tasks = [
         StackTask(with_checkpoints(stack).to_plain(), str(state_file(folder, number)), sys.argv)
         for number, stack in enumerate(stacks)
     ]
+    for number, task in enumerate(tasks):
+        submission = DelayedSubmission(task)
+        submission.set_timeout(settings.time, settings.max_timeouts)
+        submission.dump(folder / f"{number}.pkl")
     try:
         with redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
             return [str(job.job_id) for job in executor.submit_array(tasks)]
@@ -80,6 +89,8 @@ def _submit(folder: Path, stacks: Sequence[Stack], settings: SlurmSettings) -> l
 
 def _remedy(why: str) -> str:
     """Say what to do about sbatch's refusal."""
+    if TIMED_OUT in why.lower():
+        return "give the same command again, which finds the jobs if Slurm has taken them"
     if "partition" in why.lower():
         return "give hydra.launcher.partition=NAME, one that sinfo lists"
     if "array" in why.lower() or "limit" in why.lower():
@@ -87,14 +98,15 @@ def _remedy(why: str) -> str:
     return "give other values of hydra.launcher.KEY"
 
 
-def _parameters(settings: SlurmSettings) -> dict[str, Any]:
+def _parameters(settings: SlurmSettings, folder: Path) -> dict[str, Any]:
     """Return the settings as submitit names them, those that are given."""
-    setup = [*settings.setup]
+    setup = [*settings.setup, *_own_pickle(folder)]
     if (source := checkout()) is not None:  # which jobs must find
         setup.append(f"export PYTHONPATH={shlex.quote(source)}${{PYTHONPATH:+:$PYTHONPATH}}")
     given = {
         "partition": settings.partition,
         "time": settings.time,
+        "signal_delay_s": min(WARNING_SECONDS, settings.time * 60 // 3),
         "mem": settings.memory,
         "cpus_per_task": settings.cpus,
         "gpus_per_node": settings.gpus,
@@ -108,6 +120,18 @@ def _parameters(settings: SlurmSettings) -> dict[str, Any]:
         "srun_args": [f"--cpus-per-task={settings.cpus}"],  # since 22.05 srun does not take it from sbatch
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _own_pickle(folder: Path) -> list[str]:
+    """Return lines of shell by which a task puts what it is to do where submitit looks for it.
+
+    submitit names that file by the job's number, so only once sbatch has answered.
+    """
+    job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    here, there = (
+        f"{shlex.quote(str(folder))}/{name}.pkl" for name in ("${SLURM_ARRAY_TASK_ID:-0}", f"{job}_submitted")
+    )
+    return [f"[ -e {there} ] || cp {here} {there}"]
 
 
 def state_file(folder: Path, number: int) -> Path:

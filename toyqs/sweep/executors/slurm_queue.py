@@ -77,6 +77,7 @@ def why_it_ended(id_: str, state: str, code: str, *, begun: bool) -> str:
         "OUT_OF_MEMORY": "was killed for want of memory; give a larger hydra.launcher.memory",
         "TIMEOUT": "reached its time limit; give a larger hydra.launcher.time",
         "NODE_FAIL": "was lost with its node",
+        "PREEMPTED": "gave way to another, and Slurm does not queue it again; the same command does",
     }
     return f"job {id_} {words.get(state, f'ended as {state}, exit code {code}')}"
 

@@ -7,13 +7,14 @@ import site
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from toyqs.files import write_json
 from toyqs.sweep.plan import Stack
-from toyqs.sweep.worker import StackOutcome, train
+from toyqs.sweep.worker import StackOutcome, log_path, train
 
 WRITE_SECONDS = 5.0  # between two writings of the file while nothing but progress is new
 CHECKPOINTS = 20  # of a training that has no `checkpoint_every`
@@ -67,6 +68,8 @@ class StackTask:
         else:
             failure = StackOutcome(*value).failure or ""
             if self.warned and failure.startswith(SystemExit.__name__):  # submitit has queued the job again
+                with suppress(OSError):  # else the traceback there would be taken for a failure
+                    log_path(Stack.from_plain(self.plain)).unlink()
                 sys.exit(1)
             self.state["outcome"] = value
         if due:

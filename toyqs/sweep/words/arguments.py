@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from toyqs.config.errors import Refusal
 from toyqs.files import no_folder
 from toyqs.sweep.executors.settings import CLUSTERS
-from toyqs.sweep.words.hydra_errors import all_keys, nearest
+from toyqs.sweep.words.hydra_errors import NO_SETTING, all_keys, nearest
 from toyqs.sweep.words.presets import named_presets, swept_keys
 
 # Hydra's options -> an example of the value that each takes; "" for none. Its --info and --experimental-rerun
@@ -97,7 +97,7 @@ def _no_option(word: str) -> Refusal:
     if after_m != word and (after_m[:1] in ("+", "~") or after_m.partition("=")[0] in all_keys()):
         return Refusal(f"{word}: a blank is missing; give -m {after_m}")
     key = setting.partition("=")[0]
-    if key in all_keys() or key in ("task", "run_modifier"):
+    if key in all_keys() or key in ("task", *NO_SETTING):
         plus = "+" if key == "run_modifier" else ""
         given = setting if "=" in setting else f"{key}=VALUE"
         return Refusal(f"{word}: settings are written without dashes; give {plus}{given}")

@@ -27,6 +27,7 @@ from toyqs.sweep.executors.settings import CLUSTERS, Launcher, checked, launcher
 from toyqs.sweep.words.arguments import options_first, plugins_in
 from toyqs.sweep.words.hydra_errors import all_keys, refusal_of, unknown_key, wrong_type
 from toyqs.sweep.words.presets import preset_that_sets
+from toyqs.sweep.words.spelling import value_text
 
 PATHS = (
     "runs_dir",
@@ -186,17 +187,22 @@ def compose_checked(cfg: DictConfig | Exception, *, elsewhere: bool = False) -> 
     kind = OmegaConf.get_type(cfg, "task")
     if kind is None or kind not in TASKS.values():
         raise Refusal(f"task: needs one of {', '.join(TASKS)}; give for example task=rev_prog")
+    config = RunConfig()
     try:
         values = cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=True))
         task, own = values.pop("task"), values.pop("plugin")
-        config: RunConfig = _typed(RunConfig, values)
+        if zipped := values.pop("zip"):  # which a sweep uses up
+            why = "says which settings of a sweep change together; give -m as well"
+            raise Refusal(f"zip={value_text(zipped)}: {why}")
+        config = _typed(RunConfig, values)
         config = replace(config, task=_typed(kind, task, "task."), plugin=_of_plugins(own))
         config = replace(config, plugins=load.as_list(config.plugins))
         notes = check(config, elsewhere=elsewhere)
+        load.check(config)
     except OmegaConfBaseException as error:
         raise refusal_of(error) from error
     except Exception as error:
-        if isinstance(error, Refusal) or (line := load.described(error)) is None:
+        if isinstance(error, Refusal) or (line := load.described(error, config)) is None:
             raise
         raise Refusal(line) from error
     return resolved(config), notes

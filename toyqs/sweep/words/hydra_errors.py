@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from toyqs.config.choices import type_text
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.keys import TASKS
 from toyqs.config.plugins import load
@@ -27,6 +29,8 @@ TYPE_WORDS = {
     "str": "a word",
     "list[str]": "a list",
 }
+
+NO_SETTING = ("run_modifier", "zip")  # typed like a setting, and none
 
 # Start of a message of Hydra -> the line in its place; {} is the first thing that the message quotes.
 REWORDED = {
@@ -69,6 +73,12 @@ def _unreadable(word: str) -> Refusal:
         with suppress(HydraException):
             OverridesParser.create().parse_override(quoted)
             return Refusal(f'{word}: holds a character that must be quoted twice; give "{quoted}"')
+    verb = Path(word).name.removesuffix(".py")
+    if verb in VERBS or verb in scripts():
+        command = f"{program(VERBS[verb])} {verb}" if verb in VERBS else program(verb)
+        return Refusal(f"{word}: is a command, whose name comes first; give {command} ...")
+    if word in all_keys():
+        return Refusal(f"{word}: is not KEY=VALUE; give for example {word}={typed(all_keys()[word][1])}")
     near = nearest(key, [*VERBS, *scripts()]) if key.isidentifier() else ""
     return Refusal(f"{word}: is not KEY=VALUE; {near or 'check brackets and quotes, or '}see --help")
 
@@ -109,9 +119,7 @@ def unknown_key(key: str) -> Refusal:
         known = sorted(load.setting_names())
         listed = f"give one of {', '.join(known)}" if known else "give the one that has it, plugins=FILE"
         return Refusal(f"{key}: no plug-in has this setting; {nearest(key, known)}{listed}")
-    return Refusal(
-        f"{key}: there is no such setting; {nearest(key, [*all_keys(), 'run_modifier'])}see --help"
-    )
+    return Refusal(f"{key}: there is no such setting; {nearest(key, [*all_keys(), *NO_SETTING])}see --help")
 
 
 def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
@@ -119,6 +127,9 @@ def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
     name = key.partition("[")[0]
     if name not in all_keys():
         return Refusal(f"{key}: {str(error.msg or error).splitlines()[0]}; see --help")
+    if name == load.PREFIX.rstrip("."):
+        give = f"give plugins=FILE, or {load.PREFIX}NAME.SETTING=VALUE"
+        return Refusal(f"{name}: is no setting by itself; {give}")
     annotation, default = all_keys()[name]
     needed, _, optional = annotation.partition(" | ")
     takes = TYPE_WORDS.get(needed, "a value") + (" or null" if optional else "")
@@ -129,7 +140,7 @@ def wrong_type(key: str, error: OmegaConfBaseException) -> Refusal:
 def _keys_of(kind: type, prefix: str) -> dict[str, tuple[str, Any]]:
     """Return the annotation and the default of each key, by its name as typed."""
     default = kind()
-    return {f"{prefix}{x.name}": (str(x.type), getattr(default, x.name)) for x in fields(kind)}
+    return {f"{prefix}{x.name}": (type_text(x.type), getattr(default, x.name)) for x in fields(kind)}
 
 
 def all_keys() -> dict[str, tuple[str, Any]]:

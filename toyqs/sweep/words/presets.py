@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -15,7 +16,7 @@ from toyqs.config.plugins import load
 from toyqs.config.plugins.found import KINDS
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.arms import CONTROLS
-from toyqs.installation import VERBS, folder, program, scripts
+from toyqs.installation import VERBS, folder, program, scripts, source
 
 FOLDER = folder("conf") / "run_modifier"
 WIDTH = 110  # of the help text
@@ -44,11 +45,18 @@ PURPOSES = {
 OTHERS = "others"  # what a new file is for until it is named above
 
 
+@dataclass
+class SweptConfig(RunConfig):
+    """What Hydra composes: the settings of a run, and what a sweep alone has."""
+
+    zip: Any = None  # keys that change together, see toyqs.sweep.words.combinations
+
+
 def register() -> None:
-    """Make RunConfig and the tasks known to Hydra, under the names that conf/config.yaml uses."""
+    """Make a run's settings and the tasks known to Hydra, under the names that conf/config.yaml uses."""
     store = ConfigStore.instance()
     own = {name: kind() for name, kind in load.own_settings().items()}
-    store.store(name="run_schema", node=RunConfig(task=MISSING, plugin=own))
+    store.store(name="run_schema", node=SweptConfig(task=MISSING, plugin=own))
     for name, kind in TASKS.items():
         store.store(group="task", name=name, node=kind)
 
@@ -56,6 +64,7 @@ def register() -> None:
 def register_lists() -> None:
     """Make what stands as ${NAME:} in conf/hydra/help/toyqs.yaml known to Hydra."""
     OmegaConf.register_new_resolver("program", program, replace=True)
+    OmegaConf.register_new_resolver("source", source, replace=True)
     OmegaConf.register_new_resolver("commands", commands, replace=True)
     OmegaConf.register_new_resolver("presets", presets, replace=True)
     OmegaConf.register_new_resolver("tasks", tasks, replace=True)

@@ -17,6 +17,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.installation import program
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:-]*")  # a word that Hydra reads as text without quotes
+BEFORE_QUOTE = re.compile(r"(\\+)(?=')")  # backslashes that must be doubled in quotes
 
 
 class Size(NamedTuple):
@@ -88,5 +89,5 @@ def value_text(value: Any) -> str:
         return repr(value)
     if PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
         return value
-    text = value.replace("'", "\\'")
+    text = BEFORE_QUOTE.sub(r"\1\1", f"{value}'")[:-1].replace("'", "\\'")
     return f"'{text}'"

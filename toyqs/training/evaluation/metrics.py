@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -11,18 +11,16 @@ from torch import Tensor
 
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.rng import ThoughtSizes, stream, thought_noise
-from toyqs.training.evaluation.reading import read_positions, spans
+from toyqs.training.evaluation.information import CONTEXTS, information_of
+from toyqs.training.evaluation.reading import Forced, each, pieces, read_positions, spans
 from toyqs.training.evaluation.thought_language import ThoughtSample
 from toyqs.training.hard_positions import PositionSelection
-from toyqs.types import Batch, Context, Model, Thoughts, Trace, rows
+from toyqs.training.shortage import in_fewer
+from toyqs.types import Batch, Model, Trace, rows
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; independent of S, as results have to be
 LOGITS = 2**26  # likewise; with a large vocabulary this bound is reached first
 OVERALL = ("nll", "nll_marginal", "nll_shuffled", "nll_constant", "nll_no_thought")  # of all positions
-CONTEXTS = 64  # contexts and thoughts that the information estimate compares
-
-
-Forced = tuple[Tensor, Tensor | None]  # symbols, and lengths (S, B, T, K) where the task sets them
 
 
 class Meter:
@@ -51,6 +49,10 @@ class Meter:
 
 class Watcher(Protocol):
     """Looks at what an evaluation sees, part by part, and changes nothing."""
+
+    def begin(self) -> None:
+        """Forget what was seen: the evaluation begins, or begins again in smaller parts."""
+        ...
 
     def see(
         self, start: int, whole: Batch, batch: Batch, selection: PositionSelection | None, trace: Trace
@@ -113,6 +115,9 @@ def evaluate(
     added are `thinking_share` of the positions, `nll_hard` of those that think and `nll_easy` of the others.
     Shuffled thoughts are then those of another sequence's position of the same rank.
 
+    What does not fit into memory is computed with fewer sequences at a time; the numbers are the same to
+    rounding.
+
     Args:
         model: S seeds.
         held_out: (S, B, T), B ≥ 2.
@@ -125,13 +130,31 @@ def evaluate(
     Returns:
         Name -> (S,) float64.
     """
+
+    def measured(most: int) -> dict[str, Tensor]:
+        if watcher is not None:
+            watcher.begin()
+        return _evaluate(model, held_out, seeds, sizes, full, at_once, watcher, most)
+
+    largest = max(span.stop - span.start for span in spans(held_out, sizes, at_once))
+    return in_fewer(largest, measured, "an evaluation")
+
+
+def _evaluate(
+    model: Model,
+    held_out: Batch,
+    seeds: Sequence[int],
+    sizes: ThoughtSizes,
+    full: bool,
+    at_once: int,
+    watcher: Watcher | None,
+    most: int,
+) -> dict[str, Tensor]:
+    """Do what `evaluate` does, with at most so many sequences at a time."""
     meter, language = Meter(), ThoughtSample(model.num_symbols, held_out)
-    generators = [stream(seed, "evaluation noise") for seed in seeds]
     fixed: Forced | None = None
     told = False  # whether thoughts have symbols with a density
-    for span in spans(held_out, sizes, at_once):
-        part = rows(held_out, span)
-        noise = thought_noise(generators, part.think, sizes).to(part.weights)
+    for start, part, noise, others in _parts(model, held_out, seeds, sizes, full, at_once, most):
         context, batch, selection = read_positions(model, part, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
         trace = model.talk(context, thoughts)
@@ -140,9 +163,9 @@ def evaluate(
         _add_predictions(meter, trace, batch, has_symbols)
         if selection is not None:
             _add_other_positions(meter, selection)
-        language.add(span.start, thoughts, batch)
+        language.add(start, thoughts, batch)
         if watcher is not None:
-            watcher.see(span.start, part, batch, selection, trace)
+            watcher.see(start, part, batch, selection, trace)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
@@ -151,73 +174,67 @@ def evaluate(
         if thoughts is None or not has_symbols:
             continue
         given = (thoughts.symbols, thoughts.given_length)
-        fixed = _each(lambda x: x[:, :1, :1, :1], given) if fixed is None else fixed
-        for name, (symbols, lengths) in _other_thoughts(given, fixed).items():
+        fixed = each(lambda x: x[:, :1, :1, :1], given) if fixed is None else fixed
+        for name, (symbols, lengths) in _other_thoughts(given, fixed, others).items():
             other = model.talk(context, model.think(context, noise, symbols, lengths))
             _add_nll(meter, name, other, batch, watcher)
     _count_other_positions(meter)
     means = meter.means(language.measures())
     if not told:
         return means
-    return means | _information(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes)
+    return means | information_of(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes, most)
 
 
-def _other_thoughts(given: Forced, fixed: Forced) -> dict[str, Forced]:
+def _parts(
+    model: Model,
+    held_out: Batch,
+    seeds: Sequence[int],
+    sizes: ThoughtSizes,
+    full: bool,
+    at_once: int,
+    most: int,
+) -> Iterator[tuple[int, Batch, Tensor, Forced | None]]:
+    """Yield the sequences that are computed at a time.
+
+    Yields:
+        The number of the first; the sequences; their noise; and the thoughts that another sequence had at
+        each of their positions, where that is not one of them: these are then sampled here.
+    """
+    generators = [stream(seed, "evaluation noise") for seed in seeds]
+    for span in spans(held_out, sizes, at_once):
+        whole = rows(held_out, span)
+        noise = thought_noise(generators, whole.think, sizes).to(whole.weights)
+        places = pieces(span.stop - span.start, most)
+        if len(places) == 1:
+            yield span.start, whole, noise, None
+            continue
+        parts = [(place, rows(whole, place), noise[:, place].contiguous()) for place in places]
+        others = _shuffled([_sampled(model, part, own, sizes) for _, part, own in parts]) if full else None
+        for place, part, own in parts:
+            yield (
+                *(span.start + place.start, part, own),
+                None if others is None else each(lambda x, place=place: x[:, place], others),
+            )
+
+
+def _sampled(model: Model, part: Batch, noise: Tensor, sizes: ThoughtSizes) -> Forced | None:
+    context, batch, _ = read_positions(model, part, sizes)
+    thoughts = model.think(context, noise, None, batch.lengths)
+    return None if thoughts is None else (thoughts.symbols, thoughts.given_length)
+
+
+def _shuffled(given: Sequence[Forced | None]) -> Forced | None:
+    """Return the thoughts of sequences in several parts, each with those of the sequence before it."""
+    found = [one for one in given if one is not None]
+    return each(lambda *parts: torch.cat(parts, 1).roll(1, 1), *found) if found else None
+
+
+def _other_thoughts(given: Forced, fixed: Forced, others: Forced | None) -> dict[str, Forced]:
     """Return the thoughts that another sequence had at each position, and one and the same everywhere."""
     return {
-        "nll_shuffled": _each(lambda x: x.roll(1, 1), given),
-        "nll_constant": _each(lambda x, like: x.expand_as(like), fixed, given),
+        "nll_shuffled": each(lambda x: x.roll(1, 1), given) if others is None else others,
+        "nll_constant": each(lambda x, like: x.expand_as(like), fixed, given),
     }
-
-
-def information(model: Model, context: Context, thoughts: Thoughts | None) -> dict[str, Tensor]:
-    """Estimate the information of thoughts about their contexts, in nats per thought, at the last position.
-
-        I = mean_i [ log π(h_i | x_i) − log (1/M) Σ_j π(h_i | x_j) ],   at most log M
-
-    and the same with every h_i replaced by another context's: about 0 where thoughts do not depend on the
-    context, below 0 where they do.
-
-    Args:
-        model: S seeds.
-        context: (S, B, T, ...); the first M = 64 sequences are compared.
-        thoughts: sampled in that context; the first of each position is used, with its length where the
-            task set it.
-
-    Returns:
-        "information" and "information_shuffled", (S,) float64.
-    """
-    assert thoughts is not None
-    symbols = thoughts.symbols
-    num_seeds, batch, positions = symbols.shape[:3]
-    count = min(CONTEXTS, batch)
-    last = torch.full((num_seeds, batch, 1), positions - 1, device=symbols.device)
-    crossed = _each(
-        lambda x: x[:, None, :count, -1, 0].expand(-1, batch, count, *x.shape[4:]).unsqueeze(2),
-        (symbols, thoughts.given_length),
-    )
-    scored = model.think(model.at(context, last), torch.empty(0), *crossed)
-    assert scored is not None and scored.log_prob is not None
-    log_prob = scored.log_prob.sum(-1)[:, :count, 0].double()  # (S, M contexts, M thoughts)
-    marginal = log_prob.logsumexp(1) - math.log(count)
-    own, other = log_prob.diagonal(dim1=1, dim2=2), log_prob.roll(1, 1).diagonal(dim1=1, dim2=2)
-    return {
-        "information": (own - marginal).mean(-1),
-        "information_shuffled": (other - marginal).mean(-1),
-    }
-
-
-def _information(model: Model, some: Batch, seeds: Sequence[int], sizes: ThoughtSizes) -> dict[str, Tensor]:
-    streams = [stream(seed, "information noise") for seed in seeds]
-    noise = thought_noise(streams, some.think, sizes._replace(number=1)).to(some.weights)
-    context, batch, _ = read_positions(model, some, sizes)
-    return information(model, context, model.think(context, noise, None, batch.lengths))
-
-
-def _each(change: Callable[..., Tensor], *given: Forced) -> Forced:
-    """Apply a change to symbols, and to their lengths where they have such."""
-    symbols, lengths = zip(*given, strict=True)
-    return change(*symbols), None if lengths[0] is None else change(*lengths)
 
 
 def _add_other_positions(meter: Meter, selection: PositionSelection) -> None:

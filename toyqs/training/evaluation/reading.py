@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from toyqs.rng import ThoughtSizes
 from toyqs.training.hard_positions import PositionSelection, select_positions
 from toyqs.types import Batch, Context, Model, focus, thinking_positions
+
+Forced = tuple[Tensor, Tensor | None]  # symbols, and lengths (S, B, T, K) where the task sets them
 
 
 def spans(held_out: Batch, sizes: ThoughtSizes, at_once: int) -> Iterator[slice]:
@@ -20,6 +22,17 @@ def spans(held_out: Batch, sizes: ThoughtSizes, at_once: int) -> Iterator[slice]
     total = held_out.inputs.shape[1]
     starts = list(range(0, total - 1, size))
     yield from map(slice, starts, [*starts[1:], total])
+
+
+def pieces(size: int, most: int) -> list[slice]:
+    """Return spans of so many sequences, at most `most` each."""
+    return [slice(start, min(start + most, size)) for start in range(0, size, most)]
+
+
+def each(change: Callable[..., Tensor], *given: Forced) -> Forced:
+    """Apply a change to symbols, and to their lengths where they have such."""
+    symbols, lengths = zip(*given, strict=True)
+    return change(*symbols), None if lengths[0] is None else change(*lengths)
 
 
 def read_positions(

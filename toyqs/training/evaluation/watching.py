@@ -38,6 +38,10 @@ class Recorder:
             reward: trace and batch -> what each thought earns, (S, B, T, K); None: nothing is paid.
         """
         self.model, self.sequences, self.reward = model, sequences, reward
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was seen."""
         self._parts: list[Tensors] = []
         self._here, self._targets = torch.empty(0), torch.empty(0)
 
