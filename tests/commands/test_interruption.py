@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,18 @@ def interrupted(
 def test_stopped_then_killed_and_in_the_end_whole(tmp_path: Path) -> None:
     """Press Ctrl-C in training, run the command again, kill it between two rows, run it to the end."""
     words = [str(killing.ROOT / "run.py"), *SHORT]
-    process = warm.started(words, tmp_path)
+    given = partial(warm.started, words, tmp_path, warm_workers=True)
+    process = given()
     assert killing.until(lambda: any(tidied(path.parent) for path in tmp_path.glob(ROWS)), 120)
     assert interrupted(process.pid) < STOP_SECONDS
     assert process.wait() == 130
     assert killing.stderr_of(tmp_path) == [LINE]
     first = settled(tmp_path)
     moment = killing.Moment(killing.num_rows(tmp_path) + 1, 0.0)
-    outcome = killing.killed(warm.started(words, tmp_path), tmp_path, moment)
+    outcome = killing.killed(given(), tmp_path, moment)
     assert outcome.startswith("killed"), outcome
     second = settled(tmp_path)
-    assert warm.started(words, tmp_path).wait() == 0
+    assert given().wait() == 0
     assert killing.stderr_of(tmp_path) == [LINE]
     said = re.findall(
         r"toyqs: (\d) of 8 runs are finished already, \d to train", (tmp_path / "err").read_text()
