@@ -148,3 +148,12 @@ def test_what_ray_says_of_an_address_is_put_in_our_words() -> None:
     )
     other = str(ray_cluster._refusal("a:1", "RPC error: Method not found! rpc_code: 12"))
     assert "cannot be joined: another of Ray's ports answers there than the one that ray start" in other
+
+
+def test_a_command_that_stops_ends_its_tasks_also_on_a_ray_that_goes_on(tmp_path: Path) -> None:
+    one, _ = executor(tmp_path, slow := Slow())
+    cancelled: list[Any] = []
+    slow.cancel = lambda reference, *, force: cancelled.append((reference, force))  # type: ignore[attr-defined]
+    one.start([(seed, stack(tmp_path, [seed])) for seed in (0, 1)])
+    one.stop()
+    assert cancelled == [(reference, True) for reference in one.tasks] and len(cancelled) == 2
