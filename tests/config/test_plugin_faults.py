@@ -35,7 +35,7 @@ outside = pytest.fixture(autouse=True)(lab.outside)
         ("task=delay task.back=1.5", "task.back=1.5: takes a whole number"),
         ("reward=powr", "reward=powr: is not a choice; give one of likelihood, .*, power$"),
         ("task=dela", "task=dela: there is no such task; did you mean delay"),
-        ("plugin=1", "plugin=1: "),
+        ("plugin=1", "plugin: is no setting by itself; give plugins=FILE, or plugin.NAME.SETTING=VALUE$"),
     ],
 )
 def test_words_are_checked(tmp_path: Path, words: str, line: str) -> None:
