@@ -132,8 +132,9 @@ def test_without_the_base() -> None:
 def test_notes_say_what_is_settled() -> None:
     (note,) = accepted(use_base_lm=False, interpreter_start="onward")
     assert "by the reasoner's state, not by the symbols alone" in note
-    (note,) = accepted(use_reasoner=False, controls="fair")
+    (note,) = accepted(use_reasoner=False, controls="all")
     assert "controls" in note
+    assert accepted(use_reasoner=False) == [], "the default was not typed"
 
 
 @pytest.mark.parametrize("name", ABOVE)

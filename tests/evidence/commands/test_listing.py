@@ -35,7 +35,7 @@ def test_states(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finish(runs, "thinking", 8, nll=None, diverged_at=3, diverged_parts="nll")
     write_json(finish(runs, "zero_length", 7) / "config.json", {})
     lines = listed(runs, capsys)
-    assert lines[f"{runs}:"] == "4 runs: 1 finished, 1 diverged, 1 damaged, 1 not begun"
+    assert lines["4"] == f"runs in {runs}: 1 finished, 1 diverged, 1 damaged, 1 not begun"
     words = {key: " ".join(line.split()) for key, line in lines.items()}
     assert words[KEYS["thinking"][7]] == "thinking 7 0.250 finished"
     assert words[KEYS["thinking"][8]] == "thinking 8 – diverged: at step 3 (nll)"
@@ -118,7 +118,7 @@ def test_choices_keep_the_runs_of_their_cells(runs: Path, capsys: pytest.Capture
     for words in (["base_lm_hidden_dim=8", str(runs)], [str(runs), "base_lm_hidden_dim=8"]):
         assert main(["list", *words]) == 0
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-        assert lines[0] == f"{runs}: 3 runs: 1 finished, 2 not begun".split() and ["cells:"] not in lines
+        assert lines[0] == f"3 runs in {runs}: 1 finished, 2 not begun".split() and ["cells:"] not in lines
         assert [KEYS["thinking"][7], "param_matched", "7", "0.500", "finished"] in lines
         assert not [line for line in lines if KEYS["zero_length"][7] in line or "0123456789abcdef" in line]
 

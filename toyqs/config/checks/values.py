@@ -167,8 +167,6 @@ def _notes(config: RunConfig) -> list[str]:
             "policy: Adam divides a common factor out again. At width 16 a weight of 100 ended at 1.58 nats "
             "where all weights are shared (0.69 with 1) and at 0.76 where none are (0.28): docs/findings.md"
         )
-    if not config.use_reasoner and config.controls != "none":
-        notes.append(
-            f"controls={config.controls} has no effect: use_reasoner=false has no thoughts to control"
-        )
+    if not config.use_reasoner and config.controls == "all":  # typed, unlike the default
+        notes.append("controls=all has no effect: use_reasoner=false has no thoughts to control")
     return notes

@@ -44,7 +44,7 @@ def lines_of(folder: RunsFolder) -> list[str]:
     """Return the lines that list a folder's runs, at most 110 columns wide."""
     counts = Counter(run.state.word for run in folder.runs)
     words = ", ".join(f"{counts[word]} {word}" for word in STATES if counts[word])
-    lines = textwrap.wrap(visible(f"{folder.path}: {len(folder.runs)} runs: {words or 'none'}"), WIDTH)
+    lines = textwrap.wrap(visible(f"{len(folder.runs)} runs in {folder.path}: {words or 'none'}"), WIDTH)
     if len(folder.cells) > 1:
         lines += ["", "cells:"]
         cells = [(f"{n}", place_of(cell, folder.keys)) for n, cell in enumerate(folder.cells, 1)]
