@@ -22,7 +22,8 @@ from tests.test_house import MACHINE_PATHS
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence import interval, load_cells, reasoning_gain
-from toyqs.experiment import tracking
+from toyqs.experiment import run_folder
+from toyqs.experiment.tracking import environment
 from toyqs.sweep import main
 from toyqs.thought_record import NAME
 
@@ -38,7 +39,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = {"max_steps": 3, "eval_sequences": 16, "seed": [0, 1], "processes": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "comparison_figure", lambda *_: None)
-        patch.setattr(tracking, "_git", lambda *_: None)
+        outside = environment() | {"commit": None, "dirty": None}
+        patch.setattr(run_folder, "_environment", lambda: outside)  # is remembered in this process
         config = replace(RunConfig(), **sizes, **given, runs_dir=str(folder))
         assert main.main([resolved(config)]) == 0
     return folder
