@@ -112,10 +112,8 @@ def _extended(config: RunConfig, params: TrainingParams, length: int, few: int, 
         more, less = (of(costs[count]) * count if count else 0.0 for count in (few, half))
         return (more + (more - less) * (size - few) / (few - half)) / size
 
-    flops, updates = (
-        line(lambda cost: cost.flops_per_token),
-        line(lambda cost: cost.recurrent_steps_per_token),
-    )
+    flops = line(lambda cost: cost.flops_per_token)
+    updates = line(lambda cost: cost.recurrent_steps_per_token)
     return Cost(costs[few].parameters, round(flops * params.batch_size * positions), flops, updates)
 
 
