@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import toyqs
 from tests import tiny
 from tests.config.checks.checking import accepted, refused
 from tests.run_folders import written
@@ -21,6 +22,7 @@ from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.kernels import settled
 from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.builders.reference_model import build_reference_model
+from toyqs.config.checks.values import check
 from toyqs.config.finished_run import config_of, settings_of
 from toyqs.config.identity import canonical, named, run_key
 from toyqs.config.resolve import resolved
@@ -28,8 +30,9 @@ from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import load_rows
 from toyqs.files import Refusal
+from toyqs.model.backbones.gru import GRU
 from toyqs.model.backbones.kernels import library
-from toyqs.sweep import main
+from toyqs.sweep import costs, main
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.plan import plan_cell
 from toyqs.sweep.words.spelling import Size, on_transformer, typed_words
@@ -56,7 +59,7 @@ def with_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def natives(model: torch.nn.Module) -> set[bool]:
     """Return whether the GRUs of a model take native kernels."""
-    return {bool(part.native) for part in model.modules() if hasattr(part, "native")}
+    return {part.native for part in model.modules() if isinstance(part, GRU)}
 
 
 def test_auto_is_what_the_machine_can_for_grus_on_a_cpu(with_kernels: None) -> None:
@@ -98,8 +101,13 @@ def test_what_has_to_be_typed_for_a_run() -> None:
     words = {word: typed_words(config(kernels=word)) for word in ("auto", "native", "torch")}
     assert words["auto"] == words["native"] and {*words["torch"]} - {*words["auto"]} == {"kernels=torch"}
     assert not any("kernels" in word for word in typed_words(config(kernels="torch", device="cuda")))
-    size = Size("gpt2", 1, 2, 8, 1e-3)
-    assert not any("kernels" in word for word in typed_words(on_transformer(config(kernels="native"), size)))
+
+
+def test_a_run_with_native_kernels_can_be_typed_for_a_transformer() -> None:
+    pytest.importorskip("transformers")
+    scaled = on_transformer(config(kernels="native"), Size("gpt2", 1, 2, 8, 1e-3))
+    check(scaled)
+    assert not any("kernels" in word for word in typed_words(scaled))
 
 
 def test_native_is_refused_where_there_are_none(without_compiler: None) -> None:
@@ -112,8 +120,6 @@ def test_native_is_refused_where_there_are_none(without_compiler: None) -> None:
 
 
 def test_on_a_clusters_machine_there_may_be_a_compiler(without_compiler: None) -> None:
-    from toyqs.config.checks.values import check
-
     check(config(kernels="native"), elsewhere=True)
 
 
@@ -132,8 +138,6 @@ def test_flops_are_those_of_torch(changes: dict[str, Any], without_compiler: Non
 
 
 def test_a_cost_is_counted_once_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    from toyqs.sweep import costs
-
     counted: list[RunConfig] = []
     monkeypatch.setattr(costs, "count_cost", lambda x: counted.append(x) or count_cost(x))
     cost = cached_cost()
@@ -144,6 +148,12 @@ def test_a_model_takes_the_kernels_of_its_settings(with_kernels: None) -> None:
     found = {word: natives(build_model(config(kernels=word), [1])) for word in ("auto", "native", "torch")}
     assert found == {"auto": {False}, "native": {True}, "torch": {False}}
     assert natives(build_model(tiny.config(), [1])) == {False}
+
+
+def test_no_model_is_built_with_others_than_it_asks_for(without_compiler: None) -> None:
+    """So no process that trains falls back by itself, such as a rank of torchrun."""
+    with pytest.raises(Refusal, match=f"kernels=native: there is no C.. compiler .*{kernels.REMEDY[:11]}"):
+        build_model(config(kernels="native"), [1])
 
 
 @pytest.mark.skipif(not any(map(shutil.which, library.COMPILERS)), reason="there is no C++ compiler here")
@@ -216,7 +226,5 @@ def test_a_reference_takes_the_kernels_of_the_run_that_refers_to_it(
 
 
 def test_a_sweep_from_python_may_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    import toyqs
-
     with pytest.raises(Refusal, match="kernels=fast: is not a choice"):
         toyqs.run(kernels="fast")
