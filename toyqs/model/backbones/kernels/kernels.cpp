@@ -1,0 +1,3 @@
+// All native kernels, as one unit to compile.
+#include "draw.h"
+#include "gru.h"
