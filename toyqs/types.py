@@ -272,9 +272,12 @@ def thinking_positions(batch: Batch) -> Tensor | None:
         ValueError: sequences think at different numbers of positions.
     """
     think = batch.think
-    count = int(think[0, 0].sum())
+    first = think[0, 0]
+    count = int(first.sum())
+    if bool((think == first).all()):  # the same positions in every sequence, which is quick to see
+        if count == think.shape[-1]:
+            return None
+        return first.nonzero().squeeze(1).expand(*think.shape[:-1], count).contiguous()
     if not bool((think.sum(-1) == count).all()):
         raise ValueError("Batch.think: every sequence must think at equally many positions")
-    if count == think.shape[-1]:
-        return None
     return think.nonzero()[:, -1].view(*think.shape[:-1], count)
