@@ -75,6 +75,8 @@ def _script(name: str) -> ModuleType:
 
 def _train() -> int:
     """Train one run and its controls or, with a launcher of ours, all runs of a sweep."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep workers from being copies
+    from toyqs.sweep import starting
     from toyqs.sweep.words import compose
 
     codes: list[int] = []  # one for each call of `job`: several where a launcher runs jobs one by one
@@ -86,7 +88,8 @@ def _train() -> int:
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv[1:] = compose.prepared(sys.argv[1:])
-        compose.call(job)
+        with starting.copies_allowed():
+            compose.call(job)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C could only disturb Python's exit
         print(STOPPED, file=sys.stderr)
