@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis import scale_up
-from bench import estimators, gpu, gpu_parts, memory, stacks, step
+from bench import estimators, gpu, gpu_parts, memory, stacks, startup, step
 from toyqs import files
 from toyqs.command_line import positive, whole
 
@@ -24,6 +24,7 @@ OPTIONS: list[tuple[Main, str, tuple[str, ...]]] = [
     (estimators.main, "--worlds", WHOLE),
     (stacks.main, "--rounds", WHOLE),
     (stacks.main, "--steps", WHOLE),
+    (startup.main, "--rounds", WHOLE),
     (step.main, "--rounds", WHOLE),
     (memory.main, "--rounds", WHOLE),
     (gpu.main, "--seconds", POSITIVE),
