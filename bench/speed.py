@@ -17,7 +17,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -194,7 +194,7 @@ def growth(plan: Plan, rounds: int) -> list[Row]:
     return rows
 
 
-def gate(rounds: int) -> int:
+def gate(rounds: int) -> None:
     """Hold ratios against the committed ones; measure again what falls short, for longer."""
     compare([(size.config, 1) for size in GATE], (NATIVE,))
     closed = 0
@@ -221,15 +221,9 @@ def gate(rounds: int) -> int:
             "--gate --rounds 25` to GATE in bench/speed.py",
             1,
         )
-    return 0
 
 
-PARTS: dict[str, Callable[[Plan, int], list[Row]]] = {
-    "table": table,
-    "memory": memory,
-    "stacks": stacks,
-    "growth": growth,
-}
+PARTS = {part.__name__: part for part in (table, memory, stacks, growth)}
 
 
 @contextmanager
@@ -260,19 +254,28 @@ def main(words: Sequence[str] | None = None) -> int:
     return run(_measure, parser, words)
 
 
-def _measure(given: argparse.Namespace) -> int:
+def _parts(given: argparse.Namespace) -> list[str]:
+    """Return the parts to be measured; refuse what cannot be done."""
     if unknown := [part for part in given.parts if part not in PARTS]:
         raise Refusal(f"{unknown[0]}: no part; give some of {', '.join(PARTS)}")
+    if given.gate and (given.parts or given.json or given.figure or given.quick):
+        raise Refusal("--gate: has steps of its own and writes no file; give --rounds beside it, or nothing")
     parts = given.parts or [*PARTS]
-    if given.figure and (given.gate or "growth" not in parts):
+    if given.figure and "growth" not in parts:
         raise Refusal(f"--figure {given.figure}: shows growth, which is not measured; add it to the parts")
     if given.figure and given.figure.suffix not in style.ENDINGS:
         raise Refusal(f"--figure {given.figure}: give an ending of {', '.join(style.ENDINGS)}")
     for option in ("json", "figure"):
         if path := getattr(given, option):
             check_file(path, f"--{option}")
+    return parts
+
+
+def _measure(given: argparse.Namespace) -> None:
+    parts = _parts(given)
     head = {"processor": processor(), "commit": commit(), **{name: version(name) for name in PACKAGES}}
-    print("; ".join(f"{name} {value}" for name, value in head.items()) + "; one thread", flush=True)
+    about = "; ".join(["one thread", *(f"{name} {value}" for name, value in head.items())])
+    print(about, flush=True)
     with pinned():
         if given.gate:
             return gate(given.rounds or 5)
@@ -286,9 +289,8 @@ def _measure(given: argparse.Namespace) -> int:
         print(f"numbers {given.json}")
     if given.figure:
         with style.style(), writing(given.figure, "--figure"):
-            style.save(growth_figure(found["growth"]), given.figure)
+            style.save(growth_figure(found["growth"], about), given.figure)
         print(f"figure {given.figure}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -164,7 +164,8 @@ def test_the_committed_stack_sizes_fall_as_the_work_of_a_step_grows() -> None:
     [
         (["tabel"], "tabel: no part; give some of table, memory, stacks, growth"),
         (["table", "--figure=x.png"], "--figure x.png: shows growth, which is not measured"),
-        (["--gate", "--figure=x.png"], "--figure x.png: shows growth, which is not measured"),
+        (["--gate", "--figure=x.png"], "--gate: has steps of its own"),
+        (["--gate", "table"], "--gate: has steps of its own"),
         (["--figure=x.jpg"], "--figure x.jpg: give an ending of .png"),
         (["--json=nowhere/x.json"], "--json nowhere/x.json: there is no folder nowhere"),
     ],

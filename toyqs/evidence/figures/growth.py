@@ -25,11 +25,12 @@ LABELS = {
 COLOURS = {"reference": "#4D4D4D", "torch": "#0072B2", "native": "#D55E00"}
 
 
-def growth_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def growth_figure(rows: Sequence[Mapping[str, Any]], about: str) -> Figure:
     """Draw a panel for each size, in it a line for each program; both axes logarithmic.
 
     Args:
         rows: of one size each: `axis`, a key of AXES, its `value`, and `ms`, program -> milliseconds.
+        about: where they were measured; the footer.
     """
     drawn = style.new_figure(12.0, 5.6)
     panels = drawn.subplots(2, 3, sharey=True)
@@ -48,11 +49,11 @@ def growth_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
         axes.set_title(title)
     for axes in panels[:, 0]:
-        axes.set_ylabel("milliseconds")
+        axes.set_ylabel("milliseconds a step")
     lines = [Line2D([], [], color=COLOURS[name], marker="o", label=LABELS[name]) for name in rows[0]["ms"]]
     lines.append(Line2D([], [], color="#4D4D4D", linestyle=":", label="in proportion"))
     drawn.legend(handles=lines)
     first = {row["axis"]: row["value"] for row in reversed(rows)}
     others = ", ".join(f"{axis} {first[axis]}" for axis in AXES)
-    frame(drawn, QUESTION, [f"A thinking GRU; where a size does not grow it is {others}"], [])
+    frame(drawn, QUESTION, [f"A thinking GRU; where a size does not grow it is {others}"], [about])
     return drawn
