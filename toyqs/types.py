@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+# Inputs, positions, targets and weights of a batch -> its loss (S,), by one function for the whole step.
+WholeStep: TypeAlias = "Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]"
 BranchState: TypeAlias = Any  # a backbone's memory of every branch; only the backbone knows what it holds
 
 
@@ -127,6 +129,7 @@ class Model(Protocol):
     num_ahead: int  # N
     num_symbols: int | None  # V of its thoughts; None: their symbols are vectors, or there are none
     couples_positions: bool  # whether a trace, or what learns from it, depends on what other positions it has
+    plain_step: WholeStep | None  # of a model without thoughts; None: trained as all others are
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
         """Read inputs (S, B, T); return the context at positions (S, B, T'), None: at all.

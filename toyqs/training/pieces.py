@@ -103,7 +103,11 @@ class MicroBatches:
         for part in sequences(batch, self.settings.sequences):
             spans = _spans(part, self.settings.chunk_positions)
             if len(spans) == 1:
-                use(part, partial(self._loss, partial(self._whole, part)))
+                plain = self.model.plain_step is not None
+                loss = (
+                    partial(self._plain, part) if plain else partial(self._loss, partial(self._whole, part))
+                )
+                use(part, loss)
                 continue
             read = (part.inputs, part.positions, part.first)
             leaves: list[tuple[Tensor, Tensor]] = []
@@ -116,6 +120,13 @@ class MicroBatches:
             if reached:
                 outputs, gradients = zip(*reached, strict=True)
                 torch.autograd.backward(outputs, gradients)
+
+    def _plain(self, batch: TrainingBatch) -> Loss:
+        """Return the loss of a model without thoughts, by its own function for the whole step."""
+        counted = batch.counted
+        assert self.model.plain_step is not None
+        nll = self.model.plain_step(batch.inputs, batch.positions, counted.targets, counted.weights)
+        return Loss({"nll": nll})
 
     def _whole(self, batch: TrainingBatch) -> Outputs:
         """Return a piece's trace, its batch at the thinking positions; and the selection of these, if any."""
