@@ -67,6 +67,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         max_norm=config.clip_gradients,
         optimizer=config.optimizer,
         native_adam=None,
+        cuda_graphs=config.cuda_graphs,
         weight_decay=config.weight_decay,
         grad_acc=config.grad_acc,
         chunk_positions=config.chunk_positions or 0,
