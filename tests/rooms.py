@@ -16,7 +16,7 @@ EDGES: dict[str, set[str]] = {
     "thought_record": {"files", "installation"},
     "tasks": {"assets", "files", "types"},
     "objectives": {"files", "numerics", "types"},
-    "model": {"numerics", "rng", "types"},
+    "model": {"assets", "files", "numerics", "rng", "types"},
     "training": {"numerics", "objectives", "rng", "tasks", "thought_record", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training", "types"},
     "evidence": {"command_line", "files", "installation", "thought_record"},

@@ -217,6 +217,11 @@ class RunConfig(Keys):
         }
 
     @property
+    def takes_native_kernels(self) -> bool:
+        """Tell whether there are native kernels for its backbone and its device."""
+        return self.backbone == "gru" and self.device == "cpu"
+
+    @property
     def width_unit(self) -> int:
         """Return what divides every width: a transformer's heads share it, rotary ones in even parts."""
         return {"gru": 1, "gpt2": self.model_n_head}.get(self.backbone, 2 * self.model_n_head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -209,6 +210,6 @@ def count_parameters(config: RunConfig) -> int:
         CheckpointError: a checkpoint lacks one of them.
     """
     with torch.device("meta"):
-        model = assemble(config, 1)
+        model = assemble(replace(config, kernels="torch"), 1)
         given_weights(config, model)
         return sum(p.numel() for p in model.parameters())

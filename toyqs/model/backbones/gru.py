@@ -23,9 +23,9 @@ from toyqs.model.layers import Linear, SeedStacked, affine, flat_ids, logistic_,
 class GRU(SeedStacked, Backbone):
     """One GRU layer; hidden width = embedding width = D, input width I = 3 D."""
 
-    def __init__(self, num_seeds: int, width: int) -> None:
+    def __init__(self, num_seeds: int, width: int, native: bool = False) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.native = width, native
         rule = uniform(1.0 / math.sqrt(width))
         self.weight_ih = self.declare("weight_ih", (num_seeds, width, 3 * width), rule)
         self.weight_hh = self.declare("weight_hh", (num_seeds, width, 3 * width), rule)
