@@ -155,7 +155,7 @@ class Keys:
     info: str = ""  # a label, kept as a column
     device: str = one_of("cpu", ("cpu", "cuda"))  # where it trains
     dtype: str = one_of("float32", ("float32", "float64"))  # of weights and of all that is computed
-    kernels: str = one_of("auto", ("auto", "native", "torch"))  # native: a GRU's on a CPU, in C++
+    kernels: str = one_of("auto", ("auto", "native", "torch"))  # native: a GRU's or GPT-2's on a CPU
     autocast: bool = False  # true: a transformer's matrix products in bfloat16; weights and softmaxes are not
     branch_attention: str = one_of("dense", ("dense", "flex"))  # of a transformer; flex: on a GPU
     gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
