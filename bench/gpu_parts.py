@@ -27,8 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.stacks import step_seconds
-from bench.step import CONFIG, now, thought_tokens
+from bench.step import CONFIG, now, step_seconds, thought_tokens
 from toyqs.command_line import Parser, check_file, path_of, positive, run
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.resolve import resolved

@@ -39,7 +39,7 @@ def config(folder: Path, **changes: object) -> RunConfig:
 @pytest.fixture
 def no_figure(monkeypatch):
     """Skip the figure, which takes longer than such short runs."""
-    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
+    monkeypatch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
 
 
 def test_all_arms_then_nothing_then_only_what_is_missing(tmp_path, capsys):

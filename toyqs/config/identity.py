@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -75,7 +75,8 @@ def settings(config: RunConfig, seed: int) -> dict[str, Any]:
     Raises:
         ValueError: one line, where such a file cannot be read.
     """
-    return named(config, seed) | identities(canonical(config))
+    config = canonical(config)
+    return _columns(config, seed) | identities(config)
 
 
 def named(config: RunConfig, seed: int) -> dict[str, Any]:
@@ -84,7 +85,10 @@ def named(config: RunConfig, seed: int) -> dict[str, Any]:
     Returns:
         Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`.
     """
-    config = canonical(config)
+    return _columns(canonical(config), seed)
+
+
+def _columns(config: RunConfig, seed: int) -> dict[str, Any]:
     columns = {name: value for name, value in _plain(config).items() if name not in OUTSIDE_KEY}
     columns |= {"seed": seed, "weight_groups": "".join(config.weight_groups), "task": config.task.name}
     columns |= {f"task.{name}": value for name, value in _plain(config.task).items()}
@@ -110,7 +114,13 @@ def run_key(config: RunConfig, seed: int) -> str:
     Returns:
         16 hex digits; see `key_of`. What names files, such as a text's path, is hashed by what they hold.
     """
-    return key_of(settings(config, seed), RESULTS_VERSION)
+    return run_keys(config, [seed])[seed]
+
+
+def run_keys(config: RunConfig, seeds: Iterable[int]) -> dict[int, str]:
+    """Return the names of the runs that differ in the seed alone, by seed; see `run_key`."""
+    columns = settings(config, 0)
+    return {seed: key_of(columns | {"seed": seed}, RESULTS_VERSION) for seed in seeds}
 
 
 def record(config: RunConfig, seed: int) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from toyqs.config.builders.cost import count_cost, counts_on_gpu, num_weights, s
 from toyqs.config.identity import run_key
 from toyqs.config.plain import to_plain
 from toyqs.config.run_config import RunConfig
-from toyqs.sweep.worker import WorkerProcess, stops_delayed
+from toyqs.sweep.starting import stops_delayed
+from toyqs.sweep.worker import WorkerProcess
 from toyqs.training.flops import Cost
 
 LARGE = 2**28  # bytes: such a step is counted in a process of its own, so that want of memory ends that one

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
-from toyqs.config.identity import canonical, named, run_key
+from toyqs.config.identity import canonical, named, run_key, run_keys
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
@@ -16,7 +16,7 @@ from toyqs.experiment.trackers import Place
 from toyqs.training.flops import Cost
 
 # (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
-# one core. A larger stack would gain nothing and leave other cores idle. Measured by bench/stacks.py.
+# one core. A larger stack would gain nothing and leave other cores idle. Measured by bench/speed.py stacks.
 STACK_SIZES = ((5e6, 16), (1e8, 8), (float("inf"), 2))
 
 # Settings of the base LM; a run without one gives them to its plain controls alone.
@@ -133,7 +133,7 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
         asked_for = list(known)
     known = {name: canonical(arm) for name, arm in known.items()}
     seeds = seeds_of(config)
-    keys = {name: {seed: run_key(arm, seed) for seed in seeds} for name, arm in known.items()}
+    keys = {name: run_keys(arm, seeds) for name, arm in known.items()}
     first: dict[str, str] = {}
     shown = {name: first.setdefault(by_seed[seeds[0]], name) for name, by_seed in keys.items()}
     arms = {name: known[name] for name in asked_for if shown[name] == name}

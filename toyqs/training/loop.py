@@ -77,7 +77,9 @@ def train(
         The seeds that diverged, by index; where that are all, the training ended before its last step.
     """
     assert isinstance(model, nn.Module)
-    state = TrainState(model, settings.lr_multipliers, reference_model, settings.optimizer)
+    state = TrainState(
+        model, settings.lr_multipliers, reference_model, settings.optimizer, settings.native_adam
+    )
     fitted = Fitted(settings, not model.couples_positions, on_shortage)
     if checkpoints is not None:
         _resume(checkpoints, state, data, settings)
@@ -125,8 +127,7 @@ def _descend(
     _stop_diverged(state, batch, values, weights, settings, gate_floor)
     if settings.ranks > 1:
         distributed.all_reduce_(optimiser.grads)
-    optimiser.clip(settings.max_norm)
-    optimiser.step(rate, settings.weight_decay)
+    optimiser.step(rate, settings.weight_decay, settings.max_norm)
     return values
 
 

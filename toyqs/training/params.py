@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from toyqs.rng import ThoughtSizes, number_of_step
+from toyqs.training.optimizer import Native
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 COSINE_END = 0.05  # share of the peak at which the cosine ends
@@ -40,6 +41,7 @@ class TrainingParams:
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
     optimizer: str = "adamw"  # one of optimizer.METHODS
+    native_adam: Native | None = None  # see Optimiser; None: torch's operations
     weight_decay: float = 0.0  # on every parameter
     grad_acc: int = 1
     chunk_positions: int = 0  # thinking positions whose thoughts are made at a time; 0: all

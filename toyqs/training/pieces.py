@@ -42,7 +42,7 @@ class MicroBatches:
     gate_floor: float = 0.0
     reference_model: ReferenceModel | None = None
 
-    def add(self, batch: TrainingBatch, share: Tensor | float) -> Values:
+    def add(self, batch: TrainingBatch, share: Tensor | None) -> Values:
         """Add the gradients of a micro-batch to the parameters'.
 
         Where the loss of a piece depends on the others, the forward pass is made once more for each function
@@ -50,7 +50,7 @@ class MicroBatches:
 
         Args:
             batch: the micro-batch, or this process's slice of it.
-            share: (S,) its share of the whole batch's weights.
+            share: (S,) its share of the whole batch's weights; None: all.
 
         Returns:
             The loss's parts, meters and the reward, times the share.
@@ -63,7 +63,8 @@ class MicroBatches:
         known: list[list[Tensor]] = []  # by piece, the results of functions of all pieces
         while True:
             asked: list[list[Call]] = []
-            use = partial(self._descend_or_ask, share / total, known, asked, values)
+            factor = 1.0 / total if share is None else share / total
+            use = partial(self._descend_or_ask, factor, known, asked, values)
             self._each(batch, use)
             if not asked[0]:
                 return values
@@ -102,7 +103,11 @@ class MicroBatches:
         for part in sequences(batch, self.settings.sequences):
             spans = _spans(part, self.settings.chunk_positions)
             if len(spans) == 1:
-                use(part, partial(self._loss, partial(self._whole, part)))
+                plain = self.model.plain_step is not None
+                loss = (
+                    partial(self._plain, part) if plain else partial(self._loss, partial(self._whole, part))
+                )
+                use(part, loss)
                 continue
             read = (part.inputs, part.positions, part.first)
             leaves: list[tuple[Tensor, Tensor]] = []
@@ -115,6 +120,13 @@ class MicroBatches:
             if reached:
                 outputs, gradients = zip(*reached, strict=True)
                 torch.autograd.backward(outputs, gradients)
+
+    def _plain(self, batch: TrainingBatch) -> Loss:
+        """Return the loss of a model without thoughts, by its own function for the whole step."""
+        counted = batch.counted
+        assert self.model.plain_step is not None
+        nll = self.model.plain_step(batch.inputs, batch.positions, counted.targets, counted.weights)
+        return Loss({"nll": nll})
 
     def _whole(self, batch: TrainingBatch) -> Outputs:
         """Return a piece's trace, its batch at the thinking positions; and the selection of these, if any."""
@@ -161,17 +173,23 @@ class MicroBatches:
         loss = self.objective(trace, counted._replace(total=total, jointly=jointly))
         return loss if selection is None else combine(loss, selection)
 
-    def _descend(self, loss: Loss, share: Tensor | float, values: Values) -> None:
+    def _descend(self, loss: Loss, share: Tensor | None, values: Values) -> None:
         """Add the gradients of a loss times its share to the parameters', what it reports to the values."""
-        parts = loss.parts.items()
-        terms = [self.weights[name] * share * value for name, value in parts if self.weights[name]]
-        sum(terms[1:], terms[0]).sum().backward()
+        parts = {name: part for name, part in loss.parts.items() if self.weights[name] and part.requires_grad}
+        slopes = [self._slope(name, share, part) for name, part in parts.items()]
+        torch.autograd.backward([*parts.values()], slopes)
         reported = loss.parts | (loss.meters or {})
         if loss.reward is not None:
             reported["reward"] = loss.reward
         for name, value in reported.items():
-            weighted = share * value.detach()
+            weighted = value.detach() if share is None else share * value.detach()
             values[name] = values[name] + weighted if name in values else weighted
+
+    def _slope(self, name: str, share: Tensor | None, part: Tensor) -> Tensor:
+        """Return the derivative of the weighted loss by one of its parts, (S,)."""
+        weight = self.weights[name]
+        factor = weight if share is None else weight * share
+        return factor.expand_as(part) if isinstance(factor, Tensor) else torch.full_like(part, factor)
 
 
 def forward(model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float) -> Outputs:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.training.divergence import Divergence
-from toyqs.training.optimizer import Optimiser
+from toyqs.training.optimizer import Native, Optimiser
 from toyqs.training.reference_model import ReferenceModel
 
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
@@ -23,6 +23,7 @@ class TrainState:
         lr_multipliers: see `Optimiser`.
         reference_model: updated after every step where it is a moving average.
         method: of the optimiser, see there.
+        native: likewise.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class TrainState:
         lr_multipliers: Mapping[str, float],
         reference_model: ReferenceModel | None,
         method: str = "adamw",
+        native: Native | None = None,
     ) -> None:
-        self.optimiser = Optimiser(model, lr_multipliers, method)
+        self.optimiser = Optimiser(model, lr_multipliers, method, native)
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.reference_model = model, reference_model
         self.step = 0

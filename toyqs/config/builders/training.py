@@ -66,6 +66,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         schedule=config.schedule if config.use_scheduler else "constant",
         max_norm=config.clip_gradients,
         optimizer=config.optimizer,
+        native_adam=None,
         weight_decay=config.weight_decay,
         grad_acc=config.grad_acc,
         chunk_positions=config.chunk_positions or 0,

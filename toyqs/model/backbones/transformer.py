@@ -72,8 +72,9 @@ class TransformerBackbone(Backbone):
         """Return the embeddings (1, n, D) unchanged."""
         return embeddings
 
-    def read(self, x: Tensor, first: int = 0) -> tuple[Tensor, BranchCache]:
+    def read(self, x: Tensor | Rows, first: int = 0) -> tuple[Tensor, BranchCache]:
         """Read (1, B, T, D); return outputs (1, B, T, D) past the last norm, and branch points (B, T, 1)."""
+        x = gathered(x)
         positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
         outputs, layers = self._run(x.squeeze(0), positions + first, None)
         visible = (positions + 1).expand(outputs.shape[:2])

@@ -30,7 +30,7 @@ COMPILERS = ("c++", "g++", "clang++")  # the first that there is, where CXX name
 FLAGS = (
     "-std=c++17",
     "-O3",
-    "-ffp-contract=off",
+    "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-shared",
