@@ -156,7 +156,7 @@ class Keys:
     device: str = one_of("cpu", ("cpu", "cuda"))  # where it trains
     cuda_graphs: bool = False  # true: a GRU's steps on a GPU are replayed as CUDA graphs
     dtype: str = one_of("float32", ("float32", "float64"))  # of weights and of all that is computed
-    kernels: str = one_of("auto", ("auto", "native", "torch"))  # native: a GRU's on a CPU, in C++
+    kernels: str = one_of("auto", ("auto", "native", "torch"))  # native: a GRU's or GPT-2's on a CPU
     autocast: bool = False  # true: a transformer's matrix products in bfloat16; weights and softmaxes are not
     branch_attention: str = one_of("dense", ("dense", "flex"))  # of a transformer; flex: on a GPU
     gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory
