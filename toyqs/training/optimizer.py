@@ -18,7 +18,7 @@ METHODS = ("adamw", "adam", "sgd")  # torch's AdamW, Adam, and SGD without momen
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
 
 NativeStep = Callable[[float, float, float], None]  # max_norm, rate, weight decay; clips and steps
-Native = Callable[..., NativeStep]  # from the optimiser's buffers; see model/backbones/kernels/adamw.py
+Native = Callable[..., NativeStep]  # from the optimiser's buffers; see model/backbones/kernels/adam.py
 
 LARGE = 2**22  # parameters of a seed: from here on one sum over them is inexact, and `seed_of` costly
 
