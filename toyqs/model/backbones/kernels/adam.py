@@ -12,13 +12,13 @@ from toyqs.model.backbones.kernels import library
 
 
 class _Buffers(ctypes.Structure):
-    """AdamBuffers of adam.h."""
+    """Adam of adam.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("values", "grads", "means", "squares", "count")),
-        *((name, ctypes.c_int64) for name in ("seeds", "spans", "decoupled")),
         *((name, ctypes.c_void_p) for name in ("begins", "sizes", "factors")),
-        *((name, ctypes.c_double) for name in ("beta1", "beta2", "epsilon")),
+        *((name, ctypes.c_int64) for name in ("seeds", "spans", "decoupled")),
+        *((name, ctypes.c_double) for name in ("beta1", "beta2", "epsilon", "max_norm", "lr", "decay")),
     )
 
 
@@ -68,10 +68,10 @@ class Adam:
         compiled = library.load() if given is None else given
         wide = buffers["values"].dtype == torch.float64
         self.kernel = compiled.adam_f64 if wide else compiled.adam_f32
-        self.kernel.argtypes = (ctypes.c_void_p, *[ctypes.c_double] * 3)
-        self.kernel.restype = None
+        self.kernel.argtypes, self.kernel.restype = [ctypes.c_void_p], ctypes.c_bool
         self.place = ctypes.addressof(self.buffers)
 
     def __call__(self, max_norm: float, lr: float, weight_decay: float) -> None:
         """Clip each seed's gradient to max_norm (0: leave it) and step; the gradient itself stays."""
-        self.kernel(self.place, max_norm, lr, weight_decay)
+        self.buffers.max_norm, self.buffers.lr, self.buffers.decay = max_norm, lr, weight_decay
+        self.kernel(self.place)

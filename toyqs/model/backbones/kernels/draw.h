@@ -4,31 +4,28 @@
 #include "vectors.h"
 
 template <typename F> F total(V<F> v) {
-  F parts[Lanes<F>::count];
-  put(parts, v);
-  for (int half = Lanes<F>::count / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
-  return parts[0];
+  for (int half = LANES<F> / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  return v[0];
 }
 
 // Makes logits log p in place; p; the sum of each vector of p, where asked for. Returns the entropy.
 template <typename F> F normalise(F* logits, F* p, F* sums, int64_t v_p) {
-  constexpr int lanes = Lanes<F>::count;
   V<F> highest = at(logits), sum = {}, information = {};
-  for (int64_t j = lanes; j < v_p; j += lanes) highest = at(logits + j) > highest ? at(logits + j) : highest;
+  for (int64_t j = LANES<F>; j < v_p; j += LANES<F>) highest = at(logits + j) > highest ? at(logits + j) : highest;
   F most = highest[0];
-  for (int i = 1; i < lanes; ++i) most = std::max(most, F(highest[i]));
-  for (int64_t j = 0; j < v_p; j += lanes) {
-    put(p + j, exponential<F>(at(logits + j) - most));
+  for (int i = 1; i < LANES<F>; ++i) most = std::max(most, F(highest[i]));
+  for (int64_t j = 0; j < v_p; j += LANES<F>) {
+    put<F>(p + j, exponential<F>(at(logits + j) - most));
     sum += at(p + j);
   }
   const F all = total<F>(sum), log_all = most + std::log(all), share = 1 / all;
-  for (int64_t j = 0; j < v_p; j += lanes) {
+  for (int64_t j = 0; j < v_p; j += LANES<F>) {
     const V<F> log_p = at(logits + j) - log_all, lowest = V<F>{} + F(-1e30);  // not -inf: 0 times it is NaN
     const V<F> kept = log_p < lowest ? lowest : log_p, q = at(p + j) * share;
-    put(logits + j, kept);
-    put(p + j, q);
-    if (sums) sums[j / lanes] = total<F>(q);
+    put<F>(logits + j, kept);
+    put<F>(p + j, q);
+    if (sums) sums[j / LANES<F>] = total<F>(q);
     information += q * kept;
   }
   return -total<F>(information);
@@ -36,70 +33,64 @@ template <typename F> F normalise(F* logits, F* p, F* sums, int64_t v_p) {
 
 // Inverts the cumulative distribution as `sample_symbols` does; v - 1 where it is NaN.
 template <typename F> int64_t sample(const F* p, const F* sums, int64_t v, F noise) {
-  constexpr int64_t lanes = Lanes<F>::count;
-  const int64_t vectors = padded<F>(v) / lanes;
+  int64_t vectors = padded<F>(v) / LANES<F>, b = 0, found = v - 1;
   F all = 0, before = 0;
-  for (int64_t b = 0; b < vectors; ++b) all += sums[b];
+  for (int64_t i = 0; i < vectors; ++i) all += sums[i];
   const F point = std::min(noise * all, std::nextafter(all, F(0)));
-  for (int64_t b = 0; b < vectors; before += sums[b++]) {
-    if (!(before + sums[b] > point)) continue;
-    int64_t found = b * lanes;
-    for (int64_t i = found; i < std::min(v, (b + 1) * lanes); ++i) {
-      if (p[i] > 0) found = i;  // the last one, where rounding leaves their sum below the vector's
-      before += p[i];
-      if (before > point) break;
-    }
-    return found;
-  }
-  return v - 1;
+  while (b < vectors && !(before + sums[b] > point)) before += sums[b++];
+  for (int64_t i = b * LANES<F>; i < std::min(v, (b + 1) * LANES<F>) && !(before > point); before += p[i++])
+    if (p[i] > 0) found = i;  // the last one, where rounding leaves their sum below the vector's
+  return found;
 }
 
-template <typename F> struct DrawArguments {
-  const F *h, *weight, *bias;  // (seeds, rows, d), (seeds, d, v), (seeds, v)
-  const F* noise;              // (seeds, rows, draws), or null: the symbols are given
-  int64_t* symbols;
-  F *log_prob, *entropy;           // (seeds, rows, draws), (seeds, rows); backwards the gradients there
-  F *at_h, *at_weight, *at_bias;  // null forwards
+template <typename F> struct Draw {
+  const F* h;  // (seeds, rows, d)
+  Weights<F> layer;
+  const F* noise;    // (seeds, rows, draws), or null: the symbols are given
+  int64_t* symbols;  // (seeds, rows, draws)
+  F *log_prob, *entropy;  // (seeds, rows, draws) and (seeds, rows), or null; then the gradients there
+  const F *at_log_prob, *at_entropy;
+  F* at_h;  // gradients, null forwards
   int64_t seeds, rows, draws, d, v;
 };
 
-// The rows of one seed from `start` on.
-template <typename F> void draw_rows(Layer<F>& layer, const DrawArguments<F>& a, int64_t start, int64_t count) {
-  const int64_t v_p = layer.out_p, d = layer.d;
-  const Buffer<F> logits(count * v_p), p(v_p), sums(v_p), at_rows(count * layer.d_p);
-  layer.outputs(logits.data(), a.h + start * d, d, count);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = start + i;
-    F *const log_p = &logits[i * v_p], *const own = a.log_prob + row * a.draws;
-    int64_t* const symbols = a.symbols + row * a.draws;
-    const F entropy = normalise(log_p, p.data(), a.noise ? sums.data() : nullptr, v_p);
-    if (!a.at_h) {
-      a.entropy[row] = entropy;
-      for (int64_t k = 0; k < a.draws; ++k) {
-        if (a.noise) symbols[k] = sample(p.data(), sums.data(), a.v, a.noise[row * a.draws + k]);
-        own[k] = log_p[symbols[k]];
+template <typename F> void draw_rows(const Layer<F>& layer, const Draw<F> a, int64_t seed) {
+  const int64_t v_p = layer.out_p, d = layer.d, end = (seed + 1) * a.rows;
+  const Buffer<F> logits(BLOCK * v_p), p(v_p), sums(v_p), at_rows(BLOCK * layer.d_p);
+  for (int64_t first = seed * a.rows, count; first < end; first += count) {
+    count = std::min(BLOCK, end - first);
+    layer.outputs(logits, a.h + first * d, d, count);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t row = first + i, at_draws = row * a.draws;
+      F* const log_p = logits + i * v_p;
+      const F entropy = normalise<F>(log_p, p, a.noise ? sums + 0 : nullptr, v_p);
+      if (a.entropy) a.entropy[row] = entropy;
+      for (int64_t k = 0; a.log_prob && k < a.draws; ++k) {
+        if (a.noise) a.symbols[at_draws + k] = sample<F>(p, sums, a.v, a.noise[at_draws + k]);
+        a.log_prob[at_draws + k] = log_p[a.symbols[at_draws + k]];
       }
-      continue;
+      if (!a.at_h) continue;
+      const F at_entropy = a.at_entropy ? a.at_entropy[row] : 0, *const own = a.at_log_prob + at_draws;
+      F of_row = at_entropy * entropy;
+      for (int64_t k = 0; k < a.draws; ++k) of_row += own[k];
+      for (int64_t j = 0; j < v_p; j += LANES<F>)
+        put<F>(log_p + j, -at(p + j) * (of_row + at_entropy * at(log_p + j)));
+      for (int64_t k = 0; k < a.draws; ++k) log_p[a.symbols[at_draws + k]] += own[k];
     }
-    const F at_entropy = a.entropy[row];
-    F of_row = at_entropy * entropy;
-    for (int64_t k = 0; k < a.draws; ++k) of_row += own[k];
-    for (int64_t j = 0; j < v_p; j += Lanes<F>::count) put(log_p + j, -at(&p[j]) * (of_row + at_entropy * at(log_p + j)));
-    for (int64_t k = 0; k < a.draws; ++k) log_p[symbols[k]] += own[k];
+    if (!a.at_h) continue;
+    std::fill_n(at_rows + 0, count * layer.d_p, F(0));
+    layer.gradients(at_rows, logits, a.h + first * d, d, count);
+    for (int64_t i = 0; i < count; ++i) std::copy_n(at_rows + i * layer.d_p, d, a.at_h + (first + i) * d);
   }
-  if (!a.at_h) return;
-  layer.gradients(at_rows.data(), logits.data(), a.h + start * d, d, count);
-  for (int64_t i = 0; i < count; ++i) std::copy_n(&at_rows[i * layer.d_p], d, a.at_h + (start + i) * d);
 }
 
-template <typename F> bool draw(const DrawArguments<F>& a) {
+template <typename F> bool draw(const Draw<F>& a) {
   if (!a.noise && !are_rows(a.symbols, a.seeds * a.rows * a.draws, a.v)) return false;
   for (int64_t seed = 0; seed < a.seeds; ++seed) {
-    const int64_t w = seed * a.d * a.v, b = seed * a.v;
-    Layer<F> layer(a.weight + w, a.bias + b, a.d, a.v, 1, a.at_h, -std::numeric_limits<F>::infinity());
-    for (int64_t i = 0; i < a.rows; i += BLOCK) draw_rows(layer, a, seed * a.rows + i, std::min(BLOCK, a.rows - i));
-    if (a.at_h) layer.give(a.at_weight + w, a.at_bias + b);
+    const Layer<F> layer(a.layer, seed, a.d, a.v, 1, -std::numeric_limits<F>::infinity());
+    draw_rows(layer, a, seed);
+    if (a.layer.at_weight) layer.give(seed);
   }
   return true;
 }
-EXPORT(draw, DrawArguments)
+EXPORT(draw, Draw)

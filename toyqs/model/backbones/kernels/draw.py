@@ -35,9 +35,9 @@ class Draw(torch.autograd.Function):
         log_prob, entropy = hidden.new_empty(given.shape), hidden.new_empty(given.shape[:-1])
         noise = None if forced else given
         ctx.sizes = (len(hidden), hidden.shape[1:-1].numel(), given.shape[-1], *weight.shape[1:])
-        layer = (hidden, weight, bias)
-        call("draw", hidden.dtype, *layer, noise, symbols, log_prob, entropy, *[None] * 3, *ctx.sizes)
-        ctx.save_for_backward(*layer, symbols)
+        inputs = (hidden, weight, bias, None, None, noise, symbols)
+        call("draw", hidden.dtype, *inputs, log_prob, entropy, *[None] * 3, *ctx.sizes)
+        ctx.save_for_backward(hidden, weight, bias, symbols)
         ctx.mark_non_differentiable(symbols)
         return symbols, log_prob, entropy
 
@@ -45,7 +45,8 @@ class Draw(torch.autograd.Function):
     def backward(ctx: Any, _: Any, at_log_prob: Tensor, at_entropy: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
         hidden, weight, bias, symbols = ctx.saved_tensors
-        found = (torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias))
+        at_hidden, *at_layer = (torch.empty_like(y) for y in (hidden, weight, bias))
+        given = (hidden, weight, bias, *at_layer, None, symbols, None, None)
         at_results = (at_log_prob.contiguous(), at_entropy.contiguous())
-        call("draw", hidden.dtype, hidden, weight, bias, None, symbols, *at_results, *found, *ctx.sizes)
-        return *found, None, None
+        call("draw", hidden.dtype, *given, *at_results, at_hidden, *ctx.sizes)
+        return at_hidden, *at_layer, None, None

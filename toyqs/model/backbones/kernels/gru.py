@@ -33,7 +33,7 @@ class BranchStep(torch.autograd.Function):
         kept = None
         if h.shape[-1] >= KEPT_FROM and any(ctx.needs_input_grad):
             kept = h.new_empty(*h.shape[:-1], 3 * padded(h))
-        call("gru_step", h.dtype, x, ids, h, weight, bias, kept, new, *[None] * 4, *sizes)
+        call("gru", h.dtype, x, ids, h, weight, bias, None, None, new, None, None, None, kept, *sizes)
         ctx.save_for_backward(x, ids, h, weight, bias, kept)
         return new
 
@@ -41,10 +41,10 @@ class BranchStep(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
         x, ids, h, weight, bias, kept = ctx.saved_tensors
-        found = [torch.zeros_like(y) for y in (x, h, weight, bias)]
-        call("gru_step", h.dtype, x, ids, h, weight, bias, kept, grad.contiguous(), *found, *ctx.sizes)
-        at_x, at_h, at_weight, at_bias = found
-        return at_x.sum_to_size(ctx.x_shape), None, at_h.sum_to_size(ctx.h_shape), at_weight, at_bias
+        at_x, at_h, *at_layer = (torch.zeros_like(y) for y in (x, h, weight, bias))
+        given, now = (x, ids, h, weight, bias, *at_layer), grad.contiguous()
+        call("gru", h.dtype, *given, None, now, at_x, at_h, kept, *ctx.sizes)
+        return at_x.sum_to_size(ctx.x_shape), None, at_h.sum_to_size(ctx.h_shape), *at_layer
 
 
 class Scan(torch.autograd.Function):
@@ -68,8 +68,9 @@ class Scan(torch.autograd.Function):
         ids = None if ids is None else ids.contiguous()
         places = x.shape[:3] if ids is None else ids.shape
         states = x.new_empty(*places, weight.shape[1])
-        ctx.sizes = (*places, x.shape[1:-1].numel(), weight.shape[1])
-        call("gru_scan", x.dtype, x, ids, weight, bias, states, *[None] * 4, *ctx.sizes)
+        seeds, batch, length = places
+        ctx.sizes = (seeds, batch, 1, length, x.shape[1:-1].numel(), weight.shape[1])
+        call("gru", x.dtype, x, ids, None, weight, bias, None, None, states, *[None] * 4, *ctx.sizes)
         ctx.save_for_backward(x, ids, weight, bias, states)
         return states
 
@@ -77,10 +78,11 @@ class Scan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
         x, ids, weight, bias, states = ctx.saved_tensors
-        found = [torch.zeros_like(y) for y in (x, weight, bias)]
+        at_x, *at_layer = (torch.zeros_like(y) for y in (x, weight, bias))
         own = grad.clone(memory_format=torch.contiguous_format)  # later steps' gradients are added to it
-        call("gru_scan", x.dtype, x, ids, weight, bias, states, own, *found, *ctx.sizes)
-        return found[0], None, found[1], found[2]
+        layer = (weight, bias, *at_layer)
+        call("gru", x.dtype, x, ids, None, *layer, states, own, at_x, None, None, *ctx.sizes)
+        return at_x, None, *at_layer
 
 
 def padded(rows: Tensor) -> int:
@@ -98,6 +100,7 @@ def _leading(rows: Tensor, places: torch.Size) -> Tensor:
 
 
 def _sizes(x: Tensor, h: Tensor, places: torch.Size) -> tuple[int, ...]:
-    """Return what the native function has to know: seeds, branches, states and input rows of each, D."""
-    seeds, *others = places
-    return seeds, torch.Size(others).numel(), h.shape[1:-1].numel(), x.shape[1:-1].numel(), h.shape[-1]
+    """Return the sizes that the native function has to know, in its order."""
+    starts = h.shape[1:-1].numel()
+    each = torch.Size(places[1:]).numel() // max(1, starts)
+    return places[0], starts, each, 1, x.shape[1:-1].numel(), h.shape[-1]

@@ -33,6 +33,7 @@ FLAGS = (
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-Wno-psabi",  # vectors are not handed to other libraries
     "-shared",
     "-fPIC",
 )
@@ -67,7 +68,8 @@ def description() -> str:
     """
     about = load().toyqs_about
     about.restype = ctypes.c_char_p
-    return str(about().decode())
+    said = str(about().decode())
+    return f"GCC {said}" if said[0].isdigit() else said  # others begin with their names
 
 
 @functools.cache

@@ -46,10 +46,11 @@ class PlainLoss(torch.autograd.Function):
         given = [
             None if y is None else y.contiguous() for y in (x, inputs, places, targets, weights, *layers)
         ]
-        found = [torch.zeros_like(x), *map(torch.empty_like, layers)]
+        found = at_x, *at_layers = (torch.zeros_like(x), *map(torch.empty_like, layers))
         loss = x.new_empty(len(x))
         sizes = (*inputs.shape, targets.shape[2], x.shape[1], layers[0].shape[1], layers[2].shape[2])
-        call("plain_step", x.dtype, *given, loss, *found, *sizes)
+        layers_and_gradients = (*given[5:7], *at_layers[:2], *given[7:], *at_layers[2:])
+        call("plain_step", x.dtype, *given[:5], *layers_and_gradients, loss, at_x, *sizes)
         ctx.save_for_backward(*found)
         return loss
 
