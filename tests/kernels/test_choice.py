@@ -63,7 +63,7 @@ def natives(model: torch.nn.Module) -> set[bool]:
 
 
 def test_auto_is_what_the_machine_can_for_grus_on_a_cpu(with_kernels: None) -> None:
-    asked = [config(), config(device="cuda"), config(backbone="gpt2"), config(kernels="torch")]
+    asked = [config(), config(device="cuda"), config(backbone="llama"), config(kernels="torch")]
     found, note = settled([*asked, config(kernels="native")])
     assert [x.kernels for x in found] == ["native", "torch", "torch", "torch", "native"] and note is None
     assert [replace(x, kernels="auto") for x in found[:3]] == asked[:3]
@@ -73,12 +73,12 @@ def test_without_a_compiler_auto_is_torch_and_one_line_says_why(without_compiler
     found, note = settled([config(), config(base_lm_hidden_dim=7)])
     assert {x.kernels for x in found} == {"torch"}
     assert note == f"kernels=auto: {NONE_HERE}, so torch's are taken, which are slower; {kernels.REMEDY}"
-    assert settled([config(kernels="torch"), config(backbone="gpt2")])[1] is None, "none is asked for"
+    assert settled([config(kernels="torch"), config(backbone="llama")])[1] is None, "none is asked for"
 
 
 def test_the_library_is_asked_for_only_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "load", lambda: pytest.fail("nobody needs it"))
-    settled([config(kernels="torch"), config(backbone="gpt2"), config(kernels="native")])
+    settled([config(kernels="torch"), config(backbone="llama"), config(kernels="native")])
     accepted(kernels="torch"), accepted(kernels="auto")
     count_cost(config(kernels="native")), count_parameters(config(kernels="native"))
 
@@ -86,7 +86,7 @@ def test_the_library_is_asked_for_only_where_it_matters(monkeypatch: pytest.Monk
 def test_native_is_in_the_key_and_torch_is_what_was_before() -> None:
     keys = {word: run_key(config(kernels=word), 1) for word in ("auto", "native", "torch")}
     assert keys["auto"] == keys["torch"] != keys["native"]
-    for other in ({"device": "cuda"}, {"backbone": "gpt2"}):
+    for other in ({"device": "cuda"}, {"backbone": "llama"}):
         assert run_key(config(kernels="native", **other), 1) == run_key(config(**other), 1)
         assert canonical(config(kernels="native", **other)).kernels == "torch"
 
@@ -112,7 +112,10 @@ def test_a_run_with_native_kernels_can_be_typed_for_a_transformer() -> None:
 
 def test_native_is_refused_where_there_are_none(without_compiler: None) -> None:
     refused(f"kernels=native: there is no C.. compiler .*; {re.escape(kernels.REMEDY)}", kernels="native")
-    refused("kernels=native: are a GRU's.* give kernels=auto", kernels="native", backbone="gpt2")
+    refused(
+        "kernels=native: are a GRU's or a GPT-2's.* give kernels=auto", kernels="native", backbone="llama"
+    )
+    refused("autocast=true; give kernels=auto", kernels="native", backbone="gpt2", autocast=True)
     with pytest.MonkeyPatch.context() as there:
         there.setattr(torch.cuda, "is_available", lambda: True)
         refused("kernels=native: run on a CPU.* give kernels=auto", kernels="native", device="cuda")

@@ -218,8 +218,12 @@ class RunConfig(Keys):
 
     @property
     def takes_native_kernels(self) -> bool:
-        """Tell whether there are native kernels for its backbone and its device."""
-        return self.backbone == "gru" and self.device == "cpu"
+        """Tell whether there are native kernels for its backbone and its device.
+
+        A GPT-2 that is a checkpoint may have another activation, or adapters.
+        """
+        gpt2 = self.backbone == "gpt2" and self.pretrained is None and not self.autocast
+        return self.device == "cpu" and (self.backbone == "gru" or gpt2)
 
     @property
     def width_unit(self) -> int:

@@ -1,4 +1,4 @@
-"""The native kernels of a GRU: which runs take them, and what is said where they cannot be had."""
+"""Native kernels: which runs take them, and what is said where they cannot be had."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REMEDY = "install one that works, such as g++, or give kernels=torch"
 
 
 def settled(configs: Sequence[RunConfig]) -> tuple[list[RunConfig], str | None]:
-    """Replace kernels=auto by what this machine can do: native for a GRU on a CPU, torch for all others.
+    """Replace kernels=auto by what this machine can do: native for runs that take them, torch for others.
 
     This is done once for a command, before its runs have keys: to all processes that train goes the word
     that it came to.

@@ -52,7 +52,7 @@ def finished_model(folder: str, num_seeds: int, *, native: bool = False) -> Late
     Args:
         folder: the run's.
         num_seeds: S.
-        native: take native kernels where it is a GRU, whichever it was trained with.
+        native: take native kernels where it can, whichever it was trained with.
 
     Raises:
         ValueError: one line with the remedy: see `finished_run.settings_of`; the checkpoint that it was

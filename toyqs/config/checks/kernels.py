@@ -19,9 +19,12 @@ def check_kernels(config: RunConfig, *, elsewhere: bool) -> None:
     """
     if config.kernels != "native":
         return
-    if config.backbone != "gru":
-        why = f"are a GRU's, and backbone={config.backbone} has none"
+    if config.backbone not in ("gru", "gpt2"):
+        why = f"are a GRU's or a GPT-2's, and backbone={config.backbone} has none"
         refuse("kernels", "native", why, "kernels=auto or backbone=gru")
+    if config.backbone == "gpt2" and (config.pretrained or config.autocast):
+        why = "are a GPT-2's with initial weights, all in one precision: not pretrained=…, not autocast=true"
+        refuse("kernels", "native", why, "kernels=auto")
     if config.device != "cpu":
         refuse(
             "kernels", "native", f"run on a CPU, not on device={config.device}", "kernels=auto or device=cpu"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.kernels.calls import call, check
+from toyqs.model.backbones.kernels.calls import call, check, check_first_order
 
 
 class PlainLoss(torch.autograd.Function):
@@ -41,8 +41,8 @@ class PlainLoss(torch.autograd.Function):
         *layers: Tensor,
     ) -> Tensor:
         """Compute the loss and its gradients."""
-        check(inputs, x, weights, *layers)
-        check(targets, x)
+        for ids in (inputs, places, targets):
+            check(ids, x, weights, *layers)
         given = [
             None if y is None else y.contiguous() for y in (x, inputs, places, targets, weights, *layers)
         ]
@@ -56,5 +56,6 @@ class PlainLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
+        check_first_order()
         at_x, *others = (found * grad.view(-1, 1, 1) for found in ctx.saved_tensors)
         return at_x, None, None, None, None, *others
