@@ -20,7 +20,7 @@ if locked.departures():  # as pytest_configure below, already for what is import
     warnings.simplefilter("default")
 
 from tests import backbones, tiny, warm
-from toyqs.sweep import worker
+from toyqs.sweep import starting
 
 torch.set_num_threads(1)
 
@@ -110,7 +110,7 @@ def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork worker processes from one that has imported what they need, where their start is not tested."""
     for name, value in warm.workers_environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(worker, "start_context", warm.context)
+    monkeypatch.setattr(starting, "start_context", warm.context)
 
 
 @pytest.hookimpl(wrapper=True)

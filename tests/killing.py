@@ -33,6 +33,7 @@ WORDS = (
 SMALL: dict[str, Any] = {  # settings of short runs
     "reasoner_hidden_dim": 4,
     "controls": "none",
+    "kernels": "torch",
     "max_steps": 20,
     "data_loader_batch_size": 4,
     "eval_sequences": 8,

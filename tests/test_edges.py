@@ -252,8 +252,11 @@ def test_a_circle_between_rooms_is_found() -> None:
         levels({"model": {"tasks"}, "tasks": {"assets"}, "assets": {"model"}})
 
 
-def test_a_run_of_a_gru_never_loads_transformers() -> None:
-    code = "import sys, run, toyqs.sweep.main, toyqs.sweep.scheduler; sys.exit('transformers' in sys.modules)"
+def test_a_run_of_a_gru_never_loads_transformers_nor_a_worker_what_makes_tables() -> None:
+    code = (
+        "import sys, toyqs.sweep.worker; none = {'hydra', 'pandas', 'scipy'}.isdisjoint(sys.modules);"
+        "import run, toyqs.sweep.main; sys.exit(not none or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -2,8 +2,7 @@
 
 `started` is for tests of what a program does, not of how it starts. A process with a single thread has
 imported what run.py imports; for each program it forks a child that starts a session of its own, changes to
-the folder, takes the environment and runs the file as `python FILE WORDS` would. Its workers start as usual,
-or where it does not matter how, as copies of one that has imported what they need.
+the folder, takes the environment and runs the file as `python FILE WORDS` would.
 """
 
 from __future__ import annotations
@@ -54,8 +53,6 @@ def started(
     words: Sequence[str],
     folder: Path,
     loaded: tuple[str, ...] = (),
-    *,
-    warm_workers: bool = False,
     **environment: str,
 ) -> Started:
     """Start a Python program in a session of its own; its output goes to `out` and `err` in the folder.
@@ -64,21 +61,15 @@ def started(
         words: its file and its arguments.
         folder: its working directory.
         loaded: further modules that have been imported.
-        warm_workers: start its workers as copies of one that has imported what they need.
         environment: variables added to this process's own.
     """
     folder.mkdir(exist_ok=True)
-    request = {
-        "words": words,
-        "folder": str(folder),
-        "environment": os.environ | environment,
-        "warm_workers": warm_workers,
-    }
+    request = {"words": words, "folder": str(folder), "environment": os.environ | environment}
     return Started(_server(loaded).ask(request), _server(loaded))
 
 
 def context() -> Any:
-    """Return the way in which workers start as copies of one that has imported what they need."""
+    """Return the way in which a test's own workers start: as copies of one with all imports."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["toyqs.sweep.worker"])
     return found
@@ -135,7 +126,7 @@ def serve() -> None:
             return become(**given)
 
 
-def become(words: list[str], folder: str, environment: dict[str, str], warm_workers: bool) -> None:
+def become(words: list[str], folder: str, environment: dict[str, str]) -> None:
     """Turn this process into the program."""
     os.setsid()
     print(os.getpid(), flush=True)
@@ -145,11 +136,6 @@ def become(words: list[str], folder: str, environment: dict[str, str], warm_work
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), stream)
-    if warm_workers:
-        from toyqs.sweep import worker
-
-        os.environ.update(workers_environment())
-        worker.start_context = context
     sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
     runpy.run_path(words[0], run_name="__main__")
 

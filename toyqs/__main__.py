@@ -7,12 +7,14 @@ import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from toyqs import __version__, console
 from toyqs.installation import COMMAND, VERBS, scripts
+from toyqs.sweep.words import stand_ins
 
 if TYPE_CHECKING:  # importing it takes seconds, in which Ctrl-C comes as well
     from omegaconf import DictConfig
@@ -21,6 +23,8 @@ if TYPE_CHECKING:  # importing it takes seconds, in which Ctrl-C comes as well
 
 STOPPED = "toyqs: stopped; finished runs are kept, the same command does the others"
 INTERRUPTED = "toyqs: interrupted"
+HELP = {"--help", "-h"}
+PRINTING = {*HELP, "--cfg", "-c"}  # options of training for which nothing is computed
 
 
 def main() -> int:
@@ -53,6 +57,8 @@ def _ask(verb: str) -> int:
     """Call the command of a verb or a script, with the words after it."""
     _end_at_once(INTERRUPTED)
     given = sys.argv[1:]
+    if not HELP.isdisjoint(given):
+        stand_ins.stand_in()
     if verb in VERBS:
         module = importlib.import_module(f"{VERBS[verb]}.__main__")
     else:
@@ -73,10 +79,22 @@ def _script(name: str) -> ModuleType:
     return module
 
 
+def _only_prints(words: Sequence[str]) -> bool:
+    """Tell whether a command only prints what the code says of itself; a plug-in may say anything."""
+    options = {word.partition("=")[0] for word in words}
+    return not options.isdisjoint(PRINTING) and "plugins" not in options
+
+
 def _train() -> int:
     """Train one run and its controls or, with a launcher of ours, all runs of a sweep."""
+    if prints := _only_prints(sys.argv[1:]):
+        stand_ins.stand_in()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep workers from being copies
+    from toyqs.sweep import starting
     from toyqs.sweep.words import compose
 
+    if prints:
+        compose.list_no_groups()
     codes: list[int] = []  # one for each call of `job`: several where a launcher runs jobs one by one
 
     def job(given: DictConfig | Sweep) -> None:
@@ -86,7 +104,8 @@ def _train() -> int:
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv[1:] = compose.prepared(sys.argv[1:])
-        compose.call(job)
+        with starting.copies_allowed():
+            compose.call(job)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C could only disturb Python's exit
         print(STOPPED, file=sys.stderr)

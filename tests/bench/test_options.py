@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis import scale_up
-from bench import estimators, gpu, gpu_parts, speed
+from bench import estimators, gpu, gpu_parts, speed, startup
 from toyqs import files
 from toyqs.command_line import positive, whole
 
@@ -22,6 +22,7 @@ OPTIONS: list[tuple[Main, str, tuple[str, ...]]] = [
     *((scale_up.main, option, WHOLE) for option in ("--best", "--layers", "--heads", "--width")),
     (scale_up.main, "--lr", POSITIVE),
     (estimators.main, "--worlds", WHOLE),
+    (startup.main, "--rounds", WHOLE),
     (speed.main, "--rounds", WHOLE),
     (gpu.main, "--seconds", POSITIVE),
 ]

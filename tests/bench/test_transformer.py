@@ -37,4 +37,4 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "equal, in float64" in out
     rows = out.splitlines()[6:]
-    assert len(rows) == 9 and all(len(re.findall(r"[\d.]+", row)) == 4 for row in rows)
+    assert len(rows) == 11 and all(len(re.findall(r"[\d.]+", row)) == 4 for row in rows)

@@ -51,7 +51,7 @@ def typed(folder: Path) -> tuple[int, list[str], Counter[str]]:
     counts, faults = folder / "trained", {width: end for width, (end, _, _) in FAULTS.items()}
     command = [faulty.__file__, "-m", *words, "hydra.launcher.processes=2"]
     told = {"FAULTS": json.dumps(faults), "TRAINED": str(counts)}
-    code = warm.started(command, folder, warm_workers=True, **told).wait()
+    code = warm.started(command, folder, **told).wait()
     return code, (folder / "err").read_text().splitlines(), Counter(counts.read_text().split())
 
 

@@ -24,6 +24,7 @@ from toyqs.sweep.plan import plan_cell
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = [1, 2, 3, 4, 5]
 SMALL: dict[str, Any] = {
+    "kernels": "torch",
     "reasoner_hidden_dim": 4,
     "seed": SEEDS,
     "max_steps": 20,
@@ -41,7 +42,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("example")
     config = configured(4, controls="none", seed=7, runs_dir=str(folder), processes=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main, "comparison_figure", lambda *_: None)
+        patch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
         assert main.main([config]) == 0
     names = ("config.json", "env.json", "metrics.jsonl", "summary.json")
     return {name: (folder / run_key(config, 7) / name).read_text(encoding="utf-8") for name in names}

@@ -41,7 +41,8 @@ def test_coconut_trains_on_a_transformer(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def trains(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)  # takes longer than the training
+    # takes longer than the training
+    monkeypatch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config, _ = compose_checked(compose("config", [*words, *SMALL, f"runs_dir={folder}", "processes=1"]))

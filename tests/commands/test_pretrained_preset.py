@@ -75,7 +75,7 @@ def composed(tmp_path: Path) -> Callable[..., RunConfig]:
 def test_it_trains(
     small: str, composed: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
+    monkeypatch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
     config = composed(f"pretrained={small}", "max_steps=3", "eval_every=3", "processes=1")
     assert main.main([config]) == 0
     (row,) = load_rows(tmp_path / "runs").to_dict("records")

@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"base_lm_hidden_dim": 4, "reasoner_hidden_dim": 4, "data_loader_batch_size": 4}
     given = {"max_steps": 3, "eval_sequences": 16, "seed": [0, 1], "processes": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main, "comparison_figure", lambda *_: None)
+        patch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
         outside = environment() | {"commit": None, "dirty": None}
         patch.setattr(run_folder, "_environment", lambda: outside)  # is remembered in this process
         config = replace(RunConfig(), **sizes, **given, runs_dir=str(folder))

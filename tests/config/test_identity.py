@@ -14,7 +14,7 @@ from tests.keys import BASE, OTHER, Text, key, same
 from tests.run_folders import written
 from toyqs.assets import pretrained
 from toyqs.config import finished_run, identity
-from toyqs.config.identity import record, run_key, settings
+from toyqs.config.identity import record, run_keys, settings
 from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS, key_of
 from toyqs.config.keys import OUTSIDE_KEY, STARTS, TASKS
 from toyqs.config.run_config import RunConfig
@@ -124,7 +124,9 @@ def test_what_cannot_matter_leaves_the_key(name: str, value: Any) -> None:
 
 
 def test_seeds_differ() -> None:
-    assert len({run_key(BASE, seed) for seed in range(20)}) == 20
+    keys = run_keys(BASE, range(20))
+    assert len({*keys.values()}) == 20
+    assert keys == {seed: key_of(settings(BASE, seed), RESULTS_VERSION) for seed in range(20)}
 
 
 def test_key_is_sixteen_hex_digits_and_the_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,17 @@ def test_a_cell_planned_again_is_one_file_whatever_the_order_of_its_seeds(tmp_pa
     assert json.loads(path.read_text())["arms"]["zero_length"] == {"1": "zero_length-1", "2": "zero_length-2"}
 
 
+def test_the_same_plan_again_is_the_same_file_with_a_new_date(tmp_path):
+    plan(tmp_path, {"thinking": [1], "zero_length": [1]}, when=1000)
+    (path,) = (tmp_path / "cells").iterdir()
+    before = path.stat()
+    plan(tmp_path, {"thinking": [1], "zero_length": [1]})
+    after = path.stat()
+    assert after.st_ino == before.st_ino and after.st_mtime > before.st_mtime == 1000
+    plan(tmp_path, {"zero_length": [1], "thinking": [1]})  # another run is the first
+    assert [*json.loads(path.read_text())["arms"]] == ["zero_length", "thinking"]
+
+
 def test_folders_without_cells(tmp_path):
     assert load_cells(tmp_path) == []
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):

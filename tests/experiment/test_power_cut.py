@@ -82,7 +82,7 @@ def test_after_each_write_that_waits_for_the_disk(image: Path, tmp_path: Path, m
     with mounted(image, PATIENT) as disk:
         config = configured(disk)
         monkeypatch.setattr(os, "fsync", fsync)
-        monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
+        monkeypatch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
         assert main.main([config]) == 0
         monkeypatch.setattr(os, "fsync", real)
         at_the_end = Path(shutil.copyfile(image, tmp_path / "end"))

@@ -20,7 +20,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.experiment import trial
 from toyqs.experiment.stack import run_stack
 from toyqs.experiment.trial import Trial, attempt
-from toyqs.sweep import estimate, worker
+from toyqs.sweep import estimate, starting, worker
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.estimate import wall_seconds
 from toyqs.sweep.plan import Stack, plan_cell, stacks_of
@@ -182,7 +182,7 @@ def test_a_trial_changes_nothing_for_others(tmp_path: Path) -> None:
 
 
 def test_the_clock_of_several_processes() -> None:
-    start = estimate.START_SECONDS
+    start = starting.AFRESH_SECONDS
     assert wall_seconds([5, 3, 3, 1], 1) == start + 12
     assert wall_seconds([5, 3, 3, 1], 2) == start + 6
     assert wall_seconds([5, 3, 3, 1], 9) == start + 5

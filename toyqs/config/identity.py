@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ def canonical(config: RunConfig) -> RunConfig:
     """Return the settings in the one spelling of this run: inactive ones are back at their defaults.
 
     Of plug-ins those stay of which the run makes use, and all settings of these. Epochs cannot matter once
-    max_steps is given; until then they stay.
+    max_steps is given; until then they stay. Where nobody has settled kernels=auto, a model takes torch's.
     """
     config = resolved(config)
     config = replace(
@@ -31,7 +31,9 @@ def canonical(config: RunConfig) -> RunConfig:
         meta_token_init=config.marker_start,
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
-    defaults = replace(RunConfig(), chunk_positions=0)  # which its default is resolved to without thoughts
+    config = replace(config, kernels="torch") if config.kernels == "auto" else config
+    # to which these defaults are resolved where they are inactive
+    defaults = replace(RunConfig(), chunk_positions=0, kernels="torch")
     config = replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
     return replace(config, **load.kept(config))
 
@@ -39,12 +41,14 @@ def canonical(config: RunConfig) -> RunConfig:
 def changed(config: RunConfig) -> dict[str, Any]:
     """Return the settings that have to be typed for a run, in the order in which they are.
 
-    A setting is left out where the run is the same at its default, as one that follows from others is.
+    A setting is left out where the run is the same at its default, as one that follows from others is. The
+    default of `kernels` comes to native wherever that can be.
 
     Returns:
         Key -> value: the task and its knobs `task.x` first.
     """
-    default = RunConfig()
+    default = replace(RunConfig(), kernels="native")
+    config = replace(config, kernels="native") if config.kernels == "auto" else config
     typed = {} if config.task.name == default.task.name else {"task": config.task.name}
     knobs = {x.name: x.default for x in fields(config.task)}
     typed |= {f"task.{name}": x for name, x in _plain(config.task).items() if x != knobs[name]}
@@ -71,7 +75,8 @@ def settings(config: RunConfig, seed: int) -> dict[str, Any]:
     Raises:
         ValueError: one line, where such a file cannot be read.
     """
-    return named(config, seed) | identities(canonical(config))
+    config = canonical(config)
+    return _columns(config, seed) | identities(config)
 
 
 def named(config: RunConfig, seed: int) -> dict[str, Any]:
@@ -80,7 +85,10 @@ def named(config: RunConfig, seed: int) -> dict[str, Any]:
     Returns:
         Key -> number, word, bool or None; `task` is the task's name, its knobs are `task.x`.
     """
-    config = canonical(config)
+    return _columns(canonical(config), seed)
+
+
+def _columns(config: RunConfig, seed: int) -> dict[str, Any]:
     columns = {name: value for name, value in _plain(config).items() if name not in OUTSIDE_KEY}
     columns |= {"seed": seed, "weight_groups": "".join(config.weight_groups), "task": config.task.name}
     columns |= {f"task.{name}": value for name, value in _plain(config.task).items()}
@@ -106,7 +114,13 @@ def run_key(config: RunConfig, seed: int) -> str:
     Returns:
         16 hex digits; see `key_of`. What names files, such as a text's path, is hashed by what they hold.
     """
-    return key_of(settings(config, seed), RESULTS_VERSION)
+    return run_keys(config, [seed])[seed]
+
+
+def run_keys(config: RunConfig, seeds: Iterable[int]) -> dict[int, str]:
+    """Return the names of the runs that differ in the seed alone, by seed; see `run_key`."""
+    columns = settings(config, 0)
+    return {seed: key_of(columns | {"seed": seed}, RESULTS_VERSION) for seed in seeds}
 
 
 def record(config: RunConfig, seed: int) -> dict[str, Any]:

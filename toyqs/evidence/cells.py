@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -85,8 +87,13 @@ def write_cell(
         "asked_for": asked,
         "arms": {arm: {str(seed): key for seed, key in by_seed.items()} for arm, by_seed in arms.items()},
     }
-    # written again even where nothing changed: of two plans for one cell the later command's is valid
-    write_json(folder / f"{name_of(keys)}.json", plan)
+    path = folder / f"{name_of(keys)}.json"
+    with suppress(OSError, ValueError):
+        if json.dumps(read_json(path)) == json.dumps(
+            plan
+        ):  # what is on the disk already need not be brought there again
+            return os.utime(path)  # of two plans for one cell the later command's is valid
+    write_json(path, plan)
 
 
 def load_cells(runs_dir: Path | str) -> list[Cell]:

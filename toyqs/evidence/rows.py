@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from toyqs.files import ROW, damage, json_object, no_folder, read_json
+
+if TYPE_CHECKING:  # imported where there are tables: the processes that train ask for no more than a row
+    import pandas as pd
 
 # Columns that are numbers, or null, in every row that has them.
 NUMBERS = (
@@ -40,6 +41,8 @@ def load_rows(folder: Path | str, keys: Iterable[str] | None = None) -> pd.DataF
     Raises:
         FileNotFoundError: there is no such folder.
     """
+    import pandas as pd
+
     folder = Path(folder)
     check_folder(folder)
     rows, unfinished, damaged = [], [], []
@@ -100,6 +103,8 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
         FileNotFoundError: the run has no metrics.jsonl.
         ValueError: a line before the last is not a JSON object.
     """
+    import pandas as pd
+
     path = Path(folder) / key / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")
     # a whole line ends in a newline, so what follows the last newline is empty or incomplete
@@ -135,6 +140,8 @@ def is_complete(folder: Path | str, key: str) -> bool:
 
 def held_out(runs: Path, key: str) -> pd.Series:
     """Load a run's held-out NLL by step; empty where the file is missing or damaged."""
+    import pandas as pd
+
     try:
         lines = load_curve(runs, key)
         # a logarithmic axis cannot show what was measured before the first step
@@ -146,6 +153,8 @@ def held_out(runs: Path, key: str) -> pd.Series:
 
 def by_step(runs: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """Load the curves of an arm's rows: a row for each step, a column for each seed that has one."""
+    import pandas as pd
+
     keys = zip(rows.get("key", ()), rows.get("seed", ()), strict=True)
     curves = {seed: held_out(runs, key) for key, seed in keys}
     return pd.DataFrame({seed: curve for seed, curve in curves.items() if len(curve)})

@@ -1,4 +1,4 @@
-"""torch as a new process has it, in one in which its caller may have set it otherwise."""
+"""The state of torch in this process: as a new one has it, with one thread, without a GPU."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def as_in_a_new_process() -> Iterator[None]:
         undone.callback(torch.set_default_dtype, dtype)
         torch.set_default_dtype(torch.float32)
         yield
+
+
+def compute_with_one_thread() -> None:
+    """Let torch compute with one thread from here on: it then starts no others."""
+    torch.set_num_threads(1)
+
+
+def sees_gpu() -> bool:
+    """Tell whether torch could compute on a GPU."""
+    return torch.cuda.is_available()

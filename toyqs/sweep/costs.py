@@ -11,7 +11,8 @@ from toyqs.config.builders.cost import count_cost, counts_on_gpu, num_weights, s
 from toyqs.config.identity import run_key
 from toyqs.config.plain import to_plain
 from toyqs.config.run_config import RunConfig
-from toyqs.sweep.worker import WorkerProcess, stops_delayed
+from toyqs.sweep.starting import stops_delayed
+from toyqs.sweep.worker import WorkerProcess
 from toyqs.training.flops import Cost
 
 LARGE = 2**28  # bytes: such a step is counted in a process of its own, so that want of memory ends that one
@@ -28,7 +29,8 @@ def cached_cost() -> Callable[[RunConfig], Cost]:
 
     def cost(config: RunConfig) -> Cost:
         weight = float(config.policy_loss_beta != 0.0)  # the policy loss costs the same at any other weight
-        key = run_key(replace(config, max_steps=1, policy_loss_beta=weight, shuffle_rewards=False), 0)
+        alike = replace(config, max_steps=1, policy_loss_beta=weight, shuffle_rewards=False, kernels="torch")
+        key = run_key(alike, 0)
         if key not in counted:
             _require_memory(config)
             small = step_bytes(config) < LARGE or counts_on_gpu(config)

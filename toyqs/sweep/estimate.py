@@ -16,6 +16,7 @@ from toyqs.config.plain import to_plain
 from toyqs.experiment.trial import Trial, attempt
 from toyqs.sweep.costs import LARGE, in_own_process
 from toyqs.sweep.plan import Stack, step_work
+from toyqs.sweep.starting import AFRESH_SECONDS, start_seconds
 from toyqs.training import distributed
 from toyqs.training.flops import Cost
 
@@ -25,7 +26,6 @@ FEWEST_SECONDS = 0.1  # a trial takes about so long: with less to spend there is
 TRIALS = 8  # a trial may take this part of what there is, or more where few are left
 STEPS = 4  # a step may take this part of its trial
 FEWEST_SEQUENCES = 4  # of a step in a trial, where the run has as many
-START_SECONDS = 2.5  # of a worker process, before its first stack
 BLOCK = 4096  # bytes of a file system, of which a file takes whole ones
 RESULTS, ENVIRONMENT = 2000, 1000  # bytes of a row beside its settings, and of env.json
 HEADER = 2000  # bytes of the weights' names and shapes in model.safetensors
@@ -79,7 +79,7 @@ def estimate_in_passing(stacks: Sequence[Stack]) -> Estimate:
 
 def wall_seconds(seconds: Sequence[float], processes: int) -> float:
     """Return how long stacks take, started in their order, in so many worker processes."""
-    free = [START_SECONDS] * processes
+    free = [start_seconds()] * processes
     for each in seconds:
         heapq.heapreplace(free, free[0] + each)
     return max(free)
@@ -127,7 +127,7 @@ def _trial(stack: Stack, seconds: float, step: float, large: bool) -> Trial:
     if not large:
         raise MemoryError
     given = (to_plain(config), stack.seeds, part, seconds)
-    return Trial(*in_own_process("try", *given, seconds=START_SECONDS + STEPS * seconds))
+    return Trial(*in_own_process("try", *given, seconds=AFRESH_SECONDS + STEPS * seconds))
 
 
 def _bytes(stack: Stack, part: int) -> int:

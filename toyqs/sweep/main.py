@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
+from toyqs.config.builders.kernels import settled
 from toyqs.config.identity import named, settings
 from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
-from toyqs.evidence.cells import FOLDER, Cell, cell_of, name_of, write_cell
-from toyqs.evidence.figures.comparison import comparison_figure
+from toyqs.evidence.cells import FOLDER, Cell, by_key, cell_of, name_of, write_cell
 from toyqs.evidence.judging.findings import find, write_arm_table
 from toyqs.evidence.rows import damaged_files, load_curve, load_rows
 from toyqs.evidence.selection import columns_of, differing
@@ -69,13 +70,15 @@ def train_and_report(
         isolate: train in worker processes even one stack at a time, so that no failure stops the others.
         cluster: the settings of a launcher that trains on other machines; None: on this one.
     """
+    configs = _settled(configs)
     runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
     cost = cached_cost()
-    cells, unplanned = _plan(configs, cost)
+    settled = cache(lambda key: is_settled(runs_dir, key))
+    cells, unplanned = _plan(configs, cost, settled)
     if not cells:
         return Done(1, {}, unplanned)
     keys = {key for cell in cells for key in cell.run_keys}
-    undone = {key for key in keys if force or not is_settled(runs_dir, key)}
+    undone = {key for key in keys if force or not settled(key)}
     stacks, done = stacks_of(cells, undone, cost), len(keys) - len(undone)
     here = local_processes(configs, len(stacks)) if cluster is None else None
     plan = (cells, undone, stacks, runs_dir, here)
@@ -109,6 +112,14 @@ def train_and_report(
     for each in lines:
         print(f"toyqs: {each}", file=sys.stderr)
     return Done(1 if lines else 0, _arms(cells), lines)
+
+
+def _settled(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Settle kernels=auto, before any run has a key; say where a compiler is missing."""
+    configs, note = settled(configs)
+    if note:
+        print(f"toyqs: {note}", file=sys.stderr, flush=True)
+    return configs
 
 
 def _arms(cells: Sequence[PlannedCell]) -> dict[str, str]:
@@ -157,7 +168,7 @@ def _say_damaged(runs_dir: str, keys: Iterable[str]) -> None:
 
 
 def _plan(
-    configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost]
+    configs: Sequence[RunConfig], cost: Callable[[RunConfig], Cost], settled: Callable[[str], bool]
 ) -> tuple[list[PlannedCell], list[str]]:
     """Plan the cells, equal ones once; return them, and a line on each that cannot be trained, also printed.
 
@@ -169,9 +180,7 @@ def _plan(
         try:
             cell = plan_cell(config, cost)
             for arm, settings_of_arm in cell.arms.items():
-                if config.force or not all(
-                    is_settled(config.runs_dir, key) for key in cell.keys[arm].values()
-                ):
+                if config.force or not all(map(settled, cell.keys[arm].values())):
                     cost(settings_of_arm)
         except Exception as error:
             ours = isinstance(error, MemoryError | CheckpointError)
@@ -203,7 +212,8 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         print(f"toyqs: {warning.message}", file=sys.stderr)
     if rows.empty:
         return []
-    found = [_cell(cell, rows) for cell in cells]
+    by_run = by_key(rows)
+    found = [_cell(cell, by_run) for cell in cells]
     findings, keys = find(found), list(differing(found))
     several, finished = len(cells) > 1, not next(iter(found[0].arms.values())).empty
     if several or finished:
@@ -215,6 +225,8 @@ def _report(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
         folder.mkdir(exist_ok=True)
         write_arm_table(findings, keys, table)
         if finished and not several:
+            from toyqs.evidence.figures.comparison import comparison_figure  # matplotlib, slow to import
+
             comparison_figure(findings[0], _curves(runs_dir, found[0]), figure)
             print(f"\nfigure {figure} (also .svg and .pdf)", end="")
     except OSError as error:
@@ -238,13 +250,12 @@ def _folders(runs_dir: str, cell: Cell) -> list[str]:
     return lines
 
 
-def _cell(cell: PlannedCell, rows: pd.DataFrame) -> Cell:
-    """Return a planned cell with the rows of the arms that were asked for."""
-    columns = named(cell.config, cell.seeds[0]) | cell.beside
-    columns = {name: x for name, x in columns.items() if name not in {"seed", *cell.inactive}}
+def _cell(cell: PlannedCell, finished: Mapping[str, Mapping[str, Any]]) -> Cell:
+    """Return a planned cell with the rows of the arms that were asked for, of those that have finished."""
+    columns, hidden = named(cell.config, cell.seeds[0]) | cell.beside, {"seed", *cell.inactive}
     asked = [(arm, seed) for arm in (*cell.arms, *cell.same) for seed in cell.seeds]
-    finished = {row["key"]: row for row in rows.to_dict("records") if row["key"] in cell.run_keys}
-    return cell_of(columns, cell.keys, asked, finished)
+    rows = {key: finished[key] for key in cell.run_keys if key in finished}
+    return cell_of({name: x for name, x in columns.items() if name not in hidden}, cell.keys, asked, rows)
 
 
 def _curves(runs_dir: str, cell: Cell) -> dict[str, dict[int, pd.DataFrame]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
-from toyqs.config.identity import canonical, named, run_key
+from toyqs.config.identity import canonical, named, run_key, run_keys
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
@@ -133,7 +133,7 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
         asked_for = list(known)
     known = {name: canonical(arm) for name, arm in known.items()}
     seeds = seeds_of(config)
-    keys = {name: {seed: run_key(arm, seed) for seed in seeds} for name, arm in known.items()}
+    keys = {name: run_keys(arm, seeds) for name, arm in known.items()}
     first: dict[str, str] = {}
     shown = {name: first.setdefault(by_seed[seeds[0]], name) for name, by_seed in keys.items()}
     arms = {name: known[name] for name in asked_for if shown[name] == name}

@@ -15,6 +15,7 @@ from toyqs.sweep.plan import Stack
 
 # Its own is a semaphore as well, of whose leak Python 3.14 warns where the command is killed.
 tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0  # a thread that repaints: a process with threads cannot be copied safely
 
 PLAIN_LINE_SECONDS = 10
 FIRST_SHARE = 0.02  # of the work, before which imports and first calls dominate and no time is estimated
@@ -46,7 +47,9 @@ class Progress:
         terminal = bool(stacks) and sys.stderr.isatty()
         self._plain = bool(stacks) and not terminal
         form = "{percentage:3.0f}% |{bar}| {elapsed} elapsed{postfix}"
-        self._bar = tqdm(total=self._total, bar_format=form, disable=not terminal, file=sys.stderr)
+        self._bar = tqdm(
+            total=self._total, bar_format=form, disable=not terminal, file=sys.stderr, miniters=0
+        )
 
     def start(self, index: int, stack: Stack) -> None:
         """Count a stack, known by its number from now on, as running."""

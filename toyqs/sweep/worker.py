@@ -6,6 +6,7 @@ Worker processes import this module and what it needs to train, nothing that dra
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import multiprocessing
 import os
@@ -13,10 +14,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,12 +33,12 @@ from toyqs.experiment import checkpoint
 from toyqs.experiment.stack import run_stack
 from toyqs.experiment.trial import attempt
 from toyqs.files import make_folder
+from toyqs.sweep import starting
 from toyqs.sweep.locks import acquire, is_held
 from toyqs.sweep.plan import Stack
 from toyqs.training import distributed
 
 NOT_BEGUN = f"{ENDED}could not begin: "  # begins a failure that the worker could not note in the stack's log
-STOPS = (signal.SIGINT, signal.SIGTERM)  # run.py answers the second as the first
 
 
 class StackOutcome(NamedTuple):
@@ -145,10 +146,13 @@ def one_line(error: BaseException, config: RunConfig | None = None) -> str:
     """Return an error's type and message in one line, with the file and the line that raised it.
 
     The line is a plug-in's where the error passed through one; else what the run `config` has of plug-ins is
-    named after it.
+    named after it. A refusal's own line says all.
     """
-    if line := load.described(error, config):
+    refused = isinstance(error, Refusal)
+    if line := load.described(error, None if refused else config):
         return line
+    if refused:
+        return str(error)
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{message} ({Path(where.filename).name}:{where.lineno})"
@@ -162,8 +166,9 @@ class WorkerProcess:
     """
 
     def __init__(self) -> None:
-        context = start_context()
+        context = starting.start_context()
         self.pipe, theirs = context.Pipe()
+        register_after_fork(self, lambda worker: worker.pipe.close())  # a copy holds no end of this process
         self.process = context.Process(target=serve, args=(theirs,))
         self.process.start()
         theirs.close()
@@ -195,39 +200,13 @@ class WorkerProcess:
         self.process.join()
 
 
-def start_context() -> Any:
-    """Return the way in which processes start: afresh, not as copies of this one with its threads."""
-    return multiprocessing.get_context("spawn")
-
-
-@contextmanager
-def stops_delayed() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM to the end of a block in which a process starts.
-
-    One that is half started cannot be ended, and one interrupted during its imports prints a traceback.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which alone may answer them
-        yield
-        return
-    received: list[int] = []
-    resource_tracker.ensure_running()  # now, for its start unblocks both signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a new process inherits the mask
-    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        raise KeyboardInterrupt
-
-
 Tell = Callable[[str, Any], None]  # sends a message to the parent
 
 
 def serve(pipe: Connection) -> None:
     """Do the jobs that come through a pipe, until it is closed or the parent dies."""
-    for stop in STOPS:  # they reach all processes of a command; the parent answers them
+    gc.freeze()  # a copy's garbage collector skips all objects from before it
+    for stop in starting.STOPS:  # they reach all processes of a command; the parent answers them
         signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -11,7 +11,8 @@ from functools import partial
 from multiprocessing.connection import wait
 
 from toyqs.sweep.executors.executor import Entry, Executor, Tell
-from toyqs.sweep.worker import StackOutcome, WorkerProcess, record_death, stops_delayed, train_stack
+from toyqs.sweep.starting import stops_delayed
+from toyqs.sweep.worker import StackOutcome, WorkerProcess, record_death, train_stack
 from toyqs.training import distributed
 
 

@@ -6,10 +6,12 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -81,6 +83,11 @@ def call(job: Callable[[Any], None]) -> None:
         job: takes what `run_jobs` does; called once, or by a launcher that runs jobs one by one, for each.
     """
     hydra.main(version_base="1.3", config_path=str(folder("conf")), config_name="config")(job)()
+
+
+def list_no_groups() -> None:
+    """Let Hydra's --help list no groups of presets: ours has its own lists, and Hydra's take it a while."""
+    Hydra.format_config_groups = lambda *_, **__: ""  # type: ignore[method-assign]
 
 
 def _say(line: str) -> None:
@@ -226,9 +233,18 @@ def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:
         if isinstance(value, str):
             values[key] = _readable(f"{prefix}{key}", value)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+        schema, defaults = _schema(kind)
+        given = {key: value for key, value in values.items() if repr(value) != defaults[key]}
+        return OmegaConf.to_object(OmegaConf.merge(schema, given))
     except OmegaConfBaseException as error:
         raise wrong_type(f"{prefix}{error.full_key}", error) from error
+
+
+@cache
+def _schema(kind: type) -> tuple[Any, dict[Any, str]]:
+    """Return a dataclass's fields with types, slow to read and never changed, and the defaults' texts."""
+    schema = OmegaConf.structured(kind)
+    return schema, {key: repr(value) for key, value in cast(Any, OmegaConf.to_container(schema)).items()}
 
 
 def _readable(key: str, value: str) -> str:
