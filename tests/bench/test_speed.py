@@ -31,7 +31,7 @@ def without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_part_finds_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers, figure = tmp_path / "speed.json", tmp_path / "growth.png"
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    assert speed.main(["--quick", "--rounds", "2", "--json", str(numbers), "--figure", str(figure)]) == 0
+    assert speed.main(["--quick", "--rounds", "1", "--json", str(numbers), "--figure", str(figure)]) == 0
     out, err = capsys.readouterr()
     assert err == "" and out.count("Gradients equal") == 3
     assert cores is None or os.sched_getaffinity(0) == cores
