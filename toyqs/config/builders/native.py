@@ -14,12 +14,14 @@ from toyqs.objectives.rewards import OWN_LOSS
 
 
 def with_native(config: RunConfig, model: LatentReasoner) -> LatentReasoner:
-    """Let native functions draw a model's symbols, and make the whole step of one without thoughts.
+    """Let native functions draw the symbols of a GRU, and make the whole step of one without thoughts.
 
     Args:
         config: with kernels=native.
         model: of it.
     """
+    if config.backbone != "gru":
+        return model
     head = model.thought_head
     if type(head) is TokenHead:  # others may make their logits or their symbols in a way of their own
         head.native = head.shared is None and head.ending is None
