@@ -143,5 +143,5 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
             for axis, size in enumerate(tensor.shape):
                 if size == 1 or axis in free[name].get(place, ()):
                     continue
-                with pytest.raises((ValueError, RuntimeError), match="[Ss]hape"):
+                with pytest.raises((ValueError, RuntimeError), match=r"[Ss]hape"):
                     function(*given[:place], tensor.narrow(axis, 0, size - 1), *given[place + 1 :])
