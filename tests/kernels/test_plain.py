@@ -80,7 +80,7 @@ def test_where_nothing_counts_there_is_no_loss() -> None:
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_a_seed_at_every_place_of_a_stack(dtype: torch.dtype) -> None:
     """Check the bits, also beside a seed that is no number."""
-    for width in WIDTHS:
+    for width in WIDTHS[::3]:
         for batch in (1, 9):
             given = drawn(4, batch, width, 6, dtype, 3)
             pull = random(4, seed=9, dtype=dtype)
