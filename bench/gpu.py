@@ -47,6 +47,7 @@ PARTS = (
     Part("card", "gpu_parts.py", 30),
     Part("tests", "gpu_parts.py", 110),
     Part("gru", "gpu_parts.py", 90),
+    Part("graphs", "gpu_parts.py", 40),
     Part("job", "gpu_parts.py", 120),
     Part("transformer", "gpu_transformer.py", 110),
     Part("thoughts", "gpu_transformer.py", 110),

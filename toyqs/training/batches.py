@@ -15,7 +15,7 @@ from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, focus, thinking_positions
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
-NOISE_AT_ONCE = 2**18  # numbers of several batches drawn at once; more do not stay in a processor's cache
+NOISE_AT_ONCE = 2**16  # numbers of several batches drawn at once: of small ones, whose draws cost by the call
 
 
 class TrainingBatch(NamedTuple):
@@ -190,11 +190,11 @@ def _with_noise(
     at_once = max(1, NOISE_AT_ONCE // each)
     for start in range(0, len(batches), at_once):
         group = batches[start : start + at_once]
-        drawn = noise_of_steps(noise, think_at, sizes, len(group))
+        drawn = noise_of_steps(noise, think_at, sizes, len(group)).to(like)
         orders: Iterable[Tensor | None] = itertools.repeat(None, len(group))
         if settings.shuffle_rewards:
             shape = (len(group), *drawn.shape[2:4])
             numbers = [torch.rand(shape, generator=g, dtype=torch.float64) for g in shuffles]
             orders = torch.stack(numbers, 1).to(like.device).unbind()
-        for batch, own, order in zip(group, drawn.to(like).unbind(), orders, strict=True):
+        for batch, own, order in zip(group, drawn.unbind(), orders, strict=True):
             yield batch._replace(noise=own, shuffle=order)

@@ -18,7 +18,7 @@ METHODS = ("adamw", "adam", "sgd")  # torch's AdamW, Adam, and SGD without momen
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
 
 NativeStep = Callable[[float, float, float], None]  # max_norm, rate, weight decay; clips and steps
-Native = Callable[..., NativeStep]  # from the optimiser's buffers; see model/backbones/kernels/adamw.py
+Native = Callable[..., NativeStep]  # from the optimiser's buffers; see model/backbones/kernels/adam.py
 
 LARGE = 2**22  # parameters of a seed: from here on one sum over them is inexact, and `seed_of` costly
 
@@ -94,6 +94,11 @@ class Optimiser:
             for index, part in enumerate(parts):
                 values[self._mine(index)] = part[name].to(values.device)
 
+    def revert(self, index: int, values: Tensor) -> None:
+        """Set a seed's parameters to those of a copy of the whole buffer."""
+        mine = self._mine(index)
+        self.values[: self.used][mine] = values[: self.used][mine]
+
     def blank(self, index: int) -> None:
         """Set a seed's parameters to NaN."""
         self.values[: self.used][self._mine(index)] = math.nan
@@ -114,13 +119,15 @@ class Optimiser:
             self.grads.mul_(scale if self.seed_of is None else scale.index_select(0, self.seed_of))
         return norms
 
-    def step(self, lr: float, weight_decay: float = 0.0, max_norm: float = 0.0) -> None:
+    def step(self, lr: float | Tensor, weight_decay: float = 0.0, max_norm: float = 0.0) -> None:
         """Update the parameters, all of which decay, along gradients clipped to max_norm (0: as they are).
+
+        A rate that is a tensor, one float32 number, stays on its device: a graph may hold the step.
 
         Where memory runs out all parameters are as they were: what is needed is allocated before the first
         change.
         """
-        if self.native is not None:
+        if self.native is not None and not isinstance(lr, Tensor):
             return self.native(max_norm, lr, weight_decay)
         if max_norm:
             self.clip(max_norm)
@@ -145,7 +152,7 @@ class Optimiser:
         constants, decoupled = (*BETAS, EPSILON), self.method == "adamw"
         return native(buffers, self.num_seeds, spans, factors, constants, decoupled=decoupled)
 
-    def _adam(self, lr: float, weight_decay: float) -> None:
+    def _adam(self, lr: float | Tensor, weight_decay: float) -> None:
         adam(
             [self.values],
             [self.grads],
@@ -164,13 +171,13 @@ class Optimiser:
             maximize=False,
         )
 
-    def _sgd(self, lr: float, weight_decay: float) -> None:
+    def _sgd(self, lr: float | Tensor, weight_decay: float) -> None:
         sgd(
             [self.values],
             [self.grads],
             [None],
             fused=True,
-            lr=lr,
+            lr=lr,  # type: ignore[arg-type]  # it takes tensors as well
             weight_decay=weight_decay,
             momentum=0.0,
             dampening=0.0,

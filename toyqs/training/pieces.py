@@ -6,7 +6,7 @@ all positions, such as advantage_scale=batch_std, is computed from all pieces (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from toyqs.training.batches import TrainingBatch, at_positions, sequences
 from toyqs.training.hard_positions import PositionSelection, combine, select_positions
 from toyqs.training.params import TrainingParams
 from toyqs.training.reference_model import ReferenceModel, with_reference
-from toyqs.types import Batch, Context, Model, Trace, thinking_positions
+from toyqs.types import Batch, Context, Model, Trace
 
 LossFn = Callable[[Trace, Batch], Loss]
 Values = dict[str, Tensor]  # name -> (S,)
@@ -36,7 +36,7 @@ class MicroBatches:
 
     model: Model
     objective: LossFn
-    weights: dict[str, float]  # of the loss's parts, and `rewards.COSTS`
+    weights: Mapping[str, float | Tensor]  # of the loss's parts, and `rewards.COSTS`; a tensor is not 0
     settings: TrainingParams
     running_reward: Tensor  # (S,)
     gate_floor: float = 0.0
@@ -175,9 +175,11 @@ class MicroBatches:
 
     def _descend(self, loss: Loss, share: Tensor | None, values: Values) -> None:
         """Add the gradients of a loss times its share to the parameters', what it reports to the values."""
-        parts = {name: part for name, part in loss.parts.items() if self.weights[name] and part.requires_grad}
-        slopes = [self._slope(name, share, part) for name, part in parts.items()]
-        torch.autograd.backward([*parts.values()], slopes)
+        counting = {name: part for name, part in loss.parts.items() if _counts(self.weights[name])}
+        terms = [_product(self.weights[name], share, part) for name, part in counting.items()]
+        total = sum(terms[1:], terms[0])
+        # Torch's backward pass from a vector, with its gradient given, would import the compiler.
+        (total if total.numel() == 1 else total.sum()).backward()
         reported = loss.parts | (loss.meters or {})
         if loss.reward is not None:
             reported["reward"] = loss.reward
@@ -185,11 +187,16 @@ class MicroBatches:
             weighted = value.detach() if share is None else share * value.detach()
             values[name] = values[name] + weighted if name in values else weighted
 
-    def _slope(self, name: str, share: Tensor | None, part: Tensor) -> Tensor:
-        """Return the derivative of the weighted loss by one of its parts, (S,)."""
-        weight = self.weights[name]
-        factor = weight if share is None else weight * share
-        return factor.expand_as(part) if isinstance(factor, Tensor) else torch.full_like(part, factor)
+
+def _product(weight: float | Tensor, share: Tensor | None, part: Tensor) -> Tensor:
+    """Return a part of the loss (S,) times its weight and its share; a factor of 1 takes no time."""
+    if share is not None:
+        return weight * share * part
+    return part if not isinstance(weight, Tensor) and weight == 1.0 else weight * part
+
+
+def _counts(weight: float | Tensor) -> bool:
+    return isinstance(weight, Tensor) or weight != 0  # nobody waits for a device to say so
 
 
 def forward(model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float) -> Outputs:
@@ -207,10 +214,9 @@ def forward(model: Model, batch: TrainingBatch, settings: TrainingParams, gate_f
 
 def _selected_positions(batch: TrainingBatch, selection: PositionSelection | None) -> Tensor | None:
     """Return which positions of the sequences think, (S, B, T'); None: all."""
-    index = None if selection is None else thinking_positions(batch.counted._replace(think=selection.think))
-    if index is None or batch.positions is None:
-        return batch.positions if index is None else index
-    return batch.positions.gather(2, index)
+    if selection is None:
+        return batch.positions
+    return selection.positions if batch.positions is None else batch.positions.gather(2, selection.positions)
 
 
 def _spans(batch: TrainingBatch, size: int) -> list[slice]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toyqs.graphs import Graphs
 from toyqs.training.divergence import Divergence
 from toyqs.training.optimizer import Native, Optimiser
 from toyqs.training.reference_model import ReferenceModel
@@ -37,6 +38,7 @@ class TrainState:
         self.optimiser = Optimiser(model, lr_multipliers, method, native)
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.reference_model = model, reference_model
+        self.graphs: Graphs | None = None  # of its steps; None: they are made without
         self.step = 0
         self.diverged: dict[int, Divergence] = {}  # by the seed's index
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)

@@ -32,10 +32,9 @@ def call(name: str, dtype: torch.dtype, *fields: Tensor | int | None) -> None:
 
     Raises:
         IndexError: an id is no row of its table.
-        RuntimeError: a gradient is asked for that has a gradient itself.
+        RuntimeError: see `check_first_order`.
     """
-    if torch.is_grad_enabled():  # in the functions of this folder with create_graph=True alone
-        raise RuntimeError("native kernels have first derivatives alone, and no others")
+    check_first_order()
     words = [x if isinstance(x, int) else 0 if x is None else x.data_ptr() for x in fields]
     if not _function(name, dtype)((ctypes.c_int64 * len(words))(*words)):
         raise IndexError(f"{name}: an id is no row of its table")
@@ -54,3 +53,24 @@ def check(ids: Tensor | None, *numbers: Tensor) -> None:
             "native kernels take numbers of one precision, float32 or float64, and long ids, on the CPU; "
             "kernels=torch takes others too"
         )
+
+
+def check_first_order() -> None:
+    """Check, inside a function of this folder, that no gradient of its gradient is asked for.
+
+    Raises:
+        RuntimeError: it is, by create_graph=True.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("native kernels have first derivatives alone, and no others")
+
+
+def check_shapes(*pairs: tuple[Tensor, tuple[int, ...]]) -> None:
+    """Check what shapes tensors have.
+
+    Raises:
+        ValueError: one is not as a native function would read it.
+    """
+    for tensor, shape in pairs:
+        if tensor.shape != shape:
+            raise ValueError(f"a tensor of shape {tuple(tensor.shape)} where native kernels read {shape}")

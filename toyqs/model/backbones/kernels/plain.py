@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.kernels.calls import call, check
+from toyqs.model.backbones.kernels.calls import call, check, check_first_order, check_shapes
 
 
 class PlainLoss(torch.autograd.Function):
@@ -41,14 +41,22 @@ class PlainLoss(torch.autograd.Function):
         *layers: Tensor,
     ) -> Tensor:
         """Compute the loss and its gradients."""
-        check(inputs, x, weights, *layers)
-        check(targets, x)
+        for ids in (inputs, places, targets):
+            check(ids, x, weights, *layers)
+        seeds, width, classes = layers[2].shape
+        wide, each = 3 * width, (*inputs.shape[:2], (inputs if places is None else places).shape[2])
+        check_shapes(
+            *((x, (seeds, x.shape[1], wide)), (inputs, (seeds, *inputs.shape[1:])), (targets, each)),
+            *((weights, each), (targets if places is None else places, each)),
+            *((layers[0], (seeds, width, wide)), (layers[1], (seeds, 1, wide))),
+            (layers[3], (seeds, 1, classes)),
+        )
         given = [
             None if y is None else y.contiguous() for y in (x, inputs, places, targets, weights, *layers)
         ]
         found = [torch.zeros_like(x), *map(torch.empty_like, layers)]
         loss = x.new_empty(len(x))
-        sizes = (*inputs.shape, targets.shape[2], x.shape[1], layers[0].shape[1], layers[2].shape[2])
+        sizes = (*inputs.shape, targets.shape[2], x.shape[1], width, classes)
         call("plain_step", x.dtype, *given, loss, *found, *sizes)
         ctx.save_for_backward(*found)
         return loss
@@ -56,5 +64,6 @@ class PlainLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
+        check_first_order()
         at_x, *others = (found * grad.view(-1, 1, 1) for found in ctx.saved_tensors)
         return at_x, None, None, None, None, *others

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -13,29 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
-from tests.killing import ROOT
 from tests.training.test_optimizer import leaf_losses
-from toyqs.model.backbones.kernels.adamw import Adam
+from toyqs.model.backbones.kernels import library
+from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.training.optimizer import Native, Optimiser
 
-SOURCE = ROOT / "toyqs" / "model" / "backbones" / "kernels" / "adamw.cpp"
-FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+SOURCE = library.SOURCES / "adam.h"
 TOLERANCES = {"float64": 1e-12, "float32": 1e-6}
 FASTER = {"head.*": 3.0, "*.bias": 0.5}
-
-
-def compiled(source: Path, folder: Path, *flags: str) -> Native:
-    """Compile the step alone."""
-    path = folder / f"{source.stem}.so"
-    subprocess.run(["g++", *FLAGS, *flags, "-shared", "-fPIC", "-o", path, source], check=True)
-    return partial(Adam, ctypes.CDLL(str(path)))
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    if not shutil.which("g++"):
-        pytest.skip("needs a C++ compiler")
-    return compiled(SOURCE, tmp_path_factory.mktemp("kernels"))
 
 
 def model_of(num_seeds: int, dtype: str = "float64", **changes: object) -> nn.Module:
@@ -64,10 +48,8 @@ def largest_difference(native: Native, dtype: str, *given: float, method: str = 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("method", ["adamw", "adam"])
 @pytest.mark.parametrize(("max_norm", "weight_decay"), [(0.0, 0.0), (1.0, 0.0), (1.0, 0.3)])
-def test_equals_torchs_step(
-    max_norm: float, weight_decay: float, method: str, dtype: str, native: Native
-) -> None:
-    assert largest_difference(native, dtype, max_norm, weight_decay, method=method) < TOLERANCES[dtype]
+def test_equals_torchs_step(max_norm: float, weight_decay: float, method: str, dtype: str) -> None:
+    assert largest_difference(Adam, dtype, max_norm, weight_decay, method=method) < TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize(
@@ -78,12 +60,13 @@ def test_equals_torchs_step(
         ("most > 1 ? 1 : most", "most"),
     ],
 )
-def test_a_mutant_is_noticed(line: str, mutant: str, tmp_path: Path, native: Native) -> None:
+def test_a_mutant_is_noticed(line: str, mutant: str, tmp_path: Path) -> None:
     text = SOURCE.read_text(encoding="utf-8")
     assert text.count(line) == 1
-    source = tmp_path / "mutant.cpp"
+    source, built = tmp_path / "mutant.cpp", tmp_path / "mutant.so"
     source.write_text(text.replace(line, mutant), encoding="utf-8")
-    mutated = compiled(source, tmp_path, "-O0")
+    subprocess.run([*library._compiler(), "-O0", "-shared", "-fPIC", "-o", built, source], check=True)
+    mutated = partial(Adam, given=ctypes.CDLL(str(built)))
     assert not largest_difference(mutated, "float64", 1.0, 0.3) < 1e-6
 
 
@@ -95,7 +78,7 @@ def of_seeds(whole: list[Tensor], seeds: list[int]) -> nn.ParameterList:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_seed_is_the_same_to_the_bit_alone_and_in_company(dtype: torch.dtype, native: Native) -> None:
+def test_a_seed_is_the_same_to_the_bit_alone_and_in_company(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(1)
     first, *steps = (
         [torch.randn(6, *size, generator=generator).to(dtype) for size in SIZES] for _ in range(5)
@@ -104,7 +87,7 @@ def test_a_seed_is_the_same_to_the_bit_alone_and_in_company(dtype: torch.dtype, 
     found = {}
     for seeds in ([0, 1, 2, 3, 4, 5], [2], [5, 0, 3]):
         parameters = of_seeds(first, seeds)
-        optimiser = Optimiser(parameters, {"2": 3.0}, native=native)
+        optimiser = Optimiser(parameters, {"2": 3.0}, native=Adam)
         for gradients in steps:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad.copy_(gradient[seeds])
@@ -116,9 +99,9 @@ def test_a_seed_is_the_same_to_the_bit_alone_and_in_company(dtype: torch.dtype, 
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e300])
-def test_gradients_that_are_not_numbers_do_what_they_do_in_torch(bad: float, native: Native) -> None:
+def test_gradients_that_are_not_numbers_do_what_they_do_in_torch(bad: float) -> None:
     ends = []
-    for given in (native, None):
+    for given in (Adam, None):
         model = model_of(3)
         optimiser = Optimiser(model, {}, native=given)
         leaf_losses(list(model.parameters()), 0).sum().backward()

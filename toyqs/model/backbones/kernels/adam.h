@@ -1,9 +1,10 @@
 // Clip each seed's gradient to a norm, then step Adam or AdamW: `clip` and `_adam` of training/optimizer.py, with
 // the formula of torch's fused kernel. A seed's numbers come in the same order whatever stands beside it.
+#pragma once
 #include <cmath>
 #include <cstdint>
 
-struct AdamBuffers {  // filled by adamw.py
+struct AdamBuffers {  // filled by adam.py
   void *values, *grads, *means, *squares, *count;
   int64_t seeds, spans, decoupled;
   const int64_t *begins, *sizes;  // (seeds, spans) and (spans,): where a seed's part of a parameter lies

@@ -1,4 +1,4 @@
-"""The clipped step of Adam and AdamW in one call of native code: adamw.cpp."""
+"""The clipped step of Adam and AdamW in one call of native code: adam.h."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from toyqs.model.backbones.kernels import library
+
 
 class _Buffers(ctypes.Structure):
-    """AdamBuffers of adamw.cpp."""
+    """AdamBuffers of adam.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("values", "grads", "means", "squares", "count")),
@@ -28,7 +30,6 @@ class Adam:
 
     def __init__(
         self,
-        library: ctypes.CDLL,
         buffers: Mapping[str, Tensor],
         num_seeds: int,
         spans: Sequence[slice],
@@ -36,17 +37,18 @@ class Adam:
         constants: tuple[float, float, float],
         *,
         decoupled: bool,
+        given: ctypes.CDLL | None = None,
     ) -> None:
         """Note where the buffers lie; they must stay there.
 
         Args:
-            library: the compiled kernels.
             buffers: values, grads, means and squares, flat, float32 or float64, and count, a float32 number.
             num_seeds: S.
             spans: each parameter's part of the buffers, its axis S first.
             factors: each parameter's factor of the learning rate.
             constants: β₁, β₂ and ε.
             decoupled: AdamW; else Adam.
+            given: the compiled kernels; None: those of this machine.
         """
         sizes = torch.tensor([(span.stop - span.start) // num_seeds for span in spans])
         begins = torch.tensor([span.start for span in spans]) + torch.arange(num_seeds).unsqueeze(1) * sizes
@@ -63,8 +65,9 @@ class Adam:
             beta2=beta2,
             epsilon=epsilon,
         )
+        compiled = library.load() if given is None else given
         wide = buffers["values"].dtype == torch.float64
-        self.kernel = library.adam_f64 if wide else library.adam_f32
+        self.kernel = compiled.adam_f64 if wide else compiled.adam_f32
         self.kernel.argtypes = (ctypes.c_void_p, *[ctypes.c_double] * 3)
         self.kernel.restype = None
         self.place = ctypes.addressof(self.buffers)
