@@ -32,6 +32,7 @@ torch: a torch that .venv already has and that is in range is kept (with newest 
 better). Else, where an NVIDIA GPU answers (nvidia-smi), the package index's build; where none does, a CPU build
 and never the gigabytes of CUDA packages.
 Needs: bash, Python 3.11 or newer (another than python3: PYTHON=/path/to/python3.12 bash setup.sh).
+A C++ compiler, where there is one, compiles the kernels by which GRUs train faster (docs/sweeps.md#kernels).
 TXT
 }
 
@@ -217,6 +218,20 @@ imports() {
   "$venv/bin/python" -c 'import hydra, tqdm, wandb, toyqs.sweep.main' >>"$log" 2>&1
 }
 
+# Once, for the first run would else wait for it.
+build_kernels() {
+  local why
+  why=$("$venv/bin/python" - 2>>"$log" <<'PY'
+from toyqs.model.backbones.kernels import library
+try:
+    library.load()
+except library.Unavailable as error:
+    print(error)
+PY
+  ) || why="the end of $log says why"
+  [ -z "$why" ] || say "no native kernels: $why; torch's train the same models, only slower"
+}
+
 mode=run versions=locked
 case "$#:$*" in
   0:) ;;
@@ -244,6 +259,7 @@ if ! imports; then
   install_all
   imports || give_up
 fi
+build_kernels
 printf '%s %s %s\n' "$(fingerprint)" "$mode" "$versions" >"$stamp"
 if [ "$mode" = dev ]; then next="-m pytest -q"; else next="run.py"; fi
 say "done in $SECONDS s; next: $venv/bin/python $next"

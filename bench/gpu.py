@@ -47,6 +47,7 @@ PARTS = (
     Part("card", "gpu_parts.py", 30),
     Part("tests", "gpu_parts.py", 110),
     Part("gru", "gpu_parts.py", 90),
+    Part("graphs", "gpu_parts.py", 40),
     Part("job", "gpu_parts.py", 120),
     Part("transformer", "gpu_transformer.py", 110),
     Part("thoughts", "gpu_transformer.py", 110),
@@ -125,17 +126,22 @@ def described(device: str) -> dict[str, str]:
     card, driver, memory = (*asked(smi).split(", "), "", "")[:3] if device == "cuda" else ("none", "", "")
     if device == "cuda":
         card = card or torch.cuda.get_device_name()
-    commit = asked(["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"])
     return {
         "card": f"{card}, {memory}" if memory else card,
         "driver": driver or "not known",
         "CUDA": torch.version.cuda or "none",
         "torch": torch.__version__,
-        **{name: _version(name) for name in PACKAGES},
+        **{name: version(name) for name in PACKAGES},
         "Python": platform.python_version(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "commit": commit or os.environ.get("COMMIT") or "not known",
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Return the commit of this checkout, with -dirty where files have changed since."""
+    found = asked(["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"])
+    return found or os.environ.get("COMMIT") or "not known"
 
 
 def asked(command: list[str]) -> str:
@@ -146,7 +152,8 @@ def asked(command: list[str]) -> str:
         return ""
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """Return the version of an installed package."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -27,8 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.stacks import step_seconds
-from bench.step import CONFIG, now, thought_tokens
+from bench.step import CONFIG, now, step_seconds, thought_tokens
 from toyqs.command_line import Parser, check_file, path_of, positive, run
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.resolve import resolved
@@ -175,6 +174,16 @@ def gru(asked: Asked) -> None:
             asked.measure(f"{name}, {size} seed{'s' * (size > 1)}", run)
 
 
+def graphs(asked: Asked) -> None:
+    """Time the training step of GRUs as CUDA graphs and without; a trial does without twice."""
+    limit = 0.0 if asked.tiny else asked.seconds / 20
+    for name, sizes in (TINY_GRUS if asked.tiny else GRUS).items():
+        for on in (False, True):
+            config = replace(CONFIG, device=asked.device, cuda_graphs=on and not asked.tiny, **sizes)
+            run = lambda config=config: training(config, 1, limit)  # noqa: E731
+            asked.measure(f"{name}, 1 seed, cuda_graphs={str(on).lower()}", run)
+
+
 def job(asked: Asked) -> None:
     """Run the default job on the device and on the CPU: seconds and verdict."""
     for device in dict.fromkeys((asked.device, "cpu")):
@@ -229,7 +238,13 @@ def alone(device: str, words: list[str]) -> Values:
     return {"wall s": wall, "CPU s": cpu, "note": f"NLL {loss:.3f}; no verdict, for scipy is not installed"}
 
 
-PARTS: dict[str, Callable[[Asked], None]] = {"card": card, "tests": tests, "gru": gru, "job": job}
+PARTS: dict[str, Callable[[Asked], None]] = {
+    "card": card,
+    "tests": tests,
+    "gru": gru,
+    "graphs": graphs,
+    "job": job,
+}
 
 
 def main(parts: dict[str, Callable[[Asked], None]]) -> int:

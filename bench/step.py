@@ -1,37 +1,30 @@
-"""Thought tokens per second of the training step, compared with a plain reference in the same process.
-
-`python bench/step.py` checks that both compute the same gradients, then times them in turns.
-"""
+"""The training step that is timed: its task, its sizes, its time on a device and its memory."""
 
 from __future__ import annotations
 
-import argparse
+import math
 import platform
-import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from bench import reference
-from bench.reference import Recipe, Reference
-from toyqs.command_line import Parser, run, whole
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
+from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.training.batches import draw_batches
-from toyqs.training.loop import accumulate, train
+from toyqs.training.loop import train
 from toyqs.types import Batch
-
-TOLERANCE = 1e-10  # of a gradient, in float64
-STEPS = 3  # of each side in a round
 
 
 @dataclass
@@ -57,6 +50,8 @@ class RandomCharacters:
         return Batch(inputs, targets, torch.ones(inputs.shape), torch.ones(inputs.shape, dtype=torch.bool))
 
 
+CONSTANT: Mapping[str, Any] = {"entropy_schedule": "constant", "use_scheduler": False}  # no schedules
+
 CONFIG = RunConfig(
     base_lm_hidden_dim=32,
     reasoner_hidden_dim=32,
@@ -73,88 +68,105 @@ CONFIG = RunConfig(
     baseline="leave_one_out",
     advantage_scale="none",
     entropy_encouragement_coef=0.1,
-    entropy_schedule="constant",
-    use_scheduler=False,
     base_lr=1e-3,
     clip_gradients=1.0,
-    max_steps=STEPS,
+    max_steps=1,
     seed=[0],
     task=RandomCharacters(),
+    **CONSTANT,
 )
 
 
-class Gradients(NamedTuple):
-    """The gradients of the two implementations, compared parameter by parameter."""
-
-    difference: float  # the largest absolute difference
-    largest: float  # the largest absolute value in toyqs's gradients
-
-
-def build_recipe(config: RunConfig) -> Recipe:
-    """Return the reference's numbers of the training step."""
-    return Recipe(
-        config.trice_samples,
-        config.max_reasoning_len,
-        config.base_lr,
-        config.entropy_encouragement_coef,
-        config.clip_gradients,
-    )
+# What doubles in the part `growth`: fields of a Size; both widths as one.
+AXES = {
+    **{"B": ("sequences",), "T": ("positions",), "K": ("thoughts",)},
+    **{"L": ("length",), "D": ("base", "reasoner"), "V": ("vocab",)},
+}
 
 
-def compare_gradients(config: RunConfig) -> Gradients:
-    """Compare the gradients of one batch with equal weights and equal, forced thoughts, in float64."""
-    config = replace(config, dtype="float64")
-    model, settings = build_model(config, [0]), build_training_params(config)
-    like = next(model.parameters())
-    batch = next(draw_batches(config.task, [0], settings, like))
-    forced = (batch.noise * config.task.vocab_size).long()
-    weights = {name: weight.at(0.0) for name, weight in settings.weights.items()}
-    running = torch.zeros(1)
-    accumulate(model, build_objective(config), batch._replace(forced=forced), weights, settings, running)
-    plain = Reference(model.letters, config.widths, config.task.vocab_size).double()
-    plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
-    prediction = plain(batch.inputs[0], build_recipe(config), forced[0].transpose(1, 2))
-    reference.thinking_loss(
-        prediction, batch.counted.targets[0], config.entropy_encouragement_coef
-    ).backward()
-    expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
-    actual = reference.translated(model, lambda parameter: parameter.grad)
-    differences = [(actual[name] - expected[name]).abs().max() for name in expected]
-    # torch's max, unlike Python's, returns a NaN if there is one.
-    largest = torch.stack([gradient.abs().max() for gradient in actual.values()]).max()
-    return Gradients(float(torch.stack(differences).max()), float(largest))
+class Size(NamedTuple):
+    """The size of a thinking GRU's step; written "base/reasoner B T K L"."""
+
+    base: int = 32  # width of base_lm
+    reasoner: int = 32  # width of the other roles
+    sequences: int = 16  # B
+    positions: int = 64  # T
+    thoughts: int = 4  # K
+    length: int = 8  # L
+    vocab: int = 65  # V, of tokens and thought symbols alike
+
+    def __str__(self) -> str:
+        return f"{self.base}/{self.reasoner} {' '.join(map(str, self[2:6]))}"
+
+    @property
+    def tokens(self) -> int:
+        """Return the sampled symbols of a step, B · T · K · L."""
+        return math.prod(self[2:6])
+
+    def times(self, factor: int, axis: str) -> Size:
+        """Return the size with one of AXES so many times as large."""
+        return self._replace(**{name: factor * getattr(self, name) for name in AXES[axis]})
+
+    @property
+    def config(self) -> RunConfig:
+        """Return the settings of a run whose step has this size, resolved."""
+        names = ("base_lm_hidden_dim", "reasoner_hidden_dim", "data_loader_batch_size", "seq_len")
+        sizes: Any = dict(zip((*names, "trice_samples", "max_reasoning_len"), self, strict=False))
+        return resolved(replace(CONFIG, **sizes, task=RandomCharacters(self.vocab)))
 
 
-def contestants(config: RunConfig) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Build two functions that run config.max_steps training steps of toyqs and of the reference."""
-    model, settings = build_model(config, [0]), build_training_params(config)
-    plain = Reference(model.letters, config.widths, config.task.vocab_size)
-    plain.load_state_dict(reference.translated(model, lambda parameter: parameter.detach()))
-    like = next(model.parameters())
-    data = draw_batches(config.task, [0], settings, like)
-    # The reference draws its own noise, so its batches have none.
-    batches = (
-        (x.inputs[0], x.counted.targets[0])
-        for x in draw_batches(
-            config.task, [0], replace(settings, thoughts=settings.thoughts._replace(length=0)), like
-        )
-    )
-    objective, recipe = build_objective(config), build_recipe(config)
-
-    def ours() -> None:
-        train(model, objective, data, settings, lambda step, values: None)
-
-    def theirs() -> None:
-        reference.train(plain, islice(batches, settings.steps), recipe)
-
-    return ours, theirs
+DEFAULT_JOB = RunConfig(**CONSTANT)
 
 
-def seconds(run: Callable[[], None]) -> float:
-    """Time a call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+class Plan(NamedTuple):
+    """What is measured."""
+
+    sizes: Sequence[Size]  # of the table
+    runs: dict[str, RunConfig]  # of the stacks
+    stacks: Sequence[int]  # seeds side by side
+    chunks: Sequence[int]  # chunk_positions of the first middle size, beside all and what the sizes choose
+    doubled: Size  # where growth begins
+    turn: float  # seconds of a program's turn, about
+
+
+WHOLE = Plan(
+    sizes=(
+        Size(8, 8, 16, 64, 4, 8),
+        Size(32, 32, 16, 64, 4, 8),
+        Size(32, 100, 16, 64, 4, 8),
+        Size(32, 32, 32, 128, 10, 10),
+        Size(32, 256, 8, 128, 10, 10),
+    ),
+    runs={
+        "plain, base 2": replace(DEFAULT_JOB, use_reasoner=False, base_lm_hidden_dim=2),
+        "plain, base 12 (default job)": replace(DEFAULT_JOB, use_reasoner=False),
+        "plain, base 64": replace(DEFAULT_JOB, use_reasoner=False, base_lm_hidden_dim=64),
+        "thinking, 8/8 4 32 2 4": Size(8, 8, 4, 32, 2, 4).config,
+        "thinking, 12/24 (default job)": DEFAULT_JOB,
+        "thinking, 32/100": replace(DEFAULT_JOB, base_lm_hidden_dim=32, reasoner_hidden_dim=100),
+    },
+    stacks=(1, 2, 4, 8, 16),
+    chunks=(32, 16, 13, 8),
+    doubled=Size(32, 32, 16, 64, 4, 8),
+    turn=0.3,
+)
+QUICK = Plan(
+    sizes=(Size(4, 5, 2, 5, 2, 2, 7),),
+    runs={
+        "plain": replace(DEFAULT_JOB, use_reasoner=False, data_loader_batch_size=2),
+        "thinking": replace(DEFAULT_JOB, data_loader_batch_size=2),
+    },
+    stacks=(1, 3),
+    chunks=(2,),
+    doubled=Size(4, 4, 2, 4, 2, 2, 7),
+    turn=0.0,
+)
+
+
+def thought_tokens(config: RunConfig) -> int:
+    """Count the sampled symbols of a training step, B · T · K · L."""
+    positions = config.data_loader_batch_size * config.seq_len
+    return positions * config.trice_samples * config.max_reasoning_len
 
 
 def now(device: str) -> float:
@@ -172,71 +184,54 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def describe(config: RunConfig) -> str:
-    """Describe the machine, the model and the step."""
-    tokens = thought_tokens(config)
-    return "\n".join(
-        [
-            "A training step of a thinking GRU: toyqs and a plain reference (bench/reference.py).",
-            f"Machine    {processor()}, 1 thread, torch {torch.__version__}, {config.dtype}",
-            f"Model      base {config.base_lm_hidden_dim} wide, reasoner {config.reasoner_hidden_dim} wide, "
-            f"nothing shared, linear heads, {config.task.vocab_size} tokens and thought symbols",
-            f"Step       {config.data_loader_batch_size} sequences x {config.seq_len} positions x "
-            f"{config.trice_samples} thoughts x {config.max_reasoning_len} symbols = {tokens} thought tokens",
-        ]
-    )
+class Peak(TorchDispatchMode):
+    """Counts the bytes of the tensors made within it that are alive at once, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self.alive:
+            self.alive[key] = storage.nbytes()
+            weakref.finalize(storage, self.alive.pop, key, None)
+            self.peak = max(self.peak, sum(self.alive.values()))
 
 
-def thought_tokens(config: RunConfig) -> int:
-    """Count the sampled symbols of a training step, B · T · K · L."""
-    positions = config.data_loader_batch_size * config.seq_len
-    return positions * config.trice_samples * config.max_reasoning_len
+class Enough(Exception):
+    """Raised to end a training that has run long enough."""
 
 
-def measure(config: RunConfig, rounds: int) -> str:
-    """Time both in turns; return the table."""
-    ours, theirs = contestants(config)
-    ours(), theirs()  # the first calls also allocate memory
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
-    lines = [f"Speed      medians of {rounds} rounds, in turns, of {config.max_steps} steps each"]
-    for name, times in zip(("toyqs", "reference"), zip(*pairs, strict=True), strict=True):
-        step = statistics.median(times) / config.max_steps
-        speed = thought_tokens(config) / step
-        lines.append(f"  {name:<10} {speed:>9,.0f} thought tokens/s  {step * 1e3:>6.0f} ms a step")
-    ratios = [plain / fast for fast, plain in pairs]
-    median = statistics.median(ratios)
-    lines.append(f"  ratio      {median:.2f}  (of single rounds: {min(ratios):.2f} to {max(ratios):.2f})")
-    return "\n".join(lines)
+def step_seconds(config: RunConfig, size: int, limit: float = math.inf) -> list[float]:
+    """Time the training steps of a new model, each until the device has finished it.
 
+    Args:
+        config: resolved; it trains for max_steps, if the limit allows.
+        size: seeds side by side.
+        limit: seconds after which the training ends, but not before its fourth step.
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Print the comparison; return 1 where the gradients differ."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=whole, default=15, help="how often both run, in turns (15)")
-    parser.add_argument(
-        "--quick", action="store_true", help="two rounds of one small step, to see that it works"
-    )
-    return run(_compare, parser, words)
+    Returns:
+        Seconds of each step but the first two, which also draw data and allocate memory.
+    """
+    seeds = list(range(size))
+    model, settings = build_model(config, seeds), build_training_params(config)
+    data = draw_batches(config.task, seeds, settings, next(model.parameters()))
+    times = [now(config.device)]
 
+    def report(step: int, _: object) -> None:
+        times.append(now(config.device))
+        if step >= 4 and times[-1] - times[2] > limit:
+            raise Enough
 
-def _compare(options: argparse.Namespace) -> int:
-    torch.set_num_threads(1)
-    config, rounds = CONFIG, options.rounds
-    if options.quick:
-        config, rounds = replace(CONFIG, data_loader_batch_size=2, max_steps=1), 2
-    print(describe(config))
-    gradients = compare_gradients(config)
-    equal = gradients.difference <= TOLERANCE
-    verdict = "equal" if equal else "DIFFERENT"
-    print(
-        f"Gradients  {verdict} with the same thoughts, in float64: they differ by at most "
-        f"{gradients.difference:.1e} (allowed {TOLERANCE:.0e}); the largest is {gradients.largest:.0e}"
-    )
-    if not equal:
-        return 1
-    print(measure(config, rounds))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with suppress(Enough):
+        train(model, build_objective(config), data, settings, report)
+    return [after - before for before, after in pairwise(times[2:])]

@@ -3,8 +3,9 @@
 `python bench/transformer.py` checks that all give the same outputs, then times them in turns. The symbols are
 given. The ways are
 
-    shared      branches of a shared prefix, as in a run, dense or by FlexAttention: compiled on a GPU; on a
-                CPU torch's uncompiled form, which serves to compare outputs, not times
+    shared      branches of a shared prefix, as in a run: with native kernels (a GPT-2 on a CPU), dense, or by
+                FlexAttention: compiled on a GPU; on a CPU torch's uncompiled form, which serves to compare
+                outputs, not times
     diagonal    all thoughts in one call per symbol, T K queries against T (1 + K l) keys in the library's
                 own cache, separated by a mask; with the library's eager and its fused attention
     one by one  position after position, symbol after symbol, like `generate`; the context is read once,
@@ -43,7 +44,7 @@ from toyqs.model.layers import initialise
 TOLERANCES = {"gpt2": 1e-10, "llama": 1e-5}  # of outputs, in float64; Llama's norms compute in float32
 COARSE = 1e-4  # of outputs on a GPU, in float32, the finest in which FlexAttention's kernels sum
 MOST = 4096  # of each size
-DENSE, FLEX, ONE_BY_ONE = "shared, dense", "shared, flex", "one by one"
+NATIVE, DENSE, FLEX, ONE_BY_ONE = "shared, native", "shared, dense", "shared, flex", "one by one"
 
 
 class Size(NamedTuple):
@@ -110,10 +111,13 @@ def ways(family: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, 
     ours = backbone(family, size).to(device, dtype)
     by_blocks = copy.deepcopy(ours)
     by_blocks.flex = True
+    few = copy.deepcopy(ours)
+    few.native = True
+    native = {NATIVE: few} if family == "gpt2" and device == "cpu" else {}
     eager, fused = (library(ours, attention).to(device, dtype) for attention in ("eager", "sdpa"))
+    branches = native | {DENSE: ours, FLEX: by_blocks}
     return {
-        DENSE: lambda context, symbols: shared(ours, context, symbols),
-        FLEX: lambda context, symbols: shared(by_blocks, context, symbols),
+        **{name: functools.partial(shared, model) for name, model in branches.items()},
         "diagonal, eager": lambda context, symbols: diagonal(eager, context, symbols),
         "diagonal, fused": lambda context, symbols: diagonal(fused, context, symbols),
         ONE_BY_ONE: lambda context, symbols: one_by_one(fused, context, symbols),
@@ -185,9 +189,10 @@ def measure(family: str, size: Size, rounds: int, device: str = "cpu") -> list[s
     """Time all ways in turns; return a table of median milliseconds and of ratios to the first way's."""
     given = drawn(size, device, torch.float32)
     found = times(ways(family, size, device, torch.float32), given, rounds, device)
+    (first, _), *_ = found
     lines = []
     for (name, what), taken in found.items():
-        ratio = [each / ours for each, ours in zip(taken, found[DENSE, what], strict=True)]
+        ratio = [each / ours for each, ours in zip(taken, found[first, what], strict=True)]
         middle = statistics.median(taken) * 1e3
         spread = f"({min(ratio):.2f} to {max(ratio):.2f})"
         lines.append(f"  {name:<18}{what:<14}{middle:>9.1f} ms{statistics.median(ratio):>9.2f}  {spread}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -37,16 +38,20 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen2": Qwen2Config(**_ROTARY),
     "qwen3": Qwen3Config(**_ROTARY),
 }
+NATIVE = "native gpt2"
+# Learned positions; rotary, with shared keys; learned positions, by gpt2.py.
+EACH = pytest.mark.parametrize("family", ["gpt2", "llama", NATIVE])
 
 
 def backbone(family: str, *, exact: bool = True) -> TransformerBackbone:
     """Build a small backbone in float64, its biases and norms moved from their initial values.
 
     Args:
-        family: key of `CONFIGS`.
+        family: key of `CONFIGS`; "native gpt2" has native kernels.
         exact: compute norms in float64 too, where the library uses float32.
     """
-    found = TransformerBackbone(CONFIGS[family])
+    kernels = "native" if family == NATIVE else "torch"
+    found = TransformerBackbone(CONFIGS[family.removeprefix("native ")], kernels=kernels)
     initialise(found, [0])
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

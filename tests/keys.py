@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "model_n_head": 4,
     "model_n_kv_head": 1,
     "positions_up_to": 64,
+    "kernels": "native",
     "autocast": True,
     "branch_attention": "flex",
     "base_lm_hidden_dim": 9,

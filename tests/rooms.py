@@ -8,6 +8,7 @@ EDGES: dict[str, set[str]] = {
     "types": set(),
     "numerics": set(),
     "rng": set(),
+    "graphs": set(),
     "files": set(),
     "console": set(),
     "installation": set(),
@@ -16,8 +17,8 @@ EDGES: dict[str, set[str]] = {
     "thought_record": {"files", "installation"},
     "tasks": {"assets", "files", "types"},
     "objectives": {"files", "numerics", "types"},
-    "model": {"numerics", "rng", "types"},
-    "training": {"numerics", "objectives", "rng", "tasks", "thought_record", "types"},
+    "model": {"assets", "files", "numerics", "rng", "types"},
+    "training": {"graphs", "numerics", "objectives", "rng", "tasks", "thought_record", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training", "types"},
     "evidence": {"command_line", "files", "installation", "thought_record"},
     "experiment": {"config", "files", "numerics", "thought_record", "training", "types"},
@@ -42,7 +43,11 @@ EDGES: dict[str, set[str]] = {
     "hydra_plugins": {"sweep"},
     # sweep: scale_up.py, which types commands; answers: budget.py, which asks finished runs
     "analysis": {"answers", "command_line", "evidence", "files", "sweep"},
-    "bench": {"command_line", "config", "experiment", "files", "model", "objectives", "training", "types"},
+    # evidence: the figure of speed.py
+    "bench": {
+        *("command_line", "config", "evidence", "experiment", "files", "model", "objectives", "training"),
+        "types",
+    },
 }
 
 # Inside config/: each part may import the parts of the lines above its own.
@@ -63,6 +68,7 @@ PACKAGES: dict[str, set[str]] = {
     "types": {"torch"},
     "numerics": {"torch"},
     "rng": {"torch"},
+    "graphs": {"torch"},
     "files": set(),
     "console": set(),
     "installation": set(),
@@ -89,7 +95,7 @@ PACKAGES: dict[str, set[str]] = {
     "run": set(),
     "hydra_plugins": {"hydra", "omegaconf"},
     "analysis": {"matplotlib", "numpy", "pandas", "scipy"},
-    "bench": {"torch", "transformers"},
+    "bench": {"jax", "numpy", "torch", "transformers"},
 }
 
 # What toyqs/__init__.py may import, inside a function: the faces of `import toyqs`.
@@ -102,6 +108,7 @@ ONLY_INSIDE_FUNCTIONS = {
         *(f"model.backbones.{name}" for name in ("decoder", "functional_layers", "transformer")),
         *("bench.library_ways", "bench.transformer"),
     },
+    "jax": {"bench.jax_step"},
     "lm_eval": {"answers.harness"},
     **{name: set() for name in ("datasets", "huggingface_hub", "ray", "submitit", "tokenizers", "wandb")},
 }
@@ -111,4 +118,5 @@ LAZY_MODULES = {
     "toyqs.model.backbones.decoder": {"toyqs.model.backbones.transformer"},
     "toyqs.model.backbones.transformer": {"bench.library_ways", "bench.transformer"},
     "toyqs.answers.harness": set(),
+    "bench.jax_step": set(),
 }

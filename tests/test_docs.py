@@ -38,7 +38,8 @@ PAGES = sorted(
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"(?<![\w./-])(?:toyqs|docs|conf|tests|analysis|bench)/[\w./-]*\w")
-REMOVED = {"bench/meters.py", "bench/vocabulary.py"}  # named in docs/performance.md, with their last commit
+# named in docs/performance.md or the changelog, with their last commit
+REMOVED = {f"bench/{name}.py" for name in ("memory", "meters", "stacks", "vocabulary")}
 PLACEHOLDER = re.compile(r"\b[A-Z]+\b")  # NAME in conf/run_modifier/NAME.yaml, SETTINGS in a command
 KEYS = {field.name for field in fields(RunConfig)}
 KEYS |= {f"task.{field.name}" for kind in TASKS.values() for field in fields(kind)}

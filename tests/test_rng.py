@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from toyqs.rng import ThoughtSizes, stream, thought_noise
+from toyqs.rng import ThoughtSizes, noise_of_steps, stream, thought_noise
 
 
 def first(seed: int, purpose: str) -> float:
@@ -49,3 +50,17 @@ def test_a_width_is_the_last_axis_and_drawn_last() -> None:
     assert noise.shape == (1, 3, 2, 4, 6, 5)
     drawn = torch.rand((6, 3, 2, 4, 5), generator=stream(7, "thought noise"), dtype=torch.float64)
     assert torch.equal(noise[0].movedim(3, 0), drawn)
+
+
+@pytest.mark.parametrize(
+    "sizes", [ThoughtSizes(1, 1), ThoughtSizes(1, 3), ThoughtSizes(3, 5), ThoughtSizes(1, 1, 3)]
+)
+def test_noise_of_several_batches_is_that_of_one_after_another(sizes: ThoughtSizes) -> None:
+    """Check it below and above 16 numbers, from where some of torch's random functions go another way."""
+    think = torch.ones(2, 1, 3, dtype=torch.bool)
+    apart, together = ([stream(s, "thought noise") for s in (7, 8)] for _ in range(2))
+    for steps in (1, 3, 32):
+        single = [thought_noise(apart, think, sizes) for _ in range(steps)]
+        many = noise_of_steps(together, think, sizes, steps)
+        assert torch.equal(many, torch.stack(single))
+        assert [each.stride() for each in many] == [each.stride() for each in single]

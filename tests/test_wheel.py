@@ -14,6 +14,7 @@ import pytest
 
 from tests.test_edges import ROOT
 from tests.test_house import SKIPPED
+from toyqs.model.backbones.kernels import library
 
 BUILD = (
     "import sys; from setuptools import build_meta; getattr(build_meta, f'build_{sys.argv[1]}')(sys.argv[2])"
@@ -82,6 +83,32 @@ def test_a_wheel_has_the_files_that_it_needs_each_once(wheel: Path) -> None:
     held = contents(wheel)
     assert {name for name in held if ".dist-info/" not in name} == wanted.keys()
     assert {name for name in wanted if held[name] != wanted[name]} == set()
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, library.COMPILERS)) or not library.suits_many_processors(),
+    reason="there is no C++ compiler here, or no processor of that kind",
+)
+def test_a_wheel_for_one_kind_of_machine_brings_the_kernels_along(
+    unpacked: Path, wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOYQS_PREBUILT", "1")
+    found = built("wheel", unpacked, tmp_path)
+    assert found.name == wheel.name.replace("any.whl", f"{sysconfig.get_platform().replace('-', '_')}.whl")
+    (more,) = {name for name in contents(found).keys() - contents(wheel).keys()}
+    with zipfile.ZipFile(found) as archive:
+        archive.extractall(tmp_path)
+    code = "from toyqs.model.backbones.kernels import library; print(library.description())"
+    nothing = {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path), "TOYQS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=nothing, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("for AVX2\n"), done.stderr
+    (tmp_path / more).unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=nothing, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("there is no C++ compiler (none of c++, g++, clang++)\n")
 
 
 def test_an_editable_installation_is_a_path_to_the_checkout(unpacked: Path, tmp_path: Path) -> None:

@@ -61,8 +61,19 @@ def thought_noise(generators: Sequence[torch.Generator], think_at: Tensor, sizes
         (S, B, thinking positions, K, L) or (S, B, thinking positions, K, L, W) float64 in [0, 1), on the
         CPU.
     """
+    return noise_of_steps(generators, think_at, sizes, 1)[0]
+
+
+def noise_of_steps(
+    generators: Sequence[torch.Generator], think_at: Tensor, sizes: ThoughtSizes, steps: int
+) -> Tensor:
+    """Draw the `thought_noise` of several batches at once, the same numbers as one by one.
+
+    Returns:
+        That of each, with an axis for the steps before S.
+    """
     positions = sizes.thinking(int(think_at[0, 0].sum()))
-    shape: tuple[int, ...] = (sizes.length, think_at.shape[1], positions, sizes.number)
+    shape: tuple[int, ...] = (steps, sizes.length, think_at.shape[1], positions, sizes.number)
     shape += (sizes.width,) if sizes.width else ()
     noise = [torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators]
-    return torch.stack(noise).movedim(1, 4)
+    return torch.stack(noise, 1).movedim(2, 5)

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+# Inputs, positions, targets and weights of a batch -> its loss (S,), by one function for the whole step.
+WholeStep: TypeAlias = "Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]"
 BranchState: TypeAlias = Any  # a backbone's memory of every branch; only the backbone knows what it holds
 
 
@@ -127,6 +129,7 @@ class Model(Protocol):
     num_ahead: int  # N
     num_symbols: int | None  # V of its thoughts; None: their symbols are vectors, or there are none
     couples_positions: bool  # whether a trace, or what learns from it, depends on what other positions it has
+    plain_step: WholeStep | None  # of a model without thoughts; None: trained as all others are
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
         """Read inputs (S, B, T); return the context at positions (S, B, T'), None: at all.
@@ -269,9 +272,12 @@ def thinking_positions(batch: Batch) -> Tensor | None:
         ValueError: sequences think at different numbers of positions.
     """
     think = batch.think
-    count = int(think[0, 0].sum())
+    first = think[0, 0]
+    count = int(first.sum())
+    if bool((think == first).all()):  # the same positions in every sequence, which is quick to see
+        if count == think.shape[-1]:
+            return None
+        return first.nonzero().squeeze(1).expand(*think.shape[:-1], count).contiguous()
     if not bool((think.sum(-1) == count).all()):
         raise ValueError("Batch.think: every sequence must think at equally many positions")
-    if count == think.shape[-1]:
-        return None
     return think.nonzero()[:, -1].view(*think.shape[:-1], count)

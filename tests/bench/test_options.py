@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis import scale_up
-from bench import estimators, gpu, gpu_parts, memory, stacks, startup, step
+from bench import estimators, gpu, gpu_parts, speed, startup
 from toyqs import files
 from toyqs.command_line import positive, whole
 
@@ -22,11 +22,8 @@ OPTIONS: list[tuple[Main, str, tuple[str, ...]]] = [
     *((scale_up.main, option, WHOLE) for option in ("--best", "--layers", "--heads", "--width")),
     (scale_up.main, "--lr", POSITIVE),
     (estimators.main, "--worlds", WHOLE),
-    (stacks.main, "--rounds", WHOLE),
-    (stacks.main, "--steps", WHOLE),
     (startup.main, "--rounds", WHOLE),
-    (step.main, "--rounds", WHOLE),
-    (memory.main, "--rounds", WHOLE),
+    (speed.main, "--rounds", WHOLE),
     (gpu.main, "--seconds", POSITIVE),
 ]
 

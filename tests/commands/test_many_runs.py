@@ -24,6 +24,7 @@ from toyqs.sweep.plan import plan_cell
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = [1, 2, 3, 4, 5]
 SMALL: dict[str, Any] = {
+    "kernels": "torch",
     "reasoner_hidden_dim": 4,
     "seed": SEEDS,
     "max_steps": 20,

@@ -25,7 +25,15 @@ from toyqs.experiment.tracking import RunLog
 from toyqs.thought_record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("+run_modifier=Quick", "seed=[7,8]", "controls=none", "processes=1", "info=mine", "max_steps=4")
+SMALL = (
+    "+run_modifier=Quick",
+    "seed=[7,8]",
+    "controls=none",
+    "processes=1",
+    "info=mine",
+    "max_steps=4",
+    "kernels=torch",
+)
 GROUP = r"rev_prog \([0-9a-f]{6}\)"
 
 

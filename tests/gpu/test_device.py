@@ -57,6 +57,14 @@ def test_a_run_on_a_gpu_is_the_cpus(name: str) -> None:
     close(at(there, 0), at(trained(settings, [5]), 0), TOLERANCES["float64"])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_in_cuda_graphs_is_the_cpus(name: str) -> None:
+    settings = quick(dtype="float64", base_lr=0.0078125, use_scheduler=False, **RUNS[name])
+    there = trained(replace(settings, device="cuda", cuda_graphs=True), [5])
+    close(at(there, 0), at(trained(settings, [5]), 0), TOLERANCES["float64"])
+
+
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 def test_a_step_more_and_another_seed_are_noticed(device: str) -> None:
     settings = quick(dtype="float64", device=device, max_steps=2)

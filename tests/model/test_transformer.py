@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from transformers import AutoModel
 
-from tests.branching import CONFIGS, WIDTH, backbone, diagonal, one_by_one, plain_model, whole
+from tests.branching import CONFIGS, EACH, NATIVE, WIDTH, backbone, diagonal, one_by_one, plain_model, whole
 from toyqs.model.backbones.transformer import BranchCache, TransformerBackbone
 
 BATCH, TIME, THOUGHTS, LENGTH = 2, 4, 2, 3
@@ -38,18 +38,18 @@ def close(ours: Tensor, theirs: Tensor, atol: float = 1e-12) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", [*CONFIGS, NATIVE])
 @pytest.mark.parametrize("exact", [True, False], ids=["norms in float64", "the library's norms"])
 def test_reading_then_stepping_equals_reading_it_all(family: str, exact: bool) -> None:
     ours, (context, symbols) = backbone(family, exact=exact), context_and_symbols()
-    plain, atol = plain_model(ours), 1e-12 if exact or family == "gpt2" else 1e-5
+    plain, atol = plain_model(ours), 1e-12 if exact or "gpt2" in family else 1e-5
     outputs, state = ours.read(ours.project_input(context))
     close(outputs[0], whole(plain, context[0]), atol)
     thoughts, _ = think(ours, symbols, state)
     close(thoughts[0], one_by_one(plain, context[0], symbols[0]), atol)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("change", ["sees the next position", "position stands still"])
 def test_the_law_can_fail(family: str, change: str) -> None:
     ours, (context, symbols) = backbone(family), context_and_symbols()
@@ -64,7 +64,7 @@ def test_the_law_can_fail(family: str, change: str) -> None:
     assert (wrong[0] - wanted[..., -wrong.shape[4] :, :]).abs().max() > 1e-3
 
 
-@BOTH
+@EACH
 def test_the_law_holds_for_gradients_too(family: str) -> None:
     ours, (context, symbols) = backbone(family), context_and_symbols()
     context.requires_grad_()
@@ -82,7 +82,7 @@ def test_the_law_holds_for_gradients_too(family: str) -> None:
         close(mine, theirs, 1e-12 * max(1.0, float(theirs.abs().max())))
 
 
-@BOTH
+@EACH
 def test_branches_equal_the_diagonal_mask(family: str) -> None:
     ours, (context, symbols) = backbone(family), context_and_symbols()
     outputs, state = ours.read(context)
@@ -91,7 +91,7 @@ def test_branches_equal_the_diagonal_mask(family: str) -> None:
     close(think(ours, symbols, state)[0][0], thought)
 
 
-@BOTH
+@EACH
 def test_thoughts_see_neither_later_positions_nor_each_other(family: str) -> None:
     ours, (context, symbols) = backbone(family), context_and_symbols()
     context.requires_grad_()
@@ -108,7 +108,7 @@ def test_thoughts_see_neither_later_positions_nor_each_other(family: str) -> Non
     assert at_context[0, 1, :3].all() and not at_context[0, 1, 3:].any()
 
 
-@BOTH
+@EACH
 def test_one_marker_serves_all_branches_and_thoughts_split_later(family: str) -> None:
     """Check that axes broadcast from 1: one row of the start marker, one state for K thoughts at first."""
     ours, (context, symbols) = backbone(family), context_and_symbols()
@@ -122,7 +122,7 @@ def test_one_marker_serves_all_branches_and_thoughts_split_later(family: str) ->
     close(thoughts[0], wanted[..., 1:, :])
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("before", [0, 1, 2])
 def test_gather_takes_the_branches_asked_for(family: str, before: int) -> None:
     """Check it after any number of symbols, for positions in any order and more than once."""
@@ -145,7 +145,7 @@ def test_one_branch_point_taken_three_times_is_three() -> None:
     assert output.shape == (1, BATCH, 3, 1, WIDTH)
 
 
-@BOTH
+@EACH
 def test_a_symbol_that_a_branch_does_not_consume_leaves_no_trace(family: str) -> None:
     """Let one branch consume the second symbol, another not; the third follows what each consumed."""
     ours, (context, symbols) = backbone(family), context_and_symbols()
@@ -165,7 +165,7 @@ def test_a_symbol_that_a_branch_does_not_consume_leaves_no_trace(family: str) ->
     assert grad[..., 1, :][live].all() and not grad[..., 1, :][~live].any()
 
 
-@BOTH
+@EACH
 def test_from_an_empty_memory_a_thought_is_the_whole_sequence(family: str) -> None:
     """Check it also where prefixes are shared: every first symbol once, each followed by its second ones."""
     ours = backbone(family)
@@ -186,7 +186,7 @@ def test_from_an_empty_memory_a_thought_is_the_whole_sequence(family: str) -> No
 
 def test_no_parameter_is_left_over() -> None:
     """Check that tokens are passed as embeddings: the library's token table is removed."""
-    for family in CONFIGS:
+    for family in (*CONFIGS, NATIVE):
         ours, (context, symbols) = backbone(family), context_and_symbols()
         think(ours, symbols, ours.read(context)[1])[0].square().sum().backward()
         assert all(p.grad is not None and p.grad.any() for p in ours.parameters())

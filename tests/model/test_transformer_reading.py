@@ -8,10 +8,9 @@ from torch import Tensor
 
 pytest.importorskip("transformers")
 
-from tests.branching import WIDTH, plain_model
+from tests.branching import EACH, WIDTH, plain_model
 from tests.model.test_transformer_thoughts import (
     BATCH,
-    BOTH,
     LENGTH,
     SYMBOLS,
     THOUGHTS,
@@ -55,7 +54,7 @@ def whole_sequences(of: Core, tokens: Tensor, thoughts: Thoughts, later: int) ->
     return found
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("later", [0, 1])
 @pytest.mark.parametrize("ends_apart", [False, True])
 def test_the_reading_is_the_librarys_at_the_token_fed_again(
@@ -71,7 +70,7 @@ def test_the_reading_is_the_librarys_at_the_token_fed_again(
     assert (reading[0] - other).abs().amax(-1).min() > 1e-3, "the position can be told"
 
 
-@BOTH
+@EACH
 def test_at_some_positions_it_is_their_own_token(family: str) -> None:
     both, tokens = core(family), drawn(BATCH, TIME, below=VOCAB)
     _, state = both.backbone.read(both.token_rows()[:, tokens])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 pytest.importorskip("transformers")
 
-from tests.branching import CONFIGS, WIDTH, backbone, plain_model, whole
+from tests.branching import CONFIGS, EACH, WIDTH, backbone, plain_model, whole
 from toyqs.model.backbones.transformer import TransformerBackbone
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
@@ -20,14 +20,13 @@ from toyqs.model.thoughts import TokenHead, think
 from toyqs.types import Thoughts
 
 BATCH, TIME, THOUGHTS, LENGTH, VOCAB, SYMBOLS = 2, 4, 2, 3, 5, 3
-BOTH = pytest.mark.parametrize("family", ["gpt2", "llama"])
 
 
 def core(family: str) -> Core:
     """Build a core with the backbone of `branching` and random tables."""
     markers = Markers(1, WIDTH, "none", 1.0)
     tables = {"num_tokens": VOCAB, "num_thought_symbols": SYMBOLS, "markers": markers}
-    found = Core(1, TransformerBackbone(CONFIGS[family]), **tables)
+    found = Core(1, TransformerBackbone(CONFIGS[family.removeprefix("native ")]), **tables)
     initialise(found, [0])
     found.backbone = backbone(family)
     return found.double()
@@ -70,7 +69,7 @@ def sequences(of: Core, tokens: Tensor, symbols: Tensor, end: int, after: Tensor
     return found
 
 
-@BOTH
+@EACH
 def test_thinking_scores_symbols_as_the_whole_sequence_does(family: str) -> None:
     reasoner, speaker = core(family), head()
     tokens = drawn(BATCH, TIME, below=VOCAB)
@@ -83,7 +82,7 @@ def test_thinking_scores_symbols_as_the_whole_sequence_does(family: str) -> None
     torch.testing.assert_close(thoughts.log_prob, wanted, rtol=0, atol=1e-12)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("how", ["shared", "each", "lengths"])
 def test_an_interpreter_afresh_reads_the_symbols_alone(family: str, how: str) -> None:
     """Check it with any sharing of prefixes, where thoughts differ in length, and with tokens after them."""
@@ -101,7 +100,7 @@ def test_an_interpreter_afresh_reads_the_symbols_alone(family: str, how: str) ->
     torch.testing.assert_close(interpreter(thoughts, following=after)[0], wanted, rtol=0, atol=1e-12)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("ends_apart", [False, True])
 def test_an_interpreter_onward_reads_on_after_context_and_symbols(family: str, ends_apart: bool) -> None:
     both, speaker = core(family), head()
@@ -119,7 +118,7 @@ def test_an_interpreter_onward_reads_on_after_context_and_symbols(family: str, e
     torch.testing.assert_close(onward(thoughts, following=after)[0], wanted, rtol=0, atol=1e-12)
 
 
-@BOTH
+@EACH
 def test_a_latent_reasoner_of_transformers_reads_thinks_and_talks(family: str) -> None:
     """Check that each thought's symbols reach the prediction, and that every weight gets a gradient."""
     cores = {letter: core(family) for letter in "ABC"}
@@ -140,7 +139,7 @@ def test_a_latent_reasoner_of_transformers_reads_thinks_and_talks(family: str) -
     assert idle == tables  # a run builds the tables that its roles read, no others
 
 
-@BOTH
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_tables_start_as_small_as_the_librarys_own(family: str) -> None:
     of = Core(1, TransformerBackbone(CONFIGS[family]), num_tokens=500, num_thought_symbols=0, markers=None)
     initialise(of, [0])

@@ -32,7 +32,7 @@ ARMS = [
 def config(folder: Path, **changes: object) -> RunConfig:
     small = {"max_steps": 3, "data_loader_batch_size": 4, "eval_sequences": 16, "seed": [0, 1, 2, 3]}
     widths = {"base_lm_hidden_dim": 6, "reasoner_hidden_dim": 6}
-    values = {**small, **widths, "runs_dir": str(folder), "processes": 1, **changes}
+    values = {**small, **widths, "kernels": "torch", "runs_dir": str(folder), "processes": 1, **changes}
     return resolved(replace(RunConfig(), **values))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from toyqs.answers.predictor import Predictor
 from toyqs.answers.text import Text
+from toyqs.config.builders.kernels import can_be_native
 from toyqs.config.builders.reference_model import finished_model
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.contents import check_unchanged
@@ -123,6 +124,9 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
 def load_run(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
     """Load a finished run of any task.
 
+    One that was trained with native kernels is asked with them where this machine has them, else with
+    torch's, which round otherwise.
+
     Args:
         folder: the run's, runs/KEY.
         device: cpu or cuda.
@@ -133,7 +137,8 @@ def load_run(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
     """
     with naming(folder):
         config = resolved(settings_of(folder))
-        model = finished_model(folder, 1)
+        native = config.kernels == "native" and device == "cpu" and can_be_native()
+        model = finished_model(folder, 1, native=native)
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("--device cuda: torch finds no CUDA device here; give --device cpu")
     model = model.to(device=device, dtype=getattr(torch, config.dtype))

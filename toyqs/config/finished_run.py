@@ -63,7 +63,8 @@ def config_of(columns: Mapping[str, Any]) -> RunConfig:
         raise Refusal(
             f"{', '.join(sorted(unknown))}: not a setting of this version; give runs of this version"
         )
-    values.setdefault("chunk_positions", TABLE["chunk_positions"])  # its default is not what was done before
+    for name in ("chunk_positions", "kernels"):  # whose defaults are not what was done before
+        values.setdefault(name, TABLE[name])
     groups = values.pop("weight_groups", "ABCD")
     values["weight_groups"] = list(groups) if isinstance(groups, str) else groups
     config: RunConfig = _typed(RunConfig, values)

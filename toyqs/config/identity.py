@@ -21,7 +21,7 @@ def canonical(config: RunConfig) -> RunConfig:
     """Return the settings in the one spelling of this run: inactive ones are back at their defaults.
 
     Of plug-ins those stay of which the run makes use, and all settings of these. Epochs cannot matter once
-    max_steps is given; until then they stay.
+    max_steps is given; until then they stay. Where nobody has settled kernels=auto, a model takes torch's.
     """
     config = resolved(config)
     config = replace(
@@ -31,7 +31,9 @@ def canonical(config: RunConfig) -> RunConfig:
         meta_token_init=config.marker_start,
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
-    defaults = replace(RunConfig(), chunk_positions=0)  # which its default is resolved to without thoughts
+    config = replace(config, kernels="torch") if config.kernels == "auto" else config
+    # to which these defaults are resolved where they are inactive
+    defaults = replace(RunConfig(), chunk_positions=0, kernels="torch")
     config = replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
     return replace(config, **load.kept(config))
 
@@ -39,12 +41,14 @@ def canonical(config: RunConfig) -> RunConfig:
 def changed(config: RunConfig) -> dict[str, Any]:
     """Return the settings that have to be typed for a run, in the order in which they are.
 
-    A setting is left out where the run is the same at its default, as one that follows from others is.
+    A setting is left out where the run is the same at its default, as one that follows from others is. The
+    default of `kernels` comes to native wherever that can be.
 
     Returns:
         Key -> value: the task and its knobs `task.x` first.
     """
-    default = RunConfig()
+    default = replace(RunConfig(), kernels="native")
+    config = replace(config, kernels="native") if config.kernels == "auto" else config
     typed = {} if config.task.name == default.task.name else {"task": config.task.name}
     knobs = {x.name: x.default for x in fields(config.task)}
     typed |= {f"task.{name}": x for name, x in _plain(config.task).items() if x != knobs[name]}

@@ -50,6 +50,7 @@ Condition = tuple[tuple[str, ...], Callable[[RunConfig], object]]
 ONLY_IF: tuple[Condition, ...] = (
     (("simple_lm_head", "use_residual"), lambda c: False),  # canonical settings say both by `mixing`
     (KEYS_OF_TRANSFORMER, lambda c: c.backbone != "gru"),
+    (("kernels",), lambda c: c.takes_native_kernels),
     (("model_n_kv_head",), lambda c: c.backbone != "gpt2"),
     (("positions_up_to",), lambda c: c.learns_positions),
     (

@@ -121,6 +121,7 @@ SETTINGS: dict[str, Any] = {
     "debug_cfg": None,
     "device": "cpu",
     "dtype": "float32",
+    "kernels": "torch",
     "autocast": False,
     "branch_attention": "dense",
     "eval_every": 0,

@@ -22,7 +22,7 @@ from toyqs.training.optimizer import METHODS
 OUTSIDE_KEY = (
     *("plan", "force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
     *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
-    *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc"),
+    *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc", "cuda_graphs"),
     "plugins",  # what is used of plug-ins counts by content
 )
 
@@ -154,7 +154,9 @@ class Keys:
     debug_cfg: str | None = one_of(None, (None, *DEBUG_VARIANTS))  # a named variant of the settings
     info: str = ""  # a label, kept as a column
     device: str = one_of("cpu", ("cpu", "cuda"))  # where it trains
+    cuda_graphs: bool = False  # true: a GRU's steps on a GPU are replayed as CUDA graphs
     dtype: str = one_of("float32", ("float32", "float64"))  # of weights and of all that is computed
+    kernels: str = one_of("auto", ("auto", "native", "torch"))  # native: a GRU's or GPT-2's on a CPU
     autocast: bool = False  # true: a transformer's matrix products in bfloat16; weights and softmaxes are not
     branch_attention: str = one_of("dense", ("dense", "flex"))  # of a transformer; flex: on a GPU
     gradient_checkpointing: bool = False  # true: its layers run again in the backward pass: less memory

@@ -217,6 +217,15 @@ class RunConfig(Keys):
         }
 
     @property
+    def takes_native_kernels(self) -> bool:
+        """Tell whether there are native kernels for its backbone and its device.
+
+        A GPT-2 that is a checkpoint may have another activation, or adapters.
+        """
+        gpt2 = self.backbone == "gpt2" and self.pretrained is None and not self.autocast
+        return self.device == "cpu" and (self.backbone == "gru" or gpt2)
+
+    @property
     def width_unit(self) -> int:
         """Return what divides every width: a transformer's heads share it, rotary ones in even parts."""
         return {"gru": 1, "gpt2": self.model_n_head}.get(self.backbone, 2 * self.model_n_head)

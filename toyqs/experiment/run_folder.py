@@ -13,6 +13,7 @@ from torch import Tensor
 
 from toyqs import thought_record
 from toyqs.config import identity
+from toyqs.config.builders.kernels import description
 from toyqs.config.keys import OUTSIDE_KEY
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint
@@ -75,6 +76,8 @@ class RunFolder:
                 file.unlink()
         before = _parts_found(self.folder) if log_size else []
         self.environment = _environment() | {"stack_size": stack_size, "changed": self.changed}
+        if self.settings["kernels"] == "native":
+            self.environment["kernels"] = description()
         if started_from:
             self.environment["started_from"] = dict(started_from)
         self.environment |= {PARTS_FOUND: before} if before else {}

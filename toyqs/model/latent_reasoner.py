@@ -8,13 +8,14 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from toyqs.model.backbones.backbone import Rows
 from toyqs.model.core import Core
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.interpreter import Afresh, Onward
-from toyqs.model.layers import LMHead, gather_rows
+from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
 from toyqs.model.thoughts import ThoughtHead, think
-from toyqs.types import BranchState, Context, Thoughts, Trace, pick_positions, places_ahead
+from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep, pick_positions, places_ahead
 
 READERS = ("base_lm", "base_reasoner")
 
@@ -81,6 +82,7 @@ class LatentReasoner(nn.Module):
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
+        self.plain_step: WholeStep | None = None  # set by who builds the model
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
@@ -154,8 +156,8 @@ class LatentReasoner(nn.Module):
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
         """Return the token nearest to each symbol, as the first core that reads both has it; see `Core`."""
-        cores = [self._core(role) for role in ("interpreter", "reasoner") if role in self.letters]
-        found = (core.nearest_tokens(symbols) for core in cores)
+        roles = (role for role in ("interpreter", "reasoner") if role in self.letters)
+        found = (self._core(role).nearest_tokens(symbols) for role in roles)
         return next((x for x in found if x is not None), None)
 
     def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
@@ -269,12 +271,10 @@ class LatentReasoner(nn.Module):
         """
         thoughts = self.think(context, noise, forced, lengths)
         trace = self.talk(context, thoughts, gate_floor)
-        if targets is None:
-            return trace
         features = [x for x in (context.base, context.reasoner) if x is not None]
-        if self.critic is not None:
+        if targets is not None and self.critic is not None:
             trace = trace._replace(correction=self.critic(features, targets))
-        if self.reward_model is not None:
+        if targets is not None and self.reward_model is not None:
             assert thoughts is not None
             trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols, trace))
         return trace
@@ -284,7 +284,7 @@ class LatentReasoner(nn.Module):
 
     def _read(self, letter: str, inputs: Tensor, first: int) -> tuple[Tensor, BranchState]:
         core = cast(Core, self.cores[letter])
-        return core.backbone.read(gather_rows(core.token_rows(), inputs), first)
+        return core.backbone.read(Rows(core.token_rows(), inputs), first)
 
 
 def _one_token(context: Context) -> bool:

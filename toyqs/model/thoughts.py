@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from toyqs.model.backbones.kernels.draw import Draw
 from toyqs.model.core import START, Core, marker, step_live, where_live
 from toyqs.model.layers import Linear, LMHead, Zeros
 from toyqs.numerics import log_softmax, row_sums
@@ -104,6 +105,7 @@ class TokenHead(ThoughtHead):
     """
 
     name = kind = "token"
+    native = False  # whether a native function, draw.h, draws from the only layer that makes the logits
 
     def __init__(
         self,
@@ -145,9 +147,15 @@ class TokenHead(ThoughtHead):
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
         """Return symbols (S, B, T, K) long; one row of logits serves all K while they share one state."""
         shared_state = hidden.shape[3] == 1
-        logits = self(hidden).squeeze(3) if shared_state else self(hidden)
         wanted = given if shared_state else given.unsqueeze(-1)
-        symbols, log_prob, entropy = _Draw.apply(logits, wanted.contiguous(), forced)
+        if self.native and isinstance(self.projection, Linear):
+            hidden = hidden.squeeze(3) if shared_state else hidden
+            drawn = Draw.apply(hidden, self.projection.weight, self.projection.bias, wanted, forced)
+        else:
+            # Not the states are squeezed: gradients of their several uses would be added in another order.
+            logits = self(hidden).squeeze(3) if shared_state else self(hidden)
+            drawn = _Draw.apply(logits, wanted.contiguous(), forced)
+        symbols, log_prob, entropy = drawn
         if shared_state:
             return Symbols(symbols, log_prob, entropy.unsqueeze(-1).expand_as(log_prob))
         return Symbols(symbols.squeeze(-1), log_prob.squeeze(-1), entropy)

@@ -8,6 +8,7 @@ is one function and its line in REWARDS.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -76,8 +77,15 @@ def discounted(batch: Batch, decay: float, later: float = 1.0) -> Batch:
     if batch.ahead is None or decay == later == 1.0:
         return batch
     weights = batch.ahead.weights
-    factors = [1.0, *(later * decay**place for place in range(1, weights.shape[-1]))]
-    return batch._replace(ahead=batch.ahead._replace(weights=weights * weights.new_tensor(factors)))
+    factors = _factors(decay, later, weights.shape[-1], weights.dtype, weights.device)
+    return batch._replace(ahead=batch.ahead._replace(weights=weights * factors))
+
+
+@functools.lru_cache(maxsize=16)
+def _factors(decay: float, later: float, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the factors of `discounted`, sent to the device once."""
+    factors = [1.0, *(later * decay**place for place in range(1, count))]
+    return torch.tensor(factors, dtype=dtype, device=device)
 
 
 def likelihood(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -164,7 +172,7 @@ READ_REFERENCE = ["log_ratio", "kl_forward", "kl_reverse"]  # what reads trace.r
 COSTS = ("length_penalty", "punish_unfinished")  # settings: what a thought's length may cost
 
 
-def penalty(trace: Trace, weights: Mapping[str, float]) -> Tensor | None:
+def penalty(trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor | None:
     """Compute what is subtracted from the rewards of thoughts for their length and for not ending.
 
         length_penalty · (symbols of the thought) + punish_unfinished · [no end drawn within L]

@@ -29,7 +29,8 @@ def cached_cost() -> Callable[[RunConfig], Cost]:
 
     def cost(config: RunConfig) -> Cost:
         weight = float(config.policy_loss_beta != 0.0)  # the policy loss costs the same at any other weight
-        key = run_key(replace(config, max_steps=1, policy_loss_beta=weight, shuffle_rewards=False), 0)
+        alike = replace(config, max_steps=1, policy_loss_beta=weight, shuffle_rewards=False, kernels="torch")
+        key = run_key(alike, 0)
         if key not in counted:
             _require_memory(config)
             small = step_bytes(config) < LARGE or counts_on_gpu(config)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
+from toyqs.config.builders.kernels import settled
 from toyqs.config.identity import named, settings
 from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
@@ -69,6 +70,7 @@ def train_and_report(
         isolate: train in worker processes even one stack at a time, so that no failure stops the others.
         cluster: the settings of a launcher that trains on other machines; None: on this one.
     """
+    configs = _settled(configs)
     runs_dir, force = configs[0].runs_dir, any(config.force for config in configs)
     cost = cached_cost()
     settled = cache(lambda key: is_settled(runs_dir, key))
@@ -110,6 +112,14 @@ def train_and_report(
     for each in lines:
         print(f"toyqs: {each}", file=sys.stderr)
     return Done(1 if lines else 0, _arms(cells), lines)
+
+
+def _settled(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Settle kernels=auto, before any run has a key; say where a compiler is missing."""
+    configs, note = settled(configs)
+    if note:
+        print(f"toyqs: {note}", file=sys.stderr, flush=True)
+    return configs
 
 
 def _arms(cells: Sequence[PlannedCell]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from toyqs.experiment.trackers import Place
 from toyqs.training.flops import Cost
 
 # (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
-# one core. A larger stack would gain nothing and leave other cores idle. Measured by bench/stacks.py.
+# one core. A larger stack would gain nothing and leave other cores idle. Measured by bench/speed.py stacks.
 STACK_SIZES = ((5e6, 16), (1e8, 8), (float("inf"), 2))
 
 # Settings of the base LM; a run without one gives them to its plain controls alone.

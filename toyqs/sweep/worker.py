@@ -146,10 +146,13 @@ def one_line(error: BaseException, config: RunConfig | None = None) -> str:
     """Return an error's type and message in one line, with the file and the line that raised it.
 
     The line is a plug-in's where the error passed through one; else what the run `config` has of plug-ins is
-    named after it.
+    named after it. A refusal's own line says all.
     """
-    if line := load.described(error, config):
+    refused = isinstance(error, Refusal)
+    if line := load.described(error, None if refused else config):
         return line
+    if refused:
+        return str(error)
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{message} ({Path(where.filename).name}:{where.lineno})"

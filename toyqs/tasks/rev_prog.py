@@ -190,8 +190,10 @@ class RevProg(Task):
     def _intermediates(self, inputs: Tensor) -> list[Tensor]:
         """Compute op_1(x), op_2(op_1(x)), … up to the answer, each (…, queries) long."""
         program, values = inputs[..., : self.k] - self.p, [inputs[..., self.k :]]
+        table, rows = self.permutations.flatten(), self.p * program
         for i in range(self.k):
-            values.append(self.permutations[program[..., i : i + 1], values[-1]])
+            places = rows[..., i : i + 1] + values[-1]
+            values.append(table.index_select(0, places.flatten()).view(places.shape))
         return values[1:]
 
     def features(self, batch: Batch) -> dict[str, Feature]:

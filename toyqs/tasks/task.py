@@ -187,8 +187,8 @@ def scatter(digits: Sequence[Tensor], seed: int) -> Tensor:
     number = torch.full_like(digits[0], seed % 2**31)
     for digit in digits:
         # one round of a 31-bit congruential generator per digit, its high bits folded down.
-        number = (number * 1103515245 + 12345 + digit * 2654435761) & (2**31 - 1)
-        number = number ^ (number >> 15)
+        number.mul_(1103515245).add_(12345).add_(digit, alpha=2654435761).bitwise_and_(2**31 - 1)
+        number.bitwise_xor_(number >> 15)
     return number >> 3
 
 

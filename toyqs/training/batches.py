@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from toyqs.rng import stream, thought_noise
+from toyqs.rng import noise_of_steps, stream, thought_noise
 from toyqs.tasks.task import Task
 from toyqs.training.params import TrainingParams
 from toyqs.types import Batch, focus, thinking_positions
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
+NOISE_AT_ONCE = 2**16  # numbers of several batches drawn at once: of small ones, whose draws cost by the call
 
 
 class TrainingBatch(NamedTuple):
@@ -78,7 +79,7 @@ def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Bat
 
 def micro_batches(
     batch: TrainingBatch, count: int, rank: int = 0, ranks: int = 1
-) -> Iterator[tuple[TrainingBatch, Tensor | float]]:
+) -> Iterator[tuple[TrainingBatch, Tensor | None]]:
     """Split a batch into micro-batches of equally many sequences.
 
     Args:
@@ -88,11 +89,11 @@ def micro_batches(
         ranks: the number of processes.
 
     Yields:
-        A micro-batch or its slice, and its share (S,) of the whole batch's weights.
+        A micro-batch or its slice, and its share (S,) of the whole batch's weights; None: it is the whole.
     """
     weights = batch.counted.weights
     if count == ranks == 1:
-        yield batch, 1.0
+        yield batch, None
         return
     total = weights.sum((1, 2))
     for micro_batch in chunks(batch, weights.shape[1] // count):
@@ -172,13 +173,28 @@ def draw_batches(
             assert task.thought_length is not None
             stacked = stacked._replace(thought_length=task.thought_length(stacked.inputs))
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
-        for part in chunks(prepare(stacked, silence, settings.num_ahead), size):
-            if not settings.thoughts.length:
-                yield part
-                continue
-            drawn = thought_noise(noise, part.counted.think, settings.thoughts)
-            order = None
-            if settings.shuffle_rewards:
-                numbers = [torch.rand(drawn.shape[1:3], generator=g, dtype=torch.float64) for g in shuffles]
-                order = torch.stack(numbers).to(like.device)
-            yield part._replace(noise=drawn.to(like), shuffle=order)
+        parts = [*chunks(prepare(stacked, silence, settings.num_ahead), size)]
+        yield from _with_noise(parts, settings, noise, shuffles, like) if settings.thoughts.length else parts
+
+
+def _with_noise(
+    batches: Sequence[TrainingBatch],
+    settings: TrainingParams,
+    noise: Sequence[torch.Generator],
+    shuffles: Sequence[torch.Generator],
+    like: Tensor,
+) -> Iterator[TrainingBatch]:
+    """Add thought noise to batches in turn, drawn for several of them at once where it is little."""
+    sizes, think_at = settings.thoughts, batches[0].counted.think
+    each = think_at.numel() * sizes.number * sizes.length * max(1, sizes.width)
+    at_once = max(1, NOISE_AT_ONCE // each)
+    for start in range(0, len(batches), at_once):
+        group = batches[start : start + at_once]
+        drawn = noise_of_steps(noise, think_at, sizes, len(group)).to(like)
+        orders: Iterable[Tensor | None] = itertools.repeat(None, len(group))
+        if settings.shuffle_rewards:
+            shape = (len(group), *drawn.shape[2:4])
+            numbers = [torch.rand(shape, generator=g, dtype=torch.float64) for g in shuffles]
+            orders = torch.stack(numbers, 1).to(like.device).unbind()
+        for batch, own, order in zip(group, drawn.unbind(), orders, strict=True):
+            yield batch._replace(noise=own, shuffle=order)

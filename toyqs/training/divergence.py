@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -31,10 +32,10 @@ def lost_parts(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> di
         Index of the seed -> its parts that are not finite, separated by commas.
     """
     parts = [name for name, weight in weights.items() if weight and name in values]
-    finite = torch.stack([values[name] for name in parts]).isfinite()
-    if finite.all():
+    found = torch.stack([values[name] for name in parts])
+    if math.isfinite(found.sum()):  # else at least one is not, or their sum overflows
         return {}
-    bad = (~finite).T.tolist()
+    bad = (~found.isfinite()).T.tolist()
     named = (", ".join(name for name, lost in zip(parts, seed, strict=True) if lost) for seed in bad)
     return {index: names for index, names in enumerate(named) if names}
 

@@ -26,6 +26,7 @@ class PositionSelection(NamedTuple):
     context: Context  # at the thinking positions
     batch: Batch  # at the thinking positions
     think: Tensor  # (S, B, T) bool, which of all positions think
+    positions: Tensor  # (S, B, T') long, the same, ascending
     weights: Tensor  # (S, B, T), 0 where a position thinks
     nll: Tensor  # (S, B, T) −log q(y | x) without a thought, differentiable
     accuracy: Tensor  # (S, B, T) 1 where the likeliest token without a thought is the target, else 0
@@ -68,6 +69,7 @@ def select_positions(model: Model, context: Context, batch: Batch, count: int) -
         model.at(context, index),
         focus(batch, index),
         think,
+        index,
         batch.weights.masked_fill(think, 0.0),
         -target_log_prob(logits, targets).squeeze(-1),
         hits(logits, targets)[..., 0, 0],

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, cast
@@ -13,6 +13,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from toyqs.graphs import Graphs
 from toyqs.objectives.rewards import COSTS
 from toyqs.training import distributed
 from toyqs.training.batches import (
@@ -25,7 +26,7 @@ from toyqs.training.batches import (
 )
 from toyqs.training.divergence import Divergence, largest_logits, lost_parts
 from toyqs.training.gradient_snr import measured_at, policy_snr
-from toyqs.training.params import TrainingParams, learning_rate
+from toyqs.training.params import StepNumbers, TrainingParams, numbers_at
 from toyqs.training.pieces import LossFn, MicroBatches, forward
 from toyqs.training.reference_model import ReferenceModel
 from toyqs.training.shortage import Fitted, OnShortage
@@ -77,7 +78,10 @@ def train(
         The seeds that diverged, by index; where that are all, the training ended before its last step.
     """
     assert isinstance(model, nn.Module)
-    state = TrainState(model, settings.lr_multipliers, reference_model, settings.optimizer)
+    state = TrainState(
+        model, settings.lr_multipliers, reference_model, settings.optimizer, settings.native_adam
+    )
+    state.graphs = Graphs() if settings.cuda_graphs else None
     fitted = Fitted(settings, not model.couples_positions, on_shortage)
     if checkpoints is not None:
         _resume(checkpoints, state, data, settings)
@@ -85,17 +89,15 @@ def train(
     for step in range(state.step, settings.steps):
         if state.all_diverged:
             break
-        progress = step / settings.steps
-        rate, gate_floor = learning_rate(step, settings), settings.gate_floor_at(progress)
-        weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
+        numbers = numbers_at(step, settings)
         batch = at_step(next(data), settings, step)
         if settings.inner_steps:
             batch = fitted(step + 1, partial(_sampled, model, batch))
-        descend = partial(_descend, state, objective, batch, weights, gate_floor, rate)
+        descend = partial(_descend, state, objective, batch, numbers)
         for _ in range(max(1, settings.inner_steps)):
             values = fitted(step + 1, descend)
-        if step + 1 in snr_steps and weights.get("policy") and "policy" in values:
-            measure = partial(_policy_snr, state, objective, batch, weights, gate_floor)
+        if step + 1 in snr_steps and numbers.weights.get("policy") and "policy" in values:
+            measure = partial(_policy_snr, state, objective, batch, numbers)
             values["policy_snr"] = fitted(step + 1, measure)
         state.advance(values.get("reward"))
         on_step(step + 1, values)
@@ -112,21 +114,60 @@ def _descend(
     state: TrainState,
     objective: LossFn,
     batch: TrainingBatch,
-    weights: dict[str, float],
-    gate_floor: float,
-    rate: float,
+    numbers: StepNumbers,
     settings: TrainingParams,
 ) -> dict[str, Tensor]:
     """Step the optimiser once on a batch; return the values (S,). Want of memory changes no parameter."""
+    if state.graphs is not None:
+        found = _replayed(state, state.graphs, objective, batch, numbers, settings)
+        if found is not None:
+            return found
     model, optimiser = cast(Model, state.model), state.optimiser
     optimiser.zero()
-    beside = (state.running_reward, gate_floor, state.reference_model)
-    values = accumulate(model, objective, batch, weights, settings, *beside)
-    _stop_diverged(state, batch, values, weights, settings, gate_floor)
+    beside = (state.running_reward, numbers.gate_floor, state.reference_model)
+    values = accumulate(model, objective, batch, numbers.weights, settings, *beside)
+    _stop_diverged(state, batch, values, numbers, settings)
     if settings.ranks > 1:
         distributed.all_reduce_(optimiser.grads)
-    optimiser.clip(settings.max_norm)
-    optimiser.step(rate, settings.weight_decay)
+    optimiser.step(numbers.rate, settings.weight_decay, settings.max_norm)
+    return values
+
+
+def _replayed(
+    state: TrainState,
+    graphs: Graphs,
+    objective: LossFn,
+    batch: TrainingBatch,
+    numbers: StepNumbers,
+    settings: TrainingParams,
+) -> dict[str, Tensor] | None:
+    """Do `_descend` as one graph; return None where there is none of this kind of step so far.
+
+    Nothing waits for the device in it. A seed is found to have diverged after its step, which is undone.
+    """
+    model, optimiser = cast(Model, state.model), state.optimiser
+    weights, floor, like = numbers.weights, numbers.gate_floor, batch.counted.weights
+    names = [name for name, weight in weights.items() if weight and name not in COSTS]
+
+    def work(inputs: tuple[TrainingBatch, Tensor, Tensor]) -> dict[str, Tensor]:
+        batch, running_reward, changing = inputs
+        held = weights | dict(zip(names, changing[1:].to(like.dtype).unbind(), strict=True))
+        optimiser.zero()
+        beside = (running_reward, floor, state.reference_model)
+        values = accumulate(model, objective, batch, held, settings, *beside)
+        before = optimiser.values.clone()
+        optimiser.step(changing[0].float(), settings.weight_decay, settings.max_norm)
+        return values | {"": before}
+
+    kind = (*names, *(weights.get(name) for name in COSTS), floor, settings.sequences)
+    changing = torch.tensor([numbers.rate, *(weights[name] for name in names)], dtype=torch.float64)
+    values = graphs(kind, (batch, state.running_reward, changing.to(like.device)), work)
+    if values is None:
+        return None
+    before = values.pop("")
+    for index in lost_parts(values, weights).keys() - state.diverged.keys():
+        optimiser.revert(index, before)
+    _stop_diverged(state, batch, values, numbers, settings)
     return values
 
 
@@ -134,18 +175,17 @@ def _stop_diverged(
     state: TrainState,
     batch: TrainingBatch,
     values: dict[str, Tensor],
-    weights: dict[str, float],
+    numbers: StepNumbers,
     settings: TrainingParams,
-    gate_floor: float,
 ) -> None:
     """Stop the seeds whose loss was finite up to this step and is not now."""
-    lost = lost_parts(values, weights)
+    lost = lost_parts(values, numbers.weights)
     if not lost.keys() - state.diverged.keys():
         return
     model = cast(Model, state.model)
     whole = (part for part, _ in micro_batches(batch, settings.grad_acc))
     parts = (part for micro_batch in whole for part in sequences(micro_batch, settings.sequences))
-    logits = largest_logits(lambda part: forward(model, part, settings, gate_floor)[0], parts)
+    logits = largest_logits(lambda part: forward(model, part, settings, numbers.gate_floor)[0], parts)
     for index in lost.keys() - state.diverged.keys():
         state.stop(index, Divergence(state.step + 1, lost[index], logits[index]))
 
@@ -165,7 +205,7 @@ def accumulate(
     model: Model,
     objective: LossFn,
     batch: TrainingBatch,
-    weights: dict[str, float],
+    weights: Mapping[str, float | Tensor],
     settings: TrainingParams,
     running_reward: Tensor,
     gate_floor: float = 0.0,
@@ -183,7 +223,7 @@ def accumulate(
         objective: see `train`.
         batch: from `draw_batches` or `prepare`.
         weights: name of a part of the loss, or one of `rewards.COSTS`, -> its weight; parts of weight 0 cost
-            no backward pass.
+            no backward pass, and one that is a tensor is not 0.
         settings: plain numbers.
         running_reward: (S,) for baseline ema.
         gate_floor: least weight of a thought in the prediction, where the mixer weighs thoughts.
@@ -236,8 +276,7 @@ def _policy_snr(
     state: TrainState,
     objective: LossFn,
     batch: TrainingBatch,
-    weights: dict[str, float],
-    gate_floor: float,
+    numbers: StepNumbers,
     settings: TrainingParams,
 ) -> Tensor:
     """Compute `policy_snr` (S,) from the policy's gradients on the two halves of a batch.
@@ -246,15 +285,14 @@ def _policy_snr(
     """
     model, reference_model = cast(Model, state.model), state.reference_model
     # Of the loss the policy's part alone; the costs stay, for they are taken from the rewards.
-    policy_only = {name: weight if name in COSTS else 0.0 for name, weight in weights.items()}
+    policy_only = {name: weight if name in COSTS else 0.0 for name, weight in numbers.weights.items()}
     policy_only["policy"] = 1.0
     # A half has half as many micro-batches where that is possible, so that each needs no more memory.
     settings = replace(settings, grad_acc=1 if settings.grad_acc % 2 else settings.grad_acc // 2)
 
     def accumulate_half(half: TrainingBatch) -> None:
-        accumulate(
-            model, objective, half, policy_only, settings, state.running_reward, gate_floor, reference_model
-        )
+        beside = (state.running_reward, numbers.gate_floor, reference_model)
+        accumulate(model, objective, half, policy_only, settings, *beside)
         if settings.ranks > 1:
             distributed.all_reduce_(state.optimiser.grads)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -16,6 +16,9 @@ from toyqs.numerics import LANES
 METHODS = ("adamw", "adam", "sgd")  # torch's AdamW, Adam, and SGD without momentum
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
+
+NativeStep = Callable[[float, float, float], None]  # max_norm, rate, weight decay; clips and steps
+Native = Callable[..., NativeStep]  # from the optimiser's buffers; see model/backbones/kernels/adam.py
 
 LARGE = 2**22  # parameters of a seed: from here on one sum over them is inexact, and `seed_of` costly
 
@@ -33,7 +36,11 @@ class Optimiser:
     """
 
     def __init__(
-        self, model: nn.Module, lr_multipliers: Mapping[str, float] | None = None, method: str = "adamw"
+        self,
+        model: nn.Module,
+        lr_multipliers: Mapping[str, float] | None = None,
+        method: str = "adamw",
+        native: Native | None = None,
     ) -> None:
         """Move the model's parameters, each of shape (S, ...), into one buffer.
 
@@ -42,6 +49,7 @@ class Optimiser:
             lr_multipliers: shell pattern of a parameter's name -> factor of its learning rate; the factors of
                 several that fit are multiplied.
             method: one of METHODS.
+            native: makes a clipped step of Adam and AdamW in one call; None: torch's operations make it.
         """
         self.method = method
         named = dict(model.named_parameters())
@@ -72,6 +80,8 @@ class Optimiser:
             if fnmatchcase(name, pattern)
         ]
 
+        self.native = None if native is None or method == "sgd" else self._native(native)
+
     def seed_state(self, index: int) -> dict[str, Tensor]:
         """Return copies of a seed's parameters and moments, flat, and the steps that Adam has counted."""
         taken = {name: values[self._mine(index)].clone() for name, values in self._buffers().items()}
@@ -83,6 +93,11 @@ class Optimiser:
         for name, values in self._buffers().items():
             for index, part in enumerate(parts):
                 values[self._mine(index)] = part[name].to(values.device)
+
+    def revert(self, index: int, values: Tensor) -> None:
+        """Set a seed's parameters to those of a copy of the whole buffer."""
+        mine = self._mine(index)
+        self.values[: self.used][mine] = values[: self.used][mine]
 
     def blank(self, index: int) -> None:
         """Set a seed's parameters to NaN."""
@@ -104,11 +119,18 @@ class Optimiser:
             self.grads.mul_(scale if self.seed_of is None else scale.index_select(0, self.seed_of))
         return norms
 
-    def step(self, lr: float, weight_decay: float = 0.0) -> None:
-        """Update the parameters, all of which decay.
+    def step(self, lr: float | Tensor, weight_decay: float = 0.0, max_norm: float = 0.0) -> None:
+        """Update the parameters, all of which decay, along gradients clipped to max_norm (0: as they are).
 
-        Where memory runs out all is as it was: what is needed is allocated before the first change.
+        A rate that is a tensor, one float32 number, stays on its device: a graph may hold the step.
+
+        Where memory runs out all parameters are as they were: what is needed is allocated before the first
+        change.
         """
+        if self.native is not None and not isinstance(lr, Tensor):
+            return self.native(max_norm, lr, weight_decay)
+        if max_norm:
+            self.clip(max_norm)
         before = [self.values[span].clone() for span, _ in self.faster]
         count = self.count.clone()
         try:
@@ -123,7 +145,14 @@ class Optimiser:
             # The step, decay included, is proportional to the rate.
             self.values[span].sub_(old).mul_(factor).add_(old)
 
-    def _adam(self, lr: float, weight_decay: float) -> None:
+    def _native(self, native: Native) -> NativeStep:
+        spans = list(self.spans.values())
+        factors = [math.prod(factor for span, factor in self.faster if span is own) for own in spans]
+        buffers = {"values": self.values, "grads": self.grads, "count": self.count} | self.moments
+        constants, decoupled = (*BETAS, EPSILON), self.method == "adamw"
+        return native(buffers, self.num_seeds, spans, factors, constants, decoupled=decoupled)
+
+    def _adam(self, lr: float | Tensor, weight_decay: float) -> None:
         adam(
             [self.values],
             [self.grads],
@@ -142,13 +171,13 @@ class Optimiser:
             maximize=False,
         )
 
-    def _sgd(self, lr: float, weight_decay: float) -> None:
+    def _sgd(self, lr: float | Tensor, weight_decay: float) -> None:
         sgd(
             [self.values],
             [self.grads],
             [None],
             fused=True,
-            lr=lr,
+            lr=lr,  # type: ignore[arg-type]  # it takes tensors as well
             weight_decay=weight_decay,
             momentum=0.0,
             dampening=0.0,

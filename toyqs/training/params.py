@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from toyqs.rng import ThoughtSizes, number_of_step
+from toyqs.training.optimizer import Native
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 COSINE_END = 0.05  # share of the peak at which the cosine ends
@@ -28,6 +30,14 @@ class LossWeight:
         return self.value * (1.0 - progress) if self.linear else self.value
 
 
+class StepNumbers(NamedTuple):
+    """The scheduled numbers of one step."""
+
+    rate: float  # the learning rate
+    weights: dict[str, float]  # of the loss's parts, and `rewards.COSTS`
+    gate_floor: float  # least weight of a thought in the prediction
+
+
 @dataclass(frozen=True)
 class TrainingParams:
     """The plain numbers that the loop needs."""
@@ -40,6 +50,8 @@ class TrainingParams:
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
     optimizer: str = "adamw"  # one of optimizer.METHODS
+    native_adam: Native | None = None  # see Optimiser; None: torch's operations
+    cuda_graphs: bool = False  # steps are replayed as CUDA graphs
     weight_decay: float = 0.0  # on every parameter
     grad_acc: int = 1
     chunk_positions: int = 0  # thinking positions whose thoughts are made at a time; 0: all
@@ -92,6 +104,13 @@ class TrainingParams:
     def gate_floor_at(self, progress: float) -> float:
         """Return the least weight of a thought at a progress of the training from 0 to 1."""
         return self.gate_floor * max(0.0, 1.0 - progress / GATE_WARM_UP)
+
+
+def numbers_at(step: int, settings: TrainingParams) -> StepNumbers:
+    """Return the numbers of a step, from 0."""
+    progress = step / settings.steps
+    weights = {name: weight.at(progress) for name, weight in settings.weights.items()}
+    return StepNumbers(learning_rate(step, settings), weights, settings.gate_floor_at(progress))
 
 
 def learning_rate(step: int, settings: TrainingParams) -> float:

@@ -6,7 +6,7 @@ all positions, such as advantage_scale=batch_std, is computed from all pieces (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from toyqs.training.batches import TrainingBatch, at_positions, sequences
 from toyqs.training.hard_positions import PositionSelection, combine, select_positions
 from toyqs.training.params import TrainingParams
 from toyqs.training.reference_model import ReferenceModel, with_reference
-from toyqs.types import Batch, Context, Model, Trace, thinking_positions
+from toyqs.types import Batch, Context, Model, Trace
 
 LossFn = Callable[[Trace, Batch], Loss]
 Values = dict[str, Tensor]  # name -> (S,)
@@ -36,13 +36,13 @@ class MicroBatches:
 
     model: Model
     objective: LossFn
-    weights: dict[str, float]  # of the loss's parts, and `rewards.COSTS`
+    weights: Mapping[str, float | Tensor]  # of the loss's parts, and `rewards.COSTS`; a tensor is not 0
     settings: TrainingParams
     running_reward: Tensor  # (S,)
     gate_floor: float = 0.0
     reference_model: ReferenceModel | None = None
 
-    def add(self, batch: TrainingBatch, share: Tensor | float) -> Values:
+    def add(self, batch: TrainingBatch, share: Tensor | None) -> Values:
         """Add the gradients of a micro-batch to the parameters'.
 
         Where the loss of a piece depends on the others, the forward pass is made once more for each function
@@ -50,7 +50,7 @@ class MicroBatches:
 
         Args:
             batch: the micro-batch, or this process's slice of it.
-            share: (S,) its share of the whole batch's weights.
+            share: (S,) its share of the whole batch's weights; None: all.
 
         Returns:
             The loss's parts, meters and the reward, times the share.
@@ -63,7 +63,8 @@ class MicroBatches:
         known: list[list[Tensor]] = []  # by piece, the results of functions of all pieces
         while True:
             asked: list[list[Call]] = []
-            use = partial(self._descend_or_ask, share / total, known, asked, values)
+            factor = 1.0 / total if share is None else share / total
+            use = partial(self._descend_or_ask, factor, known, asked, values)
             self._each(batch, use)
             if not asked[0]:
                 return values
@@ -102,7 +103,11 @@ class MicroBatches:
         for part in sequences(batch, self.settings.sequences):
             spans = _spans(part, self.settings.chunk_positions)
             if len(spans) == 1:
-                use(part, partial(self._loss, partial(self._whole, part)))
+                plain = self.model.plain_step is not None
+                loss = (
+                    partial(self._plain, part) if plain else partial(self._loss, partial(self._whole, part))
+                )
+                use(part, loss)
                 continue
             read = (part.inputs, part.positions, part.first)
             leaves: list[tuple[Tensor, Tensor]] = []
@@ -115,6 +120,13 @@ class MicroBatches:
             if reached:
                 outputs, gradients = zip(*reached, strict=True)
                 torch.autograd.backward(outputs, gradients)
+
+    def _plain(self, batch: TrainingBatch) -> Loss:
+        """Return the loss of a model without thoughts, by its own function for the whole step."""
+        counted = batch.counted
+        assert self.model.plain_step is not None
+        nll = self.model.plain_step(batch.inputs, batch.positions, counted.targets, counted.weights)
+        return Loss({"nll": nll})
 
     def _whole(self, batch: TrainingBatch) -> Outputs:
         """Return a piece's trace, its batch at the thinking positions; and the selection of these, if any."""
@@ -161,17 +173,30 @@ class MicroBatches:
         loss = self.objective(trace, counted._replace(total=total, jointly=jointly))
         return loss if selection is None else combine(loss, selection)
 
-    def _descend(self, loss: Loss, share: Tensor | float, values: Values) -> None:
+    def _descend(self, loss: Loss, share: Tensor | None, values: Values) -> None:
         """Add the gradients of a loss times its share to the parameters', what it reports to the values."""
-        parts = loss.parts.items()
-        terms = [self.weights[name] * share * value for name, value in parts if self.weights[name]]
-        sum(terms[1:], terms[0]).sum().backward()
+        counting = {name: part for name, part in loss.parts.items() if _counts(self.weights[name])}
+        terms = [_product(self.weights[name], share, part) for name, part in counting.items()]
+        total = sum(terms[1:], terms[0])
+        # Torch's backward pass from a vector, with its gradient given, would import the compiler.
+        (total if total.numel() == 1 else total.sum()).backward()
         reported = loss.parts | (loss.meters or {})
         if loss.reward is not None:
             reported["reward"] = loss.reward
         for name, value in reported.items():
-            weighted = share * value.detach()
+            weighted = value.detach() if share is None else share * value.detach()
             values[name] = values[name] + weighted if name in values else weighted
+
+
+def _product(weight: float | Tensor, share: Tensor | None, part: Tensor) -> Tensor:
+    """Return a part of the loss (S,) times its weight and its share; a factor of 1 takes no time."""
+    if share is not None:
+        return weight * share * part
+    return part if not isinstance(weight, Tensor) and weight == 1.0 else weight * part
+
+
+def _counts(weight: float | Tensor) -> bool:
+    return isinstance(weight, Tensor) or weight != 0  # nobody waits for a device to say so
 
 
 def forward(model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float) -> Outputs:
@@ -189,10 +214,9 @@ def forward(model: Model, batch: TrainingBatch, settings: TrainingParams, gate_f
 
 def _selected_positions(batch: TrainingBatch, selection: PositionSelection | None) -> Tensor | None:
     """Return which positions of the sequences think, (S, B, T'); None: all."""
-    index = None if selection is None else thinking_positions(batch.counted._replace(think=selection.think))
-    if index is None or batch.positions is None:
-        return batch.positions if index is None else index
-    return batch.positions.gather(2, index)
+    if selection is None:
+        return batch.positions
+    return selection.positions if batch.positions is None else batch.positions.gather(2, selection.positions)
 
 
 def _spans(batch: TrainingBatch, size: int) -> list[slice]:

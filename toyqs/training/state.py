@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toyqs.graphs import Graphs
 from toyqs.training.divergence import Divergence
-from toyqs.training.optimizer import Optimiser
+from toyqs.training.optimizer import Native, Optimiser
 from toyqs.training.reference_model import ReferenceModel
 
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
@@ -23,6 +24,7 @@ class TrainState:
         lr_multipliers: see `Optimiser`.
         reference_model: updated after every step where it is a moving average.
         method: of the optimiser, see there.
+        native: likewise.
     """
 
     def __init__(
@@ -31,10 +33,12 @@ class TrainState:
         lr_multipliers: Mapping[str, float],
         reference_model: ReferenceModel | None,
         method: str = "adamw",
+        native: Native | None = None,
     ) -> None:
-        self.optimiser = Optimiser(model, lr_multipliers, method)
+        self.optimiser = Optimiser(model, lr_multipliers, method, native)
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.reference_model = model, reference_model
+        self.graphs: Graphs | None = None  # of its steps; None: they are made without
         self.step = 0
         self.diverged: dict[int, Divergence] = {}  # by the seed's index
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)

@@ -9,6 +9,7 @@ import pytest
 
 from toyqs.config.checks import backbone
 from toyqs.config.checks.backbone import check_backbone
+from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
@@ -26,6 +27,16 @@ from toyqs.config.run_config import RunConfig
 def test_a_gru_has_no_layers(name: str, value: Any, given: str, remedy: str) -> None:
     with pytest.raises(Refusal, match=f"{name}={given}: is for a transformer's layers; give {name}={remedy}"):
         check(replace(RunConfig(), **{name: value}))
+
+
+def test_graphs_are_of_a_gru_on_a_gpu() -> None:
+    on_gpu = resolved(replace(RunConfig(), cuda_graphs=True, device="cuda"))
+    check_backbone(on_gpu)
+    for changes, remedy in (({"device": "cpu"}, "device=cuda"), ({"backbone": "gpt2"}, "backbone=gru")):
+        with pytest.raises(Refusal, match=f"cuda_graphs=true: .*; give {remedy} or cuda_graphs=false"):
+            check_backbone(resolved(replace(on_gpu, **changes)))
+    with pytest.raises(Refusal, match="there are 2; give cuda_graphs=false or one process"):
+        check_parallel(on_gpu, 2)
 
 
 @pytest.mark.parametrize(

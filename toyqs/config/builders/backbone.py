@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toyqs.assets.pretrained import CheckpointError, architecture, lacks, located
+from toyqs.config.builders.kernels import require_native
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.backbone import Backbone
 from toyqs.model.backbones.frozen import Frozen
@@ -21,10 +22,13 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
         frozen: a pretrained decoder's weights, to which adapters are added; None: its own weights learn.
 
     Raises:
+        Refusal: with kernels=native this machine cannot build them.
         CheckpointError: the frozen weights lack one that the decoder has, or no decoder can be built.
     """
+    if native := config.kernels == "native" and config.takes_native_kernels:
+        require_native()
     if config.backbone == "gru":
-        return GRU(num_seeds, width)
+        return GRU(num_seeds, width, native)
     assert num_seeds == 1, "a transformer takes one seed at a time"
     # Imported only where needed: the library takes seconds to load, and the extra may not be installed.
     from transformers import AutoConfig
@@ -38,7 +42,7 @@ def build_backbone(config: RunConfig, num_seeds: int, width: int, frozen: Frozen
     }
     if config.pretrained is None:
         sizes = AutoConfig.for_model(config.backbone, **_sizes(config, width))
-        return TransformerBackbone(sizes, **how)
+        return TransformerBackbone(sizes, kernels="native" if native else "torch", **how)
     try:
         found = _without_window(AutoConfig.from_pretrained(located(config.pretrained)))
         backbone = TransformerBackbone(found, frozen, config.lora_rank, **how)

@@ -26,14 +26,15 @@ from toyqs.training.shortage import in_fewer
 def count_cost(config: RunConfig) -> Cost:
     """Count parameters, FLOPs and recurrent steps of a run's training step, for one seed.
 
-    Products that gradient checkpointing computes again are not counted, and FlexAttention's are counted as
-    those of `branch_attention=dense`. With `device=cuda` a GPU's are counted, also where there is none, as on
-    the node that submits a cluster's jobs.
+    Products that gradient checkpointing computes again are not counted. FlexAttention's are counted as those
+    of `branch_attention=dense`, and those of native kernels, which torch does not see, as those of
+    `kernels=torch`. With `device=cuda` a GPU's are counted, also where there is none, as on the node that
+    submits a cluster's jobs.
 
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training, and over all
     lengths where they are drawn at random.
     """
-    config = replace(config, branch_attention="dense")
+    config = replace(config, branch_attention="dense", kernels="torch")
     params = build_training_params(config)
     if not params.stages:
         return _cost_at(config, params, params.thoughts.length)

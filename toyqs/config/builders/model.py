@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from toyqs.config.builders.auxiliaries import build_auxiliaries
 from toyqs.config.builders.backbone import build_backbone
+from toyqs.config.builders.native import with_native
 from toyqs.config.builders.pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
 from toyqs.config.run_config import (
     RunConfig,
@@ -100,7 +102,9 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     parts = (letters, cores, head, mixer, thought_head, interpreter)
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
     auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
-    return LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
+    model = LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
+    native = config.kernels == "native" and config.takes_native_kernels
+    return with_native(config, model) if native else model
 
 
 def _onward(config: RunConfig, num_seeds: int, core: Core, reasoner: Core) -> Onward:
@@ -209,6 +213,6 @@ def count_parameters(config: RunConfig) -> int:
         CheckpointError: a checkpoint lacks one of them.
     """
     with torch.device("meta"):
-        model = assemble(config, 1)
+        model = assemble(replace(config, kernels="torch"), 1)
         given_weights(config, model)
         return sum(p.numel() for p in model.parameters())

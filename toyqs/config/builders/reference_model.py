@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,7 +32,8 @@ def build_reference_model(config: RunConfig, model: LatentReasoner) -> Reference
         return None
     if config.reference == "checkpoint":
         like = next(model.parameters())
-        reference = finished_model(str(config.reference_run), like.shape[0]).to(like)
+        folder, native = str(config.reference_run), config.kernels == "native"
+        reference = finished_model(folder, like.shape[0], native=native).to(like)
         # It predicts without thoughts, so there is no reading for the interpreter to continue from.
         reference.num_ahead, reference.interpreter_reads_on = model.num_ahead, False
     else:
@@ -44,21 +46,22 @@ def build_reference_model(config: RunConfig, model: LatentReasoner) -> Reference
     )
 
 
-def finished_model(folder: str, num_seeds: int) -> LatentReasoner:
+def finished_model(folder: str, num_seeds: int, *, native: bool = False) -> LatentReasoner:
     """Return the model of a finished run, one copy per seed.
 
     Args:
         folder: the run's.
         num_seeds: S.
+        native: take native kernels where it can, whichever it was trained with.
 
     Raises:
         ValueError: one line with the remedy: see `finished_run.settings_of`; the checkpoint that it was
             trained on has changed; or the weights are damaged, another model's or not finite.
     """
-    config = resolved(settings_of(folder))
+    config = replace(resolved(settings_of(folder)), kernels="torch")
     check_unchanged(folder, config, "pretrained")
     weights = finished_weights(folder, config)
-    model = assemble(config, num_seeds)
+    model = assemble(replace(config, kernels="native") if native else config, num_seeds)
     for name, parameter in model.named_parameters():
         repeated = weights[name].expand(num_seeds, *weights[name].shape[1:])
         parameter.data = torch.empty_like(parameter, dtype=repeated.dtype).copy_(repeated)

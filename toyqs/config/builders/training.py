@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.losses import base_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
@@ -66,6 +67,8 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         schedule=config.schedule if config.use_scheduler else "constant",
         max_norm=config.clip_gradients,
         optimizer=config.optimizer,
+        native_adam=Adam if config.kernels == "native" else None,
+        cuda_graphs=config.cuda_graphs,
         weight_decay=config.weight_decay,
         grad_acc=config.grad_acc,
         chunk_positions=config.chunk_positions or 0,

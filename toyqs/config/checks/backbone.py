@@ -25,6 +25,7 @@ def check_backbone(config: RunConfig) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
+    _check_graphs(config)
     if config.backbone == "gru":
         for name, (given, other) in KEYS_OF_LAYERS.items():
             if getattr(config, name) != getattr(RunConfig, name):
@@ -64,6 +65,15 @@ def check_backbone(config: RunConfig) -> None:
             f"are sampled states of a GRU, and {given} has no such state",
             "thoughts=gaussian or backbone=gru",
         )
+
+
+def _check_graphs(config: RunConfig) -> None:
+    if not config.cuda_graphs:
+        return
+    if config.device != "cuda":
+        refuse("cuda_graphs", True, "device=cpu launches no kernels", "device=cuda or cuda_graphs=false")
+    if config.backbone != "gru":
+        refuse("cuda_graphs", True, "graphs are of a GRU's steps", "backbone=gru or cuda_graphs=false")
 
 
 def _check_flex(config: RunConfig) -> None:

@@ -28,6 +28,13 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
             f"grad_acc={config.grad_acc}",
             f"a multiple of {parts}, {max(parts, 2 * ranks)} or more",
         )
+    if config.cuda_graphs:
+        refuse(
+            "cuda_graphs",
+            True,
+            f"a graph is of one process's step, and there are {ranks}",
+            "cuda_graphs=false or one process",
+        )
     if config.learned_reward:
         refuse(
             "learned_reward",

@@ -10,6 +10,7 @@ import torch
 from toyqs.config.bounds import check_bounds
 from toyqs.config.checks.backbone import check_backbone
 from toyqs.config.checks.distributed import check_parallel
+from toyqs.config.checks.kernels import check_kernels
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.shuffled_rewards import check_shuffled_rewards
@@ -71,9 +72,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
         )
     if not config.nll_loss_beta:
         _check_other_losses(config)
-    if config.device == "cuda" and not elsewhere and not torch.cuda.is_available():
-        refuse("device", "cuda", "torch finds no CUDA device here", "device=cpu")
-    check_backbone(config)
+    _check_machine(config, elsewhere)
     check_parallel(config, distributed.ranks())
     check_shuffled_rewards(config, distributed.ranks())
     check_reference(config)
@@ -82,6 +81,13 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     if config.tracker == "tensorboard" and config.wandb_mode != "disabled":
         refuse("wandb_mode", config.wandb_mode, "tracker=tensorboard is another tracker", "one of the two")
     return notes
+
+
+def _check_machine(config: RunConfig, elsewhere: bool) -> None:
+    if config.device == "cuda" and not elsewhere and not torch.cuda.is_available():
+        refuse("device", "cuda", "torch finds no CUDA device here", "device=cpu")
+    check_backbone(config)
+    check_kernels(config, elsewhere=elsewhere)
 
 
 def _check_head_and_rates(config: RunConfig) -> None:

@@ -16,7 +16,7 @@ from toyqs.installation import COMMAND
 
 ENVIRONMENT = "env.json"
 CHANGED = "changed"  # in env.json: the settings that are not the defaults, by name
-VERSIONS = ("toyqs", "python", "torch", "numpy", "hydra-core")
+VERSIONS = ("toyqs", "python", "torch", "numpy", "hydra-core", "kernels")
 UNKNOWN = "not noted"
 
 

@@ -18,11 +18,11 @@ class Rows(NamedTuple):
     """Rows of a table that each seed has, gathered where they are used: a backbone need not keep them."""
 
     table: Tensor  # (S, n, I)
-    ids: Tensor  # (S, B, T, K) long, each in [0, n)
+    ids: Tensor  # (S, B, T, K) or (S, B, T) long, each in [0, n)
 
 
 def gathered(x: Tensor | Rows) -> Tensor:
-    """Return rows (S, B, T, K, I)."""
+    """Return the rows, (..., I)."""
     return x if isinstance(x, Tensor) else gather_rows(*x)
 
 
@@ -46,11 +46,11 @@ class Backbone(nn.Module, ABC):
         """Map embeddings (S, n, D) to the rows that `read` and `step` consume (S, n, I)."""
 
     @abstractmethod
-    def read(self, x: Tensor, first: int = 0) -> tuple[Tensor, BranchState]:
+    def read(self, x: Tensor | Rows, first: int = 0) -> tuple[Tensor, BranchState]:
         """Read sequences causally, from an empty memory.
 
         Args:
-            x: (S, B, T, I).
+            x: (S, B, T, I); of rows in a table the ids are (S, B, T).
             first: the position of each sequence's first row; a backbone without positions ignores it.
 
         Returns:

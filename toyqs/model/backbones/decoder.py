@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         for module in code.modules():
             for name, weight in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(weight.to("meta")))
-        self.autocast = autocast
+        self.autocast, self.recompute = autocast, recompute
         self._code = (code,)  # a tuple, so that its parameters are not this module's
         if recompute:
             recompute_layers(code)
@@ -115,12 +115,21 @@ class Decoder(nn.Module):
             positions: (B or 1, n) long.
             kwargs: passed on to the attention function.
         """
-        weights = self._views.tensors() if self.frozen is None else self.frozen.tensors()
+        weights = self.tensors()
         inputs = {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False, **kwargs}
         autocast = torch.autocast(embeddings.device.type, torch.bfloat16, enabled=self.autocast)
         with self._using(weights), autocast:
             outputs = self._code[0](**inputs).last_hidden_state
         return outputs.to(embeddings.dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights without their seed axis, name -> tensor."""
+        return self._views.tensors() if self.frozen is None else self.frozen.tensors()
+
+    @property
+    def config(self) -> Any:
+        """Return the library's configuration."""
+        return self._code[0].config
 
     @contextmanager
     def _using(self, weights: Mapping[str, Tensor]) -> Iterator[None]:

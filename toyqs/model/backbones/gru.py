@@ -15,17 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.backbone import Backbone, Rows
+from toyqs.model.backbones.backbone import Backbone, Rows, gathered
 from toyqs.model.backbones.gru_scan import Sequence
+from toyqs.model.backbones.kernels.gru import BranchStep, Scan
 from toyqs.model.layers import Linear, SeedStacked, affine, flat_ids, logistic_, uniform
 
 
 class GRU(SeedStacked, Backbone):
     """One GRU layer; hidden width = embedding width = D, input width I = 3 D."""
 
-    def __init__(self, num_seeds: int, width: int) -> None:
+    def __init__(self, num_seeds: int, width: int, native: bool = False) -> None:
+        """Declare the weights; with `native` the steps are those of kernels/."""
         super().__init__()
-        self.width = width
+        self.width, self.native = width, native
         rule = uniform(1.0 / math.sqrt(width))
         self.weight_ih = self.declare("weight_ih", (num_seeds, width, 3 * width), rule)
         self.weight_hh = self.declare("weight_hh", (num_seeds, width, 3 * width), rule)
@@ -36,15 +38,21 @@ class GRU(SeedStacked, Backbone):
         """Map embeddings (S, n, D) to x (S, n, 3 D)."""
         return affine(embeddings, self.weight_ih, self.bias_ih)
 
-    def read(self, x: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor | Rows, first: int = 0) -> tuple[Tensor, Tensor]:
         """Read x (S, B, T, 3 D); return outputs (S, B, T, D) and the branch points (S, B, T, 1, D)."""
-        outputs = Sequence.apply(x, self.weight_hh, self.bias_hh)
+        if self.native:
+            outputs = Scan.apply(*_rows(x), self.weight_hh, self.bias_hh)
+        else:
+            outputs = Sequence.apply(gathered(x), self.weight_hh, self.bias_hh)
         return outputs, outputs.unsqueeze(3)
 
     def step(self, x: Tensor | Rows, state: Tensor) -> tuple[Tensor, Tensor]:
         """Step hidden vectors (S, B, T, K, D) with x (S, B, T, K, 3 D); return the new ones, twice."""
-        table, ids = (x, None) if isinstance(x, Tensor) else x
-        hidden = _Branch.apply(table, ids, state, state, self.weight_hh, self.bias_hh)
+        weights = self.weight_hh, self.bias_hh
+        if self.native:
+            hidden = BranchStep.apply(*_rows(x), state, *weights)
+        else:
+            hidden = _Branch.apply(*_rows(x), state, state, *weights)
         return hidden, hidden
 
     def handover(self, num_seeds: int, width: int) -> Linear:
@@ -59,6 +67,11 @@ class GRU(SeedStacked, Backbone):
     def keep_ended(self, new: Tensor, old: Tensor, live: Tensor) -> Tensor:
         """Return the new hidden vectors of live branches, the old ones of others, (S, B, T, K, D)."""
         return torch.where(live.unsqueeze(-1), new, old)
+
+
+def _rows(x: Tensor | Rows) -> tuple[Tensor, Tensor | None]:
+    """Return input rows and None, or a table of such and the ids of the rows."""
+    return (x, None) if isinstance(x, Tensor) else x
 
 
 def _parts(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -113,7 +113,8 @@ def _by_step(*blocks: Tensor) -> list[tuple[Tensor, ...]]:
 
 def _buffers(kind: type, like: Tensor) -> Any:
     """Return the buffers for sequences like this one, (T, S, B, ·)."""
-    if like.numel() > REUSED_NUMBERS:
+    # A graph has addresses of its own, which must last as long as it does.
+    if like.numel() > REUSED_NUMBERS or (like.is_cuda and torch.cuda.is_current_stream_capturing()):
         return kind(like)
     return _reused_buffers(kind, like.shape, like.dtype, like.device)
 

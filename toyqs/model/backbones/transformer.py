@@ -9,7 +9,7 @@ With q the query of the l-th symbol (from 0) of a branch at position t,
 is one softmax over both parts: neither a T × T(1 + L) mask nor a copy of the prefix is made. The model's own
 code runs; only its attention is this file's, registered with the library by name. The products are in
 branch_attention.py; with branch_attention=flex those with the prefix are FlexAttention's on a GPU
-(flex_attention.py).
+(flex_attention.py). With kernels=native a GPT-2 runs in gpt2.py, from the same weights.
 
 Needs the package transformers. Only S = 1: one seed at a time.
 """
@@ -17,44 +17,23 @@ Needs the package transformers. Only S = 1: one seed at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PretrainedConfig
 
-from toyqs.model.backbones import flex_attention
+from toyqs.model.backbones import flex_attention, fused_attention, gpt2
 from toyqs.model.backbones.backbone import Backbone, Rows, gathered
 from toyqs.model.backbones.branch_attention import Block, to_all, to_prefix, visible_blocks
+from toyqs.model.backbones.branch_cache import BranchCache, CacheMap, ConsumedSymbol, KeyValue, Step, pick
 from toyqs.model.backbones.decoder import Decoder
 from toyqs.model.backbones.frozen import Frozen
-from toyqs.model.layers import Linear
+from toyqs.model.backbones.fused_attention import Seen
 
 ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
-
-KeyValue = tuple[Tensor, Tensor]
-
-
-class ConsumedSymbol(NamedTuple):
-    """One symbol that branches have consumed. The axes b, t, k of different symbols broadcast from 1."""
-
-    layers: tuple[KeyValue, ...]  # keys and values (b, H_kv, 1, t, k, d) of every layer
-    by: Tensor | None  # (b, t, k) bool, which branches consumed it; None: all
-
-
-class BranchCache(NamedTuple):
-    """The branch state. The axes b, t, k of all its fields but `position` broadcast from 1."""
-
-    prefix: tuple[KeyValue, ...]  # keys and values (b, H_kv, P, d) of every layer; empty: nothing was read
-    visible: Tensor  # (b, t) long, how many of the P positions a branch attends to
-    own: tuple[ConsumedSymbol, ...]  # its symbols so far
-    position: Tensor  # (B, T, K) long, that of its next symbol; its shape is that of the state
-    context: Tensor  # (b, t) long, the position of the context's last token
-    # What these branches see of the prefix, by blocks of positions or, for FlexAttention, of branches; None:
-    # not computed yet, or nothing was read.
-    seen: Sequence[Block] | BlockMask | None = None
 
 
 class TransformerBackbone(Backbone):
@@ -69,11 +48,14 @@ class TransformerBackbone(Backbone):
         autocast: bool = False,
         recompute: bool = False,
         branch_attention: str = "dense",
+        kernels: str = "torch",
     ) -> None:
         """Build the decoder; see `Decoder` for the other arguments.
 
         Args:
             branch_attention: how branches attend to the prefix on a GPU, dense or flex.
+            kernels: torch; or native, for a GPT-2 without adapters on a CPU: gpt2.py in place of the
+                library's code.
         """
         super().__init__()
         self.decoder = Decoder(config, ATTENTION, frozen, rank, autocast=autocast, recompute=recompute)
@@ -81,6 +63,7 @@ class TransformerBackbone(Backbone):
         self.heads = config.num_attention_heads
         self.num_kv = getattr(config, "num_key_value_heads", None) or self.heads
         self.flex = branch_attention == "flex"
+        self.native = kernels == "native"
         self.longest = config.max_position_embeddings
         # As in the library's own table: rows of 1 would drown GPT-2's positions, which are of 0.02.
         self.embedding_std = config.initializer_range
@@ -89,8 +72,9 @@ class TransformerBackbone(Backbone):
         """Return the embeddings (1, n, D) unchanged."""
         return embeddings
 
-    def read(self, x: Tensor, first: int = 0) -> tuple[Tensor, BranchCache]:
+    def read(self, x: Tensor | Rows, first: int = 0) -> tuple[Tensor, BranchCache]:
         """Read (1, B, T, D); return outputs (1, B, T, D) past the last norm, and branch points (B, T, 1)."""
+        x = gathered(x)
         positions = torch.arange(x.shape[2], device=x.device).unsqueeze(0)
         outputs, layers = self._run(x.squeeze(0), positions + first, None)
         visible = (positions + 1).expand(outputs.shape[:2])
@@ -110,7 +94,7 @@ class TransformerBackbone(Backbone):
         position = state.position.expand(-1, *branches[1:])
         if state.prefix and (state.seen is None or state.position.shape != branches):
             state = state._replace(seen=self._seen(state, branches))
-        outputs, layers = self._run(rows, position.flatten(1), _Step(state, branches))
+        outputs, layers = self._run(rows, position.flatten(1), Step(state, branches))
         own = (*state.own, ConsumedSymbol(layers, None))
         new = state._replace(own=own, position=(position + 1).expand(branches))
         return outputs.view(1, *branches, -1), new
@@ -138,12 +122,12 @@ class TransformerBackbone(Backbone):
         (at,) = index
         own = tuple(
             ConsumedSymbol(
-                tuple((_pick(k, at, 3), _pick(v, at, 3)) for k, v in symbol.layers),
-                None if symbol.by is None else _pick(symbol.by, at, 1),
+                tuple((pick(k, at, 3), pick(v, at, 3)) for k, v in symbol.layers),
+                None if symbol.by is None else pick(symbol.by, at, 1),
             )
             for symbol in state.own
         )
-        visible, position, context = (_pick(x, at, 1) for x in (state.visible, state.position, state.context))
+        visible, position, context = (pick(x, at, 1) for x in (state.visible, state.position, state.context))
         return BranchCache(state.prefix, visible, own, position.expand(*at.shape, -1), context)
 
     def keep_ended(self, new: BranchCache, old: BranchCache, live: Tensor) -> BranchCache:
@@ -152,65 +136,30 @@ class TransformerBackbone(Backbone):
         position = torch.where(live.squeeze(0), new.position, old.position)
         return new._replace(own=(*new.own[:-1], last), position=position)
 
-    def _seen(self, state: BranchCache, branches: tuple[int, ...]) -> Sequence[Block] | BlockMask:
+    def _seen(
+        self, state: BranchCache, branches: tuple[int, ...]
+    ) -> Sequence[Block] | Sequence[Seen] | BlockMask:
         """Compute `BranchCache.seen` for branches of the shape B, T, K."""
         keys = state.prefix[0][0]
         if self.flex and keys.device.type in flex_attention.DEVICES:
             return flex_attention.visible_blocks(state.visible, branches, keys.shape[2])
+        if self.native:
+            return fused_attention.seen_by(state.visible, branches, keys.shape[2], keys.dtype)
         whole = self.as_on_gpu or keys.device.type != "cpu"
         return visible_blocks(state.visible, branches[1], keys.shape[2], keys.dtype, whole=whole)
 
-    def _run(
-        self, rows: Tensor, positions: Tensor, step: _Step | None
-    ) -> tuple[Tensor, tuple[KeyValue, ...]]:
+    def _run(self, rows: Tensor, positions: Tensor, step: Step | None) -> tuple[Tensor, tuple[KeyValue, ...]]:
         """Run rows (B, n, D) at positions (B or 1, n); return outputs, and every layer's keys and values."""
+        if self.native:
+            decoder = self.decoder
+            return gpt2.run(
+                decoder.tensors(), decoder.config, rows, positions, step, recompute=decoder.recompute
+            )
         layers: dict[int, KeyValue] = {}
         outputs = self.decoder(rows, positions, toyqs_step=step, toyqs_keys_values=layers)
         if len(layers) < self.num_layers:
             raise RuntimeError(f"the decoder's attention is no longer {ATTENTION}: was its config shared?")
         return outputs, tuple(layers[layer] for layer in range(self.num_layers))
-
-
-class CacheMap(nn.Module):
-    """A linear map of every layer's keys, and one of its values, all heads' together, to another width."""
-
-    def __init__(self, num_seeds: int, num_layers: int, width: int, out: int) -> None:
-        """Build the maps; width and out are those of all heads' keys together."""
-        super().__init__()
-        self.maps = nn.ModuleList(Linear(num_seeds, width, out) for _ in range(2 * num_layers))
-
-    def forward(self, state: BranchCache) -> BranchCache:
-        """Map the prefix and the branches' own symbols."""
-        own = tuple(symbol._replace(layers=self._mapped(symbol.layers)) for symbol in state.own)
-        return state._replace(prefix=self._mapped(state.prefix), own=own)
-
-    def _mapped(self, layers: tuple[KeyValue, ...]) -> tuple[KeyValue, ...]:
-        pairs = zip(self.maps[::2], self.maps[1::2], layers, strict=False)  # an empty prefix has no layers
-        return tuple(
-            (_map_heads(of_keys, k), _map_heads(of_values, v)) for of_keys, of_values, (k, v) in pairs
-        )
-
-
-def _map_heads(linear: Any, x: Tensor) -> Tensor:
-    """Map (b, H_kv, ..., d) to (b, H_kv, ..., d'), in the precision of x."""
-    rows = x.movedim(1, -2).flatten(-2).unsqueeze(0).to(linear.weight.dtype)
-    return linear(rows).squeeze(0).unflatten(-1, (x.shape[1], -1)).movedim(-2, 1).to(x.dtype)
-
-
-def _pick(x: Tensor, at: Tensor, axis: int) -> Tensor:
-    """Gather positions (B, T') of the axis t; one of size 1 broadcasts and stays."""
-    if x.shape[axis] == 1:
-        return x
-    index = at.view(len(at), *(1,) * (axis - 1), -1, *(1,) * (x.dim() - axis - 1))
-    shape = (len(at), *x.shape[1:])
-    return x.expand(shape).gather(axis, index.expand(*shape[:axis], -1, *shape[axis + 1 :]))
-
-
-class _Step(NamedTuple):
-    """The argument of `_attend` in a branch step."""
-
-    state: BranchCache
-    branches: tuple[int, ...]  # B, T, K
 
 
 def _attend(
@@ -220,7 +169,7 @@ def _attend(
     value: Tensor,
     attention_mask: None,
     *,
-    toyqs_step: _Step | None,
+    toyqs_step: Step | None,
     toyqs_keys_values: dict[int, KeyValue],
     scaling: float,
     **_: Any,
@@ -250,7 +199,7 @@ def _attend(
     return out.transpose(1, 2), None
 
 
-def _attend_in_branches(rows: Tensor, last: KeyValue, step: _Step, layer: int) -> Tensor:
+def _attend_in_branches(rows: Tensor, last: KeyValue, step: Step, layer: int) -> Tensor:
     """Attend with scaled queries (B, H, T K, d) of the newest symbol, its key and value last."""
     (batch, time, thoughts), num_kv = step.branches, last[0].shape[1]
     query = rows.view(batch, num_kv, -1, time, thoughts, rows.shape[-1])  # heads that share keys are G

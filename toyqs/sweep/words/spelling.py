@@ -56,6 +56,7 @@ def on_transformer(config: RunConfig, size: Size) -> RunConfig:
     config = replace(
         config,
         **rates,
+        kernels="auto",
         backbone=size.backbone,
         model_n_layer=size.layers,
         model_n_head=size.heads,

@@ -1,0 +1,113 @@
+"""A GRU's native steps, as functions with a gradient: gru.h."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toyqs.model.backbones.kernels.calls import call, check, check_shapes
+
+KEPT_FROM = 64  # width from which recurrent rows are kept for the gradient: to compute them again costs more
+
+
+class BranchStep(torch.autograd.Function):
+    """One step of branches; arguments, result and gradients as of `_Branch` in ../gru.py.
+
+    Kept for the gradient are the arguments alone: the gates are computed again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ids: Tensor | None, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Step the branches."""
+        check(ids, x, h, weight, bias)
+        places = torch.broadcast_shapes(x.shape[:-1] if ids is None else ids.shape, h.shape[:-1])
+        _check_shapes(places[0], h.shape[-1], x, ids, weight, bias)
+        if ids is not None:
+            ids, x = ids.expand(places).contiguous(), x.contiguous()
+        ctx.x_shape, ctx.h_shape = x.shape, h.shape
+        x, h = (x if ids is not None else _leading(x, places)), _leading(h, places)
+        ctx.sizes = sizes = _sizes(x, h, places)
+        new = h.new_empty(*places, h.shape[-1])
+        weight, bias = weight.contiguous(), bias.contiguous()
+        kept = None
+        if h.shape[-1] >= KEPT_FROM and any(ctx.needs_input_grad):
+            kept = h.new_empty(*h.shape[:-1], 3 * padded(h))
+        call("gru_step", h.dtype, x, ids, h, weight, bias, kept, new, *[None] * 4, *sizes)
+        ctx.save_for_backward(x, ids, h, weight, bias, kept)
+        return new
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients."""
+        x, ids, h, weight, bias, kept = ctx.saved_tensors
+        found = [torch.zeros_like(y) for y in (x, h, weight, bias)]
+        call("gru_step", h.dtype, x, ids, h, weight, bias, kept, grad.contiguous(), *found, *ctx.sizes)
+        at_x, at_h, at_weight, at_bias = found
+        return at_x.sum_to_size(ctx.x_shape), None, at_h.sum_to_size(ctx.h_shape), at_weight, at_bias
+
+
+class Scan(torch.autograd.Function):
+    """Steps along sequences from a zero state.
+
+    Args:
+        x: (S, B, T, 3 D) input rows; or, with ids, a table (S, n, 3 D) of such.
+        ids: (S, B, T) of each position's row in the table; None: x has the rows.
+        weight: (S, D, 3 D).
+        bias: (S, 1, 3 D).
+
+    Returns:
+        (S, B, T, D) the states.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+        """Read the sequences."""
+        check(ids, x, weight, bias)
+        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        ids = None if ids is None else ids.contiguous()
+        places = x.shape[:3] if ids is None else ids.shape
+        _check_shapes(places[0], weight.shape[1], x, ids, weight, bias)
+        states = x.new_empty(*places, weight.shape[1])
+        ctx.sizes = (*places, x.shape[1:-1].numel(), weight.shape[1])
+        call("gru_scan", x.dtype, x, ids, weight, bias, states, *[None] * 4, *ctx.sizes)
+        ctx.save_for_backward(x, ids, weight, bias, states)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients."""
+        x, ids, weight, bias, states = ctx.saved_tensors
+        found = [torch.zeros_like(y) for y in (x, weight, bias)]
+        own = grad.clone(memory_format=torch.contiguous_format)  # later steps' gradients are added to it
+        call("gru_scan", x.dtype, x, ids, weight, bias, states, own, *found, *ctx.sizes)
+        return found[0], None, found[1], found[2]
+
+
+def padded(rows: Tensor) -> int:
+    """Return the width of rows in whole vectors of 32 bytes."""
+    lanes = 32 // rows.element_size()
+    return -(-rows.shape[-1] // lanes) * lanes
+
+
+def _check_shapes(
+    seeds: int, width: int, x: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor
+) -> None:
+    """Check the input rows, or the table that they are in, and the layer of states so wide."""
+    rows = (len(x) if ids is None else seeds, *x.shape[1:-1], 3 * width)
+    check_shapes((x, rows), (weight, (seeds, width, 3 * width)), (bias, (seeds, 1, 3 * width)))
+
+
+def _leading(rows: Tensor, places: torch.Size) -> Tensor:
+    """Return rows (S, ..., D) as they are where they repeat along the last of all places alone, else all."""
+    own, axes = rows.shape[:-1], range(1, len(places) + 1)
+    if not any(own[:i] == places[:i] and set(own[i:]) <= {1} for i in axes):
+        rows = rows.expand(*places, rows.shape[-1])
+    return rows.contiguous()
+
+
+def _sizes(x: Tensor, h: Tensor, places: torch.Size) -> tuple[int, ...]:
+    """Return what the native function has to know: seeds, branches, states and input rows of each, D."""
+    seeds, *others = places
+    return seeds, torch.Size(others).numel(), h.shape[1:-1].numel(), x.shape[1:-1].numel(), h.shape[-1]
