@@ -12,6 +12,7 @@ from torch import Tensor
 from tests import tiny
 from tests.kernels.comparing import TOLERANCES
 from tests.training.test_loop import RUNS, quick, trained
+from tests.training.test_pieces import CUTS, furthest
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig

@@ -68,7 +68,7 @@ def test_loss_and_gradients(counted: int | None, dtype: torch.dtype) -> None:
             assert error < TOLERANCES[dtype], f"width {width}, {batch} sequences, {classes}: {error:.1e}"
 
 
-def test_where_nothing_counts_there_is_no_loss() -> None:
+def test_weights_at_both_ends() -> None:
     (inputs, places, targets, each), numbers = drawn(2, 3, 5, 4, torch.float64)
     each[1] = 0
     found = results(partial(native, (inputs, places, targets, each)), numbers, torch.ones(2).double())
