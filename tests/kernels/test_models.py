@@ -155,6 +155,12 @@ def test_a_loop_of_steps(name: str) -> None:
             torch.testing.assert_close(here[key], value, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_pieces_have_the_gradient_of_the_whole(cut: dict[str, Any]) -> None:
+    for name in ("plain", "onward", "variable length"):
+        assert furthest(quick(dtype="float64", kernels="native", **ALL[name]), [4, 5], cut) < 1e-12
+
+
 @pytest.mark.parametrize(
     "name", ["plain", "afresh", "onward", "gate", "shared head", "value", "many symbols"]
 )
