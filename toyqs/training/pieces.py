@@ -121,7 +121,7 @@ class MicroBatches:
                 outputs, gradients = zip(*reached, strict=True)
                 torch.autograd.backward(outputs, gradients)
 
-    def _plain(self, batch: TrainingBatch) -> Loss:
+    def _plain(self, batch: TrainingBatch, *, jointly: Callable[..., Tensor] | None = None) -> Loss:
         """Return the loss of a model without thoughts, by its own function for the whole step."""
         counted = batch.counted
         assert self.model.plain_step is not None

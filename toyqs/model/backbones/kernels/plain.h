@@ -27,7 +27,7 @@ double loss_of(Layer<F>& head, const PlainArguments<F>& a, int64_t seed, const F
     head.outputs(logits.data(), h.data(), d, count);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t target = a.targets[seed * rows + first + i];
-      const F share = weights[first + i] / F(std::max(all, 1e-12));
+      const F share = F(weights[first + i] / std::max(all, 1e-12));
       normalise(&logits[i * v_p], p.data(), static_cast<F*>(nullptr), v_p);
       loss -= share * logits[i * v_p + target];
       for (int64_t j = 0; j < v_p; j += Lanes<F>::count) put(&logits[i * v_p + j], V<F>(share * at(&p[j])));
