@@ -68,11 +68,15 @@ def test_loss_and_gradients(counted: int | None, dtype: torch.dtype) -> None:
             assert error < TOLERANCES[dtype], f"width {width}, {batch} sequences, {classes}: {error:.1e}"
 
 
-def test_where_nothing_counts_there_is_no_loss() -> None:
+def test_weights_at_both_ends() -> None:
     (inputs, places, targets, each), numbers = drawn(2, 3, 5, 4, torch.float64)
     each[1] = 0
     found = results(partial(native, (inputs, places, targets, each)), numbers, torch.ones(2).double())
     assert found[0][1] == 0 and all(not x[1].any() and bool(x[0].any()) for x in found[1:])
+    heavy = torch.full_like(each, 1e38, dtype=torch.float32)  # whose sum float32 does not have
+    numbers = tuple(x.float() for x in numbers)
+    values = [native((inputs, places, targets, x), *numbers) for x in (heavy, torch.ones_like(heavy))]
+    torch.testing.assert_close(*values)
     ids, numbers = drawn(2, 0, 5, 4, torch.float64)
     assert not any(bool(x.any()) for x in results(partial(native, ids), numbers, torch.ones(2).double()))
 
