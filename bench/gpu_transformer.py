@@ -62,7 +62,7 @@ def transformer(asked: Asked) -> None:
 
 
 def thoughts(asked: Asked) -> None:
-    """Time thoughts at every position, and the library's own ways,, forward and with the gradient."""
+    """Time thoughts at every position, and the library's own ways, forward and with the gradient."""
     size, rounds = (Size(16, 4, 2, 1, 1), 1) if asked.tiny else (Size(768, 512, 8, 12, 12), 3)
     sizes = f"gpt2, {size.width} wide, layers: {size.layers}, T{size.positions} L{size.length}"
     for dtype in (torch.float32, torch.bfloat16):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModel, DynamicCache
 
-from bench.library import cache_name
 from toyqs.model.backbones.transformer import TransformerBackbone
 
 
@@ -20,6 +20,11 @@ def library(ours: TransformerBackbone, attention: str) -> Any:
     model.set_input_embeddings(None)
     model.load_state_dict({name: p[0] for name, p in ours.decoder.weights.named_parameters()})
     return model
+
+
+def cache_name(model: Any) -> str:
+    """Return the name of the cache in a model's call and in its result: `past_key_values` before 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def fresh_cache(model: Any) -> dict[str, DynamicCache]:

@@ -10,7 +10,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bench import reference
 from bench.reference import Recipe, Reference
 from bench.step import Peak, RandomCharacters
+from toyqs.config.builders.kernels import can_be_native
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
@@ -41,11 +42,7 @@ class Program(NamedTuple):
 
 def programs(config: RunConfig) -> list[str]:
     """List the programs that can make a run's training step here, the reference first where it can."""
-    found = [TORCH]
-    if any(field.name == "kernels" for field in fields(RunConfig)):
-        from toyqs.config.builders.kernels import can_be_native
-
-        found += [NATIVE] if can_be_native() else []
+    found = [TORCH, NATIVE] if can_be_native() else [TORCH]
     found += [JAX] if importlib.util.find_spec("jax") else []
     return [REFERENCE, *found] if isinstance(config.task, RandomCharacters) else found
 
@@ -54,12 +51,7 @@ def program(name: str, config: RunConfig, seeds: Sequence[int] = (0,)) -> Progra
     """Build a program of that name, which trains seeds side by side; the reference takes one alone."""
     if name == REFERENCE:
         return _plain(config)
-    return _jax(config, seeds) if name == JAX else _toyqs(with_kernels(config, name), seeds)
-
-
-def with_kernels(config: RunConfig, kernels: str) -> RunConfig:
-    """Return the settings with kernels=torch or native."""
-    return replace(config, kernels=kernels) if hasattr(config, "kernels") else config
+    return _jax(config, seeds) if name == JAX else _toyqs(replace(config, kernels=name), seeds)
 
 
 def turn_of(one: Program, seconds: float) -> int:
@@ -128,7 +120,7 @@ def compare_gradients(
         Program -> how far it is from kernels=torch.
     """
     config = replace(config, dtype="float64")
-    model = build_model(with_kernels(config, TORCH), seeds)
+    model = build_model(replace(config, kernels=TORCH), seeds)
     batch = _batches(config, seeds, build_training_params(config), next(model.parameters()))[0][0]
     if config.has_thoughts:
         batch = batch._replace(forced=(batch.noise * model.num_symbols).long())
@@ -145,9 +137,9 @@ def compare_gradients(
         elif name == JAX:
             actual = _jax_gradients(model, config, batch)
         else:
-            twin = build_model(with_kernels(config, name), seeds)
+            twin = build_model(replace(config, kernels=name), seeds)
             twin.load_state_dict(model.state_dict())
-            actual = _gradients(twin, with_kernels(config, name), batch)
+            actual = _gradients(twin, replace(config, kernels=name), batch)
         apart = [(actual[each] - own[each]).abs().max() for each in own]
         found[name] = Gradients(float(torch.stack(apart).max()), largest)
     return found

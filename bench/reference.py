@@ -1,4 +1,4 @@
-"""The training step of a thinking GRU written plainly from the papers: what step.py compares toyqs with.
+"""The training step of a thinking GRU written plainly from the papers: what speed.py compares toyqs with.
 
 Plain torch modules and autograd, one seed. The batch is repeated K times, so that every thought has a
 row of its own from the first token on (B · K · T rows for the thoughts). Nothing is shared, cached or

@@ -28,7 +28,7 @@ from toyqs.files import SEAL  # noqa: E402
 WORDS = (
     *("-m", "base_lm_hidden_dim=4,6", "reasoner_hidden_dim=4", "seed=1,2,3", "controls=fair"),
     *("max_steps=30", "data_loader_batch_size=4", "eval_sequences=16"),
-    *("trice_samples=2", "max_reasoning_len=1", "hydra.launcher.processes=2"),
+    *("trice_samples=2", "max_reasoning_len=1", "kernels=torch", "hydra.launcher.processes=2"),
 )
 SMALL: dict[str, Any] = {  # settings of short runs
     "reasoner_hidden_dim": 4,

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.library import cache_name
-
 
 class GRUMemory:
     """A GRU's memory: one state (M, D) for M thoughts, which is also the output."""
@@ -73,6 +71,8 @@ class WholeSequences:
 
     def output(self, sequence: Rows) -> Tensor:
         """Return the output (1 or M, D) at the last row."""
+        from bench.library_ways import cache_name
+
         count, out = max(len(x) for _, x in sequence), None
         parts = [list(part) for _, part in itertools.groupby(sequence, key=lambda row: row[0])]
         for part in parts:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.library import cache_name
+from bench.library_ways import cache_name
 
 
 class Before:

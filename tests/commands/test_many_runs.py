@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
     "trice_samples": 2,
     "max_reasoning_len": 1,
 }
-LOAD_SECONDS, AGAIN_SECONDS = 0.002, 0.04  # for each run
+LOAD_SECONDS, AGAIN_SECONDS = 0.002, 0.02  # for each run
 
 
 @pytest.fixture(scope="module")

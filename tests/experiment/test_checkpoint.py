@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests import killing
+from toyqs.config.builders.kernels import can_be_native
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -34,6 +35,9 @@ WORDS = (
     *("data_loader_batch_size=4", "eval_sequences=16", "trice_samples=2", "max_reasoning_len=1"),
     "eval_every=100",
 )
+
+
+needs_native = pytest.mark.skipif(not can_be_native(), reason="there is no C++ compiler here")
 
 
 class Stopped(Exception):
@@ -74,6 +78,8 @@ def differences(folder: Path) -> list[str]:
         {"use_reasoner": False},
         {"optimizer": "sgd", "weight_decay": 0.1, "reasoner_lr": 0.1, "lm_head_layers": 2},
         {"optimizer": "adam", "weight_decay": 0.1, "interpreter_lr": 0.003},
+        pytest.param({"kernels": "native"}, marks=needs_native),
+        pytest.param({"kernels": "native", "use_reasoner": False}, marks=needs_native),
     ],
 )
 def test_a_stopped_training_gives_the_row_and_the_curve_of_one_that_was_not(tmp_path, changes):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.killing import TIMES
 from toyqs.config.builders.held_out import draw_held_out
+from toyqs.config.builders.kernels import can_be_native
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.identity import run_key
@@ -28,6 +29,7 @@ from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.flops import Cost
 
 COST = Cost(1, 2, 3.0, 4.0)
+needs_native = pytest.mark.skipif(not can_be_native(), reason="there is no C++ compiler here")
 
 
 def config(folder: Path, **changes: object) -> RunConfig:
@@ -55,6 +57,8 @@ def rows(config: RunConfig, seeds: list[int]) -> dict[int, dict[str, object]]:
         {"variable_len": True, "length_penalty": 0.1, "punish_unfinished": 0.2, "schedule_punfinished": True},
         {"variable_len": True, "interpreter_start": "onward"},
         {"adaptive_len": True, "task": Iterate()},
+        pytest.param({"kernels": "native"}, marks=needs_native),
+        pytest.param({"kernels": "native", "use_reasoner": False}, marks=needs_native),
     ],
 )
 def test_a_seed_gives_the_same_row_alone_in_company_and_again(tmp_path, changes):

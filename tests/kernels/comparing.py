@@ -12,6 +12,12 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}  # of the largest numbe
 SEEDS = (1, 3)
 
 
+def cases(dtype: torch.dtype, sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Pair numbers of seeds with sizes in turns: a size has each number, in one precision or the other."""
+    order = SEEDS if dtype == torch.float64 else SEEDS[::-1]
+    return [(order[i % 2], size) for i, size in enumerate(sizes)]
+
+
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Draw standard normal numbers, the same in both precisions."""
     generator = torch.Generator().manual_seed(seed)

@@ -48,7 +48,7 @@ def config(**changes: Any) -> RunConfig:
 
 @pytest.fixture
 def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "comparison_figure", lambda *_: None)
+    monkeypatch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels.comparing import SEEDS, TOLERANCES, integers, off, random, results, scattered
+from tests.kernels.comparing import TOLERANCES, cases, integers, off, random, results, scattered
 from toyqs.model.backbones.kernels.draw import Draw
 from toyqs.model.layers import affine
 from toyqs.model.thoughts import _Draw
@@ -40,22 +40,20 @@ def torchs(wanted: Tensor, forced: bool, *given: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("draws", [1, 4])
 def test_log_probabilities_entropies_and_gradients(draws: int, dtype: torch.dtype) -> None:
-    for seeds in SEEDS:
-        for symbols in SYMBOLS:
-            for width in WIDTHS:
-                given = layer(seeds, width, symbols, dtype)
-                wanted = integers(symbols, seeds, 3, 5, 3, draws)
-                pull = random(seeds, 3, 5, 3, draws + 1, seed=3, dtype=dtype)
-                found = results(partial(native, wanted, True), given, pull)
-                again = results(
-                    partial(native, scattered(wanted), True), [scattered(x) for x in given], scattered(pull)
-                )
-                if symbols == 1:  # log p = 0: the largest gradient is 0 too
-                    assert all(float(x.abs().max()) < 1e-5 for x in found)
-                    continue
-                true = results(partial(torchs, wanted, True), given, pull)
-                error = max(off(found, true), off(again, true))
-                assert error < TOLERANCES[dtype], f"{seeds} seeds, {width} -> {symbols}: {error:.1e}"
+    for seeds, symbols in cases(dtype, SYMBOLS):
+        for width in WIDTHS:
+            given = layer(seeds, width, symbols, dtype)
+            wanted = integers(symbols, seeds, 3, 5, 3, draws)
+            pull = random(seeds, 3, 5, 3, draws + 1, seed=3, dtype=dtype)
+            found = results(partial(native, wanted, True), given, pull)
+            apart = [scattered(x) for x in given]
+            again = results(partial(native, scattered(wanted), True), apart, scattered(pull))
+            if symbols == 1:  # log p = 0: the largest gradient is 0 too
+                assert all(float(x.abs().max()) < 1e-5 for x in found)
+                continue
+            true = results(partial(torchs, wanted, True), given, pull)
+            error = max(off(found, true), off(again, true))
+            assert error < TOLERANCES[dtype], f"{seeds} seeds, {width} -> {symbols}: {error:.1e}"
 
 
 @pytest.mark.parametrize("scale", [2.0, 300.0])

@@ -130,3 +130,18 @@ def test_a_gradient_alone_is_that_of_all_and_comes_twice(name: str) -> None:
         ]
         (found,) = torch.autograd.grad(first(FUNCTIONS[name](*alone)).square().sum(), [alone[place]])
         assert torch.equal(found, grad)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    """Cut each input in each of its axes, but for those that may be of any size or that broadcast."""
+    free = {"step": {0: (1,), 1: (0, 3), 2: (0,)}, "scan": {0: (1,), 1: (1, 2)}, "draw": {3: (4,)}}
+    for name, function in FUNCTIONS.items():
+        given = inputs(name)
+        for place, tensor in enumerate(given):
+            if not isinstance(tensor, Tensor):
+                continue
+            for axis, size in enumerate(tensor.shape):
+                if size == 1 or axis in free[name].get(place, ()):
+                    continue
+                with pytest.raises((ValueError, RuntimeError), match=r"[Ss]hape"):
+                    function(*given[:place], tensor.narrow(axis, 0, size - 1), *given[place + 1 :])

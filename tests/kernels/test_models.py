@@ -12,6 +12,7 @@ from torch import Tensor
 from tests import tiny
 from tests.kernels.comparing import TOLERANCES
 from tests.training.test_loop import RUNS, quick, trained
+from tests.training.test_pieces import CUTS, furthest
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
@@ -152,6 +153,12 @@ def test_a_loop_of_steps(name: str) -> None:
         assert here.keys() == there.keys()
         for key, value in there.items():
             torch.testing.assert_close(here[key], value, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_pieces_have_the_gradient_of_the_whole(cut: dict[str, Any]) -> None:
+    for name in ("plain", "onward", "variable length"):
+        assert furthest(quick(dtype="float64", kernels="native", **ALL[name]), [4, 5], cut) < 1e-12
 
 
 @pytest.mark.parametrize(

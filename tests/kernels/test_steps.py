@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels.comparing import SEEDS, TOLERANCES, WIDTHS, integers, off, random, results, scattered
+from tests.kernels.comparing import TOLERANCES, WIDTHS, cases, integers, off, random, results, scattered
 from toyqs.model.backbones.gru import _Branch
 from toyqs.model.backbones.gru_scan import Sequence
 from toyqs.model.backbones.kernels.gru import BranchStep, Scan
@@ -86,13 +86,12 @@ def compare(
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_of_branches(name: str, dtype: torch.dtype) -> None:
     of_x, of_ids, of_h = STEPS[name]
-    for seeds in SEEDS:
-        for width in WIDTHS:
-            shape, *others = ((seeds, *sizes[1:]) for sizes in (of_x, of_h, *([of_ids] if of_ids else [])))
-            x, h = random(*shape, 3 * width, dtype=dtype), random(*others[0], width, seed=1, dtype=dtype)
-            ids = integers(ROWS - 1, *others[1]) if of_ids else None  # one row is not used, others often
-            inputs = (x, h, *weights(seeds, width, dtype))
-            compare(torch_step, native_step, ids, inputs, f"{seeds} seeds, width {width}")
+    for seeds, width in cases(dtype, WIDTHS):
+        shape, *others = ((seeds, *sizes[1:]) for sizes in (of_x, of_h, *([of_ids] if of_ids else [])))
+        x, h = random(*shape, 3 * width, dtype=dtype), random(*others[0], width, seed=1, dtype=dtype)
+        ids = integers(ROWS - 1, *others[1]) if of_ids else None  # one row is not used, others often
+        inputs = (x, h, *weights(seeds, width, dtype))
+        compare(torch_step, native_step, ids, inputs, f"{seeds} seeds, width {width}")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -100,13 +99,12 @@ def test_a_step_of_branches(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("batch", [0, 1, 7, 34])
 def test_a_scan_of_sequences(batch: int, time: int, dtype: torch.dtype) -> None:
     """Compare scans of rows, and of rows in a table, which some positions share."""
-    for seeds in SEEDS:
-        for width in WIDTHS:
-            given, where = weights(seeds, width, dtype), f"{seeds} seeds, width {width}"
-            x = random(seeds, batch, time, 3 * width, dtype=dtype)
-            compare(torch_scan, native_scan, None, (x, *given), where)
-            table, ids = random(seeds, ROWS, 3 * width, dtype=dtype), integers(ROWS - 1, seeds, batch, time)
-            compare(torch_scan, native_scan, ids, (table, *given), f"{where}, ids")
+    for seeds, width in cases(dtype, WIDTHS):
+        given, where = weights(seeds, width, dtype), f"{seeds} seeds, width {width}"
+        x = random(seeds, batch, time, 3 * width, dtype=dtype)
+        compare(torch_scan, native_scan, None, (x, *given), where)
+        table, ids = random(seeds, ROWS, 3 * width, dtype=dtype), integers(ROWS - 1, seeds, batch, time)
+        compare(torch_scan, native_scan, ids, (table, *given), f"{where}, ids")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

@@ -147,12 +147,14 @@ class TokenHead(ThoughtHead):
     def draw(self, hidden: Tensor, given: Tensor, *, forced: bool) -> Symbols:
         """Return symbols (S, B, T, K) long; one row of logits serves all K while they share one state."""
         shared_state = hidden.shape[3] == 1
-        hidden = hidden.squeeze(3) if shared_state else hidden
         wanted = given if shared_state else given.unsqueeze(-1)
         if self.native and isinstance(self.projection, Linear):
+            hidden = hidden.squeeze(3) if shared_state else hidden
             drawn = Draw.apply(hidden, self.projection.weight, self.projection.bias, wanted, forced)
         else:
-            drawn = _Draw.apply(self(hidden), wanted.contiguous(), forced)
+            # Not the states are squeezed: gradients of their several uses would be added in another order.
+            logits = self(hidden).squeeze(3) if shared_state else self(hidden)
+            drawn = _Draw.apply(logits, wanted.contiguous(), forced)
         symbols, log_prob, entropy = drawn
         if shared_state:
             return Symbols(symbols, log_prob, entropy.unsqueeze(-1).expand_as(log_prob))

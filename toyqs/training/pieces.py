@@ -121,7 +121,7 @@ class MicroBatches:
                 outputs, gradients = zip(*reached, strict=True)
                 torch.autograd.backward(outputs, gradients)
 
-    def _plain(self, batch: TrainingBatch) -> Loss:
+    def _plain(self, batch: TrainingBatch, *, jointly: Callable[..., Tensor] | None = None) -> Loss:
         """Return the loss of a model without thoughts, by its own function for the whole step."""
         counted = batch.counted
         assert self.model.plain_step is not None
@@ -175,13 +175,11 @@ class MicroBatches:
 
     def _descend(self, loss: Loss, share: Tensor | None, values: Values) -> None:
         """Add the gradients of a loss times its share to the parameters', what it reports to the values."""
-        parts = {
-            name: part
-            for name, part in loss.parts.items()
-            if _counts(self.weights[name]) and part.requires_grad
-        }
-        slopes = [self._slope(name, share, part) for name, part in parts.items()]
-        torch.autograd.backward([*parts.values()], slopes)
+        counting = {name: part for name, part in loss.parts.items() if _counts(self.weights[name])}
+        terms = [_product(self.weights[name], share, part) for name, part in counting.items()]
+        total = sum(terms[1:], terms[0])
+        # Torch's backward pass from a vector, with its gradient given, would import the compiler.
+        (total if total.numel() == 1 else total.sum()).backward()
         reported = loss.parts | (loss.meters or {})
         if loss.reward is not None:
             reported["reward"] = loss.reward
@@ -189,11 +187,12 @@ class MicroBatches:
             weighted = value.detach() if share is None else share * value.detach()
             values[name] = values[name] + weighted if name in values else weighted
 
-    def _slope(self, name: str, share: Tensor | None, part: Tensor) -> Tensor:
-        """Return the derivative of the weighted loss by one of its parts, (S,)."""
-        weight = self.weights[name]
-        factor = weight if share is None else weight * share
-        return factor.expand_as(part) if isinstance(factor, Tensor) else torch.full_like(part, factor)
+
+def _product(weight: float | Tensor, share: Tensor | None, part: Tensor) -> Tensor:
+    """Return a part of the loss (S,) times its weight and its share; a factor of 1 takes no time."""
+    if share is not None:
+        return weight * share * part
+    return part if not isinstance(weight, Tensor) and weight == 1.0 else weight * part
 
 
 def _counts(weight: float | Tensor) -> bool:

@@ -103,7 +103,8 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
     auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
     model = LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
-    return with_native(config, model) if config.kernels == "native" else model
+    native = config.kernels == "native" and config.takes_native_kernels
+    return with_native(config, model) if native else model
 
 
 def _onward(config: RunConfig, num_seeds: int, core: Core, reasoner: Core) -> Onward:

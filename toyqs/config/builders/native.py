@@ -1,4 +1,4 @@
-"""RunConfig -> the native functions that a model of GRUs uses beside those of the GRUs themselves."""
+"""RunConfig -> the native functions that a model uses beside those of its backbones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toyqs.objectives.rewards import OWN_LOSS
 
 
 def with_native(config: RunConfig, model: LatentReasoner) -> LatentReasoner:
-    """Let native functions draw a model's symbols, and make the whole step of one without thoughts.
+    """Let native functions draw a model's symbols, and make the whole step of a GRU without thoughts.
 
     Args:
         config: with kernels=native.
@@ -24,7 +24,8 @@ def with_native(config: RunConfig, model: LatentReasoner) -> LatentReasoner:
     if type(head) is TokenHead:  # others may make their logits or their symbols in a way of their own
         head.native = head.shared is None and head.ending is None
     one_layer = config.linear_lm_head and config.lm_head_layers == 1 and not config.autocast
-    if not config.use_reasoner and one_layer and config.reward not in OWN_LOSS:
+    plain_gru = config.backbone == "gru" and not config.use_reasoner
+    if plain_gru and one_layer and config.reward not in OWN_LOSS:
         (core,) = model.cores.values()
         model.plain_step = PlainStep(cast(Core, core), cast(FeatureHead, model.head))
     return model

@@ -63,3 +63,14 @@ def check_first_order() -> None:
     """
     if torch.is_grad_enabled():
         raise RuntimeError("native kernels have first derivatives alone, and no others")
+
+
+def check_shapes(*pairs: tuple[Tensor, tuple[int, ...]]) -> None:
+    """Check what shapes tensors have.
+
+    Raises:
+        ValueError: one is not as a native function would read it.
+    """
+    for tensor, shape in pairs:
+        if tensor.shape != shape:
+            raise ValueError(f"a tensor of shape {tuple(tensor.shape)} where native kernels read {shape}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.kernels.calls import call, check
+from toyqs.model.backbones.kernels.calls import call, check, check_shapes
 
 
 class Draw(torch.autograd.Function):
@@ -30,6 +30,12 @@ class Draw(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the symbols."""
         check(given if forced else None, hidden, weight, bias, *(() if forced else (given,)))
+        classes = weight.shape[-1]
+        check_shapes(
+            (given, (*hidden.shape[:-1], given.shape[-1])),
+            (weight, (len(hidden), hidden.shape[-1], classes)),
+            (bias, (len(hidden), 1, classes)),
+        )
         hidden, weight, bias, given = (x.contiguous() for x in (hidden, weight, bias, given))
         symbols = given if forced else torch.empty(given.shape, dtype=torch.long)
         log_prob, entropy = hidden.new_empty(given.shape), hidden.new_empty(given.shape[:-1])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.kernels.calls import call, check
+from toyqs.model.backbones.kernels.calls import call, check, check_shapes
 
 KEPT_FROM = 64  # width from which recurrent rows are kept for the gradient: to compute them again costs more
 
@@ -23,6 +23,7 @@ class BranchStep(torch.autograd.Function):
         """Step the branches."""
         check(ids, x, h, weight, bias)
         places = torch.broadcast_shapes(x.shape[:-1] if ids is None else ids.shape, h.shape[:-1])
+        _check_shapes(places[0], h.shape[-1], x, ids, weight, bias)
         if ids is not None:
             ids, x = ids.expand(places).contiguous(), x.contiguous()
         ctx.x_shape, ctx.h_shape = x.shape, h.shape
@@ -67,6 +68,7 @@ class Scan(torch.autograd.Function):
         x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
         ids = None if ids is None else ids.contiguous()
         places = x.shape[:3] if ids is None else ids.shape
+        _check_shapes(places[0], weight.shape[1], x, ids, weight, bias)
         states = x.new_empty(*places, weight.shape[1])
         seeds, batch, length = places
         ctx.sizes = (seeds, batch, 1, length, x.shape[1:-1].numel(), weight.shape[1])
@@ -89,6 +91,14 @@ def padded(rows: Tensor) -> int:
     """Return the width of rows in whole vectors of 32 bytes."""
     lanes = 32 // rows.element_size()
     return -(-rows.shape[-1] // lanes) * lanes
+
+
+def _check_shapes(
+    seeds: int, width: int, x: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor
+) -> None:
+    """Check the input rows, or the table that they are in, and the layer of states so wide."""
+    rows = (len(x) if ids is None else seeds, *x.shape[1:-1], 3 * width)
+    check_shapes((x, rows), (weight, (seeds, width, 3 * width)), (bias, (seeds, 1, 3 * width)))
 
 
 def _leading(rows: Tensor, places: torch.Size) -> Tensor:

@@ -23,7 +23,7 @@ template <typename F> double loss_of(const Plain<F>& a, int64_t seed, const F* s
   const auto place = [&](int64_t i) { return (i / a.counted * a.length + a.places[seed * rows + i]) * d; };
   double loss = 0, all = 0;
   for (int64_t i = 0; i < rows; ++i) all += a.weights[seed * rows + i];
-  for (int64_t i = 0; i < rows; ++i) at_log_p[i] = -a.weights[seed * rows + i] / F(std::max(all, 1e-12));
+  for (int64_t i = 0; i < rows; ++i) at_log_p[i] = F(-a.weights[seed * rows + i] / std::max(all, 1e-12));
   for (int64_t i = 0; a.places && i < rows; ++i) std::copy_n(states + place(i), d, h + i * d);
   const Draw<F> drawn{a.places ? h : states, a.head, nullptr, a.targets + seed * rows, log_p, nullptr,
                       at_log_p, nullptr, a.places ? at_h : at_states, 1, rows, 1, d, a.classes};

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.kernels.calls import call, check, check_first_order
+from toyqs.model.backbones.kernels.calls import call, check, check_first_order, check_shapes
 
 
 class PlainLoss(torch.autograd.Function):
@@ -43,12 +43,20 @@ class PlainLoss(torch.autograd.Function):
         """Compute the loss and its gradients."""
         for ids in (inputs, places, targets):
             check(ids, x, weights, *layers)
+        seeds, width, classes = layers[2].shape
+        wide, each = 3 * width, (*inputs.shape[:2], (inputs if places is None else places).shape[2])
+        check_shapes(
+            *((x, (seeds, x.shape[1], wide)), (inputs, (seeds, *inputs.shape[1:])), (targets, each)),
+            *((weights, each), (targets if places is None else places, each)),
+            *((layers[0], (seeds, width, wide)), (layers[1], (seeds, 1, wide))),
+            (layers[3], (seeds, 1, classes)),
+        )
         given = [
             None if y is None else y.contiguous() for y in (x, inputs, places, targets, weights, *layers)
         ]
         found = at_x, *at_layers = (torch.zeros_like(x), *map(torch.empty_like, layers))
         loss = x.new_empty(len(x))
-        sizes = (*inputs.shape, targets.shape[2], x.shape[1], layers[0].shape[1], layers[2].shape[2])
+        sizes = (*inputs.shape, targets.shape[2], x.shape[1], width, classes)
         layers_and_gradients = (*given[5:7], *at_layers[:2], *given[7:], *at_layers[2:])
         call("plain_step", x.dtype, *given[:5], *layers_and_gradients, loss, at_x, *sizes)
         ctx.save_for_backward(*found)
