@@ -24,6 +24,7 @@ from bench.step import Peak, RandomCharacters
 from toyqs.config.builders.kernels import can_be_native
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
+from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.training.batches import CHUNK, TrainingBatch, draw_batches
 from toyqs.training.loop import accumulate, train
@@ -51,7 +52,7 @@ def program(name: str, config: RunConfig, seeds: Sequence[int] = (0,)) -> Progra
     """Build a program of that name, which trains seeds side by side; the reference takes one alone."""
     if name == REFERENCE:
         return _plain(config)
-    return _jax(config, seeds) if name == JAX else _toyqs(replace(config, kernels=name), seeds)
+    return _jax(config, seeds) if name == JAX else _toyqs(resolved(replace(config, kernels=name)), seeds)
 
 
 def turn_of(one: Program, seconds: float) -> int:

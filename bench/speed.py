@@ -144,6 +144,7 @@ def memory(plan: Plan, rounds: int) -> list[Row]:
 def chunks(kernels: str, config: RunConfig, plan: Plan, rounds: int) -> list[Row]:
     """Measure a step by chunk_positions: bytes, and CPU time as a share of the whole step's."""
     print(f"kernels={kernels}: chunk_positions, bytes for each thought token, CPU time of the whole step's")
+    config = resolved(replace(config, kernels=kernels))
     given = {0: "all", **dict.fromkeys(plan.chunks, "given"), config.chunk_positions: "by the sizes"}
     found = {str(chunk): program(kernels, replace(config, chunk_positions=chunk)) for chunk in sorted(given)}
     times = in_turns(found, rounds, turn_of(found["0"], plan.turn))

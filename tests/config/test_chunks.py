@@ -25,6 +25,7 @@ from toyqs.tasks.task import Task
 LARGE: dict[str, Any] = {
     **{"task": HiddenMarkov(positions=64), "base_lm_hidden_dim": 32, "reasoner_hidden_dim": 32},
     **{"data_loader_batch_size": 16, "max_reasoning_len": 8, "thought_vocab": 65, "advantage_scale": "none"},
+    "kernels": "torch",
 }
 
 
@@ -42,6 +43,19 @@ def test_it_follows_from_the_sizes() -> None:
     assert chunk(data_loader_batch_size=2**20) == 1
     assert chunk(dtype="float64") == chunk(), "the same numbers, whatever their bytes"
     assert CHUNK == 12 * 2**20
+
+
+def test_native_kernels_keep_less_and_take_more_at_once() -> None:
+    assert chunk(kernels="native") == 0 and chunk(kernels="native", data_loader_batch_size=256) == 10
+    assert chunk(kernels="native", reasoner_hidden_dim=63) == 0
+    assert chunk(kernels="native", reasoner_hidden_dim=100) == 16, "wide: recurrent rows are kept as well"
+
+
+def test_it_stays_open_while_nobody_has_settled_the_kernels() -> None:
+    assert chunk(kernels="auto") is None and chunk(kernels="auto", chunk_positions=7) == 7
+    config = replace(RunConfig(), **LARGE | {"kernels": "auto"})
+    assert build_training_params(resolved(config)).chunk_positions == 22, "a model takes torch's"
+    assert run_key(config, 0) == run_key(replace(config, kernels="torch"), 0)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def canonical(config: RunConfig) -> RunConfig:
     Of plug-ins those stay of which the run makes use, and all settings of these. Epochs cannot matter once
     max_steps is given; until then they stay. Where nobody has settled kernels=auto, a model takes torch's.
     """
-    config = resolved(config)
+    config = resolved(replace(config, kernels="torch") if config.kernels == "auto" else config)
     config = replace(
         config,
         weight_groups=list(WeightGroups.parse(config.weight_groups).label),
@@ -31,7 +31,6 @@ def canonical(config: RunConfig) -> RunConfig:
         meta_token_init=config.marker_start,
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
-    config = replace(config, kernels="torch") if config.kernels == "auto" else config
     # to which these defaults are resolved where they are inactive
     defaults = replace(RunConfig(), chunk_positions=0, kernels="torch")
     config = replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})

@@ -12,12 +12,17 @@ from toyqs.config.keys import STARTS, WIDTHS
 from toyqs.config.run_config import MARKERS, RunConfig
 from toyqs.objectives.registry import objective_class
 
-# Numbers kept for a backward pass: of a symbol for each unit of its states' width, and of a chunk.
-STATE_NUMBERS, CHUNK = 12, 12 * 2**20
+# Numbers kept for a backward pass: of a chunk, and of a symbol for each unit of its states' width. Native
+# kernels compute gates again from the states, but for wide ones.
+CHUNK = 12 * 2**20
+STATE_NUMBERS, NATIVE_STATE_NUMBERS, WIDE_STATE_NUMBERS, WIDE = 12, 2, 5, 64
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """Return the settings with all that follows from others filled in: variants, widths, forced choices."""
+    """Return the settings with all that follows from others filled in: variants, widths, forced choices.
+
+    What sizes choose for `chunk_positions` depends on the kernels: it stays open while kernels=auto is.
+    """
     config = replace(config, **DEBUG_VARIANTS.get(config.debug_cfg or "", {}), debug_cfg=None)
     config = _with_folders(config)
     if config.pretrained is not None:
@@ -36,7 +41,8 @@ def resolved(config: RunConfig) -> RunConfig:
         config = replace(config, train_nll_num=config.trice_samples)
     if not config.has_policy_loss:
         config = _without_policy(config)
-    config = replace(config, chunk_positions=_chunk(config))
+    if config.chunk_positions is not None or config.kernels != "auto" or not config.takes_native_kernels:
+        config = replace(config, chunk_positions=chunk(config))
     if not config.use_reasoner:
         config = replace(config, controls="none")
     return config
@@ -49,7 +55,7 @@ def _with_folders(config: RunConfig) -> RunConfig:
     return replace(config, **folders)
 
 
-def _chunk(config: RunConfig) -> int:
+def chunk(config: RunConfig) -> int:
     """Return how many thinking positions of a sequence are taken at a time; 0: all of them.
 
     By the sizes it is as many as keep CHUNK numbers for the backward pass; all where no more than twice CHUNK
@@ -63,12 +69,18 @@ def _chunk(config: RunConfig) -> int:
         if whole or config.compares_positions or config.depends_on_batch:
             return 0
         width = config.reasoner_hidden_dim + (config.interpreter_hidden_dim or config.reasoner_hidden_dim)
-        of_thought = (config.max_reasoning_len + MARKERS) * STATE_NUMBERS * width
+        of_thought = (config.max_reasoning_len + MARKERS) * _state_numbers(config) * width
         numbers = (
             thinking * config.data_loader_batch_size // config.grad_acc * config.trice_samples * of_thought
         )
         given = -(-thinking // -(-numbers // CHUNK)) if numbers > 2 * CHUNK else 0
     return given if config.has_thoughts and given < thinking else 0
+
+
+def _state_numbers(config: RunConfig) -> int:
+    if config.kernels != "native":
+        return STATE_NUMBERS
+    return NATIVE_STATE_NUMBERS if config.reasoner_hidden_dim < WIDE else WIDE_STATE_NUMBERS
 
 
 def _without_policy(config: RunConfig) -> RunConfig:

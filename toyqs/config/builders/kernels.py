@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toyqs.config.errors import Refusal
+from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.kernels import library
 from toyqs.model.backbones.kernels.library import Unavailable
@@ -20,13 +21,13 @@ def settled(configs: Sequence[RunConfig]) -> tuple[list[RunConfig], str | None]:
     that it came to.
 
     Returns:
-        The settings, none with auto; and a line for the user where a compiler is missing, else None.
+        The settings resolved, none with auto; and a line for the user where no compiler is, else None.
     """
     asking = [config.kernels == "auto" and config.takes_native_kernels for config in configs]
     why = _fault() if any(asking) else None
     native = "torch" if why else "native"
     found = [
-        replace(config, kernels=native if asks else "torch") if config.kernels == "auto" else config
+        resolved(replace(config, kernels=native if asks else "torch")) if config.kernels == "auto" else config
         for config, asks in zip(configs, asking, strict=True)
     ]
     if why is None:

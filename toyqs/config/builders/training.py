@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from toyqs.config.resolve import chunk
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
@@ -71,7 +72,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         cuda_graphs=config.cuda_graphs,
         weight_decay=config.weight_decay,
         grad_acc=config.grad_acc,
-        chunk_positions=config.chunk_positions or 0,
+        chunk_positions=chunk(config),
         think_everywhere=config.thinks_everywhere,
         reference=config.reference if config.uses_reference else None,
         inner_steps=_inner_steps(config),
