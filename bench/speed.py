@@ -40,7 +40,7 @@ from bench.programs import (
     ratio,
     turn_of,
 )
-from bench.step import AXES, QUICK, WHOLE, Plan, Size, processor, thought_tokens
+from bench.step import AXES, QUICK, WHOLE, Plan, Size, around_table, processor, thought_tokens, with_table
 from toyqs.command_line import Parser, check_file, path_of, run, whole, writing
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.resolve import resolved
@@ -52,7 +52,6 @@ from toyqs.files import Refusal, write_text
 TOLERANCE = 1e-10  # of a gradient, in float64
 PACKAGES = ("torch", "numpy", "jax", "jaxlib")
 Row = dict[str, Any]
-
 
 # Small steps, and how many times as fast as the reference each kind of kernels made them when this line was
 # committed: medians of `python bench/speed.py --gate --rounds 25` on quiet cores.
@@ -204,11 +203,7 @@ def gate(rounds: int) -> None:
         for more in (1, 3):
             times = timed(size.config, 1, names, more * rounds, 0.0)
             found = {name: ratio(times[REFERENCE], times[name]) for name in names[1:]}
-            short = [
-                name
-                for name, each in found.items()
-                if each.median < SHARE * committed.get(name, float("inf"))
-            ]
+            short = [x for x, each in found.items() if each.median < SHARE * committed.get(x, float("inf"))]
             if not short:
                 break
         for name, each in found.items():
@@ -250,6 +245,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=whole, help="how often each program has its turn (9; at the gate 5)")
     parser.add_argument("--json", metavar="FILE", type=path_of, help="write all numbers there, with machine")
     parser.add_argument("--figure", metavar="FILE", type=path_of, help="draw growth there")
+    parser.add_argument("--table", metavar="FILE", type=path_of, help="write stacks into step_times.py")
     parser.add_argument("--gate", action="store_true", help="hold small steps against the committed ratios")
     parser.add_argument("--quick", action="store_true", help="tiny steps, to see that it works")
     return run(_measure, parser, words)
@@ -259,16 +255,19 @@ def _parts(given: argparse.Namespace) -> list[str]:
     """Return the parts to be measured; refuse what cannot be done."""
     if unknown := [part for part in given.parts if part not in PARTS]:
         raise Refusal(f"{unknown[0]}: no part; give some of {', '.join(PARTS)}")
-    if given.gate and (given.parts or given.json or given.figure or given.quick):
+    if given.gate and (given.parts or given.json or given.figure or given.table or given.quick):
         raise Refusal("--gate: has steps of its own and writes no file; give --rounds beside it, or nothing")
     parts = given.parts or [*PARTS]
-    if given.figure and "growth" not in parts:
-        raise Refusal(f"--figure {given.figure}: shows growth, which is not measured; add it to the parts")
+    for option, part in (("figure", "growth"), ("table", "stacks")):
+        if (file := getattr(given, option)) and part not in parts:
+            raise Refusal(f"--{option} {file}: shows {part}, which is not measured; add it to the parts")
     if given.figure and given.figure.suffix not in style.ENDINGS:
         raise Refusal(f"--figure {given.figure}: give an ending of {', '.join(style.ENDINGS)}")
-    for option in ("json", "figure"):
+    for option in ("json", "figure", "table"):
         if path := getattr(given, option):
             check_file(path, f"--{option}")
+    if given.table:
+        around_table(given.table)
     return parts
 
 
@@ -288,6 +287,10 @@ def _measure(given: argparse.Namespace) -> None:
         with writing(given.json, "--json"):
             write_text(given.json, json.dumps({**head, "parts": found}, indent=1) + "\n")
         print(f"numbers {given.json}")
+    if given.table:
+        with writing(given.table, "--table"):
+            write_text(given.table, with_table(given.table, found["stacks"]))
+        print(f"table {given.table}")
     if given.figure:
         with style.style(), writing(given.figure, "--figure"):
             style.save(growth_figure(found["growth"], about), given.figure)

@@ -18,10 +18,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from toyqs.config.builders.kernels import can_be_native
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.files import Refusal
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
 from toyqs.types import Batch
@@ -167,6 +169,31 @@ def thought_tokens(config: RunConfig) -> int:
     """Count the sampled symbols of a training step, B · T · K · L."""
     positions = config.data_loader_batch_size * config.seq_len
     return positions * config.trice_samples * config.max_reasoning_len
+
+
+def around_table(file: Path) -> tuple[str, str]:
+    """Return what stands before and after the table in toyqs/sweep/step_times.py, or in a copy of it.
+
+    Raises:
+        Refusal: the file has no table, or native kernels cannot be measured here.
+    """
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    before, name, rest = text.partition('MEASURED = """\n')
+    if not name or not can_be_native():
+        raise Refusal("--table: give toyqs/sweep/step_times.py, on a machine with a C++ compiler")
+    return before + name, rest[rest.index('"""') :]
+
+
+def with_table(file: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the file's text with the times that `stacks` has measured in place of its table."""
+    before, after = around_table(file)
+    lines = [f"{'kind':<10}{'kernels':<8}{'FLOPs':>11}" + "".join(f"{size:>9}" for size in rows[0]["ms"])]
+    for row in rows:
+        if row["program"] in ("torch", "native"):
+            times = "".join(f"{size * ms:9.4g}" for size, ms in row["ms"].items())
+            kind = row["run"].split(",")[0]
+            lines.append(f"{kind:<10}{row['program']:<8}{row['FLOPs']:>11}{times}")
+    return "\n".join([before + lines[0], *sorted(lines[1:]), after])
 
 
 def now(device: str) -> float:

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import programs, speed
+from bench import programs, speed, step
 from bench.programs import JAX, NATIVE, REFERENCE, TORCH, Gradients
 from bench.step import QUICK, WHOLE, Size
 from tests.test_edges import ROOT
-from toyqs.sweep.plan import STACK_SIZES
+from toyqs.sweep import step_times
 
 
 @pytest.fixture(autouse=True)
@@ -148,10 +148,41 @@ def test_the_gate_has_all_widths_of_the_table() -> None:
     assert all(TORCH in ratios for ratios in speed.GATE.values())
 
 
-def test_the_committed_stack_sizes_fall_as_the_work_of_a_step_grows() -> None:
-    flops, sizes = zip(*STACK_SIZES, strict=True)
-    assert list(flops) == sorted(flops) and flops[-1] == float("inf")
-    assert list(sizes) == sorted(sizes, reverse=True) and set(sizes) <= set(WHOLE.stacks)
+def test_the_table_of_step_times_is_what_this_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The committed one has the plan's runs and stacks; what is written in its place is read."""
+    copy, right = tmp_path / "step_times.py", Path(step_times.__file__).read_text(encoding="utf-8")
+    copy.write_text(right, encoding="utf-8")
+    assert list(WHOLE.stacks) == step_times.SEEDS
+    plain = sum(not run.use_reasoner for run in WHOLE.runs.values())
+    sizes = {"plain": plain, "thinking": len(WHOLE.runs) - plain}
+    assert {(kind, kernels): sizes[kind] for kind in sizes for kernels in (TORCH, NATIVE)} == {
+        key: len(rows) for key, rows in step_times.ROWS.items()
+    }
+    ms = {1: 0.5, 3: 1.25}
+    rows = [
+        {"run": f"{kind}, base 2", "FLOPs": flops, "program": name, "ms": ms}
+        for kind, flops in (("thinking", 10_000_000), ("plain", 100_000_000), ("plain", 300))
+        for name in (TORCH, NATIVE, JAX)
+    ]
+    monkeypatch.setitem(speed.PARTS, "stacks", lambda *_: rows)
+    monkeypatch.setattr(step, "can_be_native", lambda: True)
+    assert speed.main(["stacks", "--table", str(copy)]) == 0
+    text = copy.read_text(encoding="utf-8")
+    head, _, rest = text.partition('MEASURED = """')
+    written, _, tail = rest.partition('"""')
+    seeds, found = step_times.rows(written)
+    times = (0.5e-3, 3.75e-3)
+    assert seeds == [1, 3] and found["plain", NATIVE] == [(300.0, times), (100_000_000.0, times)]
+    assert len(found) == 4 and found["thinking", TORCH] == [(10_000_000.0, times)]
+    before, _, after = right.partition('MEASURED = """')
+    assert head == before and tail == after.partition('"""')[2]
+    monkeypatch.setattr(step, "can_be_native", lambda: False)
+    assert speed.main(["stacks", "--table", str(copy)]) == 2
+    out, err = capsys.readouterr()
+    assert "on a machine with a C++ compiler" in err and out.count("\nstacks\n") == 1, "before it measures"
+    assert copy.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(
@@ -161,6 +192,9 @@ def test_the_committed_stack_sizes_fall_as_the_work_of_a_step_grows() -> None:
         (["table", "--figure=x.png"], "--figure x.png: shows growth, which is not measured"),
         (["--gate", "--figure=x.png"], "--gate: has steps of its own"),
         (["--gate", "table"], "--gate: has steps of its own"),
+        (["growth", "--table=x.py"], "--table x.py: shows stacks, which is not measured"),
+        (["--table=x.py"], "--table: give toyqs/sweep/step_times.py"),
+        (["--gate", "--table=x.py"], "--gate: has steps of its own"),
         (["--figure=x.jpg"], "--figure x.jpg: give an ending of .png"),
         (["--json=nowhere/x.json"], "--json nowhere/x.json: there is no folder nowhere"),
     ],

@@ -12,7 +12,6 @@ from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.arms import CONTROLS
-from toyqs.sweep import plan
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
 from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
@@ -140,20 +139,6 @@ def test_only_what_is_undone_is_in_a_stack():
     (stack,) = stacks_of([cell], {cell.keys["thinking"][1]}, cost)
     assert (stack.arm, stack.seeds) == ("thinking", [1])
     assert stacks_of([cell], set(), cost) == []
-
-
-def test_stacks_are_no_larger_than_the_table_says(monkeypatch):
-    monkeypatch.setattr(plan, "STACK_SIZES", ((100.0, 4), (float("inf"), 2)))
-    cell = plan_cell(config(controls="none", seed=list(range(5))), cost)
-    keys = set(cell.keys["thinking"].values())
-
-    def sizes(flops: int) -> list[int]:
-        stacks = stacks_of([cell], keys, lambda _: CHEAP._replace(flops_per_step=flops))
-        assert [seed for stack in stacks for seed in stack.seeds] == [0, 1, 2, 3, 4]
-        return [len(stack.seeds) for stack in stacks]
-
-    assert sizes(100) == [4, 1]
-    assert sizes(101) == [2, 2, 1]
 
 
 def test_what_a_key_names_is_what_is_trained_whatever_was_typed():

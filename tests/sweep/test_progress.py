@@ -11,7 +11,7 @@ import pytest
 from tqdm import tqdm
 
 from toyqs.config.run_config import RunConfig
-from toyqs.sweep import progress
+from toyqs.sweep import plan, progress
 from toyqs.sweep.plan import Stack
 from toyqs.sweep.progress import Progress
 from toyqs.training.flops import Cost
@@ -24,9 +24,15 @@ class Clock:
 
 
 def stack(arm: str, label: str = "", seeds: int = 2) -> Stack:
-    """Make a stack of 10 seconds of work."""
-    config = replace(RunConfig(), use_reasoner=False, max_steps=4000)  # of 2.5 ms
+    """Make a stack of 10 seconds of work, whatever its seeds: see `table`."""
+    config = replace(RunConfig(), max_steps=4000)  # of 2.5 ms
     return Stack(arm, label, config, list(range(seeds)), Cost(1, 0, 0.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every step take 2.5 ms."""
+    monkeypatch.setattr(plan, "step_seconds", lambda *_: 2.5e-3)
 
 
 def test_counts_add_up_to_the_runs(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 import time
@@ -15,8 +14,9 @@ from toyqs.config.identity import record
 from toyqs.config.plain import to_plain
 from toyqs.experiment.trial import Trial, attempt
 from toyqs.sweep.costs import LARGE, in_own_process
-from toyqs.sweep.plan import Stack, step_work
+from toyqs.sweep.plan import Stack, end_of
 from toyqs.sweep.starting import AFRESH_SECONDS, start_seconds
+from toyqs.sweep.step_times import step_seconds
 from toyqs.training import distributed
 from toyqs.training.flops import Cost
 
@@ -46,6 +46,7 @@ class Kind(NamedTuple):
     """What stacks have in common whose steps and evaluations take equally long."""
 
     cost: Cost
+    looked_up: tuple[bool, str, int]  # by which the table has its time: see Stack.kind
     seeds: int
     symbols: int  # of a thought
     grad_acc: int
@@ -79,10 +80,7 @@ def estimate_in_passing(stacks: Sequence[Stack]) -> Estimate:
 
 def wall_seconds(seconds: Sequence[float], processes: int) -> float:
     """Return how long stacks take, started in their order, in so many worker processes."""
-    free = [start_seconds()] * processes
-    for each in seconds:
-        heapq.heapreplace(free, free[0] + each)
-    return max(free)
+    return start_seconds() + end_of(seconds, processes)
 
 
 def _tried(stacks: Sequence[Stack], seconds: float, large: bool) -> dict[Kind, Trial]:
@@ -140,7 +138,8 @@ def _bytes(stack: Stack, part: int) -> int:
 
 
 def _kind(stack: Stack) -> Kind:
-    return Kind(stack.cost, len(stack.seeds), stack.symbols, stack.config.grad_acc, stack.config.dtype)
+    config = stack.config
+    return Kind(stack.cost, stack.kind, len(stack.seeds), stack.symbols, config.grad_acc, config.dtype)
 
 
 def _like(trials: Mapping[Kind, Trial], stack: Stack) -> Trial:
@@ -160,7 +159,7 @@ def _like(trials: Mapping[Kind, Trial], stack: Stack) -> Trial:
 
 
 def _work(kind: Kind) -> float:
-    return step_work(kind.cost, kind.seeds, kind.symbols)
+    return step_seconds(*kind.looked_up, kind.seeds)
 
 
 def _guess(stack: Stack) -> Trial:

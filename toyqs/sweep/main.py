@@ -29,7 +29,7 @@ from toyqs.files import Refusal, make_folder, visible
 from toyqs.installation import program
 from toyqs.sweep.costs import cached_cost
 from toyqs.sweep.estimate import PLAN_SECONDS, estimate, estimate_in_passing
-from toyqs.sweep.executors.connect import connect, local_processes
+from toyqs.sweep.executors.connect import connect, local_processes, most_at_once
 from toyqs.sweep.locks import check_locks
 from toyqs.sweep.plan import PlannedCell, Stack, differences, label, plan_cell, stacks_of
 from toyqs.sweep.plan_text import Plan, as_line, as_table
@@ -79,7 +79,7 @@ def train_and_report(
         return Done(1, {}, unplanned)
     keys = {key for cell in cells for key in cell.run_keys}
     undone = {key for key in keys if force or not settled(key)}
-    stacks, done = stacks_of(cells, undone, cost), len(keys) - len(undone)
+    stacks, done = stacks_of(cells, undone, cost, most_at_once(cluster, configs)), len(keys) - len(undone)
     here = local_processes(configs, len(stacks)) if cluster is None else None
     plan = (cells, undone, stacks, runs_dir, here)
     if any(config.plan for config in configs):

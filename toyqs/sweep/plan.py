@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from toyqs.config.builders.model import count_parameters
@@ -13,18 +16,18 @@ from toyqs.config.inactive import inactive_keys
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.trackers import Place
+from toyqs.sweep.step_times import most_seeds, step_seconds
 from toyqs.training.flops import Cost
-
-# (FLOPs, seeds): up to so many FLOPs for one seed's training step, so many seeds are trained side by side on
-# one core. A larger stack would gain nothing and leave other cores idle. Measured by bench/speed.py stacks.
-STACK_SIZES = ((5e6, 16), (1e8, 8), (float("inf"), 2))
 
 # Settings of the base LM; a run without one gives them to its plain controls alone.
 OF_BASE = ("base_lm_hidden_dim", "base_lm_lr")
 
-# Seconds of a step that go into anything but arithmetic, and what each symbol of a thought adds; one core.
-STEP_SECONDS, SYMBOL_SECONDS = 2.5e-3, 4e-3
-FLOPS_PER_SECOND = 2.5e10
+# How stacks are divided where several train at once.
+STACK_SECONDS = 2.0  # what a stack takes beside its steps, about
+FINEST = 0.05  # of the time until the end: for less no stack is divided
+SHARE = 0.25  # of all work that a stack of several seeds may be in a sweep
+GROWTH = 1.3  # of the CPU time, for the sake of SHARE alone
+PRICE = 1 / 3  # an end that is earlier by 1 % is worth 3 % more CPU time
 
 
 class PlannedCell(NamedTuple):
@@ -82,7 +85,22 @@ class Stack(NamedTuple):
     @property
     def work(self) -> float:
         """Guess the seconds of its training; sweep/estimate.py measures instead."""
-        return self.config.max_steps * step_work(self.cost, len(self.seeds), self.symbols)
+        return self.config.max_steps * step_seconds(*self.kind, len(self.seeds))
+
+    @property
+    def kind(self) -> tuple[bool, str, int]:
+        """Return what the time of a step is looked up by: whether it thinks, its kernels, its FLOPs."""
+        return self.config.use_reasoner, self.config.kernels, self.cost.flops_per_step
+
+    @property
+    def most_seeds(self) -> int:
+        """Return how many of its seeds gain by being trained side by side on one core."""
+        return most_seeds(*self.kind) if self.config.backbone == "gru" else 1  # a transformer's go one by one
+
+    @property
+    def divides(self) -> bool:
+        """Tell whether it may be divided for the sake of more processes; on a GPU they share one device."""
+        return self.config.device != "cuda"
 
     @property
     def symbols(self) -> int:
@@ -93,12 +111,6 @@ class Stack(NamedTuple):
     def flops(self) -> int:
         """Return the FLOPs of its training, of all seeds."""
         return self.config.max_steps * self.cost.flops_per_step * len(self.seeds)
-
-
-def step_work(cost: Cost, num_seeds: int, symbols: int) -> float:
-    """Guess the seconds of a training step of so many seeds side by side, thoughts of so many symbols."""
-    flops = cost.flops_per_step * num_seeds
-    return STEP_SECONDS + symbols * SYMBOL_SECONDS + flops / FLOPS_PER_SECOND
 
 
 def seeds_of(config: RunConfig) -> list[int]:
@@ -169,8 +181,92 @@ def label(difference: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in difference.items())
 
 
+def end_of(seconds: Sequence[float], processes: int) -> float:
+    """Return when so many processes have trained stacks of so many seconds, started in their order."""
+    free = [0.0] * processes
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
+
+
+def divided(stacks: Sequence[Stack], processes: int) -> list[Stack]:
+    """Divide stacks by their seeds, as far as it pays, and return them, the longest first.
+
+    One process trains the fewest stacks, of as many seeds as gain by it. With several, smaller stacks may
+    end earlier, and take more CPU time, which PRICE weighs against each other. The end is never
+    later than with every run for itself. In a sweep of several cells no stack of several seeds is more than
+    SHARE of the work where that takes no more than GROWTH times the CPU time.
+    """
+    numbers = [math.ceil(len(stack.seeds) / stack.most_seeds) for stack in stacks]
+    if processes > 1:
+        numbers = _numbers(stacks, numbers, processes)
+    parts = [part for stack, number in zip(stacks, numbers, strict=True) for part in _parts(stack, number)]
+    return sorted(parts, key=lambda stack: -stack.work)
+
+
+class _Way(NamedTuple):
+    """A way to divide stacks."""
+
+    numbers: list[int]  # of parts of each
+    end: float  # of all, in seconds
+    total: float  # CPU seconds
+    even: bool  # whether no part that could be divided is more than SHARE
+
+
+def _numbers(stacks: Sequence[Stack], fewest: Sequence[int], processes: int) -> list[int]:
+    """Choose into how many parts each stack is divided; at least into the fewest."""
+    alone = [
+        len(stack.seeds) if stack.divides else least for stack, least in zip(stacks, fewest, strict=True)
+    ]
+    last = _end(map(_seconds, stacks, alone), processes) + STACK_SECONDS
+    ways = list(_ways(stacks, fewest, processes))
+    in_time = [way for way in ways if way.end <= last]
+    if not in_time:
+        return alone
+    best = min(in_time, key=lambda way: way.end * way.total**PRICE)
+    even = [way for way in in_time if way.even and best.total <= way.total <= GROWTH * ways[0].total]
+    return (even or [best])[0].numbers
+
+
+def _ways(stacks: Sequence[Stack], fewest: Sequence[int], processes: int) -> Iterator[_Way]:
+    """Divide the longest stack, again and again, until no division can pay."""
+    numbers, seconds = [*fewest], [*map(_seconds, stacks, fewest)]
+    several = len({stack.cell for stack in stacks}) > 1
+    while True:
+        end, total = _end(seconds, processes), sum(map(sum, seconds))
+        longest = {
+            i: max(seconds[i])
+            for i, stack in enumerate(stacks)
+            if stack.divides and numbers[i] < len(stack.seeds)
+        }
+        place = max(longest, key=longest.__getitem__, default=None)
+        steps = total - STACK_SECONDS * sum(numbers)
+        even = not several or place is None or longest[place] - STACK_SECONDS <= SHARE * steps
+        yield _Way([*numbers], end, total, even)
+        if place is None or longest[place] < FINEST * end:
+            return
+        if even and end <= (1 + FINEST) * total / processes:
+            return
+        numbers[place] += 1
+        seconds[place] = _seconds(stacks[place], numbers[place])
+
+
+def _end(seconds: Iterable[Sequence[float]], processes: int) -> float:
+    return end_of(sorted(chain.from_iterable(seconds), reverse=True), processes)
+
+
+def _seconds(stack: Stack, number: int) -> list[float]:
+    return [STACK_SECONDS + part.work for part in _parts(stack, number)]
+
+
+def _parts(stack: Stack, number: int) -> list[Stack]:
+    """Divide a stack into so many of nearly equal size."""
+    ends = [len(stack.seeds) * place // number for place in range(number + 1)]
+    return [stack._replace(seeds=stack.seeds[begin:end]) for begin, end in pairwise(ends)]
+
+
 def stacks_of(
-    cells: Sequence[PlannedCell], undone: set[str], cost: Callable[[RunConfig], Cost]
+    cells: Sequence[PlannedCell], undone: set[str], cost: Callable[[RunConfig], Cost], processes: int = 1
 ) -> list[Stack]:
     """Stack the runs that are to be trained, the longest stack first; a run that cells share is in one stack.
 
@@ -178,6 +274,7 @@ def stacks_of(
         cells: of the command.
         undone: keys of the runs to be trained.
         cost: counts a run's training step.
+        processes: how many stacks may train at once.
     """
     remaining: set[str] = set(undone)
     stacks: list[Stack] = []
@@ -187,11 +284,6 @@ def stacks_of(
         for arm, config in cell.arms.items():
             seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in remaining]
             remaining.difference_update(cell.keys[arm].values())
-            if not seeds:
-                continue
-            step_cost = cost(config)
-            size = next(size for flops, size in STACK_SIZES if step_cost.flops_per_step <= flops)
-            size = size if config.backbone == "gru" else 1  # a transformer's seeds are trained one by one
-            spans = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-            stacks += [Stack(arm, label(difference), config, span, step_cost, which) for span in spans]
-    return sorted(stacks, key=lambda stack: -stack.work)
+            if seeds:
+                stacks.append(Stack(arm, label(difference), config, seeds, cost(config), which))
+    return divided(stacks, processes)
