@@ -11,18 +11,18 @@ from functools import cache
 # `python bench/speed.py stacks --table toyqs/sweep/step_times.py` measures them, and writes them here.
 MEASURED = """
 kind      kernels       FLOPs        1        2        4        8       16
-plain     native        59016   0.4006   0.4219   0.6203   0.9584    1.559
-plain     native      1295136     0.41   0.5218   0.7735     1.27     2.25
-plain     native     33005568    1.026     1.79    3.138    6.141    13.17
-plain     torch         59016    1.063    1.154    1.347    1.882    2.838
-plain     torch       1295136    1.268    1.423    1.919    2.886    5.027
-plain     torch      33005568    2.242    4.029    8.334    18.14    33.06
-thinking  native      6729984    4.552    5.208    6.167    10.06    16.81
-thinking  native     30145824    6.479    9.821    13.54    23.19    39.08
-thinking  native    465576576     17.9    29.62    56.56    100.4    189.4
-thinking  torch       6729984    9.226    9.951    11.25    17.97    27.84
-thinking  torch      30145824    9.948    14.37    19.46    34.57     61.2
-thinking  torch     465576576    26.06    41.58     88.3    152.6      325
+plain     native        59016    0.345   0.4337   0.6281   0.9656    1.738
+plain     native      1295136   0.3948   0.5268   0.7911    1.248    2.238
+plain     native     33005568   0.9844    1.735    3.145    6.231    12.31
+plain     torch         59016    1.042    1.162    1.399    1.773    2.715
+plain     torch       1295136    1.192    1.421    1.808    2.789    5.353
+plain     torch      33005568    2.116    3.667    9.309     18.9    30.09
+thinking  native      6729984    3.549    4.421     5.53    8.611    15.75
+thinking  native     30145824    5.571    7.921    11.75    18.37    32.63
+thinking  native    465576576    14.72     25.7    48.62    96.41    182.3
+thinking  torch       6729984    7.549    9.113     11.3    15.67    25.17
+thinking  torch      30145824     9.32    13.01    17.31       28    53.14
+thinking  torch     465576576    21.63    37.29    79.12    160.2    313.7
 """
 AS_GOOD = 1.1  # of the least time for each seed: good enough for a stack to have no more of them
 
