@@ -134,16 +134,15 @@ def memory(plan: Plan, rounds: int) -> list[Row]:
         held = {name: program(name, size.config).peak() / size.tokens for name in names}
         rows.append({"size": str(size), "bytes": held})
         print(f"{size!s:<24}" + "".join(f"{each:>12,.0f}" for each in held.values()), flush=True)
-    config = plan.sizes[:2][-1].config
-    return rows + [
-        row for name in names if name in (TORCH, NATIVE) for row in chunks(name, config, plan, rounds)
-    ]
+    middle = plan.sizes[:2][-1].config
+    configs = [resolved(replace(middle, kernels=name)) for name in names if name in (TORCH, NATIVE)]
+    return rows + [row for config in configs for row in chunks(config, plan, rounds)]
 
 
-def chunks(kernels: str, config: RunConfig, plan: Plan, rounds: int) -> list[Row]:
+def chunks(config: RunConfig, plan: Plan, rounds: int) -> list[Row]:
     """Measure a step by chunk_positions: bytes, and CPU time as a share of the whole step's."""
+    kernels = config.kernels
     print(f"kernels={kernels}: chunk_positions, bytes for each thought token, CPU time of the whole step's")
-    config = resolved(replace(config, kernels=kernels))
     given = {0: "all", **dict.fromkeys(plan.chunks, "given"), config.chunk_positions: "by the sizes"}
     found = {str(chunk): program(kernels, replace(config, chunk_positions=chunk)) for chunk in sorted(given)}
     times = in_turns(found, rounds, turn_of(found["0"], plan.turn))
