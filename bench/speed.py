@@ -54,7 +54,7 @@ PACKAGES = ("torch", "numpy", "jax", "jaxlib")
 Row = dict[str, Any]
 
 # Small steps, and how many times as fast as the reference each kind of kernels made them when this line was
-# committed: medians of `python bench/speed.py --gate --rounds 25` on quiet cores.
+# committed: medians of `python bench/speed.py --gate` on quiet cores.
 GATE: dict[Size, dict[str, float]] = {
     Size(8, 8, 4, 64, 4, 8): {TORCH: 2.45, NATIVE: 5.3},
     Size(32, 32, 4, 64, 4, 8): {TORCH: 2.2, NATIVE: 3.6},
