@@ -10,12 +10,13 @@ from toyqs.config.choices import DEBUG_VARIANTS
 from toyqs.config.key_table import KEY
 from toyqs.config.keys import STARTS, WIDTHS
 from toyqs.config.run_config import MARKERS, RunConfig
+from toyqs.model.backbones.kernels import KEPT_FROM
 from toyqs.objectives.registry import objective_class
 
 # Numbers kept for a backward pass: of a chunk, and of a symbol for each unit of its states' width. Native
 # kernels compute gates again from the states, but for wide ones.
 CHUNK = 12 * 2**20
-STATE_NUMBERS, NATIVE_STATE_NUMBERS, WIDE_STATE_NUMBERS, WIDE = 12, 2, 5, 64
+STATE_NUMBERS, NATIVE_STATE_NUMBERS, WIDE_STATE_NUMBERS = 12, 2, 5
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -80,7 +81,7 @@ def chunk(config: RunConfig) -> int:
 def _state_numbers(config: RunConfig) -> int:
     if config.kernels != "native":
         return STATE_NUMBERS
-    return NATIVE_STATE_NUMBERS if config.reasoner_hidden_dim < WIDE else WIDE_STATE_NUMBERS
+    return NATIVE_STATE_NUMBERS if config.reasoner_hidden_dim < KEPT_FROM else WIDE_STATE_NUMBERS
 
 
 def _without_policy(config: RunConfig) -> RunConfig:

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toyqs.model.backbones.kernels import KEPT_FROM
 from toyqs.model.backbones.kernels.calls import call, check, check_shapes
-
-KEPT_FROM = 64  # width from which recurrent rows are kept for the gradient: to compute them again costs more
 
 
 class BranchStep(torch.autograd.Function):
     """One step of branches; arguments, result and gradients as of `_Branch` in ../gru.py.
 
-    Kept for the gradient are the arguments alone: the gates are computed again.
+    Kept for the gradient are the arguments, and of wide states the recurrent rows: the gates are computed
+    again.
     """
 
     @staticmethod

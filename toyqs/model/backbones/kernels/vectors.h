@@ -1,7 +1,7 @@
 // Vectors of 32 bytes, functions of them, and a layer's products (`affine` in model/layers.py, and its gradients).
 //
 // Each row is computed by the same operations wherever it stands, and lanes beyond a row's end hold zeros: a seed's
-// bits depend on neither its neighbours nor the processor. Sizes that end in _p are padded to whole vectors.
+// bits do not depend on its neighbours. Sizes that end in _p are padded to whole vectors.
 #pragma once
 #include <algorithm>
 #include <cmath>
