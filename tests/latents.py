@@ -16,7 +16,7 @@ from tests import tiny
 from tests.reference import Weights, mix
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.types import focus, thinking_positions
+from toyqs.positions import focus, thinking_positions
 
 NODES = 16
 SIGMA, SCALE = 0.1, 1.5  # of the policy and the weights: the larger, the more nodes a sum needs

@@ -13,16 +13,18 @@ EDGES: dict[str, set[str]] = {
     "console": set(),
     "installation": set(),
     "assets": set(),
+    "positions": {"types"},
     "command_line": {"console", "files"},
     "thought_record": {"files", "installation"},
     "tasks": {"assets", "files", "types"},
     "objectives": {"files", "numerics", "types"},
-    "model": {"assets", "files", "numerics", "rng", "types"},
-    "training": {"graphs", "numerics", "objectives", "rng", "tasks", "thought_record", "types"},
+    "model": {"assets", "files", "numerics", "positions", "rng", "types"},
+    "training": {"graphs", "numerics", "objectives", "positions", "rng", "tasks", "thought_record", "types"},
     "config": {"assets", "files", "model", "objectives", "rng", "tasks", "training", "types"},
     "evidence": {"command_line", "files", "installation", "thought_record"},
-    "experiment": {"config", "files", "numerics", "thought_record", "training", "types"},
+    "experiment": {"config", "files", "numerics", "positions", "thought_record", "training", "types"},
     "answers": {
+        "positions",
         *(
             "assets",
             "command_line",
@@ -66,6 +68,7 @@ CONFIG_ORDER = (
 # The packages that each room may import beyond the standard library; some files have a line of their own.
 PACKAGES: dict[str, set[str]] = {
     "types": {"torch"},
+    "positions": {"torch"},
     "numerics": {"torch"},
     "rng": {"torch"},
     "graphs": {"torch"},

@@ -24,8 +24,9 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.objectives.rewards import tokens
+from toyqs.positions import focus, thinking_positions
 from toyqs.tasks.task import Task
-from toyqs.types import Batch, Trace, focus, thinking_positions
+from toyqs.types import Batch, Trace
 
 BACKBONE = "gru"  # of the settings below; the fixture `backbone` changes it for one test
 PATTERNS = sorted({WeightGroups.parse(letters).label for letters in product("ABCD", repeat=4)})

@@ -14,10 +14,11 @@ from toyqs.config.identity import canonical
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.positions import thinking_positions
 from toyqs.rng import stream
 from toyqs.training.batches import TrainingBatch, prepare
 from toyqs.training.loop import accumulate
-from toyqs.types import Batch, Trace, thinking_positions
+from toyqs.types import Batch, Trace
 
 
 def run(**changes: Any) -> RunConfig:

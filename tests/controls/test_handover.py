@@ -10,7 +10,7 @@ from tests import tiny
 from tests.controls.arms import control
 from tests.model.test_interpreter import consumed, core_of, markers
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.types import thinking_positions
+from toyqs.positions import thinking_positions
 
 TRANSFORMERS = pytest.mark.parametrize("family", ["gpt2", "llama"])
 

@@ -21,8 +21,8 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.advantages import leave_one_out
 from toyqs.objectives.rewards import exchanged, target_log_prob, tokens
+from toyqs.positions import focus, thinking_positions
 from toyqs.training.batches import draw_batches
-from toyqs.types import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 REWARDS = uniform((2, 3, 2, 4))  # (S, B, T, K)

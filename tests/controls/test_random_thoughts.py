@@ -16,8 +16,8 @@ from toyqs.config.builders.training import thought_sizes
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.stack import Training
 from toyqs.model.latent_heads import normals
+from toyqs.positions import thinking_positions
 from toyqs.training.evaluation.metrics import evaluate
-from toyqs.types import thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 VECTORS = {"gaussian": {"thoughts": "gaussian", "latent_dim": 2}, "state": {"thoughts": "state"}}

@@ -15,8 +15,8 @@ from toyqs.config.controls import unmatched_controls
 from toyqs.config.identity import canonical
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
+from toyqs.positions import thinking_positions
 from toyqs.training.flops import Cost
-from toyqs.types import thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 SHAPES = pytest.mark.parametrize(

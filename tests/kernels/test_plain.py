@@ -13,7 +13,7 @@ from tests.kernels.test_steps import weights
 from toyqs.model.backbones.gru_scan import Sequence
 from toyqs.model.backbones.kernels.plain import PlainLoss
 from toyqs.model.layers import affine, gather_rows
-from toyqs.types import pick_positions
+from toyqs.positions import pick_positions
 
 TOKENS = 7
 Ids = tuple[Tensor, Tensor | None, Tensor, Tensor]  # inputs, places, targets, and their weights

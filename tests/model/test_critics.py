@@ -16,7 +16,8 @@ from toyqs.objectives.logz import LearnedLogZ
 from toyqs.objectives.objective import CRITIC_STARTS, Objective
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.objectives.rewards import REWARDS, discounted, tokens
-from toyqs.types import Batch, Trace, focus, thinking_positions
+from toyqs.positions import focus, thinking_positions
+from toyqs.types import Batch, Trace
 
 SEES = ("context", "target", "base_prediction", "average_thought", "greedy_thought")
 NUM_TOKENS = pytest.mark.parametrize("num", [1, 2])

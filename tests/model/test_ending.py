@@ -12,7 +12,8 @@ from tests import reference, tiny
 from toyqs.model import latent_reasoner
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.types import Batch, Thoughts, Trace, focus, thinking_positions
+from toyqs.positions import focus, thinking_positions
+from toyqs.types import Batch, Thoughts, Trace
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 SYMBOLS = 2

@@ -10,7 +10,7 @@ from tests import tiny
 from tests.model.test_gru import torch_gru
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.types import thinking_positions
+from toyqs.positions import thinking_positions
 
 
 def core_of(model: LatentReasoner, role: str) -> Core:

@@ -11,9 +11,10 @@ from tests import latents, tiny
 from tests.model.test_structure import core, linear, silent, start_state
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
+from toyqs.positions import focus, thinking_positions
 from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate
-from toyqs.types import Trace, focus, thinking_positions
+from toyqs.types import Trace
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 KINDS = ["gaussian", "gaussian on a path", "state", "state on a path", "gumbel", "deterministic"]

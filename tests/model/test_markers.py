@@ -15,10 +15,10 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.positions import thinking_positions
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
 from toyqs.training.optimizer import Optimiser
-from toyqs.types import thinking_positions
 
 SEEDS = [3, 8]
 FASTER = {"meta_token_scale": 8.0}  # a power of two: reparameterised markers start with the same bits

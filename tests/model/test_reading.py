@@ -13,7 +13,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.layers import FeatureHead, initialise
 from toyqs.model.mixing import Sum
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.types import thinking_positions
+from toyqs.positions import thinking_positions
 
 LAST = {"interpreter_start": "onward", "add_last_context_token": True}
 KEYS: dict[str, dict[str, Any]] = {

@@ -11,10 +11,10 @@ from tests import tiny
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.positions import focus, thinking_positions
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate
-from toyqs.types import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 # A backbone's weights; `keys`: those that matter also where only branches continue it.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests import reference, tiny
 from toyqs.model.thoughts import _Draw, sample_symbols
-from toyqs.types import thinking_positions
+from toyqs.positions import thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 PROBS = torch.tensor(

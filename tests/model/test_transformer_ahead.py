@@ -19,7 +19,8 @@ from tests.branching import exact_norms, plain_model, whole
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.transformer import BranchCache
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.types import Batch, Trace, places_ahead, thinking_positions
+from toyqs.positions import places_ahead, thinking_positions
+from toyqs.types import Batch, Trace
 
 SIZES = {"base_lm_hidden_dim": 8, "reasoner_hidden_dim": 8, "model_n_layer": 2, "model_n_head": 2}
 ONE_MODEL = {"weight_groups": "AAAA", "interpreter_start": "onward", "trice_samples": 3}

@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from tests.model.test_structure import core
-from toyqs.types import thinking_positions
+from toyqs.positions import thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
-from toyqs import types
+from toyqs import positions
 from toyqs.config.builders.training import build_objective
 from toyqs.config.run_config import RunConfig
 from toyqs.model import interpreter, latent_reasoner
@@ -20,7 +20,8 @@ from toyqs.objectives import rewards
 from toyqs.objectives.objective import LikelihoodObjective
 from toyqs.objectives.reinforce import MultiSample, Reinforce
 from toyqs.objectives.rewards import REWARDS
-from toyqs.types import Ahead, Batch, BranchState, Trace, focus
+from toyqs.positions import focus
+from toyqs.types import Ahead, Batch, BranchState, Trace
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 MODES = ("persist", "continue")
@@ -137,13 +138,13 @@ def wrapping(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[
 
 def clamping(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """The last token stands in for those beyond the end."""
-    places, _ = types.places_ahead(inputs, positions, num_ahead)
+    places, _ = positions.places_ahead(inputs, positions, num_ahead)
     return places, torch.ones_like(places, dtype=torch.bool)
 
 
 def shifted(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """All tokens but the first come one position late."""
-    places, there = types.places_ahead(inputs, positions, num_ahead)
+    places, there = positions.places_ahead(inputs, positions, num_ahead)
     late = (places + (places != places[..., :1])).clamp(max=inputs.shape[-1] - 1)
     return late, there
 
@@ -153,14 +154,14 @@ Places = Callable[[Tensor, Tensor | None, int], tuple[Tensor, Tensor]]
 
 @pytest.mark.parametrize("mutant", [wrapping, clamping, shifted], ids=lambda mutant: mutant.__name__)
 def test_tokens_from_the_wrong_places_are_caught(monkeypatch: pytest.MonkeyPatch, mutant: Places) -> None:
-    right = types.places_ahead
+    right = positions.places_ahead
 
     def planted(*args: Any) -> tuple[Tensor, Tensor]:
         with monkeypatch.context() as inside:
-            inside.setattr(types, "places_ahead", right)
+            inside.setattr(positions, "places_ahead", right)
             return mutant(*args)
 
-    monkeypatch.setattr(types, "places_ahead", planted)
+    monkeypatch.setattr(positions, "places_ahead", planted)
     monkeypatch.setattr(latent_reasoner, "places_ahead", planted)
     with pytest.raises(AssertionError):
         check_sums(config(3, ahead="continue"))

@@ -7,7 +7,7 @@ import torch
 
 from tests import latents, reference, tiny
 from toyqs.objectives.reinforce import Reinforce
-from toyqs.types import thinking_positions
+from toyqs.positions import thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)

@@ -16,7 +16,8 @@ from toyqs.objectives import rewards
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.objectives.rewards import REWARDS
-from toyqs.types import Batch, Trace, thinking_positions
+from toyqs.positions import thinking_positions
+from toyqs.types import Batch, Trace
 
 SEEDS, BATCH, TIME, THOUGHTS, LENGTH, VOCAB = 3, 4, 2, 3, 2, 5
 

@@ -12,7 +12,8 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import GumbelHead
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.pathwise import Pathwise
-from toyqs.types import Batch, focus, thinking_positions
+from toyqs.positions import focus, thinking_positions
+from toyqs.types import Batch
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 PATH = Pathwise()

@@ -18,8 +18,9 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.positions import focus, thinking_positions
 from toyqs.training.reference_model import ReferenceModel
-from toyqs.types import Batch, Trace, focus, thinking_positions
+from toyqs.types import Batch, Trace
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 PATTERNS = pytest.mark.parametrize("groups", tiny.PATTERNS)

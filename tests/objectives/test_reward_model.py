@@ -18,9 +18,10 @@ from toyqs.objectives import reward_model
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.reinforce import Reinforce
 from toyqs.objectives.rewards import tokens
+from toyqs.positions import focus, thinking_positions
 from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate
-from toyqs.types import Batch, Trace, focus, thinking_positions
+from toyqs.types import Batch, Trace
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 LEARNED = Reinforce(learned_reward=True)

@@ -12,7 +12,7 @@ from tests.reference import Weights
 from toyqs.config.builders.training import build_objective
 from toyqs.objectives import reward_model
 from toyqs.objectives.rewards import tokens
-from toyqs.types import focus, thinking_positions
+from toyqs.positions import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 

@@ -19,7 +19,7 @@ from toyqs.objectives.objective import ThoughtObjective
 from toyqs.objectives.ranking import Listwise, WeightedMLE, listwise, plackett_luce, weighted_mle
 from toyqs.objectives.registry import registry
 from toyqs.objectives.reinforce import ClippedReinforce
-from toyqs.types import focus, thinking_positions
+from toyqs.positions import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 BETA, TEMPERATURE = 0.4, 1.7

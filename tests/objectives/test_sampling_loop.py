@@ -17,10 +17,11 @@ from toyqs.model.latent_heads import normals
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.losses import position_mean
 from toyqs.objectives.objective import Loss
+from toyqs.positions import thinking_positions
 from toyqs.training import loop
 from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate, sample_thoughts
-from toyqs.types import Batch, Trace, thinking_positions
+from toyqs.types import Batch, Trace
 
 
 def in_the_loop(settings: RunConfig, copies: int = 2) -> tuple[LatentReasoner, loop.TrainingBatch, Trace]:

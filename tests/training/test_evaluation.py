@@ -15,10 +15,11 @@ from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import thought_sizes
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.positions import focus, thinking_positions
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation.information import information
 from toyqs.training.evaluation.metrics import evaluate
-from toyqs.types import Batch, focus, thinking_positions
+from toyqs.types import Batch
 
 SIZE, THOUGHTS = 5, 3
 LANGUAGE = {"symbol_zipf", "distinct_thoughts", "homogeneity", "completeness"}

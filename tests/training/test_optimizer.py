@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tests import tiny
 from tests.killing import ROOT
+from toyqs.positions import thinking_positions
 from toyqs.training import optimizer
 from toyqs.training.optimizer import METHODS, Optimiser
-from toyqs.types import thinking_positions
 
 SEEDS = 3
 

@@ -17,11 +17,12 @@ from toyqs.config.builders.training import build_objective, build_training_param
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
 from toyqs.objectives.reinforce import Reinforce
+from toyqs.positions import focus, thinking_positions
 from toyqs.rng import ThoughtSizes
 from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.loop import accumulate, train
 from toyqs.training.params import LossWeight, TrainingParams, learning_rate
-from toyqs.types import Batch, Trace, focus, thinking_positions
+from toyqs.types import Batch, Trace
 
 
 def plain_language_model(model: LatentReasoner, inputs: Tensor) -> tuple[Tensor, list[nn.Parameter]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests import tiny
 from toyqs.config.builders.training import thought_sizes
+from toyqs.positions import focus, thinking_positions
 from toyqs.rng import stream, thought_noise
 from toyqs.training.evaluation import thought_language
 from toyqs.training.evaluation.metrics import evaluate
@@ -24,7 +25,7 @@ from toyqs.training.evaluation.thought_language import (
     usage_of,
     zipf_exponent,
 )
-from toyqs.types import Batch, focus, thinking_positions
+from toyqs.types import Batch
 
 THOUGHTS, ANSWERS = [0, 0, 0, 1, 1, 2, 3], [0, 0, 1, 1, 2, 2, 1]  # of seven positions
 

@@ -12,12 +12,13 @@ from tests import tiny
 from tests.objectives.test_ahead import BACKBONES, MODES, STARTS, config, everywhere
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.objectives import rewards
+from toyqs.positions import thinking_positions
 from toyqs.rng import ThoughtSizes
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import accumulate
-from toyqs.types import Batch, Trace, thinking_positions
+from toyqs.types import Batch, Trace
 
 
 @pytest.mark.parametrize("ahead", MODES)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from toyqs.experiment.timer import Timer
 from toyqs.experiment.tracking import RunLog
+from toyqs.positions import rows
 from toyqs.training.batches import stride
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.evaluation.recording import Recording
 from toyqs.training.params import TrainingParams
-from toyqs.types import Batch, Model, rows
+from toyqs.types import Batch, Model
 
 NUM_EVALUATIONS = 20  # during training, where eval_every = 0
 CURVE_POSITIONS = 1024  # about so many thinking positions are evaluated at each

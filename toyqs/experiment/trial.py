@@ -19,11 +19,12 @@ from toyqs.config.run_config import RunConfig
 from toyqs.experiment.checkpointer import ResumeOnly
 from toyqs.experiment.learning_curve import CURVE_POSITIONS, NUM_EVALUATIONS
 from toyqs.experiment.stack import Training
+from toyqs.positions import rows
 from toyqs.thought_record import packed
 from toyqs.training.evaluation.metrics import THOUGHTS, evaluate
 from toyqs.training.evaluation.recording import BYTES, IN_TRAINING, SEQUENCES
 from toyqs.training.gradient_snr import measured_at
-from toyqs.types import Batch, rows
+from toyqs.types import Batch
 
 STEPS = 8  # of a trial at most; the first of several does not count, as it builds what the others use
 SIGNAL = 1.5  # steps that a measure of the policy's signal takes

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from toyqs.model.backbones.backbone import Rows
 from toyqs.model.core import Core
-from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
+from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.thoughts import ThoughtHead, think
-from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep, pick_positions, places_ahead
+from toyqs.positions import pick_positions, places_ahead
+from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
 
 READERS = ("base_lm", "base_reasoner")
-
-
-class Horizon(NamedTuple):
-    """The tokens that a position predicts, and the readings that it predicts them from; see `talk`."""
-
-    num_tokens: int = 1  # N
-    interpreter_reads_on: bool = False  # each token from a reading of its own; else all from the first one
-
-
-ONE_TOKEN = Horizon()
-
-
-class Auxiliaries(NamedTuple):
-    """Parts that only some objectives need."""
-
-    extra_predictions: frozenset[str] = frozenset()  # "base": with no thought; "average": see `Trace`
-    greedy_head: ThoughtHead | None = None  # samples the thoughts of `Trace.greedy_logits`; None: no such
-    critic: ValueHead | None = None
-    sampler: ThoughtHead | None = None  # samples off-policy thoughts; None: the thought head does
-    reward_model: RewardModel | RewardOfPrediction | None = None
 
 
 class LatentReasoner(nn.Module):

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from toyqs.positions import focus, thinking_positions
 from toyqs.rng import noise_of_steps, stream, thought_noise
 from toyqs.tasks.task import Task
 from toyqs.training.params import TrainingParams
-from toyqs.types import Batch, focus, thinking_positions
+from toyqs.types import Batch
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
 NOISE_AT_ONCE = 2**16  # numbers of several batches drawn at once: of small ones, whose draws cost by the call

@@ -17,7 +17,8 @@ from torch import Tensor
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import hits, target_log_prob
-from toyqs.types import Batch, Context, Model, focus
+from toyqs.positions import focus
+from toyqs.types import Batch, Context, Model
 
 
 class PositionSelection(NamedTuple):

@@ -18,12 +18,13 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.interpreter import Afresh, AfreshEach
 from toyqs.objectives.objective import Loss
+from toyqs.positions import focus, rows, thinking_positions
 from toyqs.rng import ThoughtSizes
 from toyqs.tasks.iterate import Iterate
 from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import accumulate, sample_thoughts, train
-from toyqs.types import Batch, Trace, focus, rows, thinking_positions
+from toyqs.types import Batch, Trace
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "state"])

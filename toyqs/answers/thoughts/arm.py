@@ -21,9 +21,10 @@ from toyqs.config.keys import RATES
 from toyqs.evidence.judging.gain import Interval, interval
 from toyqs.evidence.text import listed
 from toyqs.objectives.rewards import target_log_prob
+from toyqs.positions import rows
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation.reading import places, read_positions, spans
-from toyqs.types import Batch, Context, Thoughts, rows
+from toyqs.types import Batch, Context, Thoughts
 
 MOST_SETTINGS = 4  # in which a control differs, that are printed
 TRAINING = ("max_steps", "data_loader_batch_size", "base_lr", *RATES)  # in which a control does not

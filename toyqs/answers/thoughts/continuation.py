@@ -12,7 +12,8 @@ from toyqs.answers.thoughts.arm import Sampled
 from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.layers import gather_rows
-from toyqs.types import Batch, Context, pick_positions
+from toyqs.positions import pick_positions
+from toyqs.types import Batch, Context
 
 
 def why_not(config: RunConfig, whole: Batch) -> str | None:

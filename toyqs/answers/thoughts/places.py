@@ -14,7 +14,8 @@ from toyqs.model.core import START, Core, marker, step_live
 from toyqs.model.interpreter import Onward
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import gather_rows
-from toyqs.types import Thoughts, pick_positions
+from toyqs.positions import pick_positions
+from toyqs.types import Thoughts
 
 COLUMNS = 256  # of a symbol's one-hot row, for the most frequent symbols where there are more
 

@@ -9,7 +9,7 @@ from toyqs.config.run_config import (
 )
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
-from toyqs.model.latent_reasoner import Auxiliaries
+from toyqs.model.predicting.parts import Auxiliaries
 from toyqs.model.samplers import GreedyHead, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.objective import CRITIC_STARTS

@@ -18,10 +18,11 @@ from toyqs.config.run_config import (
 from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_heads import HEADS, GaussianHead, GumbelHead
-from toyqs.model.latent_reasoner import Horizon, LatentReasoner
+from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import FeatureHead, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
+from toyqs.model.predicting.parts import Horizon
 from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.registry import objective_class

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from toyqs.positions import rows
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation.reading import Forced, each, pieces, read_positions
-from toyqs.types import Batch, Context, Model, Thoughts, rows
+from toyqs.types import Batch, Context, Model, Thoughts
 
 CONTEXTS = 64  # contexts and thoughts that are compared
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
+from toyqs.positions import rows
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation.information import CONTEXTS, information_of
 from toyqs.training.evaluation.reading import Forced, each, pieces, read_positions, spans
 from toyqs.training.evaluation.thought_language import ThoughtSample
 from toyqs.training.hard_positions import PositionSelection
 from toyqs.training.shortage import in_fewer
-from toyqs.types import Batch, Model, Trace, rows
+from toyqs.types import Batch, Model, Trace
 
 THOUGHTS = 8192  # evaluated at once, per seed: bounds the memory; independent of S, as results have to be
 LOGITS = 2**26  # likewise; with a large vocabulary this bound is reached first

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from toyqs.positions import focus, thinking_positions
 from toyqs.rng import ThoughtSizes
 from toyqs.training.hard_positions import PositionSelection, select_positions
-from toyqs.types import Batch, Context, Model, focus, thinking_positions
+from toyqs.types import Batch, Context, Model
 
 Forced = tuple[Tensor, Tensor | None]  # symbols, and lengths (S, B, T, K) where the task sets them
 

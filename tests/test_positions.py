@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.types import Batch, focus, rows, thinking_positions
+from toyqs.positions import focus, rows, thinking_positions
+from toyqs.types import Batch
 
 
 def test_focus_keeps_the_thinking_positions_in_order() -> None:

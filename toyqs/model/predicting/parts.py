@@ -1,0 +1,28 @@
+"""What a model predicts, and its parts that only some objectives need."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
+from toyqs.model.thoughts import ThoughtHead
+
+
+class Horizon(NamedTuple):
+    """The tokens that a position predicts, and the readings that it predicts them from; see `talk`."""
+
+    num_tokens: int = 1  # N
+    interpreter_reads_on: bool = False  # each token from a reading of its own; else all from the first one
+
+
+ONE_TOKEN = Horizon()
+
+
+class Auxiliaries(NamedTuple):
+    """Parts that only some objectives need."""
+
+    extra_predictions: frozenset[str] = frozenset()  # "base": with no thought; "average": see `Trace`
+    greedy_head: ThoughtHead | None = None  # samples the thoughts of `Trace.greedy_logits`; None: no such
+    critic: ValueHead | None = None
+    sampler: ThoughtHead | None = None  # samples off-policy thoughts; None: the thought head does
+    reward_model: RewardModel | RewardOfPrediction | None = None
