@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.command_line import Parser, check_file, path_of, run, whole, writing
 from toyqs.files import write_text
 from toyqs.objectives.objective import ThoughtObjective
+from toyqs.objectives.policy.reinforce import MultiSample, Reinforce
 from toyqs.objectives.registry import registry
-from toyqs.objectives.reinforce import MultiSample, Reinforce
 from toyqs.types import Batch, Trace
 
 THOUGHTS = 6

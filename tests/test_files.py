@@ -60,6 +60,15 @@ def test_a_file_is_enough_and_a_class_without_a_name_is_not_found(
     assert [(name, kind.__name__) for name, kind in found.items()] == [("a", "First"), ("b", "Second")]
 
 
+def test_classes_in_folders_below_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = base_of(tmp_path, monkeypatch, first="a")
+    below = tmp_path / tmp_path.name / "below"
+    below.mkdir()
+    (below / "__init__.py").touch()
+    (below / "deep.py").write_text(CHILD.format(package=tmp_path.name, title="Deep", name="d"))
+    assert [kind.__name__ for kind in named_classes(base).values()] == ["Deep", "First"]
+
+
 def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = base_of(tmp_path, monkeypatch, first="a", second="a")
     with pytest.raises(ValueError, match=r"second\.py: the name 'a' is already that of another class"):

@@ -18,7 +18,7 @@ from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import LikelihoodObjective
-from toyqs.objectives.reinforce import MultiSample, Reinforce
+from toyqs.objectives.policy.reinforce import MultiSample, Reinforce
 from toyqs.objectives.rewards import REWARDS
 from toyqs.positions import focus
 from toyqs.types import Ahead, Batch, BranchState, Trace

@@ -14,7 +14,7 @@ from toyqs.objectives import advantages as objectives_advantages
 from toyqs.objectives import losses as policy
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import nll
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.objectives.rewards import REWARDS
 from toyqs.positions import thinking_positions
 from toyqs.types import Batch, Trace
