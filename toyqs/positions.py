@@ -70,8 +70,8 @@ def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
     return x.gather(2, index).unflatten(2, positions.shape[2:])
 
 
-def rows(batch: Batch, span: slice | Tensor) -> Batch:
-    """Return some of a batch's sequences, before `focus`: a span of the axis B, or places on it."""
+def rows(batch: Batch, span: slice) -> Batch:
+    """Return some of a batch's sequences, before `focus`: a span of the axis B."""
     inputs, targets, weights, think, oracle, _, length, *_ = batch
     oracle, length = (None if x is None else x[:, span] for x in (oracle, length))
     inputs, targets, weights, think = (x[:, span] for x in (inputs, targets, weights, think))

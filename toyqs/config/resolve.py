@@ -91,8 +91,6 @@ def _without_policy(config: RunConfig) -> RunConfig:
     if not config.policy_loss_beta:  # no policy learns from it
         config = replace(config, learned_reward=False)
     kind = objective_class(config)
-    if kind.sees_target:
-        config = replace(config, objective="reinforce", sampler="policy")
     if kind.uses_score_function and not kind.changes_prediction_loss and config.inner_steps == 1:
         config = replace(config, objective="reinforce")
     return config

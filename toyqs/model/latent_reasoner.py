@@ -13,7 +13,6 @@ from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
-from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.positions import pick_positions, places_ahead
@@ -118,7 +117,6 @@ class LatentReasoner(nn.Module):
         lengths: Tensor | None = None,
         *,
         off_policy: bool = False,
-        targets: Tensor | None = None,
     ) -> Thoughts | None:
         """Sample K thoughts at every thinking position; return None for a model without thoughts.
 
@@ -128,7 +126,6 @@ class LatentReasoner(nn.Module):
             forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); score these symbols instead of sampling.
             lengths: (S, B, T, 1 or K) long, the number of symbols that each thought is cut off at; None: L.
             off_policy: sample and score under the sampler's law, where there is one, not the policy's.
-            targets: (S, B, T, N) long, which a sampler that is an inference network has to know.
         """
         if self.interpreter is None:
             return None
@@ -136,9 +133,6 @@ class LatentReasoner(nn.Module):
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        if isinstance(head, InferenceNetwork):
-            assert targets is not None
-            head = head.knowing(targets)
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
@@ -252,7 +246,7 @@ class LatentReasoner(nn.Module):
             context: from `read`.
             noise: as in `think`, like forced and lengths.
             forced: see there.
-            targets: (S, B, T, N) long, for what learns beside the model; None: that is not evaluated.
+            targets: (S, B, T, N) long, for the critic; None: neither it nor the reward model is evaluated.
             gate_floor: as in `talk`.
             lengths: see there.
         """
@@ -264,10 +258,6 @@ class LatentReasoner(nn.Module):
         if targets is not None and self.reward_model is not None:
             assert thoughts is not None
             trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols, trace))
-        if targets is not None and isinstance(self.sampler, InferenceNetwork):
-            assert thoughts is not None
-            scores = self.sampler.score(self._core("reasoner"), context, thoughts, targets)
-            trace = trace._replace(inference_log_prob=scores)
         return trace
 
     def _core(self, role: str) -> Core:

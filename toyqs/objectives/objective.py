@@ -55,11 +55,6 @@ class Objective(ABC):
     )
     allows_inner_steps: ClassVar[bool] = False  # several steps may use the same thoughts (inner_steps)
     off_policy: ClassVar[bool] = False  # thoughts may be drawn from another law than the policy (sampler)
-    needs_density: ClassVar[bool] = False  # it reads trace.sampler_log_prob: thoughts are drawn before a step
-    sees_target: ClassVar[bool] = (
-        False  # its thoughts in training follow the posterior: no policy_off has them
-    )
-    remembers: ClassVar[bool] = False  # the last of a position's thoughts is its example's chain's (memory)
     allowed_values: ClassVar[dict[str, Allowed]] = {}  # setting -> the values it works with; others: any
 
     reward: str = "likelihood"  # a key of REWARDS
@@ -228,7 +223,7 @@ class ThoughtObjective(Objective):
         rewards.require_shape("reward", reward, trace.log_prob.shape[:-1])
         means = {
             "policy": self.policy_loss(reward, trace, paying),
-            "nll": self.predictor_loss(score[..., : self.train_nll_num], trace),
+            "nll": self.predictor_loss(score[..., : self.train_nll_num]),
             **regularisers(trace),
             **self._auxiliary_losses(reward, earned, trace, batch),
         }
@@ -291,7 +286,7 @@ class ThoughtObjective(Objective):
         """Compute what else is worth logging, per position (S, B, T) each."""
         return {}
 
-    def predictor_loss(self, score: Tensor, trace: Trace) -> Tensor:
+    def predictor_loss(self, score: Tensor) -> Tensor:
         """Compute the predictor's loss per position (S, B, T), from what it maximises (S, B, T, K)."""
         return -score.mean(-1)
 

@@ -9,7 +9,6 @@ from toyqs.config.run_config import (
 )
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
-from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.parts import Auxiliaries
 from toyqs.model.samplers import GreedyHead, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
@@ -41,9 +40,7 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
     }
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
     greedy_head = GreedyHead(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
-    return Auxiliaries(
-        extra_predictions, greedy_head, critic, _sampler(config, num_seeds, policy), reward_model
-    )
+    return Auxiliaries(extra_predictions, greedy_head, critic, _sampler(config, policy), reward_model)
 
 
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
@@ -78,13 +75,9 @@ def _context_widths(config: RunConfig) -> list[int]:
     return [width[role] for role in ("base_lm", "base_reasoner") if role in config.roles_in_use]
 
 
-def _sampler(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> ThoughtHead | InferenceNetwork | None:
+def _sampler(config: RunConfig, policy: ThoughtHead) -> ThoughtHead | None:
     """Return what samples the thoughts of training in place of the policy's own head; None: nothing does."""
     match config.sampler, policy:
-        case "inference", TokenHead():
-            logits = (config.thought_vocab or config.task.vocab_size) + config.variable_len
-            sizes = (config.reasoner_hidden_dim, logits, config.task.vocab_size, config.num_ahead)
-            return InferenceNetwork(num_seeds, policy, *sizes)
         case "tempered", TokenHead():
             return TemperedTokens(policy, config.sampler_temperature)
         case "tempered", GaussianHead() | StateHead():

@@ -54,7 +54,6 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": LossWeight(config.critic_loss_beta),
         "reward_model": LossWeight(config.critic_loss_beta),
-        "inference": LossWeight(config.critic_loss_beta),
         "prior": LossWeight(config.prior_beta),
     }
     if config.has_thoughts and config.variable_len:
@@ -86,8 +85,6 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         weights=weights,
         adaptive_len=config.has_thoughts and config.adaptive_len,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
-        train_examples=config.train_examples,
-        remembers=config.has_thoughts and objective_class(config).remembers,
         eval_chunk=min(THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead)),
     )
 
@@ -120,7 +117,7 @@ def _offsets(config: RunConfig) -> dict[str, int]:
 
 def _inner_steps(config: RunConfig) -> int:
     """Return how many steps train on thoughts drawn before them; 0: a step draws its own."""
-    if config.has_thoughts and (config.inner_steps > 1 or objective_class(config).needs_density):
+    if config.has_thoughts and objective_class(config).allows_inner_steps:
         return config.inner_steps
     return int(config.off_policy)
 

@@ -78,7 +78,6 @@ class LogZ(Tempered):
 
     name: ClassVar[str] = "logz_mse"
     off_policy: ClassVar[bool] = True
-    allows_inner_steps: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 3
 
     def at_temperature(
@@ -112,7 +111,6 @@ class LearnedLogZ(Tempered):
 
     name: ClassVar[str] = "logz_learned"
     off_policy: ClassVar[bool] = True
-    allows_inner_steps: ClassVar[bool] = True
 
     value_sees: str = "context"  # what the critic corrects; see Objective.expected
 

@@ -77,7 +77,6 @@ class VarGrad(Tempered):
 
     name: ClassVar[str] = "vargrad"
     off_policy: ClassVar[bool] = True
-    allows_inner_steps: ClassVar[bool] = True
     least_thoughts: ClassVar[int] = 2
 
     def at_temperature(
