@@ -42,7 +42,8 @@ class Afresh(SeedStacked):
         backbone, rows = self.core.backbone, self.core.thought_rows()
         symbols = thoughts.symbols.flatten(1, -2)  # (S, number of thoughts, L)
         vocab = rows.shape[1] - FIRST_SYMBOL
-        depth = _shared_depth(vocab, *symbols.shape[1:])
+        spared = backbone.worth_a_step // backbone.width
+        depth = _shared_depth(vocab, symbols.shape[1], symbols.shape[2], spared)
         state = self._started(rows, first)
         for level in range(depth):
             parent = torch.arange(vocab**level, device=rows.device).repeat_interleave(vocab)
@@ -58,10 +59,8 @@ class Afresh(SeedStacked):
                 state = backbone.gather(state, prefix.unsqueeze(1))
         else:
             state = backbone.gather(state, prefix.unsqueeze(1))
-            for symbol in symbols[..., depth:].unbind(-1):
-                ids = (symbol + FIRST_SYMBOL)[:, None, :, None]
-                _, state = backbone.step(Rows(rows, ids), state)
-            hidden, state = backbone.step(marker(rows, END), state)
+            rest = (symbols[..., depth:] + FIRST_SYMBOL)[:, None, :, None]
+            hidden, state = backbone.follow(Rows(rows, rest), END, state)
         places = thoughts.symbols.shape[:4]
         if following is not None:  # every thought of a position reads the same tokens
             following = following.unsqueeze(3).expand(*places, -1).flatten(1, 3).unsqueeze(1)
@@ -114,10 +113,10 @@ def _read_on(core: Core, reading: Tensor, state: BranchState, following: Tensor 
     return torch.stack(readings, -2)
 
 
-def _shared_depth(vocab: int, num_thoughts: int, length: int) -> int:
-    """Return the largest l ≤ L with V^l ≤ number of thoughts."""
+def _shared_depth(vocab: int, num_thoughts: int, length: int, spared: int) -> int:
+    """Return the largest l ≤ L with V^l ≤ number of thoughts, less those that a step has to spare."""
     depth = 0
-    while depth < length and vocab ** (depth + 1) <= num_thoughts:
+    while depth < length and vocab ** (depth + 1) + spared <= num_thoughts:
         depth += 1
     return depth
 

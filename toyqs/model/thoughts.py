@@ -8,8 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from toyqs.model.backbones.gru import GRU
 from toyqs.model.backbones.kernels.draw import Draw
-from toyqs.model.core import START, Core, marker, step_live, where_live
+from toyqs.model.backbones.kernels.think import Think
+from toyqs.model.core import FIRST_SYMBOL, START, Core, marker, step_live, where_live
 from toyqs.model.layers import Linear, LMHead, Zeros
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts
@@ -138,6 +140,11 @@ class TokenHead(ThoughtHead):
         elif sum(shared.widths) != width:
             self.projection = Linear(num_seeds, width, sum(shared.widths))
 
+    @property
+    def native_layer(self) -> Linear | None:
+        """Return the layer before the softmax where a native function takes it; else None."""
+        return self.projection if self.native and isinstance(self.projection, Linear) else None
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Map states (S, ..., D) to logits (S, ..., thought symbols), the end's last where there is one."""
         out = hidden if self.projection is None else self.projection(hidden)
@@ -148,9 +155,9 @@ class TokenHead(ThoughtHead):
         """Return symbols (S, B, T, K) long; one row of logits serves all K while they share one state."""
         shared_state = hidden.shape[3] == 1
         wanted = given if shared_state else given.unsqueeze(-1)
-        if self.native and isinstance(self.projection, Linear):
+        if (layer := self.native_layer) is not None:
             hidden = hidden.squeeze(3) if shared_state else hidden
-            drawn = Draw.apply(hidden, self.projection.weight, self.projection.bias, wanted, forced)
+            drawn = Draw.apply(hidden, layer.weight, layer.bias, wanted, forced)
         else:
             # Not the states are squeezed: gradients of their several uses would be added in another order.
             logits = self(hidden).squeeze(3) if shared_state else self(hidden)
@@ -198,6 +205,10 @@ def think(
     """
     rows = core.thought_rows()
     given = noise if forced is None else forced
+    if lengths is None and given.shape[4] and isinstance(head, TokenHead):
+        layer = head.native_layer
+        if layer is not None and isinstance(core.backbone, GRU):
+            return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)
     hidden, state = core.backbone.step(marker(rows, START), branches)
     symbols: list[Symbols] = []
     live: Tensor | None = None  # which thoughts had a symbol in the last step
@@ -221,6 +232,15 @@ def think(
         return thoughts
     length = (values != head.end).sum(-1)
     return thoughts._replace(length=length, unfinished=length == len(symbols))
+
+
+def _think_natively(
+    gru: GRU, layer: Linear, rows: Tensor, branches: Tensor, given: Tensor, forced: bool
+) -> Thoughts:
+    """Sample or score thoughts that all have L symbols, by native functions."""
+    start, table = rows[:, START : START + 1], rows[:, FIRST_SYMBOL:]
+    weights = (gru.weight_hh, gru.bias_hh, layer.weight, layer.bias)
+    return Thoughts(*Think.apply(start, table, branches, *weights, given, forced))
 
 
 def _draw(
