@@ -23,8 +23,8 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import stack
 from toyqs.experiment.stack import run_stack
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.flops import Cost
 

@@ -19,7 +19,7 @@ from toyqs.tasks.registry import registry
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.s5 import S5
 from toyqs.tasks.task import Task, scatter
-from toyqs.tasks.windows import Windows
+from toyqs.tasks.texts.windows import Windows
 from toyqs.types import Batch
 
 
