@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.tasks.test_task import VARIANTS, draw
+from toyqs.tasks.group import S5
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
 from toyqs.tasks.task import Task
 from toyqs.tasks.texts.char_text import CharText
 from toyqs.tasks.texts.token_text import TokenText

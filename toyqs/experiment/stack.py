@@ -197,8 +197,8 @@ class Training:
 
     def num_tokens(self, steps: int) -> int:
         """Count the tokens of all seeds in so many steps."""
-        num_seeds, _, length = self.held_out.inputs.shape
-        return steps * self.params.batch_size * length * num_seeds
+        length = self.config.task.length(self.config.seq_len)
+        return steps * self.params.batch_size * length * len(self.seeds)
 
     def evaluate(self) -> dict[str, Tensor]:
         """Evaluate the model after the last step; return metrics (S,) by name."""
