@@ -18,7 +18,7 @@ from toyqs.config.identity import record, run_keys, settings
 from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS, key_of
 from toyqs.config.keys import OUTSIDE_KEY, STARTS, TASKS
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from tests.answers.thoughts.runs import row, trained
 from toyqs import thought_record
 from toyqs.answers.load import load_run
 from toyqs.answers.thoughts.arm import log_likelihood, sample
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.thought_record import Record
 from toyqs.training.evaluation.recording import _arrays, _ids
 

@@ -126,9 +126,14 @@ class RunConfig(Keys):
         return self.n_tokens_ahead if self.use_reasoner else 1
 
     @property
+    def sequence_length(self) -> int:
+        """Return T of the longest sequences, those of training or the held-out ones."""
+        return max(self.task.length(self.seq_len), self.task.held_out_length(self.seq_len))
+
+    @property
     def longest_sequence(self) -> int:
         """Return the positions that a sequence, its longest thought and the tokens ahead need together."""
-        length = self.task.length(self.seq_len)
+        length = self.sequence_length
         if not self.use_reasoner:  # a plain model must not depend on settings that are inactive in it
             return length
         return length + self.max_reasoning_len + MARKERS + self.num_ahead

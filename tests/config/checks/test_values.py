@@ -12,9 +12,9 @@ import torch
 from tests.config.checks.checking import NO_REASONER, ONE_GRU, accepted, refused
 from toyqs.config.run_config import RunConfig
 from toyqs.model.mixing import MIXERS
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.texts.char_text import CharText
 
 
 def having(name: str) -> dict[str, Any]:

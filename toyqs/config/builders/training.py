@@ -112,7 +112,8 @@ def _offsets(config: RunConfig) -> dict[str, int]:
     if config.positions_up_to is None or not config.learns_positions:
         return {}
     alone = config.positions_up_to - config.task.length(config.seq_len)
-    return {"offsets": alone + 1, "fitting_offsets": config.positions_up_to - config.longest_sequence + 1}
+    with_thoughts = config.longest_sequence - config.sequence_length  # what a sequence of training has beyond
+    return {"offsets": alone + 1, "fitting_offsets": alone - with_thoughts + 1}
 
 
 def _inner_steps(config: RunConfig) -> int:
