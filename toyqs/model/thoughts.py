@@ -176,6 +176,7 @@ def think(
     *,
     forced: Tensor | None = None,
     lengths: Tensor | None = None,
+    keep_passed: bool = False,
 ) -> Thoughts:
     """Sample K thoughts at every position, symbol by symbol.
 
@@ -199,6 +200,7 @@ def think(
             `Thoughts.symbols` are.
         lengths: (S, B, T, 1 or K) long, where the task sets them; more than L counts as L. Not with a head
             that ends thoughts.
+        keep_passed: keep the states that were passed through, in `passed`.
 
     Returns:
         The thoughts; `branches` has consumed the start marker and all symbols but the last of L.
@@ -211,21 +213,25 @@ def think(
             return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)
     hidden, state = core.backbone.step(marker(rows, START), branches)
     symbols: list[Symbols] = []
+    passed: list[BranchState] = []
     live: Tensor | None = None  # which thoughts had a symbol in the last step
     for index, given_now in enumerate(given.unbind(4)):
         assert head is not None
         if symbols:
             hidden, state = step_live(core, symbols[-1].values, rows, state, live)
+        passed += [state] if keep_passed else []  # else none outlives its step
         drawing = live if lengths is None else lengths > index
         symbols.append(_draw(head, hidden, given_now, drawing, forced=forced is not None))
         live = drawing if head.end is None else symbols[-1].values != head.end
     if not symbols:
-        return Thoughts(given.long(), noise, noise, state)
+        return Thoughts(given.long(), noise, noise, state, passed=() if keep_passed else None)
     values, log_prob, entropy, prior = (
         None if each[0] is None else torch.stack(each, 4) for each in zip(*symbols, strict=True)
     )
     assert values is not None
-    thoughts = Thoughts(values, log_prob, entropy, state, prior)
+    thoughts = Thoughts(
+        values, log_prob, entropy, state, prior, passed=tuple(passed) if keep_passed else None
+    )
     if lengths is not None:
         return thoughts._replace(length=lengths.clamp(max=len(symbols)).expand(values.shape[:4]))
     if head is None or head.end is None:
