@@ -43,6 +43,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "epochs": {"max_steps": -1},
     "seq_len": {"task": Text()},
     "reward_beta": {"reward": "kl_reverse"},
+    "trajectory_alpha": {"reward": "trajectory"},
     "reference": {"reward": "log_ratio"},
     "sampler_temperature": {"sampler": "tempered", "objective": "listwise"},
     "reference_decay": {"reward": "log_ratio", "reference": "ema"},

@@ -166,6 +166,7 @@ REWARDS: dict[str, tuple[dict[str, Any], Any]] = {
         {"variable_len": True, "punish_unfinished": 6.0, "schedule_punfinished": True},
         lambda a: a["log_q"] - 5.0 * (a["symbols"] < 6).all(-1),
     ),
+    "with credit for symbols": ({"credit": "prefix", "prefix_nll_beta": 0.5}, lambda a: a["log_q"]),
     "of a reward model": ({"learned_reward": True}, lambda a: a["log_q"]),
     "exchanged": ({"shuffle_rewards": True}, lambda a: a["log_q"]),
 }
