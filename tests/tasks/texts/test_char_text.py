@@ -246,6 +246,7 @@ def test_is_a_config_node(write):
         "held_out_fraction",
         "curriculum",
         "levels",
+        "losses",
     }
     task.check(20)
     # reading the text adds nothing that the configuration sees

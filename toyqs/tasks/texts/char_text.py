@@ -43,6 +43,7 @@ class CharText(Windows):
     held_out_fraction: float = 0.1  # the part of the text, its end, that is never trained on
     curriculum: float = 0.0  # share of training over which windows of larger loss come in; 0: off
     levels: int = 4  # how many lengths thoughts have with adaptive_len, each at as many positions
+    losses: str | None = None  # a base LM's at every token, of `toyqs.answers losses`; None: those of counts
 
     def check(self, seq_len: int) -> None:
         """Refuse settings that cannot work; reads the text, and may download it.

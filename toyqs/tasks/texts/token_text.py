@@ -46,6 +46,7 @@ class TokenText(Windows):
     think_every: int = 1  # one of how many positions thinks
     curriculum: float = 0.0  # share of training over which harder windows come in; 0: off
     levels: int = 4  # how many lengths thoughts have with adaptive_len, each at as many positions
+    losses: str | None = None  # a base LM's at every token, of `toyqs.answers losses`; None: those of counts
 
     def check(self, seq_len: int) -> None:
         """Refuse settings that cannot work; reads the corpus, and may download it.
@@ -170,10 +171,10 @@ class TokenText(Windows):
             places: (…) long, numbers of ids.
 
         Returns:
-            (…) long; None where documents are no questions with answers.
+            (…) long; None where documents are no questions with answers, or a file says what is difficult.
         """
         _, starts, answers = self._corpus
-        if answers is None:
+        if answers is None or self.losses is not None:
             return None
         return answers[torch.searchsorted(starts, places, right=True) - 1]
 
@@ -186,7 +187,7 @@ class TokenText(Windows):
         """Return how long thoughts are, of problems by quantiles of the length of the solution."""
         solution = self._solution(places if split == "train" else places + self.border)
         if solution is None:
-            return None
+            return super().given_lengths(split, places)
         training = self._solution(torch.arange(self.border))
         assert training is not None
         return 1 + quantile_of(solution, training, self.levels).unsqueeze(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from abc import abstractmethod
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +27,17 @@ class Windows(Task):
     its order and without the generator, so they are the same for every run; they overlap only where it is
     shorter than batch_size · seq_len + 1 ids.
 
-    The difficulty of an id is its loss under the training text's counts (`Counts`), a base model that is the
-    same for all arms. A curriculum draws the windows of least mean difficulty at first, a quarter of them,
-    and more and more of the others. A thought after an id is the longer the larger the loss is to be expected
-    there: not the loss itself, which would tell the reader what comes.
+    The difficulty of an id is its loss under a base model that is the same for all arms: the training text's
+    counts (`Counts`), or a finished run that left its losses in a file (`losses`). A curriculum draws the
+    windows of least mean difficulty at first, a quarter of them, and more and more of the others. A thought
+    after an id is the longer the larger the loss is to be expected there: not the loss itself, which would
+    tell the reader what comes.
     """
 
     held_out_fraction: float
     curriculum: float  # share of training over which windows of larger loss come in; 0: off
     levels: int  # how many lengths thoughts have with adaptive_len, each at as many positions
+    losses: str | None  # a file with the loss at every id and that to expect after it; None: those of counts
     unit: ClassVar[str] = "tokens"  # what an id stands for
 
     @property
@@ -63,11 +67,44 @@ class Windows(Task):
         check_curriculum(self.curriculum)
         if self.levels < 1:
             raise ValueError(f"task.levels={self.levels}: is a number of lengths; give task.levels=1 or more")
+        _ = self.base_losses  # raises where they are not this text's
 
     def knobs(self) -> dict[str, str | float]:
         """Return what `identity` adds of these settings, where they are not those of earlier versions."""
-        given = {"curriculum": (self.curriculum, 0.0), "levels": (self.levels, 4)}
-        return {name: value for name, (value, before) in given.items() if value != before}
+        given: dict[str, tuple[str | float | None, str | float | None]] = {
+            "curriculum": (self.curriculum, 0.0),
+            "levels": (self.levels, 4),
+            "losses": (self.losses and hashlib.sha256(self._file.numpy().tobytes()).hexdigest(), None),
+        }
+        return {name: value for name, (value, before) in given.items() if value not in (None, before)}
+
+    @cached_property
+    def _file(self) -> Tensor:
+        """Return the losses of a file, (2, number of ids) float32."""
+        try:
+            found = np.load(str(self.losses), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            why = f"cannot be read ({str(error).splitlines()[0]})"
+            raise ValueError(
+                f"task.losses={self.losses}: {why}; give a file of toyqs.answers losses"
+            ) from error
+        return torch.from_numpy(np.array(found, dtype=np.float32))
+
+    @cached_property
+    def base_losses(self) -> Tensor | None:
+        """Return a base LM's losses and those to expect, (2, number of ids); None where counts have them.
+
+        Raises:
+            ValueError: one line; the file cannot be read, or is of another text.
+        """
+        if self.losses is None:
+            return None
+        if tuple(self._file.shape) != (2, len(self.ids)) or not bool(self._file.isfinite().all()):
+            raise ValueError(
+                f"task.losses={self.losses}: holds {tuple(self._file.shape)} numbers, and {self.given} has "
+                f"{len(self.ids)} {self.unit}; give the losses of a run on this text"
+            )
+        return self._file
 
     def check_lengths(self, seq_len: int) -> None:
         """Refuse windows that are too long, and a text that is too short for one.
@@ -115,6 +152,8 @@ class Windows(Task):
 
     def difficulty(self) -> Tensor:
         """Return how difficult each id of the training text is, (number of ids,) float64."""
+        if self.base_losses is not None:
+            return self.base_losses[0, : self.border].double()
         part = self._part("train").long()
         loss = -self.counts.prob(part[:-1], part[1:]).log()
         return torch.cat([loss[:1], loss])  # the first has none before it
@@ -181,7 +220,11 @@ class Windows(Task):
 
     def given_lengths(self, split: str, places: Tensor) -> Tensor | None:
         """Return how long thoughts are at places (B, T) of a split, (1, B, T); None: by `thought_length`."""
-        return None
+        if self.base_losses is None:
+            return None
+        expected = self.base_losses[1]
+        places = places if split == "train" else places + self.border
+        return 1 + quantile_of(expected[places], expected[: self.border], self.levels).unsqueeze(0)
 
 
 def is_vowel(text: str) -> bool:
