@@ -48,7 +48,7 @@ EDGES: dict[str, set[str]] = {
     # evidence: the figure of speed.py
     "bench": {
         *("command_line", "config", "evidence", "experiment", "files", "model", "objectives", "training"),
-        "types",
+        *("rng", "types"),
     },
 }
 
