@@ -134,7 +134,7 @@ class LatentReasoner(nn.Module):
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        keep = wanted_now(self.prefixes)
+        keep = wanted_now(self.prefixes) and isinstance(self.interpreter, Onward)
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
