@@ -117,6 +117,7 @@ MORE: dict[str, dict[str, Any]] = {
     "long thoughts": {"max_reasoning_len": 5, "thought_vocab": 2, "trice_samples": 6},
     "widths apart": {"interpreter_hidden_dim": 12, "interpreter_start": "onward", "reasoner_hidden_dim": 6},
     "plain, two tokens": {"use_reasoner": False, "n_tokens_ahead": 2},
+    "plain, two tokens together": {"use_reasoner": False, "n_tokens_ahead": 2, "ahead": "joint"},
     "plain, all positions": {"use_reasoner": False, "think_at": "all"},
     "plain, accumulated": {"use_reasoner": False, "data_loader_batch_size": 6, "grad_acc": 2},
     "plain, an mlp": {"use_reasoner": False, "linear_lm_head": False},

@@ -24,7 +24,7 @@ def with_native(config: RunConfig, model: LatentReasoner) -> LatentReasoner:
     if type(head) is TokenHead:  # others may make their logits or their symbols in a way of their own
         head.native = head.shared is None and head.ending is None
     one_layer = config.linear_lm_head and config.lm_head_layers == 1 and not config.autocast
-    plain_gru = config.backbone == "gru" and not config.use_reasoner
+    plain_gru = config.backbone == "gru" and not config.use_reasoner and config.num_ahead == 1
     if plain_gru and one_layer and config.reward not in OWN_LOSS:
         (core,) = model.cores.values()
         model.plain_step = PlainStep(cast(Core, core), cast(FeatureHead, model.head))
