@@ -16,7 +16,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.predicting.offsets import Offsets
 from toyqs.objectives import rewards
-from toyqs.objectives.reinforce import MultiSample, Reinforce
+from toyqs.objectives.policy.reinforce import MultiSample, Reinforce
 from toyqs.positions import focus
 from toyqs.types import Context
 
@@ -168,8 +168,8 @@ def test_a_true_token_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     """Plant base states of later positions, as ahead=persist reads them."""
     inputs = LatentReasoner._mixer_inputs
 
-    def leaking(self: LatentReasoner, context: Context, thoughts: Any) -> tuple[Any, Any]:
-        base, reading = inputs(self, context, thoughts)
+    def leaking(self: LatentReasoner, context: Context, *rest: Any) -> tuple[Any, Any]:
+        base, reading = inputs(self, context, *rest)
         return base.roll(-1, 2), reading
 
     monkeypatch.setattr(LatentReasoner, "_mixer_inputs", leaking)

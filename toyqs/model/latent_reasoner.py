@@ -15,6 +15,7 @@ from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
+from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.positions import pick_positions, places_ahead
 from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
@@ -57,9 +58,9 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.extra_predictions, self.greedy_head, self.critic, self.sampler, self.reward_model = (
-            auxiliaries or Auxiliaries()
-        )
+        auxiliaries = auxiliaries or Auxiliaries()
+        self.extra_predictions, self.greedy_head, self.critic, self.sampler = auxiliaries[:4]
+        self.reward_model, self.prefixes = auxiliaries[4:]
         self.num_ahead, self.interpreter_reads_on, self.offsets = horizon
         self.predicts_jointly = self.offsets is not None
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
@@ -135,7 +136,8 @@ class LatentReasoner(nn.Module):
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        return think(core, head, context.branches, noise, forced=forced, lengths=lengths)
+        keep = wanted_now(self.prefixes)
+        return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
         """Return the token nearest to each symbol, as the first core that reads both has it; see `Core`."""
@@ -169,7 +171,8 @@ class LatentReasoner(nn.Module):
 
         Source: Zelikman et al. 2024, "Quiet-STaR" (non-myopic scoring with teacher forcing).
         """
-        base, reading = self._mixer_inputs(context, thoughts)
+        visit = prefix_readings(self.prefixes)
+        base, reading = self._mixer_inputs(context, thoughts, visit)
         logits, weight = self.mixer.predict(self._predictor(), base, reading, gate_floor)
         if self._one_token(context):
             trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
@@ -180,6 +183,9 @@ class LatentReasoner(nn.Module):
         if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
+        if visit is not None:
+            predicted = visit.logits(self.mixer, self._predictor(), base, gate_floor, reading)
+            trace = trace._replace(prefix_logits=predicted)
         if "average" in self.extra_predictions:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
@@ -189,14 +195,15 @@ class LatentReasoner(nn.Module):
         return trace._replace(**{name: getattr(thoughts, name) for name in shared})
 
     def _mixer_inputs(
-        self, context: Context, thoughts: Thoughts | None
+        self, context: Context, thoughts: Thoughts | None, visit: PrefixReadings | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return base states and readings, with the axis N where several tokens are predicted."""
         reading = None
         if thoughts is not None:
             assert self.interpreter is not None
             args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-            reading = self.interpreter(*args, following=context.following, first=context.first)
+            following, first = context.following, context.first
+            reading = self.interpreter(*args, following=following, first=first, visit=visit)
         if self._one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:
