@@ -113,6 +113,7 @@ MORE: dict[str, dict[str, Any]] = {
     "symbols of its own": {"thought_vocab": 11},
     "one symbol": {"thought_vocab": 1},
     "random thoughts": {"random_thoughts": True},
+    "thoughts of one symbol": {"max_reasoning_len": 1, "thought_vocab": 2},
     "one thought": {"trice_samples": 1, "baseline": "ema"},
     "long thoughts": {"max_reasoning_len": 5, "thought_vocab": 2, "trice_samples": 6},
     "widths apart": {"interpreter_hidden_dim": 12, "interpreter_start": "onward", "reasoner_hidden_dim": 6},

@@ -207,7 +207,7 @@ def think(
     """
     rows = core.thought_rows()
     given = noise if forced is None else forced
-    if lengths is None and given.shape[4] and isinstance(head, TokenHead):
+    if lengths is None and given.shape[4] and isinstance(head, TokenHead) and not keep_passed:
         layer = head.native_layer
         if layer is not None and isinstance(core.backbone, GRU):
             return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)
