@@ -129,10 +129,10 @@ def test_rewards_are_sums_of_separate_log_probabilities(start: str, ahead: str, 
     check_sums(config(num, interpreter_start=start, ahead=ahead, mixing="gate"))
 
 
-def wrapping(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
+def wrapping(inputs: Tensor, at: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """What lies beyond the end is taken from the beginning."""
-    positions = torch.arange(inputs.shape[-1]).expand(inputs.shape) if positions is None else positions
-    places = (positions.unsqueeze(-1) + torch.arange(num_ahead)) % inputs.shape[-1]
+    at = torch.arange(inputs.shape[-1]).expand(inputs.shape) if at is None else at
+    places = (at.unsqueeze(-1) + torch.arange(num_ahead)) % inputs.shape[-1]
     return places, torch.ones_like(places, dtype=torch.bool)
 
 
