@@ -31,6 +31,8 @@ CASES: dict[str, dict[str, Any]] = {
     "hard positions": {"think_at": "hard", "hard_quantile": 0.5},
     "tokens ahead": {"task": HiddenMarkov(states=4, vocab=3, positions=7), "n_tokens_ahead": 2},
     "no symbols": {"max_reasoning_len": 0},
+    "handed on": {"thought_into": "state"},
+    "handed on in turn": {"thought_into": "state", "weight_groups": list("AAAA"), "model_hidden_dim": 5},
     "no thoughts": {"use_reasoner": False},
 }
 

@@ -119,6 +119,11 @@ RUNS = {
     "gumbel, many symbols": {"thoughts": "gumbel", "thought_vocab": 21, **PATH},
     "deterministic": {"thoughts": "deterministic", **PATH},
     "deterministic, onward": {"thoughts": "deterministic", **PATH, "interpreter_start": "onward"},
+    "handed on": {"thought_into": "state", "mixing": "base"},
+    "handed on in turn": {
+        "thought_into": "state",
+        **{"weight_groups": list("AABC"), "base_lm_hidden_dim": 7, "data_loader_batch_size": 5},
+    },
 }
 
 

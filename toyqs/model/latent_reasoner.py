@@ -14,7 +14,7 @@ from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
-from toyqs.model.thoughts import ThoughtHead, think
+from toyqs.model.thoughts import ThoughtHead, think, with_thoughts
 from toyqs.positions import pick_positions, places_ahead
 from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
 
@@ -63,6 +63,8 @@ class LatentReasoner(nn.Module):
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
+        self.thinks_in_turn = False
+        self.readers: tuple[str, ...] = READERS  # the roles that read before the model thinks
         self.plain_step: WholeStep | None = None  # set by who builds the model
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
@@ -77,7 +79,7 @@ class LatentReasoner(nn.Module):
         Returns:
             base_lm's outputs and base_reasoner's branch points at the thinking positions.
         """
-        letters = {role: self.letters[role] for role in READERS if role in self.letters}
+        letters = {role: self.letters[role] for role in self.readers if role in self.letters}
         # Roles that share a core read the same: once.
         read = {letter: self._read(letter, inputs, first) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
@@ -101,13 +103,13 @@ class LatentReasoner(nn.Module):
             context: from `read`.
             index: (S, B, T') long.
         """
-        base, branches, *rest, first = context
+        base, branches, *rest, first, tokens, positions = context
         if base is not None:
             base = pick_positions(base, index)
         if branches is not None:
             branches = self._core("base_reasoner").backbone.gather(branches, index)
         reasoner, ahead, following, last = (x if x is None else pick_positions(x, index) for x in rest)
-        return Context(base, branches, reasoner, ahead, following, last, first)
+        return Context(base, branches, reasoner, ahead, following, last, first, tokens, positions)
 
     def think(
         self,
@@ -181,8 +183,7 @@ class LatentReasoner(nn.Module):
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
         if self.greedy_head is not None:
             trace = trace._replace(greedy_logits=self._greedy_logits(context, thoughts, gate_floor))
-        shared = ("log_prob", "entropy", "prior_divergence", "symbols", "length", "unfinished")
-        return trace._replace(**{name: getattr(thoughts, name) for name in shared})
+        return with_thoughts(trace, thoughts)
 
     def _mixer_inputs(
         self, context: Context, thoughts: Thoughts | None
@@ -190,14 +191,17 @@ class LatentReasoner(nn.Module):
         """Return base states and readings, with the axis N where several tokens are predicted."""
         reading = None
         if thoughts is not None:
-            assert self.interpreter is not None
-            args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-            reading = self.interpreter(*args, following=context.following, first=context.first)
+            reading = self._readings(context, thoughts)
         if _one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:
             reading = reading.unsqueeze(-2)  # one for all N tokens
         return context.ahead, reading
+
+    def _readings(self, context: Context, thoughts: Thoughts) -> Tensor:
+        assert self.interpreter is not None
+        args = (thoughts, context.last) if self.rereads_last else (thoughts,)
+        return cast(Tensor, self.interpreter(*args, following=context.following, first=context.first))
 
     def _logits(
         self, context: Context, base: Tensor | None, reading: Tensor | None, gate_floor: float

@@ -76,7 +76,9 @@ class Mixer(SeedStacked, ABC):
 
 
 class BaseOnly(Mixer):
-    """The base state alone, of a model without thoughts."""
+    """The base state alone, of a model without thoughts, or whose thoughts help later positions only."""
+
+    name = "base"
 
     def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, 1, D)."""

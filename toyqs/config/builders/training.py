@@ -11,6 +11,7 @@ from toyqs.model.roles import WeightGroups
 from toyqs.objectives.losses import base_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
 from toyqs.objectives.registry import from_config, objective_class
+from toyqs.objectives.reinforce import Reinforce, ReinforceInChains
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation.metrics import LOGITS, THOUGHTS
 from toyqs.training.loop import LossFn
@@ -28,7 +29,10 @@ def objective_of(config: RunConfig) -> Objective:
     """Return the objective of a run, without the loss of the prediction without a thought."""
     if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
         config = replace(config, baseline="none", advantage_scale="none")
-    return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
+    if not config.has_thoughts:
+        return from_config(LikelihoodObjective, config)
+    kind = objective_class(config)
+    return from_config(ReinforceInChains if config.hands_on and kind is Reinforce else kind, config)
 
 
 def _with_base_nll(objective: LossFn) -> LossFn:

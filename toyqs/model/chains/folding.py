@@ -1,0 +1,31 @@
+"""Chains as sequences of their own: the axis K of thoughts, folded into the batch and out of it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from toyqs.types import Thoughts
+
+
+def fold(x: Tensor) -> Tensor:
+    """Return (S, B, T, K, ...) as (S, B K, T, ...)."""
+    return x.transpose(2, 3).flatten(1, 2)
+
+
+def unfold(x: Tensor, count: int) -> Tensor:
+    """Return (S, B K, T, ...) as (S, B, T, K, ...), K = count."""
+    return x.unflatten(1, (-1, count)).transpose(2, 3)
+
+
+def changed(thoughts: Thoughts, change: Callable[[Tensor], Tensor]) -> Thoughts:
+    """Return thoughts without their branches, each other field changed."""
+    return Thoughts._make(None if x is None else change(x) for x in thoughts._replace(branches=None))
+
+
+def joined(parts: Sequence[Thoughts]) -> Thoughts:
+    """Return thoughts at positions one after another, each (S, B, 1, K, ...), as (S, B, T, K, ...)."""
+    columns = zip(*(part._replace(branches=None) for part in parts), strict=True)
+    return Thoughts._make(None if column[0] is None else torch.cat(column, 2) for column in columns)
