@@ -157,11 +157,12 @@ class ChainReasoner(LatentReasoner):
         return with_thoughts(trace, thoughts) if thoughts.symbols.shape[4] else trace
 
     def _alone(self, context: Context, gate_floor: float) -> Tensor:
-        """Return logits (S, B, T, 1, V) of base_lm's reading of the tokens alone."""
-        assert context.tokens is not None
-        base, _ = self._read(self.letters["base_lm"], context.tokens, context.first)
-        if context.positions is not None:
-            base = pick_positions(base, context.positions)
+        """Return logits (S, B, T, 1, V) of base_lm's reading of the tokens alone, where it is not given."""
+        base = context.base
+        if base is None:
+            assert context.tokens is not None
+            base, _ = self._read(self.letters["base_lm"], context.tokens, context.first)
+            base = base if context.positions is None else pick_positions(base, context.positions)
         return self.mixer.predict(self.head, base, None, gate_floor)[0]
 
     def _read_chains(self, context: Context, reading: Tensor) -> tuple[Tensor, BranchState]:
