@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from toyqs.model.chains.folding import changed, fold, joined, unfold
-from toyqs.model.interpreter import Onward
+from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import Linear, gather_rows
 from toyqs.model.thoughts import lengths_of, think, with_thoughts
@@ -109,6 +110,7 @@ class ChainReasoner(LatentReasoner):
         if lengths is not None:
             lengths = put_positions(fold(lengths.expand(*lengths.shape[:3], count)), index, size)
         core, reasoner = self._core("base_lm"), self._core("reasoner")
+        known = self._known_readings(whole, given.shape[3], embedded.shape[1])
         outputs, readings, found = [], [], []
         handed, state = torch.zeros_like(embedded[:, :, 0]), None
         for place in range(size):
@@ -123,13 +125,28 @@ class ChainReasoner(LatentReasoner):
             symbols = None if forced is None else now
             found.append(think(reasoner, self.thought_head, state, now, forced=symbols, lengths=cut))
             here = whole._replace(last=tokens[:, :, place, None])
-            reading = self._readings(here, found[-1]).squeeze(3)
+            reading = self._readings(here, found[-1]) if known is None else known(found[-1].symbols)
+            reading = reading.squeeze(3)
             handed = (self.carry(reading) * thinks[:, :, place, None, None]).squeeze(2)
             outputs.append(output)
             readings.append(reading)
         base, reading = (pick_positions(torch.cat(x, 2), index) for x in (outputs, readings))
         thoughts = changed(joined(found), lambda x: unfold(pick_positions(x.squeeze(3), index), count))
         return thoughts._replace(branches=Chained(base, unfold(reading, count)))
+
+    def _known_readings(self, whole: Context, length: int, number: int) -> Callable[[Tensor], Tensor] | None:
+        """Return symbols (S, B, T, K, L) -> readings, from a table of all thoughts that can be.
+
+        None: they are more than `number`, or a reading depends on more than its symbols.
+        """
+        vocab = self.num_symbols or number + 1
+        if type(self.interpreter) is not Afresh or vocab**length > number:
+            return None
+        every = torch.cartesian_prod(*[torch.arange(vocab, device=self.carry.weight.device)] * length)
+        every = every.view(1, 1, 1, -1, length).expand(len(self.carry.weight), -1, -1, -1, -1)
+        table = self._readings(whole, Thoughts(every, None, None, None))[:, 0, 0]
+        digits = vocab ** torch.arange(length - 1, -1, -1, device=table.device)
+        return lambda symbols: gather_rows(table, (symbols * digits).sum(-1))
 
     def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
         """Predict with each chain, one token per position; without thoughts nothing is handed on.
