@@ -66,6 +66,10 @@ def test_the_same_with_other_mixers(groups: str, mixing: str) -> None:
     check(ReinforceInChains(baseline="none"), weight_groups=groups, mixing=mixing)
 
 
+def test_a_thought_that_is_all_there_is_to_predict_from() -> None:
+    check(ReinforceInChains(baseline="leave_one_out"), weight_groups="AABC", mixing="thought")
+
+
 def own_position(reward: Tensor, weights: Tensor) -> Tensor:
     return reward * weights.unsqueeze(-1)
 

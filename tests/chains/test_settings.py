@@ -44,6 +44,7 @@ def test_what_knows_no_chains_is_refused(said: str) -> None:
 def test_what_goes_together_is_accepted() -> None:
     for more in (
         {"mixing": "base"},
+        {"mixing": "thought", "weight_groups": list("AABC"), "base_lm_hidden_dim": 24},
         {"think_at": "all", "variable_len": True, "length_penalty": 0.1},
         {"thoughts": "gumbel", "objective": "pathwise"},
         {"interpreter_start": "onward", "base_nll_beta": 1.0},

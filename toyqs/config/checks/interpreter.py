@@ -50,9 +50,10 @@ def check_reading(config: RunConfig) -> None:
 
 def _check_handing_on(config: RunConfig) -> None:
     """Refuse what cannot be where readings are added to base_lm's inputs."""
-    if not config.use_base_lm or config.mixer == "thought":
+    base, reasoner = config.weight_groups[:2]
+    if not config.use_base_lm or (config.mixer == "thought" and base != reasoner):
         _refuse_state(
-            "hands readings on to base_lm, and only the thought is predicted from",
+            "hands readings on to base_lm, which nothing reads here: only the thought is predicted from",
             "use_base_lm=true and mixing=auto",
         )
     if config.n_tokens_ahead > 1:
