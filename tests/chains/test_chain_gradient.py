@@ -12,7 +12,7 @@ from tests import tiny
 from tests.chains import plain_chain
 from toyqs.model.chains import chain_reasoner
 from toyqs.objectives import advantages, rewards
-from toyqs.objectives.reinforce import Reinforce, ReinforceInChains
+from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
 from toyqs.positions import focus, thinking_positions
 from toyqs.types import Batch, Trace
 

@@ -19,7 +19,7 @@ from toyqs.config.inactive import inactive_keys
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.chains.chain_reasoner import ChainReasoner
-from toyqs.objectives.reinforce import Reinforce, ReinforceInChains
+from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
 
 STATE = {"thought_into": "state"}
 REFUSED: dict[str, dict[str, Any]] = {
@@ -32,6 +32,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "baseline=value": {"baseline": "value"},
     "baseline=ema is of one prediction": {"baseline": "ema"},
     "learned_reward=true": {"learned_reward": True},
+    "credit=prefix, ": {"credit": "prefix"},
+    "prefix_nll_beta": {"prefix_nll_beta": 0.5},
+    "reward=trajectory": {"reward": "trajectory"},
     "shuffle_rewards=true": {"shuffle_rewards": True},
 }
 

@@ -117,8 +117,13 @@ RUNS = {
     "state, a path": {"thoughts": "state", **PATH, "reasoner_hidden_dim": 33},
     "gumbel": {"thoughts": "gumbel", **PATH},
     "gumbel, many symbols": {"thoughts": "gumbel", "thought_vocab": 21, **PATH},
+    "credit": {"credit": "prefix", "max_reasoning_len": 3},
+    "credit, onward": {"credit": "prefix", "interpreter_start": "onward", "prefix_nll_beta": 0.5},
+    "all steps rewarded": {"reward": "trajectory", "trajectory_alpha": 1.0, "variable_len": True},
+    "all steps rewarded, gaussian": {"reward": "trajectory", "thoughts": "gaussian"},
     "deterministic": {"thoughts": "deterministic", **PATH},
     "deterministic, onward": {"thoughts": "deterministic", **PATH, "interpreter_start": "onward"},
+    "deterministic, every step": {"thoughts": "deterministic", **PATH, "prefix_nll_beta": 1.0},
     "handed on": {"thought_into": "state", "mixing": "base"},
     "handed on in turn": {
         "thought_into": "state",

@@ -14,6 +14,7 @@ from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
+from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
 from toyqs.model.thoughts import ThoughtHead, think, with_thoughts
 from toyqs.positions import pick_positions, places_ahead
 from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
@@ -56,9 +57,9 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.extra_predictions, self.greedy_head, self.critic, self.sampler, self.reward_model = (
-            auxiliaries or Auxiliaries()
-        )
+        auxiliaries = auxiliaries or Auxiliaries()
+        self.extra_predictions, self.greedy_head, self.critic, self.sampler = auxiliaries[:4]
+        self.reward_model, self.prefixes = auxiliaries[4:]
         self.num_ahead, self.interpreter_reads_on = horizon
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
@@ -135,7 +136,8 @@ class LatentReasoner(nn.Module):
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        return think(core, head, context.branches, noise, forced=forced, lengths=lengths)
+        keep = wanted_now(self.prefixes)
+        return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
         """Return the token nearest to each symbol, as the first core that reads both has it; see `Core`."""
@@ -167,7 +169,8 @@ class LatentReasoner(nn.Module):
 
         Source: Zelikman et al. 2024, "Quiet-STaR" (non-myopic scoring with teacher forcing).
         """
-        base, reading = self._mixer_inputs(context, thoughts)
+        visit = prefix_readings(self.prefixes)
+        base, reading = self._mixer_inputs(context, thoughts, visit)
         logits, weight = self.mixer.predict(self.head, base, reading, gate_floor)
         if _one_token(context):
             trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
@@ -178,6 +181,9 @@ class LatentReasoner(nn.Module):
         if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
+        if visit is not None:
+            predicted = visit.logits(self.mixer, self.head, base, gate_floor, reading)
+            trace = trace._replace(prefix_logits=predicted)
         if "average" in self.extra_predictions:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
@@ -186,22 +192,23 @@ class LatentReasoner(nn.Module):
         return with_thoughts(trace, thoughts)
 
     def _mixer_inputs(
-        self, context: Context, thoughts: Thoughts | None
+        self, context: Context, thoughts: Thoughts | None, visit: PrefixReadings | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return base states and readings, with the axis N where several tokens are predicted."""
         reading = None
         if thoughts is not None:
-            reading = self._readings(context, thoughts)
+            reading = self._readings(context, thoughts, visit)
         if _one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:
             reading = reading.unsqueeze(-2)  # one for all N tokens
         return context.ahead, reading
 
-    def _readings(self, context: Context, thoughts: Thoughts) -> Tensor:
+    def _readings(self, context: Context, thoughts: Thoughts, visit: PrefixReadings | None = None) -> Tensor:
         assert self.interpreter is not None
         args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-        return cast(Tensor, self.interpreter(*args, following=context.following, first=context.first))
+        following, first = context.following, context.first
+        return cast(Tensor, self.interpreter(*args, following=following, first=first, visit=visit))
 
     def _logits(
         self, context: Context, base: Tensor | None, reading: Tensor | None, gate_floor: float

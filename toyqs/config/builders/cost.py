@@ -78,9 +78,11 @@ def step_bytes(config: RunConfig) -> int:
     ]
     numbers = 4 * num_weights(config) + kept * read
     if config.use_reasoner:
-        symbols = config.max_reasoning_len + MARKERS
+        symbols = config.max_reasoning_len * (2 if config.trains_prefixes else 1) + MARKERS
         numbers += branches * symbols * kept * (widths["reasoner"] + widths["interpreter"])
-    numbers += branches * config.num_ahead * 4 * config.task.vocab_size
+    prefixes = config.credits_symbols or config.rewards_steps or config.trains_prefixes
+    predictions = branches * (1 + config.max_reasoning_len if prefixes else 1)
+    numbers += predictions * config.num_ahead * 4 * config.task.vocab_size
     return numbers * (8 if config.dtype == "float64" else 4)
 
 

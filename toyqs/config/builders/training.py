@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+
+from torch import Tensor
 
 from toyqs.config.resolve import chunk
 from toyqs.config.run_config import RunConfig
@@ -10,8 +14,9 @@ from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.losses import base_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
+from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
+from toyqs.objectives.prefixes import prefix_nll
 from toyqs.objectives.registry import from_config, objective_class
-from toyqs.objectives.reinforce import Reinforce, ReinforceInChains
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation.metrics import LOGITS, THOUGHTS
 from toyqs.training.loop import LossFn
@@ -21,12 +26,17 @@ from toyqs.types import Batch, Trace
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
-    objective = objective_of(config)
-    return _with_base_nll(objective) if config.trains_without_thought else objective
+    objective: LossFn = objective_of(config)
+    if config.trains_without_thought:
+        objective = _with_part(objective, "base_nll", base_nll)
+    if config.trains_prefixes:
+        own = partial(prefix_nll, decay=config.ahead_decay, later=config.teacher_forcing_weight)
+        objective = _with_part(objective, "prefix_nll", own)
+    return objective
 
 
 def objective_of(config: RunConfig) -> Objective:
-    """Return the objective of a run, without the loss of the prediction without a thought."""
+    """Return the objective of a run, without losses of other predictions than those with whole thoughts."""
     if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
         config = replace(config, baseline="none", advantage_scale="none")
     if not config.has_thoughts:
@@ -35,12 +45,12 @@ def objective_of(config: RunConfig) -> Objective:
     return from_config(ReinforceInChains if config.hands_on and kind is Reinforce else kind, config)
 
 
-def _with_base_nll(objective: LossFn) -> LossFn:
-    """Return a loss with one part more, the NLL of the prediction without a thought."""
+def _with_part(objective: LossFn, name: str, part: Callable[[Trace, Batch], Tensor]) -> LossFn:
+    """Return a loss with one part more (S,), the NLL of other predictions."""
 
     def both(trace: Trace, batch: Batch) -> Loss:
         loss = objective(trace, batch)
-        return loss._replace(parts=loss.parts | {"base_nll": base_nll(trace, batch)})
+        return loss._replace(parts=loss.parts | {name: part(trace, batch)})
 
     return both
 
@@ -54,6 +64,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
     weights = {
         "nll": LossWeight(config.nll_loss_beta),
         "base_nll": LossWeight(config.base_nll_beta),
+        "prefix_nll": LossWeight(config.prefix_nll_beta),
         "policy": LossWeight(config.policy_loss_beta),
         "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": LossWeight(config.critic_loss_beta),
@@ -89,8 +100,15 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         weights=weights,
         adaptive_len=config.has_thoughts and config.adaptive_len,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
-        eval_chunk=min(THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead)),
+        eval_chunk=min(
+            THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead * _predictions(config))
+        ),
     )
+
+
+def _predictions(config: RunConfig) -> int:
+    """Return how many predictions an evaluation makes with a thought: one, or with its prefixes too."""
+    return 1 + config.max_reasoning_len if config.rewards_steps else 1
 
 
 def _multipliers(config: RunConfig) -> dict[str, float]:
@@ -116,7 +134,8 @@ def _offsets(config: RunConfig) -> dict[str, int]:
     if config.positions_up_to is None or not config.learns_positions:
         return {}
     alone = config.positions_up_to - config.task.length(config.seq_len)
-    return {"offsets": alone + 1, "fitting_offsets": config.positions_up_to - config.longest_sequence + 1}
+    with_thoughts = config.longest_sequence - config.sequence_length  # what a sequence of training has beyond
+    return {"offsets": alone + 1, "fitting_offsets": alone - with_thoughts + 1}
 
 
 def _inner_steps(config: RunConfig) -> int:

@@ -70,6 +70,9 @@ def _check_chains(config: RunConfig) -> None:
     if config.objective not in ("reinforce", "pathwise"):
         why = f"objective={config.objective} compares the thoughts of one position, not of chains"
         _refuse_state(why, "objective=reinforce or pathwise")
+    if config.credits_symbols or config.rewards_steps or config.trains_prefixes:
+        why = "credit=prefix, prefix_nll_beta and reward=trajectory predict from beginnings of thoughts"
+        _refuse_state(why, "credit=outcome, prefix_nll_beta=0 and another reward")
     if config.sampler != "policy":
         _refuse_state(f"sampler={config.sampler} knows no chains", "sampler=policy")
     if not config.has_policy_loss:

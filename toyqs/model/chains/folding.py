@@ -22,10 +22,11 @@ def unfold(x: Tensor, count: int) -> Tensor:
 
 def changed(thoughts: Thoughts, change: Callable[[Tensor], Tensor]) -> Thoughts:
     """Return thoughts without their branches, each other field changed."""
-    return Thoughts._make(None if x is None else change(x) for x in thoughts._replace(branches=None))
+    fields = thoughts._replace(branches=None)
+    return Thoughts._make(change(x) if isinstance(x, Tensor) else None for x in fields)
 
 
 def joined(parts: Sequence[Thoughts]) -> Thoughts:
     """Return thoughts at positions one after another, each (S, B, 1, K, ...), as (S, B, T, K, ...)."""
     columns = zip(*(part._replace(branches=None) for part in parts), strict=True)
-    return Thoughts._make(None if column[0] is None else torch.cat(column, 2) for column in columns)
+    return Thoughts._make(torch.cat(x, 2) if isinstance(x[0], Tensor) else None for x in columns)
