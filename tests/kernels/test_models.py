@@ -114,6 +114,7 @@ MORE: dict[str, dict[str, Any]] = {
     "one symbol": {"thought_vocab": 1},
     "random thoughts": {"random_thoughts": True},
     "one thought": {"trice_samples": 1, "baseline": "ema"},
+    "thoughts of one symbol": {"max_reasoning_len": 1},
     "long thoughts": {"max_reasoning_len": 5, "thought_vocab": 2, "trice_samples": 6},
     "widths apart": {"interpreter_hidden_dim": 12, "interpreter_start": "onward", "reasoner_hidden_dim": 6},
     "plain, two tokens": {"use_reasoner": False, "n_tokens_ahead": 2},

@@ -207,7 +207,8 @@ def think(
     """
     rows = core.thought_rows()
     given = noise if forced is None else forced
-    if lengths is None and given.shape[4] and isinstance(head, TokenHead):
+    read = rows.shape[1] > FIRST_SYMBOL  # not where thoughts of one symbol are read afresh
+    if lengths is None and given.shape[4] and isinstance(head, TokenHead) and read:
         layer = head.native_layer
         if layer is not None and isinstance(core.backbone, GRU):
             return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)
