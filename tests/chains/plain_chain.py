@@ -57,15 +57,17 @@ def chain(model: LatentReasoner, settings: RunConfig, tokens: Tensor, thoughts: 
         handed = None
         if place in THINKS:
             start = base if alike else weights.after("base_reasoner", tokens[: place + 1])
-            log_prob, reading = thought(weights, settings, start, next(given))
+            log_prob, reading = thought(weights, settings, start, next(given), token)
             log_q = torch.log_softmax(answer(weights, settings, weights.output(base), reading), -1)[0]
             found.append(Chain(log_prob, log_q))
             handed = weights.linear("carry", reading)
     return Chain(*(torch.stack(x) for x in zip(*found, strict=True)))
 
 
-def thought(weights: Weights, settings: RunConfig, start: Any, symbols: Tensor) -> tuple[Tensor, Tensor]:
-    """Score the symbols (L,) of one thought; return their log-probabilities and the reading (1, E)."""
+def thought(
+    weights: Weights, settings: RunConfig, start: Any, symbols: Tensor, last: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score the symbols (L,) of a thought after a last token; return log-probabilities and reading (1, E)."""
     state, log_probs = weights.mark("reasoner", 0, start), []
     onward = settings.interpreter_start == "onward"
     for number, symbol in enumerate(symbols.split(1), 1):
@@ -76,4 +78,7 @@ def thought(weights: Weights, settings: RunConfig, start: Any, symbols: Tensor) 
         state = weights.afresh()
         for symbol in symbols.split(1):
             state = weights.embed_symbols("interpreter", symbol, state)
-    return torch.stack(log_probs), weights.output(weights.mark("interpreter", 1, state))
+    state = weights.mark("interpreter", 1, state)
+    if settings.add_last_context_token:  # as a memory without positions reads it
+        state = weights.take_in("interpreter", weights.of("interpreter", "tokens.weight")[last], state)
+    return torch.stack(log_probs), weights.output(state)

@@ -40,8 +40,18 @@ def near(a: Tensor, b: Tensor) -> None:
 @pytest.mark.parametrize("groups", ["AAAA", "AABC", "ABCD", "ABAB"])
 @BACKBONES
 def test_all_chains_at_once_are_one_chain_token_by_token(groups: str, start: str) -> None:
-    settings = plain_chain.config(max_reasoning_len=LENGTH, weight_groups=groups, interpreter_start=start)
-    model, context, noise = drawn(weight_groups=groups, interpreter_start=start)
+    check_chains(weight_groups=groups, interpreter_start=start)
+
+
+@pytest.mark.parametrize("groups", ["AABC", "ABCD"])
+def test_the_same_where_the_last_token_is_read_again(groups: str) -> None:
+    check_chains(weight_groups=groups, interpreter_start="onward", add_last_context_token=True)
+
+
+def check_chains(**changes: Any) -> None:
+    """Compare thoughts that are drawn, and given ones, with the plain chain."""
+    settings = plain_chain.config(max_reasoning_len=LENGTH, **changes)
+    model, context, noise = drawn(**changes)
     for trace in (talk(model, context, noise), talk(model, context, noise, noise.gt(0.5).long())):
         for chain, thoughts in enumerate(trace.symbols[0, 0].unbind(1)):
             wanted = plain_chain.chain(model, settings, context.tokens[0, 0], thoughts)
