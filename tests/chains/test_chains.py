@@ -22,10 +22,10 @@ LENGTH, CHAINS, THINKS = 2, 2, len(plain_chain.THINKS)
 
 def drawn(copies: int = 1, **changes: Any) -> tuple[ChainReasoner, Context, Tensor]:
     """Return a model, the context of `plain_chain.batch`, and noise for it."""
-    settings = plain_chain.config(max_reasoning_len=LENGTH, trice_samples=CHAINS, **changes)
+    settings = plain_chain.config(**{"max_reasoning_len": LENGTH, "trice_samples": CHAINS, **changes})
     model, one = tiny.model(settings, copies), plain_chain.batch(copies)
     context = model.read(one.inputs, thinking_positions(one))
-    return model, context, tiny.noise((copies, 1, THINKS, CHAINS, LENGTH))
+    return model, context, tiny.noise((copies, 1, THINKS, settings.trice_samples, LENGTH))
 
 
 def talk(model: ChainReasoner, context: Context, *given: Any) -> Trace:
@@ -61,6 +61,7 @@ def check_chains(**changes: Any) -> None:
 
 IN_TURN: dict[str, dict[str, Any]] = {
     "all shared": {"weight_groups": "AAAA"},
+    "as many thoughts as can be": {"weight_groups": "AABC", "trice_samples": 4},
     "two shared": {"weight_groups": "AABC", "thought_vocab": 4},
     "ending": {"weight_groups": "AABC", "variable_len": True, "mixing": "base"},
     "lengths of the task": {"weight_groups": "AABC", "adaptive_len": True},
@@ -143,3 +144,14 @@ def test_given_thoughts_need_no_noise() -> None:
     found: Thoughts = model.think(context, noise)
     again = model.think(context, torch.empty(0), found.symbols)
     assert torch.equal(found.log_prob, again.log_prob)
+
+
+@pytest.mark.parametrize("groups", ["AABC", "ABCD"])
+def test_at_some_positions_only_these_think(groups: str) -> None:
+    model, context, noise = drawn(weight_groups=groups)
+    index = torch.tensor([[[0, 2]]])
+    symbols = model.think(context, noise).symbols[:, :, [0, 2]]
+    some = model.read(context.tokens, context.positions.gather(2, index))
+    near(
+        talk(model, model.at(context, index), noise, symbols).logits, talk(model, some, noise, symbols).logits
+    )
