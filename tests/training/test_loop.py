@@ -103,6 +103,9 @@ RUNS = {
     "logits": {"mixing": "logits", "gate_floor": 0.5, "data_loader_batch_size": 5},
     "residual": {"mixing": "residual", "n_tokens_ahead": 2},
     "three tokens ahead": {"n_tokens_ahead": 3, "mixing": "gate", "ahead_decay": 0.9},
+    "tokens together": {"n_tokens_ahead": 3, "ahead": "joint", "objective": "multi_sample"},
+    "tokens together, weighed": {"n_tokens_ahead": 2, "ahead": "joint", "mixing": "logits"},
+    "plain, tokens together": {"n_tokens_ahead": 3, "ahead": "joint", "use_reasoner": False},
     "reading on": {"n_tokens_ahead": 2, "ahead": "continue", "teacher_forcing_weight": 0.5},
     "accumulated": {"data_loader_batch_size": 6, "grad_acc": 2},
     "an average beside it": {"reward": "log_ratio", "reference": "ema", "thought_kl_beta": 0.1},
@@ -124,6 +127,11 @@ RUNS = {
     "deterministic": {"thoughts": "deterministic", **PATH},
     "deterministic, onward": {"thoughts": "deterministic", **PATH, "interpreter_start": "onward"},
     "deterministic, every step": {"thoughts": "deterministic", **PATH, "prefix_nll_beta": 1.0},
+    "handed on": {"thought_into": "state", "mixing": "base"},
+    "handed on in turn": {
+        "thought_into": "state",
+        **{"weight_groups": list("AABC"), "base_lm_hidden_dim": 7, "data_loader_batch_size": 5},
+    },
 }
 
 

@@ -57,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hard positions": {"think_at": "hard", "hard_quantile": 0.5},
     "tokens ahead": {"n_tokens_ahead": 3, "ahead": "continue", "teacher_forcing_weight": 0.5, **MARKOV},
     "tokens ahead, persisting": {"n_tokens_ahead": 2, "ahead_decay": 0.9, **MARKOV},
+    "tokens together": {"n_tokens_ahead": 3, "ahead": "joint", "objective": "multi_sample", **MARKOV},
     "an oracle": {"reward": "kl_forward", "reference": "oracle", **MARKOV},
     "no thought as reference": {"reward": "log_ratio", "reference": "no_thought", "base_nll_beta": 0.5},
     "an average as reference": {"reward": "log_ratio", "reference": "ema", "thought_kl_beta": 0.1},
@@ -79,6 +80,9 @@ CASES: dict[str, dict[str, Any]] = {
     "two micro-batches": {"grad_acc": 2, "data_loader_batch_size": 10},
     "one of two counts": {"train_nll_num": 1},
     "no thoughts": {"use_reasoner": False},
+    "no thoughts, tokens together": {"use_reasoner": False, "n_tokens_ahead": 2, "ahead": "joint"},
+    "handed on": {"thought_into": "state", "variable_len": True, "length_penalty": 0.1},
+    "handed on in turn": {"thought_into": "state", "weight_groups": list("AAAA"), **WIDE},
 }
 
 
@@ -122,9 +126,9 @@ def _slow(name: str) -> bool:
 )
 def test_pieces_have_the_gradient_of_the_whole(name: str) -> None:
     settings = quick(dtype="float64", **CASES[name])
-    hard = settings.think_at == "hard"
+    whole = settings.think_at == "hard" or settings.hands_on
     for cut in CUTS:
-        if not (hard and "chunk_positions" in cut):
+        if not (whole and "chunk_positions" in cut):
             assert furthest(settings, [4, 5], cut) < TOLERANCE, cut
 
 

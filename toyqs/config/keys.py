@@ -60,6 +60,7 @@ class Keys:
     use_base_lm: bool = True  # false: no base state; read afresh, the symbols alone tell of the context
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     interpreter_start: str = one_of("afresh", ("afresh", "onward"))  # onward: from the reasoner's last state
+    thought_into: str = one_of("prediction", ("prediction", "state"))  # state: base_lm's next input as well
     # 3. the prediction
     mixing: str = one_of("auto", MIXERS, "auto")  # how base state and reading are combined
     simple_lm_head: bool = False  # true: mixing=auto projects the reading to the base's width and adds it
@@ -69,7 +70,7 @@ class Keys:
     lm_head_layers: int = number(1, at_least=1)  # of a linear head, with nothing between them
     share_lm_head: bool = False  # true: thought symbols come from the LM head
     n_tokens_ahead: int = number(1, at_least=1)  # N, tokens that each thinking position predicts
-    ahead: str = one_of("persist", ("persist", "continue"))  # continue: the interpreter reads the true tokens
+    ahead: str = one_of("persist", ("persist", "continue", "joint"))  # joint: all from what was read before
     ahead_decay: float = number(1.0, at_least=0)  # a token's weight against the one before, in reward and NLL
     teacher_forcing_weight: float = number(1.0, at_least=0)  # of the tokens after the first, in the NLL
     # 4. positions and lengths of thoughts
