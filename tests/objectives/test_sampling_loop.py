@@ -20,7 +20,8 @@ from toyqs.objectives.objective import Loss
 from toyqs.positions import thinking_positions
 from toyqs.training import loop
 from toyqs.training.batches import prepare
-from toyqs.training.loop import accumulate, sample_thoughts
+from toyqs.training.loop import accumulate
+from toyqs.training.sampling.ahead import sample_thoughts
 from toyqs.types import Batch, Trace
 
 

@@ -20,7 +20,8 @@ from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training import pieces
 from toyqs.training.batches import draw_batches
-from toyqs.training.loop import accumulate, sample_thoughts, train
+from toyqs.training.loop import accumulate, train
+from toyqs.training.sampling.ahead import sample_thoughts
 from toyqs.types import Batch
 
 TOLERANCE = 1e-12  # of a gradient, as a share of the largest of its parameter
