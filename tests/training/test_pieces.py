@@ -57,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hard positions": {"think_at": "hard", "hard_quantile": 0.5},
     "tokens ahead": {"n_tokens_ahead": 3, "ahead": "continue", "teacher_forcing_weight": 0.5, **MARKOV},
     "tokens ahead, persisting": {"n_tokens_ahead": 2, "ahead_decay": 0.9, **MARKOV},
+    "tokens together": {"n_tokens_ahead": 3, "ahead": "joint", "objective": "multi_sample", **MARKOV},
     "an oracle": {"reward": "kl_forward", "reference": "oracle", **MARKOV},
     "no thought as reference": {"reward": "log_ratio", "reference": "no_thought", "base_nll_beta": 0.5},
     "an average as reference": {"reward": "log_ratio", "reference": "ema", "thought_kl_beta": 0.1},
@@ -79,6 +80,7 @@ CASES: dict[str, dict[str, Any]] = {
     "two micro-batches": {"grad_acc": 2, "data_loader_batch_size": 10},
     "one of two counts": {"train_nll_num": 1},
     "no thoughts": {"use_reasoner": False},
+    "no thoughts, tokens together": {"use_reasoner": False, "n_tokens_ahead": 2, "ahead": "joint"},
 }
 
 

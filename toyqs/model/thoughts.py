@@ -209,8 +209,7 @@ def think(
     given = noise if forced is None else forced
     if lengths is None and not keep_passed and given.shape[4] and isinstance(head, TokenHead):
         layer = head.native_layer
-        read = rows.shape[1] > FIRST_SYMBOL  # symbols; else there is one, which nobody reads here
-        if layer is not None and read and isinstance(core.backbone, GRU):
+        if layer is not None and isinstance(core.backbone, GRU):
             return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)
     hidden, state = core.backbone.step(marker(rows, START), branches)
     symbols: list[Symbols] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
+from toyqs.model.predicting.offsets import Offsets
 from toyqs.model.predicting.prefixes import Prefixes
 from toyqs.model.thoughts import ThoughtHead
 
@@ -14,6 +15,7 @@ class Horizon(NamedTuple):
 
     num_tokens: int = 1  # N
     interpreter_reads_on: bool = False  # each token from a reading of its own; else all from the first one
+    offsets: Offsets | None = None  # where all tokens are predicted from what was read up to the position
 
 
 ONE_TOKEN = Horizon()
