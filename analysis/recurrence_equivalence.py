@@ -18,7 +18,7 @@ if not __package__:  # called as a file, in a checkout
 from toyqs.evidence.arms import THINKING
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import style
-from toyqs.evidence.figures.script import Product, run_script
+from toyqs.evidence.figures.script import Product, require_one_token, run_script
 from toyqs.evidence.judging.findings import find
 from toyqs.evidence.selection import telling_apart, thinking_cells
 from toyqs.evidence.text import spelled
@@ -79,6 +79,7 @@ def recurrence_equivalence(runs: Path, cells: Sequence[Cell]) -> Product:
         cells: those chosen; plain models among them are left out.
     """
     cells = thinking_cells(runs, cells)
+    require_one_token(runs, cells)
     table = rows_of(runs, cells)
     check(runs, table)
     data = Runs(*(table[name].to_numpy(float) for name in ("n_base", "n_reasoner", LENGTH, "nll", "seed")))
