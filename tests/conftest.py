@@ -86,6 +86,8 @@ QUICK_TABLES = {
         "test_reversed_the_policys_part_of_the_gradient_is_minus_it",
     ),
     "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),
+    "test_chain_gradient.py": ("test_the_reward_of_all_that_follows_is_unbiased",),
+    "test_chains.py": ("test_all_chains_at_once_are_one_chain_token_by_token",),
 }
 QUICK: list[dict[str, Any]] = [
     {"backbone": "gpt2", "groups": "AAAA", "start": "onward", "ahead": "continue"},

@@ -127,6 +127,11 @@ RUNS = {
     "deterministic": {"thoughts": "deterministic", **PATH},
     "deterministic, onward": {"thoughts": "deterministic", **PATH, "interpreter_start": "onward"},
     "deterministic, every step": {"thoughts": "deterministic", **PATH, "prefix_nll_beta": 1.0},
+    "handed on": {"thought_into": "state", "mixing": "base"},
+    "handed on in turn": {
+        "thought_into": "state",
+        **{"weight_groups": list("AABC"), "base_lm_hidden_dim": 7, "data_loader_batch_size": 5},
+    },
 }
 
 

@@ -48,6 +48,7 @@ SETTINGS: dict[str, Any] = {
     "lm_head_layers": 1,
     "share_lm_head": False,
     "interpreter_start": "afresh",
+    "thought_into": "prediction",
     "different_eot": True,
     "add_last_context_token": False,
     "increment_pos_id_for_last_context_token": False,
@@ -171,13 +172,23 @@ TASK_SETTINGS: dict[str, dict[str, Any]] = {
         "emission_sharpness": 4.0,
         "seed": 0,
     },
-    "char_text": {"path": None, "dataset": None, "held_out_fraction": 0.1},
+    "char_text": {
+        "path": None,
+        "dataset": None,
+        "held_out_fraction": 0.1,
+        "curriculum": 0.0,
+        "levels": 4,
+        "losses": None,
+    },
     "token_text": {
         "path": None,
         "dataset": None,
         "tokenizer": None,
         "held_out_fraction": 0.1,
         "think_every": 1,
+        "curriculum": 0.0,
+        "levels": 4,
+        "losses": None,
     },
 }
 

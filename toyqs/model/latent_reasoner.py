@@ -13,10 +13,10 @@ from toyqs.model.backbones.backbone import Rows
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
-from toyqs.model.mixing import Mixer
+from toyqs.model.mixing import Mixer, average_of_others
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
-from toyqs.model.thoughts import ThoughtHead, think
+from toyqs.model.thoughts import ThoughtHead, think, with_thoughts
 from toyqs.positions import pick_positions, places_ahead
 from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
 
@@ -66,6 +66,8 @@ class LatentReasoner(nn.Module):
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
+        self.thinks_in_turn = False
+        self.readers: tuple[str, ...] = READERS  # the roles that read before the model thinks
         self.plain_step: WholeStep | None = None  # set by who builds the model
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
@@ -80,7 +82,7 @@ class LatentReasoner(nn.Module):
         Returns:
             base_lm's outputs and base_reasoner's branch points at the thinking positions.
         """
-        letters = {role: self.letters[role] for role in READERS if role in self.letters}
+        letters = {role: self.letters[role] for role in self.readers if role in self.letters}
         # Roles that share a core read the same: once.
         read = {letter: self._read(letter, inputs, first) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
@@ -104,13 +106,13 @@ class LatentReasoner(nn.Module):
             context: from `read`.
             index: (S, B, T') long.
         """
-        base, branches, *rest, first = context
+        base, branches, *rest, first, tokens, positions = context
         if base is not None:
             base = pick_positions(base, index)
         if branches is not None:
             branches = self._core("base_reasoner").backbone.gather(branches, index)
         reasoner, ahead, following, last = (x if x is None else pick_positions(x, index) for x in rest)
-        return Context(base, branches, reasoner, ahead, following, last, first)
+        return Context(base, branches, reasoner, ahead, following, last, first, tokens, positions)
 
     def think(
         self,
@@ -136,7 +138,7 @@ class LatentReasoner(nn.Module):
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        keep = wanted_now(self.prefixes)
+        keep = wanted_now(self.prefixes) and isinstance(self.interpreter, Onward)
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
@@ -187,12 +189,11 @@ class LatentReasoner(nn.Module):
             predicted = visit.logits(self.mixer, self._predictor(), base, gate_floor, reading)
             trace = trace._replace(prefix_logits=predicted)
         if "average" in self.extra_predictions:
-            average = _average_of_others(reading)
+            average = average_of_others(reading)
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
         if self.greedy_head is not None:
             trace = trace._replace(greedy_logits=self._greedy_logits(context, thoughts, gate_floor))
-        shared = ("log_prob", "entropy", "prior_divergence", "symbols", "length", "unfinished")
-        return trace._replace(**{name: getattr(thoughts, name) for name in shared})
+        return with_thoughts(trace, thoughts)
 
     def _mixer_inputs(
         self, context: Context, thoughts: Thoughts | None, visit: PrefixReadings | None = None
@@ -200,10 +201,7 @@ class LatentReasoner(nn.Module):
         """Return base states and readings, with the axis N where several tokens are predicted."""
         reading = None
         if thoughts is not None:
-            assert self.interpreter is not None
-            args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-            following, first = context.following, context.first
-            reading = self.interpreter(*args, following=following, first=first, visit=visit)
+            reading = self._readings(context, thoughts, visit)
         if self._one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:
@@ -211,6 +209,12 @@ class LatentReasoner(nn.Module):
         if self.offsets is not None and context.base is not None:
             return context.base.unsqueeze(-2), reading
         return context.ahead, reading
+
+    def _readings(self, context: Context, thoughts: Thoughts, visit: PrefixReadings | None = None) -> Tensor:
+        assert self.interpreter is not None
+        args = (thoughts, context.last) if self.rereads_last else (thoughts,)
+        following, first = context.following, context.first
+        return cast(Tensor, self.interpreter(*args, following=following, first=first, visit=visit))
 
     def _logits(
         self, context: Context, base: Tensor | None, reading: Tensor | None, gate_floor: float
@@ -287,11 +291,3 @@ class LatentReasoner(nn.Module):
     def _read(self, letter: str, inputs: Tensor, first: int) -> tuple[Tensor, BranchState]:
         core = cast(Core, self.cores[letter])
         return core.backbone.read(Rows(core.token_rows(), inputs), first)
-
-
-def _average_of_others(reading: Tensor) -> Tensor:
-    """Average the readings of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
-    reading = reading.detach()
-    own = reading.sum(3, keepdim=True)
-    others = reading.shape[1:4].numel() - reading.shape[3]
-    return (own.sum((1, 2), keepdim=True) - own) / max(1, others)

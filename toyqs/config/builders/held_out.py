@@ -10,7 +10,7 @@ from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.rng import stream
-from toyqs.training.batches import stack
+from toyqs.training.batches import stack, with_lengths
 from toyqs.types import Batch
 
 
@@ -34,7 +34,7 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor, count: int | 
         held_out = held_out._replace(oracle=config.task.oracle(held_out.inputs).to(like))
     if not params.adaptive_len:
         return held_out
-    return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
+    return with_lengths(held_out, config.task, [batch] * num_seeds)
 
 
 def known_losses(config: RunConfig, held_out: Batch) -> dict[str, float | None]:

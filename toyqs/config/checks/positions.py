@@ -77,7 +77,7 @@ def _check_ends(config: RunConfig) -> None:
             "adaptive_len",
             True,
             f"task={config.task.name} does not say how long a thought should be",
-            "task=iterate or adaptive_len=false",
+            "a task with a depth (docs/depth.md), a text, or adaptive_len=false",
         )
     for key in ("length_penalty", "punish_unfinished"):
         if getattr(config, key) and not config.variable_len:
