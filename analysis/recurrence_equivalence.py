@@ -19,7 +19,7 @@ if not __package__:  # called as a file, in a checkout
 from toyqs.evidence.arms import THINKING
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import style
-from toyqs.evidence.figures.script import Product, run_script
+from toyqs.evidence.figures.script import Product, require_one_token, run_script
 from toyqs.evidence.judging.findings import find
 from toyqs.evidence.selection import BASE, WIDTHS, differing, telling_apart, thinking_cells
 from toyqs.evidence.text import human, spelled
@@ -82,6 +82,7 @@ def recurrence_equivalence(runs: Path, cells: Sequence[Cell]) -> Product:
     """
     plain = {cell.settings[BASE]: cell.arms[BASE_ARM] for cell in cells if next(iter(cell.arms)) == BASE_ARM}
     cells = thinking_cells(runs, cells)
+    require_one_token(runs, cells)
     for name, values in differing(cells).items():
         if name not in (*WIDTHS, LENGTH):
             raise Refusal(f"{runs}: the cells differ in {name} too; choose, say, {name}={values[0]}")
