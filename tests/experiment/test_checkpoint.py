@@ -78,6 +78,7 @@ def differences(folder: Path) -> list[str]:
         {"use_reasoner": False},
         {"objective": "mcmc_em", "train_examples": 9, "trice_samples": 3},
         {"objective": "wake_sleep", "sampler": "inference", "train_examples": 9},
+        {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},
         {"optimizer": "sgd", "weight_decay": 0.1, "reasoner_lr": 0.1, "lm_head_layers": 2},
         {"optimizer": "adam", "weight_decay": 0.1, "interpreter_lr": 0.003},
         pytest.param({"kernels": "native"}, marks=needs_native),
