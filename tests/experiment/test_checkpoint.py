@@ -76,6 +76,8 @@ def differences(folder: Path) -> list[str]:
         {"length_schedule": "short_to_long", "reference": "initial", "reward": "log_ratio", "grad_acc": 2},
         {"length_schedule": "random", "max_reasoning_len": 4, "objective": "ppo_clip", "inner_steps": 2},
         {"use_reasoner": False},
+        {"objective": "mcmc_em", "train_examples": 9, "trice_samples": 3},
+        {"objective": "wake_sleep", "sampler": "inference", "train_examples": 9},
         {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},
         {"optimizer": "sgd", "weight_decay": 0.1, "reasoner_lr": 0.1, "lm_head_layers": 2},
         {"optimizer": "adam", "weight_decay": 0.1, "interpreter_lr": 0.003},

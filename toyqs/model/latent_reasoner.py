@@ -14,6 +14,7 @@ from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer, average_of_others
+from toyqs.model.predicting.inference import InferenceNetwork, drawing_head
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
 from toyqs.model.thoughts import ThoughtHead, think, with_thoughts
@@ -122,6 +123,7 @@ class LatentReasoner(nn.Module):
         lengths: Tensor | None = None,
         *,
         off_policy: bool = False,
+        targets: Tensor | None = None,
     ) -> Thoughts | None:
         """Sample K thoughts at every thinking position; return None for a model without thoughts.
 
@@ -131,13 +133,14 @@ class LatentReasoner(nn.Module):
             forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); score these symbols instead of sampling.
             lengths: (S, B, T, 1 or K) long, the number of symbols that each thought is cut off at; None: L.
             off_policy: sample and score under the sampler's law, where there is one, not the policy's.
+            targets: (S, B, T, N) long, which a sampler that is an inference network has to know.
         """
         if self.interpreter is None:
             return None
         if context.branches is None:  # zero-length thoughts that are interpreted afresh
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
-        head = self.thought_head if self.sampler is None or not off_policy else self.sampler
+        head = drawing_head(self.sampler, targets) if off_policy and self.sampler else self.thought_head
         keep = wanted_now(self.prefixes) and isinstance(self.interpreter, Onward)
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
@@ -283,6 +286,9 @@ class LatentReasoner(nn.Module):
         if targets is not None and self.reward_model is not None:
             assert thoughts is not None
             trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols, trace))
+        if targets is not None and isinstance(self.sampler, InferenceNetwork):
+            scores = self.sampler.score(self._core("reasoner"), context, thoughts, targets)
+            trace = trace._replace(inference_log_prob=scores)
         return trace
 
     def _core(self, role: str) -> Core:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
+from toyqs.objectives.registry import objective_class
 
 
 def check_shuffled_rewards(config: RunConfig, ranks: int) -> None:
@@ -16,7 +17,11 @@ def check_shuffled_rewards(config: RunConfig, ranks: int) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
-    if not (config.has_thoughts and config.has_policy_loss) or config.hands_on:
+    if (
+        not (config.has_thoughts and config.has_policy_loss)
+        or config.hands_on
+        or objective_class(config).remembers
+    ):
         return
     asked = "shuffle_rewards" if config.shuffle_rewards else "controls"
     if asked == "controls" and config.controls != "all":

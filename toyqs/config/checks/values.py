@@ -11,6 +11,7 @@ from toyqs.config.bounds import check_bounds
 from toyqs.config.checks.backbone import check_backbone
 from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.kernels import check_kernels
+from toyqs.config.checks.learned_reward import check_posterior
 from toyqs.config.checks.positions import check_ahead
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
@@ -77,6 +78,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     _check_machine(config, elsewhere)
     check_parallel(config, distributed.ranks())
     check_shuffled_rewards(config, distributed.ranks())
+    check_posterior(config, distributed.ranks())
     check_reference(config)
     notes += check_starts(config)
     _check_runs_dir(config.runs_dir)
