@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import Feature, Task, check_amount, check_split, counted_from
+from toyqs.tasks.task import Feature, GoldSizes, Task, check_amount, check_split, counted_from
 from toyqs.types import Batch
 
 KINDS = ("cycle", "map")
@@ -210,6 +210,16 @@ class Iterate(Task):
             (S, B, 2) long.
         """
         return (inputs - self.n + 1).clamp(min=0)
+
+    def gold(self, inputs: Tensor) -> Tensor:
+        """Return the iterates f(x), …, f^k(x) where k has been read, (S, B, 2, task.k); see `Task.gold`."""
+        steps = self.powers[1:, inputs[..., 0]].movedim(0, -1)
+        beyond = torch.arange(self.k) >= self.thought_length(inputs).unsqueeze(-1)
+        return steps.unsqueeze(-2).masked_fill(beyond, -1)
+
+    def gold_sizes(self) -> GoldSizes:
+        """Return n symbols, 1 to task.k steps."""
+        return GoldSizes(self.n, 1, self.k)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from toyqs.tasks.task import (
     Feature,
+    GoldSizes,
     Task,
     check_amount,
     check_length,
@@ -211,6 +212,16 @@ class RevProg(Task):
         return {
             name: Feature(torch.cat([before, x], -1), len(names), names) for name, (x, names) in found.items()
         }
+
+    def gold(self, inputs: Tensor) -> Tensor:
+        """Return op_1(x), op_2(op_1(x)), … and the answer, (S, B, T, k), at the queries; see `Task.gold`."""
+        steps = torch.stack(self._intermediates(inputs), -1)
+        before = torch.full((*inputs.shape[:-1], self.k, self.k), -1)
+        return torch.cat([before, steps], -2)
+
+    def gold_sizes(self) -> GoldSizes:
+        """Return p symbols, k steps."""
+        return GoldSizes(self.p, self.k, self.k)
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Compute the true log-probabilities of the observed answers.
