@@ -60,6 +60,8 @@ OTHER: dict[str, Any] = {
     "prior_beta": 0.1,
     "variable_len": True,
     "adaptive_len": True,
+    "warm_start": 2,
+    "warm_start_as": "labels",
     "length_penalty": 0.01,
     "punish_unfinished": 0.1,
     "schedule_punfinished": True,

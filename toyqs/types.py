@@ -45,6 +45,7 @@ class Batch(NamedTuple):
     thought_length: Tensor | None = None  # (S, B, T) long, symbols per thought where the task sets them
     total: Callable[[Tensor], Tensor] | None = None  # sum over the processes that share the batch; None: one
     jointly: Callable[..., Tensor] | None = None  # see `over_pieces`; None: this is all of the batch
+    gold: Tensor | None = None  # (S, B, T, L) long, the right thought's symbols, −1: none; see `Task.gold`
 
     def over_pieces(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """Compute what one position's part of a function depends on others for, over the whole batch.
@@ -119,6 +120,7 @@ class Trace(NamedTuple):
     penalty: Tensor | None = None  # (S, B, T, K) subtracted from each thought's reward, no gradient
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, from the training loop
     shuffle: Tensor | None = None  # (S, B, T) numbers by which positions exchange rewards; None: they do not
+    gold_log_prob: Tensor | None = None  # (S, B, T) of the right thought; see `Model.instruct`
 
 
 class Model(Protocol):
@@ -188,4 +190,26 @@ class Model(Protocol):
         lengths: Tensor | None = None,
     ) -> Trace:
         """Think and talk, as `__call__` does, from a context already read."""
+        ...
+
+    def instruct(
+        self,
+        context: Context,
+        noise: Tensor,
+        gold: Tensor,
+        gate_floor: float = 0.0,
+        lengths: Tensor | None = None,
+    ) -> Trace:
+        """Think the right thought and talk; a control thinks its own and says the right one from its states.
+
+        Args:
+            context: from `read`.
+            noise: as in `think`, of which that of the first thought is used.
+            gold: (S, B, T, L) long, see `Batch`.
+            gate_floor: as in `talk`.
+            lengths: as in `think`.
+
+        Returns:
+            The trace, K = 1, with `gold_log_prob`.
+        """
         ...

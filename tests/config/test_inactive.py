@@ -71,6 +71,7 @@ OF_THOUGHTS = {
     "random_thoughts",
     "shuffle_rewards",
     "learned_reward",
+    "warm_start_as",
     "reward_sees",
     "variable_len",
     "adaptive_len",

@@ -76,6 +76,7 @@ def differences(folder: Path) -> list[str]:
         {"length_schedule": "short_to_long", "reference": "initial", "reward": "log_ratio", "grad_acc": 2},
         {"length_schedule": "random", "max_reasoning_len": 4, "objective": "ppo_clip", "inner_steps": 2},
         {"use_reasoner": False},
+        {"warm_start": 37, "max_reasoning_len": 3, "baseline": "ema"},
         {"optimizer": "sgd", "weight_decay": 0.1, "reasoner_lr": 0.1, "lm_head_layers": 2},
         {"optimizer": "adam", "weight_decay": 0.1, "interpreter_lr": 0.003},
         pytest.param({"kernels": "native"}, marks=needs_native),

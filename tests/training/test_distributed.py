@@ -126,6 +126,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
         {"meta_token_mode": "lr_multiplier", "baseline": "ema"},
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
         {"use_reasoner": False, "data_loader_batch_size": 4},
+        {"warm_start": 6, "max_reasoning_len": 3, "baseline": "ema"},  # at last one of eight sequences
     ],
 )
 def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from toyqs.objectives.registry import registry
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training import pieces
-from toyqs.training.batches import draw_batches
+from toyqs.training.batches import at_step, draw_batches
 from toyqs.training.loop import accumulate, sample_thoughts, train
 from toyqs.types import Batch
 
@@ -73,6 +73,16 @@ CASES: dict[str, dict[str, Any]] = {
     "two micro-batches": {"grad_acc": 2, "data_loader_batch_size": 10},
     "one of two counts": {"train_nll_num": 1},
     "no thoughts": {"use_reasoner": False},
+    "right thoughts": {"warm_start": 3, "data_loader_batch_size": 10, "grad_acc": 2, "max_reasoning_len": 3},
+    "right thoughts of lengths": {
+        **{"warm_start": 3, "task": Iterate(n=4, k=3, curriculum=0.0), "adaptive_len": True},
+        **{"data_loader_batch_size": 8, "max_reasoning_len": 3},
+    },
+    "labels": {
+        **{"warm_start": 3, "warm_start_as": "labels", "max_reasoning_len": 3},
+        **{"thoughts": "deterministic", "interpreter_start": "onward", **PATH, "base_nll_beta": 0.5},
+    },
+    "labels of a position": {"warm_start": 3, "warm_start_as": "labels", "use_reasoner": False},
 }
 
 
@@ -88,6 +98,7 @@ def gradients(
         noise = torch.randn(parameter.shape[1:], generator=generator, dtype=parameter.dtype)
         parameter.data = parameter.data + 0.2 * noise
     batch = next(draw_batches(settings.task, seeds, params, next(model.parameters())))
+    batch = at_step(batch, params, 1)
     if params.inner_steps:
         batch = sample_thoughts(model, batch, size=params.sequences)
     weights = {name: weight.at(0.3) for name, weight in params.weights.items()}

@@ -54,18 +54,21 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     reward_shuffled  a position's thoughts are paid what those of another position earned
     policy_reversed  the policy loss with the other sign; both only where a policy loss trains the thoughts
 
+    With warm_start all get the same labels on the same sequences: policy_off and the last two as thoughts, as
+    the run itself does, the others by a linear map of their states (`GoldHead`).
+
     Args:
         config: a thinking run.
 
     Returns:
         Name -> settings, in the order of display.
     """
-    silent = replace(config, max_reasoning_len=0)
+    silent = _labelled(config, max_reasoning_len=0)
     controls = {
         "no_reasoner": _plain(config),
         "zero_length": silent,
         "state_handed_on": replace(silent, interpreter_start="onward"),
-        "pause": replace(config, **ONE_SYMBOL, interpreter_start="onward"),
+        "pause": _labelled(config, **ONE_SYMBOL, interpreter_start="onward"),
     }
     if objective_class(config).uses_score_function:
         controls["policy_off"] = replace(config, policy_loss_beta=0.0)
@@ -74,10 +77,10 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
 
 def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
     """Return the controls that controls=all adds: other thoughts, and other rewards for the same ones."""
-    controls = {"deterministic": replace(config, **COCONUT)}
+    controls = {"deterministic": _labelled(config, **COCONUT)}
     if config.symbol_kind != "deterministic":
-        controls["random"] = replace(config, random_thoughts=True)
-    controls["constant"] = replace(config, **ONE_SYMBOL, adaptive_len=False)
+        controls["random"] = _labelled(config, random_thoughts=True)
+    controls["constant"] = _labelled(config, **ONE_SYMBOL, adaptive_len=False)
     if config.has_policy_loss:
         controls["reward_shuffled"] = replace(config, shuffle_rewards=True)
         controls["policy_reversed"] = replace(config, policy_loss_beta=-config.policy_loss_beta)
@@ -117,7 +120,13 @@ def _rounded(ratio: float) -> float:
 
 
 def _plain(config: RunConfig) -> RunConfig:
-    return replace(config, use_reasoner=False, use_base_lm=True)
+    return _labelled(config, use_reasoner=False, use_base_lm=True)
+
+
+def _labelled(config: RunConfig, **changes: Any) -> RunConfig:
+    """Return a control whose own thoughts cannot be the right ones: its states say these instead."""
+    changes |= {"warm_start_as": "labels"} if config.warm_start else {}
+    return replace(config, **changes)
 
 
 def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig], int]) -> int:

@@ -72,6 +72,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("gumbel_temperature",), lambda c: c.symbol_kind == "gumbel"),
     (("share_lm_head", "sigma", "gumbel_temperature"), lambda c: not c.random_thoughts),
     (("sampler_temperature",), lambda c: c.sampler == "tempered"),
+    (("warm_start", "warm_start_as"), lambda c: c.has_gold),
     (("entropy_encouragement_coef", "entropy_schedule"), lambda c: c.symbol_kind != "deterministic"),
     (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),
     (("schedule",), lambda c: c.use_scheduler),

@@ -89,6 +89,8 @@ SETTINGS: dict[str, Any] = {
     "clip_ratio": 0.2,
     "clip_each": "thought",
     "inner_steps": 1,
+    "warm_start": 0,
+    "warm_start_as": "thoughts",
     "length_penalty": 0.0,
     "punish_unfinished": 0.0,
     "schedule_punfinished": False,

@@ -119,6 +119,8 @@ class Keys:
     clip_ratio: float = number(0.2, above=0)  # of ppo_clip: how far a probability ratio may be from 1
     clip_each: str = one_of("thought", ("thought", "symbol"))  # of ppo_clip: what each clipped ratio is of
     inner_steps: int = number(1, at_least=1)  # of ppo_clip: training steps on the same thoughts
+    warm_start: int = number(0, at_least=0)  # first steps in which sequences, ever fewer, have right thoughts
+    warm_start_as: str = one_of("thoughts", ("thoughts", "labels"))  # labels: states say them, in controls
     # 8. weights of the loss
     policy_loss_beta: float = 1.0  # of the policy loss; any finite number
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss

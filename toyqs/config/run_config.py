@@ -121,6 +121,16 @@ class RunConfig(Keys):
         return self.use_reasoner and self.base_nll_beta > 0
 
     @property
+    def has_gold(self) -> bool:
+        """Tell whether right thoughts teach it at first: not where it has no state that could say them."""
+        return self.warm_start > 0 and not {"base_lm", "reasoner"}.isdisjoint(self.roles_in_use)
+
+    @property
+    def num_symbols(self) -> int:
+        """Return how many symbols a thought may be of, where they are tokens."""
+        return self.thought_vocab or self.task.vocab_size
+
+    @property
     def num_ahead(self) -> int:
         """Return N, the tokens that each position predicts: 1 without thoughts."""
         return self.n_tokens_ahead if self.use_reasoner else 1

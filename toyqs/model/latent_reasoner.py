@@ -13,6 +13,7 @@ from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
+from toyqs.model.predicting.gold import Instructed
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.positions import pick_positions, places_ahead
@@ -21,7 +22,7 @@ from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
 READERS = ("base_lm", "base_reasoner")
 
 
-class LatentReasoner(nn.Module):
+class LatentReasoner(Instructed):
     """The roles in use, their heads and the mixer. Parts are chosen at construction; absent = None."""
 
     def __init__(
@@ -56,9 +57,9 @@ class LatentReasoner(nn.Module):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        self.extra_predictions, self.greedy_head, self.critic, self.sampler, self.reward_model = (
-            auxiliaries or Auxiliaries()
-        )
+        helpers = auxiliaries or Auxiliaries()
+        self.extra_predictions, self.greedy_head, self.critic, self.sampler = helpers[:4]
+        self.reward_model, self.gold_head = helpers[4:]
         self.num_ahead, self.interpreter_reads_on = horizon
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought

@@ -210,10 +210,12 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
 def count_parameters(config: RunConfig) -> int:
     """Return the number of parameters of one seed, without allocating them.
 
+    What says right thoughts in a control (`warm_start`) is not among them.
+
     Raises:
         CheckpointError: a checkpoint lacks one of them.
     """
     with torch.device("meta"):
-        model = assemble(replace(config, kernels="torch"), 1)
+        model = assemble(replace(config, kernels="torch", warm_start=0), 1)
         given_weights(config, model)
         return sum(p.numel() for p in model.parameters())

@@ -8,7 +8,7 @@ from toyqs.config.resolve import chunk
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
-from toyqs.objectives.losses import base_nll
+from toyqs.objectives.losses import base_nll, gold_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
@@ -20,8 +20,10 @@ from toyqs.types import Batch, Trace
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
-    objective = objective_of(config)
-    return _with_base_nll(objective) if config.trains_without_thought else objective
+    objective = _with_base_nll(config, objective_of(config))
+    if not config.has_gold:
+        return objective
+    return _with_gold(objective, _with_base_nll(config, from_config(LikelihoodObjective, config)))
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -31,8 +33,22 @@ def objective_of(config: RunConfig) -> Objective:
     return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
 
 
-def _with_base_nll(objective: LossFn) -> LossFn:
-    """Return a loss with one part more, the NLL of the prediction without a thought."""
+def _with_gold(objective: LossFn, predictor: LossFn) -> LossFn:
+    """Return a loss of both kinds of sequences: those with right thoughts, and the others."""
+
+    def either(trace: Trace, batch: Batch) -> Loss:
+        if batch.gold is None:
+            return objective(trace, batch)
+        loss = predictor(trace, batch)
+        return loss._replace(parts=loss.parts | {"gold": gold_nll(trace, batch)})
+
+    return either
+
+
+def _with_base_nll(config: RunConfig, objective: LossFn) -> LossFn:
+    """Return a loss with one part more where it is trained, the NLL of the prediction without a thought."""
+    if not config.trains_without_thought:
+        return objective
 
     def both(trace: Trace, batch: Batch) -> Loss:
         loss = objective(trace, batch)
@@ -56,6 +72,8 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         "reward_model": LossWeight(config.critic_loss_beta),
         "prior": LossWeight(config.prior_beta),
     }
+    if config.has_gold:
+        weights["gold"] = LossWeight(1.0)  # in all arms, also where no policy loss is
     if config.has_thoughts and config.variable_len:
         weights["length_penalty"] = LossWeight(config.length_penalty)
         weights["punish_unfinished"] = LossWeight(config.punish_unfinished, rises=config.schedule_punfinished)
@@ -84,6 +102,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr_multipliers=_multipliers(config),
         weights=weights,
         adaptive_len=config.has_thoughts and config.adaptive_len,
+        warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
         eval_chunk=min(THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead)),
     )

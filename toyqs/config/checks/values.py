@@ -16,6 +16,7 @@ from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.shuffled_rewards import check_shuffled_rewards
 from toyqs.config.checks.starts import check_starts
 from toyqs.config.checks.thoughts import check_thinking
+from toyqs.config.checks.warm_start import check_warm_start
 from toyqs.config.errors import refuse, refusing
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -70,6 +71,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
             "with use_reasoner=false nothing is left to predict from",
             "use_base_lm=true or use_reasoner=true",
         )
+    check_warm_start(config)
     if not config.nll_loss_beta:
         _check_other_losses(config)
     _check_machine(config, elsewhere)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
+from toyqs.model.predicting.gold import GoldHead
 from toyqs.model.thoughts import ThoughtHead
 
 
@@ -26,3 +27,4 @@ class Auxiliaries(NamedTuple):
     critic: ValueHead | None = None
     sampler: ThoughtHead | None = None  # samples off-policy thoughts; None: the thought head does
     reward_model: RewardModel | RewardOfPrediction | None = None
+    gold_head: GoldHead | None = None  # says the right thought; None: the policy thinks it, or there is none
