@@ -119,6 +119,10 @@ RUNS = {
     "gumbel, many symbols": {"thoughts": "gumbel", "thought_vocab": 21, **PATH},
     "deterministic": {"thoughts": "deterministic", **PATH},
     "deterministic, onward": {"thoughts": "deterministic", **PATH, "interpreter_start": "onward"},
+    "steps alone": {
+        **{"markov_reasoner": True, "interpreter_reads": "last", "thought_logits": "cosine"},
+        **{"hide_last_token": True, "max_reasoning_len": 3, "thought_vocab": 21},
+    },
     "right thoughts": {"warm_start": 8, "max_reasoning_len": 3, "baseline": "ema"},
     "labels": {"warm_start": 8, "warm_start_as": "labels", "thought_vocab": 1, "max_reasoning_len": 3},
     "labels of a position": {"warm_start": 8, "warm_start_as": "labels", "use_reasoner": False},

@@ -73,6 +73,10 @@ CASES: dict[str, dict[str, Any]] = {
     "two micro-batches": {"grad_acc": 2, "data_loader_batch_size": 10},
     "one of two counts": {"train_nll_num": 1},
     "no thoughts": {"use_reasoner": False},
+    "steps alone, of lengths": {
+        **{"markov_reasoner": True, "interpreter_reads": "last", "thought_logits": "cosine"},
+        **{"hide_last_token": True, "max_reasoning_len": 3, "variable_len": True, "use_base_lm": False},
+    },
     "right thoughts": {"warm_start": 3, "data_loader_batch_size": 10, "grad_acc": 2, "max_reasoning_len": 3},
     "right thoughts of lengths": {
         **{"warm_start": 3, "task": Iterate(n=4, k=3, curriculum=0.0), "adaptive_len": True},

@@ -15,7 +15,7 @@ from toyqs.training.flops import Cost
 UNSAMPLED: dict[str, Any] = {
     **{"share_lm_head": False, "meta_token_init": None, "variable_len": False},
     **{"length_penalty": 0.0, "punish_unfinished": 0.0, "thought_kl_beta": 0.0, "learned_reward": False},
-    **{"random_thoughts": False, "sampler": "policy", "inner_steps": 1},
+    **{"random_thoughts": False, "sampler": "policy", "inner_steps": 1, "thought_logits": "linear"},
     **{"trice_samples": 1, "train_nll_num": 1},
 }
 
@@ -25,6 +25,7 @@ ONE_SYMBOL: dict[str, Any] = {
     **UNSAMPLED,
     **{"thoughts": "token", "thought_vocab": 1, "objective": "reinforce"},
     **{"policy_loss_beta": 0.0, "entropy_encouragement_coef": 0.0},
+    **{"markov_reasoner": False, "interpreter_reads": "all"},  # a constant symbol carries no state on
 }
 
 # Thoughts of the reasoner's own states.
@@ -67,7 +68,7 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     controls = {
         "no_reasoner": _plain(config),
         "zero_length": silent,
-        "state_handed_on": replace(silent, interpreter_start="onward"),
+        "state_handed_on": replace(silent, interpreter_start="onward", hide_last_token=False),
         "pause": _labelled(config, **ONE_SYMBOL, interpreter_start="onward"),
     }
     if objective_class(config).uses_score_function:
@@ -79,7 +80,7 @@ def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
     """Return the controls that controls=all adds: other thoughts, and other rewards for the same ones."""
     controls = {"deterministic": _labelled(config, **COCONUT)}
     if config.symbol_kind != "deterministic":
-        controls["random"] = _labelled(config, random_thoughts=True)
+        controls["random"] = _labelled(config, random_thoughts=True, markov_reasoner=False)
     controls["constant"] = _labelled(config, **ONE_SYMBOL, adaptive_len=False)
     if config.has_policy_loss:
         controls["reward_shuffled"] = replace(config, shuffle_rewards=True)

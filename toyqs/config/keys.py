@@ -81,12 +81,17 @@ class Keys:
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
+    hide_last_token: bool = False  # true: thoughts begin before base_reasoner reads the token at a position
     # 5. symbols of thoughts
     thoughts: str = one_of("token", HEADS)  # the kind of a symbol
     thought_vocab: int | None = number(6, at_least=1)  # thought symbols of their own; None: the task's tokens
     latent_dim: int = number(4, at_least=1)  # Z, numbers in a gaussian symbol
     sigma: float = number(0.3, above=0)  # standard deviation of gaussian and state symbols at the start
     gumbel_temperature: float = number(1.0, above=0)  # τ of gumbel symbols: lower is less biased, and noisier
+    thought_logits: str = one_of("linear", ("linear", "cosine"))  # cosine: bounded, of tokens of their own
+    thought_logit_scale: float = number(7.0, above=0)  # of cosine: the largest logit, and minus the least
+    markov_reasoner: bool = False  # true: a symbol depends on the one before alone, the first on the context
+    interpreter_reads: str = one_of("all", ("all", "last"))  # last: of a thought's symbols the last one alone
     sampler: str = one_of("policy", ("policy", *choices.SAMPLERS))  # draws the thoughts of training
     sampler_temperature: float = number(2.0, above=0)  # τ of sampler=tempered: π^(1/τ), flatter above 1
     random_thoughts: bool = False  # true: symbols uniform or from N(0, I), always; nothing trains a policy

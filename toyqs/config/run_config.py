@@ -126,6 +126,12 @@ class RunConfig(Keys):
         return self.warm_start > 0 and not {"base_lm", "reasoner"}.isdisjoint(self.roles_in_use)
 
     @property
+    def has_cosine_logits(self) -> bool:
+        """Tell whether the logits of thought symbols are bounded cosines."""
+        bounded = self.thought_logits == "cosine" and not self.random_thoughts
+        return bounded and self.has_thoughts and self.symbol_kind == "token"
+
+    @property
     def num_symbols(self) -> int:
         """Return how many symbols a thought may be of, where they are tokens."""
         return self.thought_vocab or self.task.vocab_size

@@ -21,9 +21,16 @@ class Afresh(SeedStacked):
     Where a backbone has no empty memory it begins with a learned start state.
     """
 
-    def __init__(self, num_seeds: int, core: Core) -> None:
+    def __init__(self, num_seeds: int, core: Core, *, last_only: bool = False) -> None:
+        """Build it.
+
+        Args:
+            num_seeds: S.
+            core: the interpreter's.
+            last_only: of a thought's symbols the last alone is read, [start, s_l, end].
+        """
         super().__init__()
-        self.core = core
+        self.core, self.last_only = core, last_only
         learned = core.backbone.empty() is None
         shape = (num_seeds, 1, 1, 1, core.backbone.width)
         self.start_state = self.declare("start_state", shape, normal(0.1)) if learned else None
@@ -39,6 +46,7 @@ class Afresh(SeedStacked):
             following: (S, B, T, N − 1) long, the true tokens after the thought; None: N = 1.
             first: the position of the start marker, where positions are learned.
         """
+        thoughts = last_symbols(thoughts) if self.last_only else thoughts
         backbone, rows = self.core.backbone, self.core.thought_rows()
         symbols = thoughts.symbols.flatten(1, -2)  # (S, number of thoughts, L)
         vocab = rows.shape[1] - FIRST_SYMBOL
@@ -83,6 +91,7 @@ class AfreshEach(Afresh):
 
     def forward(self, thoughts: Thoughts, *, following: Tensor | None = None, first: int = 0) -> Tensor:
         """Return readings as `Afresh` does."""
+        thoughts = last_symbols(thoughts) if self.last_only else thoughts
         backbone, rows = self.core.backbone, self.core.thought_rows()
         state = self._started(rows, first)
         for index, symbol in enumerate(thoughts.symbols.unbind(4)):
@@ -91,6 +100,16 @@ class AfreshEach(Afresh):
             _, new = backbone.step(self.core.embed_symbols(valid, rows), state)
             state = new if live is None else backbone.keep_ended(new, state, live)
         return _read_on(self.core, *backbone.step(marker(rows, END), state), following)
+
+
+def last_symbols(thoughts: Thoughts) -> Thoughts:
+    """Return thoughts of their last symbol each, none where a thought has none."""
+    symbols, length = thoughts.symbols, thoughts.length
+    if length is None:
+        return thoughts._replace(symbols=symbols[:, :, :, :, -1:])
+    last = (length - 1).clamp(min=0).view(*length.shape, 1, *(1 for _ in symbols.shape[5:]))
+    last = last.expand(*length.shape, 1, *symbols.shape[5:])
+    return thoughts._replace(symbols=symbols.gather(4, last), length=length.clamp(max=1))
 
 
 def _read_on(core: Core, reading: Tensor, state: BranchState, following: Tensor | None) -> Tensor:

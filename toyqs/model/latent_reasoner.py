@@ -64,7 +64,9 @@ class LatentReasoner(Instructed):
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
-        self.plain_step: WholeStep | None = None  # set by who builds the model
+        # Both are set by who builds the model.
+        self.plain_step: WholeStep | None = None
+        self.hides_last_token = False  # thoughts at t, not the first, begin where base_reasoner has read x_<t
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
@@ -85,6 +87,9 @@ class LatentReasoner(Instructed):
         reasoner, branches = read[letters["base_reasoner"]] if "base_reasoner" in letters else (None, None)
         if self.critic is None and self.reward_model is None:
             reasoner = None
+        if self.hides_last_token and branches is not None:
+            before = torch.arange(-1, inputs.shape[2] - 1, device=inputs.device).clamp(min=0)
+            branches = self._core("base_reasoner").backbone.gather(branches, before.expand(inputs.shape))
         context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None, first=first)
         if positions is not None:
             context = self.at(context, positions)

@@ -24,7 +24,7 @@ from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
 from toyqs.model.predicting.parts import Horizon
 from toyqs.model.roles import WeightGroups, tie
-from toyqs.model.thoughts import ThoughtHead, TokenHead
+from toyqs.model.thoughts import CosineLinear, ThoughtHead, TokenHead
 from toyqs.objectives.registry import objective_class
 
 # Kind of a symbol -> the core that embeds it.
@@ -97,13 +97,15 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
         core = cores[letters["interpreter"]]
         if config.interpreter_start == "afresh":
             shares = config.symbol_kind == "token" and not config.lengths_vary
-            interpreter = (Afresh if shares else AfreshEach)(num_seeds, core)
+            last_only = config.interpreter_reads == "last"
+            interpreter = (Afresh if shares else AfreshEach)(num_seeds, core, last_only=last_only)
         else:
             interpreter = _onward(config, num_seeds, core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
     auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
     model = LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
+    model.hides_last_token = config.hide_last_token
     native = config.kernels == "native" and config.takes_native_kernels
     return with_native(config, model) if native else model
 
@@ -134,6 +136,8 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> T
             temperature = config.gumbel_temperature
             return head(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
+            if config.has_cosine_logits:
+                head = partial(head, layer=partial(CosineLinear, scale=config.thought_logit_scale))
             return head(num_seeds, width, num_symbols, shared, ends=config.variable_len)
 
 
@@ -157,7 +161,7 @@ def _core(
     backbone = build_backbone(config, num_seeds, width, frozen and frozen.decoder)
     speed = (config.meta_token_mode, config.meta_token_scale, min(0.1, backbone.embedding_std))
     thinks = "reasoner" in roles or "interpreter" in roles
-    return CORES[config.symbol_kind](
+    core = CORES[config.symbol_kind](
         num_seeds,
         backbone,
         num_tokens=config.task.vocab_size if _reads_tokens(config, roles) else 0,
@@ -165,6 +169,8 @@ def _core(
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
         frozen_tokens=frozen and frozen.tokens,
     )
+    core.forgets = config.markov_reasoner and "reasoner" in roles
+    return core
 
 
 def reads_symbols(config: RunConfig, roles: list[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toyqs.config.checks.interpreter import check_reading
+from toyqs.config.checks.interpreter import check_reading, check_seen
 from toyqs.config.checks.learned_reward import check_learned_reward
 from toyqs.config.checks.positions import check_extent
 from toyqs.config.choices import SAMPLERS
@@ -51,6 +51,7 @@ def check_thinking(config: RunConfig) -> None:
     if config.gate_floor > 1:
         refuse("gate_floor", config.gate_floor, "is the least weight of a thought, at most 1", "0 to 1")
     check_reading(config)
+    check_seen(config)
     check_extent(config)
     if config.n_tokens_ahead > 1:
         _check_ahead(config)
