@@ -40,6 +40,7 @@ PURPOSES = {
         *("Reinforce", "GRPO", "ValueBaseline", "PPO", "MultiSample", "BestOf", "Listwise", "PlackettLuce"),
         *("WeightedMLE", "MaxEnt", "VarGrad", "LogZ", "LearnedLogZ", "KLReward", "RLP", "RewardModel"),
     ),
+    "steps to be learnt": ("Iterate",),
     "the logbook's data": ("Logbook", "LogbookSmall"),
 }
 OTHERS = "others"  # what a new file is for until it is named above
