@@ -1,7 +1,7 @@
 """Bias and noise of every estimator of the policy gradient, exactly, on a policy over six thoughts.
 
 `python bench/estimators.py -o estimators.csv` sums over all groups of K thoughts; analysis/estimators.py
-draws the table.
+draws the table. For credit by prefixes the six thoughts have two symbols, one of two and one of three.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toyqs.command_line import Parser, check_file, path_of, run, whole, writing
 from toyqs.files import write_text
 from toyqs.objectives.objective import ThoughtObjective
+from toyqs.objectives.policy.reinforce import MultiSample, Reinforce
 from toyqs.objectives.registry import registry
-from toyqs.objectives.reinforce import MultiSample, Reinforce
 from toyqs.types import Batch, Trace
 
 THOUGHTS = 6
+FIRST = torch.arange(THOUGHTS) // 3  # the first symbol of each thought, where it has two
 NUMBERS = (1, 2, 3, 4, 6, 8, 12, 16)  # K
 BETA = 0.3  # temperature, about the rewards' spread
 FAMILY = registry()
+
+
+@dataclass(frozen=True)
+class Prefixes(Reinforce):
+    """Credit for each symbol by what prefixes earn: the mean of their thoughts, or of the others'."""
+
+    credit: str = "prefix"
+    known: bool = True  # False: each of the two first symbols earns the mean of the other's thoughts
+
+    def earned_with(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """Return the rewards that `estimates` gives in the place of logits, (groups, 1, 1, K)."""
+        return logits[..., 0, 0]
+
 
 # Name -> the estimator, and β of the aim that it is compared with, E r + β H.
 ESTIMATORS: dict[str, tuple[Any, float]] = {
     "no baseline": (Reinforce(baseline="none"), 0.0),
     "true mean as baseline": (Reinforce(baseline="value"), 0.0),
     "leave-one-out": (Reinforce(baseline="leave_one_out"), 0.0),
+    "credit by prefix, which knows": (Prefixes(baseline="leave_one_out"), 0.0),
+    "credit by prefix, which errs": (Prefixes(baseline="leave_one_out", known=False), 0.0),
     "group mean": (Reinforce(baseline="group_mean"), 0.0),
     "group mean / std (GRPO)": (Reinforce(baseline="group_mean", advantage_scale="group_std"), 0.0),
     "positive only": (Reinforce(baseline="group_mean", advantage_scale="positive_only"), 0.0),
@@ -83,14 +100,30 @@ def estimates(
     """Compute the estimate from every group of K thoughts (groups, 6), and its probability (groups,)."""
     index, orders = groups(number)
     table = logits.expand(len(index), -1).clone().requires_grad_()
-    log_prob = table.log_softmax(1).gather(1, index)
+    whole = table.log_softmax(1)
+    first = whole.view(-1, 2, 3).logsumexp(2).repeat_interleave(3, 1)  # of each thought's first symbol
+    log_prob = torch.stack([first, whole - first], -1)[torch.arange(len(index))[:, None], index]
     reward = rewards[index][:, None, None]
     mean = (logits.softmax(0) * rewards).sum().expand(len(index), 1, 1, 1)
-    trace = Trace(torch.empty(0), log_prob[:, None, None, :, None], correction=mean)
+    earned = of_prefixes(logits, rewards, known=getattr(estimator, "known", True))[index]
+    trace = Trace(
+        torch.empty(0),
+        log_prob[:, None, None],
+        correction=mean,
+        prefix_logits=earned[:, None, None, :, :, None, None],
+    )
     ones = torch.ones(len(index), 1, 1, dtype=torch.float64)
     batch = Batch(ones.long(), ones.long(), ones, ones.bool())
     (gradients,) = torch.autograd.grad(estimator.policy_loss(reward, trace, batch).sum(), table)
     return gradients, orders * logits.log_softmax(0)[index].sum(1).exp()
+
+
+def of_prefixes(logits: Tensor, rewards: Tensor, *, known: bool) -> Tensor:
+    """Return what the prefixes of each thought earn, of no symbol and of one: (6, 2)."""
+    law = logits.softmax(0)
+    means = torch.stack([(law * rewards)[s == FIRST].sum() / law[s == FIRST].sum() for s in (0, 1)])
+    first = means[FIRST if known else 1 - FIRST]
+    return torch.stack([(law * rewards).sum().expand(THOUGHTS), first], -1)
 
 
 def measured(name: str, number: int, seeds: int) -> dict[str, object]:
@@ -125,7 +158,7 @@ def _tabulate(given: argparse.Namespace) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
-    print(f"{'estimator':26}{'K':>4}  {'against':20}{'cosine':>9}{'length':>9}{'noise':>9}")
+    print(f"{'estimator':32}{'K':>4}  {'against':20}{'cosine':>9}{'length':>9}{'noise':>9}")
     for name, (estimator, _) in ESTIMATORS.items():
         least = estimator.least_thoughts
         group = getattr(estimator, "baseline", "") in ("leave_one_out", "group_mean")
@@ -135,7 +168,7 @@ def _tabulate(given: argparse.Namespace) -> None:
             row = measured(name, number, given.worlds)
             table.writerow(row)
             values = "".join(f"{row[column]:9.3f}" for column in COLUMNS[3:])
-            print(f"{name:26}{number:4}  {row['aim']:20}{values}")
+            print(f"{name:32}{number:4}  {row['aim']:20}{values}")
     with writing(given.o):
         write_text(given.o, text.getvalue())
     print(f"\ntable  {given.o}")

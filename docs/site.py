@@ -80,8 +80,11 @@ REFERENCE = {
             "Objectives": (
                 *("toyqs.objectives.objective.Objective", "toyqs.objectives.objective.Loss"),
                 *("toyqs.objectives.objective.ThoughtObjective", "toyqs.objectives.objective.Allowed"),
-                *("toyqs.objectives.objective.LikelihoodObjective", "toyqs.objectives.reinforce.Reinforce"),
-                *("toyqs.objectives.tempered.Tempered", "toyqs.objectives.registry.registry"),
+                *(
+                    "toyqs.objectives.objective.LikelihoodObjective",
+                    "toyqs.objectives.policy.reinforce.Reinforce",
+                ),
+                *("toyqs.objectives.policy.tempered.Tempered", "toyqs.objectives.registry.registry"),
             ),
             "Rewards and baselines": (
                 *("toyqs.objectives.rewards.REWARDS", "toyqs.objectives.rewards.over_tokens"),

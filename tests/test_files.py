@@ -60,6 +60,18 @@ def test_a_file_is_enough_and_a_class_without_a_name_is_not_found(
     assert [(name, kind.__name__) for name, kind in found.items()] == [("a", "First"), ("b", "Second")]
 
 
+def test_folders_in_a_package_are_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = base_of(tmp_path, monkeypatch, second="b")
+    inner = tmp_path / tmp_path.name / "inner"
+    inner.mkdir()
+    (inner / "__init__.py").touch()
+    (inner / "first.py").write_text(CHILD.format(package=tmp_path.name, title="First", name="a"))
+    assert [*named_classes(base)] == ["a", "b"]
+    (inner / "third.py").write_text(CHILD.format(package=tmp_path.name, title="Third", name="b"))
+    with pytest.raises(ValueError, match=r"inner/third\.py: the name 'b' is already"):
+        named_classes.__wrapped__(base)  # as if for the first time
+
+
 def test_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = base_of(tmp_path, monkeypatch, first="a", second="a")
     with pytest.raises(ValueError, match=r"second\.py: the name 'a' is already that of another class"):

@@ -22,7 +22,7 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.roles import WeightGroups
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.objectives.rewards import tokens
 from toyqs.positions import focus, thinking_positions
 from toyqs.tasks.task import Task

@@ -250,13 +250,13 @@ def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def named_classes(base: type) -> dict[str, type[Any]]:
-    """Collect the subclasses of a class that give themselves a name, from all files of its package.
+    """Collect the subclasses of a class that give themselves a name, from its package and folders in it.
 
     Args:
         base: has a class variable `name`, "" in classes that are not to be found.
 
     Returns:
-        Name -> class, by the files' names in alphabetical order.
+        Name -> class, by the names of folders and files in alphabetical order.
 
     Raises:
         ValueError: two classes have one name.
@@ -264,13 +264,15 @@ def named_classes(base: type) -> dict[str, type[Any]]:
     package = base.__module__.rpartition(".")[0]
     folder = Path(inspect.getfile(base)).parent
     classes: dict[str, type[Any]] = {}
-    for file in sorted(module.name for module in pkgutil.iter_modules([str(folder)])):
-        module = importlib.import_module(f"{package}.{file}")
+    modules = [module.name for module in pkgutil.walk_packages([str(folder)], f"{package}.")]
+    for place in sorted(modules, key=lambda name: name.rpartition(".")[2]):
+        module = importlib.import_module(place)
         for member in vars(module).values():
             own = inspect.isclass(member) and member.__module__ == module.__name__
             if not own or not issubclass(member, base) or not vars(member).get("name"):
                 continue
             if member.name in classes:
+                file = place.removeprefix(f"{package}.").replace(".", "/")
                 raise ValueError(f"{file}.py: the name {member.name!r} is already that of another class")
             classes[member.name] = member
     return classes

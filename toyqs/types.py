@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
-# Inputs, positions, targets and weights of a batch -> its loss (S,), by one function for the whole step.
+# Inputs, positions, targets and weights of a batch -> the weighted sum of its losses (S,), by one function
+# for the whole step, which adds the sum's gradients to the parameters'.
 WholeStep: TypeAlias = "Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]"
 BranchState: TypeAlias = Any  # a backbone's memory of every branch; only the backbone knows what it holds
 
@@ -88,6 +89,9 @@ class Thoughts(NamedTuple):
     prior_divergence: Tensor | None = None  # (S, B, T, K, L) KL of each symbol's distribution to N(0, I)
     length: Tensor | None = None  # (S, B, T, K) long, symbols before the end; None: L each
     unfinished: Tensor | None = None  # (S, B, T, K) bool, no end sampled within L; None: ends are not sampled
+    passed: tuple[BranchState, ...] | None = (
+        None  # after the start marker and 0 … L − 1 symbols; None: not kept
+    )
 
     def live(self, index: int) -> Tensor | None:
         """Return which thoughts have a symbol of this index on the axis L, (S, B, T, K) bool; None: all."""
@@ -120,6 +124,7 @@ class Trace(NamedTuple):
     penalty: Tensor | None = None  # (S, B, T, K) subtracted from each thought's reward, no gradient
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, from the training loop
     shuffle: Tensor | None = None  # (S, B, T) numbers by which positions exchange rewards; None: they do not
+    prefix_logits: Tensor | None = None  # (S, B, T, K, L, N, V) with a thought's first 0 … L − 1 symbols
     gold_log_prob: Tensor | None = None  # (S, B, T) of the right thought; see `Model.instruct`
 
 

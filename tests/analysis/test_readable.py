@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import capacity_vs_gain, estimators, learning_curves, weight_groups
+from analysis import capacity_vs_gain, estimators, gain_by_depth, learning_curves, weight_groups
 from tests import figure_texts
 from tests.analysis import synthetic
 from tests.analysis.synthetic import ARMS, Figures, Script, settings, spread, write
@@ -19,6 +20,7 @@ SCRIPTS = {
     "capacity": (capacity_vs_gain.main, []),
     "capacity over a cost": (capacity_vs_gain.main, ["--over", "parameters"]),
     "curves": (learning_curves.main, []),
+    "depths": (gain_by_depth.main, []),
     "patterns": (weight_groups.main, []),
     "map": (weight_groups.main, []),
 }
@@ -50,7 +52,23 @@ def sweep(folder, name):
         chosen = settings(base_lm_hidden_dim=width)
         costs = {arm: 1000 + 40 * width * (place + 1) for place, arm in enumerate(ARMS)}
         costs["thinking"] = 12_000 + width
-        write(folder, chosen, spread(synthetic.LOSSES[width], range(5), width), parameters=costs)
+        losses = spread(synthetic.LOSSES[width], range(5), width)
+        write(folder, chosen, losses, parameters=costs)
+        if name == "depths":
+            add_depths(folder, chosen, losses)
+            if width == 4:
+                return
+
+
+def add_depths(folder, chosen, losses):
+    """Add results at eight depths to the curves of a cell's runs."""
+    for arm, by_seed in losses.items():
+        for seed, nll in by_seed.items():
+            with (folder / synthetic.key_of(chosen, arm, seed) / "metrics.jsonl").open("a") as file:
+                for depth in range(1, 9):
+                    line = {"kind": "by_depth", "depth": depth, "trained": int(depth < 5)}
+                    line |= {"nll": nll * depth / 4, "accuracy": 0.9 - nll * depth / 40}
+                    file.write(json.dumps({"step": 1} | line) + "\n")
 
 
 @pytest.mark.parametrize("talk", [False, True], ids=["page", "talk"])

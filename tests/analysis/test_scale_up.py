@@ -25,8 +25,8 @@ from toyqs.evidence.rows import load_rows
 from toyqs.sweep.words import spelling
 from toyqs.sweep.words.compose import compose_checked
 from toyqs.sweep.words.presets import register
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.texts.char_text import CharText
 
 ROOT = Path(__file__).resolve().parents[2]
 THINKING = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}

@@ -14,7 +14,7 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 
 SUMS = [
     {"question": f"What is {a}+{b}?", "answer": f"{a}+{b}={a + b}\n#### {a + b}"}

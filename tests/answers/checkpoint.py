@@ -10,7 +10,7 @@ import torch
 
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.token_text import TokenText
+from toyqs.tasks.texts.token_text import TokenText
 
 WORDS = ("<end>", "a", "b", "c")
 

@@ -21,7 +21,7 @@ from tests.run_folders import written
 from toyqs.answers.__main__ import main
 from toyqs.answers.load import load
 from toyqs.answers.thoughts.arm import sample
-from toyqs.tasks.s5 import S5
+from toyqs.tasks.group import S5
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.run_folders import written
 from toyqs.answers.__main__ import main
 from toyqs.answers.load import load
 from toyqs.config.identity import run_key
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 
 
 @pytest.fixture

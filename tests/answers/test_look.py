@@ -15,7 +15,7 @@ from toyqs.answers.__main__ import main
 from toyqs.evidence.tables.dictionary import dictionary_text
 from toyqs.evidence.tables.thoughts import sequences_text
 from toyqs.files import write_json
-from toyqs.tasks.s5 import S5
+from toyqs.tasks.group import S5
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from toyqs.answers.predictor import Predictor
 from toyqs.answers.questions import NumberQuestion
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import stream, thought_noise
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.types import Context
 
 NEEDS = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra transformer")

@@ -26,8 +26,8 @@ from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import write_cell
 from toyqs.files import write_json
 from toyqs.rng import stream, thought_noise
-from toyqs.tasks.char_text import CharText
-from toyqs.tasks.s5 import S5
+from toyqs.tasks.group import S5
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.types import Thoughts
 
 LINE = re.compile(r"(?:Thinking… (.*) done thinking\. )?Generated token: '(.+)' \(p ([\d.]+)(.*)\)")

@@ -18,7 +18,7 @@ from toyqs.assets.documents import hub_documents, read_documents
 from toyqs.assets.text import read_text
 from toyqs.config.identity import run_key
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 DEEP = "[" * 100_000

@@ -26,7 +26,7 @@ from toyqs.config.errors import Refusal
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.token_text import TokenText
+from toyqs.tasks.texts.token_text import TokenText
 
 KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 KEYS += ("max_position_embeddings", "initializer_range", "vocab_size")

@@ -23,7 +23,11 @@ def test_unordered_groups_with_their_orders_are_all_groups(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["no baseline", "leave-one-out", "max-ent", "VarGrad", "true mean as baseline"]
+    "name",
+    [
+        *("no baseline", "leave-one-out", "max-ent", "VarGrad", "true mean as baseline"),
+        *("credit by prefix, which knows", "credit by prefix, which errs"),
+    ],
 )
 def test_unbiased_ones_are_exact(name: str) -> None:
     logits, rewards = world(3)
@@ -38,6 +42,8 @@ def test_what_the_figure_says() -> None:
     assert abs(known["group mean"]["cosine"] - 1) < 1e-12
     assert known["no baseline"]["noise"] > 2 * known["leave-one-out"]["noise"]
     assert known["leave-one-out"]["noise"] > known["true mean as baseline"]["noise"]
+    knows, errs = (known[f"credit by prefix, which {what}"]["noise"] for what in ("knows", "errs"))
+    assert knows < known["leave-one-out"]["noise"] < errs
     for name in ("positive only", "group mean / std (GRPO)", "Plackett-Luce"):
         assert 0.3 < known[name]["cosine"] < 0.999, name
 

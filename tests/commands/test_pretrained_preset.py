@@ -26,7 +26,7 @@ from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
 from toyqs.sweep.words.compose import compose_checked
 from toyqs.sweep.words.presets import register
-from toyqs.tasks.token_text import TokenText
+from toyqs.tasks.texts.token_text import TokenText
 
 PRESET = "QuietSTaRPretrainedRunConfig"
 TEXT = f"what is two and three ? two and three is five {EM_DASH} so five it is . "

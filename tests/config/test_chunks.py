@@ -15,12 +15,12 @@ from toyqs.config.finished_run import config_of
 from toyqs.config.identity import changed, run_key, settings
 from toyqs.config.resolve import CHUNK, resolved
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.group import S5
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
 from toyqs.tasks.task import Task
+from toyqs.tasks.texts.char_text import CharText
 
 LARGE: dict[str, Any] = {
     **{"task": HiddenMarkov(positions=64), "base_lm_hidden_dim": 32, "reasoner_hidden_dim": 32},

@@ -18,7 +18,7 @@ from toyqs.config.identity import record, run_keys, settings
 from toyqs.config.key_table import RESULTS_VERSION, SETTINGS, TABLE_VERSION, TASK_SETTINGS, key_of
 from toyqs.config.keys import OUTSIDE_KEY, STARTS, TASKS
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "epochs": {"max_steps": -1},
     "seq_len": {"task": Text()},
     "reward_beta": {"reward": "kl_reverse"},
+    "trajectory_alpha": {"reward": "trajectory"},
     "reference": {"reward": "log_ratio"},
     "sampler_temperature": {"sampler": "tempered", "objective": "listwise"},
     "reference_decay": {"reward": "log_ratio", "reference": "ema"},

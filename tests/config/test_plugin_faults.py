@@ -62,7 +62,9 @@ TASK = "from dataclasses import dataclass\nfrom toyqs.tasks.task import Task\n\n
 TASK += "@dataclass\nclass X(Task):\n    name = 'x'\n"
 HEADS = "from toyqs.model.thoughts import ThoughtHead\n\nclass X(ThoughtHead):\n    name = 'x'\n"
 DRAW = "    def draw(self, hidden, given, *, forced): ...\n"
-OBJECTIVE = "from toyqs.objectives.reinforce import Reinforce\n\n\nclass X(Reinforce):\n    name = 'x'\n"
+OBJECTIVE = (
+    "from toyqs.objectives.policy.reinforce import Reinforce\n\n\nclass X(Reinforce):\n    name = 'x'\n"
+)
 BASELINE = "from toyqs.objectives.advantages import Baseline\n\ndef f(a, b): ...\n\n"
 X = lab.scores("x")
 

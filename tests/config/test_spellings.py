@@ -15,8 +15,8 @@ from toyqs.config.identity import canonical, settings
 from toyqs.config.keys import OUTSIDE_KEY
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.texts.char_text import CharText
 
 
 @pytest.mark.parametrize(

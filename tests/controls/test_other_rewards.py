@@ -20,7 +20,8 @@ from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.advantages import leave_one_out
-from toyqs.objectives.rewards import exchanged, target_log_prob, tokens
+from toyqs.objectives.exchange import exchanged
+from toyqs.objectives.rewards import target_log_prob, tokens
 from toyqs.positions import focus, thinking_positions
 from toyqs.training.batches import draw_batches
 

@@ -16,7 +16,7 @@ from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import checkpoint, stack
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 
 TEXT = str(Path(__file__).parents[1] / "logbook.txt")
 

@@ -23,8 +23,10 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment import stack
 from toyqs.experiment.stack import run_stack
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.depo import Depo
+from toyqs.tasks.group import Group
 from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.flops import Cost
 
@@ -57,6 +59,8 @@ def rows(config: RunConfig, seeds: list[int]) -> dict[int, dict[str, object]]:
         {"variable_len": True, "length_penalty": 0.1, "punish_unfinished": 0.2, "schedule_punfinished": True},
         {"variable_len": True, "interpreter_start": "onward"},
         {"adaptive_len": True, "task": Iterate()},
+        {"adaptive_len": True, "task": Depo(n=5, k=2)},
+        {"task": Group(positions=3)},
         pytest.param({"kernels": "native"}, marks=needs_native),
         pytest.param({"kernels": "native", "use_reasoner": False}, marks=needs_native),
     ],

@@ -16,7 +16,8 @@ from tests.training.test_loop import RUNS, quick, same, trained
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.model.backbones.kernels.draw import Draw
-from toyqs.model.backbones.kernels.gru import BranchStep, Scan
+from toyqs.model.backbones.kernels.gru import BranchStep, LastState, Scan
+from toyqs.model.backbones.kernels.think import Think
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import accumulate
 
@@ -50,19 +51,40 @@ def draw(batch: int, width: int, dtype: torch.dtype) -> tuple[Callable[..., Any]
     )
 
 
+def think(batch: int, width: int, dtype: torch.dtype) -> tuple[Callable[..., Any], Outputs, Tensor]:
+    table, states = (
+        random(SEEDS, ROWS + 1, 3 * width, dtype=dtype),
+        random(SEEDS, batch, 3, 1, width, seed=1, dtype=dtype),
+    )
+    head = random(SEEDS, width, ROWS, seed=2, dtype=dtype), random(SEEDS, 1, ROWS, seed=3, dtype=dtype)
+    inputs = [table[:, :1], table[:, 1:], states, *weights(SEEDS, width, dtype), *head]
+    return Think.apply, inputs, integers(ROWS, SEEDS, batch, 3, 2, 3)
+
+
+def last(batch: int, width: int, dtype: torch.dtype) -> tuple[Callable[..., Any], Outputs, Tensor]:
+    table, h = (
+        random(SEEDS, ROWS, 3 * width, dtype=dtype),
+        random(SEEDS, batch, width, seed=1, dtype=dtype),
+    )
+    return LastState.apply, [table, h, *weights(SEEDS, width, dtype)], integers(ROWS, SEEDS, batch, 5)
+
+
 def outputs(kernel: Any, numbers: Outputs, ids: Tensor) -> Outputs:
     """Return values and gradients."""
     leaves = [x.clone().requires_grad_() for x in numbers]
     if kernel == Draw.apply:
         _, log_prob, entropy = kernel(*leaves, ids, True)
         value = torch.cat([log_prob, entropy.unsqueeze(-1)], -1)
+    elif kernel == Think.apply:
+        _, *values = kernel(*leaves, ids, True)
+        value = torch.cat([x.flatten(3) for x in values], -1)
     else:
         value = kernel(leaves[0], ids, *leaves[1:])
     return [value.detach(), *torch.autograd.grad(value.square().sum(), leaves)]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("kernel", [step, scan, draw])
+@pytest.mark.parametrize("kernel", [step, scan, draw, think, last])
 def test_a_seed_at_every_place_of_a_stack(kernel: Callable[..., Any], dtype: torch.dtype) -> None:
     """Check widths and numbers of rows that leave remainders, a seed's block at any address."""
     for width in WIDTHS:
@@ -78,7 +100,7 @@ def test_a_seed_at_every_place_of_a_stack(kernel: Callable[..., Any], dtype: tor
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("kernel", [step, scan, draw])
+@pytest.mark.parametrize("kernel", [step, scan, draw, think, last])
 def test_a_row_among_fewer_rows(kernel: Callable[..., Any], dtype: torch.dtype) -> None:
     """Check values, and gradients at what is a row's own, in batches of 1 … 37 sequences."""
     for width in WIDTHS:
@@ -93,7 +115,7 @@ def test_a_row_among_fewer_rows(kernel: Callable[..., Any], dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30])
-@pytest.mark.parametrize("kernel", [step, scan, draw])
+@pytest.mark.parametrize("kernel", [step, scan, draw, think, last])
 def test_what_is_no_number_stays_with_its_seed(kernel: Callable[..., Any], number: float) -> None:
     """Break each input of one seed in turn, and one row of the states."""
     for width in (3, 8, 17):

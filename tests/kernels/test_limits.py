@@ -12,7 +12,8 @@ from torch.autograd import forward_ad
 
 from tests.kernels.comparing import integers, random
 from toyqs.model.backbones.kernels.draw import Draw
-from toyqs.model.backbones.kernels.gru import BranchStep, Scan
+from toyqs.model.backbones.kernels.gru import BranchStep, LastState, Scan
+from toyqs.model.backbones.kernels.think import Think
 
 WIDTH, ROWS = 5, 4
 
@@ -26,6 +27,12 @@ def inputs(name: str) -> tuple[Any, ...]:
             return table, ids, random(2, 3, 4, 1, WIDTH, seed=3), *weights
         case "scan":
             return table, ids[..., 0], *weights
+        case "last":
+            return table, ids[:, :, :, 0], random(2, 3, WIDTH, seed=3), *weights
+        case "think":
+            head = random(2, WIDTH, ROWS), random(2, 1, ROWS)
+            states = random(2, 3, 4, 1, WIDTH, seed=3)
+            return table[:, :1], table, states, *weights, *head, ids.unsqueeze(-1).repeat(1, 1, 1, 1, 3), True
         case _:
             return (
                 random(2, 3, 4, 1, WIDTH, seed=3),
@@ -36,7 +43,13 @@ def inputs(name: str) -> tuple[Any, ...]:
             )
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"step": BranchStep.apply, "scan": Scan.apply, "draw": Draw.apply}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "step": BranchStep.apply,
+    "scan": Scan.apply,
+    "draw": Draw.apply,
+    "last": LastState.apply,
+    "think": Think.apply,
+}
 EACH = pytest.mark.parametrize("name", FUNCTIONS)
 
 
@@ -134,7 +147,13 @@ def test_a_gradient_alone_is_that_of_all_and_comes_twice(name: str) -> None:
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
     """Cut each input in each of its axes, but for those that may be of any size or that broadcast."""
-    free = {"step": {0: (1,), 1: (0, 3), 2: (0,)}, "scan": {0: (1,), 1: (1, 2)}, "draw": {3: (4,)}}
+    free = {
+        "step": {0: (1,), 1: (0, 3), 2: (0,)},
+        "scan": {0: (1,), 1: (1, 2)},
+        "draw": {3: (4,)},
+        "last": {0: (1,), 1: (2,)},
+        "think": {7: (3, 4)},
+    }
     for name, function in FUNCTIONS.items():
         given = inputs(name)
         for place, tensor in enumerate(given):

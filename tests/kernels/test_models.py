@@ -17,7 +17,7 @@ from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.gru import GRU
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.training.batches import draw_batches

@@ -12,9 +12,9 @@ from tests import tiny
 from toyqs.config.builders.training import build_objective
 from toyqs.model.critics import ValueHead
 from toyqs.model.latent_reasoner import _average_of_others
-from toyqs.objectives.logz import LearnedLogZ
 from toyqs.objectives.objective import CRITIC_STARTS, Objective
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.logz import LearnedLogZ
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.objectives.rewards import REWARDS, discounted, tokens
 from toyqs.positions import focus, thinking_positions
 from toyqs.types import Batch, Trace

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests import reference, tiny
 from toyqs.model import latent_reasoner
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import focus, thinking_positions
 from toyqs.types import Batch, Thoughts, Trace
 

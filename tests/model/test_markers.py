@@ -14,7 +14,7 @@ from toyqs.config.builders.training import build_objective, build_training_param
 from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import thinking_positions
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train

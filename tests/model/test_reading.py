@@ -12,7 +12,7 @@ from toyqs.config.builders.model import build_model
 from toyqs.config.run_config import RunConfig
 from toyqs.model.layers import FeatureHead, initialise
 from toyqs.model.mixing import Sum
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import thinking_positions
 
 LAST = {"interpreter_start": "onward", "add_last_context_token": True}

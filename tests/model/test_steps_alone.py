@@ -13,10 +13,10 @@ from tests import reference, tiny
 from tests.config.checks.checking import accepted, refused
 from toyqs.config.builders.model import build_model
 from toyqs.model.core import Core
-from toyqs.model.interpreter import AfreshEach, last_symbols
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.model.predicting.last_symbol import LastSymbolEach, last_symbols
 from toyqs.model.thoughts import CosineLinear
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import thinking_positions
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
@@ -53,7 +53,7 @@ def seen_by(monkeypatch: pytest.MonkeyPatch, settings: Any, mutant: str) -> None
 
         monkeypatch.setattr(Core, "step_symbols", remembering)
     elif mutant == "last symbol":
-        monkeypatch.setattr("toyqs.model.interpreter.last_symbols", lambda thoughts: thoughts)
+        monkeypatch.setattr("toyqs.model.predicting.last_symbol.last_symbols", lambda thoughts: thoughts)
     elif mutant == "hidden token":
         right = LatentReasoner.read
 
@@ -121,7 +121,7 @@ def test_the_last_symbol_of_thoughts_that_differ_in_length() -> None:
 def test_a_thought_cut_short_is_read_by_its_own_last_symbol() -> None:
     settings = tiny.config(interpreter_reads="last", variable_len=True, max_reasoning_len=3)
     model, batch, noise = tiny.sampled(settings)
-    assert isinstance(model.interpreter, AfreshEach)
+    assert isinstance(model.interpreter, LastSymbolEach)
     context = model.read(batch.inputs, thinking_positions(batch))
     thoughts = model.think(context, noise)
     trace = model.talk(context, thoughts)
@@ -210,6 +210,14 @@ def test_seeds_draw_the_same_symbols_alone_and_together(seeds: list[int]) -> Non
 )
 def test_refused(said: str, changes: dict[str, Any]) -> None:
     refused(said, **changes)
+
+
+@pytest.mark.parametrize(
+    "read", [{"credit": "prefix"}, {"prefix_nll_beta": 0.5}, {"reward": "trajectory"}], ids=str
+)
+def test_what_reads_first_symbols_does_not_go_with_the_last_one(read: dict[str, Any]) -> None:
+    refused("interpreter_reads=last: credit=prefix, prefix_nll", interpreter_reads="last", **read)
+    assert accepted(markov_reasoner=True, **read) == []
 
 
 def test_accepted() -> None:

@@ -10,7 +10,7 @@ import torch
 from tests import tiny
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import focus, thinking_positions
 from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.batches import prepare

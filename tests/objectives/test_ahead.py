@@ -18,7 +18,7 @@ from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import LikelihoodObjective
-from toyqs.objectives.reinforce import MultiSample, Reinforce
+from toyqs.objectives.policy.reinforce import MultiSample, Reinforce
 from toyqs.objectives.rewards import REWARDS
 from toyqs.positions import focus
 from toyqs.types import Ahead, Batch, BranchState, Trace
@@ -136,15 +136,15 @@ def wrapping(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[
     return places, torch.ones_like(places, dtype=torch.bool)
 
 
-def clamping(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
+def clamping(inputs: Tensor, at: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """The last token stands in for those beyond the end."""
-    places, _ = positions.places_ahead(inputs, positions, num_ahead)
+    places, _ = positions.places_ahead(inputs, at, num_ahead)
     return places, torch.ones_like(places, dtype=torch.bool)
 
 
-def shifted(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
+def shifted(inputs: Tensor, at: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """All tokens but the first come one position late."""
-    places, there = positions.places_ahead(inputs, positions, num_ahead)
+    places, there = positions.places_ahead(inputs, at, num_ahead)
     late = (places + (places != places[..., :1])).clamp(max=inputs.shape[-1] - 1)
     return late, there
 
@@ -200,7 +200,8 @@ def random_case(num: int) -> tuple[Trace, Batch]:
     batch = Batch(targets[..., 0], targets[..., 0], one, one > 0, ahead=Ahead(targets, weights))
     known = random(num, 5, seed=2).log_softmax(-1)
     trace = Trace(random(6, num, 5, seed=3), reference_log_probs=known, base_logits=random(num, 5, seed=4))
-    return trace._replace(log_prob=random(6, 2, seed=5), entropy=random(6, 2, seed=6).abs()), batch
+    trace = trace._replace(log_prob=random(6, 2, seed=5), entropy=random(6, 2, seed=6).abs())
+    return trace._replace(prefix_logits=random(6, 2, num, 5, seed=7)), batch
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -220,6 +221,7 @@ def test_every_reward_is_a_weighted_sum_of_rewards_of_one_token(name: str) -> No
             logits=trace.logits[..., n : n + 1, :],
             reference_log_probs=trace.reference_log_probs[..., n : n + 1, :],
             base_logits=trace.base_logits[..., n : n + 1, :],
+            prefix_logits=trace.prefix_logits[..., n : n + 1, :],
         )
         log_q = rewards.target_log_prob(cut.logits, one.targets.unsqueeze(-1))
         reward, factor = REWARDS[name](log_q, cut, one), 0.7**n * batch.ahead.weights[..., n : n + 1]

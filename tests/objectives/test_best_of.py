@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.worlds import LOGITS, REWARDS, expected_gradient, gradient_of, near
-from toyqs.objectives.best_of import BestOf
+from toyqs.objectives.policy.best_of import BestOf
 from toyqs.types import Batch, Trace
 
 BACKBONES = pytest.mark.usefixtures("backbone")
@@ -56,7 +56,7 @@ def test_it_does_so_in_whole_models(groups: str) -> None:
 def test_docs_show_the_files_as_they_are() -> None:
     text = (ROOT / "docs" / "adding-an-objective.md").read_text()
     shown = {place: code for place, code in re.findall(r"`([\w/.]+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL)}
-    assert sorted(shown) == ["conf/run_modifier/BestOfRunConfig.yaml", "toyqs/objectives/best_of.py"]
+    assert sorted(shown) == ["conf/run_modifier/BestOfRunConfig.yaml", "toyqs/objectives/policy/best_of.py"]
     for place, code in shown.items():
         assert code == (ROOT / place).read_text()
 

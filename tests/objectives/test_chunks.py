@@ -12,7 +12,7 @@ from torch import Tensor
 from tests import reference, tiny
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.training import pieces
 from toyqs.training.batches import prepare
 from toyqs.training.loop import accumulate

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.tables import BACKBONES, PATTERNS
-from toyqs.objectives.reinforce import ClippedReinforce
+from toyqs.objectives.policy.reinforce import ClippedReinforce
 from toyqs.types import Batch, Trace
 
 EACH = pytest.mark.parametrize("each", ["thought", "symbol"])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.tables import BACKBONES, expected
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.types import Trace
 
 

@@ -12,8 +12,8 @@ from tests import tiny
 from toyqs.model import interpreter, latent_reasoner, thoughts
 from toyqs.model.core import step_live
 from toyqs.model.thoughts import Symbols
-from toyqs.objectives.maxent import MaxEnt, maxent
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.maxent import MaxEnt, maxent
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.objectives.rewards import penalty
 from toyqs.types import Thoughts, Trace
 

@@ -9,7 +9,7 @@ import torch
 
 from tests import tiny
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 LEAVE_ONE_OUT = Reinforce(baseline="leave_one_out")

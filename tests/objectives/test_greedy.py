@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import latents, reference, tiny
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")

@@ -12,7 +12,7 @@ from tests import reference, tiny
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.objective import Loss
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.training.batches import TrainingBatch, prepare
 from toyqs.training.loop import accumulate
 from toyqs.types import Batch

@@ -18,9 +18,9 @@ from toyqs.model.latent_heads import gaussian_symbols, normals
 from toyqs.model.thoughts import Symbols
 from toyqs.objectives import advantages, losses
 from toyqs.objectives.objective import ThoughtObjective
-from toyqs.objectives.pathwise import Pathwise
+from toyqs.objectives.policy.pathwise import Pathwise
+from toyqs.objectives.policy.reinforce import MultiSample, Reinforce
 from toyqs.objectives.registry import registry
-from toyqs.objectives.reinforce import MultiSample, Reinforce
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 NONE, LEAVE_ONE_OUT, PATH = Reinforce(baseline="none"), Reinforce(), Pathwise()

@@ -14,7 +14,7 @@ from toyqs.objectives import advantages as objectives_advantages
 from toyqs.objectives import losses as policy
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import nll
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.objectives.rewards import REWARDS
 from toyqs.positions import thinking_positions
 from toyqs.types import Batch, Trace
@@ -80,7 +80,8 @@ def test_accuracy_reward_is_whether_the_likeliest_token_is_the_target() -> None:
 def test_the_policys_part_has_no_gradient_through_the_reward(reward: str) -> None:
     trace, batch = case()
     reference = random(SEEDS, BATCH, TIME, 1, VOCAB, seed=7).log_softmax(-1)
-    trace = trace._replace(reference_log_probs=reference)
+    along = random(SEEDS, BATCH, TIME, THOUGHTS, LENGTH, 1, VOCAB, seed=8).requires_grad_()
+    trace = trace._replace(reference_log_probs=reference, prefix_logits=along)
     loss = Reinforce(reward=reward)(trace, batch)
     (got,) = torch.autograd.grad(
         loss.parts["policy"].sum(), trace.logits, allow_unused=True, retain_graph=True

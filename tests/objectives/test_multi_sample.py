@@ -9,7 +9,7 @@ from torch import Tensor
 from tests import tiny
 from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected
 from toyqs.objectives.losses import log_mean_exp
-from toyqs.objectives.reinforce import MultiSample, Reinforce
+from toyqs.objectives.policy.reinforce import MultiSample, Reinforce
 
 
 def bound(truth: tiny.Exact, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from toyqs.model.interpreter import Onward
 from toyqs.model.layers import gather_rows
 from toyqs.objectives import advantages as baselines
 from toyqs.objectives import losses, rewards
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.types import Batch, Thoughts, Trace
 
 BACKBONES = pytest.mark.usefixtures("backbone")

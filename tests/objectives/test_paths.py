@@ -11,7 +11,7 @@ from toyqs.config.builders.model import build_model
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import GumbelHead
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.objectives.pathwise import Pathwise
+from toyqs.objectives.policy.pathwise import Pathwise
 from toyqs.positions import focus, thinking_positions
 from toyqs.types import Batch
 

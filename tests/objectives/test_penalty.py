@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 
 BACKBONES = pytest.mark.usefixtures("backbone")
 

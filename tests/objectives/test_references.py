@@ -17,7 +17,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives import rewards
 from toyqs.objectives.objective import nll
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import focus, thinking_positions
 from toyqs.training.reference_model import ReferenceModel
 from toyqs.types import Batch, Trace

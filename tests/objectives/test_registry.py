@@ -12,13 +12,13 @@ from torch import Tensor
 from tests import tiny
 from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected, log_q_of, of_tuples
 from toyqs.objectives.advantages import BASELINES
-from toyqs.objectives.logz import log_z_of_others, logz
 from toyqs.objectives.objective import ThoughtObjective
-from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
+from toyqs.objectives.policy.logz import log_z_of_others, logz
+from toyqs.objectives.policy.ranking import listwise, plackett_luce, weighted_mle
+from toyqs.objectives.policy.reinforce import ClippedReinforce, Reinforce
+from toyqs.objectives.policy.tempered import Tempered
 from toyqs.objectives.registry import registry
-from toyqs.objectives.reinforce import ClippedReinforce, Reinforce
 from toyqs.objectives.rewards import REWARDS
-from toyqs.objectives.tempered import Tempered
 
 BETA = 0.4
 FAMILY = registry()

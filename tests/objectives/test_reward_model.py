@@ -16,7 +16,7 @@ from toyqs.config.builders.training import build_objective, build_training_param
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives import reward_model
 from toyqs.objectives.objective import Loss
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.objectives.rewards import tokens
 from toyqs.positions import focus, thinking_positions
 from toyqs.training.batches import prepare

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from toyqs.objectives import advantages, ranking, reward_model
+from toyqs.objectives import advantages, reward_model
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES
 from toyqs.objectives.objective import ThoughtObjective
+from toyqs.objectives.policy import ranking
+from toyqs.objectives.policy.tempered import Tempered
 from toyqs.objectives.registry import registry
 from toyqs.objectives.rewards import differ, log_ratio, settled
-from toyqs.objectives.tempered import Tempered
 from toyqs.types import Batch, Trace
 
 ROUNDED = {

@@ -13,12 +13,12 @@ from torch import Tensor
 from tests import tiny
 from tests.objectives.tables import log_q_of
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.logz import LogZ, log_z_of_others, logz
-from toyqs.objectives.maxent import VarGrad, vargrad
 from toyqs.objectives.objective import ThoughtObjective
-from toyqs.objectives.ranking import Listwise, WeightedMLE, listwise, plackett_luce, weighted_mle
+from toyqs.objectives.policy.logz import LogZ, log_z_of_others, logz
+from toyqs.objectives.policy.maxent import VarGrad, vargrad
+from toyqs.objectives.policy.ranking import Listwise, WeightedMLE, listwise, plackett_luce, weighted_mle
+from toyqs.objectives.policy.reinforce import ClippedReinforce
 from toyqs.objectives.registry import registry
-from toyqs.objectives.reinforce import ClippedReinforce
 from toyqs.positions import focus, thinking_positions
 
 BACKBONES = pytest.mark.usefixtures("backbone")

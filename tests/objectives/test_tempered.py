@@ -24,11 +24,11 @@ from tests.objectives.worlds import (
     soft_value,
 )
 from toyqs.objectives.advantages import leave_one_out
-from toyqs.objectives.logz import effective_others, log_z_of_others, logz
 from toyqs.objectives.losses import score_function_loss
-from toyqs.objectives.maxent import maxent, vargrad
-from toyqs.objectives.ranking import listwise, plackett_luce, weighted_mle
-from toyqs.objectives.tempered import Temperature
+from toyqs.objectives.policy.logz import effective_others, log_z_of_others, logz
+from toyqs.objectives.policy.maxent import maxent, vargrad
+from toyqs.objectives.policy.ranking import listwise, plackett_luce, weighted_mle
+from toyqs.objectives.policy.tempered import Temperature
 
 ZERO = torch.zeros(THOUGHTS, dtype=torch.float64)
 UNIFORM = torch.full((THOUGHTS,), 1 / THOUGHTS, dtype=torch.float64)

@@ -20,7 +20,7 @@ from toyqs.evidence.cells import load_cells
 from toyqs.evidence.rows import is_complete, load_rows
 from toyqs.experiment import run_folder
 from toyqs.sweep import main, worker
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.thought_record import NAME
 
 ARMS = [

@@ -13,9 +13,9 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.arms import CONTROLS
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.group import S5
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.training.flops import Cost
 
 GAUSSIAN, VARGRAD = {"thoughts": "gaussian"}, {"objective": "vargrad"}

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from tests.tasks.test_task import VARIANTS, draw
-from toyqs.tasks.char_text import CharText
+from toyqs.tasks.group import S5
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
 from toyqs.tasks.task import Task
-from toyqs.tasks.token_text import TokenText
+from toyqs.tasks.texts.char_text import CharText
+from toyqs.tasks.texts.token_text import TokenText
 from toyqs.types import Batch
 
 

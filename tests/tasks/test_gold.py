@@ -10,8 +10,10 @@ from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.task import Task
 
+DEEPER = [RevProg(reach=2), RevProg(m=2, curriculum=0.5), Iterate(n=20, reach=2)]  # than they train
 
-@pytest.mark.parametrize("task", [x for x in VARIANTS if x.gold is not None], ids=repr)
+
+@pytest.mark.parametrize("task", [*(x for x in VARIANTS if x.gold is not None), *DEEPER], ids=repr)
 def test_gold_ends_in_the_answer_after_as_many_steps_as_the_task_says(task: Task) -> None:
     assert task.gold is not None and task.gold_sizes is not None
     batch, sizes = draw(task, 200, "train"), task.gold_sizes()

@@ -111,13 +111,13 @@ def test_training_pairs_are_uniform():
 def test_curriculum():
     task = Iterate(k=4, curriculum=0.6)
     stages = {0.0: 1, 0.19: 1, 0.21: 2, 0.39: 2, 0.41: 3, 0.59: 3, 0.6: 4, 1.0: 4}
-    assert {progress: task.largest_k(progress) for progress in stages} == stages
+    assert {progress: task.largest_depth(progress) for progress in stages} == stages
     for progress, largest in stages.items():
         seen = {k for _, k, _ in of(draw(task, 500, "train", progress=progress), task)}
         assert seen == set(range(1, largest + 1))
     for off in (Iterate(curriculum=0.0), Iterate(curriculum=1.0)):
-        assert off.largest_k(1.0) == 4
-    assert Iterate(curriculum=0.0).largest_k(0.0) == 4
+        assert off.largest_depth(1.0) == 4
+    assert Iterate(curriculum=0.0).largest_depth(0.0) == 4
     held_out = [draw(task, 100, "held_out", progress=progress) for progress in (0.0, 1.0)]
     assert torch.equal(held_out[0].inputs, held_out[1].inputs)
 

@@ -68,7 +68,7 @@ def test_docstring_shows_what_the_code_does():
     for example in doctest.DocTestFinder().find(RevProg, "RevProg", globs=vars(rev_prog)):
         runner.run(example)
     results = runner.summarize(verbose=False)
-    assert (results.failed, results.attempted) == (0, 3)
+    assert (results.failed, results.attempted) == (0, 6)
 
 
 def test_worked_examples():
@@ -234,6 +234,7 @@ def test_is_a_config_node():
     node = OmegaConf.merge(OmegaConf.structured(RevProg), {"p": 5, "label_noise": 0.1})
     task = OmegaConf.to_object(node)
     assert task == RevProg(p=5, label_noise=0.1)
-    assert set(node) == {"p", "m", "k", "queries", "label_noise", "held_out_programs", "seed"}
+    names = {"p", "m", "k", "queries", "label_noise", "held_out_programs", "seed", "reach", "curriculum"}
+    assert set(node) == names
     assert task.steps(128, 128, 50) == RevProg.num_steps
     assert draw(task, 2, "train").oracle is None

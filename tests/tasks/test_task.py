@@ -13,13 +13,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from toyqs.tasks.group import S5
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.registry import registry
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
 from toyqs.tasks.task import Task, scatter
-from toyqs.tasks.windows import Windows
+from toyqs.tasks.texts.windows import Windows
 from toyqs.types import Batch
 
 
@@ -57,11 +57,14 @@ def test_docstring_shows_what_the_code_does(kind: type) -> None:
 def test_a_batch(task: Task, split: str) -> None:
     task.check(128)
     batch = draw(task, 100, split)
-    shape = (1, 100, task.length(7))
-    assert {x.shape for x in batch[:4]} == {shape} and task.length(7) == task.length(128)
+    length = task.length if split == "train" else task.held_out_length
+    shape = (1, 100, length(7))
+    assert {x.shape for x in batch[:4]} == {shape} and length(7) == length(128)
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
     assert batch.weights.dtype == torch.float32 and batch.think.dtype == torch.bool
-    assert torch.equal(batch.weights, batch.think.float()) and bool(batch.think[..., -1].all())
+    assert torch.equal(batch.weights, batch.think.float())
+    if length(7) == task.length(7):
+        assert bool((batch.think.sum(-1) == task.thinking(7)).all())
     for ids in (batch.inputs, batch.targets):
         assert int(ids.min()) >= 0 and int(ids.max()) < task.vocab_size
     assert not batch.targets[~batch.think].any(), "a filler 0 where a position does not count"
@@ -101,7 +104,17 @@ def test_only_a_curriculum_asks_how_far_the_training_is(kind: Any) -> None:
 
 
 def test_every_task_has_a_line_for_help() -> None:
-    assert {"rev_prog", "iterate", "s5", "hidden_markov", "char_text", "token_text"} <= registry().keys()
+    assert {
+        "rev_prog",
+        "iterate",
+        "s5",
+        "group",
+        "depo",
+        "mano",
+        "hidden_markov",
+        "char_text",
+        "token_text",
+    } <= registry().keys()
     assert all(kind.summary and len(kind.summary) < 92 for kind in registry().values())
 
 

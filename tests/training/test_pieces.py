@@ -70,6 +70,12 @@ CASES: dict[str, dict[str, Any]] = {
     "shuffled, scaled by group": {"shuffle_rewards": True, "advantage_scale": "group_std"},
     "another sampler": {"sampler": "tempered", "objective": "vargrad"},
     "shuffled, with meters": {"shuffle_rewards": True, "objective": "logz_mse", **FOUR},
+    "credit": {"credit": "prefix", "variable_len": True, "length_penalty": 0.1, "max_reasoning_len": 3},
+    "credit, shuffled": {"credit": "prefix", "shuffle_rewards": True, "interpreter_start": "onward"},
+    "credit, clipped": {"credit": "prefix", "objective": "ppo_clip", "clip_each": "symbol", "inner_steps": 2},
+    "all steps rewarded": {"reward": "trajectory", "trajectory_alpha": 1.0, "max_reasoning_len": 3, **FOUR},
+    "prefixes trained": {"prefix_nll_beta": 0.5, "thoughts": "gaussian", "interpreter_start": "onward"},
+    "prefixes trained, hard": {"prefix_nll_beta": 0.5, "think_at": "hard", "hard_quantile": 0.5},
     "two micro-batches": {"grad_acc": 2, "data_loader_batch_size": 10},
     "one of two counts": {"train_nll_num": 1},
     "no thoughts": {"use_reasoner": False},
@@ -85,6 +91,10 @@ CASES: dict[str, dict[str, Any]] = {
     "labels": {
         **{"warm_start": 3, "warm_start_as": "labels", "max_reasoning_len": 3},
         **{"thoughts": "deterministic", "interpreter_start": "onward", **PATH, "base_nll_beta": 0.5},
+    },
+    "labels, every step trained": {
+        **{"warm_start": 3, "warm_start_as": "labels", "prefix_nll_beta": 0.5, "max_reasoning_len": 3},
+        **{"thought_vocab": 1, "interpreter_start": "onward"},
     },
     "labels of a position": {"warm_start": 3, "warm_start_as": "labels", "use_reasoner": False},
 }

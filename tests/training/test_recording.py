@@ -15,9 +15,9 @@ from tests.answers.thoughts.runs import row, trained
 from toyqs import thought_record
 from toyqs.answers.load import load_run
 from toyqs.answers.thoughts.arm import log_likelihood, sample
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.texts.char_text import CharText
 from toyqs.thought_record import Record
 from toyqs.training.evaluation.recording import _arrays, _ids
 
@@ -166,6 +166,7 @@ REWARDS: dict[str, tuple[dict[str, Any], Any]] = {
         {"variable_len": True, "punish_unfinished": 6.0, "schedule_punfinished": True},
         lambda a: a["log_q"] - 5.0 * (a["symbols"] < 6).all(-1),
     ),
+    "with credit for symbols": ({"credit": "prefix", "prefix_nll_beta": 0.5}, lambda a: a["log_q"]),
     "of a reward model": ({"learned_reward": True}, lambda a: a["log_q"]),
     "exchanged": ({"shuffle_rewards": True}, lambda a: a["log_q"]),
 }

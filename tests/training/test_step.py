@@ -16,7 +16,7 @@ from tests.training.test_loop import Values, trained
 from toyqs.config.builders.training import build_objective, build_training_params
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.objective import nll
-from toyqs.objectives.reinforce import Reinforce
+from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import focus, thinking_positions
 from toyqs.rng import ThoughtSizes
 from toyqs.training.batches import draw_batches, prepare

@@ -18,15 +18,16 @@ KEYS_OF_REWARD = ("reward", "reward_beta", *KEYS_OF_REFERENCE)
 
 KEYS_OF_POLICY = (
     *KEYS_OF_REWARD,
-    *("objective", "baseline", "advantage_scale", "temperature", "temperature_scale"),
+    *("objective", "baseline", "advantage_scale", "credit", "temperature", "temperature_scale"),
     *("clip_ratio", "clip_each", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
-    *("learned_reward", "reward_sees"),
+    *("learned_reward", "reward_sees", "trajectory_alpha"),
     *("length_penalty", "punish_unfinished", "schedule_punfinished", "shuffle_rewards"),
 )
 
 KEYS_OF_SYMBOLS = (
     *KEYS_OF_POLICY,
     *("policy_loss_beta", "entropy_encouragement_coef", "entropy_schedule", "trice_samples", "train_nll_num"),
+    "prefix_nll_beta",
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
@@ -96,6 +97,7 @@ ONLY_IF: tuple[Condition, ...] = (
 ONLY_IF_READ: tuple[Condition, ...] = (
     (("policy_loss_beta",), lambda c: objective_class(c).uses_score_function),
     (("reward_beta",), lambda c: c.reward == "kl_reverse"),
+    (("trajectory_alpha",), lambda c: c.reward == "trajectory"),
     (("reward_sees",), lambda c: c.learned_reward),
     (("schedule_punfinished",), lambda c: c.punish_unfinished),
     (("value_sees",), lambda c: c.has_critic),

@@ -104,6 +104,7 @@ class Keys:
     # 6. the reward of a thought
     reward: str = one_of("likelihood", REWARDS)  # objectives/rewards.py has the equations
     reward_beta: float = number(1.0, at_least=0)  # of kl_reverse: weight of the prediction's entropy
+    trajectory_alpha: float = number(0.0, at_least=0)  # of trajectory: step l weighs l^α; 0: all alike
     reference: str | None = one_of(None, (None, *choices.REFERENCES))  # of rewards and thoughts
     reference_decay: float = number(0.99, at_least=0)  # of reference=ema: weight of the old average
     reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
@@ -119,6 +120,7 @@ class Keys:
     baseline: str = one_of("leave_one_out", BASELINES)  # what a reward is compared with
     value_sees: str = one_of("average_thought", choices.VALUE_INPUTS)  # what a critic reads
     advantage_scale: str = one_of("batch_std", ADVANTAGE_SCALES)  # how advantages are scaled
+    credit: str = one_of("outcome", ("outcome", "prefix"))  # prefix: symbols are paid what they add
     temperature: float = number(0.1, above=0)  # β of the objectives that draw the policy to exp(reward / β)
     temperature_scale: str = one_of("absolute", ("absolute", "spread"))  # spread: in a group's deviations
     clip_ratio: float = number(0.2, above=0)  # of ppo_clip: how far a probability ratio may be from 1
@@ -130,6 +132,7 @@ class Keys:
     policy_loss_beta: float = 1.0  # of the policy loss; any finite number
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss
     base_nll_beta: float = number(0.0, at_least=0)  # of the prediction without a thought, trained beside it
+    prefix_nll_beta: float = number(0.0, at_least=0)  # of predictions with a thought's first symbols alone
     train_nll_num: int | None = number(None, at_least=1)  # how many of the K thoughts carry it; None: all
     critic_loss_beta: float = number(1.0, at_least=0)  # of the critic's own loss, and the reward model's
     entropy_encouragement_coef: float = number(0.15, at_least=0)  # of the entropy bonus, at the start

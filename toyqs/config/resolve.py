@@ -70,7 +70,8 @@ def chunk(config: RunConfig) -> int:
         if whole or config.compares_positions or config.depends_on_batch:
             return 0
         width = config.reasoner_hidden_dim + (config.interpreter_hidden_dim or config.reasoner_hidden_dim)
-        of_thought = (config.max_reasoning_len + MARKERS) * _state_numbers(config) * width
+        steps = config.max_reasoning_len * (2 if config.trains_prefixes else 1) + MARKERS
+        of_thought = steps * _state_numbers(config) * width
         numbers = (
             thinking * config.data_loader_batch_size // config.grad_acc * config.trice_samples * of_thought
         )
@@ -87,9 +88,11 @@ def _state_numbers(config: RunConfig) -> int:
 def _without_policy(config: RunConfig) -> RunConfig:
     """Return the settings with none of what only a trained policy needs."""
     # a group baseline would refuse K = 1 without need
-    config = replace(config, baseline="none", advantage_scale="none")
+    config = replace(config, baseline="none", advantage_scale="none", credit="outcome")
     if not config.policy_loss_beta:  # no policy learns from it
         config = replace(config, learned_reward=False)
+    if config.reward == "trajectory":  # nobody is paid by it, and it would cost readings
+        config = replace(config, reward="likelihood")
     kind = objective_class(config)
     if kind.uses_score_function and not kind.changes_prediction_loss and config.inner_steps == 1:
         config = replace(config, objective="reinforce")

@@ -137,14 +137,39 @@ class RunConfig(Keys):
         return self.thought_vocab or self.task.vocab_size
 
     @property
+    def credits_symbols(self) -> bool:
+        """Tell whether each symbol of a thought is paid what it adds."""
+        return (
+            self.has_thoughts
+            and self.has_policy_loss
+            and self.credit == "prefix"
+            and "credit" in fields_of(self)
+        )
+
+    @property
+    def rewards_steps(self) -> bool:
+        """Tell whether a thought's reward is one of all its steps."""
+        return self.has_thoughts and self.has_policy_loss and self.reward == "trajectory"
+
+    @property
+    def trains_prefixes(self) -> bool:
+        """Tell whether predictions with a thought's first symbols alone have a loss of their own."""
+        return self.has_thoughts and self.prefix_nll_beta > 0
+
+    @property
     def num_ahead(self) -> int:
         """Return N, the tokens that each position predicts: 1 without thoughts."""
         return self.n_tokens_ahead if self.use_reasoner else 1
 
     @property
+    def sequence_length(self) -> int:
+        """Return T of the longest sequences, those of training or the held-out ones."""
+        return max(self.task.length(self.seq_len), self.task.held_out_length(self.seq_len))
+
+    @property
     def longest_sequence(self) -> int:
         """Return the positions that a sequence, its longest thought and the tokens ahead need together."""
-        length = self.task.length(self.seq_len)
+        length = self.sequence_length
         if not self.use_reasoner:  # a plain model must not depend on settings that are inactive in it
             return length
         return length + self.max_reasoning_len + MARKERS + self.num_ahead

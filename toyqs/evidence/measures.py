@@ -22,6 +22,8 @@ OF_PREDICTIONS = {
     "nll_ahead": Measure("NLL over all tokens ahead", NATS),
     "nll_hard": Measure("NLL where it thinks", NATS),
     "nll_easy": Measure("NLL where it does not think", NATS),
+    "nll_deeper": Measure("NLL at depths beyond training's", NATS),
+    "accuracy_deeper": Measure("accuracy at depths beyond training's", "%", "%"),
     "bayes_floor": Measure("best possible NLL (Bayes)", NATS),
     "uniform_nll": Measure("NLL of a uniform guess", NATS),
     "accuracy": Measure("accuracy", "%", "%"),

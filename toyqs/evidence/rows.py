@@ -19,6 +19,7 @@ NUMBERS = (
     *("flops_per_token", "flops_per_step", "train_steps", "cpu_seconds", "wall_seconds", "started"),
     *("marginal_gap", "pass_at_k", "symbol_zipf", "distinct_thoughts", "homogeneity", "completeness"),
     *("diverged_at", "largest_logit", "uniform_nll", "unigram_nll", "bigram_nll"),
+    *("nll_deeper", "accuracy_deeper"),
 )
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
 
@@ -97,7 +98,8 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
         key: the run's key, the name of its folder.
 
     Returns:
-        Columns `step`, `kind` ("train" or "held_out") and the metrics, NaN where a line has none.
+        Columns `step`, `kind` ("train", "held_out", or "by_depth" of the last evaluation, see `by_depth`) and
+        the metrics, NaN where a line has none.
 
     Raises:
         FileNotFoundError: the run has no metrics.jsonl.
@@ -110,6 +112,27 @@ def load_curve(folder: Path | str, key: str) -> pd.DataFrame:
     # a whole line ends in a newline, so what follows the last newline is empty or incomplete
     rows = [json_object(line, f"{path} line {number}") for number, line in enumerate(lines[:-1], 1)]
     return pd.DataFrame(rows, columns=None if rows else ["step", "kind", "nll"])
+
+
+def by_depth(folder: Path | str, key: str) -> pd.DataFrame:
+    """Load a run's held-out losses by depth; empty where its task has none, or cannot be read.
+
+    Args:
+        folder: the folder of runs.
+        key: the run's key.
+
+    Returns:
+        Indexed by `depth`, ascending: `trained`, 1 where training has that depth, `nll` and `accuracy`.
+    """
+    import pandas as pd
+
+    names = ["depth", "trained", "nll", "accuracy"]
+    try:
+        curve = load_curve(folder, key)
+    except (OSError, ValueError):
+        curve = pd.DataFrame(columns=["kind"])
+    lines = curve[curve["kind"] == "by_depth"].reindex(columns=names)
+    return lines.astype(float).astype({"depth": int, "trained": int}).set_index("depth")
 
 
 def damaged_files(folder: Path | str, key: str) -> list[str] | None:

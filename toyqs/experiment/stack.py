@@ -34,6 +34,7 @@ from toyqs.thought_record import Record
 from toyqs.training import distributed
 from toyqs.training.batches import draw_batches
 from toyqs.training.divergence import Divergence
+from toyqs.training.evaluation.by_depth import by_depth
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.evaluation.recording import Recording
 from toyqs.training.flops import Cost
@@ -103,7 +104,6 @@ def _run(
     if curve.snr:
         final |= {"policy_snr": mean_of_steps(curve.snr)}
     wall_seconds, cpu_seconds = timer.seconds
-    params = training.params
     common = {
         "results_version": RESULTS_VERSION,
         **training.references(),
@@ -113,13 +113,13 @@ def _run(
         "tokens_per_second": speed,
         "peak_memory_bytes": timer.peak_memory(),
     }
-    diverged |= _lost_at_the_end(final["nll"], diverged, params.steps)
+    diverged |= _lost_at_the_end(final["nll"], diverged, training.params.steps)
     for index, folder in enumerate(folders):
         metrics, num = {name: float(value[index]) for name, value in final.items()}, steps[index]
-        steps_done = {"train_steps": num, "sequences_seen": num * params.batch_size}
-        steps_done |= {"final_reasoning_len": params.eval_sizes_at(num - 1).length}
         seen = _divergence(diverged.get(index)) | {"started": _started(metrics)}
-        folder.end(weights, index, common | metrics | steps_done | seen, training.record(index, diverged))
+        training.log_by_depth(folder.log, num, index)
+        values = common | metrics | training.done(num) | seen
+        folder.end(weights, index, values, training.record(index, diverged))
 
 
 def _costs(config: RunConfig, cost: Cost) -> dict[str, float]:
@@ -173,6 +173,7 @@ class Training:
         self.model = build_model(config, seeds)
         self.started_from = take_over(config, self.model)  # for env.json
         self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
+        self.by_depth = by_depth(config.task, self.held_out)
 
     def curve(self, logs: Sequence[RunLog], progress: Progress, timer: Timer) -> LearningCurve:
         """Build the callback that evaluates the model during training."""
@@ -204,15 +205,30 @@ class Training:
 
     def num_tokens(self, steps: int) -> int:
         """Count the tokens of all seeds in so many steps."""
-        num_seeds, _, length = self.held_out.inputs.shape
-        return steps * self.params.batch_size * length * num_seeds
+        length = self.config.task.length(self.config.seq_len)
+        return steps * self.params.batch_size * length * len(self.seeds)
 
     def evaluate(self) -> dict[str, Tensor]:
         """Evaluate the model after the last step; return metrics (S,) by name."""
         if self.recording is not None:
-            return self.recording.evaluate()
-        sizes, chunk = self.params.eval_sizes_at(self.params.steps - 1), self.params.eval_chunk
-        return evaluate(self.model, self.held_out, self.seeds, sizes, full=True, at_once=chunk)
+            measured = self.recording.evaluate(self.by_depth)
+        else:
+            sizes, chunk = self.params.eval_sizes_at(self.params.steps - 1), self.params.eval_chunk
+            measured = evaluate(
+                self.model, self.held_out, self.seeds, sizes, full=True, at_once=chunk, watcher=self.by_depth
+            )
+        return measured if self.by_depth is None else measured | self.by_depth.deeper()
+
+    def done(self, steps: int) -> dict[str, int]:
+        """Return the columns that say how far a training of so many steps went."""
+        length = self.params.eval_sizes_at(steps - 1).length
+        seen = steps * self.params.batch_size
+        return {"train_steps": steps, "sequences_seen": seen, "final_reasoning_len": length}
+
+    def log_by_depth(self, log: RunLog, steps: int, index: int) -> None:
+        """Write what `evaluate` found of one seed by depth, where the task has depths."""
+        if self.by_depth is not None:
+            log.write_table(steps, "by_depth", self.by_depth.lines(index))
 
     def references(self) -> dict[str, float | None]:
         """Return the losses that a model's may be compared with, in nats per counted position, by name."""

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,10 +75,15 @@ class RunLog:
             kind: "train" or "held_out".
             values: metrics by name.
         """
-        numbers = {name: value if _is_finite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **numbers}, allow_nan=False) + "\n")
-        self._file.flush()
+        self.write_table(step, kind, [values])
         self._send(step, kind, values)
+
+    def write_table(self, step: int, kind: str, rows: Iterable[Mapping[str, float | None]]) -> None:
+        """Append a line for each row of a table, as `write` does; a tracker is not sent them."""
+        for row in rows:
+            numbers = {name: value if _is_finite(value) else None for name, value in row.items()}
+            self._file.write(json.dumps({"step": step, "kind": kind, **numbers}, allow_nan=False) + "\n")
+        self._file.flush()
 
     def _send(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
         if self._mirror:

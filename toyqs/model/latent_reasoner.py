@@ -15,6 +15,7 @@ from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
 from toyqs.model.predicting.gold import Instructed
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
+from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.positions import pick_positions, places_ahead
 from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
@@ -57,9 +58,9 @@ class LatentReasoner(Instructed):
         self.mixer = mixer
         self.thought_head = thought_head
         self.interpreter = interpreter
-        helpers = auxiliaries or Auxiliaries()
-        self.extra_predictions, self.greedy_head, self.critic, self.sampler = helpers[:4]
-        self.reward_model, self.gold_head = helpers[4:]
+        auxiliaries = auxiliaries or Auxiliaries()
+        self.extra_predictions, self.greedy_head, self.critic, self.sampler = auxiliaries[:4]
+        self.reward_model, self.prefixes, self.gold_head = auxiliaries[4:]
         self.num_ahead, self.interpreter_reads_on = horizon
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
@@ -139,7 +140,8 @@ class LatentReasoner(Instructed):
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        return think(core, head, context.branches, noise, forced=forced, lengths=lengths)
+        keep = wanted_now(self.prefixes)
+        return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
         """Return the token nearest to each symbol, as the first core that reads both has it; see `Core`."""
@@ -171,7 +173,8 @@ class LatentReasoner(Instructed):
 
         Source: Zelikman et al. 2024, "Quiet-STaR" (non-myopic scoring with teacher forcing).
         """
-        base, reading = self._mixer_inputs(context, thoughts)
+        visit = prefix_readings(self.prefixes)
+        base, reading = self._mixer_inputs(context, thoughts, visit)
         logits, weight = self.mixer.predict(self.head, base, reading, gate_floor)
         if _one_token(context):
             trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
@@ -182,6 +185,9 @@ class LatentReasoner(Instructed):
         if thoughts is None or not thoughts.symbols.shape[4]:
             return trace
         assert reading is not None
+        if visit is not None:
+            predicted = visit.logits(self.mixer, self.head, base, gate_floor, reading)
+            trace = trace._replace(prefix_logits=predicted)
         if "average" in self.extra_predictions:
             average = _average_of_others(reading)
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
@@ -191,14 +197,15 @@ class LatentReasoner(Instructed):
         return trace._replace(**{name: getattr(thoughts, name) for name in shared})
 
     def _mixer_inputs(
-        self, context: Context, thoughts: Thoughts | None
+        self, context: Context, thoughts: Thoughts | None, visit: PrefixReadings | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return base states and readings, with the axis N where several tokens are predicted."""
         reading = None
         if thoughts is not None:
             assert self.interpreter is not None
             args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-            reading = self.interpreter(*args, following=context.following, first=context.first)
+            following, first = context.following, context.first
+            reading = self.interpreter(*args, following=following, first=first, visit=visit)
         if _one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:

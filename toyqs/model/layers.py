@@ -21,6 +21,7 @@ from toyqs.rng import stream
 NEAREST = 2**24  # products with rows that `nearest_rows` compares at once
 
 Rule = Callable[[Tensor, torch.Generator], Tensor]
+Affine = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # see `affine`
 
 
 def uniform(bound: float) -> Rule:
@@ -229,6 +230,7 @@ class FeatureHead(SeedStacked):
         """
         super().__init__()
         self.autocast = autocast
+        self.first_layer: Affine = affine  # or a function that computes the same, to rounding
         self.widths = tuple(widths)
         hidden = [sum(widths)] * (layers - 1) if linear else [512, 512]
         first, *others = *hidden, vocab_size
@@ -252,9 +254,9 @@ class FeatureHead(SeedStacked):
 
     def _logits(self, features: Sequence[Tensor | None]) -> Tensor:
         (first, feature), *others = ((i, x) for i, x in enumerate(features) if x is not None)
-        out = affine(feature, self.get_parameter(f"weight_{first}"), self.bias)
+        out = self.first_layer(feature, self.get_parameter(f"weight_{first}"), self.bias)
         for index, feature in others:
-            out = out + affine(feature, self.get_parameter(f"weight_{index}"))
+            out = out + self.first_layer(feature, self.get_parameter(f"weight_{index}"), None)
         return cast(Tensor, self.rest(out))
 
 

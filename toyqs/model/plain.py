@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 from torch import Tensor
 
 from toyqs.model.backbones.gru import GRU
-from toyqs.model.backbones.kernels.plain import PlainLoss
+from toyqs.model.backbones.kernels.plain import plain_step
 from toyqs.model.core import Core
-from toyqs.model.layers import FeatureHead
+from toyqs.model.layers import Embedding, FeatureHead
 
 
 class PlainStep:
@@ -15,11 +18,12 @@ class PlainStep:
 
     def __init__(self, core: Core, head: FeatureHead) -> None:
         """Take the base LM's core, its backbone a GRU, and a head of one layer."""
-        assert isinstance(core.backbone, GRU)
-        self.core, self.gru, self.head = core, core.backbone, head
+        gru, tokens = cast(GRU, core.backbone), cast(Embedding, core.tokens)
+        layers = (gru.weight_ih, gru.bias_ih, gru.weight_hh, gru.bias_hh)
+        self.parameters = (tokens.weight, *layers, head.get_parameter("weight_0"), head.bias)
 
     def __call__(self, inputs: Tensor, positions: Tensor | None, targets: Tensor, weights: Tensor) -> Tensor:
-        """Compute the weighted mean of −log q(y | x) over the positions.
+        """Compute the weighted sum of −log q(y | x) over the positions; add its gradients to the parameters'.
 
         Args:
             inputs: (S, B, T) long, all positions.
@@ -28,8 +32,10 @@ class PlainStep:
             weights: (S, B, T').
 
         Returns:
-            (S,), with its gradients already computed.
+            (S,).
         """
-        layers = (self.gru.weight_hh, self.gru.bias_hh, self.head.get_parameter("weight_0"), self.head.bias)
-        rows = self.core.token_rows()
-        return PlainLoss.apply(rows, inputs, positions, targets, weights, *layers)
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [cast(Tensor, parameter.grad) for parameter in self.parameters]
+        return plain_step(inputs, positions, targets, weights, self.parameters, gradients)

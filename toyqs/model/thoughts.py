@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from toyqs.model.backbones.gru import GRU
 from toyqs.model.backbones.kernels.draw import Draw
-from toyqs.model.core import START, Core, marker, step_live, where_live
+from toyqs.model.backbones.kernels.think import Think
+from toyqs.model.core import FIRST_SYMBOL, START, Core, marker, step_live, where_live
 from toyqs.model.layers import Linear, LMHead, SeedStacked, Zeros, affine, uniform
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts
@@ -164,6 +166,11 @@ class TokenHead(ThoughtHead):
         elif sum(shared.widths) != width:
             self.projection = Linear(num_seeds, width, sum(shared.widths))
 
+    @property
+    def native_layer(self) -> Linear | None:
+        """Return the layer before the softmax where a native function takes it; else None."""
+        return self.projection if self.native and isinstance(self.projection, Linear) else None
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Map states (S, ..., D) to logits (S, ..., thought symbols), the end's last where there is one."""
         out = hidden if self.projection is None else self.projection(hidden)
@@ -174,9 +181,9 @@ class TokenHead(ThoughtHead):
         """Return symbols (S, B, T, K) long; one row of logits serves all K while they share one state."""
         shared_state = hidden.shape[3] == 1
         wanted = given if shared_state else given.unsqueeze(-1)
-        if self.native and isinstance(self.projection, Linear):
+        if (layer := self.native_layer) is not None:
             hidden = hidden.squeeze(3) if shared_state else hidden
-            drawn = Draw.apply(hidden, self.projection.weight, self.projection.bias, wanted, forced)
+            drawn = Draw.apply(hidden, layer.weight, layer.bias, wanted, forced)
         else:
             # Not the states are squeezed: gradients of their several uses would be added in another order.
             logits = self(hidden).squeeze(3) if shared_state else self(hidden)
@@ -195,6 +202,7 @@ def think(
     *,
     forced: Tensor | None = None,
     lengths: Tensor | None = None,
+    keep_passed: bool = False,
 ) -> Thoughts:
     """Sample K thoughts at every position, symbol by symbol.
 
@@ -218,35 +226,53 @@ def think(
             `Thoughts.symbols` are.
         lengths: (S, B, T, 1 or K) long, where the task sets them; more than L counts as L. Not with a head
             that ends thoughts.
+        keep_passed: keep the states that were passed through, in `passed`.
 
     Returns:
         The thoughts; `branches` has consumed the start marker and all symbols but the last of L.
     """
     rows = core.thought_rows()
     given = noise if forced is None else forced
+    if lengths is None and given.shape[4] and isinstance(head, TokenHead):
+        layer = head.native_layer
+        if layer is not None and isinstance(core.backbone, GRU) and not core.forgets:
+            return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)
     hidden, state = core.backbone.step(marker(rows, START), branches)
     symbols: list[Symbols] = []
+    passed: list[BranchState] = []
     live: Tensor | None = None  # which thoughts had a symbol in the last step
     for index, given_now in enumerate(given.unbind(4)):
         assert head is not None
         if symbols:
             hidden, state = step_live(core, symbols[-1].values, rows, state, live)
+        passed += [state] if keep_passed else []  # else none outlives its step
         drawing = live if lengths is None else lengths > index
         symbols.append(_draw(head, hidden, given_now, drawing, forced=forced is not None))
         live = drawing if head.end is None else symbols[-1].values != head.end
     if not symbols:
-        return Thoughts(given.long(), noise, noise, state)
+        return Thoughts(given.long(), noise, noise, state, passed=() if keep_passed else None)
     values, log_prob, entropy, prior = (
         None if each[0] is None else torch.stack(each, 4) for each in zip(*symbols, strict=True)
     )
     assert values is not None
-    thoughts = Thoughts(values, log_prob, entropy, state, prior)
+    thoughts = Thoughts(
+        values, log_prob, entropy, state, prior, passed=tuple(passed) if keep_passed else None
+    )
     if lengths is not None:
         return thoughts._replace(length=lengths.clamp(max=len(symbols)).expand(values.shape[:4]))
     if head is None or head.end is None:
         return thoughts
     length = (values != head.end).sum(-1)
     return thoughts._replace(length=length, unfinished=length == len(symbols))
+
+
+def _think_natively(
+    gru: GRU, layer: Linear, rows: Tensor, branches: Tensor, given: Tensor, forced: bool
+) -> Thoughts:
+    """Sample or score thoughts that all have L symbols, by native functions."""
+    start, table = rows[:, START : START + 1], rows[:, FIRST_SYMBOL:]
+    weights = (gru.weight_hh, gru.bias_hh, layer.weight, layer.bias)
+    return Thoughts(*Think.apply(start, table, branches, *weights, given, forced))
 
 
 def _draw(

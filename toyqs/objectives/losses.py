@@ -68,6 +68,39 @@ def score_function_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
     return -(advantages.detach() * thought_log_prob).mean(-1)
 
 
+def symbol_score_loss(advantages: Tensor, log_prob: Tensor) -> Tensor:
+    """Compute a score-function loss in which every symbol has an advantage of its own.
+
+        −(1 / K) Σ_k Σ_l sg(A_kl) · log π(s_kl | s_k1 … s_k,l−1, x)
+
+    Args:
+        advantages: (S, B, T, K, L).
+        log_prob: (S, B, T, K, L) of each symbol; padding has 0, and no gradient.
+
+    Returns:
+        (S, B, T), per position.
+
+    Raises:
+        ValueError: the shapes disagree.
+    """
+    require_shape("advantages", advantages, log_prob.shape)
+    return -(advantages.detach() * log_prob).sum(-1).mean(-1)
+
+
+def regularisers(trace: Trace) -> dict[str, Tensor]:
+    """Compute minus the entropy of the thoughts' symbols, and their divergence from a prior if there is one.
+
+    Returns:
+        "entropy" and "prior", (S, B, T) each, the mean over the K thoughts.
+    """
+    parts = {}
+    if trace.entropy is not None:
+        parts["entropy"] = -trace.entropy.sum(-1).mean(-1)
+    if trace.prior_divergence is not None:
+        parts["prior"] = trace.prior_divergence.sum(-1).mean(-1)
+    return parts
+
+
 def base_nll(trace: Trace, batch: Batch) -> Tensor:
     """Compute the NLL of the prediction without a thought, of the token right after each position.
 

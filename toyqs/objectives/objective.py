@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from toyqs.objectives import losses, reward_model, rewards
+from toyqs.objectives import exchange, losses, reward_model, rewards
 from toyqs.objectives.rewards import OWN_LOSS, REWARDS
 from toyqs.types import Batch, Trace
 
@@ -59,6 +59,7 @@ class Objective(ABC):
 
     reward: str = "likelihood"  # a key of REWARDS
     reward_beta: float = 1.0  # β of kl_reverse
+    trajectory_alpha: float = 0.0  # α of trajectory
     ahead_decay: float = 1.0  # a token's weight against that of the one before
     teacher_forcing_weight: float = 1.0  # of the tokens after the first, in the NLL alone
     plugin: dict[str, Any] = field(
@@ -76,13 +77,18 @@ class Objective(ABC):
 
     def compute_reward(self, log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the rewards (S, B, T, K) from log q (S, B, T, K), differentiable for OWN_LOSS."""
-        if self.reward == "kl_reverse":
-            return rewards.kl_reverse(log_q, trace, batch, self.reward_beta)
-        return REWARDS[self.reward](log_q, trace, batch, **self.plugin.get(self.reward, {}))
+        own = {"kl_reverse": {"beta": self.reward_beta}, "trajectory": {"alpha": self.trajectory_alpha}}
+        given = own.get(self.reward) or self.plugin.get(self.reward, {})
+        return REWARDS[self.reward](log_q, trace, batch, **given)
 
     def earned_by(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute what one prediction of a position earns, no gradient: (S, B, T, N, V) -> (S, B, T, 1)."""
-        other = trace._replace(logits=logits.detach().unsqueeze(3))
+        return self.earned_with(logits.unsqueeze(3), trace, batch)
+
+    def earned_with(self, logits: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """Compute what other predictions earn, no gradient: (S, B, T, K, N, V) -> (S, B, T, K)."""
+        logits = logits.detach()
+        other = trace._replace(logits=logits, prefix_logits=logits.unsqueeze(4))
         log_q = rewards.over_tokens(rewards.token_log_prob(other.logits, rewards.tokens(batch)), batch)
         return self.compute_reward(log_q, other, batch)
 
@@ -155,20 +161,6 @@ class LikelihoodObjective(Objective):
 nll = LikelihoodObjective()
 
 
-def regularisers(trace: Trace) -> dict[str, Tensor]:
-    """Compute minus the entropy of the thoughts' symbols, and their divergence from a prior if there is one.
-
-    Returns:
-        "entropy" and "prior", (S, B, T) each, the mean over the K thoughts.
-    """
-    parts = {}
-    if trace.entropy is not None:
-        parts["entropy"] = -trace.entropy.sum(-1).mean(-1)
-    if trace.prior_divergence is not None:
-        parts["prior"] = trace.prior_divergence.sum(-1).mean(-1)
-    return parts
-
-
 @dataclass(frozen=True)
 class ThoughtObjective(Objective):
     """The base of the objectives of sampled thoughts: rewards, the predictor's loss, the entropy bonus.
@@ -181,7 +173,7 @@ class ThoughtObjective(Objective):
     by teacher_forcing_weight · ahead_decay^j in the NLL:  log q = Σ_j ahead_decay^j log q(y_{t+j} | ·).
 
     A penalty in the trace is subtracted from the rewards before any baseline; the NLL ignores it. With
-    a shuffle in the trace the counted positions exchange what is left (`rewards.exchanged`).
+    a shuffle in the trace the counted positions exchange what is left (`exchange.exchanged`).
 
     With `learned_reward` the reward named above is the target of a reward model r_ψ on one half of the
     sequences, and on the other half sg r_ψ(h, x) pays the policy instead of it:
@@ -224,7 +216,7 @@ class ThoughtObjective(Objective):
         means = {
             "policy": self.policy_loss(reward, trace, paying),
             "nll": self.predictor_loss(score[..., : self.train_nll_num]),
-            **regularisers(trace),
+            **losses.regularisers(trace),
             **self._auxiliary_losses(reward, earned, trace, batch),
         }
         weights = {"policy": paying.weights, "critic": paying.weights, "reward_model": fitting.weights}
@@ -258,7 +250,7 @@ class ThoughtObjective(Objective):
         reward = _less_penalty(reward, trace)
         if trace.shuffle is None:
             return reward
-        return paying.over_pieces(rewards.exchanged, reward, trace.shuffle, paying.weights)
+        return paying.over_pieces(exchange.exchanged, reward, trace.shuffle, paying.weights)
 
     def _auxiliary_losses(
         self, reward: Tensor, earned: Tensor, trace: Trace, batch: Batch

@@ -1,4 +1,4 @@
-"""The objectives that objective=NAME may name: every class of this folder that has a name."""
+"""The objectives that objective=NAME may name: every class here or in policy/ that has a name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toyqs.objectives.objective import Objective
 
 
 def registry() -> dict[str, type[Objective]]:
-    """Return name -> class, for every objective in a file of this folder; see `named_classes`."""
+    """Return name -> class, for every objective in a file here or below; see `named_classes`."""
     return named_classes(Objective)
 
 

@@ -9,7 +9,6 @@ is one function and its line in REWARDS.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -158,6 +157,39 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
 
 
+def log_q_of_prefixes(trace: Trace, batch: Batch) -> Tensor:
+    """Compute the log-likelihood of the targets with each prefix of each thought, (S, B, T, K, L).
+
+    Raises:
+        ValueError: the trace has no predictions with prefixes.
+    """
+    if trace.prefix_logits is None:
+        raise ValueError("what prefixes of thoughts are worth needs trace.prefix_logits")
+    each = token_log_prob(trace.prefix_logits.flatten(3, 4), tokens(batch))
+    return over_tokens(each, batch).unflatten(3, trace.prefix_logits.shape[3:5])
+
+
+def trajectory(log_q: Tensor, trace: Trace, batch: Batch, alpha: float = 0.0) -> Tensor:
+    """Compute a weighted mean of the log-likelihoods after each symbol of a thought.
+
+        r = Σ_l ω_l log q(y | h_≤l, x),    ω_l = l^α / Σ_l' l'^α,    l = 1 … the thought's length
+
+    α = 0 weighs all steps alike. A thought without symbols earns its log-likelihood.
+
+    Source: Williams and Tureci 2026, "Prioritize the process, not just the outcome" (RLTT), with their
+    weights, which are there of the log-probability of a sampled answer after each loop of a looped model.
+    """
+    along = log_q_of_prefixes(trace, batch)
+    if along.shape[-1] == 1:  # of one symbol, or another prediction, which is the same at all steps
+        return log_q
+    after = torch.cat([along[..., 1:], log_q.unsqueeze(-1)], -1)
+    steps = torch.arange(1, after.shape[-1] + 1, device=log_q.device)
+    weights = (steps.to(log_q) ** alpha).expand_as(after)
+    if trace.length is not None:
+        weights = weights.where(steps <= trace.length.clamp(min=1).unsqueeze(-1), 0.0)
+    return (after * weights).sum(-1) / weights.sum(-1)
+
+
 Reward = Callable[..., Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
 REWARDS: dict[str, Reward] = {  # the word of reward=… -> function
     "likelihood": likelihood,
@@ -165,6 +197,7 @@ REWARDS: dict[str, Reward] = {  # the word of reward=… -> function
     "log_ratio": log_ratio,
     "kl_forward": kl_forward,
     "kl_reverse": kl_reverse,
+    "trajectory": trajectory,
 }
 OWN_LOSS = ["kl_forward", "kl_reverse"]  # what the predictor maximises too, in place of the likelihood
 READ_REFERENCE = ["log_ratio", "kl_forward", "kl_reverse"]  # what reads trace.reference_log_probs
@@ -198,29 +231,6 @@ def _reference(trace: Trace) -> Tensor:
     if trace.reference_log_probs is None:
         raise ValueError("this reward needs trace.reference_log_probs")
     return trace.reference_log_probs
-
-
-def exchanged(rewards: Tensor, order: Tensor, weights: Tensor) -> Tensor:
-    """Give each counted position the rewards of another one of the same seed, its K thoughts' together.
-
-    The counted positions of a seed stand in a circle, in the order of their numbers, and each gets the
-    rewards of the next: uniform numbers make every other position equally likely, and none keeps its own.
-    A seed with a single counted position has no other.
-
-    Args:
-        rewards: (S, B, T, K).
-        order: (S, B, T) numbers.
-        weights: (S, B, T), 0 where a position does not count and keeps its rewards.
-
-    Returns:
-        (S, B, T, K).
-    """
-    counted, flat = (weights > 0).flatten(1), rewards.flatten(1, 2)
-    places = order.flatten(1).masked_fill(~counted, math.inf).argsort(-1)  # those that count come first
-    rank, number = torch.arange(places.shape[1], device=places.device), counted.sum(-1, keepdim=True)
-    following = torch.where(rank + 1 < number, rank + 1, torch.where(rank < number, 0, rank))
-    sources = torch.empty_like(places).scatter_(1, places, places.gather(1, following))
-    return flat.gather(1, sources.unsqueeze(-1).expand_as(flat)).view_as(rewards)
 
 
 EQUAL = 1e-6  # rewards this close, as a share of the largest or of 1, differ by rounding alone

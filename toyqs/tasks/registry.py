@@ -1,4 +1,4 @@
-"""The tasks that task=NAME may name: every class of this folder that has a name."""
+"""The tasks that task=NAME may name: every class of this folder and those in it that has a name."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from toyqs.tasks.task import Task
 
 
 def registry() -> dict[str, type[Task]]:
-    """Return name -> class, for every task in a file of this folder; see `named_classes`."""
+    """Return name -> class, for every task in a file of this folder or of one in it; see `named_classes`."""
     return named_classes(Task)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,23 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.task import (
-    Feature,
-    GoldSizes,
-    Task,
-    check_amount,
-    check_length,
-    check_split,
-    counted_from,
-    scatter,
-)
+from toyqs.tasks.difficulty import Depths, joined
+from toyqs.tasks.programs import Programs, draw_operators
+from toyqs.tasks.task import Feature, GoldSizes, check_amount, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
-
-MAX_PROGRAMS = 10**6
 
 
 @dataclass
-class RevProg(Task):
+class RevProg(Depths):
     """Apply a program of k operators to each of the query symbols that follow it.
 
         y = op_k(… op_2(op_1(x)))
@@ -52,12 +42,25 @@ class RevProg(Task):
     >>> task.answers(torch.tensor([[4, 5, 5, 2, 3], [5, 5, 4, 2, 3], [4, 5, 4, 0, 1]])).tolist()
     [[3, 0], [0, 1], [2, 0]]
 
+    With task.reach above 1, or a curriculum, programs are of mixed length: from 1 to k operators in training,
+    up to reach · k of held-out sequences, each length equally often. Queries follow a program at once, and
+    pads (id p + m) follow these; V = p + m + 1. A longer program is read as a shorter one is, so every model
+    can read depths that it was not trained on.
+
+    >>> deeper = RevProg(p=4, m=2, k=1, queries=1, reach=2)
+    >>> deeper.depth(torch.tensor([[4, 5, 2], [5, 3, 6]])).tolist()
+    [[0, 0, 2], [0, 1, 0]]
+    >>> deeper.answers(torch.tensor([[4, 5, 2], [5, 3, 6]])).tolist()
+    [[1], [2]]
+
     Splits, each drawn uniformly and disjoint by construction:
     - held_out_programs = 0: after each program and first queries one value of the last query, scattered
       as by chance, is held out. Every program is then seen in training (and, with two or more queries,
       every program with every query): held-out sequences are new, what they ask is not.
     - held_out_programs > 0: round(held_out_programs · m^k) programs, fixed by the task's seed, are never
-      trained on, and held-out sequences use those alone.
+      trained on, and held-out sequences use those alone. Of mixed lengths that share of each length from 2 to
+      k is held out, one at least, and every program beyond k; held-out programs have 2 operators or more.
+      To hold programs out means little where there are few of them: 27 at the defaults, 340 with m=4 k=4.
 
     Label noise: with probability label_noise the observed answer is replaced by a symbol drawn uniformly from
     Z_p, which may be the true one again; so the true answer is observed with probability
@@ -77,6 +80,8 @@ class RevProg(Task):
     label_noise: float = 0.0  # probability that an observed answer is replaced by a uniformly drawn symbol
     held_out_programs: float = 0.0  # fraction of the m^k programs never trained on; 0 holds out sequences
     seed: int = 0  # fixes the operators and the held-out programs
+    reach: int = 1  # held-out programs have up to so many times k operators
+    curriculum: float = 0.0  # share of training over which the largest length rises from 1; 0: off
 
     def check(self, seq_len: int) -> None:
         """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
@@ -99,38 +104,39 @@ class RevProg(Task):
             raise ValueError(
                 f"task.label_noise={self.label_noise}: is a probability; give 0 or more and less than 1"
             )
-        self._check_held_out_programs()
-        check_length(f"task.k={self.k} and task.queries={self.queries}", self.length(seq_len))
+        self.check_depths()
+        self._programs.check()
+        given = f"task.k={self.k} and task.queries={self.queries}"
+        check_length(given, self.held_out_length(seq_len))
         check_amount(f"task.p={self.p} and task.m={self.m}", self.p * self.m)
 
-    def _check_held_out_programs(self) -> None:
-        given = f"task.held_out_programs={self.held_out_programs}"
-        if not 0 <= self.held_out_programs < 1:
-            raise ValueError(f"{given}: is a fraction of the programs; give 0 or more and less than 1")
-        if self.held_out_programs == 0:
-            return
-        # 2^20 is above the limit already, and a capped exponent keeps the number small
-        if self.m ** min(self.k, 20) > MAX_PROGRAMS:
-            raise ValueError(
-                f"{given}: task.m={self.m} and task.k={self.k} make more than {MAX_PROGRAMS} programs to "
-                "choose from; give a smaller task.m or task.k, or task.held_out_programs=0"
-            )
-        total = self.m**self.k
-        held_out = self._num_held_out_programs
-        if not 1 <= held_out < total:
-            raise ValueError(
-                f"{given}: holds out {held_out} of {total} programs, and both splits need at least 1; "
-                "give another fraction, a larger task.m or task.k, or task.held_out_programs=0"
-            )
+    @property
+    def mixes_lengths(self) -> bool:
+        """Tell whether programs of one batch differ in length."""
+        return self.reach > 1 or self.curriculum > 0
+
+    @property
+    def least_held_out(self) -> int:
+        """Return 1, or 2 where programs are held out: of one operator all are trained on."""
+        return 2 if self.held_out_programs > 0 else 1
+
+    @property
+    def trained_depth(self) -> int:
+        """Return k."""
+        return self.k
 
     @property
     def vocab_size(self) -> int:
-        """Return V = p + m."""
-        return self.p + self.m
+        """Return V = p + m, one more where there are pads."""
+        return self.p + self.m + self.mixes_lengths
 
     def length(self, seq_len: int) -> int:
         """Return T = k + queries, whatever `seq_len`."""
         return self.k + self.queries
+
+    def held_out_length(self, seq_len: int) -> int:
+        """Return T of held-out sequences: reach · k + queries."""
+        return self.deepest + self.queries
 
     def thinking(self, seq_len: int) -> int:
         """Return the number of queries."""
@@ -151,37 +157,29 @@ class RevProg(Task):
 
     @cached_property
     def permutations(self) -> Tensor:
-        """Draw the operators, (m, p) long: distinct, none the identity, and if m ≥ 2 not all commute."""
-        source = random.Random(f"operators/{self.seed}")
-        rows: list[tuple[int, ...]] = []
-        while not rows or (self.m > 1 and _all_commute(rows)):
-            seen = {tuple(range(self.p))}
-            rows = []
-            while len(rows) < self.m:
-                row = tuple(source.sample(range(self.p), self.p))
-                if row not in seen:
-                    seen.add(row)
-                    rows.append(row)
-        return torch.tensor(rows)
+        """Draw the operators, (m, p) long; see `draw_operators`."""
+        return draw_operators(self.p, self.m, self.seed)
 
     @property
-    def _num_held_out_programs(self) -> int:
-        return round(self.held_out_programs * self.m**self.k)
+    def programs(self) -> dict[str, Tensor]:
+        """Return the numbers of each split's programs of k operators, if some are held out."""
+        return self._programs.numbers(self.k)
 
     @cached_property
-    def programs(self) -> dict[str, Tensor]:
-        """Draw the numbers of each split's programs if some are held out; op_1 is the highest digit."""
-        total = self.m**self.k
-        source = random.Random(f"held-out programs/{self.seed}")
-        mask = torch.zeros(total, dtype=torch.bool)
-        mask[source.sample(range(total), self._num_held_out_programs)] = True
-        return {"train": (~mask).nonzero().squeeze(1), "held_out": mask.nonzero().squeeze(1)}
+    def _programs(self) -> Programs:
+        return Programs(self.m, self.k, self.held_out_programs, self.seed, self.mixes_lengths)
+
+    def _read(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the program and where it has operators, (…, D), and the queries' places (…, queries)."""
+        program = inputs[..., : inputs.shape[-1] - self.queries] - self.p
+        there = (program >= 0) & (program < self.m)
+        return program, there, there.sum(-1, keepdim=True) + torch.arange(self.queries)
 
     def answers(self, inputs: Tensor) -> Tensor:
         """Compute the true answers, before label noise.
 
         Args:
-            inputs: (…, T) long, operators then queries.
+            inputs: (…, T) long, operators, then queries, then pads.
 
         Returns:
             (…, queries) long.
@@ -189,39 +187,55 @@ class RevProg(Task):
         return self._intermediates(inputs)[-1]
 
     def _intermediates(self, inputs: Tensor) -> list[Tensor]:
-        """Compute op_1(x), op_2(op_1(x)), … up to the answer, each (…, queries) long."""
-        program, values = inputs[..., : self.k] - self.p, [inputs[..., self.k :]]
-        table, rows = self.permutations.flatten(), self.p * program
-        for i in range(self.k):
-            places = rows[..., i : i + 1] + values[-1]
-            values.append(table.index_select(0, places.flatten()).view(places.shape))
+        """Compute op_1(x), op_2(op_1(x)), … up to the answer, each (…, queries) long.
+
+        A program that ends before changes nothing further.
+        """
+        program, there, places = self._read(inputs)
+        values, table, rows = [inputs.gather(-1, places)], self.permutations.flatten(), self.p * program
+        for i in range(program.shape[-1]):
+            now = there[..., i : i + 1]
+            entries = torch.where(now, rows[..., i : i + 1] + values[-1], 0)
+            after = table.index_select(0, entries.flatten()).view(entries.shape)
+            values.append(torch.where(now, after, values[-1]))
         return values[1:]
+
+    def depth(self, inputs: Tensor) -> Tensor:
+        """Return the program's number of operators at the queries, 0 elsewhere; see `Depths.depth`."""
+        _, there, places = self._read(inputs)
+        length = there.sum(-1, keepdim=True).expand(places.shape)
+        return torch.zeros_like(inputs).scatter(-1, places, length)
 
     def features(self, batch: Batch) -> dict[str, Feature]:
         """Return the operators, the values between a query and its answer, and the answer, at the queries."""
         inputs = batch.inputs
-        at_queries = (*inputs.shape[:-1], self.queries)
-        operators = (inputs[..., i : i + 1].expand(at_queries) - self.p for i in range(self.k))
-        values_of, operators_of = self.symbols(range(self.p)), self.symbols(range(self.p, self.vocab_size))
-        found = {f"operator {i}": (x, operators_of) for i, x in enumerate(operators, 1)}
-        name = "x"
-        for i, values in enumerate(self._intermediates(inputs), 1):
-            name = f"op{i}({name})"
-            found["answer" if i == self.k else name] = values, values_of
-        before = torch.full((*inputs.shape[:-1], self.k), -1)
+        program, there, places = self._read(inputs)
+        values_of, operators_of = self.symbols(range(self.p)), self.symbols(range(self.p, self.p + self.m))
+        found = {
+            f"operator {i}": (operator.where(now, -1).unsqueeze(-1).expand(places.shape), operators_of)
+            for i, (operator, now) in enumerate(zip(program.unbind(-1), there.unbind(-1), strict=True), 1)
+        }
+        name, steps = "x", self._intermediates(inputs)
+        for i, values in enumerate(steps[:-1], 1):
+            name = f"value {i}" if self.mixes_lengths else f"op{i}({name})"
+            found[name] = values.where(there[..., i : i + 1], -1), values_of
+        found["answer"] = steps[-1], values_of
+        nowhere = torch.full_like(inputs, -1)
         return {
-            name: Feature(torch.cat([before, x], -1), len(names), names) for name, (x, names) in found.items()
+            name: Feature(nowhere.scatter(-1, places, x), len(names), names)
+            for name, (x, names) in found.items()
         }
 
     def gold(self, inputs: Tensor) -> Tensor:
         """Return op_1(x), op_2(op_1(x)), … and the answer, (S, B, T, k), at the queries; see `Task.gold`."""
-        steps = torch.stack(self._intermediates(inputs), -1)
-        before = torch.full((*inputs.shape[:-1], self.k, self.k), -1)
-        return torch.cat([before, steps], -2)
+        places = self._read(inputs)[2].unsqueeze(-1)
+        steps = torch.stack(self._intermediates(inputs)[: self.k], -1)
+        gold = inputs.new_full((*inputs.shape, self.k), -1).scatter(-2, places.expand(steps.shape), steps)
+        return gold.masked_fill(torch.arange(self.k) >= self.depth(inputs).unsqueeze(-1), -1)
 
     def gold_sizes(self) -> GoldSizes:
-        """Return p symbols, k steps."""
-        return GoldSizes(self.p, self.k, self.k)
+        """Return p symbols, up to k steps."""
+        return GoldSizes(self.p, self.least_depth if self.mixes_lengths else self.k, self.k)
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Compute the true log-probabilities of the observed answers.
@@ -237,15 +251,16 @@ class RevProg(Task):
         """
         other = self.label_noise / self.p
         oracle = torch.full((*inputs.shape, self.vocab_size), -math.log(self.vocab_size))
-        observed = oracle[..., self.k :, :]
+        answers, places = self.answers(inputs), self._read(inputs)[2].unsqueeze(-1)
+        observed = torch.full((*answers.shape, self.vocab_size), -math.inf)
         observed[..., : self.p] = math.log(other) if other > 0 else -math.inf
-        observed[..., self.p :] = -math.inf
-        observed.scatter_(-1, self.answers(inputs).unsqueeze(-1), math.log(1 - self.label_noise + other))
-        return oracle
+        observed.scatter_(-1, answers.unsqueeze(-1), math.log(1 - self.label_noise + other))
+        return oracle.scatter(-2, places.expand(observed.shape), observed)
 
     def probe_group(self, inputs: Tensor) -> Tensor:
-        """Return the program, (…, k): the features follow from it and the symbol asked about."""
-        return inputs[..., : self.k]
+        """Return the program, (…, D), −1 behind it: features follow from it and the symbol asked about."""
+        program, there, _ = self._read(inputs)
+        return (program + self.p).where(there, -1)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
@@ -253,34 +268,33 @@ class RevProg(Task):
         """Draw sequences uniformly from a split, without the oracle; see `Task.sample`."""
         check_split(split)
         query = torch.randint(self.p, (batch_size, self.queries), generator=generator)
-        if self.held_out_programs > 0:
-            numbers = self.programs[split]
-            chosen = numbers[torch.randint(len(numbers), (batch_size, 1), generator=generator)]
-            program = chosen // self.m ** torch.arange(self.k - 1, -1, -1) % self.m
-        else:
-            program = torch.randint(self.m, (batch_size, self.k), generator=generator)
-            query[:, -1] = self._held_out_query(program, query)
+        length = torch.full((batch_size,), self.k)
+        if self.mixes_lengths:
+            length = self.draw_depths(generator, (batch_size,), split, progress)
+        width = self.k if split == "train" else self.deepest
+        program = self._programs.draw(generator, length, split, width)
+        if self.held_out_programs == 0:
+            free = length > self.k  # too long to have been trained on
+            last = torch.where(free, query[:, -1], self._held_out_query(program, query))
             if split == "train":
-                shift = torch.randint(1, self.p, (batch_size,), generator=generator)
-                query[:, -1] = (query[:, -1] + shift) % self.p
-        inputs = torch.cat([program + self.p, query], dim=1).unsqueeze(0)
+                last = (last + torch.randint(1, self.p, (batch_size,), generator=generator)) % self.p
+            query[:, -1] = last
+        inputs = joined(program + self.p, length, query, self.p + self.m).unsqueeze(0)
+        places = self._read(inputs)[2]
         observed = self.answers(inputs)
         if self.label_noise > 0:
             replaced = torch.rand(observed.shape, generator=generator) < self.label_noise
             drawn = torch.randint(self.p, observed.shape, generator=generator)
             observed = torch.where(replaced, drawn, observed)
-        targets = torch.zeros_like(inputs)
-        targets[..., self.k :] = observed
-        return counted_from(self.k, inputs, targets)
+        targets, counted = torch.zeros_like(inputs), torch.zeros_like(inputs, dtype=torch.bool)
+        return counted_at(counted.scatter(-1, places, True), inputs, targets.scatter(-1, places, observed))
 
     def _held_out_query(self, program: Tensor, query: Tensor) -> Tensor:
         """Compute the one value of the last query that is held out after each beginning, (B,) long."""
+        program = program[:, : self.k]  # of both splits alike
         return scatter([*program.unbind(1), *query[:, :-1].unbind(1)], self.seed) % self.p
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
-        """Return readable names of token ids: "3" for a symbol, "op0" for an operator."""
-        return [str(i) if i < self.p else f"op{i - self.p}" for i in ids]
-
-
-def _all_commute(rows: list[tuple[int, ...]]) -> bool:
-    return all([a[i] for i in b] == [b[i] for i in a] for n, a in enumerate(rows) for b in rows[:n])
+        """Return readable names of token ids: "3" for a symbol, "op0" for an operator, "-" for a pad."""
+        names = [*map(str, range(self.p)), *(f"op{i}" for i in range(self.m)), "-"]
+        return [names[i] for i in ids]

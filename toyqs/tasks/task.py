@@ -53,6 +53,8 @@ class Task(ABC):
     # What only some tasks have, None in the others; a task that has it defines a method of this name.
     oracle: Callable[[Tensor], Tensor] | None = None
     """inputs (S, B, T) -> true log p(target | prefix), (S, B, T, V)"""
+    depth: Callable[[Tensor], Tensor] | None = None
+    """inputs (S, B, T) -> the depth of what is asked at each position, (S, B, T) long; 0: nothing is"""
     thought_length: Callable[[Tensor], Tensor] | None = None
     """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
     features: Callable[[Batch], dict[str, Feature]] | None = None
@@ -88,6 +90,15 @@ class Task(ABC):
     @abstractmethod
     def length(self, seq_len: int) -> int:
         """Return T of a sample; tasks with a length of their own ignore `seq_len`."""
+
+    def held_out_length(self, seq_len: int) -> int:
+        """Return T of a held-out sample, which may be longer than in training; by default it is the same."""
+        return self.length(seq_len)
+
+    @property
+    def trained_depth(self) -> int | None:
+        """Return the largest depth in training; None: training has all depths, or there are none."""
+        return None
 
     @abstractmethod
     def sample(
@@ -181,6 +192,17 @@ def counted_from(first: int, inputs: Tensor, targets: Tensor) -> Batch:
     """
     think = torch.zeros(inputs.shape, dtype=torch.bool)
     think[..., first:] = True
+    return counted_at(think, inputs, targets)
+
+
+def counted_at(think: Tensor, inputs: Tensor, targets: Tensor) -> Batch:
+    """Return a batch whose positions count and think where `think`, (S, B, T) bool, says.
+
+    Args:
+        think: at equally many positions of every sequence.
+        inputs: (S, B, T) long.
+        targets: (S, B, T) long; where a position does not count they become a filler 0.
+    """
     return Batch(inputs, targets * think, think.float(), think)
 
 

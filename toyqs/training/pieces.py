@@ -55,6 +55,8 @@ class MicroBatches:
         Returns:
             The loss's parts, meters and the reward, times the share.
         """
+        if self.model.plain_step is not None and batch.counted.gold is None:
+            return {"nll": self._plain(batch, share)}
         values: Values = {}
         if not self._in_pieces(batch):
             self._each(batch, lambda _, loss: self._descend(loss(), share, values))
@@ -103,11 +105,7 @@ class MicroBatches:
         for part in sequences(batch, self.settings.sequences):
             spans = _spans(part, self.settings.chunk_positions)
             if len(spans) == 1:
-                plain = self.model.plain_step is not None and part.counted.gold is None
-                loss = (
-                    partial(self._plain, part) if plain else partial(self._loss, partial(self._whole, part))
-                )
-                use(part, loss)
+                use(part, partial(self._loss, partial(self._whole, part)))
                 continue
             read = (part.inputs, part.positions, part.first)
             leaves: list[tuple[Tensor, Tensor]] = []
@@ -121,12 +119,20 @@ class MicroBatches:
                 outputs, gradients = zip(*reached, strict=True)
                 torch.autograd.backward(outputs, gradients)
 
-    def _plain(self, batch: TrainingBatch, *, jointly: Callable[..., Tensor] | None = None) -> Loss:
-        """Return the loss of a model without thoughts, by its own function for the whole step."""
-        counted = batch.counted
+    def _plain(self, batch: TrainingBatch, share: Tensor | None) -> Tensor:
+        """Add the gradients of a model without thoughts, by its own function; return its loss (S,)."""
         assert self.model.plain_step is not None
-        nll = self.model.plain_step(batch.inputs, batch.positions, counted.targets, counted.weights)
-        return Loss({"nll": nll})
+        weights = batch.counted.weights
+        factor = 1.0 / weights.sum((1, 2), keepdim=True).clamp(min=1e-12)
+        scaled = weights * (factor if share is None else factor * share.view(-1, 1, 1))
+        parts = sequences(
+            batch._replace(counted=batch.counted._replace(weights=scaled)), self.settings.sequences
+        )
+        losses = [
+            self.model.plain_step(part.inputs, part.positions, part.counted.targets, part.counted.weights)
+            for part in parts
+        ]
+        return sum(losses[1:], losses[0])
 
     def _whole(self, batch: TrainingBatch) -> Outputs:
         """Return a piece's trace, its batch at the thinking positions; and the selection of these, if any."""

@@ -24,7 +24,7 @@ from toyqs.config.controls import ONE_SYMBOL
 from toyqs.sweep.plan import plan_cell
 from toyqs.sweep.words.compose import compose_checked
 from toyqs.sweep.words.presets import register
-from toyqs.tasks.s5 import S5
+from toyqs.tasks.group import S5
 from toyqs.training.flops import Cost
 
 ROOT = Path(__file__).resolve().parents[3]

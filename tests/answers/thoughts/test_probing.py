@@ -18,9 +18,9 @@ from toyqs.answers.thoughts import probing
 from toyqs.answers.thoughts.arm import Sampled, load_arm, mean_interval
 from toyqs.answers.thoughts.probing import NOTHING, Found, Split, difference, find, over, probe_arm, split_of
 from toyqs.config.errors import Refusal
+from toyqs.tasks.group import S5
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.tasks.s5 import S5
 from toyqs.tasks.task import Feature
 
 SMALL = S5(group="s3", positions=3, asked="end")  # 36 held-out sequences

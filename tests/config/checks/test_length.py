@@ -20,6 +20,7 @@ from toyqs.model.interpreter import Afresh, AfreshEach
 from toyqs.objectives.objective import Loss
 from toyqs.positions import focus, rows, thinking_positions
 from toyqs.rng import ThoughtSizes
+from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.evaluation.metrics import evaluate
@@ -44,7 +45,8 @@ def test_costs_of_thoughts_that_choose_their_length(key: str) -> None:
 
 
 def test_a_given_length_needs_a_task_that_gives_it() -> None:
-    refused("adaptive_len=true: task=rev_prog", adaptive_len=True)
+    refused("adaptive_len=true: task=hidden_markov", adaptive_len=True, task=HiddenMarkov())
+    assert accepted(adaptive_len=True) == []
     refused("adaptive_len=true: .*variable_len=true", adaptive_len=True, variable_len=True, task=Iterate())
     assert accepted(adaptive_len=True, task=Iterate()) == []
     assert accepted(adaptive_len=True, task=Iterate(), thoughts="gaussian") == []

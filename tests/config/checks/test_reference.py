@@ -16,9 +16,9 @@ from toyqs.config import finished_run
 from toyqs.config.finished_run import settings_of
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.texts.char_text import CharText
 
 PLAIN = {"use_reasoner": False, "controls": "none"}
 

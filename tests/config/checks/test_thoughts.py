@@ -9,8 +9,8 @@ import pytest
 
 from tests.config.checks.checking import NO_REASONER, accepted, refused
 from toyqs.config.run_config import RunConfig
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.tasks.texts.char_text import CharText
 
 
 @pytest.mark.parametrize("mixing", ["concat", "gate", "thought"])

@@ -11,6 +11,7 @@ from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
 from toyqs.model.predicting.gold import GoldHead
 from toyqs.model.predicting.parts import Auxiliaries
+from toyqs.model.predicting.prefixes import Prefixes
 from toyqs.model.samplers import GreedyHead, Prior, TemperedGaussian, TemperedTokens, UniformTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.objective import CRITIC_STARTS
@@ -42,7 +43,8 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
     }
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
     greedy_head = GreedyHead(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
-    helpers = (greedy_head, critic, _sampler(config, policy), reward_model, _gold_head(config, num_seeds))
+    sampler, prefixes = _sampler(config, policy), _prefixes(config)
+    helpers = (greedy_head, critic, sampler, reward_model, prefixes, _gold_head(config, num_seeds))
     return Auxiliaries(extra_predictions, *helpers)
 
 
@@ -55,6 +57,13 @@ def _gold_head(config: RunConfig, num_seeds: int) -> GoldHead | None:
     return GoldHead(
         num_seeds, config.widths[role], sizes.symbols, at_once=1 if config.has_thoughts else sizes.longest
     )
+
+
+def _prefixes(config: RunConfig) -> Prefixes | None:
+    """Return when predictions with the prefixes of thoughts are made; None: nothing reads them."""
+    if not (config.credits_symbols or config.rewards_steps or config.trains_prefixes):
+        return None
+    return Prefixes(trained=config.trains_prefixes, always=config.rewards_steps)
 
 
 def _critic(config: RunConfig, num_seeds: int) -> ValueHead | None:
@@ -80,7 +89,7 @@ def _reward_model(config: RunConfig, num_seeds: int) -> RewardModel | RewardOfPr
 
 def _of_a_uniform_prediction(config: RunConfig) -> float:
     """Return the likelihood of a token under a uniform prediction; 0 where another reward is paid."""
-    return -math.log(config.task.vocab_size) if config.reward == "likelihood" else 0.0
+    return -math.log(config.task.vocab_size) if config.reward in ("likelihood", "trajectory") else 0.0
 
 
 def _context_widths(config: RunConfig) -> list[int]:

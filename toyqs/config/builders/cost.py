@@ -96,9 +96,11 @@ def step_bytes(config: RunConfig) -> int:
     numbers = 4 * num_weights(config) + positions * kept * (widths["base_lm"] + widths["base_reasoner"])
     branches = positions * (config.trice_samples if config.use_reasoner else 1)
     if config.use_reasoner:
-        symbols = config.max_reasoning_len + MARKERS
+        symbols = config.max_reasoning_len * (2 if config.trains_prefixes else 1) + MARKERS
         numbers += branches * symbols * kept * (widths["reasoner"] + widths["interpreter"])
-    numbers += branches * config.num_ahead * 4 * config.task.vocab_size
+    prefixes = config.credits_symbols or config.rewards_steps or config.trains_prefixes
+    predictions = branches * (1 + config.max_reasoning_len if prefixes else 1)
+    numbers += predictions * config.num_ahead * 4 * config.task.vocab_size
     return numbers * (8 if config.dtype == "float64" else 4)
 
 

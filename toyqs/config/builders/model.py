@@ -22,6 +22,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import FeatureHead, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
+from toyqs.model.predicting.last_symbol import LastSymbol, LastSymbolEach
 from toyqs.model.predicting.parts import Horizon
 from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import CosineLinear, ThoughtHead, TokenHead
@@ -97,8 +98,10 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
         core = cores[letters["interpreter"]]
         if config.interpreter_start == "afresh":
             shares = config.symbol_kind == "token" and not config.lengths_vary
-            last_only = config.interpreter_reads == "last"
-            interpreter = (Afresh if shares else AfreshEach)(num_seeds, core, last_only=last_only)
+            kinds = (
+                (LastSymbolEach, LastSymbol) if config.interpreter_reads == "last" else (AfreshEach, Afresh)
+            )
+            interpreter = kinds[shares](num_seeds, core)
         else:
             interpreter = _onward(config, num_seeds, core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones.kernels.few_columns import COLUMNS, FewColumns
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import FeatureHead
@@ -23,8 +24,12 @@ def with_native(config: RunConfig, model: LatentReasoner) -> LatentReasoner:
     head = model.thought_head
     if type(head) is TokenHead:  # others may make their logits or their symbols in a way of their own
         head.native = head.shared is None and head.ending is None
+    logits = model.head
+    if isinstance(logits, FeatureHead) and not config.autocast and 1 < logits.bias.shape[-1] <= COLUMNS:
+        logits.first_layer = FewColumns.apply
     one_layer = config.linear_lm_head and config.lm_head_layers == 1 and not config.autocast
     plain_gru = config.backbone == "gru" and not config.use_reasoner
+    plain_gru = plain_gru and config.nll_loss_beta == 1.0
     if plain_gru and one_layer and config.reward not in OWN_LOSS:
         (core,) = model.cores.values()
         model.plain_step = PlainStep(cast(Core, core), cast(FeatureHead, model.head))

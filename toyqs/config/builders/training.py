@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+
+from torch import Tensor
 
 from toyqs.config.resolve import chunk
 from toyqs.config.run_config import RunConfig
@@ -10,6 +14,7 @@ from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.losses import base_nll, gold_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
+from toyqs.objectives.prefixes import prefix_nll
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation.metrics import LOGITS, THOUGHTS
@@ -21,13 +26,16 @@ from toyqs.types import Batch, Trace
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
     objective = _with_base_nll(config, objective_of(config))
+    if config.trains_prefixes:
+        own = partial(prefix_nll, decay=config.ahead_decay, later=config.teacher_forcing_weight)
+        objective = _with_part(objective, "prefix_nll", own)
     if not config.has_gold:
         return objective
     return _with_gold(objective, _with_base_nll(config, from_config(LikelihoodObjective, config)))
 
 
 def objective_of(config: RunConfig) -> Objective:
-    """Return the objective of a run, without the loss of the prediction without a thought."""
+    """Return the objective of a run, without losses of other predictions than those with whole thoughts."""
     if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
         config = replace(config, baseline="none", advantage_scale="none")
     return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
@@ -46,13 +54,16 @@ def _with_gold(objective: LossFn, predictor: LossFn) -> LossFn:
 
 
 def _with_base_nll(config: RunConfig, objective: LossFn) -> LossFn:
-    """Return a loss with one part more where it is trained, the NLL of the prediction without a thought."""
-    if not config.trains_without_thought:
-        return objective
+    """Return a loss with the NLL of the prediction without a thought, where that is trained."""
+    return _with_part(objective, "base_nll", base_nll) if config.trains_without_thought else objective
+
+
+def _with_part(objective: LossFn, name: str, part: Callable[[Trace, Batch], Tensor]) -> LossFn:
+    """Return a loss with one part more (S,), the NLL of other predictions."""
 
     def both(trace: Trace, batch: Batch) -> Loss:
         loss = objective(trace, batch)
-        return loss._replace(parts=loss.parts | {"base_nll": base_nll(trace, batch)})
+        return loss._replace(parts=loss.parts | {name: part(trace, batch)})
 
     return both
 
@@ -63,20 +74,6 @@ def build_training_params(config: RunConfig) -> TrainingParams:
     Args:
         config: resolved, max_steps given.
     """
-    weights = {
-        "nll": LossWeight(config.nll_loss_beta),
-        "base_nll": LossWeight(config.base_nll_beta),
-        "policy": LossWeight(config.policy_loss_beta),
-        "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
-        "critic": LossWeight(config.critic_loss_beta),
-        "reward_model": LossWeight(config.critic_loss_beta),
-        "prior": LossWeight(config.prior_beta),
-    }
-    if config.has_gold:
-        weights["gold"] = LossWeight(1.0)  # in all arms, also where no policy loss is
-    if config.has_thoughts and config.variable_len:
-        weights["length_penalty"] = LossWeight(config.length_penalty)
-        weights["punish_unfinished"] = LossWeight(config.punish_unfinished, rises=config.schedule_punfinished)
     return TrainingParams(
         steps=config.max_steps,
         batch_size=config.data_loader_batch_size,
@@ -100,12 +97,39 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         **_offsets(config),
         gate_floor=config.gate_floor if config.weighs_thoughts else 0.0,
         lr_multipliers=_multipliers(config),
-        weights=weights,
+        weights=_weights(config),
         adaptive_len=config.has_thoughts and config.adaptive_len,
         warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
-        eval_chunk=min(THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead)),
+        eval_chunk=min(
+            THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead * _predictions(config))
+        ),
     )
+
+
+def _weights(config: RunConfig) -> dict[str, LossWeight]:
+    """Return the weights of the parts of the loss, and what lengths cost, by name."""
+    weights = {
+        "nll": LossWeight(config.nll_loss_beta),
+        "base_nll": LossWeight(config.base_nll_beta),
+        "prefix_nll": LossWeight(config.prefix_nll_beta),
+        "policy": LossWeight(config.policy_loss_beta),
+        "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
+        "critic": LossWeight(config.critic_loss_beta),
+        "reward_model": LossWeight(config.critic_loss_beta),
+        "prior": LossWeight(config.prior_beta),
+    }
+    if config.has_gold:
+        weights["gold"] = LossWeight(1.0)  # in all arms, also where no policy loss is
+    if config.has_thoughts and config.variable_len:
+        weights["length_penalty"] = LossWeight(config.length_penalty)
+        weights["punish_unfinished"] = LossWeight(config.punish_unfinished, rises=config.schedule_punfinished)
+    return weights
+
+
+def _predictions(config: RunConfig) -> int:
+    """Return how many predictions an evaluation makes with a thought: one, or with its prefixes too."""
+    return 1 + config.max_reasoning_len if config.rewards_steps else 1
 
 
 def _multipliers(config: RunConfig) -> dict[str, float]:
@@ -131,7 +155,8 @@ def _offsets(config: RunConfig) -> dict[str, int]:
     if config.positions_up_to is None or not config.learns_positions:
         return {}
     alone = config.positions_up_to - config.task.length(config.seq_len)
-    return {"offsets": alone + 1, "fitting_offsets": config.positions_up_to - config.longest_sequence + 1}
+    with_thoughts = config.longest_sequence - config.sequence_length  # what a sequence of training has beyond
+    return {"offsets": alone + 1, "fitting_offsets": alone - with_thoughts + 1}
 
 
 def _inner_steps(config: RunConfig) -> int:

@@ -59,6 +59,12 @@ def check_seen(config: RunConfig) -> None:
     if config.interpreter_reads == "last" and several and onward:
         why = "the interpreter goes on from the reasoner's state, which has seen all symbols"
         refuse("interpreter_reads", "last", why, "interpreter_start=afresh or interpreter_reads=all")
+    prefixes = config.credits_symbols or config.rewards_steps or config.trains_prefixes
+    if config.interpreter_reads == "last" and several and prefixes:
+        why = (
+            "credit=prefix, prefix_nll_beta and reward=trajectory predict from the first symbols of a thought"
+        )
+        refuse("interpreter_reads", "last", why, "none of these, or interpreter_reads=all")
     if config.thought_logits == "cosine" and config.max_reasoning_len:
         _check_cosine(config)
     if config.hide_last_token:

@@ -130,7 +130,7 @@ def _check_checkpoint(config: RunConfig) -> None:
 
 def _check_length(given: str, past: LatentReasoner, config: RunConfig) -> None:
     """Refuse a transformer whose own run needed fewer positions."""
-    needed = config.longest_sequence if config.penalises_thought_kl else config.task.length(config.seq_len)
+    needed = config.longest_sequence if config.penalises_thought_kl else config.sequence_length
     if config.learns_positions and config.positions_up_to:
         needed = config.num_positions  # sequences may begin late
     known = [cast(Core, core).backbone.longest for core in past.cores.values()]

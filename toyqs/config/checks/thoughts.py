@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toyqs.config.checks.credit import check_credit
 from toyqs.config.checks.interpreter import check_reading, check_seen
 from toyqs.config.checks.learned_reward import check_learned_reward
 from toyqs.config.checks.positions import check_extent
@@ -236,6 +237,7 @@ def _check_objective(config: RunConfig) -> None:
             f"only objective={able} may train on the same thoughts again",
             f"inner_steps=1 or objective={able}",
         )
+    check_credit(config)
     if config.learned_reward:
         check_learned_reward(config)
     if config.has_critic and config.value_sees == "base_prediction" and not config.predicts_without_thought:

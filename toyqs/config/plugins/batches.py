@@ -15,8 +15,9 @@ SEQUENCES = 4  # that are drawn to look at
 
 def fault_of_sample(task: Task, seq_len: int) -> str | None:
     """Say what is wrong with the sequences that a task draws; None: nothing."""
-    shape = (1, SEQUENCES, task.length(seq_len))
+    lengths = {"train": task.length(seq_len), "held_out": task.held_out_length(seq_len)}
     for split in SPLITS:
+        shape = (1, SEQUENCES, lengths[split])
         draws: list[Any] = [
             task.sample(torch.Generator().manual_seed(0), SEQUENCES, seq_len, split) for _ in range(2)
         ]

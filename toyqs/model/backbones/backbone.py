@@ -38,6 +38,7 @@ class Backbone(nn.Module, ABC):
 
     width: int
     longest: int | None = None  # the number of its positions; None: any number
+    worth_a_step = 0  # numbers of states that a further step has to spare, where equal branches may share it
     as_on_gpu = False  # makes the products that a GPU would: to count them where there is none
     embedding_std = 1.0  # of the initial values of the embeddings that it reads
 
@@ -68,6 +69,21 @@ class Backbone(nn.Module, ABC):
         Returns:
             Outputs (S, B, T, K, D) and the new state.
         """
+
+    def follow(self, x: Rows, end: int, state: BranchState) -> tuple[Tensor, BranchState]:
+        """Let every branch consume several symbols, and then a row of the table that is the same for all.
+
+        Args:
+            x: ids (S, B, T, K, L).
+            end: of the last row.
+            state: of the branches (s, b, t, k).
+
+        Returns:
+            Outputs (S, B, T, K, D) after the last row, and the state there.
+        """
+        for ids in x.ids.unbind(-1):
+            _, state = self.step(Rows(x.table, ids), state)
+        return self.step(x.table[:, end, None, None, None], state)
 
     def empty(self, first: int = 0) -> BranchState | None:
         """Return a branch point (1, 1, 1, 1) that has read nothing, its next symbol at position `first`.

@@ -14,11 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from toyqs.model.backbones.backbone import Backbone, Rows, gathered
 from toyqs.model.backbones.gru_scan import Sequence
-from toyqs.model.backbones.kernels.gru import BranchStep, Scan
+from toyqs.model.backbones.kernels.gru import BranchStep, LastState, Scan
 from toyqs.model.layers import Linear, SeedStacked, affine, flat_ids, logistic_, uniform
+
+SPARED = 2**13  # numbers whose native step takes as long as what torch does around it
 
 
 class GRU(SeedStacked, Backbone):
@@ -28,6 +31,7 @@ class GRU(SeedStacked, Backbone):
         """Declare the weights; with `native` the steps are those of kernels/."""
         super().__init__()
         self.width, self.native = width, native
+        self.worth_a_step = SPARED if native else 0
         rule = uniform(1.0 / math.sqrt(width))
         self.weight_ih = self.declare("weight_ih", (num_seeds, width, 3 * width), rule)
         self.weight_hh = self.declare("weight_hh", (num_seeds, width, 3 * width), rule)
@@ -53,6 +57,15 @@ class GRU(SeedStacked, Backbone):
             hidden = BranchStep.apply(*_rows(x), state, *weights)
         else:
             hidden = _Branch.apply(*_rows(x), state, state, *weights)
+        return hidden, hidden
+
+    def follow(self, x: Rows, end: int, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Step hidden vectors (S, B, T, K, D) along several symbols and one more; see `Backbone.follow`."""
+        if not self.native:
+            return super().follow(x, end, state)
+        ids = functional.pad(x.ids, (0, 1), value=end).flatten(1, 3)
+        hidden = LastState.apply(x.table, ids, state.flatten(1, 3), self.weight_hh, self.bias_hh)
+        hidden = hidden.view(*x.ids.shape[:4], -1)
         return hidden, hidden
 
     def handover(self, num_seeds: int, width: int) -> Linear:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from toyqs.model.core import START, Core, marker
 from toyqs.model.layers import Linear
+from toyqs.model.predicting.prefixes import Prefixes, wanted_now
 from toyqs.model.thoughts import Symbols, ThoughtHead, think
 from toyqs.numerics import log_prob_of
 from toyqs.types import Context, Thoughts, Trace
@@ -66,6 +67,7 @@ class Instructed(nn.Module, ABC):
 
     letters: dict[str, str]
     thought_head: ThoughtHead | None
+    prefixes: Prefixes | None
     gold_head: GoldHead | None  # None: the policy learns them
 
     @abstractmethod
@@ -115,7 +117,8 @@ class Instructed(nn.Module, ABC):
             thoughts = think(core, None, context.branches, noise)
             return thoughts, core.backbone.step(marker(core.thought_rows(), START), context.branches)[0]
         seen = StatesSeen(self.thought_head)
-        thoughts = think(core, seen, context.branches, noise, lengths=lengths)
+        keep = wanted_now(self.prefixes)
+        thoughts = think(core, seen, context.branches, noise, lengths=lengths, keep_passed=keep)
         return thoughts, torch.cat(seen.states, 3)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.predicting.gold import GoldHead
+from toyqs.model.predicting.prefixes import Prefixes
 from toyqs.model.thoughts import ThoughtHead
 
 
@@ -27,4 +28,5 @@ class Auxiliaries(NamedTuple):
     critic: ValueHead | None = None
     sampler: ThoughtHead | None = None  # samples off-policy thoughts; None: the thought head does
     reward_model: RewardModel | RewardOfPrediction | None = None
+    prefixes: Prefixes | None = None  # predictions with them; None: nobody reads such
     gold_head: GoldHead | None = None  # says the right thought; None: the policy thinks it, or there is none

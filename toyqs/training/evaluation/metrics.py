@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.evaluation.information import CONTEXTS, information_of
 from toyqs.training.evaluation.reading import Forced, each, pieces, read_positions, spans
 from toyqs.training.evaluation.thought_language import ThoughtSample
+from toyqs.training.evaluation.watcher import Watcher
 from toyqs.training.hard_positions import PositionSelection
 from toyqs.training.shortage import in_fewer
 from toyqs.types import Batch, Model, Trace
@@ -46,32 +46,6 @@ class Meter:
             name: value.to(diverged.device).masked_fill(diverged, math.nan)
             for name, value in (means | more).items()
         }
-
-
-class Watcher(Protocol):
-    """Looks at what an evaluation sees, part by part, and changes nothing."""
-
-    def begin(self) -> None:
-        """Forget what was seen: the evaluation begins, or begins again in smaller parts."""
-        ...
-
-    def see(
-        self, start: int, whole: Batch, batch: Batch, selection: PositionSelection | None, trace: Trace
-    ) -> None:
-        """Look at the sequences from a number `start` on.
-
-        Args:
-            start: the first of them.
-            whole: at all positions.
-            batch: at the thinking positions.
-            selection: of these, where the model makes one.
-            trace: of the thoughts that were sampled.
-        """
-        ...
-
-    def see_other(self, metric: str, trace: Trace) -> None:
-        """Look at another prediction of the same sequences, the one that a metric measures."""
-        ...
 
 
 @torch.no_grad()

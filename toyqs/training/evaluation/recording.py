@@ -15,6 +15,7 @@ from toyqs.objectives.rewards import penalty
 from toyqs.tasks.task import Task
 from toyqs.thought_record import ARRAYS, Array, Evaluation, Feature, Record
 from toyqs.training.evaluation.metrics import evaluate
+from toyqs.training.evaluation.watcher import Watcher, Watchers
 from toyqs.training.evaluation.watching import Recorder, Reward, Tensors, sequences_of
 from toyqs.training.params import TrainingParams
 from toyqs.training.reference_model import with_reference
@@ -57,10 +58,14 @@ class Recording:
         times = max(1, (steps - 1) // run.every) if run.every else 1
         self._rows = _spread(len(self.sequences), min(IN_TRAINING, most // times))
 
-    def evaluate(self) -> dict[str, Tensor]:
-        """Evaluate the model after its last step, and record that; see `metrics.evaluate`."""
+    def evaluate(self, beside: Watcher | None = None) -> dict[str, Tensor]:
+        """Evaluate the model after its last step, and record that; see `metrics.evaluate`.
+
+        Args:
+            beside: looks at it too; None: nobody does.
+        """
         steps = self.run.params.steps
-        measured, self._final = self._evaluate(self.held_out, self.sequences, steps)
+        measured, self._final = self._evaluate(self.held_out, self.sequences, steps, beside)
         return measured
 
     def is_due(self, step: int) -> bool:
@@ -73,11 +78,15 @@ class Recording:
         self._earlier.append((step, self._evaluate(some, range(len(self._rows)), step)[1]))
 
     def _evaluate(
-        self, held_out: Batch, sequences: Sequence[int], step: int
+        self, held_out: Batch, sequences: Sequence[int], step: int, beside: Watcher | None = None
     ) -> tuple[dict[str, Tensor], Tensors]:
         params = self.run.params
         sizes, recorder = params.eval_sizes_at(step - 1), Recorder(self.model, sequences, self._reward(step))
-        kwargs: dict[str, Any] = {"full": True, "at_once": params.eval_chunk, "watcher": recorder}
+        kwargs: dict[str, Any] = {
+            "full": True,
+            "at_once": params.eval_chunk,
+            "watcher": Watchers(recorder, beside),
+        }
         measured = evaluate(self.model, held_out, self.seeds, sizes, **kwargs)
         return measured, recorder.tensors()
 

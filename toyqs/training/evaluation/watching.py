@@ -48,7 +48,7 @@ class Recorder:
     def see(
         self, start: int, whole: Batch, batch: Batch, selection: PositionSelection | None, trace: Trace
     ) -> None:
-        """Take in the thoughts of sequences from a number `start` on; see `metrics.Watcher`."""
+        """Take in the thoughts of sequences from a number `start` on; see `Watcher`."""
         stop = start + whole.inputs.shape[1]
         device = whole.inputs.device
         self._here = torch.tensor([i - start for i in self.sequences if start <= i < stop], device=device)

@@ -22,6 +22,11 @@ def _function(name: str, dtype: torch.dtype) -> Callable[[Any], bool]:
     return function
 
 
+@functools.cache
+def _array(size: int) -> type[ctypes.Array[ctypes.c_int64]]:
+    return ctypes.c_int64 * size
+
+
 def call(name: str, dtype: torch.dtype, *fields: Tensor | int | None) -> None:
     """Call a native function.
 
@@ -36,7 +41,7 @@ def call(name: str, dtype: torch.dtype, *fields: Tensor | int | None) -> None:
     """
     check_first_order()
     words = [x if isinstance(x, int) else 0 if x is None else x.data_ptr() for x in fields]
-    if not _function(name, dtype)((ctypes.c_int64 * len(words))(*words)):
+    if not _function(name, dtype)(_array(len(words))(*words)):
         raise IndexError(f"{name}: an id is no row of its table")
 
 

@@ -50,7 +50,7 @@ template <typename F> struct Draw {
   int64_t* symbols;  // (seeds, rows, draws)
   F *log_prob, *entropy;  // (seeds, rows, draws) and (seeds, rows), or null; then the gradients there
   const F *at_log_prob, *at_entropy;
-  F* at_h;  // gradients, null forwards
+  F* at_h;  // gradients, which more are added to; null forwards
   int64_t seeds, rows, draws, d, v;
 };
 
@@ -80,7 +80,9 @@ template <typename F> void draw_rows(const Layer<F>& layer, const Draw<F> a, int
     if (!a.at_h) continue;
     std::fill_n(at_rows + 0, count * layer.d_p, F(0));
     layer.gradients(at_rows, logits, a.h + first * d, d, count);
-    for (int64_t i = 0; i < count; ++i) std::copy_n(at_rows + i * layer.d_p, d, a.at_h + (first + i) * d);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < d; j += LANES<F>)
+        add<F>(a.at_h + (first + i) * d + j, at(at_rows + i * layer.d_p + j), d - j);
   }
 }
 
@@ -89,7 +91,6 @@ template <typename F> bool draw(const Draw<F>& a) {
   for (int64_t seed = 0; seed < a.seeds; ++seed) {
     const Layer<F> layer(a.layer, seed, a.d, a.v, 1, -std::numeric_limits<F>::infinity());
     draw_rows(layer, a, seed);
-    if (a.layer.at_weight) layer.give(seed);
   }
   return true;
 }

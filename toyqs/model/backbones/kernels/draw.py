@@ -51,7 +51,7 @@ class Draw(torch.autograd.Function):
     def backward(ctx: Any, _: Any, at_log_prob: Tensor, at_entropy: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
         hidden, weight, bias, symbols = ctx.saved_tensors
-        at_hidden, *at_layer = (torch.empty_like(y) for y in (hidden, weight, bias))
+        at_hidden, *at_layer = map(torch.zeros_like, (hidden, weight, bias))
         given = (hidden, weight, bias, *at_layer, None, symbols, None, None)
         at_results = (at_log_prob.contiguous(), at_entropy.contiguous())
         call("draw", hidden.dtype, *given, *at_results, at_hidden, *ctx.sizes)

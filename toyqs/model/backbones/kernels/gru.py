@@ -42,7 +42,8 @@ class BranchStep(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
         x, ids, h, weight, bias, kept = ctx.saved_tensors
-        at_x, at_h, *at_layer = (torch.zeros_like(y) for y in (x, h, weight, bias))
+        at_x, *at_layer = map(torch.zeros_like, (x, weight, bias))
+        at_h = torch.empty_like(h)
         given, now = (x, ids, h, weight, bias, *at_layer), grad.contiguous()
         call("gru", h.dtype, *given, None, now, at_x, at_h, kept, *ctx.sizes)
         at_x, at_h = (
@@ -53,7 +54,7 @@ class BranchStep(torch.autograd.Function):
 
 
 class Scan(torch.autograd.Function):
-    """Steps along sequences from a zero state.
+    """Steps along sequences from zero states.
 
     Args:
         x: (S, B, T, 3 D) input rows; or, with ids, a table (S, n, 3 D) of such.
@@ -68,27 +69,68 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
         """Read the sequences."""
-        check(ids, x, weight, bias)
-        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
-        ids = None if ids is None else ids.contiguous()
-        places = x.shape[:3] if ids is None else ids.shape
-        _check_shapes(places[0], weight.shape[1], x, ids, weight, bias)
-        states = x.new_empty(*places, weight.shape[1])
-        seeds, batch, length = places
-        ctx.sizes = (seeds, batch, 1, length, x.shape[1:-1].numel(), weight.shape[1])
-        call("gru", x.dtype, x, ids, None, weight, bias, None, None, states, *[None] * 4, *ctx.sizes)
-        ctx.save_for_backward(x, ids, weight, bias, states)
-        return states
+        return _scan(ctx, x, ids, None, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients."""
-        x, ids, weight, bias, states = ctx.saved_tensors
-        at_x, *at_layer = (torch.zeros_like(y) for y in (x, weight, bias))
         own = grad.clone(memory_format=torch.contiguous_format)  # later steps' gradients are added to it
-        layer = (weight, bias, *at_layer)
-        call("gru", x.dtype, x, ids, None, *layer, states, own, at_x, None, None, *ctx.sizes)
+        at_x, _, *at_layer = _scan_back(ctx, own)
         return at_x, None, *at_layer
+
+
+class LastState(torch.autograd.Function):
+    """The states after steps along sequences from given states; arguments as of `Scan`.
+
+    Args:
+        table: (S, n, 3 D) input rows.
+        ids: (S, B, T) of each position's row, T ≥ 1.
+        h: (S, B, D) states.
+        weight: (S, D, 3 D).
+        bias: (S, 1, 3 D).
+
+    Returns:
+        (S, B, D).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Read the sequences."""
+        check_shapes((h, (*ids.shape[:2], weight.shape[1])))
+        return _scan(ctx, table, ids, h.contiguous(), weight, bias)[:, :, -1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients."""
+        own = torch.zeros_like(ctx.saved_tensors[-1])
+        own[:, :, -1] = grad
+        at_x, at_h, *at_layer = _scan_back(ctx, own)
+        return at_x, None, at_h, *at_layer
+
+
+def _scan(ctx: Any, x: Tensor, ids: Tensor | None, h: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+    """Step along sequences from states (S, B, D) or zeros; return all states (S, B, T, D)."""
+    check(ids, x, weight, bias, *(() if h is None else (h,)))
+    x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+    ids = None if ids is None else ids.contiguous()
+    places = x.shape[:3] if ids is None else ids.shape
+    _check_shapes(places[0], weight.shape[1], x, ids, weight, bias)
+    states = x.new_empty(*places, weight.shape[1])
+    seeds, batch, length = places
+    ctx.sizes = (seeds, batch, 1, length, x.shape[1:-1].numel(), *[weight.shape[1]] * 2)
+    call("gru", x.dtype, x, ids, h, weight, bias, None, None, states, *[None] * 4, *ctx.sizes)
+    ctx.save_for_backward(x, ids, h, weight, bias, states)
+    return states
+
+
+def _scan_back(ctx: Any, own: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the gradients at rows, first states, weight and bias; `own`, those at all states, is used up."""
+    x, ids, h, weight, bias, states = ctx.saved_tensors
+    at_x, *at_layer = (torch.zeros_like(y) for y in (x, weight, bias))
+    at_h = None if h is None else torch.empty_like(h)
+    layer = (weight, bias, *at_layer)
+    call("gru", x.dtype, x, ids, h, *layer, states, own, at_x, at_h, None, *ctx.sizes)
+    return at_x, at_h, *at_layer
 
 
 def padded(rows: Tensor) -> int:
@@ -129,4 +171,4 @@ def _sizes(x: Tensor, h: Tensor, places: torch.Size) -> tuple[int, ...]:
     """Return the sizes that the native function has to know, in its order."""
     starts = h.shape[1:-1].numel()
     each = torch.Size(places[1:]).numel() // max(1, starts)
-    return places[0], starts, each, 1, x.shape[1:-1].numel(), h.shape[-1]
+    return places[0], starts, each, 1, x.shape[1:-1].numel(), h.shape[-1], h.shape[-1]

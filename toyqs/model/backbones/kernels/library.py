@@ -61,7 +61,7 @@ def load() -> ctypes.CDLL:
 
 
 def description() -> str:
-    """Say what made the library: the compiler, and the instructions of the processor that it was for.
+    """Say what made the library: the compiler.
 
     Raises:
         Unavailable: as `load` does.

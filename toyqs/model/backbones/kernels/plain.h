@@ -1,16 +1,15 @@
-// The whole step of a GRU language model without thoughts and with a linear head, but for the rows of its token table:
-// its loss, as `log_softmax` and the weighted mean over positions make it, with all gradients.
+// The whole step of a GRU language model without thoughts and with a linear head: its loss, as `log_softmax` and a
+// weighted sum over positions make it, with all gradients.
 #pragma once
 #include "draw.h"
 #include "gru.h"
 
 template <typename F> struct Plain {
-  const F* x;  // (seeds, vocab, 3 d), input rows of the tokens
   const int64_t *ids, *places;  // (seeds, batch, length), (seeds, batch, counted) or null: all
   int64_t* targets;             // (seeds, batch, counted), as weights
-  const F* weights;
-  Weights<F> recurrent, head;
-  F *loss, *at_x;  // (seeds,), the weighted mean of -log p(target); at_x holds zeros
+  const F *weights, *tokens;    // (seeds, vocab, d)
+  F *at_tokens, *loss;          // gradients, which more are added to; (seeds,), the weighted sum of -log p(target)
+  Weights<F> input, recurrent, head;
   int64_t seeds, batch, length, counted, vocab, d, classes;
 };
 
@@ -21,9 +20,8 @@ template <typename F> double loss_of(const Plain<F>& a, int64_t seed, const F* s
   const Buffer<F> h(a.places ? rows * d : 0), at_h(a.places ? rows * d : 0), log_p(rows), at_log_p(rows);
   const Layer<F> head(a.head, seed, d, a.classes, 1, -std::numeric_limits<F>::infinity());
   const auto place = [&](int64_t i) { return (i / a.counted * a.length + a.places[seed * rows + i]) * d; };
-  double loss = 0, all = 0;
-  for (int64_t i = 0; i < rows; ++i) all += a.weights[seed * rows + i];
-  for (int64_t i = 0; i < rows; ++i) at_log_p[i] = F(-a.weights[seed * rows + i] / std::max(all, 1e-12));
+  double loss = 0;
+  for (int64_t i = 0; i < rows; ++i) at_log_p[i] = -a.weights[seed * rows + i];
   for (int64_t i = 0; a.places && i < rows; ++i) std::copy_n(states + place(i), d, h + i * d);
   const Draw<F> drawn{a.places ? h : states, a.head, nullptr, a.targets + seed * rows, log_p, nullptr,
                       at_log_p, nullptr, a.places ? at_h : at_states, 1, rows, 1, d, a.classes};
@@ -31,24 +29,28 @@ template <typename F> double loss_of(const Plain<F>& a, int64_t seed, const F* s
   for (int64_t i = 0; i < rows; ++i) loss += at_log_p[i] * log_p[i];
   for (int64_t i = 0; a.places && i < rows; ++i)
     for (int64_t j = 0; j < d; ++j) at_states[place(i) + j] += at_h[i * d + j];
-  head.give(seed);
   return loss;
 }
 
 template <typename F> bool plain_step(const Plain<F>& a) {
-  const int64_t places = a.batch * a.length, counted = a.seeds * a.batch * a.counted;
+  const int64_t places = a.batch * a.length, counted = a.seeds * a.batch * a.counted, d = a.d;
   if (!are_rows(a.ids, a.seeds * places, a.vocab) || !are_rows(a.places, counted, a.length) ||
       !are_rows(a.targets, counted, a.classes)) return false;
-  for (int64_t seed = 0, d = a.d; seed < a.seeds; ++seed) {
-    const Layer<F> recurrent(a.recurrent, seed, d, d, 3);
+  for (int64_t seed = 0; seed < a.seeds; ++seed) {
+    const Layer<F> input(a.input, seed, d, d, 3), recurrent(a.recurrent, seed, d, d, 3);
+    const Buffer<F> x(a.vocab * input.out_p), at_x(a.vocab * input.out_p), at_tokens(a.vocab * input.d_p);
     const Buffer<F> states(places * d), at_states(places * d);
-    Gru<F> gru{a.x + seed * a.vocab * 3 * d, a.ids + seed * places, nullptr, a.recurrent, states, nullptr,
-               a.at_x + seed * a.vocab * 3 * d, nullptr, nullptr, 1, a.batch, 1, a.length, a.vocab, d};
+    const F* const tokens = a.tokens + seed * a.vocab * d;
+    input.outputs(x, tokens, d, a.vocab);
+    Gru<F> gru{x, a.ids + seed * places, nullptr, a.recurrent, states, nullptr, at_x, nullptr, nullptr,
+               1, a.batch, 1, a.length, a.vocab, input.part_p, d};
     steps<false>(recurrent, gru, 0);
     a.loss[seed] = loss_of<F>(a, seed, states, at_states);
     gru.grad = at_states;
     steps<true>(recurrent, gru, 0);
-    recurrent.give(seed);
+    input.gradients(at_tokens, at_x, tokens, d, a.vocab);
+    F* const to = a.at_tokens + seed * a.vocab * d;
+    for (int64_t i = 0; i < a.vocab * d; ++i) to[i] += at_tokens[i / d * input.d_p + i % d];
   }
   return true;
 }

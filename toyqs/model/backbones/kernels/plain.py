@@ -2,69 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from toyqs.model.backbones.kernels.calls import call, check, check_first_order, check_shapes
+from toyqs.model.backbones.kernels.calls import call, check, check_shapes
 
 
-class PlainLoss(torch.autograd.Function):
-    """The mean of −log p(target) of a GRU with a linear head on its states, over the positions that count.
-
-    The gradients are computed along with it, so it is for training alone.
+@torch.no_grad()
+def plain_step(
+    inputs: Tensor,
+    places: Tensor | None,
+    targets: Tensor,
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+) -> Tensor:
+    """Compute the weighted sum of −log p(target) of a GRU with a linear head on its states.
 
     Args:
-        x: (S, V, 3 D) input rows of the tokens.
         inputs: (S, B, T) long.
         places: (S, B, T') long, the positions that predict; None: all.
         targets: (S, B, T') long.
         weights: (S, B, T').
-        w_hh: (S, D, 3 D).
-        b_hh: (S, 1, 3 D).
-        w_head: (S, D, classes).
-        b_head: (S, 1, classes).
+        parameters: the tokens' embeddings (S, V, D); weight (S, D, E) and bias (S, 1, E) of the input, the
+            recurrent layer and the head, E = 3 D, 3 D and the number of classes.
+        gradients: contiguous tensors as the parameters, to which the sum's gradients are added.
 
     Returns:
         (S,).
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        inputs: Tensor,
-        places: Tensor | None,
-        targets: Tensor,
-        weights: Tensor,
-        *layers: Tensor,
-    ) -> Tensor:
-        """Compute the loss and its gradients."""
-        for ids in (inputs, places, targets):
-            check(ids, x, weights, *layers)
-        seeds, width, classes = layers[2].shape
-        wide, each = 3 * width, (*inputs.shape[:2], (inputs if places is None else places).shape[2])
-        check_shapes(
-            *((x, (seeds, x.shape[1], wide)), (inputs, (seeds, *inputs.shape[1:])), (targets, each)),
-            *((weights, each), (targets if places is None else places, each)),
-            *((layers[0], (seeds, width, wide)), (layers[1], (seeds, 1, wide))),
-            (layers[3], (seeds, 1, classes)),
-        )
-        given = [
-            None if y is None else y.contiguous() for y in (x, inputs, places, targets, weights, *layers)
-        ]
-        found = at_x, *at_layers = (torch.zeros_like(x), *map(torch.empty_like, layers))
-        loss = x.new_empty(len(x))
-        sizes = (*inputs.shape, targets.shape[2], x.shape[1], width, classes)
-        layers_and_gradients = (*given[5:7], *at_layers[:2], *given[7:], *at_layers[2:])
-        call("plain_step", x.dtype, *given[:5], *layers_and_gradients, loss, at_x, *sizes)
-        ctx.save_for_backward(*found)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients."""
-        check_first_order()
-        at_x, *others = (found * grad.view(-1, 1, 1) for found in ctx.saved_tensors)
-        return at_x, None, None, None, None, *others
+    for ids in (inputs, places, targets):
+        check(ids, weights, *parameters, *gradients)
+    tokens, *layers = parameters
+    seeds, classes = len(tokens), layers[-1].shape[-1]
+    vocab, width = tokens.shape[1:]
+    wide, each = 3 * width, (*inputs.shape[:2], (inputs if places is None else places).shape[2])
+    shapes = [(width, wide), (1, wide), (width, wide), (1, wide), (width, classes), (1, classes)]
+    check_shapes(
+        *((inputs, (seeds, *inputs.shape[1:])), (targets, each), (weights, each)),
+        *zip(layers, ((seeds, *shape) for shape in shapes), strict=True),
+        *zip(gradients, (x.shape for x in parameters), strict=True),
+        *(() if places is None else ((places, each),)),
+    )
+    assert all(x.is_contiguous() for x in gradients)
+    given = [None if x is None else x.contiguous() for x in (inputs, places, targets, weights, *parameters)]
+    loss = tokens.new_empty(seeds)
+    pairs = zip(given[5::2], given[6::2], gradients[1::2], gradients[2::2], strict=True)
+    sizes = (*inputs.shape, targets.shape[2], vocab, width, classes)
+    at_layers = [x for layer in pairs for x in layer]
+    call("plain_step", tokens.dtype, *given[:5], gradients[0], loss, *at_layers, *sizes)
+    return loss

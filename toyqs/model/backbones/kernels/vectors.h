@@ -131,25 +131,25 @@ constexpr int64_t BLOCK = 32;  // rows taken at a time, so that all about them s
 
 template <typename F> struct Weights {  // of all seeds, (seeds, d, outputs) and (seeds, outputs)
   const F *weight, *bias;
-  F *at_weight, *at_bias;  // gradients; null forwards
+  F *at_weight, *at_bias;  // gradients, which more are added to; null forwards
 };
 
 // One seed's layer, `parts` * `width` outputs of which each part is padded. The bias is a row below the weight.
 template <typename F> struct Layer {
   const Weights<F> given;
-  const int64_t d, width, parts, d_p = padded<F>(d), part_p = padded<F>(width), out_p = parts * part_p;
+  const int64_t seed, d, width, parts, d_p = padded<F>(d), part_p = padded<F>(width), out_p = parts * part_p;
   const Buffer<F> weight{(d + 1) * out_p}, transposed, at_weight;  // the last two backwards alone
 
   Layer(const Weights<F>& all, int64_t seed, int64_t d, int64_t width, int64_t parts, F beyond = 0)
-      : given(all), d(d), width(width), parts(parts), transposed(all.at_weight ? out_p * d_p : 0),
+      : given(all), seed(seed), d(d), width(width), parts(parts), transposed(all.at_weight ? out_p * d_p : 0),
         at_weight(all.at_weight ? (d + 1) * out_p : 0) {
     std::fill_n(weight + d * out_p, out_p, beyond);  // what outputs beyond the width are
-    each(seed, given.weight, given.bias, [&](F from, int64_t place) { weight[place] = from; });
+    each(given.weight, given.bias, [&](F from, int64_t place) { weight[place] = from; });
     for (int64_t i = 0; i < (all.at_weight ? d : 0); ++i)
       for (int64_t j = 0; j < out_p; ++j) transposed[j * d_p + i] = weight[i * out_p + j];
   }
 
-  template <typename P, typename Use> void each(int64_t seed, P w, P b, Use use) const {  // numbers, their places here
+  template <typename P, typename Use> void each(P w, P b, Use use) const {  // numbers, their places here
     for (int64_t i = 0; i <= d; ++i)
       for (int64_t part = 0; part < parts; ++part)
         for (int64_t j = 0; j < width; ++j)
@@ -170,7 +170,7 @@ template <typename F> struct Layer {
       for (int64_t j = 0; j < out_p; j += LANES<F>) add<F>(at_weight + d * out_p + j, at(at_out + i * out_p + j));
   }
 
-  void give(int64_t seed) const {  // the gradients
-    each(seed, given.at_weight, given.at_bias, [&](F& to, int64_t place) { to = at_weight[place]; });
+  ~Layer() {  // adds the gradients to those given
+    if (given.at_weight) each(given.at_weight, given.at_bias, [&](F& to, int64_t place) { to += at_weight[place]; });
   }
 };

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from toyqs.objectives import losses, rewards
-from toyqs.objectives.objective import Loss, Objective, regularisers
+from toyqs.objectives.objective import Loss, Objective
 from toyqs.types import Batch, Trace
 
 
@@ -45,6 +45,6 @@ class Pathwise(Objective):
         discounted = rewards.discounted(batch, self.ahead_decay)
         reward = self.compute_reward(rewards.over_tokens(token_log_q, discounted), trace, discounted)
         score = self.predictor_score(token_log_q, trace, batch)
-        means = {"nll": -score[..., : self.train_nll_num].mean(-1), **regularisers(trace)}
+        means = {"nll": -score[..., : self.train_nll_num].mean(-1), **losses.regularisers(trace)}
         parts = {name: losses.position_mean(value, batch.weights) for name, value in means.items()}
         return Loss(parts, losses.position_mean(reward.detach().mean(-1), batch.weights))

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from toyqs.objectives.advantages import leave_one_out
-from toyqs.objectives.tempered import Temperature, Tempered
+from toyqs.objectives.policy.tempered import Temperature, Tempered
 from toyqs.types import Batch, Trace
 
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.counts import count_nll
 from toyqs.tasks.task import Task, check_length, check_split, counted_from
+from toyqs.tasks.texts.counts import count_nll
 from toyqs.types import Batch
 
 

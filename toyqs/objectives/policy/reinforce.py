@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.objectives import losses, rewards
+from toyqs.objectives import exchange, losses, prefixes, rewards
 from toyqs.objectives.advantages import ADVANTAGE_SCALES, BASELINES, OF_BATCH
 from toyqs.objectives.objective import Allowed, ThoughtObjective
 from toyqs.types import Batch, Trace
@@ -24,6 +24,14 @@ class Reinforce(ThoughtObjective):
     With baseline none, ema or leave_one_out, no advantage scale and both weights 1, the expected
     gradient is that of Σ_h π(h | x) log q(y | h, x), for all parameters.
 
+    With credit=prefix every symbol has an advantage of its own, of what it and the later symbols add to what
+    the thought's first symbols earn by themselves:
+
+        policy:   −Σ_l sg(G_il − b_l) · log π(s_il | s_i,<l, x),    G_il = r(h_i) − r(h_i,<l)
+
+    and b_l is the baseline of the K numbers G_l. r(h_i,<l) does not depend on s_il, so the expected
+    gradient stays; the noise may fall or rise. It needs a baseline of the thoughts' rewards alone.
+
     Source: Zelikman et al. 2024, "Quiet-STaR".
     """
 
@@ -32,10 +40,13 @@ class Reinforce(ThoughtObjective):
     baseline: str = "leave_one_out"  # a key of BASELINES
     value_sees: str = "context"  # what the value of baseline=value corrects; see Objective.expected
     advantage_scale: str = "none"  # a key of ADVANTAGE_SCALES
+    credit: str = "outcome"  # or prefix: each symbol is paid what it and those after it add
 
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the score-function loss; its value means nothing, its gradient is the estimate."""
         assert trace.log_prob is not None
+        if self.credit == "prefix":
+            return losses.symbol_score_loss(self.symbol_advantages(reward, trace, batch), trace.log_prob)
         return losses.score_function_loss(self.advantages(reward, trace, batch), trace.log_prob)
 
     def advantages(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
@@ -44,7 +55,32 @@ class Reinforce(ThoughtObjective):
         Raises:
             ValueError: a group baseline meets K = 1, or the trace lacks what the baseline needs.
         """
-        above = reward - self._baseline(reward, trace, batch)
+        return self._scaled(reward - self._baseline(reward, trace, batch), reward, batch)
+
+    def symbol_advantages(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """Compute the advantage of each symbol, credit=prefix, (S, B, T, K, L); 0 in padding.
+
+        Raises:
+            ValueError: a group baseline meets K = 1, the trace lacks the prefixes' predictions, or the
+                baseline or the scale is of whole thoughts.
+        """
+        baseline = BASELINES[self.baseline]
+        if baseline.reads is not None or self.advantage_scale == "group_std":
+            raise ValueError("credit=prefix needs a baseline and a scale of a symbol's credit alone")
+        of_prefixes = prefixes.earned_by_prefixes(self, trace, batch)
+        if trace.shuffle is not None:  # to the position to which the rewards of these thoughts went
+            flat = of_prefixes.flatten(3)
+            flat = batch.over_pieces(exchange.exchanged, flat, trace.shuffle, batch.weights)
+            of_prefixes = flat.view_as(of_prefixes)
+        ahead = prefixes.reward_to_go(reward, of_prefixes, trace)
+        compute = partial(baseline.compute, **self.plugin.get(self.baseline, {}))
+        above = torch.stack([each - compute(each) for each in ahead.unbind(-1)], -1)
+        above = prefixes.where_drawn(above, trace)
+        paid = reward.unsqueeze(-1).expand_as(above)
+        return self._scaled(above.flatten(3), paid.flatten(3), batch).view_as(above)
+
+    def _scaled(self, above: Tensor, reward: Tensor, batch: Batch) -> Tensor:
+        """Scale advantages, and say of which rewards they are, (S, B, T, K or K L) both."""
         scale = partial(ADVANTAGE_SCALES[self.advantage_scale], total=batch.total or losses.no_reduction)
         if self.advantage_scale in OF_BATCH:
             return batch.over_pieces(scale, above, reward, batch.weights)
@@ -103,12 +139,17 @@ class ClippedReinforce(Reinforce):
         assert trace.log_prob is not None
         if trace.sampler_log_prob is None:
             raise ValueError("ppo_clip needs trace.sampler_log_prob")
-        advantages = self.advantages(reward, trace, batch)
+        if self.credit == "prefix":
+            if self.clip_each != "symbol":
+                raise ValueError("credit=prefix needs clip_each=symbol: a thought has no one advantage")
+            advantages = self.symbol_advantages(reward, trace, batch)
+        else:
+            advantages = self.advantages(reward, trace, batch).unsqueeze(-1)
         rewards.require_shape("sampler_log_prob", trace.sampler_log_prob, trace.log_prob.shape)
         own, drawn = trace.log_prob, trace.sampler_log_prob
         if self.clip_each == "thought":
             own, drawn = own.sum(-1, keepdim=True), drawn.sum(-1, keepdim=True)
-        ratio, advantages = (own - drawn).exp(), advantages.unsqueeze(-1)
+        ratio = (own - drawn).exp()
         clipped = ratio.clamp(1 - self.clip_ratio, 1 + self.clip_ratio)
         return -torch.minimum(ratio * advantages, clipped * advantages).sum(-1).mean(-1)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from toyqs.tasks.s5 import S5
+from toyqs.tasks.group import S5, Group
 
 
 def draw(task, num, split, seed=0):
@@ -26,7 +26,7 @@ def naive_products(group, row):
 
 def test_worked_examples():
     task = S5(group="s3", positions=3)
-    lines = S5.__doc__.split("targets\n")[1].split("\n\n")[0].splitlines()
+    lines = Group.__doc__.split("targets\n")[1].split("\n\n")[0].splitlines()
     assert len(lines) == 2
     for line in lines:
         words = line.split()
@@ -35,7 +35,10 @@ def test_worked_examples():
         assert task.symbols(inputs) == words[:3] and task.symbols(targets) == words[6:9]
 
 
-@pytest.mark.parametrize(("group", "order", "involutions"), [("s3", 6, 4), ("s5", 120, 26)])
+@pytest.mark.parametrize(
+    ("group", "order", "involutions"),
+    [("s3", 6, 4), ("a4", 12, 4), ("s4", 24, 10), ("a5", 60, 16), ("s5", 120, 26)],
+)
 def test_group(group, order, involutions):
     task = S5(group=group)
     table, identity = task.table, torch.arange(order)
@@ -47,6 +50,24 @@ def test_group(group, order, involutions):
     assert torch.equal(table[table[a, b], c], table[a, table[b, c]])
     assert not torch.equal(table, table.T)
     assert int((table.diagonal() == 0).sum()) == involutions, "elements whose square is the identity"
+
+
+@pytest.mark.parametrize(
+    ("group", "orders"),
+    [("s3", [6, 3, 1]), ("a4", [12, 4, 1]), ("s4", [24, 12, 4, 1]), ("a5", [60, 60]), ("s5", [120, 60, 60])],
+)
+def test_which_groups_are_solvable(group, orders):
+    """The subgroup that the commutators of one generate, and of that one, down to 1 element if solvable."""
+    table = Group(group=group).table
+    inverse, members, found = (table == 0).long().argmax(1), torch.arange(len(table)), [len(table)]
+    while len(found) < len(orders):
+        a, b = torch.cartesian_prod(members, members).unbind(1)
+        generated = table[table[inverse[a], inverse[b]], table[a, b]].unique()
+        while len(more := table[generated[:, None], generated].unique()) > len(generated):
+            generated = more
+        members = generated
+        found.append(len(members))
+    assert found == orders
 
 
 def test_swaps_move_two_points_and_generate_the_group():
@@ -115,7 +136,7 @@ def test_splits_of_the_whole_group_are_disjoint():
 @pytest.mark.parametrize(
     ("knobs", "key", "remedy"),
     [
-        ({"group": "s4"}, "task.group=s4", "s3, s5"),
+        ({"group": "s2"}, "task.group=s2", "s3, a4, s4, a5, s5"),
         ({"asked": "always"}, "task.asked=always", "every, end"),
         ({"drawn_from": "cycles"}, "task.drawn_from=cycles", "all, swaps"),
         ({"positions": 1}, "task.positions=1", "task.positions=2"),

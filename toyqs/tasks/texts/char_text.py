@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toyqs.assets.text import DATASETS, dataset_text, read_text
 from toyqs.tasks.task import NO_YES, Feature
-from toyqs.tasks.windows import Windows, is_vowel
+from toyqs.tasks.texts.windows import Windows, is_vowel
 from toyqs.types import Batch
 
 

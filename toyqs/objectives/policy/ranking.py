@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from toyqs.objectives.objective import ThoughtObjective
-from toyqs.objectives.rewards import rounding
-from toyqs.objectives.tempered import (
+from toyqs.objectives.policy.tempered import (
     Temperature,
     Tempered,
     below_highest,
     effective_samples,
     sampling_density,
 )
+from toyqs.objectives.rewards import rounding
 from toyqs.types import Batch, Trace
 
 

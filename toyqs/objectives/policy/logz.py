@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toyqs.objectives.losses import log_mean_exp_of_others
-from toyqs.objectives.tempered import Temperature, Tempered, below_highest, sampling_density
+from toyqs.objectives.policy.tempered import Temperature, Tempered, below_highest, sampling_density
 from toyqs.types import Batch, Trace
 
 EFFECTIVE_SAMPLES = 2.0  # with fewer, an estimate of log Z depends on one thought: logz_mse masks it

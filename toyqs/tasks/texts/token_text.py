@@ -16,7 +16,7 @@ from torch import Tensor
 from toyqs.assets.documents import hub_documents, read_documents
 from toyqs.assets.pretrained import located
 from toyqs.tasks.task import NO_YES, Feature
-from toyqs.tasks.windows import Windows, is_vowel
+from toyqs.tasks.texts.windows import Windows, is_vowel
 from toyqs.types import Batch
 
 SPACES = ("\u0120", "\u2581")  # stand for a space in tokens' names: of byte-level and of other tokenisers

@@ -21,10 +21,10 @@ from toyqs.config.finished_run import settings_of
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import EM_DASH, RunConfig
-from toyqs.tasks import token_text
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.task import Task
-from toyqs.tasks.token_text import TokenText
+from toyqs.tasks.texts import token_text
+from toyqs.tasks.texts.char_text import CharText
+from toyqs.tasks.texts.token_text import TokenText
 
 WORDS = ("<end>", "a", "b", "c", EM_DASH)
 

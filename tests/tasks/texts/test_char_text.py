@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from tests.killing import ROOT
 from toyqs.assets import text as corpus
-from toyqs.tasks.char_text import CharText
 from toyqs.tasks.task import Task
+from toyqs.tasks.texts.char_text import CharText
 
 # every character once, so that an id is a position in the text
 POSITIONS = "".join(chr(code) for code in range(0x4E00, 0x4E00 + 1000))

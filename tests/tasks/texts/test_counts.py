@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from toyqs.tasks.char_text import CharText
-from toyqs.tasks.counts import count_nll
+from toyqs.tasks.texts.char_text import CharText
+from toyqs.tasks.texts.counts import count_nll
 
 
 def test_a_text_of_three_letters() -> None:
