@@ -47,7 +47,17 @@ EDGES: dict[str, set[str]] = {
     "analysis": {"answers", "command_line", "evidence", "files", "sweep"},
     # evidence: the figure of speed.py
     "bench": {
-        *("command_line", "config", "evidence", "experiment", "files", "model", "objectives", "rng", "training"),
+        *(
+            "command_line",
+            "config",
+            "evidence",
+            "experiment",
+            "files",
+            "model",
+            "objectives",
+            "rng",
+            "training",
+        ),
         "types",
     },
 }

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from tests.tasks.test_task import VARIANTS, draw
+from toyqs.tasks.depo import Depo
 from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.mano import Mano
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.task import Task
 
@@ -48,4 +50,22 @@ def test_the_steps_of_an_iteration() -> None:
 
 
 def test_which_tasks_have_gold() -> None:
-    assert {type(x).__name__ for x in VARIANTS if x.gold is not None} == {"Iterate", "RevProg"}
+    assert {type(x).__name__ for x in VARIANTS if x.gold is not None} == {
+        "Depo",
+        "Iterate",
+        "Mano",
+        "RevProg",
+    }
+
+
+@pytest.mark.parametrize("task", [Depo(n=6, k=3), Mano(k=3), Depo(n=9, k=2, reach=2)], ids=repr)
+def test_the_steps_are_the_features_in_order(task: Task) -> None:
+    assert task.gold is not None and task.features is not None
+    batch = draw(task, 50, "train")
+    features = {name: x.values for name, x in task.features(batch).items() if name != "k"}
+    answers, gold = features.pop("answer"), task.gold(batch.inputs)
+    for j, values in enumerate(list(features.values())[: gold.shape[-1]]):
+        there = values >= 0
+        assert torch.equal(gold[..., j][there], values[there])
+    last = gold.gather(-1, ((gold >= 0).sum(-1, keepdim=True) - 1).clamp(min=0)).squeeze(-1)
+    assert torch.equal(last[batch.think], answers[batch.think])

@@ -242,8 +242,7 @@ class Iterate(Depths):
         """Return the iterates f(x), …, f^k(x) where asked, (S, B, T, task.k); see `Task.gold`."""
         x, _, _ = self._read(inputs)
         steps = self.powers[1 : self.k + 1, x].movedim(0, -1)
-        beyond = torch.arange(self.k) >= self.depth(inputs).unsqueeze(-1)
-        return steps.unsqueeze(-2).masked_fill(beyond, -1)
+        return self.as_deep(steps.unsqueeze(-2), inputs)
 
     def gold_sizes(self) -> GoldSizes:
         """Return n symbols, 1 to task.k steps."""

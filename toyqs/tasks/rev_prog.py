@@ -231,7 +231,7 @@ class RevProg(Depths):
         places = self._read(inputs)[2].unsqueeze(-1)
         steps = torch.stack(self._intermediates(inputs)[: self.k], -1)
         gold = inputs.new_full((*inputs.shape, self.k), -1).scatter(-2, places.expand(steps.shape), steps)
-        return gold.masked_fill(torch.arange(self.k) >= self.depth(inputs).unsqueeze(-1), -1)
+        return self.as_deep(gold, inputs)
 
     def gold_sizes(self) -> GoldSizes:
         """Return p symbols, up to k steps."""
