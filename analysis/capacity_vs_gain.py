@@ -21,6 +21,7 @@ from toyqs.evidence.figures.axis import BESIDE, COSTS, Axis, at_thinking, cost_a
 from toyqs.evidence.figures.beside import write_beside
 from toyqs.evidence.figures.script import Product, run_script
 from toyqs.evidence.judging.findings import Finding, arm_table, find, floor_of
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.selection import (
     BASE,
     INTERPRETER,
@@ -31,7 +32,7 @@ from toyqs.evidence.selection import (
     thinking_cells,
     value_of,
 )
-from toyqs.evidence.tables.sweep import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
+from toyqs.evidence.tables.sweep import GAIN_HEADING, gain_lines, loss_heading, loss_lines, verdict_lines
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -80,7 +81,7 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
     else:
         cells, keys = _over_setting(runs, cells, over)
         findings, axis = find(cells), setting_axis(cells, keys)
-    text = [NLL_HEADING, *loss_lines(findings, keys)]
+    text = [*loss_heading(findings), *loss_lines(findings, keys)]
     gained = any(finding.gains for finding in findings)
     if gained:
         text += ["", GAIN_HEADING, *gain_lines(findings, keys), "", *verdict_lines(findings, keys)]
@@ -139,7 +140,7 @@ def _figure(findings: Sequence[Finding], axis: Axis, arms: Sequence[str], keys: 
     added = marks.fit([left], "y", loss, [] if floor is None else [floor])
     marks.draw_floor(left, floor)
     left.set(
-        ylabel=f"held-out NLL, nats per counted position{added}",
+        ylabel=f"held-out {loss_words(cell.loss for cell in cells)}, nats per counted position{added}",
         title="Loss: seeds, mean, 95 % interval",
     )
     if not axis.names and len(keys) == 1:

@@ -20,6 +20,7 @@ from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.script import Product, run_script
 from toyqs.evidence.judging.findings import find, floor_of
 from toyqs.evidence.judging.gain import interval
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.rows import held_out
 from toyqs.evidence.selection import (
     BASE,
@@ -29,7 +30,7 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
-from toyqs.evidence.tables.sweep import NLL_HEADING, loss_lines
+from toyqs.evidence.tables.sweep import loss_heading, loss_lines
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -97,7 +98,7 @@ def learning_curves(runs: Path, cells: Sequence[Cell], over: str | None = None) 
     tables = [_means(cell, keys, by_arm, over) for cell, by_arm in zip(cells, curves, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     findings = find(cells)
-    text = [NLL_HEADING, *loss_lines(findings, keys), *(["", *problems] if problems else [])]
+    text = [*loss_heading(findings), *loss_lines(findings, keys), *(["", *problems] if problems else [])]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     figure = _figure(cells, keys, curves, marks.drawn(arms), LABELS[over])
     return Product(QUESTION, figure, table, text, findings, keys, [*filter(None, [marks.left_out(arms)])])
@@ -115,7 +116,7 @@ def _curves(runs: Path, cell: Cell, over: str, problems: list[str]) -> Curves:
     curves: dict[str, dict[int, Curve]] = {}
     for arm, frame in cell.arms.items():
         for row in frame.to_dict("records"):
-            losses, seed = held_out(runs, row["key"]), row["seed"]
+            losses, seed = held_out(runs, row["key"], cell.loss), row["seed"]
             cost = _cost(row, over, losses.index.max()) if len(losses) else None
             file = runs / row["key"] / ("summary.json" if len(losses) else "metrics.jsonl")
             if cost:
@@ -158,8 +159,9 @@ def _means(cell: Cell, keys: Sequence[str], curves: Curves, over: str) -> pd.Dat
                 "step": step,
                 over: cost * step,
             }
-            rows.append(row | {"seeds": count, "nll": mean, "nll_half_width": half_width})
-    return pd.DataFrame(rows, columns=[*keys, "arm", "step", *added, "seeds", "nll", "nll_half_width"])
+            rows.append(row | {"seeds": count, cell.loss: mean, f"{cell.loss}_half_width": half_width})
+    columns = [*keys, "arm", "step", *added, "seeds", cell.loss, f"{cell.loss}_half_width"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _figure(
@@ -183,7 +185,8 @@ def _figure(
         axes.remove()
     for axes in panels[: len(cells)][-across:]:
         axes.set_xlabel(f"{label} (log scale)")
-    figure.supylabel("held-out NLL, nats per counted position", fontsize="medium")
+    words = loss_words(cell.loss for cell in cells)
+    figure.supylabel(f"held-out {words}, nats per counted position", fontsize="medium")
     marks.legend(figure, [arm for arm in arms if any(arm in by_arm for by_arm in curves)], floor is not None)
     return figure
 

@@ -27,6 +27,7 @@ from toyqs.evidence.judging.findings import (
     verdict_text,
 )
 from toyqs.evidence.judging.gain import estimate, onset
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.rows import by_step
 from toyqs.evidence.selection import differing, telling_apart, thinking_cells, value_of
 from toyqs.evidence.tables.layout import Column, plain_text, varying
@@ -158,7 +159,9 @@ def _line(runs: Path, finding: Finding, name: str) -> Line:
         gain=finding.gains.get(CONTROL, nothing),
         seconds=seconds,
         snr=snr.dropna(),
-        onset=None if control is None else onset(by_step(runs, thinking), by_step(runs, control)),
+        onset=None
+        if control is None
+        else onset(*(by_step(runs, rows, cell.loss) for rows in (thinking, control))),
         started=num_started(thinking),
     )
 
@@ -190,17 +193,21 @@ def _text(lines: Sequence[Line]) -> list[str]:
     columns = [
         Column("", "objective", [line.name for line in lines], left=True),
         Column("", "K", [str(line.number) for line in lines]),
-        Column("NLL", "nats", [plus_minus(*estimate(line.nll)[:2], ".3f") for line in lines]),
+        Column(_words(lines), "nats", [plus_minus(*estimate(line.nll)[:2], ".3f") for line in lines]),
         Column("gain", "nats", [plus_minus(*estimate(line.gain)[:2], "+.3f") for line in lines]),
         Column("from", "step", ["–" if line.onset is None else str(line.onset) for line in lines]),
         Column("", "started", started),
         Column("", "SNR", [plus_minus(*estimate(line.snr)[:2], ".2f") for line in lines]),
         Column("CPU s", "/seed", [_seconds(line) for line in lines]),
     ]
-    shown, said = varying(columns, ("objective", "NLL nats", "gain nats"))
+    shown, said = varying(columns, ("objective", f"{_words(lines)} nats", "gain nats"))
     same = [f"the same in every line: {'; '.join(said)}"] if said else []
     alone = [f"*: {OTHERS_ALONE}"] if any("*" in text for text in started) else []
     return [*plain_text(shown), "", *same, *LEGEND.splitlines(), *alone]
+
+
+def _words(lines: Sequence[Line]) -> str:
+    return loss_words(line.finding.cell.loss for line in lines)
 
 
 def _seconds(line: Line) -> str:
@@ -225,7 +232,7 @@ def _figure(lines: Sequence[Line], judged: str) -> Figure:
     panels[1].set_xlim(left=0)
     panels[2].set_xscale("symlog", linthresh=1.0)
     labels = (
-        "gain over zero-length thoughts, nats" if judged == "gain" else "held-out NLL, nats",
+        "gain over zero-length thoughts, nats" if judged == "gain" else f"held-out {_words(lines)}, nats",
         "CPU seconds a seed",
         "signal-to-noise of the policy\n(linear to ±1,\nlogarithmic beyond)",
     )

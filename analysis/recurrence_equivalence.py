@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import style
 from toyqs.evidence.figures.script import Product, run_script
 from toyqs.evidence.judging.findings import find
-from toyqs.evidence.selection import telling_apart, thinking_cells
+from toyqs.evidence.selection import BASE, WIDTHS, differing, telling_apart, thinking_cells
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
 
@@ -29,8 +29,9 @@ if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless t
 
 DESCRIPTION = """\
 Fit  loss = E + A (N_base + L^φ N_reasoner)^−α  to the held-out NLL of the thinking runs of a sweep over
-widths and over L (max_reasoning_len), by least squares. N_base are the parameters of the control
-no_reasoner, N_reasoner those that a thinking run has beyond them. φ = 1: L steps of a reasoner are worth
+widths and over L (max_reasoning_len), by least squares. N_base are the parameters of a model without
+thoughts, the control no_reasoner or a run with use_reasoner=false of the same base width; N_reasoner those
+that a thinking run has beyond them. φ = 1: L steps of a reasoner are worth
 as much as one of L times its size; φ = 0: as much as a single step. Draw the loss over
 N_base + L^φ N_reasoner, and how well every φ fits. The interval of φ holds that of a bootstrap over seeds
 and every φ that fits as well as the best by an F test: where the runs say little of φ it is as wide."""
@@ -76,10 +77,14 @@ def recurrence_equivalence(runs: Path, cells: Sequence[Cell]) -> Product:
 
     Args:
         runs: their folder.
-        cells: those chosen; plain models among them are left out.
+        cells: those chosen; of plain models among them the sizes are taken.
     """
+    plain = {cell.settings[BASE]: cell.arms[BASE_ARM] for cell in cells if next(iter(cell.arms)) == BASE_ARM}
     cells = thinking_cells(runs, cells)
-    table = rows_of(runs, cells)
+    for name, values in differing(cells).items():
+        if name not in (*WIDTHS, LENGTH):
+            raise Refusal(f"{runs}: the cells differ in {name} too; choose, say, {name}={values[0]}")
+    table = rows_of(runs, cells, plain)
     check(runs, table)
     data = Runs(*(table[name].to_numpy(float) for name in ("n_base", "n_reasoner", LENGTH, "nll", "seed")))
     best, profile = fit(data, np.ones((1, len(table)))), profile_of(data)
@@ -91,20 +96,27 @@ def recurrence_equivalence(runs: Path, cells: Sequence[Cell]) -> Product:
     return Product(QUESTION, _figure(data, best, profile, hull), table, text, find(cells), keys)
 
 
-def rows_of(runs: Path, cells: Sequence[Cell]) -> pd.DataFrame:
+def rows_of(runs: Path, cells: Sequence[Cell], plain: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
     """Return one row for each finite run: its seed, L, N_base, N_reasoner and NLL.
 
+    Args:
+        runs: the folder.
+        cells: of runs that think.
+        plain: base width -> the rows of models without thoughts, for cells without a control no_reasoner.
+
     Raises:
-        Refusal: a cell has no control no_reasoner, which says N_base.
+        Refusal: nothing says N_base of a cell.
     """
     rows = []
     for cell in cells:
-        thinking, base = cell.arms[THINKING], cell.arms.get(BASE_ARM)
+        thinking = cell.arms[THINKING]
+        base = cell.arms.get(BASE_ARM, plain.get(cell.settings.get(BASE)))
         if not len(thinking):
             continue
         if base is None or not len(base):
             raise Refusal(
-                f"{runs}: N_base is the size of the control {BASE_ARM}; run the cells with controls=fair"
+                f"{runs}: N_base is the size of a model without thoughts; run the cells with controls=fair, "
+                f"or use_reasoner=false {BASE}={spelled(cell.settings[BASE])} beside them"
             )
         once = int(base["parameters"].iloc[0])
         for row in thinking.to_dict("records"):

@@ -19,8 +19,9 @@ from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.heat_map import Layout, heat_map
 from toyqs.evidence.figures.script import Product, run_script
 from toyqs.evidence.judging.findings import Finding, arm_table, find, floor_of
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.selection import BASE, differing, one_per_place, order, place_of, thinking_cells
-from toyqs.evidence.tables.sweep import GAIN_HEADING, NLL_HEADING, gain_lines, loss_lines, verdict_lines
+from toyqs.evidence.tables.sweep import GAIN_HEADING, gain_lines, loss_heading, loss_lines, verdict_lines
 from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
 
@@ -65,7 +66,7 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     _check_number(runs, cells)
     findings = find(cells)
     gained, labels = any(finding.gains for finding in findings), _labels(findings)
-    text, lines = ([GAIN_HEADING], gain_lines) if gained else ([NLL_HEADING], loss_lines)
+    text, lines = ([GAIN_HEADING], gain_lines) if gained else (loss_heading(findings), loss_lines)
     for facet in _facets(findings).values():
         text += ["", place_of(facet[0].cell, FACET), *lines(facet, [GROUPS])]
         run = [finding.cell.settings[GROUPS] for finding in facet]
@@ -151,7 +152,8 @@ def _figure(findings: Sequence[Finding], arms: Sequence[str], gained: bool) -> F
     added = marks.fit(panels, "x", shown, [0.0] if gained else [] if floor is None else [floor])
     for axes in panels:
         marks.draw_floor(axes, floor, sideways=True)
-        axes.set_xlabel(f"{'gain of thinking, nats' if gained else 'held-out NLL, nats'}{added}")
+        words = "gain of thinking" if gained else f"held-out {loss_words(f.cell.loss for f in findings)}"
+        axes.set_xlabel(f"{words}, nats{added}")
     marks.legend(figure, arms, floor is not None)
     return figure
 

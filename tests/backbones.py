@@ -47,7 +47,7 @@ def norm_in_float64(norm: Any, x: Tensor) -> Tensor:
     return norm.weight * x * (x.square().mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
 
 
-RIGHT = latent_reasoner._average_of_others
+RIGHT = latent_reasoner.average_of_others
 
 
 class Folded(LatentReasoner):
@@ -67,12 +67,12 @@ class Folded(LatentReasoner):
     def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
         if thoughts is not None:
             thoughts = Thoughts(*map(fold, thoughts))
-        with mock.patch.object(latent_reasoner, "_average_of_others", self.average_of_others):
+        with mock.patch.object(latent_reasoner, "average_of_others", self.average_of_others):
             return self._unfold(self.one.talk(context, thoughts, gate_floor))
 
     def forward(self, *given: Any, **more: Any) -> Trace:
         given, more = map(fold, given), {name: fold(value) for name, value in more.items()}
-        with mock.patch.object(latent_reasoner, "_average_of_others", self.average_of_others):
+        with mock.patch.object(latent_reasoner, "average_of_others", self.average_of_others):
             return self._unfold(self.one(*given, **more))
 
     @property

@@ -28,6 +28,7 @@ class Weights:
     def __init__(self, model: nn.Module, settings: RunConfig, seed: int = 0) -> None:
         self.values = {name: p[seed] for name, p in model.named_parameters()}
         scaled = settings.meta_token_mode == "reparameterise"
+        self.place: int | None = None  # of the token predicted, where several are predicted jointly
         self.marker_scale = settings.meta_token_scale if scaled else 1.0
         roles = ("base_lm", "base_reasoner", "reasoner", "interpreter")
         self.letter = dict(zip(roles, settings.weight_groups, strict=True))
@@ -76,6 +77,11 @@ class Weights:
 
     def head(self, features: Tensor) -> Tensor:
         """Apply the LM head to concatenated features."""
+        if self.place is not None:
+            offsets = [
+                v[self.place] for name, v in sorted(self.values.items()) if name.startswith("offsets.")
+            ]
+            features = features + torch.cat(offsets)
         rows = [v for name, v in sorted(self.values.items()) if name.startswith("head.weight_")]
         out = features @ torch.cat(rows) + self.values["head.bias"][0]
         if "head.rest.1.weight" in self.values:
@@ -113,26 +119,38 @@ def carried(weights: Weights, settings: RunConfig, memory: Any) -> Any:
 
 
 def predict(
-    model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor, following: Tensor | None = None
+    model: nn.Module,
+    settings: RunConfig,
+    tokens: Tensor,
+    thoughts: Tensor,
+    following: Tensor | None = None,
+    place: int = 0,
 ) -> Prediction:
     """Score thoughts (M, L) after reading `tokens`, and predict the next token with each.
 
-    With tokens `following` those, predict the token after them with the same thoughts. A thought of variable
-    length ends at the first id that is not a symbol.
+    With tokens `following` those, predict the token after them with the same thoughts; with ahead=joint the
+    token `place` positions after the next. A thought of variable length ends at the first id that is not a
+    symbol.
     """
     if settings.variable_len:
         ends = settings.thought_vocab or settings.task.vocab_size
         cut = [thought[: int((thought == ends).cumsum(0).eq(0).sum())] for thought in thoughts]
-        each = [alike(model, settings, tokens, thought[None], following) for thought in cut]
+        each = [alike(model, settings, tokens, thought[None], following, place) for thought in cut]
         return Prediction(*(torch.cat(x) for x in zip(*each, strict=True)))
-    return alike(model, settings, tokens, thoughts, following)
+    return alike(model, settings, tokens, thoughts, following, place)
 
 
 def alike(
-    model: nn.Module, settings: RunConfig, tokens: Tensor, thoughts: Tensor, following: Tensor | None = None
+    model: nn.Module,
+    settings: RunConfig,
+    tokens: Tensor,
+    thoughts: Tensor,
+    following: Tensor | None = None,
+    place: int = 0,
 ) -> Prediction:
     """Compute `predict` for thoughts of equally many symbols, which may be fewer than L."""
     weights = Weights(model, settings)
+    weights.place = place if settings.predicts_jointly else None
     following = tokens[:0] if following is None else following
     base = None
     if settings.use_base_lm and settings.mixer != "thought":
@@ -141,11 +159,11 @@ def alike(
     log_probs, entropies = [], []
     onward = settings.interpreter_start == "onward"
     longest = settings.max_reasoning_len
-    for place, symbols in enumerate(thoughts.T, start=1):
+    for count, symbols in enumerate(thoughts.T, start=1):
         log_p = policy(weights, settings, state).expand(len(thoughts), -1)
         log_probs.append(log_p[torch.arange(len(thoughts)), symbols])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
-        if onward or place < longest:
+        if onward or count < longest:
             state = weights.embed_symbols("reasoner", symbols, carried(weights, settings, state))
     decided = state
     if not onward:
@@ -175,8 +193,13 @@ def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: 
     if settings.mixer != "logits":
         return weights.head(mix(weights, settings, base, reading))
     base = base.expand(len(reading), -1)
-    alone = weights.head(torch.cat([base, torch.zeros_like(reading)], -1))
-    thinking = weights.head(torch.cat([torch.zeros_like(base), reading], -1))
+    if weights.place is None:
+        offsets = (0.0, 0.0)
+    else:
+        offsets = tuple(weights.values[f"offsets.offset_{i}"][weights.place] for i in (0, 1))
+        weights.place = None
+    alone = weights.head(torch.cat([base + offsets[0], torch.zeros_like(reading)], -1))
+    thinking = weights.head(torch.cat([torch.zeros_like(base), reading + offsets[1]], -1))
     weight = weigh(weights, base, reading)
     return (1 - weight) * alone + weight * thinking
 

@@ -265,10 +265,10 @@ def exact_of(built: LatentReasoner, settings: RunConfig, thoughts: Tensor = THOU
     sequence, position = AT
     index = int(one.think[0, sequence].nonzero()[position, 0])
     tokens, targets = one.inputs[0, sequence], one.targets[0, sequence, index:]
-    ahead = [
-        reference.predict(built, settings, tokens[: index + 1], thoughts, tokens[index + 1 : index + 1 + n])
-        for n in range(settings.n_tokens_ahead)
-    ]
+    ahead = []
+    for n in range(settings.n_tokens_ahead):
+        given = tokens[index + 1 : index + 1 + (0 if settings.predicts_jointly else n)]
+        ahead.append(reference.predict(built, settings, tokens[: index + 1], thoughts, given, n))
     log_q = [plain.log_q[:, target] for plain, target in zip(ahead, targets, strict=False)]
     hit = (ahead[0].log_q.argmax(-1) == targets[0]).double()
     return Exact(built, ahead[0].log_prob, ahead[0].entropy, torch.stack(log_q, -1), hit)

@@ -256,7 +256,7 @@ def named_classes(base: type) -> dict[str, type[Any]]:
         base: has a class variable `name`, "" in classes that are not to be found.
 
     Returns:
-        Name -> class, by the names of folders and files in alphabetical order.
+        Name -> class, by the files' names in alphabetical order, whatever their folders.
 
     Raises:
         ValueError: two classes have one name.

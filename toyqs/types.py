@@ -133,6 +133,7 @@ class Model(Protocol):
 
     predicts_without_thought: bool  # whether `talk` can predict with no thought
     num_ahead: int  # N
+    predicts_jointly: bool  # whether all N are predicted from what was read up to the position
     num_symbols: int | None  # V of its thoughts; None: their symbols are vectors, or there are none
     couples_positions: bool  # whether a trace, or what learns from it, depends on what other positions it has
     plain_step: WholeStep | None  # of a model without thoughts; None: trained as all others are

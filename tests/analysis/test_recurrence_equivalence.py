@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,33 @@ def test_what_cannot_be_known_is_refused(tmp_path: Path, call: Script, says: str
 def test_without_the_plain_control_there_is_no_base(tmp_path: Path, call: Script) -> None:
     sweep(tmp_path, 0.46, no_reasoner={})
     result = call()
-    assert result.code == 2 and "N_base is the size of the control no_reasoner" in result.err
+    assert result.code == 2 and "N_base is the size of a model without thoughts" in result.err
+
+
+def test_plain_runs_beside_them_say_the_base_too(tmp_path: Path, call: Script) -> None:
+    sweep(tmp_path, 0.46)
+    wanted = interval_of(call().out)
+    shutil.rmtree(tmp_path / "runs")
+    sweep(tmp_path, 0.46, no_reasoner={})
+    for width in WIDTHS:
+        write_plain(tmp_path / "runs", width)
+    assert interval_of(call().out) == wanted
+
+
+def write_plain(folder: Path, width: int) -> None:
+    chosen = settings(base_lm_hidden_dim=width, use_reasoner=False)
+    write(folder, chosen, {"no_reasoner": {7: 2.0}}, parameters={"no_reasoner": 90 * width})
+
+
+def test_other_settings_are_chosen_first(tmp_path: Path, call: Script) -> None:
+    sweep(tmp_path, 0.46)
+    write(
+        tmp_path / "runs",
+        settings(policy_loss_beta=0.5, max_reasoning_len=2),
+        {"thinking": {7: 1.0}, "no_reasoner": {7: 2.0}},
+    )
+    result = call()
+    assert result.code == 2 and "the cells differ in policy_loss_beta too; choose, say, " in result.err
 
 
 def test_runs_that_diverged_are_left_out(tmp_path: Path, call: Script) -> None:

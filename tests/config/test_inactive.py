@@ -231,3 +231,16 @@ def test_a_reference_matters_where_something_is_compared_with_it() -> None:
     assert same(near, near | {"reference_decay": 0.5})
     for beside in ({}, {"policy_loss_beta": 0.0} | near, ZERO | near, WITHOUT | near):
         assert same(beside, beside | average)
+
+
+JOINT = {"n_tokens_ahead": 2, "ahead": "joint"}
+
+
+def test_tokens_predicted_together_are_those_of_a_plain_model_too() -> None:
+    assert not same(WITHOUT, WITHOUT | JOINT) and not same(
+        WITHOUT | JOINT, WITHOUT | JOINT | {"n_tokens_ahead": 3}
+    )
+    assert not same(WITHOUT | JOINT, WITHOUT | JOINT | {"ahead_decay": 0.5})
+    assert same(WITHOUT, WITHOUT | {"n_tokens_ahead": 2, "ahead": "continue"})
+    assert same(WITHOUT, WITHOUT | {"ahead": "joint"}) and same({}, {"ahead": "joint"})
+    assert not same({"n_tokens_ahead": 2}, JOINT) and not same(ZERO, ZERO | JOINT)

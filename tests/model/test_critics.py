@@ -11,7 +11,7 @@ from torch import Tensor
 from tests import tiny
 from toyqs.config.builders.training import build_objective
 from toyqs.model.critics import ValueHead
-from toyqs.model.latent_reasoner import _average_of_others
+from toyqs.model.predicting.parts import average_of_others
 from toyqs.objectives.objective import CRITIC_STARTS, Objective
 from toyqs.objectives.policy.logz import LearnedLogZ
 from toyqs.objectives.policy.reinforce import Reinforce
@@ -166,7 +166,7 @@ def test_a_bounded_value_is_caught(monkeypatch: pytest.MonkeyPatch, reward: str)
 
 def test_the_average_reading_is_of_all_other_positions() -> None:
     reading = torch.randn(2, 3, 2, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    got = _average_of_others(reading)
+    got = average_of_others(reading)
     for s in range(2):
         for b in range(3):
             for t in range(2):

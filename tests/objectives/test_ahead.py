@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests import reference, tiny
-from toyqs import positions
+from toyqs import positions as places_of
 from toyqs.config.builders.training import build_objective
 from toyqs.config.run_config import RunConfig
 from toyqs.model import interpreter, latent_reasoner
@@ -129,22 +129,22 @@ def test_rewards_are_sums_of_separate_log_probabilities(start: str, ahead: str, 
     check_sums(config(num, interpreter_start=start, ahead=ahead, mixing="gate"))
 
 
-def wrapping(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
+def wrapping(inputs: Tensor, at: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """What lies beyond the end is taken from the beginning."""
-    positions = torch.arange(inputs.shape[-1]).expand(inputs.shape) if positions is None else positions
-    places = (positions.unsqueeze(-1) + torch.arange(num_ahead)) % inputs.shape[-1]
+    at = torch.arange(inputs.shape[-1]).expand(inputs.shape) if at is None else at
+    places = (at.unsqueeze(-1) + torch.arange(num_ahead)) % inputs.shape[-1]
     return places, torch.ones_like(places, dtype=torch.bool)
 
 
 def clamping(inputs: Tensor, at: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """The last token stands in for those beyond the end."""
-    places, _ = positions.places_ahead(inputs, at, num_ahead)
+    places, _ = places_of.places_ahead(inputs, at, num_ahead)
     return places, torch.ones_like(places, dtype=torch.bool)
 
 
 def shifted(inputs: Tensor, at: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """All tokens but the first come one position late."""
-    places, there = positions.places_ahead(inputs, at, num_ahead)
+    places, there = places_of.places_ahead(inputs, at, num_ahead)
     late = (places + (places != places[..., :1])).clamp(max=inputs.shape[-1] - 1)
     return late, there
 
@@ -154,14 +154,14 @@ Places = Callable[[Tensor, Tensor | None, int], tuple[Tensor, Tensor]]
 
 @pytest.mark.parametrize("mutant", [wrapping, clamping, shifted], ids=lambda mutant: mutant.__name__)
 def test_tokens_from_the_wrong_places_are_caught(monkeypatch: pytest.MonkeyPatch, mutant: Places) -> None:
-    right = positions.places_ahead
+    right = places_of.places_ahead
 
     def planted(*args: Any) -> tuple[Tensor, Tensor]:
         with monkeypatch.context() as inside:
-            inside.setattr(positions, "places_ahead", right)
+            inside.setattr(places_of, "places_ahead", right)
             return mutant(*args)
 
-    monkeypatch.setattr(positions, "places_ahead", planted)
+    monkeypatch.setattr(places_of, "places_ahead", planted)
     monkeypatch.setattr(latent_reasoner, "places_ahead", planted)
     with pytest.raises(AssertionError):
         check_sums(config(3, ahead="continue"))

@@ -55,7 +55,7 @@ def test_where_thoughts_end_themselves(groups: str, start: str) -> None:
 
 
 @STARTS
-@pytest.mark.parametrize("ahead", ["persist", "continue"])
+@pytest.mark.parametrize("ahead", ["persist", "continue", "joint"])
 def test_of_two_tokens(ahead: str, start: str) -> None:
     check(weight_groups="AABC", interpreter_start=start, n_tokens_ahead=2, ahead=ahead)
 

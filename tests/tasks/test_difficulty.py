@@ -155,6 +155,15 @@ def test_s5_is_group_by_other_defaults() -> None:
         assert [Group(group=name).order for name in ("s3", "a4", "s4", "a5", "s5")] == [6, 12, 24, 60, 120]
 
 
+@pytest.mark.parametrize("asked", ["every", "end"])
+def test_a_longer_product_begins_with_one_that_is_held_out(asked: str) -> None:
+    task = Group(group="s3", positions=3, asked=asked, curriculum=0.0)
+    trained = {tuple(row[:3]) for row in draw(task, 6000, "train").inputs[0].tolist()}
+    rows = draw(task, 1000, "held_out").inputs[0].tolist()
+    begun = {tuple(row[:3]) for row in rows if row[3] != task.order}
+    assert len(begun) == 36 and not begun & trained
+
+
 def test_500_elements() -> None:
     task = Group(group="a5", positions=250)
     task.check(0)

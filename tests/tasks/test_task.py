@@ -62,12 +62,15 @@ def test_a_batch(task: Task, split: str) -> None:
     assert {x.shape for x in batch[:4]} == {shape} and length(7) == length(128)
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
     assert batch.weights.dtype == torch.float32 and batch.think.dtype == torch.bool
-    assert torch.equal(batch.weights, batch.think.float())
+    if task.joint_floor is None:
+        assert torch.equal(batch.weights, batch.think.float())
+    else:  # the tokens ahead of a position that thinks count, too
+        assert bool((batch.weights >= batch.think).all()) and bool((batch.weights[..., -1] == 1).all())
     if length(7) == task.length(7):
         assert bool((batch.think.sum(-1) == task.thinking(7)).all())
     for ids in (batch.inputs, batch.targets):
         assert int(ids.min()) >= 0 and int(ids.max()) < task.vocab_size
-    assert not batch.targets[~batch.think].any(), "a filler 0 where a position does not count"
+    assert not batch.targets[batch.weights == 0].any(), "a filler 0 where a position does not count"
     if batch.oracle is not None:
         assert batch.oracle.shape == (*shape, task.vocab_size)
     assert task.steps(64, 128, 50) == task.num_steps and task.held_out_size(128) is None

@@ -122,7 +122,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
     [
         {"max_steps": 30, "grad_acc": 2, "baseline": "ema", "length_schedule": "random"},
         {"objective": "ppo_clip", "inner_steps": 2, "checkpoint_every": 2, "variable_len": True},
-        {"chunk_positions": 3, "think_at": "all"},
+        {"chunk_positions": 3, "think_at": "all", "credit": "prefix", "prefix_nll_beta": 0.5},
         {"meta_token_mode": "lr_multiplier", "baseline": "ema"},
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
         {"use_reasoner": False, "data_loader_batch_size": 4},

@@ -16,7 +16,7 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training import shortage
-from toyqs.training.evaluation import metrics
+from toyqs.training.evaluation import reading
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.evaluation.watching import Recorder, Tensors
 
@@ -30,6 +30,8 @@ CASES: dict[str, dict[str, Any]] = {
     "deterministic": {"thoughts": "deterministic", "objective": "pathwise"},
     "hard positions": {"think_at": "hard", "hard_quantile": 0.5},
     "tokens ahead": {"task": HiddenMarkov(states=4, vocab=3, positions=7), "n_tokens_ahead": 2},
+    "tokens together": {"n_tokens_ahead": 2, "ahead": "joint"},
+    "together, estimated": {"n_tokens_ahead": 2, "ahead": "joint", "thoughts": "gaussian"},
     "no symbols": {"max_reasoning_len": 0},
     "no thoughts": {"use_reasoner": False},
 }
@@ -118,7 +120,7 @@ def test_thoughts_exchanged_within_a_part_would_be_seen(monkeypatch: pytest.Monk
     settings = quick(dtype="float64", eval_sequences=11)
     wanted, _ = measured(settings)
     limit(2, monkeypatch)
-    monkeypatch.setattr(metrics, "_shuffled", lambda given: None)
+    monkeypatch.setattr(reading, "_shuffled", lambda given: None)
     with pytest.raises(AssertionError, match="nll_shuffled"):
         close(measured(settings)[0], wanted)
 

@@ -103,6 +103,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "the hardest positions": {"think_at": "hard", "reward": "log_ratio", "reference": "ema"},
     "tokens ahead": {"n_tokens_ahead": 2, "ahead_decay": 0.5, "advantage_scale": "batch_std"},
     "sgd, a critic": {"optimizer": "sgd", "baseline": "value"},
+    "credit for symbols": {"credit": "prefix", "prefix_nll_beta": 0.5, "variable_len": True},
+    "all steps rewarded": {"reward": "trajectory", "trajectory_alpha": 1.0, "interpreter_start": "onward"},
 }
 # A rate that float32 has too, for a graph holds it so.
 SAME: dict[str, Any] = {"dtype": "float64", "base_lr": 0.0078125, "use_scheduler": False, "max_steps": 8}
@@ -115,6 +117,7 @@ SLOW = (
     "states",
     "gumbel",
     "sgd, a critic",
+    "all steps rewarded",
 )
 CASES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RUNS]
 

@@ -57,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hard positions": {"think_at": "hard", "hard_quantile": 0.5},
     "tokens ahead": {"n_tokens_ahead": 3, "ahead": "continue", "teacher_forcing_weight": 0.5, **MARKOV},
     "tokens ahead, persisting": {"n_tokens_ahead": 2, "ahead_decay": 0.9, **MARKOV},
+    "tokens together": {"n_tokens_ahead": 3, "ahead": "joint", "objective": "multi_sample", **MARKOV},
     "an oracle": {"reward": "kl_forward", "reference": "oracle", **MARKOV},
     "no thought as reference": {"reward": "log_ratio", "reference": "no_thought", "base_nll_beta": 0.5},
     "an average as reference": {"reward": "log_ratio", "reference": "ema", "thought_kl_beta": 0.1},
@@ -97,6 +98,7 @@ CASES: dict[str, dict[str, Any]] = {
         **{"thought_vocab": 1, "interpreter_start": "onward"},
     },
     "labels of a position": {"warm_start": 3, "warm_start_as": "labels", "use_reasoner": False},
+    "no thoughts, tokens together": {"use_reasoner": False, "n_tokens_ahead": 2, "ahead": "joint"},
 }
 
 

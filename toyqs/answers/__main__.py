@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binomtest
 
 from toyqs.answers import look, metrics, questions, record, say
+from toyqs.answers.base_lm import losses
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.heading import heading
 from toyqs.answers.load import LoadedRun
@@ -21,7 +22,7 @@ from toyqs.files import write_json
 from toyqs.installation import program
 
 # Modules with `add_to(measures)`.
-OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, probe, record, theatre, tokens)
+OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, losses, probe, record, theatre, tokens)
 
 EXAMPLES = """\
 examples:
@@ -36,6 +37,7 @@ examples:
   {program} interventions runs/KEY runs/KEY
   {program} language runs/KEY runs/KEY
   {program} lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
+  {program} losses runs/KEY losses.npy
   {program} probe runs/KEY runs/KEY
   {program} record runs/*
   {program} theatre runs/KEY runs/KEY --against runs/KEY runs/KEY --strict

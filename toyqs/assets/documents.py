@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from toyqs.assets.text import read_text
 
@@ -13,7 +13,14 @@ Item = TypeVar("Item")
 KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
 
-def read_documents(path: str) -> list[str]:
+class Document(NamedTuple):
+    """A text, and where the answer begins in one that is a question with its answer."""
+
+    text: str
+    answer: int | None = None
+
+
+def read_documents(path: str) -> list[Document]:
     """Read the documents of a file: a UTF-8 text is one, each line of a .jsonl is one.
 
     A line is {"question": …, "answer": …}, as in GSM8K, or {"text": …}. `put` writes the question.
@@ -21,7 +28,9 @@ def read_documents(path: str) -> list[str]:
     Raises:
         ValueError: one line with task.path, the line's number and the remedy.
     """
-    return read_json_lines(path, _document, "task.path=") if path.endswith(".jsonl") else [read_text(path)]
+    if path.endswith(".jsonl"):
+        return read_json_lines(path, _document, "task.path=")
+    return [Document(read_text(path))]
 
 
 def read_json_lines(path: str, parse: Callable[[Any], Item], key: str = "") -> list[Item]:
@@ -62,7 +71,7 @@ def text_of(row: Any, name: str) -> str:
     return text
 
 
-def hub_documents(name: str) -> list[str]:
+def hub_documents(name: str) -> list[Document]:
     """Load the documents of a data set's train split on the Hugging Face hub, owner/name or owner/name:part.
 
     Raises:
@@ -84,7 +93,7 @@ def hub_documents(name: str) -> list[str]:
         raise ValueError(f"{given}: cannot be loaded ({reason}); give task.path=FILE instead") from error
 
 
-def _hub_document(number: int, row: Any) -> str:
+def _hub_document(number: int, row: Any) -> Document:
     try:
         return _document(row)
     except ValueError as error:
@@ -96,7 +105,8 @@ def put(question: str) -> str:
     return f"Question: {question}\nAnswer:"
 
 
-def _document(row: Any) -> str:
+def _document(row: Any) -> Document:
     if isinstance(row, Mapping) and "question" in row and "text" not in row:
-        return f"{put(text_of(row, 'question'))} {text_of(row, 'answer')}"
-    return text_of(row, "text")
+        asked = put(text_of(row, "question"))
+        return Document(f"{asked} {text_of(row, 'answer')}", len(asked))
+    return Document(text_of(row, "text"))

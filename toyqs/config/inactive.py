@@ -38,7 +38,7 @@ KEYS_OF_SYMBOLS = (
 KEYS_OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
 
 KEYS_OF_THOUGHTS = (
-    *(*KEYS_OF_SYMBOLS, "n_tokens_ahead", *KEYS_OF_AHEAD, "base_nll_beta"),
+    *(*KEYS_OF_SYMBOLS, "base_nll_beta"),
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
     *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),
@@ -65,6 +65,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("min_reasoning_len",), lambda c: c.length_schedule != "constant"),
     (("gate_floor",), lambda c: c.weighs_thoughts),
     (KEYS_OF_AHEAD, lambda c: c.n_tokens_ahead > 1),
+    (("n_tokens_ahead", *KEYS_OF_AHEAD), lambda c: c.use_reasoner or c.predicts_jointly),
     (("base_lm_hidden_dim",), lambda c: c.uses_base_lm or (c.use_reasoner and c.mixer == "add")),
     (KEYS_OF_THOUGHTS, lambda c: c.use_reasoner),
     (KEYS_OF_SYMBOLS, lambda c: c.has_thoughts),

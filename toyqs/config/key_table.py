@@ -178,13 +178,23 @@ TASK_SETTINGS: dict[str, dict[str, Any]] = {
         "emission_sharpness": 4.0,
         "seed": 0,
     },
-    "char_text": {"path": None, "dataset": None, "held_out_fraction": 0.1},
+    "char_text": {
+        "path": None,
+        "dataset": None,
+        "held_out_fraction": 0.1,
+        "curriculum": 0.0,
+        "levels": 4,
+        "losses": None,
+    },
     "token_text": {
         "path": None,
         "dataset": None,
         "tokenizer": None,
         "held_out_fraction": 0.1,
         "think_every": 1,
+        "curriculum": 0.0,
+        "levels": 4,
+        "losses": None,
     },
 }
 

@@ -69,7 +69,7 @@ class Keys:
     lm_head_layers: int = number(1, at_least=1)  # of a linear head, with nothing between them
     share_lm_head: bool = False  # true: thought symbols come from the LM head
     n_tokens_ahead: int = number(1, at_least=1)  # N, tokens that each thinking position predicts
-    ahead: str = one_of("persist", ("persist", "continue"))  # continue: the interpreter reads the true tokens
+    ahead: str = one_of("persist", ("persist", "continue", "joint"))  # joint: all from what was read before
     ahead_decay: float = number(1.0, at_least=0)  # a token's weight against the one before, in reward and NLL
     teacher_forcing_weight: float = number(1.0, at_least=0)  # of the tokens after the first, in the NLL
     # 4. positions and lengths of thoughts

@@ -137,6 +137,11 @@ class RunConfig(Keys):
         return self.thought_vocab or self.task.vocab_size
 
     @property
+    def predicts_jointly(self) -> bool:
+        """Tell whether a position predicts several tokens from what was read up to it."""
+        return self.n_tokens_ahead > 1 and self.ahead == "joint"
+
+    @property
     def credits_symbols(self) -> bool:
         """Tell whether each symbol of a thought is paid what it adds."""
         return (
@@ -158,8 +163,8 @@ class RunConfig(Keys):
 
     @property
     def num_ahead(self) -> int:
-        """Return N, the tokens that each position predicts: 1 without thoughts."""
-        return self.n_tokens_ahead if self.use_reasoner else 1
+        """Return N, the tokens that each position predicts: 1 without thoughts, but for ahead=joint."""
+        return self.n_tokens_ahead if self.use_reasoner or self.predicts_jointly else 1
 
     @property
     def sequence_length(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from toyqs.evidence.arms import NONE, THINKING, own_arm
+from toyqs.evidence.measures import loss_of
 from toyqs.evidence.rows import load_rows
 from toyqs.files import by_content, make_folder, read_json, write_json
 
@@ -44,6 +45,11 @@ class Cell(NamedTuple):
     def thinks(self) -> bool:
         """Tell whether the run itself has thoughts of one symbol or more."""
         return own_arm(self.settings) == THINKING
+
+    @property
+    def loss(self) -> str:
+        """Return the column of the rows by which the arms are judged."""
+        return loss_of(self.settings)
 
     @property
     def shown_as(self) -> dict[str, str]:

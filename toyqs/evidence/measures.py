@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from toyqs.evidence.text import human, short, spelled
@@ -19,6 +20,11 @@ class Measure(NamedTuple):
 NATS = "nats per counted position"
 OF_PREDICTIONS = {
     "nll": Measure("NLL", NATS),
+    "nll_joint": Measure("NLL of all tokens ahead together", NATS),
+    "joint_samples": Measure("thoughts that it is estimated from", "0: summed over all", "whole"),
+    "nll_joint_no_thought": Measure("the same without a thought", NATS),
+    "nll_joint_shuffled": Measure("the same with another sequence's thoughts", NATS),
+    "joint_floor": Measure("least possible for a model of its kind", NATS),
     "nll_ahead": Measure("NLL over all tokens ahead", NATS),
     "nll_hard": Measure("NLL where it thinks", NATS),
     "nll_easy": Measure("NLL where it does not think", NATS),
@@ -70,6 +76,17 @@ OF_DIVERGENCE = {
     "largest_logit": Measure("largest logit then"),
 }
 MEASURES = OF_PREDICTIONS | OF_THOUGHTS | OF_COST | OF_DIVERGENCE
+
+
+def loss_of(settings: Mapping[str, Any]) -> str:
+    """Return the column by which a run of these settings is judged: of all tokens ahead if ahead=joint."""
+    return "nll_joint" if settings.get("ahead") == "joint" else "nll"
+
+
+def loss_words(losses: Iterable[str]) -> str:
+    """Return what a table or a figure calls the losses in it, by their columns."""
+    found, names = {*losses}, {"nll": "NLL", "nll_joint": "joint NLL"}
+    return " or ".join(words for name, words in names.items() if name in found)
 
 
 def measure_of(name: str) -> Measure:

@@ -19,6 +19,7 @@ NUMBERS = (
     *("flops_per_token", "flops_per_step", "train_steps", "cpu_seconds", "wall_seconds", "started"),
     *("marginal_gap", "pass_at_k", "symbol_zipf", "distinct_thoughts", "homogeneity", "completeness"),
     *("diverged_at", "largest_logit", "uniform_nll", "unigram_nll", "bigram_nll"),
+    *("nll_joint", "joint_samples", "nll_joint_shuffled", "nll_joint_no_thought", "joint_floor"),
     *("nll_deeper", "accuracy_deeper"),
 )
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row
@@ -161,23 +162,23 @@ def is_complete(folder: Path | str, key: str) -> bool:
     return damaged_files(folder, key) == []
 
 
-def held_out(runs: Path, key: str) -> pd.Series:
-    """Load a run's held-out NLL by step; empty where the file is missing or damaged."""
+def held_out(runs: Path, key: str, loss: str = "nll") -> pd.Series:
+    """Load a run's held-out loss by step, of the column named; empty where the file is missing or damaged."""
     import pandas as pd
 
     try:
         lines = load_curve(runs, key)
         # a logarithmic axis cannot show what was measured before the first step
         curve = lines[(lines["kind"] == "held_out") & (lines["step"] > 0)]
-        return curve.drop_duplicates("step", keep="last").set_index("step")["nll"].astype(float)
+        return curve.drop_duplicates("step", keep="last").set_index("step")[loss].astype(float)
     except (OSError, ValueError, KeyError, TypeError):
         return pd.Series(dtype=float)
 
 
-def by_step(runs: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """Load the curves of an arm's rows: a row for each step, a column for each seed that has one."""
+def by_step(runs: Path, rows: pd.DataFrame, loss: str = "nll") -> pd.DataFrame:
+    """Load the `held_out` of an arm's rows: a row for each step, a column for each seed that has one."""
     import pandas as pd
 
     keys = zip(rows.get("key", ()), rows.get("seed", ()), strict=True)
-    curves = {seed: held_out(runs, key) for key, seed in keys}
+    curves = {seed: held_out(runs, key, loss) for key, seed in keys}
     return pd.DataFrame({seed: curve for seed, curve in curves.items() if len(curve)})

@@ -94,7 +94,7 @@ class LearningCurve:
             for kind, metrics in (("train", means), ("held_out", measured)):
                 log.write(step, kind, {name: float(value[index]) for name, value in metrics.items()})
         self.sums, self.counts = {}, {}
-        self.progress(step, float(measured["nll"].mean()))
+        self.progress(step, float(measured.get("nll_joint", measured["nll"]).mean()))
 
     def seed_state(self, index: int) -> dict[str, Any]:
         """Return one seed's part of what has been taken in since the last evaluation."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toyqs.config import identity
 from toyqs.config.builders.cost import gold_head_cost
-from toyqs.config.builders.held_out import draw_held_out
+from toyqs.config.builders.held_out import draw_held_out, known_losses
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.recording import build_recorded
 from toyqs.config.builders.reference_model import build_reference_model
@@ -232,9 +232,7 @@ class Training:
 
     def references(self) -> dict[str, float | None]:
         """Return the losses that a model's may be compared with, in nats per counted position, by name."""
-        task = self.config.task
-        known = {"bayes_floor": task.floor(), "uniform_nll": math.log(task.vocab_size)}
-        return known | (task.references(self.held_out) if task.references else {})
+        return known_losses(self.config, self.held_out)
 
     def weights(self) -> dict[str, Tensor]:
         """Return all weights (S, ...) by name."""
@@ -261,7 +259,8 @@ def _started(metrics: dict[str, float]) -> bool | None:
     Returns:
         None without sampled symbols, and where the seed diverged.
     """
-    if "nll_shuffled" not in metrics or math.isnan(metrics["nll"]):
+    own = "nll_joint" if "nll_joint" in metrics else "nll"
+    if f"{own}_shuffled" not in metrics or math.isnan(metrics[own]):
         return None
-    others = [metrics[name] for name in ("nll_shuffled", "nll_no_thought") if name in metrics]
-    return all(nll - metrics["nll"] >= STARTED for nll in others)
+    others = [metrics[name] for name in (f"{own}_shuffled", f"{own}_no_thought") if name in metrics]
+    return all(nll - metrics[own] >= STARTED for nll in others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import torch
@@ -14,7 +15,7 @@ from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer
 from toyqs.model.predicting.gold import Instructed
-from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
+from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon, average_of_others
 from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
 from toyqs.model.thoughts import ThoughtHead, think
 from toyqs.positions import pick_positions, places_ahead
@@ -61,7 +62,8 @@ class LatentReasoner(Instructed):
         auxiliaries = auxiliaries or Auxiliaries()
         self.extra_predictions, self.greedy_head, self.critic, self.sampler = auxiliaries[:4]
         self.reward_model, self.prefixes, self.gold_head = auxiliaries[4:]
-        self.num_ahead, self.interpreter_reads_on = horizon
+        self.num_ahead, self.interpreter_reads_on, self.offsets = horizon
+        self.predicts_jointly = self.offsets is not None
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
@@ -94,7 +96,7 @@ class LatentReasoner(Instructed):
         context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None, first=first)
         if positions is not None:
             context = self.at(context, positions)
-        if self.num_ahead == 1:
+        if self.num_ahead == 1 or self.offsets is not None:
             return context
         places, _ = places_ahead(inputs, positions, self.num_ahead)
         ahead = None if base is None else pick_positions(base, places)
@@ -140,7 +142,7 @@ class LatentReasoner(Instructed):
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
         head = self.thought_head if self.sampler is None or not off_policy else self.sampler
-        keep = wanted_now(self.prefixes)
+        keep = wanted_now(self.prefixes) and isinstance(self.interpreter, Onward)
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
     def nearest_tokens(self, symbols: Tensor) -> Tensor | None:
@@ -152,8 +154,10 @@ class LatentReasoner(Instructed):
     def talk(self, context: Context, thoughts: Thoughts | None, gate_floor: float = 0.0) -> Trace:
         """Predict with each thought, N tokens at once.
 
-        The j-th of them, j = 0 … N − 1, is the target of position t + j, predicted with teacher forcing: its
-        base state is base_lm's at t + j, which has read the true tokens up to there. That state is mixed with
+        With offsets (ahead=joint) all are predicted from base state and reading of the position itself; see
+        `Offsets`. Else the j-th of them, j = 0 … N − 1, is the target of position t + j, predicted with
+        teacher forcing: its base state is base_lm's at t + j, which has read the true tokens up to there.
+        That state is mixed with
 
             persist    the thought's reading at t, the same for all N
             continue   the interpreter's state after [thought, end marker, x_{t+1} … x_{t+j}]
@@ -175,8 +179,8 @@ class LatentReasoner(Instructed):
         """
         visit = prefix_readings(self.prefixes)
         base, reading = self._mixer_inputs(context, thoughts, visit)
-        logits, weight = self.mixer.predict(self.head, base, reading, gate_floor)
-        if _one_token(context):
+        logits, weight = self.mixer.predict(self._predictor(), base, reading, gate_floor)
+        if self._one_token(context):
             trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
         else:
             trace = Trace(logits, thought_weight=None if weight is None else weight[..., 0])
@@ -186,10 +190,10 @@ class LatentReasoner(Instructed):
             return trace
         assert reading is not None
         if visit is not None:
-            predicted = visit.logits(self.mixer, self.head, base, gate_floor, reading)
+            predicted = visit.logits(self.mixer, self._predictor(), base, gate_floor, reading)
             trace = trace._replace(prefix_logits=predicted)
         if "average" in self.extra_predictions:
-            average = _average_of_others(reading)
+            average = average_of_others(reading)
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
         if self.greedy_head is not None:
             trace = trace._replace(greedy_logits=self._greedy_logits(context, thoughts, gate_floor))
@@ -206,19 +210,29 @@ class LatentReasoner(Instructed):
             args = (thoughts, context.last) if self.rereads_last else (thoughts,)
             following, first = context.following, context.first
             reading = self.interpreter(*args, following=following, first=first, visit=visit)
-        if _one_token(context):
+        if self._one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:
             reading = reading.unsqueeze(-2)  # one for all N tokens
+        if self.offsets is not None and context.base is not None:
+            return context.base.unsqueeze(-2), reading
         return context.ahead, reading
 
     def _logits(
         self, context: Context, base: Tensor | None, reading: Tensor | None, gate_floor: float
     ) -> Tensor:
         """Return logits (S, B, T, N, V) with one reading for all thoughts of a position, or with none."""
-        logits, _ = self.mixer.predict(self.head, base, reading, gate_floor)
+        logits, _ = self.mixer.predict(self._predictor(), base, reading, gate_floor)
         # The axis K is of size 1: where there is no axis N it takes its place.
-        return logits if _one_token(context) else logits.squeeze(3)
+        return logits if self._one_token(context) else logits.squeeze(3)
+
+    def _predictor(self) -> LMHead:
+        """Return the LM head, or what predicts all N tokens by it."""
+        return self.head if self.offsets is None else cast(LMHead, partial(self.offsets.predict, self.head))
+
+    def _one_token(self, context: Context) -> bool:
+        """Return whether one token per position is predicted, so that no tensor has the axis N."""
+        return context.ahead is None and context.following is None and self.offsets is None
 
     @torch.no_grad()
     def _greedy_logits(self, context: Context, thoughts: Thoughts, gate_floor: float) -> Tensor:
@@ -279,16 +293,3 @@ class LatentReasoner(Instructed):
     def _read(self, letter: str, inputs: Tensor, first: int) -> tuple[Tensor, BranchState]:
         core = cast(Core, self.cores[letter])
         return core.backbone.read(Rows(core.token_rows(), inputs), first)
-
-
-def _one_token(context: Context) -> bool:
-    """Return whether one token per position is predicted, so that no tensor has the axis N."""
-    return context.ahead is None and context.following is None
-
-
-def _average_of_others(reading: Tensor) -> Tensor:
-    """Average the readings of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
-    reading = reading.detach()
-    own = reading.sum(3, keepdim=True)
-    others = reading.shape[1:4].numel() - reading.shape[3]
-    return (own.sum((1, 2), keepdim=True) - own) / max(1, others)

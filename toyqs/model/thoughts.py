@@ -233,7 +233,7 @@ def think(
     """
     rows = core.thought_rows()
     given = noise if forced is None else forced
-    if lengths is None and given.shape[4] and isinstance(head, TokenHead):
+    if lengths is None and not keep_passed and given.shape[4] and isinstance(head, TokenHead):
         layer = head.native_layer
         if layer is not None and isinstance(core.backbone, GRU) and not core.forgets:
             return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)

@@ -123,6 +123,22 @@ def risen(most: float, progress: float, curriculum: float) -> float:
     return most if progress >= curriculum else most * progress / curriculum
 
 
+def quantile_of(values: Tensor, population: Tensor, levels: int) -> Tensor:
+    """Return in which of `levels` equally large parts of a population each value falls, the smallest first.
+
+    Args:
+        values: any shape.
+        population: (n,) of the same dtype.
+        levels: how many parts.
+
+    Returns:
+        The shape of `values`, long, 0 to levels − 1.
+    """
+    order = population.sort().values
+    edges = order[[len(order) * part // levels for part in range(1, levels)]]
+    return torch.bucketize(values, edges, right=True)
+
+
 def joined(front: Tensor, length: Tensor, back: Tensor, pad: int) -> Tensor:
     """Put `back` behind the first tokens of `front`, and pads behind that.
 

@@ -70,6 +70,9 @@ class Task(ABC):
     """() -> what token ids stand for, where a file says that: an alphabet, or the hash of a tokeniser"""
     references: Callable[[Batch], dict[str, float]] | None = None
     """held-out sequences -> NLL of models of counts there, in nats per counted position, by name"""
+    joint_floor: Callable[[int, int | None, bool], float | None] | None = None
+    """N, number of different thoughts (None: without end), whether the model weighs them -> least NLL of
+    N tokens predicted together from what was read before them (ahead=joint), None where it is not known"""
     encode: Callable[[str], Tensor] | None = None
     """text -> token ids (n,) long; a task that has it also has `decode(ids) -> text`"""
 

@@ -91,6 +91,18 @@ def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Bat
     return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere, oracle)
 
 
+def with_lengths(stacked: Batch, task: Task, batches: Sequence[Batch]) -> Batch:
+    """Give a batch the lengths of its thoughts: those of the batches that it was stacked from, or the task's.
+
+    A text's may depend on where in it a sequence stands, which the tokens do not tell.
+    """
+    own = [batch.thought_length for batch in batches if batch.thought_length is not None]
+    if own:
+        return stacked._replace(thought_length=torch.cat(own).to(stacked.inputs.device))
+    assert task.thought_length is not None
+    return stacked._replace(thought_length=task.thought_length(stacked.inputs))
+
+
 def micro_batches(
     batch: TrainingBatch, count: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[TrainingBatch, Tensor | None]]:
@@ -220,8 +232,7 @@ def draw_batches(
             assert task.oracle is not None
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))
         if settings.adaptive_len:
-            assert task.thought_length is not None
-            stacked = stacked._replace(thought_length=task.thought_length(stacked.inputs))
+            stacked = with_lengths(stacked, task, many)
         if step < settings.warm_start:
             assert task.gold is not None
             stacked = stacked._replace(gold=task.gold(stacked.inputs.cpu()).to(like.device))

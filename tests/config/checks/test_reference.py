@@ -181,3 +181,13 @@ def test_a_transformer_that_read_shorter_sequences(tmp_path: Path) -> None:
     refused("reference_run=.*: its model knows 16 positions, and 17 are needed", **near, seq_len=17)
     late = near | {"seq_len": 16, "positions_up_to": 40}  # sequences may begin at a position that it lacks
     refused("reference_run=.*: its model knows 16 positions, and 40 are needed", **late)
+
+
+def test_a_checkpoint_predicts_as_many_tokens_together(tmp_path: Path) -> None:
+    plain, joint = {"n_tokens_ahead": 2}, {"n_tokens_ahead": 2, "ahead": "joint"}
+    alone, together = run(tmp_path / "alone"), run(tmp_path / "together", **joint)
+    assert accepted(**checkpoint(together), **joint) == [] and accepted(**checkpoint(alone), **plain) == []
+    refused("that run predicts 2 tokens jointly, this one token by token", **checkpoint(together), **plain)
+    refused("that run predicts token by token, this one 2 tokens", **checkpoint(alone), **joint)
+    other = joint | {"n_tokens_ahead": 3}
+    refused("predicts 2 tokens jointly, this one 3 tokens jointly", **checkpoint(together), **other)

@@ -119,6 +119,17 @@ def test_tokens_ahead() -> None:
     assert accepted(n_tokens_ahead=99, **NO_REASONER) == []
 
 
+def test_tokens_together() -> None:
+    for changes in ({}, {"use_base_lm": False}, {"mixing": "thought"}, {"max_reasoning_len": 0}, NO_REASONER):
+        assert accepted(n_tokens_ahead=7, ahead="joint", **changes) == []
+        refused("n_tokens_ahead=8: .* only 7 tokens", n_tokens_ahead=8, ahead="joint", **changes)
+    oracle = {"reward": "kl_forward", "reference": "oracle"}
+    for changes in ({}, NO_REASONER):
+        refused("reference=oracle: .*ahead=joint", n_tokens_ahead=2, ahead="joint", **oracle, **changes)
+        assert accepted(n_tokens_ahead=1, ahead="joint", **oracle, **changes) == []
+    refused("think_at=hard: .*n_tokens_ahead=2", n_tokens_ahead=2, ahead="joint", think_at="hard")
+
+
 def test_markers_begin_as_a_symbol_that_is_there(tmp_path: Path) -> None:
     assert accepted(meta_token_init=5) == []
     for wrong in (6, -1):

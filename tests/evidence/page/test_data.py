@@ -218,7 +218,8 @@ def test_the_numbers_of_a_record_are_the_dictionary_s_and_a_damaged_one_costs_no
     chosen, numbers = chosen_records(tmp_path, cells, None)
     assert list(chosen) == [keys[0]] and len(numbers["unreadable"]) == 1
     stored = read(tmp_path / keys[0])
-    assert numbers["loss"] == {keys[0]: dictionary.loss(stored)._asdict()}
+    own = float(cells[0].arms["thinking"].set_index("key").loc[keys[0], "nll"])
+    assert numbers["loss"] == {keys[0]: dictionary.loss(stored)._asdict() | {"row": own}}
     assert numbers["others"] == {
         keys[0]: {
             "nll_no_thought": dictionary.loss(stored, "log_q_none")._asdict() | {"row": 1.75},

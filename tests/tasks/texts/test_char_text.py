@@ -240,7 +240,14 @@ def test_is_a_config_node(write):
     file = write(POSITIONS).path
     node = OmegaConf.merge(OmegaConf.structured(CharText), {"path": file})
     task = OmegaConf.to_object(node)
-    assert task == CharText(path=file) and set(node) == {"path", "dataset", "held_out_fraction"}
+    assert task == CharText(path=file) and set(node) == {
+        "path",
+        "dataset",
+        "held_out_fraction",
+        "curriculum",
+        "levels",
+        "losses",
+    }
     task.check(20)
     # reading the text adds nothing that the configuration sees
     assert OmegaConf.structured(task) == node

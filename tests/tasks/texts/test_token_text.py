@@ -71,7 +71,7 @@ def test_worked_example(tmp_path: Path, cut: str) -> None:
 def test_documents_are_split_whole(tmp_path: Path, cut: str) -> None:
     lines = [{"question": "a b", "answer": "c"}, {"text": "b b b b b"}, {"text": "c"}]
     path = written(tmp_path / "x.jsonl", lines)
-    assert read_documents(path)[0] == f"{prompt('a b')} c", "trained on as toyqs.answers asks it"
+    assert read_documents(path)[0].text == f"{prompt('a b')} c", "trained on as toyqs.answers asks it"
     task = TokenText(path=path, tokenizer=cut, held_out_fraction=0.35)
     asked = [0, 0, 1, 2, 0, 0, 3]  # "Question", ":" and "Answer" are no words of this tokeniser
     assert task.ids.tolist() == [*asked, 0, 2, 2, 2, 2, 2, 0, 3, 0]
@@ -146,7 +146,7 @@ def test_a_finished_run_knows_its_tokeniser_not_its_text(tmp_path: Path, cut: st
         before = path.read_text()
         after = "".join(before.split()).replace(*("".join(x.split()) for x in change))
         path.write_text(after)
-        for cached in (token_text._tokenizer, token_text._encoded):
+        for cached in (token_text.tokenizer_of, token_text.encoded):
             cached.cache_clear()
         with pytest.raises(ValueError, match=rf"{folder}: task.tokenizer={cut}: has changed since .* and is"):
             settings_of(folder)

@@ -1,13 +1,16 @@
-"""RunConfig -> the held-out sequences."""
+"""RunConfig -> the held-out sequences, and the losses there that a run's may be compared with."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 
 from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
+from toyqs.objectives.registry import objective_class
 from toyqs.rng import stream
-from toyqs.training.batches import stack
+from toyqs.training.batches import stack, with_lengths
 from toyqs.types import Batch
 
 
@@ -31,4 +34,36 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor, count: int | 
         held_out = held_out._replace(oracle=config.task.oracle(held_out.inputs).to(like))
     if not params.adaptive_len:
         return held_out
-    return held_out._replace(thought_length=config.task.thought_length(held_out.inputs))
+    return with_lengths(held_out, config.task, [batch] * num_seeds)
+
+
+def known_losses(config: RunConfig, held_out: Batch) -> dict[str, float | None]:
+    """Return the losses that a run's may be compared with, in nats per counted position, by column.
+
+    With ahead=joint they are of all N tokens of a position together: `bayes_floor` is the least of any model
+    that predicts them from what was read before, `joint_floor` the least of one of the run's own kind.
+    """
+    task = config.task
+    if not config.predicts_jointly:
+        known = {"bayes_floor": task.floor(), "uniform_nll": math.log(task.vocab_size)}
+        return known | (task.references(held_out) if task.references else {})
+    number, floor = config.num_ahead, task.joint_floor or (lambda *_: None)
+    return {
+        "bayes_floor": floor(number, None, True),
+        "joint_floor": floor(number, _num_different(config), _learns_weights(config)),
+        "uniform_nll": number * math.log(task.vocab_size),
+    }
+
+
+def _learns_weights(config: RunConfig) -> bool:
+    """Tell whether a loss trains how likely thoughts are."""
+    return config.has_policy_loss or not objective_class(config).uses_score_function
+
+
+def _num_different(config: RunConfig) -> int | None:
+    """Return how many different thoughts a position can have; None: too many to count, or without end."""
+    if config.symbol_kind == "deterministic" or not config.has_thoughts:
+        return 1
+    if config.symbol_kind != "token" or config.lengths_vary:
+        return None
+    return (config.thought_vocab or config.task.vocab_size) ** config.max_reasoning_len

@@ -23,6 +23,7 @@ from toyqs.model.layers import FeatureHead, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
 from toyqs.model.predicting.last_symbol import LastSymbol, LastSymbolEach
+from toyqs.model.predicting.offsets import Offsets
 from toyqs.model.predicting.parts import Horizon
 from toyqs.model.roles import WeightGroups, tie
 from toyqs.model.thoughts import CosineLinear, ThoughtHead, TokenHead
@@ -105,7 +106,8 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
         else:
             interpreter = _onward(config, num_seeds, core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
-    horizon = Horizon(config.num_ahead, config.interpreter_reads_on)
+    offsets = Offsets(num_seeds, config.num_ahead, mixer.widths) if config.predicts_jointly else None
+    horizon = Horizon(config.num_ahead, config.interpreter_reads_on, offsets)
     auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
     model = LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
     model.hides_last_token = config.hide_last_token

@@ -28,7 +28,7 @@ def with_native(config: RunConfig, model: LatentReasoner) -> LatentReasoner:
     if isinstance(logits, FeatureHead) and not config.autocast and 1 < logits.bias.shape[-1] <= COLUMNS:
         logits.first_layer = FewColumns.apply
     one_layer = config.linear_lm_head and config.lm_head_layers == 1 and not config.autocast
-    plain_gru = config.backbone == "gru" and not config.use_reasoner
+    plain_gru = config.backbone == "gru" and not config.use_reasoner and config.num_ahead == 1
     plain_gru = plain_gru and config.nll_loss_beta == 1.0
     if plain_gru and one_layer and config.reward not in OWN_LOSS:
         (core,) = model.cores.values()

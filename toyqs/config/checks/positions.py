@@ -25,6 +25,38 @@ def check_extent(config: RunConfig) -> None:
         _check_ends(config)
 
 
+def check_ahead(config: RunConfig) -> None:
+    """Refuse tokens ahead that a run, with thoughts or without, cannot predict; see `check_extent`."""
+    number, length = config.num_ahead, config.task.length(config.seq_len)
+    if number > length:
+        refuse(
+            "n_tokens_ahead",
+            number,
+            f"a sequence of task={config.task.name} has only {length} tokens",
+            f"n_tokens_ahead={length} or fewer",
+        )
+    if config.predicts_jointly:
+        _check_joint(config)
+    elif config.ahead == "persist" and number > 1 and (config.mixer == "thought" or not config.use_base_lm):
+        refuse(
+            "ahead",
+            "persist",
+            "with these settings only the thought is predicted from, and it would give all "
+            f"{number} tokens one and the same prediction",
+            "ahead=continue, or use_base_lm=true and mixing=auto",
+        )
+
+
+def _check_joint(config: RunConfig) -> None:
+    if config.uses_reference and config.reference == "oracle":
+        refuse(
+            "reference",
+            "oracle",
+            "is the law of each token given those before it, and ahead=joint gives none of them",
+            "reference=no_thought or ahead=persist",
+        )
+
+
 def _check_ends(config: RunConfig) -> None:
     if config.variable_len and config.symbol_kind != "token":
         refuse(
@@ -45,7 +77,7 @@ def _check_ends(config: RunConfig) -> None:
             "adaptive_len",
             True,
             f"task={config.task.name} does not say how long a thought should be",
-            "task=iterate or adaptive_len=false",
+            "a task with a depth (docs/depth.md), a text, or adaptive_len=false",
         )
     for key in ("length_penalty", "punish_unfinished"):
         if getattr(config, key) and not config.variable_len:

@@ -112,6 +112,13 @@ def _check_checkpoint(config: RunConfig) -> None:
             "that run's model has no prediction without a thought",
             "a run with use_reasoner=false, or one whose base is predicted from",
         )
+    if config.uses_reference and _tokens(past) != _tokens(config):
+        refuse(
+            "reference_run",
+            config.reference_run,
+            f"that run predicts {_tokens(past)}, this one {_tokens(config)}",
+            "a run of the same ahead and n_tokens_ahead, or another reward",
+        )
     if not config.penalises_thought_kl:
         return
     if not past.has_thoughts:
@@ -126,6 +133,11 @@ def _check_checkpoint(config: RunConfig) -> None:
                 f"cannot score the thoughts of this run, {name} was {then} there and is {now} here",
                 "the same",
             )
+
+
+def _tokens(config: RunConfig) -> str:
+    """Return what a run predicts at a time."""
+    return f"{config.num_ahead} tokens jointly" if config.predicts_jointly else "token by token"
 
 
 def _check_length(given: str, past: LatentReasoner, config: RunConfig) -> None:

@@ -54,33 +54,12 @@ def check_thinking(config: RunConfig) -> None:
     check_reading(config)
     check_seen(config)
     check_extent(config)
-    if config.n_tokens_ahead > 1:
-        _check_ahead(config)
     if config.max_reasoning_len:
         _check_kind(config)
         _check_sampler(config)
         _check_symbols(config)
         _check_number(config)
         _check_objective(config)
-
-
-def _check_ahead(config: RunConfig) -> None:
-    length = config.task.length(config.seq_len)
-    if config.n_tokens_ahead > length:
-        refuse(
-            "n_tokens_ahead",
-            config.n_tokens_ahead,
-            f"a sequence of task={config.task.name} has only {length} tokens",
-            f"n_tokens_ahead={length} or fewer",
-        )
-    if config.ahead == "persist" and (config.mixer == "thought" or not config.use_base_lm):
-        refuse(
-            "ahead",
-            "persist",
-            "with these settings only the thought is predicted from, and it would give all "
-            f"{config.n_tokens_ahead} tokens one and the same prediction",
-            "ahead=continue, or use_base_lm=true and mixing=auto",
-        )
 
 
 def _check_kind(config: RunConfig) -> None:

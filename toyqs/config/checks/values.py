@@ -11,6 +11,7 @@ from toyqs.config.bounds import check_bounds
 from toyqs.config.checks.backbone import check_backbone
 from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.kernels import check_kernels
+from toyqs.config.checks.positions import check_ahead
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.shuffled_rewards import check_shuffled_rewards
@@ -72,6 +73,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
             "use_base_lm=true or use_reasoner=true",
         )
     check_warm_start(config)
+    check_ahead(config)
     if not config.nll_loss_beta:
         _check_other_losses(config)
     _check_machine(config, elsewhere)

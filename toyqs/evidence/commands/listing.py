@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toyqs.command_line import path_of
+from toyqs.evidence.measures import loss_of
 from toyqs.evidence.runs import Run, RunsFolder, chosen, load_folder
 from toyqs.evidence.selection import place_of
 from toyqs.evidence.states import NOT_BEGUN, STATES
@@ -65,7 +66,7 @@ def _begun(runs: Iterable[Run]) -> Iterator[tuple[str, ...]]:
         if run.state.word == NOT_BEGUN:
             continue
         row = run.state.row
-        nll = "–" if row is None or row["nll"] is None else short(row["nll"], ".3f")
+        nll = "–" if row is None or row["nll"] is None else short(row[loss_of(row)], ".3f")
         state = ": ".join(filter(None, [run.state.word, run.state.why]))
         for arm in dict.fromkeys(place.arm for place in run.places):
             places = [place for place in run.places if place.arm == arm]

@@ -13,6 +13,7 @@ from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.frame import about_line, frame
 from toyqs.evidence.judging.findings import Finding
 from toyqs.evidence.judging.gain import column_of, mean_of
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.tables.comparison import setting
 
 
@@ -26,11 +27,11 @@ def comparison_figure(
 
     Args:
         finding: as for `comparison_table`.
-        curves: arm -> seed -> columns `step`, `nll` (held out), in the order of steps.
+        curves: arm -> seed -> columns `step` and the cell's loss (held out), in the order of steps.
         path: its folder exists; the ending is replaced by each of `style.ENDINGS`, each file written whole or
             not at all.
     """
-    arms = finding.cell.arms
+    arms, loss = finding.cell.arms, finding.cell.loss
     thinking = next(iter(arms.values()))
     floor = mean_of(thinking, "bayes_floor")
     with style.style():
@@ -40,12 +41,14 @@ def comparison_figure(
         costs = {arm: mean_of(arms[arm], "flops_per_step") for arm in drawn if len(arms[arm])}
         over_flops = _lengths_differ(arms[arm] for arm in costs) and None not in costs.values()
         for arm in reversed(drawn):  # the first arm on top
-            _draw_curves(left, arm, curves.get(arm, {}), costs.get(arm) if over_flops else 1.0)
-        _draw_final(right, arms, floor)
+            _draw_curves(left, arm, curves.get(arm, {}), costs.get(arm) if over_flops else 1.0, loss)
+        _draw_final(right, arms, floor, loss)
         marks.draw_floor(left, floor)
         style.log_axis(left)
         unit = "FLOPs of training so far" if over_flops else "training steps"
-        left.set(xlabel=f"{unit} (log scale)", ylabel="held-out NLL, nats per counted position")
+        left.set(
+            xlabel=f"{unit} (log scale)", ylabel=f"held-out {loss_words([loss])}, nats per counted position"
+        )
         some = "" if len(drawn) == len(arms) else "judged arms, "
         left.set_title(f"While training: {some}thin lines are seeds, thick their mean")
         right.set_title("At the end: every seed, mean and 95 % interval")
@@ -63,12 +66,13 @@ def _lengths_differ(frames: Iterable[pd.DataFrame]) -> bool:
     return len({steps for frame in frames if "train_steps" in frame for steps in frame["train_steps"]}) > 1
 
 
-def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame], cost: float | None) -> None:
+def _draw_curves(
+    axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame], cost: float | None, loss: str
+) -> None:
     """Draw an arm's curves over what its steps cost, `cost` each."""
     # a logarithmic axis has no place for what was measured before the first step
     seeds = {
-        seed: curve[curve["step"] > 0].set_index("step")["nll"].astype(float)
-        for seed, curve in curves.items()
+        seed: curve[curve["step"] > 0].set_index("step")[loss].astype(float) for seed, curve in curves.items()
     }
     each = cost or 1.0
     for curve in seeds.values():
@@ -79,8 +83,8 @@ def _draw_curves(axes: Axes, arm: str, curves: Mapping[int, pd.DataFrame], cost:
         marks.draw_mean(axes, arm, mean.set_axis(mean.index * each))
 
 
-def _draw_final(axes: Axes, arms: Mapping[str, pd.DataFrame], floor: float | None) -> None:
-    values = {arm: column_of(frame, "nll") for arm, frame in arms.items()}
+def _draw_final(axes: Axes, arms: Mapping[str, pd.DataFrame], floor: float | None, loss: str) -> None:
+    values = {arm: column_of(frame, loss) for arm, frame in arms.items()}
     names = []
     for place, (arm, seeds) in enumerate(values.items()):
         marks.draw_arm(axes, arm, [place], [seeds], sideways=True)
@@ -91,4 +95,4 @@ def _draw_final(axes: Axes, arms: Mapping[str, pd.DataFrame], floor: float | Non
     )
     marks.draw_floor(axes, floor, sideways=True)
     marks.label_rows(axes, names)
-    axes.set_xlabel(f"held-out NLL, nats per counted position{added}")
+    axes.set_xlabel(f"held-out {loss_words([loss])}, nats per counted position{added}")

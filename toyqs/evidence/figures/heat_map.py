@@ -17,6 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from toyqs.evidence.figures import style
 from toyqs.evidence.judging.findings import Finding, started_flags
 from toyqs.evidence.judging.gain import estimate
+from toyqs.evidence.measures import loss_words
 
 GAINS, LOSSES = "PuOr_r", "cividis_r"  # colours that every common form of colour blindness tells apart
 HATCH: dict[str, Any] = {"hatch": "////", "fill": False, "edgecolor": "#555555", "linewidth": 0}
@@ -71,7 +72,8 @@ def heat_map(findings: Sequence[Finding], arms: Sequence[str], layout: Layout, g
         _name(grid[block], layout, title)
     for axes in grid[-1]:
         axes.set_xlabel(layout.across)
-    label = "gain of thinking, nats\n(above 0: better)" if gained else "held-out NLL, nats"
+    words = loss_words(finding.cell.loss for finding in findings)
+    label = "gain of thinking, nats\n(above 0: better)" if gained else f"held-out {words}, nats"
     figure.colorbar(meshes[0], ax=list(grid.flat), label=label, fraction=0.05, pad=0.02)
     _legend(figure, gained, any(len(_started(finding)) for finding in findings))
     return figure

@@ -11,7 +11,14 @@ import pandas as pd
 from toyqs.evidence.arms import JUDGED
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.judging.decision import Case, Verdict, verdicts
-from toyqs.evidence.judging.gain import by_seed, column_of, estimate, paired_gains, reasoning_gain
+from toyqs.evidence.judging.gain import (
+    by_seed,
+    column_of,
+    estimate,
+    mean_of,
+    paired_gains,
+    reasoning_gain,
+)
 from toyqs.evidence.judging.significance import p_value
 from toyqs.evidence.rows import ORIGINS
 from toyqs.evidence.text import csv_text, plus_minus
@@ -29,7 +36,7 @@ class Finding(NamedTuple):
     """A cell, its losses, its gains and its verdict."""
 
     cell: Cell
-    losses: dict[str, pd.Series]  # each arm's held-out NLL by seed; an arm without a finished seed is absent
+    losses: dict[str, pd.Series]  # of each arm by seed, see Cell.loss; one without a finished seed is absent
     # Of thinking over each control that has a seed in common, by seed; none of a run without thoughts.
     gains: dict[str, pd.Series]
     verdict: Verdict | None  # None: of a run without thoughts
@@ -41,12 +48,12 @@ def find(cells: Sequence[Cell]) -> list[Finding]:
     A verdict is corrected for the number of these cells, not counting those without thoughts: give all
     cells that are shown, or chosen among.
     """
-    gains = [paired_gains(cell.arms) if cell.thinks else {} for cell in cells]
+    gains = [paired_gains(cell.arms, cell.loss) if cell.thinks else {} for cell in cells]
     cases = [_case(cell, over) for cell, over in zip(cells, gains, strict=True) if cell.thinks]
     judged = iter(verdicts(cases))
     findings = []
     for cell, over in zip(cells, gains, strict=True):
-        losses = {arm: by_seed(frame, "nll") for arm, frame in cell.arms.items() if len(frame)}
+        losses = {arm: by_seed(frame, cell.loss) for arm, frame in cell.arms.items() if len(frame)}
         findings.append(Finding(cell, losses, over, next(judged) if cell.thinks else None))
     return findings
 
@@ -62,7 +69,7 @@ def _case(cell: Cell, gains: Mapping[str, pd.Series]) -> Case:
     absent = {"param_matched"} if any(map(cell.settings.get, WITHOUT_WIDER)) else set()
     for arm, other in cell.same.items():
         if other == thinking:
-            over[arm] = reasoning_gain(frame, frame) if len(frame) else pd.Series(dtype=float)
+            over[arm] = reasoning_gain(frame, frame, cell.loss) if len(frame) else pd.Series(dtype=float)
         elif other in JUDGED:
             absent.add(arm)
         elif other in over:
@@ -120,12 +127,12 @@ def arm_table(findings: Sequence[Finding], keys: Sequence[str] = ()) -> pd.DataF
     """Return the cells as numbers, one row per cell and arm.
 
     Returns:
-        The cell's values of `keys`; `arm`, `seeds` (their number); `nll`, `accuracy` and `gain` (of thinking
-        over the arm, paired over `gain_seeds` seeds), each with its `_half_width` (95 % t over seeds);
-        `gain_p`, two-sided and uncorrected; the costs, each a mean over seeds; `started`, how many seeds
-        started to think. In the row of the run itself `verdict`, the word after correction for the number of
-        cells, `verdict_p`, the largest of the p-values that it needs, and `verdict_uncorrected`, the word
-        that the cell has by itself.
+        The cell's values of `keys`; `arm`, `seeds` (their number); `nll` (`nll_joint` of a cell judged by
+        it), `accuracy` and `gain` (of thinking over the arm, paired over `gain_seeds` seeds), each with its
+        `_half_width` (95 % t over seeds); `joint_floor` where it is known; `gain_p`, two-sided and
+        uncorrected; the costs, each a mean over seeds; `started`, how many seeds started to think. In the row
+        of the run itself `verdict`, the word after correction for the number of cells, `verdict_p`, the
+        largest of the p-values that it needs, and `verdict_uncorrected`, the word of the cell by itself.
     """
     rows = []
     for finding in findings:
@@ -134,10 +141,13 @@ def arm_table(findings: Sequence[Finding], keys: Sequence[str] = ()) -> pd.DataF
             row: dict[str, Any] = {key: finding.cell.settings.get(key) for key in keys}
             row |= {"arm": arm, "seeds": len(frame)}
             gain = finding.gains.get(arm, pd.Series(dtype=float))
-            columns = {"nll": column_of(frame, "nll"), "accuracy": column_of(frame, "accuracy"), "gain": gain}
+            columns = {name: column_of(frame, name) for name in (finding.cell.loss, "accuracy")}
+            columns["gain"] = gain
             for name, column in columns.items():
                 row |= dict(zip((name, f"{name}_half_width"), estimate(column), strict=False))
             row |= {"gain_seeds": len(gain), "gain_p": p_value(gain)}
+            if (floor := mean_of(frame, "joint_floor")) is not None:
+                row["joint_floor"] = floor
             row |= {name: column_of(frame, name).mean() for name in COSTS}
             row |= {"started": num_started(frame), "verdict": None, "verdict_p": None}
             row["verdict_uncorrected"] = None

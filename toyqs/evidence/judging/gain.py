@@ -98,7 +98,7 @@ def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = 
         metric: a column where less is better.
 
     Returns:
-        Indexed by the seeds both arms have, ascending; nats per counted position for `nll`;
+        Indexed by the seeds both arms have, ascending; nats per counted position of `nll` and `nll_joint`;
         NaN where either run diverged.
 
     Raises:
@@ -116,11 +116,12 @@ def reasoning_gain(thinking: pd.DataFrame, control: pd.DataFrame, metric: str = 
     return (columns[1].loc[seeds] - columns[0].loc[seeds]).rename("gain").rename_axis("seed")
 
 
-def paired_gains(arms: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+def paired_gains(arms: Mapping[str, pd.DataFrame], metric: str = "nll") -> dict[str, pd.Series]:
     """Compute `reasoning_gain` over each control that has a seed in common with thinking.
 
     Args:
         arms: one row per seed in each; the thinking arm first.
+        metric: see there.
 
     Returns:
         By the control's name; empty where thinking has no rows.
@@ -128,7 +129,7 @@ def paired_gains(arms: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     (_, thinking), *controls = arms.items()
     seeds = set() if thinking.empty else set(thinking["seed"])
     shared = {arm: frame for arm, frame in controls if not frame.empty and seeds & set(frame["seed"])}
-    return {arm: reasoning_gain(thinking, frame) for arm, frame in shared.items()}
+    return {arm: reasoning_gain(thinking, frame, metric) for arm, frame in shared.items()}
 
 
 def onset(thinking: pd.DataFrame, control: pd.DataFrame) -> int | None:

@@ -31,15 +31,19 @@ def load_curves(runs: Path, cells: Sequence[Cell], problems: list[str]) -> dict[
 
     Returns:
         Key -> `steps`, ascending, and one value per step of each metric that the run has, null where it
-        diverged; `flops` and `cpu_seconds` of one step, the latter the row's total spread evenly over its
-        steps. A run without a readable curve is absent.
+        diverged, `nll` being the loss by which its cell is judged; `flops` and `cpu_seconds` of one step, the
+        latter the row's total spread evenly over its steps. A run without a readable curve is absent.
     """
     columns = ["key", *COSTS.values()]
-    frames = [frame.reindex(columns=columns) for cell in cells for frame in cell.arms.values()]
+    rows: dict[str, dict[Any, Any]] = {}
+    for cell in cells:
+        for frame in cell.arms.values():
+            known = frame.reindex(columns=columns).to_dict("records")
+            rows |= {row["key"]: row | {"loss": cell.loss} for row in known}
     found = {}
-    for key, row in {row["key"]: row for frame in frames for row in frame.to_dict("records")}.items():
+    for key, row in rows.items():
         try:
-            if curve := _curve(runs / key / "metrics.jsonl"):
+            if curve := _curve(runs / key / "metrics.jsonl", row["loss"]):
                 found[key] = curve | _costs(row, curve["steps"][-1])
         except FileNotFoundError:
             continue
@@ -48,8 +52,8 @@ def load_curves(runs: Path, cells: Sequence[Cell], problems: list[str]) -> dict[
     return found
 
 
-def _curve(path: Path) -> dict[str, Any]:
-    """Return the steps and metrics of one file, None for a measure that is no finite number.
+def _curve(path: Path, loss: str) -> dict[str, Any]:
+    """Return the steps and metrics of one file, `nll` from the column `loss`; None for no finite number.
 
     Raises:
         OSError: it cannot be read.
@@ -64,7 +68,8 @@ def _curve(path: Path) -> dict[str, Any]:
             by_step[step] = found
     by_step.pop(0, None)  # which a logarithmic axis does not have
     steps = sorted(by_step)
-    columns = {name: [_rounded(by_step[step].get(name)) for step in steps] for name in METRICS}
+    sources = {name: loss if name == "nll" else name for name in METRICS}
+    columns = {name: [_rounded(by_step[step].get(x)) for step in steps] for name, x in sources.items()}
     known = {name: values for name, values in columns.items() if any(x is not None for x in values)}
     return {"steps": steps, **known} if known else {}
 

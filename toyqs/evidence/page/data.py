@@ -37,12 +37,13 @@ from toyqs.evidence.selection import (
     value_of,
 )
 from toyqs.evidence.tables.divergence import divergence_notes
+from toyqs.evidence.tables.references import joint_lines
 from toyqs.evidence.tables.thought_measures import most_information
 from toyqs.evidence.text import task_words
 from toyqs.files import IDENTITY, by_content, visible
 
 FIRST = ("task", "weight_groups", BASE, "policy_loss_beta")  # the settings that name a cell if they can
-# Means over seeds that the page shows of a thinking run, where its rows have them.
+# Means over seeds that the page shows of a thinking run, where its rows have them; of a joint loss its own.
 ABOUT_THOUGHTS = (
     *("nll_shuffled", "nll_no_thought"),
     *("thought_entropy", "information", "pass_at_k"),
@@ -121,12 +122,15 @@ def _cell(finding: Finding, keys: Sequence[str], axes: Sequence[str], curves: Cu
         "arms": {arm: _arm(finding, arm, curves) for arm in cell.arms},
         "missing": cell.missing,
         "same": one_run(cell.shown_as),
-        "notes": divergence_notes(cell.arms),
+        "notes": [
+            *divergence_notes(cell.arms),
+            *([" ".join(joint)] if (joint := joint_lines([cell])) else []),
+        ],
     }
 
 
 def _about_thoughts(frame: pd.DataFrame, cell: Cell) -> dict[str, float | None]:
-    means = {name: mean_of(frame, name) for name in ABOUT_THOUGHTS}
+    means = {name: mean_of(frame, name.replace("nll", cell.loss)) for name in ABOUT_THOUGHTS}
     return means | {"information_most": most_information(cell.settings)}
 
 

@@ -33,9 +33,10 @@ def chosen_records(
 
     Returns:
         Key -> the record's file; and what the page says of them and of the others: `loss` and `told` (key ->
-        what dictionary.py computes), `others` (key -> a column of the row -> the record's `nll` with its
-        `error`, and the `row`'s), `left_out`, the keys of those that there is no room for, `without`, the
-        thinking runs that have none, `unreadable` (key -> a line on one that is damaged or newer).
+        what dictionary.py computes; with the loss that of the `row`), `others` (key -> a column of the row ->
+        the record's `nll` with its `error`, and the `row`'s), `left_out`, the keys of those that there is no
+        room for, `without`, the thinking runs that have none, `unreadable` (key -> a line on one that is
+        damaged or newer).
     """
     by_cell = [_thinking(cell) for cell in cells]
     rows = {row["key"]: row for cell in cells for row in next(iter(cell.arms.values())).to_dict("records")}
@@ -65,7 +66,7 @@ def chosen_records(
                 numbers["unreadable"][key] = str(refusal)
                 continue
             chosen[key] = path.read_bytes()
-            numbers["loss"][key] = loss(record)._asdict()
+            numbers["loss"][key] = loss(record)._asdict() | {"row": rows[key]["nll"]}
             numbers["others"][key] = {
                 column: loss(record, name)._asdict() | {"row": rows[key].get(column)}
                 for column, name in OTHERS.items()

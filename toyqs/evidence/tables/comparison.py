@@ -10,12 +10,13 @@ import pandas as pd
 
 from toyqs.evidence.arms import JUDGED, WITHOUT_CONTENT, control_words, one_run
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.judging.findings import OTHERS_ALONE, Finding, direction, without_thought
+from toyqs.evidence.judging.findings import COSTS, OTHERS_ALONE, Finding, direction, without_thought
 from toyqs.evidence.judging.gain import estimate
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.tables.arm_columns import arm_columns
 from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.tables.layout import heading, plain_text, varying
-from toyqs.evidence.tables.references import reference_lines
+from toyqs.evidence.tables.references import joint_lines, reference_lines
 from toyqs.evidence.tables.sweep import SIGN
 from toyqs.evidence.tables.thought_measures import thought_lines
 from toyqs.evidence.text import WIDTH, aligned, human, listed, short, task_words, wrapped
@@ -37,13 +38,20 @@ def comparison_table(finding: Finding) -> str:
     if thinking.empty:
         raise ValueError("the thinking arm has no complete run, so there is nothing to compare")
     columns = arm_columns([finding])
-    shown, said = varying(columns, [heading(column) for column in columns[:4]])
+    shown, said = varying(columns, [heading(column) for column in columns[: -len(COSTS)]])
     lines = [*_title(finding.cell), "", *plain_text(shown), ""]
     lines += [f"the same in every line: {'; '.join(said)}"] if said else []
     if finding.gains:
         symbols = f"{SIGN}; " if any("±" in line for line in lines) else ""
-        symbols += "gain: this arm's NLL minus thinking's, paired by seed"
-        lines += [symbols, "", *control_lines(finding), *one_run(finding.cell.shown_as), ""]
+        symbols += f"gain: this arm's {loss_words([finding.cell.loss])} minus thinking's, paired by seed"
+        lines += [
+            symbols,
+            *joint_lines([finding.cell]),
+            "",
+            *control_lines(finding),
+            *one_run(finding.cell.shown_as),
+            "",
+        ]
     lines += [*_notes(finding.cell.arms), *thought_lines(thinking, finding.cell.settings)]
     if finding.gains and finding.verdict:
         word, meaning = f"Verdict: {finding.verdict.text}.", finding.verdict.sentence

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from toyqs.evidence.judging.gain import column_of
+
 FAR = 10.0  # times the loss of a uniform guess: no training that works is so bad at held-out data
 
 
@@ -40,7 +42,8 @@ def far_seeds(frame: pd.DataFrame) -> str:
 def _far(frame: pd.DataFrame) -> Iterator[tuple[int, float]]:
     if "uniform_nll" not in frame:
         return
-    for seed, loss, uniform in zip(frame["seed"], frame["nll"], frame["uniform_nll"], strict=True):
+    losses = frame["nll_joint" if column_of(frame, "nll_joint").notna().any() else "nll"]
+    for seed, loss, uniform in zip(frame["seed"], losses, frame["uniform_nll"], strict=True):
         if pd.notna(loss) and pd.notna(uniform) and loss > FAR * uniform:
             yield int(seed), loss
 

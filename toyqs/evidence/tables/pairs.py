@@ -32,7 +32,7 @@ def reasoner_pairs(cells: Sequence[Cell], keys: Sequence[str]) -> list[str]:
     rows = []
     others = [key for key in keys if key != APART]
     for thinking, silent in _pairs(cells, others):
-        gains = paired_gains({"thinking": _run(thinking), "plain": _run(silent)})
+        gains = paired_gains({"thinking": _run(thinking), "plain": _run(silent)}, thinking.loss)
         gain = gains.get("plain", pd.Series(dtype=float))
         place = place_of(thinking, others)
         words = f"seed {listed(gain.index)}" if len(gain) else "no seed of both has finished"

@@ -10,7 +10,8 @@ import pandas as pd
 
 from toyqs.evidence.arms import WITHOUT_CONTENT
 from toyqs.evidence.judging.decision import LEVEL
-from toyqs.evidence.judging.findings import Finding, started_text, verdict_text
+from toyqs.evidence.judging.findings import COSTS, Finding, started_text, verdict_text
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.selection import setting_line, value_of
 from toyqs.evidence.tables.arm_columns import HEADINGS, arm_columns
 from toyqs.evidence.tables.layout import (
@@ -23,6 +24,7 @@ from toyqs.evidence.tables.layout import (
     plain_text,
     varying,
 )
+from toyqs.evidence.tables.references import joint_lines
 from toyqs.evidence.tables.sweep import SHORT, SIGN, names_of, notes
 from toyqs.evidence.text import WIDTH
 from toyqs.files import visible
@@ -32,7 +34,7 @@ RENDERERS: dict[str, Callable[[Sequence[Column]], list[str]]] = {
     "md": markdown,
     "latex": latex,
 }
-GAIN = "gain: the arm's NLL minus thinking's, paired by seed"
+GAIN = "gain: the arm's {} minus thinking's, paired by seed"
 
 
 def paper_table(
@@ -54,8 +56,9 @@ def paper_table(
         named(SHORT.get(key, key), _each([value_of(f.cell, key) for f in findings], counts)) for key in keys
     ]
     frames = [frame for finding in findings for frame in finding.cell.arms.values()]
-    arm, nll, accuracy, gain, *costs = arm_columns(findings)
-    results = [nll, accuracy, gain._replace(name="gain", unit="nats")]
+    known = arm_columns(findings)
+    arm, *results, gain = known[: -len(COSTS)]
+    results, costs = [*results, gain._replace(name="gain", unit="nats")], known[-len(COSTS) :]
     more = [
         Column("", "seeds", [str(len(frame)) for frame in frames]),
         Column("", "started", [_started(*each) for f in findings for each in f.cell.arms.items()]),
@@ -69,8 +72,10 @@ def paper_table(
         names = [f"cell {n}" for n in numbers]
         columns, left_out = _fitting([Column("", "cell", _each(numbers, counts))], body, form)
     explained = [SIGN] if any("±" in text for column in columns for text in column.texts) else []
-    explained += [GAIN] if any(finding.gains for finding in findings) else []
+    words = loss_words(finding.cell.loss for finding in findings)
+    explained += [GAIN.format(words)] if any(finding.gains for finding in findings) else []
     lines = ["; ".join(explained)] if explained else []
+    lines += joint_lines([finding.cell for finding in findings])
     lines += [f"the same in every line: {'; '.join(said)}"] if said else []
     lines += [f"left out for want of room (--csv has all): {', '.join(left_out)}"] if left_out else []
     lines += [*numbered, *_verdicts(findings, names), *notes(findings, names, states)]

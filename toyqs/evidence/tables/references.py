@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.judging.findings import floor_of
 from toyqs.evidence.judging.gain import mean_of
-from toyqs.evidence.text import WIDTH
+from toyqs.evidence.text import WIDTH, listed
 
 COUNTS = {
     "unigram_nll": "by the frequency of each token alone (unigram)",
     "bigram_nll": "by the token before it (bigram)",
 }
 PLAIN = "no_reasoner"
+JOINT = """\
+joint NLL: of the {} tokens ahead together, predicted from what was read before all of them; {}. A language
+model that is given each true token before it predicts the next (teacher forcing) closes this gap, too."""
 
 
 def reference_lines(cells: Sequence[Cell]) -> list[str]:
@@ -33,6 +37,27 @@ def reference_lines(cells: Sequence[Cell]) -> list[str]:
         return ["Best possible NLL, per counted position: not known"]
     head = "To compare with, NLL in nats per counted position (the best possible is not known):"
     return [line[:WIDTH] for line in [head, *counts]]
+
+
+def joint_lines(cells: Sequence[Cell]) -> list[str]:
+    """Return lines below a table of cells: what a joint loss is, where there is one in it."""
+    joint = [cell for cell in cells if cell.loss == "nll_joint"]
+    if not joint:
+        return []
+    numbers = listed({cell.settings["n_tokens_ahead"] for cell in joint})
+    return textwrap.wrap(JOINT.replace("\n", " ").format(numbers, _summed(joint)), WIDTH)
+
+
+def _summed(cells: Sequence[Cell]) -> str:
+    """Return whether joint losses are summed over all thoughts, or from how many they are estimated."""
+    frames = [frame for cell in cells for frame in cell.arms.values() if "joint_samples" in frame]
+    counts = {int(count) for frame in frames for count in frame["joint_samples"].dropna()} - {0}
+    if not counts:
+        return "summed over all thoughts"
+    return (
+        f"where thoughts are too many to be summed over, estimated from K = {listed(counts)} of them, on "
+        "average too high"
+    )
 
 
 def _shared(cells: Sequence[Cell], column: str) -> float | None:

@@ -16,17 +16,25 @@ from toyqs.evidence.judging.findings import (
     started_text,
     verdict_text,
 )
+from toyqs.evidence.measures import loss_words
 from toyqs.evidence.selection import BASE, place_of, value_of
 from toyqs.evidence.tables.divergence import divergence_notes
 from toyqs.evidence.tables.layout import GAP, Column, heading, named, plain_text, varying, width
-from toyqs.evidence.tables.references import reference_lines
+from toyqs.evidence.tables.references import joint_lines, reference_lines
 from toyqs.evidence.text import WIDTH, spans, task_words
 
-NLL_HEADING = "held-out NLL, nats per counted position, ± half of a 95 % t-interval over seeds:"
 GAIN_HEADING = """\
 gain of thinking over each control, nats, paired by seed, ± half of a 95 % t-interval (uncorrected):"""
 SIGN = "±: half of a 95 % t-interval over seeds"
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
+
+
+def loss_heading(findings: Sequence[Finding]) -> list[str]:
+    """Return the lines above `loss_lines`."""
+    cells = [finding.cell for finding in findings]
+    words = loss_words(cell.loss for cell in cells)
+    head = f"held-out {words}, nats per counted position, ± half of a 95 % t-interval over seeds:"
+    return [*joint_lines(cells), head]
 
 
 def loss_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
@@ -53,7 +61,7 @@ def verdict_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]
     There is no verdict where no judged control was asked for.
     """
     runs = [next(iter(finding.cell.arms.values())) for finding in findings]
-    losses = Column("NLL", "nats", list(map(_loss, findings)))
+    losses = Column(loss_words(f.cell.loss for f in findings), "nats", list(map(_loss, findings)))
     started = [started_text(run) for run in runs]
     settings = _settings(findings, keys)
     columns = [
@@ -126,7 +134,8 @@ def sweep_table(findings: Sequence[Finding], keys: Sequence[str]) -> str:
     if len(tasks) == 1:
         lines += reference_lines([finding.cell for finding in findings])
     shown = verdict_lines(findings, keys)
-    lines += ["", *shown, *([SIGN] if any("±" in line for line in shown) else []), ""]
+    lines += ["", *shown, *([SIGN] if any("±" in line for line in shown) else [])]
+    lines += [*joint_lines([finding.cell for finding in findings]), ""]
     if gains := gain_lines(findings, keys):
         lines += [GAIN_HEADING, *gains, ""]
     return "\n".join([*lines, *notes(findings, names_of(findings, keys))])

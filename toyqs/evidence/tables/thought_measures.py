@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 
 from toyqs.evidence.judging.gain import mean_of
+from toyqs.evidence.measures import loss_of, loss_words
 from toyqs.evidence.text import WIDTH, aligned, plus_minus, short, wrapped
 
 CONTEXTS = 64  # that the estimate of the mutual information compares; it is at most their logarithm
-NLL = {
-    "nll": "with its own thought",
-    "nll_shuffled": "with another sequence's thought",
-    "nll_no_thought": "without a thought",
-    "nll_marginal": "averaging the predictions of all its thoughts",
+NLL = {  # what is added to the name of the loss
+    "": "with its own thought",
+    "_shuffled": "with another sequence's thought",
+    "_no_thought": "without a thought",
+    "_marginal": "averaging the predictions of all its thoughts",
 }
 
 
@@ -27,17 +28,19 @@ def thought_lines(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[str]
         frame: the arm's rows.
         settings: of its cell.
     """
-    means = {name: mean for name in NLL if (mean := mean_of(frame, name)) is not None}
+    loss = loss_of(settings)
+    means = {name: mean for name in NLL if (mean := mean_of(frame, loss + name)) is not None}
     losses = [f"{short(mean, '.3f')} {NLL[name]}" for name, mean in means.items()]
     rows = [
-        ("NLL, nats", ", ".join(losses) if "nll_shuffled" in means else ""),
+        (f"{loss_words([loss])}, nats", ", ".join(losses) if "_shuffled" in means else ""),
         ("content, nats", _content(frame, settings)),
         ("as a code", _code(frame)),
     ]
     rows = [row for row in rows if row[1]]
     if not rows:
         return []
-    columns = wrapped([[f"  {name}" for name, _ in rows], [text for _, text in rows]], WIDTH - 17)
+    names = [f"  {name}" for name, _ in rows]
+    columns = wrapped([names, [text for _, text in rows]], WIDTH - 2 - max(map(len, names)))
     return ["Thoughts of the thinking model, means over its seeds:", *aligned(columns, left=[0, 1])]
 
 

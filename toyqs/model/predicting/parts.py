@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from torch import Tensor
+
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.predicting.gold import GoldHead
+from toyqs.model.predicting.offsets import Offsets
 from toyqs.model.predicting.prefixes import Prefixes
 from toyqs.model.thoughts import ThoughtHead
 
@@ -15,6 +18,7 @@ class Horizon(NamedTuple):
 
     num_tokens: int = 1  # N
     interpreter_reads_on: bool = False  # each token from a reading of its own; else all from the first one
+    offsets: Offsets | None = None  # where all tokens are predicted from what was read up to the position
 
 
 ONE_TOKEN = Horizon()
@@ -30,3 +34,11 @@ class Auxiliaries(NamedTuple):
     reward_model: RewardModel | RewardOfPrediction | None = None
     prefixes: Prefixes | None = None  # predictions with them; None: nobody reads such
     gold_head: GoldHead | None = None  # says the right thought; None: the policy thinks it, or there is none
+
+
+def average_of_others(reading: Tensor) -> Tensor:
+    """Average the readings of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
+    reading = reading.detach()
+    own = reading.sum(3, keepdim=True)
+    others = reading.shape[1:4].numel() - reading.shape[3]
+    return (own.sum((1, 2), keepdim=True) - own) / max(1, others)

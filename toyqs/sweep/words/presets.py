@@ -23,6 +23,7 @@ WIDTH = 110  # of the help text
 # What presets are for -> their names without what all end in, in the order of --help.
 PURPOSES = {
     "a sweep to try": ("Quick", "AllWeightGroups", "SameHdim"),
+    "a verdict that must be yes, and one that must not": ("PositiveControl", "NegativeControl"),
     "models that do not think": ("GLM", "TLM", "InterpreterGRU"),
     "models that think": (
         *("ReasonerInterpreterGRU", "InterpreterLowVarGRU", "QuietSTaRDiscrete", "QuietSTaRDiscreteT"),

@@ -41,6 +41,9 @@ class CharText(Windows):
     path: str | None = None  # a UTF-8 text file
     dataset: str | None = None  # a known text, downloaded once; "shake" is tiny Shakespeare
     held_out_fraction: float = 0.1  # the part of the text, its end, that is never trained on
+    curriculum: float = 0.0  # share of training over which windows of larger loss come in; 0: off
+    levels: int = 4  # how many lengths thoughts have with adaptive_len, each at as many positions
+    losses: str | None = None  # a base LM's at every token, of `toyqs.answers losses`; None: those of counts
 
     def check(self, seq_len: int) -> None:
         """Refuse settings that cannot work; reads the text, and may download it.
@@ -52,6 +55,7 @@ class CharText(Windows):
             ValueError: one line that names the key as typed and the remedy.
         """
         self.check_fraction()
+        self.check_difficulty()
         if len(self.alphabet) < 2:
             raise ValueError(
                 f"{self.given}: the text has {len(self.alphabet)} different characters, and at least 2 "
@@ -106,7 +110,7 @@ class CharText(Windows):
 
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the text itself, wherever its file is, and the split."""
-        return {"sha256": self._digest, "held_out_fraction": self.held_out_fraction}
+        return {"sha256": self._digest, "held_out_fraction": self.held_out_fraction, **self.knobs()}
 
     @cached_property
     def _digest(self) -> str:

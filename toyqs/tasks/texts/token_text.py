@@ -8,25 +8,19 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from toyqs.assets.documents import hub_documents, read_documents
 from toyqs.assets.pretrained import located
+from toyqs.tasks.difficulty import quantile_of
 from toyqs.tasks.task import NO_YES, Feature
+from toyqs.tasks.texts.tokenised import Encoded, encoded, file_version, tokenizer_file, tokenizer_of
 from toyqs.tasks.texts.windows import Windows, is_vowel
 from toyqs.types import Batch
 
 SPACES = ("\u0120", "\u2581")  # stand for a space in tokens' names: of byte-level and of other tokenisers
-
-
-class Encoded(NamedTuple):
-    """A corpus as ids: its documents one after another, each with the end-of-text token after it."""
-
-    ids: Tensor  # (number of tokens,) int32
-    starts: Tensor  # (number of documents,) long, where each begins
 
 
 @dataclass
@@ -50,6 +44,9 @@ class TokenText(Windows):
     tokenizer: str | None = None  # the checkpoint whose tokeniser cuts the text; None: that of pretrained
     held_out_fraction: float = 0.1  # the part of the corpus, its end, that is never trained on
     think_every: int = 1  # one of how many positions thinks
+    curriculum: float = 0.0  # share of training over which harder windows come in; 0: off
+    levels: int = 4  # how many lengths thoughts have with adaptive_len, each at as many positions
+    losses: str | None = None  # a base LM's at every token, of `toyqs.answers losses`; None: those of counts
 
     def check(self, seq_len: int) -> None:
         """Refuse settings that cannot work; reads the corpus, and may download it.
@@ -61,6 +58,7 @@ class TokenText(Windows):
             ValueError: one line that names the key as typed and the remedy.
         """
         self.check_fraction()
+        self.check_difficulty()
         if not 1 <= self.think_every <= seq_len:
             raise ValueError(
                 f"task.think_every={self.think_every}: leaves no position of seq_len={seq_len} to think; "
@@ -92,8 +90,8 @@ class TokenText(Windows):
             raise ValueError(
                 "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
             )
-        version = None if self.path is None else _file_version(self.path)
-        corpus = _encoded(self.path, self.dataset, self._folder, version, self.ends[:1])
+        version = None if self.path is None else file_version(self.path)
+        corpus = encoded(self.path, self.dataset, self._folder, version, self.ends[:1])
         highest = int(corpus.ids.max()) if len(corpus.ids) else 0
         if highest >= self.vocab_size:
             raise ValueError(
@@ -110,7 +108,7 @@ class TokenText(Windows):
     @property
     def border(self) -> int:
         """Return how many ids are for training: up to the beginning of a document if one follows."""
-        ids, starts = self._corpus
+        ids, starts, _ = self._corpus
         least = len(ids) - round(self.held_out_fraction * len(ids))
         later = starts[starts >= least]
         return int(later[0]) if len(later) else least
@@ -118,7 +116,7 @@ class TokenText(Windows):
     @property
     def vocab_size(self) -> int:
         """Return V, that of the checkpoint's model, which may be more than the tokeniser's."""
-        return max(_tokenizer(self._folder).get_vocab_size(), _config(self._folder).get("vocab_size", 0))
+        return max(tokenizer_of(self._folder).get_vocab_size(), _config(self._folder).get("vocab_size", 0))
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -136,13 +134,13 @@ class TokenText(Windows):
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the tokens themselves, wherever the file is, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
-        knobs = {"held_out_fraction": self.held_out_fraction, "think_every": self.think_every}
+        knobs = {"held_out_fraction": self.held_out_fraction, "think_every": self.think_every, **self.knobs()}
         return {"sha256": digest, "border": self.border, "vocab_size": self.vocab_size, **knobs}
 
     def vocabulary(self) -> str:
         """Return a hash of the tokeniser, and of what the checkpoint says about its tokens."""
         says = {"vocab_size": _config(self._folder).get("vocab_size"), "ends": self.ends}
-        content = _tokenizer_file(self._folder).read_bytes() + json.dumps(says, sort_keys=True).encode()
+        content = tokenizer_file(self._folder).read_bytes() + json.dumps(says, sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:16]
 
     def with_vocabulary(self, vocabulary: str) -> TokenText:
@@ -166,14 +164,42 @@ class TokenText(Windows):
         places = torch.arange(1, seq_len + 1) % self.think_every == 0
         return batch._replace(think=batch.think & places)
 
+    def _solution(self, places: Tensor) -> Tensor | None:
+        """Return how long the answer of the document at each place of the corpus is, in tokens.
+
+        Args:
+            places: (…) long, numbers of ids.
+
+        Returns:
+            (…) long; None where documents are no questions with answers, or a file says what is difficult.
+        """
+        _, starts, answers = self._corpus
+        if answers is None or self.losses is not None:
+            return None
+        return answers[torch.searchsorted(starts, places, right=True) - 1]
+
+    def difficulty(self) -> Tensor:
+        """Return how difficult each id of the training text is: of problems by the length of the solution."""
+        solution = self._solution(torch.arange(self.border))
+        return super().difficulty() if solution is None else solution.double()
+
+    def given_lengths(self, split: str, places: Tensor) -> Tensor | None:
+        """Return how long thoughts are, of problems by quantiles of the length of the solution."""
+        solution = self._solution(places if split == "train" else places + self.border)
+        if solution is None:
+            return super().given_lengths(split, places)
+        training = self._solution(torch.arange(self.border))
+        assert training is not None
+        return 1 + quantile_of(solution, training, self.levels).unsqueeze(0)
+
     def encode(self, text: str) -> Tensor:
         """Return the ids (n,) long of a text's tokens."""
-        encoding = _tokenizer(self._folder).encode(text, add_special_tokens=False)
+        encoding = tokenizer_of(self._folder).encode(text, add_special_tokens=False)
         return torch.tensor(encoding.ids, dtype=torch.long)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
-        return str(_tokenizer(self._folder).decode(list(ids), skip_special_tokens=False))
+        return str(tokenizer_of(self._folder).decode(list(ids), skip_special_tokens=False))
 
     def features(self, batch: Batch) -> dict[str, Feature]:
         """Return whether the next token begins with a space, and what comes first in it after spaces.
@@ -190,64 +216,16 @@ class TokenText(Windows):
         return [names[i] for i in ids]
 
 
-def _file_version(path: str) -> tuple[int, int] | None:
-    """Return the size and time of a file, by which a changed one is noticed; None where there is none."""
-    try:
-        status = Path(path).expanduser().stat()
-    except (OSError, RuntimeError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-@functools.lru_cache(maxsize=4)
-def _encoded(
-    path: str | None,
-    dataset: str | None,
-    folder: Path,
-    version: tuple[int, int] | None,
-    end: tuple[int, ...],
-) -> Encoded:
-    documents = read_documents(path) if path is not None else hub_documents(str(dataset))
-    rows = [[*x.ids, *end] for x in _tokenizer(folder).encode_batch(documents, add_special_tokens=False)]
-    lengths = torch.tensor([0, *map(len, rows)])
-    ids = torch.tensor([i for row in rows for i in row], dtype=torch.int32)
-    return Encoded(ids, lengths.cumsum(0)[:-1])
-
-
-@functools.lru_cache(maxsize=4)
-def _tokenizer(folder: Path) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise ValueError(
-            "task=token_text: the package tokenizers is not installed; pip install -e '.[transformer]'"
-        ) from error
-    file = _tokenizer_file(folder)
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing more special
-        raise ValueError(
-            f"task.tokenizer={folder}: its tokenizer.json is damaged; give another checkpoint"
-        ) from error
-
-
-def _tokenizer_file(folder: Path) -> Path:
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise ValueError(f"task.tokenizer={folder}: holds no tokenizer.json; give another checkpoint")
-    return file
-
-
 @functools.lru_cache(maxsize=4)
 def _names(folder: Path, count: int) -> list[str]:
-    texts = _tokenizer(folder).decode_batch([[i] for i in range(count)], skip_special_tokens=False)
+    texts = tokenizer_of(folder).decode_batch([[i] for i in range(count)], skip_special_tokens=False)
     return [repr(text)[1:-1] for text in texts]
 
 
 @functools.lru_cache(maxsize=4)
 def _beginnings(folder: Path, count: int) -> Tensor:
     """Return whether each token begins with a space, then a vowel, then a letter, (3, count) long."""
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_of(folder)
     texts = tokenizer.decode_batch([[i] for i in range(count)], skip_special_tokens=False)
     # A tokeniser may drop the space of a text's first token, which only the token's own name then shows.
     names = [tokenizer.id_to_token(i) or "" for i in range(count)]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from abc import abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from toyqs.tasks.difficulty import check_curriculum, quantile_of, risen
 from toyqs.tasks.task import Task, check_length, check_split, counted_from
-from toyqs.tasks.texts.counts import count_nll
+from toyqs.tasks.texts.counts import Counts, count_nll
 from toyqs.types import Batch
+
+EASIEST = 0.25  # share of a text's windows with which a curriculum begins
 
 
 class Windows(Task):
@@ -20,9 +26,18 @@ class Windows(Task):
     Training windows start anywhere, uniformly. Held-out windows are spread evenly over the held-out text, in
     its order and without the generator, so they are the same for every run; they overlap only where it is
     shorter than batch_size · seq_len + 1 ids.
+
+    The difficulty of an id is its loss under a base model that is the same for all arms: the training text's
+    counts (`Counts`), or a finished run that left its losses in a file (`losses`). A curriculum draws the
+    windows of least mean difficulty at first, a quarter of them, and more and more of the others. A thought
+    after an id is the longer the larger the loss is to be expected there: not the loss itself, which would
+    tell the reader what comes.
     """
 
     held_out_fraction: float
+    curriculum: float  # share of training over which windows of larger loss come in; 0: off
+    levels: int  # how many lengths thoughts have with adaptive_len, each at as many positions
+    losses: str | None  # a file with the loss at every id and that to expect after it; None: those of counts
     unit: ClassVar[str] = "tokens"  # what an id stands for
 
     @property
@@ -46,6 +61,50 @@ class Windows(Task):
                 f"task.held_out_fraction={self.held_out_fraction}: is a fraction of the text; "
                 "give more than 0 and less than 1"
             )
+
+    def check_difficulty(self) -> None:
+        """Refuse a curriculum or a number of levels out of range; see `check_fraction`."""
+        check_curriculum(self.curriculum)
+        if self.levels < 1:
+            raise ValueError(f"task.levels={self.levels}: is a number of lengths; give task.levels=1 or more")
+        _ = self.base_losses  # raises where they are not this text's
+
+    def knobs(self) -> dict[str, str | float]:
+        """Return what `identity` adds of these settings, where they are not those of earlier versions."""
+        given: dict[str, tuple[str | float | None, str | float | None]] = {
+            "curriculum": (self.curriculum, 0.0),
+            "levels": (self.levels, 4),
+            "losses": (self.losses and hashlib.sha256(self._file.numpy().tobytes()).hexdigest(), None),
+        }
+        return {name: value for name, (value, before) in given.items() if value not in (None, before)}
+
+    @cached_property
+    def _file(self) -> Tensor:
+        """Return the losses of a file, (2, number of ids) float32."""
+        try:
+            found = np.load(str(self.losses), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            why = f"cannot be read ({str(error).splitlines()[0]})"
+            raise ValueError(
+                f"task.losses={self.losses}: {why}; give a file of toyqs.answers losses"
+            ) from error
+        return torch.from_numpy(np.array(found, dtype=np.float32))
+
+    @cached_property
+    def base_losses(self) -> Tensor | None:
+        """Return a base LM's losses and those to expect, (2, number of ids); None where counts have them.
+
+        Raises:
+            ValueError: one line; the file cannot be read, or is of another text.
+        """
+        if self.losses is None:
+            return None
+        if tuple(self._file.shape) != (2, len(self.ids)) or not bool(self._file.isfinite().all()):
+            raise ValueError(
+                f"task.losses={self.losses}: holds {tuple(self._file.shape)} numbers, and {self.given} has "
+                f"{len(self.ids)} {self.unit}; give the losses of a run on this text"
+            )
+        return self._file
 
     def check_lengths(self, seq_len: int) -> None:
         """Refuse windows that are too long, and a text that is too short for one.
@@ -86,6 +145,46 @@ class Windows(Task):
         training = self._part("train")
         return count_nll(training, batch.inputs, batch.targets, batch.weights, self.vocab_size)
 
+    @cached_property
+    def counts(self) -> Counts:
+        """Return the counts of the training text."""
+        return Counts(self._part("train"), self.vocab_size)
+
+    def difficulty(self) -> Tensor:
+        """Return how difficult each id of the training text is, (number of ids,) float64."""
+        if self.base_losses is not None:
+            return self.base_losses[0, : self.border].double()
+        part = self._part("train").long()
+        loss = -self.counts.prob(part[:-1], part[1:]).log()
+        return torch.cat([loss[:1], loss])  # the first has none before it
+
+    @cached_property
+    def _level_of(self) -> Tensor:
+        """Return how long a thought after each token is, (V,) long, 1 to `levels`."""
+        expected = self.counts.entropy()
+        return 1 + quantile_of(expected, expected[self._part("train").long()], self.levels)
+
+    def thought_length(self, inputs: Tensor) -> Tensor:
+        """Return how long thoughts are after tokens (S, B, T), by the loss that counts expect there.
+
+        Returns:
+            (S, B, T) long, from 1 to `levels`: quantiles of the training text.
+        """
+        return self._level_of.to(inputs.device)[inputs]
+
+    @cached_property
+    def _by_difficulty(self) -> dict[int, Tensor]:
+        return {}
+
+    def _easiest(self, seq_len: int, progress: float) -> Tensor:
+        """Return where the training windows begin that a curriculum draws from, the easiest first."""
+        if seq_len not in self._by_difficulty:
+            total = self.difficulty().cumsum(0)
+            self._by_difficulty[seq_len] = (total[seq_len:] - total[:-seq_len]).argsort(stable=True)
+        order = self._by_difficulty[seq_len]
+        share = EASIEST + risen(1 - EASIEST, progress, self.curriculum)
+        return order[: max(1, round(share * len(order)))]
+
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0
     ) -> Batch:
@@ -96,7 +195,7 @@ class Windows(Task):
             batch_size: B.
             seq_len: T.
             split: "train" or "held_out".
-            progress: ignored.
+            progress: as for `Task.sample`; ignored without a curriculum.
 
         Returns:
             Batch with S = 1, all weights 1, thinking everywhere.
@@ -108,12 +207,24 @@ class Windows(Task):
         part = self._part(split)
         last = len(part) - seq_len - 1
         if split == "train":
-            starts = torch.randint(last + 1, (batch_size,), generator=generator)
+            drawn_from = self._easiest(seq_len, progress) if progress < self.curriculum else None
+            count = last + 1 if drawn_from is None else len(drawn_from)
+            starts = torch.randint(count, (batch_size,), generator=generator)
+            starts = starts if drawn_from is None else drawn_from[starts]
         else:
             starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
         windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
-        return counted_from(0, inputs, targets)
+        own = self.given_lengths(split, starts.unsqueeze(1) + torch.arange(seq_len))
+        return counted_from(0, inputs, targets)._replace(thought_length=own)
+
+    def given_lengths(self, split: str, places: Tensor) -> Tensor | None:
+        """Return how long thoughts are at places (B, T) of a split, (1, B, T); None: by `thought_length`."""
+        if self.base_losses is None:
+            return None
+        expected = self.base_losses[1]
+        places = places if split == "train" else places + self.border
+        return 1 + quantile_of(expected[places], expected[: self.border], self.levels).unsqueeze(0)
 
 
 def is_vowel(text: str) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.positions import rows
-from toyqs.rng import ThoughtSizes, stream, thought_noise
+from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation.information import CONTEXTS, information_of
-from toyqs.training.evaluation.reading import Forced, each, pieces, read_positions, spans
+from toyqs.training.evaluation.joint import joint_losses
+from toyqs.training.evaluation.reading import Forced, each, other_thoughts, parts, read_positions, spans
 from toyqs.training.evaluation.thought_language import ThoughtSample
 from toyqs.training.evaluation.watcher import Watcher
 from toyqs.training.hard_positions import PositionSelection
@@ -86,6 +87,8 @@ def evaluate(
         nll_constant    with one and the same thought everywhere
         nll_no_thought  the same head and no thought, where the model can do that
 
+    Where a model predicts its N tokens jointly (ahead=joint) `nll_joint` and more; see joint.py.
+
     Where only the hardest positions think, the others count in all of these, predicted without a thought;
     added are `thinking_share` of the positions, `nll_hard` of those that think and `nll_easy` of the others.
     Shuffled thoughts are then those of another sequence's position of the same rank.
@@ -129,18 +132,21 @@ def _evaluate(
     meter, language = Meter(), ThoughtSample(model.num_symbols, held_out)
     fixed: Forced | None = None
     told = False  # whether thoughts have symbols with a density
-    for start, part, noise, others in _parts(model, held_out, seeds, sizes, full, at_once, most):
-        context, batch, selection = read_positions(model, part, sizes)
+    for part in parts(model, held_out, seeds, sizes, full, at_once, most):
+        noise = part.noise
+        context, batch, selection = read_positions(model, part.whole, sizes)
         thoughts = model.think(context, noise, None, batch.lengths)
         trace = model.talk(context, thoughts)
         has_symbols = thoughts is not None and thoughts.symbols.shape[4] > 0
         told = has_symbols and trace.log_prob is not None
         _add_predictions(meter, trace, batch, has_symbols)
+        for name, values in joint_losses(model, part, context, batch, thoughts, trace, full).items():
+            meter.add(name, values, torch.ones_like(values) if name == "joint_samples" else batch.weights)
         if selection is not None:
             _add_other_positions(meter, selection)
-        language.add(start, thoughts, batch)
+        language.add(part.start, thoughts, batch)
         if watcher is not None:
-            watcher.see(start, part, batch, selection, trace)
+            watcher.see(part.start, part.whole, batch, selection, trace)
         context = context._replace(ahead=None, following=None)  # from here on the first token alone
         if not full:
             continue
@@ -150,7 +156,7 @@ def _evaluate(
             continue
         given = (thoughts.symbols, thoughts.given_length)
         fixed = each(lambda x: x[:, :1, :1, :1], given) if fixed is None else fixed
-        for name, (symbols, lengths) in _other_thoughts(given, fixed, others).items():
+        for name, (symbols, lengths) in other_thoughts(given, fixed, part.others).items():
             other = model.talk(context, model.think(context, noise, symbols, lengths))
             _add_nll(meter, name, other, batch, watcher)
     _count_other_positions(meter)
@@ -158,58 +164,6 @@ def _evaluate(
     if not told:
         return means
     return means | information_of(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes, most)
-
-
-def _parts(
-    model: Model,
-    held_out: Batch,
-    seeds: Sequence[int],
-    sizes: ThoughtSizes,
-    full: bool,
-    at_once: int,
-    most: int,
-) -> Iterator[tuple[int, Batch, Tensor, Forced | None]]:
-    """Yield the sequences that are computed at a time.
-
-    Yields:
-        The number of the first; the sequences; their noise; and the thoughts that another sequence had at
-        each of their positions, where that is not one of them: these are then sampled here.
-    """
-    generators = [stream(seed, "evaluation noise") for seed in seeds]
-    for span in spans(held_out, sizes, at_once):
-        whole = rows(held_out, span)
-        noise = thought_noise(generators, whole.think, sizes).to(whole.weights)
-        places = pieces(span.stop - span.start, most)
-        if len(places) == 1:
-            yield span.start, whole, noise, None
-            continue
-        parts = [(place, rows(whole, place), noise[:, place].contiguous()) for place in places]
-        others = _shuffled([_sampled(model, part, own, sizes) for _, part, own in parts]) if full else None
-        for place, part, own in parts:
-            yield (
-                *(span.start + place.start, part, own),
-                None if others is None else each(lambda x, place=place: x[:, place], others),
-            )
-
-
-def _sampled(model: Model, part: Batch, noise: Tensor, sizes: ThoughtSizes) -> Forced | None:
-    context, batch, _ = read_positions(model, part, sizes)
-    thoughts = model.think(context, noise, None, batch.lengths)
-    return None if thoughts is None else (thoughts.symbols, thoughts.given_length)
-
-
-def _shuffled(given: Sequence[Forced | None]) -> Forced | None:
-    """Return the thoughts of sequences in several parts, each with those of the sequence before it."""
-    found = [one for one in given if one is not None]
-    return each(lambda *parts: torch.cat(parts, 1).roll(1, 1), *found) if found else None
-
-
-def _other_thoughts(given: Forced, fixed: Forced, others: Forced | None) -> dict[str, Forced]:
-    """Return the thoughts that another sequence had at each position, and one and the same everywhere."""
-    return {
-        "nll_shuffled": each(lambda x: x.roll(1, 1), given) if others is None else others,
-        "nll_constant": each(lambda x, like: x.expand_as(like), fixed, given),
-    }
 
 
 def _add_other_positions(meter: Meter, selection: PositionSelection) -> None:
@@ -251,7 +205,7 @@ def _add_predictions(meter: Meter, trace: Trace, batch: Batch, has_symbols: bool
 
 
 def _add_nll(meter: Meter, name: str, trace: Trace, batch: Batch, watcher: Watcher | None) -> None:
-    log_q = target_log_prob(trace.logits, batch.targets.unsqueeze(-1))
+    log_q = target_log_prob(trace.logits[..., :1, :], batch.targets.unsqueeze(-1))
     meter.add(name, -log_q.mean(-1), batch.weights)
     if watcher is not None:
         watcher.see_other(name, trace)

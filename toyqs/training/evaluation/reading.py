@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from toyqs.positions import focus, thinking_positions
-from toyqs.rng import ThoughtSizes
+from toyqs.positions import focus, rows, thinking_positions
+from toyqs.rng import ThoughtSizes, stream, thought_noise
 from toyqs.training.hard_positions import PositionSelection, select_positions
 from toyqs.types import Batch, Context, Model
 
 Forced = tuple[Tensor, Tensor | None]  # symbols, and lengths (S, B, T, K) where the task sets them
+
+
+class Part(NamedTuple):
+    """Sequences that are computed at a time."""
+
+    start: int  # the number of the first
+    whole: Batch  # at all positions
+    noise: Tensor  # (S, B, T, K, L, …) of their thoughts
+    before: Batch  # the sequence before each of them, the last before the first, whose thoughts are exchanged
+    others: Forced | None  # the thoughts sampled there, where those are not sampled along: in several parts
 
 
 def spans(held_out: Batch, sizes: ThoughtSizes, at_once: int) -> Iterator[slice]:
@@ -54,3 +66,59 @@ def places(whole: Batch, selection: PositionSelection | None) -> Tensor:
     if selection is None:
         return marked
     return marked[selection.think].view(*marked.shape[:2], -1)
+
+
+def parts(
+    model: Model,
+    held_out: Batch,
+    seeds: Sequence[int],
+    sizes: ThoughtSizes,
+    full: bool,
+    at_once: int,
+    most: int,
+) -> Iterator[Part]:
+    """Yield the sequences that are computed at a time.
+
+    Args:
+        model: samples thoughts.
+        held_out: (S, B, T).
+        seeds: S of them.
+        sizes: of the thoughts.
+        full: whether thoughts of other sequences are needed.
+        at_once: about how many thoughts are evaluated at once, per seed.
+        most: sequences at a time.
+    """
+    generators = [stream(seed, "evaluation noise") for seed in seeds]
+    for span in spans(held_out, sizes, at_once):
+        whole = rows(held_out, span)
+        noise = thought_noise(generators, whole.think, sizes).to(whole.weights)
+        inputs, targets, weights, think = (x.roll(1, 1) for x in whole[:4])
+        before = Batch(inputs, targets, weights, think)
+        places = pieces(span.stop - span.start, most)
+        own = [(rows(whole, place), noise[:, place].contiguous()) for place in places]
+        others = None
+        if full and len(places) > 1:
+            others = _shuffled([_sampled(model, part, its_noise, sizes) for part, its_noise in own])
+        for place, (part, its_noise) in zip(places, own, strict=True):
+            given = None if others is None else each(lambda x, place=place: x[:, place], others)
+            yield Part(span.start + place.start, part, its_noise, rows(before, place), given)
+
+
+def _sampled(model: Model, part: Batch, noise: Tensor, sizes: ThoughtSizes) -> Forced | None:
+    context, batch, _ = read_positions(model, part, sizes)
+    thoughts = model.think(context, noise, None, batch.lengths)
+    return None if thoughts is None else (thoughts.symbols, thoughts.given_length)
+
+
+def _shuffled(given: Sequence[Forced | None]) -> Forced | None:
+    """Return the thoughts of sequences in several parts, each with those of the sequence before it."""
+    found = [one for one in given if one is not None]
+    return each(lambda *parts: torch.cat(parts, 1).roll(1, 1), *found) if found else None
+
+
+def other_thoughts(given: Forced, fixed: Forced, others: Forced | None) -> dict[str, Forced]:
+    """Return the thoughts that another sequence had at each position, and one and the same everywhere."""
+    return {
+        "nll_shuffled": each(lambda x: x.roll(1, 1), given) if others is None else others,
+        "nll_constant": each(lambda x, like: x.expand_as(like), fixed, given),
+    }

@@ -74,7 +74,7 @@ class Recorder:
         """Take in the prediction without a thought, or with another sequence's thoughts."""
         if not len(self._here) or metric not in ("nll_no_thought", "nll_shuffled"):
             return
-        logits = trace.logits[:, self._here]
+        logits = trace.logits[:, self._here][..., :1, :]
         log_q = target_log_prob(logits, self._targets)
         if metric == "nll_shuffled":
             found = {"log_q_shuffled": log_q}

@@ -19,7 +19,7 @@ class Think(torch.autograd.Function):
 
     Args:
         start: (S, 1, 3 D) the start marker as input row of the GRU.
-        table: (S, V, 3 D) the symbols likewise.
+        table: (S, V, 3 D) the symbols likewise; with L = 1, which reads none, of any number of rows.
         states: (S, B, T, 1, D) before the start marker.
         weight: (S, D, 3 D) of the GRU.
         bias: (S, 1, 3 D).
@@ -39,7 +39,7 @@ class Think(torch.autograd.Function):
         *numbers, given, forced = args
         check(given if forced else None, *numbers, *(() if forced else (given,)))
         seeds, *places, each, length = given.shape
-        _check_shapes(seeds, places, *numbers)
+        _check_shapes(seeds, places, length, *numbers)
         start, table, states, *layers = (x.contiguous() for x in numbers)
         given = given.movedim(4, 0).contiguous()
         symbols = given if forced else torch.empty(given.shape, dtype=torch.long)
@@ -93,11 +93,12 @@ class Think(torch.autograd.Function):
 
 
 def _check_shapes(
-    seeds: int, places: list[int], start: Tensor, table: Tensor, states: Tensor, *layers: Tensor
+    seeds: int, places: list[int], length: int, start: Tensor, table: Tensor, states: Tensor, *layers: Tensor
 ) -> None:
-    symbols, width = table.shape[1], states.shape[-1]
+    symbols, width = layers[2].shape[-1], states.shape[-1]
+    rows = symbols if length > 1 else table.shape[1]
     check_shapes(
-        *((start, (seeds, 1, 3 * width)), (table, (seeds, symbols, 3 * width))),
+        *((start, (seeds, 1, 3 * width)), (table, (seeds, rows, 3 * width))),
         *((states, (seeds, *places, 1, width)), (layers[0], (seeds, width, 3 * width))),
         *((layers[1], (seeds, 1, 3 * width)), (layers[2], (seeds, width, symbols))),
         (layers[3], (seeds, 1, symbols)),

@@ -253,13 +253,13 @@ function drawLegend(body) {
 // How the record goes with the run's row.
 function drawLoss(body) {
   const { thoughts } = placeNow();
-  const { key, nll } = runNow();
+  const { key } = runNow();
   if (thoughts.step !== null) return;
-  const { nll: loss, error } = DATA.records.loss[key];
+  const { nll: loss, error, row } = DATA.records.loss[key];
   const others = Object.entries(DATA.records.others[key]).map(([name, one]) => ({ ...one, words: OTHERS[name] }));
   const and = (which) => others.map((one) => `, ${one.words} ${number(one[which])}`).join("");
   body.append(html("p", { class: "quiet", id: "record-loss" }, `Loss at these ${thoughts.sequences.length} held-out sequences: ${number(loss)} nats${error ? ` (differs from the row's by a standard error of ${number(error)})` : ""}${and("nll")}; ` +
-    `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(nll)}${and("row")}.`));
+    `in the run's row, over all ${thoughts.record.held_out.toLocaleString("en")}: ${number(row)}${and("row")}.`));
 }
 
 const OTHERS = { nll_no_thought: "without a thought", nll_shuffled: "with another sequence's" };
