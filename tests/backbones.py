@@ -79,7 +79,7 @@ class Folded(LatentReasoner):
     def one(self) -> LatentReasoner:
         """Return the same modules as a plain model of one seed."""
         found = copy.copy(self)
-        found.__class__ = LatentReasoner
+        found.__class__ = self.kind
         return found
 
     def _unfold(self, output: Any) -> Any:
@@ -91,7 +91,7 @@ class Folded(LatentReasoner):
 def folded(model: LatentReasoner, copies: int) -> LatentReasoner:
     """Make a model compute a number of tuples side by side."""
     if copies > 1:
-        model.__class__, model.copies = Folded, copies
+        model.kind, model.__class__, model.copies = type(model), Folded, copies
     return model
 
 

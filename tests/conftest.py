@@ -87,6 +87,8 @@ QUICK_TABLES = {
     ),
     "test_steps_alone.py": ("test_the_expected_gradient_is_that_of_the_plain_reference",),
     "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),
+    "test_chain_gradient.py": ("test_the_reward_of_all_that_follows_is_unbiased",),
+    "test_chains.py": ("test_all_chains_at_once_are_one_chain_token_by_token",),
 }
 QUICK: list[dict[str, Any]] = [
     {"backbone": "gpt2", "groups": "AAAA", "start": "onward", "ahead": "continue"},

@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "lm_head_layers": 2,
     "share_lm_head": True,
     "interpreter_start": "onward",
+    "thought_into": "state",
     "use_residual": True,
     "different_eot": False,
     "add_last_context_token": True,

@@ -188,6 +188,8 @@ def alike(
 
 def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:
     """Compute logits (M, V) of the prediction."""
+    if settings.mixer == "base":
+        return weights.head(base)
     if settings.mixer == "sum":
         return weights.head(base) + weights.head(reading)
     if settings.mixer != "logits":

@@ -71,6 +71,21 @@ def pick_positions(x: Tensor, positions: Tensor) -> Tensor:
     return x.gather(2, index).unflatten(2, positions.shape[2:])
 
 
+def put_positions(x: Tensor, positions: Tensor, size: int) -> Tensor:
+    """Put entries of the axis T at positions of a longer one, which is 0 elsewhere; see `pick_positions`.
+
+    Args:
+        x: (S, B, T, ...).
+        positions: (S, B, T) long, none of them twice.
+        size: T'.
+
+    Returns:
+        (S, B, T', ...).
+    """
+    index = positions.view(*positions.shape, *(1 for _ in x.shape[3:])).expand_as(x)
+    return x.new_zeros(*x.shape[:2], size, *x.shape[3:]).scatter(2, index, x)
+
+
 def rows(batch: Batch, span: slice) -> Batch:
     """Return some of a batch's sequences, before `focus`: a span of the axis B."""
     inputs, targets, weights, think, oracle, _, length, *_ = batch

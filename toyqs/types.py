@@ -77,6 +77,10 @@ class Context(NamedTuple):
     following: Tensor | None = None  # (S, B, T, N − 1) long, the next tokens, where the interpreter reads on
     last: Tensor | None = None  # (S, B, T) long, the token at t, where the interpreter reads it once more
     first: int = 0  # the position of the sequences' first token, where positions are learned
+    tokens: Tensor | None = (
+        None  # (S, B, all T) long, where base_lm reads after the thoughts (thought_into=state)
+    )
+    positions: Tensor | None = None  # (S, B, T) long, which of these think; None: all
 
 
 class Thoughts(NamedTuple):
@@ -136,6 +140,7 @@ class Model(Protocol):
     predicts_jointly: bool  # whether all N are predicted from what was read up to the position
     num_symbols: int | None  # V of its thoughts; None: their symbols are vectors, or there are none
     couples_positions: bool  # whether a trace, or what learns from it, depends on what other positions it has
+    thinks_in_turn: bool  # whether a thought depends on those at earlier positions
     plain_step: WholeStep | None  # of a model without thoughts; None: trained as all others are
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:

@@ -94,6 +94,7 @@ IDLE_WITHOUT_REASONER = [
     *(
         "share_lm_head",
         "interpreter_start",
+        "thought_into",
         "thought_vocab",
         "think_at",
         "trice_samples",

@@ -149,7 +149,7 @@ def test_a_floor_lifts_the_openness_and_keeps_its_gradient(kind: Any) -> None:
         assert any(bool(g.any()) for g in grads) == (floor < 1)
 
 
-WITH_BASE = tuple(kind for kind in MIXERS.values() if not issubclass(kind, ThoughtOnly))
+WITH_BASE = tuple(kind for kind in MIXERS.values() if not issubclass(kind, ThoughtOnly | BaseOnly))
 
 
 @pytest.mark.parametrize("kind", WITH_BASE)

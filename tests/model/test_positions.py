@@ -61,6 +61,8 @@ CASES: dict[str, dict[str, Any]] = {
     "token again": {"interpreter_start": "onward", "add_last_context_token": True},
     "vectors": {"thoughts": "gaussian", "latent_dim": 2},
     "ends": {"variable_len": True},
+    "into the state": {"thought_into": "state"},
+    "into the state, in turn": {"thought_into": "state", "weight_groups": "AAAA"},
     "tokens ahead": {"n_tokens_ahead": 2, "ahead": "continue"},
     "plain": {"use_reasoner": False},
 }

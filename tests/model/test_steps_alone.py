@@ -198,6 +198,7 @@ def test_seeds_draw_the_same_symbols_alone_and_together(seeds: list[int]) -> Non
             {"thought_logits": "cosine", "share_lm_head": True, "thought_vocab": None},
         ),
         ("hide_last_token=true: the first position thinks", {"hide_last_token": True, "think_at": "all"}),
+        ("hide_last_token=true: with thought_into=state", {"hide_last_token": True, "thought_into": "state"}),
         (
             "hide_last_token=true: the first position thinks",
             {"hide_last_token": True, "task": HiddenMarkov()},

@@ -55,7 +55,9 @@ def check(**changes: Any) -> None:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    **{name: {"mixing": name} for name in MIXERS},
+    **{name: {"mixing": name} for name in MIXERS if name != "base"},
+    "handed on": {"thought_into": "state"},
+    "base": {"thought_into": "state", "mixing": "base"},
     "onward": {"interpreter_start": "onward"},
     "mlp": {"linear_lm_head": False, "mixing": "add"},
     "zero length": {"max_reasoning_len": 0},

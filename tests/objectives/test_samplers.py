@@ -144,6 +144,26 @@ def test_every_method_meets_rewards_policy_and_density(method: str, sampler: str
     tiny.close(expected(every, registry()[method](**more)), wanted)
 
 
+@FEW
+@pytest.mark.parametrize("method", ["vargrad", "logz_learned"])
+def test_trajectory_balance_of_the_tempered_law_itself_is_caught(method: str, groups: str) -> None:
+    """Thoughts come from the tempered law, and the policy's own log π has to meet their rewards."""
+    every, truth, known = drawn_by(config("tempered", groups), 2)
+    log_z = torch.full((*every.trace.log_prob.shape[:3], 1), 0.3 * BETA, dtype=torch.float64)
+    copies = tiny.repeated(tiny.one_position(), len(every.probability))
+    context = every.built.read(copies.inputs, thinking_positions(copies))
+    tempered = every.built.think(context, torch.empty(0), every.trace.symbols, off_policy=True).log_prob
+    index = tuples(2)
+    log_pi, density = (x[index][:, None, None] for x in (truth.log_prob.sum(-1), known))
+    each = PLAIN[method](truth.log_q.detach()[index][:, None, None], log_pi, density).flatten()
+    wanted = truth.gradient((known.exp()[index].prod(-1) * each).sum())
+    right = every._replace(trace=every.trace._replace(correction=log_z))
+    mutant = every._replace(trace=right.trace._replace(log_prob=tempered))
+    tiny.close(expected(right, registry()[method](temperature=BETA)), wanted, 1e-12)
+    with pytest.raises(AssertionError, match="off by"):
+        tiny.close(expected(mutant, registry()[method](temperature=BETA)), wanted, 1e-6)
+
+
 @SAMPLERS
 def test_the_estimate_of_log_z_weighs_by_the_density(sampler: str) -> None:
     every, _, known = drawn_by(config(sampler), 3)

@@ -33,6 +33,8 @@ CASES: dict[str, dict[str, Any]] = {
     "tokens together": {"n_tokens_ahead": 2, "ahead": "joint"},
     "together, estimated": {"n_tokens_ahead": 2, "ahead": "joint", "thoughts": "gaussian"},
     "no symbols": {"max_reasoning_len": 0},
+    "handed on": {"thought_into": "state"},
+    "handed on in turn": {"thought_into": "state", "weight_groups": list("AAAA"), "model_hidden_dim": 5},
     "no thoughts": {"use_reasoner": False},
 }
 

@@ -99,6 +99,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "labels of a position": {"warm_start": 3, "warm_start_as": "labels", "use_reasoner": False},
     "no thoughts, tokens together": {"use_reasoner": False, "n_tokens_ahead": 2, "ahead": "joint"},
+    "handed on": {"thought_into": "state", "variable_len": True, "length_penalty": 0.1},
+    "handed on in turn": {"thought_into": "state", "weight_groups": list("AAAA"), **WIDE},
 }
 
 
@@ -143,9 +145,9 @@ def _slow(name: str) -> bool:
 )
 def test_pieces_have_the_gradient_of_the_whole(name: str) -> None:
     settings = quick(dtype="float64", **CASES[name])
-    hard = settings.think_at == "hard"
+    whole = settings.think_at == "hard" or settings.hands_on
     for cut in CUTS:
-        if not (hard and "chunk_positions" in cut):
+        if not (whole and "chunk_positions" in cut):
             assert furthest(settings, [4, 5], cut) < TOLERANCE, cut
 
 

@@ -48,6 +48,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "never rewarded": {"policy_loss_beta": 0.0},
     "no base": {"mixing": "thought", "use_base_lm": False},
     "everywhere": {"think_at": "all"},
+    "handed on": {"thought_into": "state", "mixing": "base"},
+    "handed on in turn": {"thought_into": "state", "weight_groups": list("AABC"), "base_lm_hidden_dim": 5},
 }
 
 

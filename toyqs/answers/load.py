@@ -118,6 +118,11 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
         raise Refusal(
             f"{folder}: its task sets the lengths of its thoughts; give a run of adaptive_len=false"
         )
+    if loaded.config.hands_on:
+        raise Refusal(
+            f"{folder}: thought_into=state hands its thoughts on from token to token, and here each token is "
+            "asked for by itself; give a run of thought_into=prediction"
+        )
     return loaded
 
 

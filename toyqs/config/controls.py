@@ -52,8 +52,12 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
                      adaptive_len their length still tells what the task says
     constant         thoughts of one constant symbol, all of the full length, read as the run reads its own:
                      afresh they say as little as none
-    reward_shuffled  a position's thoughts are paid what those of another position earned
+    reward_shuffled  a position's thoughts are paid what those of another position earned; not with
+                     thought_into=state, where what another position earned depends on them too
     policy_reversed  the policy loss with the other sign; both only where a policy loss trains the thoughts
+
+    With thought_into=state those that have a reading hand it on: in state_handed_on and pause base_lm gets
+    what the interpreter makes of the reasoner's state, at every step.
 
     With warm_start all get the same labels on the same sequences: policy_off and the last two as thoughts, as
     the run itself does, the others by a linear map of their states (`GoldHead`).
@@ -82,8 +86,9 @@ def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
     if config.symbol_kind != "deterministic":
         controls["random"] = _labelled(config, random_thoughts=True, markov_reasoner=False)
     controls["constant"] = _labelled(config, **ONE_SYMBOL, adaptive_len=False)
-    if config.has_policy_loss:
+    if config.has_policy_loss and not config.hands_on:
         controls["reward_shuffled"] = replace(config, shuffle_rewards=True)
+    if config.has_policy_loss:
         controls["policy_reversed"] = replace(config, policy_loss_beta=-config.policy_loss_beta)
     return controls
 

@@ -41,7 +41,7 @@ KEYS_OF_THOUGHTS = (
     *(*KEYS_OF_SYMBOLS, "base_nll_beta"),
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
-    *("interpreter_start", "think_at", "hard_quantile", "max_reasoning_len"),
+    *("interpreter_start", "thought_into", "think_at", "hard_quantile", "max_reasoning_len"),
     "branch_attention",
     *("different_eot", "add_last_context_token", "increment_pos_id_for_last_context_token"),
     "hide_last_token",

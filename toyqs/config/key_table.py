@@ -48,6 +48,7 @@ SETTINGS: dict[str, Any] = {
     "lm_head_layers": 1,
     "share_lm_head": False,
     "interpreter_start": "afresh",
+    "thought_into": "prediction",
     "different_eot": True,
     "add_last_context_token": False,
     "increment_pos_id_for_last_context_token": False,

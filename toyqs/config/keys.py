@@ -60,6 +60,7 @@ class Keys:
     use_base_lm: bool = True  # false: no base state; read afresh, the symbols alone tell of the context
     weight_groups: list[str] = field(default_factory=lambda: ["A", "B", "C", "D"])  # a letter per role
     interpreter_start: str = one_of("afresh", ("afresh", "onward"))  # onward: from the reasoner's last state
+    thought_into: str = one_of("prediction", ("prediction", "state"))  # state: base_lm's next input as well
     # 3. the prediction
     mixing: str = one_of("auto", MIXERS, "auto")  # how base state and reading are combined
     simple_lm_head: bool = False  # true: mixing=auto projects the reading to the base's width and adds it

@@ -67,7 +67,7 @@ def chunk(config: RunConfig) -> int:
     given = config.chunk_positions
     if given is None:
         whole = config.device != "cpu" or config.backbone != "gru" or config.think_at == "hard"
-        if whole or config.compares_positions or config.depends_on_batch:
+        if whole or config.hands_on or config.compares_positions or config.depends_on_batch:
             return 0
         width = config.reasoner_hidden_dim + (config.interpreter_hidden_dim or config.reasoner_hidden_dim)
         steps = config.max_reasoning_len * (2 if config.trains_prefixes else 1) + MARKERS

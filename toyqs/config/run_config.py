@@ -87,6 +87,11 @@ class RunConfig(Keys):
         return self.mixing
 
     @property
+    def hands_on(self) -> bool:
+        """Tell whether readings are added to base_lm's next inputs."""
+        return self.use_reasoner and self.thought_into == "state"
+
+    @property
     def weighs_thoughts(self) -> bool:
         """Tell whether the mixer learns the weight of each thought."""
         return MIXERS[self.mixer].weighs_thoughts

@@ -13,11 +13,11 @@ from toyqs.model.backbones.backbone import Rows
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
-from toyqs.model.mixing import Mixer
+from toyqs.model.mixing import Mixer, average_of_others
 from toyqs.model.predicting.gold import Instructed
-from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon, average_of_others
+from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
-from toyqs.model.thoughts import ThoughtHead, think
+from toyqs.model.thoughts import ThoughtHead, think, with_thoughts
 from toyqs.positions import pick_positions, places_ahead
 from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
 
@@ -67,6 +67,8 @@ class LatentReasoner(Instructed):
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
         self.predicts_without_thought = mixer.predicts_without_thought
         self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
+        self.thinks_in_turn = False
+        self.readers: tuple[str, ...] = READERS  # the roles that read before the model thinks
         # Both are set by who builds the model.
         self.plain_step: WholeStep | None = None
         self.hides_last_token = False  # thoughts at t, not the first, begin where base_reasoner has read x_<t
@@ -83,7 +85,7 @@ class LatentReasoner(Instructed):
         Returns:
             base_lm's outputs and base_reasoner's branch points at the thinking positions.
         """
-        letters = {role: self.letters[role] for role in READERS if role in self.letters}
+        letters = {role: self.letters[role] for role in self.readers if role in self.letters}
         # Roles that share a core read the same: once.
         read = {letter: self._read(letter, inputs, first) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
@@ -110,13 +112,13 @@ class LatentReasoner(Instructed):
             context: from `read`.
             index: (S, B, T') long.
         """
-        base, branches, *rest, first = context
+        base, branches, *rest, first, tokens, positions = context
         if base is not None:
             base = pick_positions(base, index)
         if branches is not None:
             branches = self._core("base_reasoner").backbone.gather(branches, index)
         reasoner, ahead, following, last = (x if x is None else pick_positions(x, index) for x in rest)
-        return Context(base, branches, reasoner, ahead, following, last, first)
+        return Context(base, branches, reasoner, ahead, following, last, first, tokens, positions)
 
     def think(
         self,
@@ -197,8 +199,7 @@ class LatentReasoner(Instructed):
             trace = trace._replace(average_logits=self._logits(context, base, average, gate_floor))
         if self.greedy_head is not None:
             trace = trace._replace(greedy_logits=self._greedy_logits(context, thoughts, gate_floor))
-        shared = ("log_prob", "entropy", "prior_divergence", "symbols", "length", "unfinished")
-        return trace._replace(**{name: getattr(thoughts, name) for name in shared})
+        return with_thoughts(trace, thoughts)
 
     def _mixer_inputs(
         self, context: Context, thoughts: Thoughts | None, visit: PrefixReadings | None = None
@@ -206,10 +207,7 @@ class LatentReasoner(Instructed):
         """Return base states and readings, with the axis N where several tokens are predicted."""
         reading = None
         if thoughts is not None:
-            assert self.interpreter is not None
-            args = (thoughts, context.last) if self.rereads_last else (thoughts,)
-            following, first = context.following, context.first
-            reading = self.interpreter(*args, following=following, first=first, visit=visit)
+            reading = self._readings(context, thoughts, visit)
         if self._one_token(context):
             return context.base, reading
         if reading is not None and context.following is None:
@@ -217,6 +215,12 @@ class LatentReasoner(Instructed):
         if self.offsets is not None and context.base is not None:
             return context.base.unsqueeze(-2), reading
         return context.ahead, reading
+
+    def _readings(self, context: Context, thoughts: Thoughts, visit: PrefixReadings | None = None) -> Tensor:
+        assert self.interpreter is not None
+        args = (thoughts, context.last) if self.rereads_last else (thoughts,)
+        following, first = context.following, context.first
+        return cast(Tensor, self.interpreter(*args, following=following, first=first, visit=visit))
 
     def _logits(
         self, context: Context, base: Tensor | None, reading: Tensor | None, gate_floor: float

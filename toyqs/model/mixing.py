@@ -76,7 +76,9 @@ class Mixer(SeedStacked, ABC):
 
 
 class BaseOnly(Mixer):
-    """The base state alone, of a model without thoughts."""
+    """The base state alone, of a model without thoughts, or whose thoughts help later positions only."""
+
+    name = "base"
 
     def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, 1, D)."""
@@ -254,3 +256,11 @@ class Sum(ThoughtOnly):
         """Return logits (S, B, T, K, V), and None: it gives thoughts no weights."""
         of_base, _ = super().predict(head, base, None, gate_floor)
         return of_base if reading is None else of_base + head([reading]), None
+
+
+def average_of_others(reading: Tensor) -> Tensor:
+    """Average the readings of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
+    reading = reading.detach()
+    own = reading.sum(3, keepdim=True)
+    others = reading.shape[1:4].numel() - reading.shape[3]
+    return (own.sum((1, 2), keepdim=True) - own) / max(1, others)

@@ -16,7 +16,7 @@ from toyqs.model.backbones.kernels.think import Think
 from toyqs.model.core import FIRST_SYMBOL, START, Core, marker, step_live, where_live
 from toyqs.model.layers import Linear, LMHead, SeedStacked, Zeros, affine, uniform
 from toyqs.numerics import log_softmax, row_sums
-from toyqs.types import BranchState, Thoughts
+from toyqs.types import BranchState, Thoughts, Trace
 
 
 class Symbols(NamedTuple):
@@ -258,12 +258,29 @@ def think(
     thoughts = Thoughts(
         values, log_prob, entropy, state, prior, passed=tuple(passed) if keep_passed else None
     )
-    if lengths is not None:
-        return thoughts._replace(length=lengths.clamp(max=len(symbols)).expand(values.shape[:4]))
-    if head is None or head.end is None:
-        return thoughts
-    length = (values != head.end).sum(-1)
+    length = lengths_of(values, head, lengths)
+    if length is None or lengths is not None:
+        return thoughts._replace(length=length)
     return thoughts._replace(length=length, unfinished=length == len(symbols))
+
+
+def lengths_of(symbols: Tensor, head: ThoughtHead | None, lengths: Tensor | None) -> Tensor | None:
+    """Return how long thoughts are, (S, B, T, K) long: as given, or up to their end; None: all of L.
+
+    Args:
+        symbols: (S, B, T, K, L, ...).
+        head: that drew them.
+        lengths: (S, B, T, 1 or K) long, where the task sets them.
+    """
+    if lengths is not None:
+        return lengths.clamp(max=symbols.shape[4]).expand(symbols.shape[:4])
+    return None if head is None or head.end is None else (symbols != head.end).sum(-1)
+
+
+def with_thoughts(trace: Trace, thoughts: Thoughts) -> Trace:
+    """Return a trace with what it has of its thoughts."""
+    shared = ("log_prob", "entropy", "prior_divergence", "symbols", "length", "unfinished")
+    return trace._replace(**{name: getattr(thoughts, name) for name in shared})
 
 
 def _think_natively(

@@ -233,6 +233,23 @@ def _reference(trace: Trace) -> Tensor:
     return trace.reference_log_probs
 
 
+def to_go(rewards: Tensor, weights: Tensor) -> Tensor:
+    """Sum the weighted rewards of a chain from each position on, where thoughts are handed on.
+
+        R_t = Σ_{u ≥ t} w_u r_u
+
+    Args:
+        rewards: (S, B, T, K).
+        weights: (S, B, T); a reward of weight 0 adds 0, whatever its value.
+
+    Returns:
+        (S, B, T, K).
+    """
+    weights = weights.unsqueeze(-1)
+    counted = rewards.masked_fill(weights == 0, 0.0) * weights
+    return counted.flip(2).cumsum(2).flip(2)
+
+
 EQUAL = 1e-6  # rewards this close, as a share of the largest or of 1, differ by rounding alone
 
 

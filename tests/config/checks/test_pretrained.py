@@ -144,7 +144,7 @@ def test_the_head_is_the_checkpoint_s(tmp_path: Path) -> None:
     name = folder(tmp_path)
     refused("linear_lm_head=false: .* of its own", pretrained=name, linear_lm_head=False)
     refused("lm_head_layers=2: .* of its own; give lm_head_layers=1", pretrained=name, lm_head_layers=2)
-    refused("mixing=concat: .*give one of mixing=add, gate", pretrained=name, mixing="concat")
+    refused("mixing=concat: .*give one of mixing=add, base, gate", pretrained=name, mixing="concat")
     assert accepted(pretrained=name, mixing="concat", use_reasoner=False, controls="none") == []
 
 

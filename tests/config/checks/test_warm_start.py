@@ -29,6 +29,7 @@ LABELS = {"warm_start": 10, "warm_start_as": "labels"}
         ("up to 3 symbols, and max_reasoning_len=2; give max_reasoning_len=3", {"max_reasoning_len": 2}),
         ("have 3 symbols, and all thoughts 4; give max_reasoning_len=3", {"max_reasoning_len": 4}),
         ("have 1 to 4 symbols, and all thoughts 4; give adaptive_len=true", ITERATED),
+        ("a thought is one of a chain; give thought_into=prediction", {"thought_into": "state"}),
         ("think_at=all takes others", {"think_at": "all"}),
         ("think_at=hard takes others", {"think_at": "hard"}),
         ("cuts right thoughts off; give length_schedule=constant", {"length_schedule": "short_to_long"}),

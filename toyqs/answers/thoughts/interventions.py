@@ -26,6 +26,7 @@ from toyqs.answers.thoughts.arm import (
     with_symbols,
 )
 from toyqs.answers.thoughts.changes import Change, Scale
+from toyqs.config.errors import Refusal
 from toyqs.evidence.judging.gain import Interval
 from toyqs.evidence.text import aligned, plus_minus
 from toyqs.rng import stream
@@ -58,6 +59,11 @@ def add_to(measures: Any) -> None:
 def _measure(given: argparse.Namespace) -> dict[str, Any]:
     arm = load_arm(given.runs, given.device)
     arm.first.check_thoughts()
+    if arm.first.model.thinks_in_turn:
+        raise Refusal(
+            f"{arm.first.folder}: with thought_into=state, base_lm and base_reasoner in one core a thought "
+            "depends on those before it, so that none is changed alone; give runs of another weight_groups"
+        )
     per_seed = {seed: measured(run, seed, given.sequences) for seed, run in arm.runs.items()}
     names = dict.fromkeys(name for found in per_seed.values() for name in found)
     sequences = equal_sequences(arm.first, given.sequences)
@@ -208,6 +214,8 @@ def _print(arm: Arm, found: Mapping[Name, Interval], length: int) -> None:
         else:
             print(f"not defined: thoughts={config.symbol_kind} have no density")
     print(f"\n{interval_words(arm)}")
+    if config.hands_on:
+        print("thought_into=state: all positions are changed at once, and what is lost later on is in it")
     if config.think_at == "hard":
         print("think_at=hard: of the positions that think, as nll_hard; the others have no thoughts")
 

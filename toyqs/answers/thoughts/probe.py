@@ -83,6 +83,11 @@ def _check(arm: Arm) -> None:
     """Refuse runs without thoughts, or of a task without features."""
     run = arm.first
     run.check_thoughts()
+    if run.config.hands_on:
+        raise Refusal(
+            f"{run.folder}: thought_into=state has a base state for each of its chains, and a probe reads "
+            "one for each position; give runs of thought_into=prediction"
+        )
     if run.config.task.features is None:
         raise Refusal(
             f"{run.folder}: its task, {run.config.task.name}, names no features to probe for; "

@@ -93,8 +93,11 @@ def step_bytes(config: RunConfig) -> int:
     widths, batch = config.widths, config.data_loader_batch_size // config.grad_acc
     kept = 12 if config.backbone == "gru" else 40 * config.model_n_layer
     positions = batch * config.task.length(config.seq_len)
-    numbers = 4 * num_weights(config) + positions * kept * (widths["base_lm"] + widths["base_reasoner"])
     branches = positions * (config.trice_samples if config.use_reasoner else 1)
+    read = (branches if config.hands_on else positions) * widths["base_lm"] + positions * widths[
+        "base_reasoner"
+    ]
+    numbers = 4 * num_weights(config) + kept * read
     if config.use_reasoner:
         symbols = config.max_reasoning_len * (2 if config.trains_prefixes else 1) + MARKERS
         numbers += branches * symbols * kept * (widths["reasoner"] + widths["interpreter"])

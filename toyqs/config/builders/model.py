@@ -15,11 +15,12 @@ from toyqs.config.builders.pretrained import FrozenParts, checkpoint_head, froze
 from toyqs.config.run_config import (
     RunConfig,
 )
+from toyqs.model.chains.chain_reasoner import ChainReasoner
 from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
 from toyqs.model.latent_heads import HEADS, GaussianHead, GumbelHead
 from toyqs.model.latent_reasoner import LatentReasoner
-from toyqs.model.layers import FeatureHead, LMHead, Zeros, initialise
+from toyqs.model.layers import FeatureHead, Linear, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
 from toyqs.model.predicting.last_symbol import LastSymbol, LastSymbolEach
@@ -109,10 +110,20 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     offsets = Offsets(num_seeds, config.num_ahead, mixer.widths) if config.predicts_jointly else None
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on, offsets)
     auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
-    model = LatentReasoner(*parts, auxiliaries=auxiliaries, horizon=horizon)
+    kind = _kind(config, num_seeds)
+    model = kind(*parts, auxiliaries=auxiliaries, horizon=horizon)
     model.hides_last_token = config.hide_last_token
     native = config.kernels == "native" and config.takes_native_kernels
     return with_native(config, model) if native else model
+
+
+def _kind(config: RunConfig, num_seeds: int) -> Callable[..., LatentReasoner]:
+    """Return what the parts are put together to."""
+    if not config.hands_on:
+        return LatentReasoner
+    carry = Linear(num_seeds, config.widths["interpreter"], config.widths["base_lm"])
+    keeps_path = config.has_thoughts and not objective_class(config).uses_score_function
+    return partial(ChainReasoner, carry=carry, keeps_path=keeps_path)
 
 
 def _onward(config: RunConfig, num_seeds: int, core: Core, reasoner: Core) -> Onward:

@@ -14,6 +14,7 @@ from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
 from toyqs.objectives.losses import base_nll, gold_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
+from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
 from toyqs.objectives.prefixes import prefix_nll
 from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
@@ -38,7 +39,10 @@ def objective_of(config: RunConfig) -> Objective:
     """Return the objective of a run, without losses of other predictions than those with whole thoughts."""
     if config.trice_samples == 1 and not config.has_policy_loss:  # a group baseline would refuse one thought
         config = replace(config, baseline="none", advantage_scale="none")
-    return from_config(objective_class(config) if config.has_thoughts else LikelihoodObjective, config)
+    if not config.has_thoughts:
+        return from_config(LikelihoodObjective, config)
+    kind = objective_class(config)
+    return from_config(ReinforceInChains if config.hands_on and kind is Reinforce else kind, config)
 
 
 def _with_gold(objective: LossFn, predictor: LossFn) -> LossFn:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from toyqs.config.errors import Refusal, refuse
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import HEADS
 from toyqs.model.thoughts import TokenHead
 from toyqs.rng import stream
+
+IN_CHAINS = ("leave_one_out", "group_mean", "trice", "none")  # baselines of rewards that sum over positions
 
 
 def check_reading(config: RunConfig) -> None:
@@ -24,6 +28,15 @@ def check_reading(config: RunConfig) -> None:
             config.base_nll_beta,
             "with these settings there is no prediction without a thought to train",
             "use_base_lm=true and mixing=auto, or base_nll_beta=0",
+        )
+    if config.hands_on:
+        _check_handing_on(config)
+    elif config.mixer == "base":
+        refuse(
+            "mixing",
+            "base",
+            "leaves the thought out of its own prediction, and nothing else reads it",
+            "thought_into=state or another mixing",
         )
     if config.use_residual:
         _check_residual(config)
@@ -90,12 +103,58 @@ def _check_hidden(config: RunConfig) -> None:
     if config.add_last_context_token:
         why = "add_last_context_token=true reads that token after the thought"
         refuse("hide_last_token", True, why, f"add_last_context_token=false or {other}")
+    if config.hands_on:
+        why = "with thought_into=state that token is read with what was thought before it"
+        refuse("hide_last_token", True, why, f"thought_into=prediction or {other}")
     if config.task.encode is not None:
         refuse("hide_last_token", True, "a text is thought about as it is read", f"another task or {other}")
     first = config.task.sample(stream(0, "check"), 2, config.seq_len, "train").think[..., 0]
     if config.thinks_everywhere or bool(first.any()):
         why = "the first position thinks, and there is no token before it"
         refuse("hide_last_token", True, why, f"think_at=marked with a task such as iterate, or {other}")
+
+
+def _check_handing_on(config: RunConfig) -> None:
+    """Refuse what cannot be where readings are added to base_lm's inputs."""
+    base, reasoner = config.weight_groups[:2]
+    if not config.use_base_lm or (config.mixer == "thought" and base != reasoner):
+        _refuse_state(
+            "hands readings on to base_lm, which nothing reads here: only the thought is predicted from",
+            "use_base_lm=true and mixing=auto",
+        )
+    if config.n_tokens_ahead > 1:
+        why = f"tokens ahead would be read without their thoughts, and n_tokens_ahead={config.n_tokens_ahead}"
+        _refuse_state(why, "n_tokens_ahead=1")
+    if config.think_at == "hard":
+        _refuse_state("think_at=hard chooses the positions before anything is handed on", "think_at=marked")
+    if config.has_thoughts:
+        _check_chains(config)
+
+
+def _check_chains(config: RunConfig) -> None:
+    """Refuse objectives and rewards of a single position's thoughts."""
+    if config.objective not in ("reinforce", "pathwise"):
+        why = f"objective={config.objective} compares the thoughts of one position, not of chains"
+        _refuse_state(why, "objective=reinforce or pathwise")
+    if config.credits_symbols or config.rewards_steps or config.trains_prefixes:
+        why = "credit=prefix, prefix_nll_beta and reward=trajectory predict from beginnings of thoughts"
+        _refuse_state(why, "credit=outcome, prefix_nll_beta=0 and another reward")
+    if config.sampler != "policy":
+        _refuse_state(f"sampler={config.sampler} knows no chains", "sampler=policy")
+    if not config.has_policy_loss:
+        return
+    if config.baseline not in IN_CHAINS:
+        why = f"a thought earns what follows it too, and baseline={config.baseline} is of one prediction"
+        _refuse_state(why, f"baseline={' or '.join(IN_CHAINS)}")
+    if config.learned_reward:
+        _refuse_state("learned_reward=true pays for one prediction", "learned_reward=false")
+    if config.shuffle_rewards:
+        why = "shuffle_rewards=true would hand a thought the rewards of later positions of its own chain"
+        _refuse_state(why, "shuffle_rewards=false")
+
+
+def _refuse_state(why: str, give: str) -> NoReturn:
+    refuse("thought_into", "state", why, f"{give}, or thought_into=prediction")
 
 
 def _check_residual(config: RunConfig) -> None:

@@ -16,7 +16,7 @@ def check_shuffled_rewards(config: RunConfig, ranks: int) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
-    if not (config.has_thoughts and config.has_policy_loss):
+    if not (config.has_thoughts and config.has_policy_loss) or config.hands_on:
         return
     asked = "shuffle_rewards" if config.shuffle_rewards else "controls"
     if asked == "controls" and config.controls != "all":

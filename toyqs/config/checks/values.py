@@ -115,6 +115,8 @@ def _check_chunks(config: RunConfig) -> None:
     elif config.compares_positions:
         what = "learned_reward=true" if config.learned_reward else "the average thought"
         whole = f"{what} is of all positions"
+    elif config.hands_on:
+        whole = "thought_into=state hands thoughts on from position to position"
     else:
         return
     refuse("chunk_positions", config.chunk_positions, whole, "chunk_positions=0")

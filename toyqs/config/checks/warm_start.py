@@ -54,6 +54,8 @@ def _check_symbols(config: RunConfig, sizes: GoldSizes) -> None:
 
 def _check_steps(config: RunConfig, sizes: GoldSizes) -> None:
     """Refuse thoughts whose length is not that of the right ones."""
+    if config.hands_on:
+        _refuse(config, "with thought_into=state a thought is one of a chain", "thought_into=prediction")
     if config.think_at != "marked":
         why = f"right thoughts are at marked positions, and think_at={config.think_at} takes others"
         _refuse(config, why, "think_at=marked")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor
-
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.predicting.gold import GoldHead
 from toyqs.model.predicting.offsets import Offsets
@@ -34,11 +32,3 @@ class Auxiliaries(NamedTuple):
     reward_model: RewardModel | RewardOfPrediction | None = None
     prefixes: Prefixes | None = None  # predictions with them; None: nobody reads such
     gold_head: GoldHead | None = None  # says the right thought; None: the policy thinks it, or there is none
-
-
-def average_of_others(reading: Tensor) -> Tensor:
-    """Average the readings of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
-    reading = reading.detach()
-    own = reading.sum(3, keepdim=True)
-    others = reading.shape[1:4].numel() - reading.shape[3]
-    return (own.sum((1, 2), keepdim=True) - own) / max(1, others)

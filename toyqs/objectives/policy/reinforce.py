@@ -155,6 +155,29 @@ class ClippedReinforce(Reinforce):
 
 
 @dataclass(frozen=True)
+class ReinforceInChains(Reinforce):
+    """REINFORCE where thoughts are handed on: each is paid for all predictions from its own position on.
+
+        policy:   −(1 / K) Σ_{i,t} sg(R_i,t − b_i,t) · log π(h_i,t | x, h_i,<t) / Σ_t w_t
+        R_i,t = Σ_{u ≥ t} w_u r_i,u
+
+    The sum is over all positions that think, those that do not count included, for their thoughts too are
+    handed on. Chains are independent, so that the mean R_j,t of the others is a baseline without bias. With
+    it, no advantage scale and both weights 1 the expected gradient is that of the expectation of
+    Σ_t w_t log q(y_t | h_≤t, x) / Σ_t w_t over the thoughts of a chain, for all parameters.
+    """
+
+    name: ClassVar[str] = ""
+
+    def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
+        """Compute the score-function loss, one number for all positions of a seed, (S, B, T)."""
+        everywhere = batch._replace(weights=torch.ones_like(batch.weights))
+        each = super().policy_loss(rewards.to_go(reward, batch.weights), trace, everywhere)
+        total = batch.weights.sum((1, 2), keepdim=True).clamp(min=1e-12)
+        return (each.sum((1, 2), keepdim=True) / total).expand_as(each)
+
+
+@dataclass(frozen=True)
 class MultiSample(ThoughtObjective):
     """Likelihood of the mixture of K thoughts' predictions, a bound that rises with K.
 

@@ -161,7 +161,7 @@ def _evaluate(
             _add_nll(meter, name, other, batch, watcher)
     _count_other_positions(meter)
     means = meter.means(language.measures())
-    if not told:
+    if not told or model.thinks_in_turn:  # such thoughts depend on more than their context
         return means
     return means | information_of(model, rows(held_out, slice(0, CONTEXTS)), seeds, sizes, most)
 
