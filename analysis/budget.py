@@ -32,6 +32,7 @@ from toyqs.evidence.figures.script import (
     add_output,
     check_output,
     chosen_cells,
+    require_one_token,
     runs_parser,
     write,
 )
@@ -104,9 +105,7 @@ def by_panel(runs: Path, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
     """
     chosen = [cell for cell in thinking_cells(runs, cells) if cell.settings.get(LONGEST)]
     chosen = [cell for cell in chosen if len(next(iter(cell.arms.values())))]
-    if any(cell.loss == "nll_joint" for cell in chosen):
-        why = "with ahead=joint all tokens of a position are judged together, and this measures the first"
-        raise Refusal(f"{runs}: {why}; choose other cells with KEY=VALUE")
+    require_one_token(runs, chosen)
     if not chosen:
         raise Refusal(f"{runs}: no run whose thoughts have symbols has finished", 1)
     others = [name for name in differing(chosen) if name not in OF_LENGTH]

@@ -81,7 +81,7 @@ def capacity(runs: Path, cells: Sequence[Cell], over: str | None = None) -> Prod
     else:
         cells, keys = _over_setting(runs, cells, over)
         findings, axis = find(cells), setting_axis(cells, keys)
-    text = [*loss_heading(findings), *loss_lines(findings, keys)]
+    text = [loss_heading(findings), *loss_lines(findings, keys)]
     gained = any(finding.gains for finding in findings)
     if gained:
         text += ["", GAIN_HEADING, *gain_lines(findings, keys), "", *verdict_lines(findings, keys)]

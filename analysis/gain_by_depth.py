@@ -16,7 +16,7 @@ from toyqs.evidence.arms import THINKING, arm_names
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import marks, style
 from toyqs.evidence.figures.axis import MOST
-from toyqs.evidence.figures.script import Product, run_script
+from toyqs.evidence.figures.script import Product, require_one_token, run_script
 from toyqs.evidence.judging.findings import estimate_text, find
 from toyqs.evidence.judging.gain import estimate
 from toyqs.evidence.rows import by_depth
@@ -74,6 +74,7 @@ def gain_by_depth(runs: Path, cells: Sequence[Cell]) -> Product:
         cells: those chosen.
     """
     cells = thinking_cells(runs, cells, or_plain=True)
+    require_one_token(runs, cells)
     keys = telling_apart(cells, FIRST)
     if len(cells) > MOST_CELLS:
         raise Refusal(f"{runs}: {len(cells)} columns, {MOST_CELLS} at most; choose with {keys[0]}=VALUE")

@@ -98,7 +98,7 @@ def learning_curves(runs: Path, cells: Sequence[Cell], over: str | None = None) 
     tables = [_means(cell, keys, by_arm, over) for cell, by_arm in zip(cells, curves, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     findings = find(cells)
-    text = [*loss_heading(findings), *loss_lines(findings, keys), *(["", *problems] if problems else [])]
+    text = [loss_heading(findings), *loss_lines(findings, keys), *(["", *problems] if problems else [])]
     arms = arm_names(arm for cell in cells for arm in cell.arms)
     figure = _figure(cells, keys, curves, marks.drawn(arms), LABELS[over])
     return Product(QUESTION, figure, table, text, findings, keys, [*filter(None, [marks.left_out(arms)])])

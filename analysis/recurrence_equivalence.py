@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.special import stdtrit
 
 if not __package__:  # called as a file, in a checkout
@@ -18,10 +19,10 @@ if not __package__:  # called as a file, in a checkout
 from toyqs.evidence.arms import THINKING
 from toyqs.evidence.cells import Cell
 from toyqs.evidence.figures import style
-from toyqs.evidence.figures.script import Product, run_script
+from toyqs.evidence.figures.script import Product, require_one_token, run_script
 from toyqs.evidence.judging.findings import find
 from toyqs.evidence.selection import BASE, WIDTHS, differing, telling_apart, thinking_cells
-from toyqs.evidence.text import spelled
+from toyqs.evidence.text import human, spelled
 from toyqs.files import Refusal
 
 if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
@@ -81,6 +82,7 @@ def recurrence_equivalence(runs: Path, cells: Sequence[Cell]) -> Product:
     """
     plain = {cell.settings[BASE]: cell.arms[BASE_ARM] for cell in cells if next(iter(cell.arms)) == BASE_ARM}
     cells = thinking_cells(runs, cells)
+    require_one_token(runs, cells)
     for name, values in differing(cells).items():
         if name not in (*WIDTHS, LENGTH):
             raise Refusal(f"{runs}: the cells differ in {name} too; choose, say, {name}={values[0]}")
@@ -276,6 +278,9 @@ def _figure(data: Runs, best: Fits, profile: Array, interval: tuple[float, float
     order = size.argsort()
     left.plot(size[order], predicted(data, best)[order], color="black", linewidth=1, label="fit", zorder=1)
     left.set_xscale("log")
+    left.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    left.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human(x)))
+    left.xaxis.set_minor_formatter(NullFormatter())
     left.set(
         xlabel="N_base + L^φ N_reasoner",
         ylabel="held-out NLL, nats per counted position",

@@ -26,6 +26,7 @@ from toyqs.evidence.selection import (
     telling_apart,
     thinking_cells,
 )
+from toyqs.evidence.tables.references import joint_lines
 from toyqs.evidence.tables.sweep import GAIN_HEADING, gain_lines
 from toyqs.evidence.text import WIDTH
 from toyqs.files import Refusal
@@ -88,7 +89,7 @@ def scale_up(runs: Path, cells: Sequence[Cell], size: Size, best: int) -> list[s
     shown = [each.finding.cell for each in chosen]
     keys = telling_apart(shown, (BASE,)) or [BASE]
     table = gain_lines([each.finding for each in chosen], keys)
-    lines = [*textwrap.wrap(setting_line(shown), WIDTH - 2), "", GAIN_HEADING, *table]
+    lines = [*textwrap.wrap(setting_line(shown), WIDTH - 2), *joint_lines(shown), "", GAIN_HEADING, *table]
     text, failures = [f"# {line}".rstrip() for line in lines], []
     for place, each in enumerate(chosen, start=1):
         where, verdict = place_of(each.finding.cell, keys), each.finding.verdict

@@ -66,7 +66,7 @@ def weight_groups(runs: Path, cells: Sequence[Cell]) -> Product:
     _check_number(runs, cells)
     findings = find(cells)
     gained, labels = any(finding.gains for finding in findings), _labels(findings)
-    text, lines = ([GAIN_HEADING], gain_lines) if gained else (loss_heading(findings), loss_lines)
+    text, lines = ([GAIN_HEADING], gain_lines) if gained else ([loss_heading(findings)], loss_lines)
     for facet in _facets(findings).values():
         text += ["", place_of(facet[0].cell, FACET), *lines(facet, [GROUPS])]
         run = [finding.cell.settings[GROUPS] for finding in facet]

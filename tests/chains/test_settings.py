@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.config.checks.checking import accepted, refused
 from tests.controls.arms import run, step_gradients
@@ -81,6 +82,14 @@ def test_controls_hand_on_what_they_have() -> None:
         check(replace(control, controls="none"))
     built = {name: build_model(resolved(control), [0]) for name, control in controls.items()}
     assert {name for name, model in built.items() if not isinstance(model, ChainReasoner)} == plain
+
+
+def test_what_is_handed_on_starts_no_larger_than_a_transformers_small_embeddings() -> None:
+    pytest.importorskip("transformers")
+    for backbone, least, most in (("gru", 0.1, 1.0), ("llama", 0.001, 0.02)):
+        config = resolved(replace(RunConfig(), **STATE, backbone=backbone, model_hidden_dim=16))
+        carried = build_model(config, [0]).carry(torch.ones(1, 1, 16)).detach().std()
+        assert least < float(carried) < most
 
 
 @pytest.mark.parametrize("groups", ["AABC", "ABCD"])

@@ -34,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "two tokens": {"n_tokens_ahead": 2, "ahead_decay": 0.5},
     "two tokens, reading on": {"n_tokens_ahead": 2, "ahead": "continue", "max_reasoning_len": 3},
     "vectors, reading on": {"n_tokens_ahead": 2, "ahead": "continue", "thoughts": "gaussian"},
+    "two tokens together": {"n_tokens_ahead": 2, "ahead": "joint"},
     "weighed": {"mixing": "gate", "gate_floor": 0.3},
     "two logits": {"mixing": "logits"},
     "alone": {"use_base_lm": False},

@@ -14,8 +14,8 @@ from tests.config.checks.checking import accepted, refused
 from toyqs.config.builders.model import build_model
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
+from toyqs.model.predicting.bounded import CosineLinear
 from toyqs.model.predicting.last_symbol import LastSymbolEach, last_symbols
-from toyqs.model.thoughts import CosineLinear
 from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import thinking_positions
 from toyqs.tasks.hidden_markov import HiddenMarkov

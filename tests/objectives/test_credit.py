@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import tiny
+from tests import latents, tiny
 from tests.objectives.tables import BACKBONES, PATTERNS, STARTS, expected
 from toyqs.objectives import advantages, prefixes
 from toyqs.objectives.policy.reinforce import ClippedReinforce, Reinforce
@@ -78,6 +78,19 @@ def test_of_the_policys_part_alone(baseline: str, reward: str, start: str) -> No
     found, wanted = (expected(every, objective, "policy") for objective in losses)
     tiny.close(found, wanted)
     each = [every.each(objective(every.trace, every.batch).parts["policy"]) for objective in losses]
+    assert float((each[0] - each[1]).abs().max()) > 1e-3
+
+
+@STARTS
+def test_of_gaussian_thoughts(start: str) -> None:
+    """By quadrature over two symbols of one number each."""
+    given = {"max_reasoning_len": 2, "baseline": "none", "interpreter_start": start}
+    every = latents.enumerate_nodes(latents.config("gaussian", **PREFIX, **given))
+    credits = [Reinforce(baseline="none", credit=credit) for credit in ("prefix", "outcome")]
+    found, wanted = (expected(every, objective, "policy") for objective in credits)
+    assert float(tiny.flat({name: g[None] for name, g in wanted.items()}).norm()) > 1e-3
+    tiny.close(found, wanted)
+    each = [every.each(objective(every.trace, every.batch).parts["policy"]) for objective in credits]
     assert float((each[0] - each[1]).abs().max()) > 1e-3
 
 

@@ -69,6 +69,24 @@ def test_splits_share_no_sequence_and_training_no_larger_depth(task: Any) -> Non
         assert set(depths["held_out"]) == set(range(task.least_held_out, task.deepest + 1))
 
 
+@pytest.mark.parametrize(
+    ("task", "every"),
+    [
+        (Mano(modulus=3, k=2, operators="+*", curriculum=0.0), 2 * 3 * 3),
+        (Group(group="s3", positions=3, asked="end", curriculum=0.0), 36),
+        (RevProg(p=4, m=2, k=2, queries=1, reach=2), 2 * 4),
+    ],
+    ids=repr,
+)
+def test_all_of_the_smallest_depth_is_trained_on_where_it_is_a_small_table(task: Any, every: int) -> None:
+    batch = draw(task, 6000, "train")
+    smallest = task.depth(batch.inputs).amax(-1)[0] == task.least_depth
+    counts = Counter(map(tuple, batch.inputs[0, smallest].tolist()))
+    mean = sum(counts.values()) / every
+    assert len(counts) == every
+    assert abs(sum((x - mean) ** 2 / mean for x in counts.values()) - every + 1) < 5 * (2 * every) ** 0.5
+
+
 @pytest.mark.parametrize("task", [x for x in TASKS if x.reach > 1], ids=repr)
 def test_every_token_of_a_larger_depth_was_read_in_training(task: Any) -> None:
     read = {split: set(draw(task, 4000, split).inputs.unique().tolist()) for split in ("train", "held_out")}

@@ -143,3 +143,44 @@ def test_the_feature_is_the_likelier_mode(changes: dict[str, Any]) -> None:
 def test_what_cannot_work_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Modes(**changes).check(128)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 4, 8])
+def test_how_fast_two_equal_readings_part(num_tokens: int) -> None:
+    """The loss of logits z ± δ at every place has slope 0 at δ = 0, and curves by −N (N − 1) w (1 − w)."""
+    w, delta = 0.9, torch.zeros((), dtype=torch.float64, requires_grad=True)
+    z = math.log(w / (1 - w))
+    logits = torch.stack([z + delta, z - delta])
+    losses = [
+        math.log(2) - (num_tokens * torch.nn.functional.logsigmoid(s * logits)).logsumexp(0) for s in (1, -1)
+    ]
+    (slope,) = torch.autograd.grad(w * losses[0] + (1 - w) * losses[1], delta, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, delta)
+    assert float(slope.detach()) == pytest.approx(0, abs=1e-12)
+    assert float(curvature) == pytest.approx(-num_tokens * (num_tokens - 1) * w * (1 - w), abs=1e-12)
+
+
+def test_what_a_bound_of_32_samples_is_least_at() -> None:
+    """docs/latent-choice.md: weights of .82 and .18, with which the joint NLL is .350, not .325."""
+    samples, num_tokens, w = 32, 8, 0.9
+    light = torch.arange(samples + 1, dtype=torch.float64)  # how many of the samples are the unlikely thought
+    ways = torch.tensor([math.comb(samples, i) for i in range(samples + 1)], dtype=torch.float64).log()
+    free = torch.tensor([1.7, 4.0, 4.0], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([free], lr=0.02)
+    for _ in range(3000):
+        optimiser.zero_grad()
+        yes, no = torch.nn.functional.logsigmoid(free), torch.nn.functional.logsigmoid(-free)
+        chance = ways + (samples - light) * yes[0] + light * no[0]
+        counts, joint = ((samples - light).log(), light.log()), (num_tokens * yes[1:], num_tokens * no[1:])
+        likely = torch.logaddexp(counts[0] + joint[0][0], counts[1] + joint[1][1])
+        other = torch.logaddexp(counts[1] + joint[0][1], counts[0] + joint[1][0])
+        bound = math.log(samples) - (chance.exp() * (w * likely + (1 - w) * other)).sum()
+        bound.backward()
+        optimiser.step()
+    weight, *sure = torch.sigmoid(free.detach()).tolist()
+    q = [
+        p * yes**num_tokens + (1 - p) * (1 - no) ** num_tokens
+        for p, yes, no in ((weight, sure[0], sure[1]), (1 - weight, sure[1], sure[0]))
+    ]
+    assert weight == pytest.approx(0.823, abs=2e-3)
+    assert -w * math.log(q[0]) - (1 - w) * math.log(q[1]) == pytest.approx(0.350, abs=5e-4)

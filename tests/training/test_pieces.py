@@ -16,6 +16,8 @@ from toyqs.config.builders.training import build_objective, build_training_param
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.registry import registry
+from toyqs.tasks.depo import Depo
+from toyqs.tasks.group import Group
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training import pieces
@@ -54,6 +56,8 @@ CASES: dict[str, dict[str, Any]] = {
         **{"task": Iterate(n=4, k=3, curriculum=0.0), "adaptive_len": True, "max_reasoning_len": 3},
         "data_loader_batch_size": 8,
     },
+    "depths": {"task": Depo(n=5, k=2), "adaptive_len": True, "data_loader_batch_size": 8},
+    "depths to come": {"task": Group(positions=4), "data_loader_batch_size": 8},
     "hard positions": {"think_at": "hard", "hard_quantile": 0.5},
     "tokens ahead": {"n_tokens_ahead": 3, "ahead": "continue", "teacher_forcing_weight": 0.5, **MARKOV},
     "tokens ahead, persisting": {"n_tokens_ahead": 2, "ahead_decay": 0.9, **MARKOV},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -14,7 +13,7 @@ from toyqs.model.backbones.gru import GRU
 from toyqs.model.backbones.kernels.draw import Draw
 from toyqs.model.backbones.kernels.think import Think
 from toyqs.model.core import FIRST_SYMBOL, START, Core, marker, step_live, where_live
-from toyqs.model.layers import Linear, LMHead, SeedStacked, Zeros, affine, uniform
+from toyqs.model.layers import Linear, LMHead
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts, Trace
 
@@ -98,30 +97,6 @@ class _Draw(torch.autograd.Function):
         return slope.mul_(finite.exp()).scatter_add_(-1, symbols, at_log_prob), None, None
 
 
-class CosineLinear(SeedStacked):
-    """A map to bounded logits, (S, ..., D) -> (S, ..., E).
-
-        logit_e = scale · w_e · x / (|w_e| |x|)
-
-    Source: Wang et al. 2017, "NormFace", there of a classifier's last layer.
-    """
-
-    def __init__(self, num_seeds: int, width: int, out: int, *, scale: float) -> None:
-        """Declare the weights; scale is the largest logit."""
-        super().__init__()
-        self.scale = scale
-        self.weight = self.declare("weight", (num_seeds, width, out), uniform(1.0 / math.sqrt(width)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (S, ..., D) to (S, ..., E)."""
-        return affine(self.scale * _unit(x), _unit(self.weight.mT).mT)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Divide rows (..., D) by their length."""
-    return x / (row_sums(x.square()) + 1e-12).sqrt().unsqueeze(-1)
-
-
 class TokenHead(ThoughtHead):
     """The reasoner's distribution over thought symbols.
 
@@ -143,7 +118,7 @@ class TokenHead(ThoughtHead):
         shared: LMHead | None = None,
         *,
         ends: bool = False,
-        layer: Callable[[int, int, int], Linear | Zeros | CosineLinear] = Linear,
+        layer: Callable[[int, int, int], nn.Module] = Linear,
     ) -> None:
         """Build the maps to logits.
 
@@ -153,14 +128,14 @@ class TokenHead(ThoughtHead):
             num_symbols: V.
             shared: the LM head, where thought symbols come from it.
             ends: whether the head ends thoughts.
-            layer: Zeros makes all symbols, and the end, equally likely; CosineLinear bounds their logits.
+            layer: Zeros makes all symbols, and the end, equally likely; `CosineLinear` bounds their logits.
         """
         super().__init__()
         self.shared = shared
         self.padding = self.num_symbols = num_symbols
         self.end = num_symbols if ends else None
         self.ending = layer(num_seeds, width, 1) if ends else None
-        self.projection: Linear | Zeros | CosineLinear | None = None
+        self.projection: nn.Module | None = None
         if shared is None:
             self.projection = layer(num_seeds, width, num_symbols)
         elif sum(shared.widths) != width:

@@ -139,10 +139,8 @@ class Depo(Depths):
 
     def gold(self, inputs: Tensor) -> Tensor:
         """Return where one hop leads, two, … k, (S, B, T, task.k), at the queries; see `Task.gold`."""
-        places = self._queries(inputs)[0].unsqueeze(-1)
         steps = torch.stack(self._hops(inputs, self.k)[1:], -1)
-        gold = inputs.new_full((*inputs.shape, self.k), -1).scatter(-2, places.expand(steps.shape), steps)
-        return self.as_deep(gold, inputs)
+        return self.placed(steps, self._queries(inputs)[0], inputs)
 
     def gold_sizes(self) -> GoldSizes:
         """Return n symbols, 1 to task.k steps."""

@@ -63,7 +63,8 @@ class Group(Depths):
     Splits, each drawn uniformly and disjoint by construction: after each beginning of a sequence of up to
     `positions` elements one value of the last element, scattered as by chance, is held out. So a held-out
     sequence is never trained on as a whole; a short beginning of it, which asked=every asks about too, may
-    be. A longer sequence begins with a held-out one of `positions` elements.
+    be. A longer sequence begins with a held-out one of `positions` elements. Of mixed lengths all products of
+    two elements are trained on, for they are so few that a model would learn which are missing.
     """
 
     name: ClassVar[str] = "group"
@@ -119,6 +120,11 @@ class Group(Depths):
     def least_depth(self) -> int:
         """Return 1, or of sequences that are asked about at their end 2."""
         return 2 if self.asked == "end" else 1
+
+    @property
+    def least_held_out(self) -> int:
+        """Return 3 of mixed lengths, where there are such, else the smallest depth."""
+        return min(3, self.deepest) if self.mixes_lengths else self.least_depth
 
     @property
     def trained_depth(self) -> int:
@@ -221,6 +227,8 @@ class Group(Depths):
         chosen = scatter(beginning.unbind(1), 0) % count
         if split == "train":
             chosen = (chosen + torch.randint(1, count, (batch_size,), generator=generator)) % count
+            free = length < self.least_held_out
+            chosen = torch.where(free, inputs.gather(1, last).squeeze(1), chosen)
         inputs = self.letters[inputs.scatter(1, last, chosen.unsqueeze(1))]
         if self.mixes_lengths:
             inputs = inputs.where(torch.arange(longest) < length.unsqueeze(1), self.order)

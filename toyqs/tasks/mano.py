@@ -40,7 +40,8 @@ class Mano(Depths):
     in its first operand, 0 to k − 1, uniformly; and so on. Numbers are uniform.
 
     Splits: after each beginning of an expression one value of its last number, scattered as by chance, is
-    held out.
+    held out. Expressions of one operator are all trained on, for they are so few that a model would learn
+    which are missing; unless no others are asked for.
 
     After Mano of "Physics of Language Models: Part 4" (2512.17351): the law of expressions is the same, with
     modulus=23 and k=10, 13 or 16 there; but a token that says k stands before each of them there, which would
@@ -85,6 +86,11 @@ class Mano(Depths):
     def trained_depth(self) -> int:
         """Return task.k."""
         return self.k
+
+    @property
+    def least_held_out(self) -> int:
+        """Return 2, unless expressions of one operator are all that is asked."""
+        return min(2, self.deepest)
 
     def length(self, seq_len: int) -> int:
         """Return T = 2 task.k + 2, whatever `seq_len`."""
@@ -179,7 +185,8 @@ class Mano(Depths):
         chosen = scatter(digits, 0) % self.modulus
         if split == "train":
             shift = torch.randint(1, self.modulus, (batch_size,), generator=generator)
-            chosen = (chosen + shift) % self.modulus
+            free = k < self.least_held_out
+            chosen = torch.where(free, expression.gather(1, last).squeeze(1), (chosen + shift) % self.modulus)
         expression = expression.scatter(1, last, chosen.unsqueeze(1))
         equals = torch.full((batch_size, 1), self.equals)
         inputs = joined(expression, 2 * k + 1, equals, self.equals + 1).unsqueeze(0)

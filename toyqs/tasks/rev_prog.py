@@ -43,7 +43,7 @@ class RevProg(Depths):
     [[3, 0], [0, 1], [2, 0]]
 
     With task.reach above 1, or a curriculum, programs are of mixed length: from 1 to k operators in training,
-    up to reach · k of held-out sequences, each length equally often. Queries follow a program at once, and
+    2 to reach · k of held-out sequences, each length equally often. Queries follow a program at once, and
     pads (id p + m) follow these; V = p + m + 1. A longer program is read as a shorter one is, so every model
     can read depths that it was not trained on.
 
@@ -53,13 +53,14 @@ class RevProg(Depths):
     >>> deeper.answers(torch.tensor([[4, 5, 2], [5, 3, 6]])).tolist()
     [[1], [2]]
 
-    Splits, each drawn uniformly and disjoint by construction:
+    Splits, each drawn uniformly and disjoint by construction; of mixed lengths every program of one operator
+    is trained on, with every query:
     - held_out_programs = 0: after each program and first queries one value of the last query, scattered
       as by chance, is held out. Every program is then seen in training (and, with two or more queries,
       every program with every query): held-out sequences are new, what they ask is not.
     - held_out_programs > 0: round(held_out_programs · m^k) programs, fixed by the task's seed, are never
       trained on, and held-out sequences use those alone. Of mixed lengths that share of each length from 2 to
-      k is held out, one at least, and every program beyond k; held-out programs have 2 operators or more.
+      k is held out, one at least, and every program beyond k.
       To hold programs out means little where there are few of them: 27 at the defaults, 340 with m=4 k=4.
 
     Label noise: with probability label_noise the observed answer is replaced by a symbol drawn uniformly from
@@ -117,8 +118,8 @@ class RevProg(Depths):
 
     @property
     def least_held_out(self) -> int:
-        """Return 1, or 2 where programs are held out: of one operator all are trained on."""
-        return 2 if self.held_out_programs > 0 else 1
+        """Return 2: programs of one operator are all trained on, unless no others are asked for."""
+        return min(2, self.deepest)
 
     @property
     def trained_depth(self) -> int:
@@ -176,13 +177,10 @@ class RevProg(Depths):
         return program, there, there.sum(-1, keepdim=True) + torch.arange(self.queries)
 
     def answers(self, inputs: Tensor) -> Tensor:
-        """Compute the true answers, before label noise.
+        """Compute the true answers, before label noise, (…, queries) long.
 
         Args:
             inputs: (…, T) long, operators, then queries, then pads.
-
-        Returns:
-            (…, queries) long.
         """
         return self._intermediates(inputs)[-1]
 
@@ -228,10 +226,8 @@ class RevProg(Depths):
 
     def gold(self, inputs: Tensor) -> Tensor:
         """Return op_1(x), op_2(op_1(x)), … and the answer, (S, B, T, k), at the queries; see `Task.gold`."""
-        places = self._read(inputs)[2].unsqueeze(-1)
         steps = torch.stack(self._intermediates(inputs)[: self.k], -1)
-        gold = inputs.new_full((*inputs.shape, self.k), -1).scatter(-2, places.expand(steps.shape), steps)
-        return self.as_deep(gold, inputs)
+        return self.placed(steps, self._read(inputs)[2], inputs)
 
     def gold_sizes(self) -> GoldSizes:
         """Return p symbols, up to k steps."""
@@ -277,7 +273,9 @@ class RevProg(Depths):
             free = length > self.k  # too long to have been trained on
             last = torch.where(free, query[:, -1], self._held_out_query(program, query))
             if split == "train":
+                free = length < self.least_held_out * self.mixes_lengths
                 last = (last + torch.randint(1, self.p, (batch_size,), generator=generator)) % self.p
+                last = torch.where(free, query[:, -1], last)
             query[:, -1] = last
         inputs = joined(program + self.p, length, query, self.p + self.m).unsqueeze(0)
         places = self._read(inputs)[2]

@@ -23,11 +23,12 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import FeatureHead, Linear, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
+from toyqs.model.predicting.bounded import CosineLinear
 from toyqs.model.predicting.last_symbol import LastSymbol, LastSymbolEach
 from toyqs.model.predicting.offsets import Offsets
 from toyqs.model.predicting.parts import Horizon
 from toyqs.model.roles import WeightGroups, tie
-from toyqs.model.thoughts import CosineLinear, ThoughtHead, TokenHead
+from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.registry import objective_class
 
 # Kind of a symbol -> the core that embeds it.
@@ -110,18 +111,18 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     offsets = Offsets(num_seeds, config.num_ahead, mixer.widths) if config.predicts_jointly else None
     horizon = Horizon(config.num_ahead, config.interpreter_reads_on, offsets)
     auxiliaries = build_auxiliaries(config, num_seeds, thought_head)
-    kind = _kind(config, num_seeds)
+    chained = config.hands_on
+    kind = _chains(config, num_seeds, cores[letters["base_lm"]]) if chained else LatentReasoner
     model = kind(*parts, auxiliaries=auxiliaries, horizon=horizon)
     model.hides_last_token = config.hide_last_token
     native = config.kernels == "native" and config.takes_native_kernels
     return with_native(config, model) if native else model
 
 
-def _kind(config: RunConfig, num_seeds: int) -> Callable[..., LatentReasoner]:
-    """Return what the parts are put together to."""
-    if not config.hands_on:
-        return LatentReasoner
-    carry = Linear(num_seeds, config.widths["interpreter"], config.widths["base_lm"])
+def _chains(config: RunConfig, num_seeds: int, base: Core) -> Callable[..., LatentReasoner]:
+    """Return what puts parts together to chains; what is handed on starts as small as embeddings do."""
+    size = base.backbone.embedding_std
+    carry = Linear(num_seeds, config.widths["interpreter"], config.widths["base_lm"], size)
     keeps_path = config.has_thoughts and not objective_class(config).uses_score_function
     return partial(ChainReasoner, carry=carry, keeps_path=keeps_path)
 

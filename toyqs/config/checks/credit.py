@@ -24,8 +24,8 @@ def check_credit(config: RunConfig) -> None:
         refuse(
             "baseline",
             config.baseline,
-            "is compared with what a whole thought earns, and with credit=prefix a symbol is paid what it "
-            "and those after it add",
+            "is for what whole thoughts earn, and with credit=prefix a symbol is paid what it and those "
+            "after it add",
             f"baseline={able}, or credit=outcome",
         )
     if config.advantage_scale == "group_std":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toyqs.config.checks.credit import check_credit
 from toyqs.config.checks.interpreter import check_reading, check_seen
-from toyqs.config.checks.learned_reward import check_learned_reward
 from toyqs.config.checks.positions import check_extent
+from toyqs.config.checks.rewards import check_learned_reward
 from toyqs.config.choices import SAMPLERS
 from toyqs.config.errors import refuse, refusing, typed
 from toyqs.config.inactive import inactive_keys

@@ -14,7 +14,7 @@ from toyqs.config.checks.kernels import check_kernels
 from toyqs.config.checks.positions import check_ahead
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
-from toyqs.config.checks.shuffled_rewards import check_shuffled_rewards
+from toyqs.config.checks.rewards import check_shuffled_rewards
 from toyqs.config.checks.starts import check_starts
 from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.checks.warm_start import check_warm_start

@@ -15,6 +15,7 @@ from toyqs.evidence.judging.findings import Finding
 from toyqs.evidence.judging.gain import column_of, mean_of
 from toyqs.evidence.measures import loss_words
 from toyqs.evidence.tables.comparison import setting
+from toyqs.evidence.tables.references import joint_note
 
 
 def comparison_figure(
@@ -56,7 +57,7 @@ def comparison_figure(
         about = [about_line([finding.cell])]
         about += [f"Verdict: {finding.verdict.text}"] if finding.gains and finding.verdict else []
         question = "Does thinking help?" if finding.cell.thinks else "What is the loss without thoughts?"
-        frame(figure, question, about, [setting(finding.cell)])
+        frame(figure, question, about, [setting(finding.cell), *joint_note([finding.cell])])
         for ending in style.ENDINGS:
             style.save(figure, Path(path).with_suffix(ending))
 

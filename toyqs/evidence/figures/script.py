@@ -22,6 +22,7 @@ from toyqs.evidence.judging.findings import Finding, origins
 from toyqs.evidence.rows import load_rows
 from toyqs.evidence.runs import nothing_begun
 from toyqs.evidence.selection import choose, setting_line
+from toyqs.evidence.tables.references import joint_lines, joint_note
 from toyqs.evidence.tables.sweep import names_of, notes
 from toyqs.evidence.text import WIDTH, csv_text
 from toyqs.files import Refusal, replacing, visible, write_text
@@ -81,10 +82,25 @@ def run_script(
         if warning := origins(cells):
             print(f"{parser.prog}: {warning}", file=sys.stderr)
         missing = notes(product.findings, names_of(product.findings, product.keys))
-        text = [*textwrap.wrap(setting_line(cells), WIDTH), "", *product.text]
+        text = [*textwrap.wrap(setting_line(cells), WIDTH), *joint_lines(cells), "", *product.text]
         print("\n".join([*text, "", *missing, "", *written]), flush=True)
 
     return run(work, parser, words)
+
+
+def require_one_token(runs: Path, cells: Sequence[Cell]) -> None:
+    """Refuse cells that are judged by several tokens together where the first alone is measured.
+
+    Args:
+        runs: their folder.
+        cells: those chosen.
+
+    Raises:
+        Refusal: one line.
+    """
+    if any(cell.loss == "nll_joint" for cell in cells):
+        why = "with ahead=joint all tokens of a position are judged together, and this measures the first"
+        raise Refusal(f"{runs}: {why}; choose other cells with KEY=VALUE")
 
 
 def runs_parser(description: str, options: str, epilog: str | None = None) -> Parser:
@@ -161,7 +177,9 @@ def write(
     Raises:
         Refusal: a file cannot be written; then neither is.
     """
-    frame(figure, question, [about_line(cells)], [setting_line(cells), *notes], options.talk)
+    frame(
+        figure, question, [about_line(cells)], [setting_line(cells), *notes, *joint_note(cells)], options.talk
+    )
     path = options.output
     beside = path.with_suffix(".csv")
     with writing(path), replacing(beside) as temporary:  # it takes its place once the figure has

@@ -37,7 +37,7 @@ from toyqs.evidence.selection import (
     value_of,
 )
 from toyqs.evidence.tables.divergence import divergence_notes
-from toyqs.evidence.tables.references import joint_lines
+from toyqs.evidence.tables.references import joint_note
 from toyqs.evidence.tables.thought_measures import most_information
 from toyqs.evidence.text import task_words
 from toyqs.files import IDENTITY, by_content, visible
@@ -122,10 +122,7 @@ def _cell(finding: Finding, keys: Sequence[str], axes: Sequence[str], curves: Cu
         "arms": {arm: _arm(finding, arm, curves) for arm in cell.arms},
         "missing": cell.missing,
         "same": one_run(cell.shown_as),
-        "notes": [
-            *divergence_notes(cell.arms),
-            *([" ".join(joint)] if (joint := joint_lines([cell])) else []),
-        ],
+        "notes": [*divergence_notes(cell.arms), *joint_note([cell])],
     }
 
 

@@ -48,6 +48,11 @@ def joint_lines(cells: Sequence[Cell]) -> list[str]:
     return textwrap.wrap(JOINT.replace("\n", " ").format(numbers, _summed(joint)), WIDTH)
 
 
+def joint_note(cells: Sequence[Cell]) -> list[str]:
+    """Return `joint_lines` as one line, as figures and the page break it by themselves; none or one."""
+    return [*filter(None, [" ".join(joint_lines(cells))])]
+
+
 def _summed(cells: Sequence[Cell]) -> str:
     """Return whether joint losses are summed over all thoughts, or from how many they are estimated."""
     frames = [frame for cell in cells for frame in cell.arms.values() if "joint_samples" in frame]

@@ -29,12 +29,10 @@ SIGN = "±: half of a 95 % t-interval over seeds"
 SHORT = {BASE: "base_width"}  # headings that would make a table too wide
 
 
-def loss_heading(findings: Sequence[Finding]) -> list[str]:
-    """Return the lines above `loss_lines`."""
-    cells = [finding.cell for finding in findings]
-    words = loss_words(cell.loss for cell in cells)
-    head = f"held-out {words}, nats per counted position, ± half of a 95 % t-interval over seeds:"
-    return [*joint_lines(cells), head]
+def loss_heading(findings: Sequence[Finding]) -> str:
+    """Return the line above `loss_lines`."""
+    words = loss_words(finding.cell.loss for finding in findings)
+    return f"held-out {words}, nats per counted position, ± half of a 95 % t-interval over seeds:"
 
 
 def loss_lines(findings: Sequence[Finding], keys: Sequence[str]) -> list[str]:
