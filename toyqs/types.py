@@ -128,6 +128,7 @@ class Trace(NamedTuple):
     penalty: Tensor | None = None  # (S, B, T, K) subtracted from each thought's reward, no gradient
     running_reward: Tensor | None = None  # (S,) moving mean of past rewards, from the training loop
     shuffle: Tensor | None = None  # (S, B, T) numbers by which positions exchange rewards; None: they do not
+    inference_log_prob: Tensor | None = None  # (S, B, T, K, L) of each symbol under the inference network
     prefix_logits: Tensor | None = None  # (S, B, T, K, L, N, V) with a thought's first 0 … L − 1 symbols
     gold_log_prob: Tensor | None = None  # (S, B, T) of the right thought; see `Model.instruct`
 
@@ -162,10 +163,12 @@ class Model(Protocol):
         lengths: Tensor | None = None,
         *,
         off_policy: bool = False,
+        targets: Tensor | None = None,
     ) -> Thoughts | None:
         """Sample thoughts from noise in [0, 1), or score forced symbols, (S, B, T, K, L, ...).
 
-        Lengths (S, B, T, 1 or K) cut them off. A model without thoughts returns None.
+        Lengths (S, B, T, 1 or K) cut them off. A model without thoughts returns None. Off-policy, an
+        inference network samples them knowing the targets (S, B, T, N).
         """
         ...
 

@@ -21,12 +21,14 @@ from toyqs.tasks.texts.char_text import CharText
 SEQ_LEN = 8
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, torch.nn.Module, CharText]:
+@pytest.fixture(params=[{}, {"n_tokens_ahead": 2, "ahead": "joint"}], ids=["one token", "two together"])
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> tuple[str, torch.nn.Module, CharText]:
     monkeypatch.chdir(tmp_path)
     asked.corpus(tmp_path)
     task = CharText(path="text.txt")
-    settings = replace(asked.config(task), seq_len=SEQ_LEN)
+    settings = replace(asked.config(task), seq_len=SEQ_LEN, **request.param)
     model = asked.model(settings)[0]
     return written(tmp_path / "runs" / run_key(settings, 3), settings, model), model, task
 

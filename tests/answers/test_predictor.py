@@ -33,6 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gaussian": {"thoughts": "gaussian", "entropy_encouragement_coef": 0.0},
     "variable": {"variable_len": True},
     "several ahead": {"n_tokens_ahead": 3},
+    "several together": {"n_tokens_ahead": 3, "ahead": "joint"},
     "reading on": {
         **{"weight_groups": list("AAAA"), "interpreter_start": "onward", "mixing": "thought"},
         **{"n_tokens_ahead": 3, "ahead": "continue"},
@@ -102,7 +103,7 @@ def test_a_memory_can_be_extended(backbone: str, kind: str, tmp_path: Path) -> N
     one = torch.ones(1, 1, 1, dtype=torch.bool)
     noise = thought_noise([stream(0, "test")], one, of.sizes).double()
     context = memory.context_of(model, cache)
-    logits = model.talk(context, model.think(context, noise)).logits
+    logits = model.talk(context, model.think(context, noise)).logits[..., :1, :]
     wanted = model(sequence, torch.tensor([[[6]]]), noise).logits[..., :1, :]
     torch.testing.assert_close(logits, wanted, rtol=0, atol=10 * tolerance)
 

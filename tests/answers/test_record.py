@@ -28,6 +28,7 @@ def file_of(folder: str) -> Path:
         {"variable_len": True, "length_penalty": 0.1},
         {"adaptive_len": True, "task": Iterate(), "thoughts": "gaussian", "weight_groups": list("ABBB")},
         {"n_tokens_ahead": 2, "trice_samples": 3},
+        {"n_tokens_ahead": 2, "ahead": "joint", "objective": "multi_sample"},
         {"reward": "kl_forward", "reference": "oracle", **HARD},
         {"length_schedule": "short_to_long"},
     ],

@@ -17,10 +17,12 @@ from toyqs.model.latent_heads import normals
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.objectives.losses import position_mean
 from toyqs.objectives.objective import Loss
+from toyqs.objectives.rewards import tokens
 from toyqs.positions import thinking_positions
 from toyqs.training import loop
 from toyqs.training.batches import prepare
-from toyqs.training.loop import accumulate, sample_thoughts
+from toyqs.training.loop import accumulate
+from toyqs.training.sampling.ahead import sample_thoughts
 from toyqs.types import Batch, Trace
 
 
@@ -46,6 +48,7 @@ KINDS = {
     "gaussian": {"sampler": "tempered", "thoughts": "gaussian"},
     "state": {"sampler": "tempered", "thoughts": "state"},
     "prior": {"sampler": "prior", "thoughts": "gaussian"},
+    "inference": {"sampler": "inference", "objective": "wake_sleep"},
 }
 
 
@@ -56,7 +59,8 @@ def check_loop(name: str) -> None:
     assert torch.equal(trace.symbols, drawn.forced)
     context = model.read(drawn.inputs, drawn.positions)
     for off_policy, found in ((True, trace.sampler_log_prob), (False, trace.log_prob)):
-        scored = model.think(context, torch.empty(0), drawn.forced, off_policy=off_policy)
+        how = {"off_policy": off_policy, "targets": tokens(drawn.counted)}
+        scored = model.think(context, torch.empty(0), drawn.forced, **how)
         torch.testing.assert_close(found, scored.log_prob, rtol=0, atol=1e-12)
     assert not trace.sampler_log_prob.requires_grad and trace.log_prob.requires_grad
     other = trace.sampler_log_prob - trace.log_prob.detach()

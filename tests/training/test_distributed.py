@@ -125,6 +125,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
         {"chunk_positions": 3, "think_at": "all", "credit": "prefix", "prefix_nll_beta": 0.5},
         {"meta_token_mode": "lr_multiplier", "baseline": "ema"},
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
+        {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},
         {"use_reasoner": False, "data_loader_batch_size": 4},
         {"warm_start": 6, "max_reasoning_len": 3, "baseline": "ema"},  # at last one of eight sequences
     ],

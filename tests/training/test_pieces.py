@@ -22,7 +22,9 @@ from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training import pieces
 from toyqs.training.batches import at_step, draw_batches
-from toyqs.training.loop import accumulate, sample_thoughts, train
+from toyqs.training.loop import accumulate, train
+from toyqs.training.sampling.ahead import sample_thoughts
+from toyqs.training.sampling.memory import Memory
 from toyqs.types import Batch
 
 TOLERANCE = 1e-12  # of a gradient, as a share of the largest of its parameter
@@ -32,8 +34,13 @@ CUTS = [{"sequences": 4}, {"chunk_positions": 1}, {"sequences": 2, "chunk_positi
 MARKOV = {"task": HiddenMarkov(states=4, vocab=3, positions=7), "data_loader_batch_size": 3}
 PATH = {"objective": "pathwise"}
 FOUR, WIDE = {"trice_samples": 4, "value_sees": "context"}, {"model_hidden_dim": 6}
+NEEDED = {"wake_sleep": {"sampler": "inference"}, "mcmc_em": {"train_examples": 20}}
 CASES: dict[str, dict[str, Any]] = {
-    **{f"objective {name}": {"objective": name, **FOUR} for name in registry() if name != "pathwise"},
+    **{
+        f"objective {name}": {"objective": name, **FOUR, **NEEDED.get(name, {})}
+        for name in registry()
+        if name != "pathwise"
+    },
     **{f"weights {label}": {"weight_groups": list(label), **WIDE} for label in ("AAAA", "AABB", "ABAC")},
     "one width, onward": {
         **{"model_hidden_dim": 6, "interpreter_start": "onward", "weight_groups": list("AAAA")},
@@ -122,7 +129,8 @@ def gradients(
     batch = next(draw_batches(settings.task, seeds, params, next(model.parameters())))
     batch = at_step(batch, params, 1)
     if params.inner_steps:
-        batch = sample_thoughts(model, batch, size=params.sequences)
+        memory = Memory(params.train_examples) if params.remembers else None
+        batch = sample_thoughts(model, batch, size=params.sequences, memory=memory)
     weights = {name: weight.at(0.3) for name, weight in params.weights.items()}
     mean = torch.full((len(seeds),), -0.5, dtype=torch.float64)
     values = accumulate(model, objective, batch, weights, params, mean, 0.2, reference_model)
@@ -140,7 +148,7 @@ def furthest(settings: RunConfig, seeds: list[int], cut: dict[str, Any]) -> floa
 
 def _slow(name: str) -> bool:
     """Tell whether a case shows what one of a quicker objective, symbol or reference does too."""
-    quick_ones = ("reinforce", "ppo_clip", "multi_sample", "logz_learned")
+    quick_ones = ("reinforce", "ppo_clip", "multi_sample", "logz_learned", *NEEDED)
     return name.startswith("objective") and not name.endswith(quick_ones)
 
 

@@ -44,6 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ending": {"variable_len": True, "length_penalty": 0.1, "punish_unfinished": 0.2},
     "adaptive": {"adaptive_len": True, "task": Iterate()},
     "ahead": {"n_tokens_ahead": 2, "ahead_decay": 0.5},
+    "together": {"n_tokens_ahead": 2, "ahead": "joint", "objective": "multi_sample"},
     "random": {"random_thoughts": True},
     "never rewarded": {"policy_loss_beta": 0.0},
     "no base": {"mixing": "thought", "use_base_lm": False},

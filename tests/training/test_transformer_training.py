@@ -23,7 +23,8 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones import transformer
 from toyqs.training.batches import draw_batches
-from toyqs.training.loop import accumulate, sample_thoughts
+from toyqs.training.loop import accumulate
+from toyqs.training.sampling.ahead import sample_thoughts
 
 SMALL: dict[str, Any] = {
     **{"model_hidden_dim": 8, "model_n_layer": 2, "trice_samples": 2, "max_reasoning_len": 2, "max_steps": 4},

@@ -9,7 +9,12 @@ from dataclasses import field
 from typing import Any
 
 # Samplers other than the policy itself -> the kinds of symbols that they can draw.
-SAMPLERS = {"tempered": ("token", "gaussian", "state"), "uniform": ("token",), "prior": ("gaussian",)}
+SAMPLERS = {
+    "tempered": ("token", "gaussian", "state"),
+    "uniform": ("token",),
+    "prior": ("gaussian",),
+    "inference": ("token",),
+}
 # References that are a second model, which no gradient trains.
 REFERENCE_MODELS = ("ema", "initial", "checkpoint")
 REFERENCES = ("oracle", "no_thought", *REFERENCE_MODELS)

@@ -102,7 +102,12 @@ ONLY_IF_READ: tuple[Condition, ...] = (
     (("reward_sees",), lambda c: c.learned_reward),
     (("schedule_punfinished",), lambda c: c.punish_unfinished),
     (("value_sees",), lambda c: c.has_critic),
-    (("critic_loss_beta",), lambda c: (c.has_critic and "baseline" in fields_of(c)) or c.learned_reward),
+    (
+        ("critic_loss_beta",),
+        lambda c: (
+            (c.has_critic and "baseline" in fields_of(c)) or c.learned_reward or c.sampler == "inference"
+        ),
+    ),
     (("reference_decay",), lambda c: c.reference == "ema"),
     (("reference_run",), lambda c: c.reference == "checkpoint"),
     (KEYS_OF_REFERENCE, lambda c: c.reward in READ_REFERENCE or c.penalises_thought_kl),

@@ -94,6 +94,8 @@ def _without_policy(config: RunConfig) -> RunConfig:
     if config.reward == "trajectory":  # nobody is paid by it, and it would cost readings
         config = replace(config, reward="likelihood")
     kind = objective_class(config)
+    if kind.sees_target:
+        config = replace(config, objective="reinforce", sampler="policy")
     if kind.uses_score_function and not kind.changes_prediction_loss and config.inner_steps == 1:
         config = replace(config, objective="reinforce")
     return config

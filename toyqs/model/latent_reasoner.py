@@ -15,6 +15,7 @@ from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer, average_of_others
 from toyqs.model.predicting.gold import Instructed
+from toyqs.model.predicting.inference import InferenceNetwork, drawing_head
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
 from toyqs.model.thoughts import ThoughtHead, think, with_thoughts
@@ -69,9 +70,7 @@ class LatentReasoner(Instructed):
         self.couples_positions = "average" in self.extra_predictions or self.reward_model is not None
         self.thinks_in_turn = False
         self.readers: tuple[str, ...] = READERS  # the roles that read before the model thinks
-        # Both are set by who builds the model.
-        self.plain_step: WholeStep | None = None
-        self.hides_last_token = False  # thoughts at t, not the first, begin where base_reasoner has read x_<t
+        self.plain_step: WholeStep | None = None  # set by who builds the model
         self.rereads_last = isinstance(interpreter, Onward) and interpreter.last_token is not None
 
     def read(self, inputs: Tensor, positions: Tensor | None, first: int = 0) -> Context:
@@ -90,11 +89,8 @@ class LatentReasoner(Instructed):
         read = {letter: self._read(letter, inputs, first) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
         reasoner, branches = read[letters["base_reasoner"]] if "base_reasoner" in letters else (None, None)
-        if self.critic is None and self.reward_model is None:
-            reasoner = None
-        if self.hides_last_token and branches is not None:
-            before = torch.arange(-1, inputs.shape[2] - 1, device=inputs.device).clamp(min=0)
-            branches = self._core("base_reasoner").backbone.gather(branches, before.expand(inputs.shape))
+        reasoner = None if self.critic is None and self.reward_model is None else reasoner
+        branches = self._begun(branches, inputs)
         context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None, first=first)
         if positions is not None:
             context = self.at(context, positions)
@@ -128,6 +124,7 @@ class LatentReasoner(Instructed):
         lengths: Tensor | None = None,
         *,
         off_policy: bool = False,
+        targets: Tensor | None = None,
     ) -> Thoughts | None:
         """Sample K thoughts at every thinking position; return None for a model without thoughts.
 
@@ -137,13 +134,14 @@ class LatentReasoner(Instructed):
             forced: (S, B, T, K, L) long or (S, B, T, K, L, Z); score these symbols instead of sampling.
             lengths: (S, B, T, 1 or K) long, the number of symbols that each thought is cut off at; None: L.
             off_policy: sample and score under the sampler's law, where there is one, not the policy's.
+            targets: (S, B, T, N) long, which a sampler that is an inference network has to know.
         """
         if self.interpreter is None:
             return None
         if context.branches is None:  # zero-length thoughts that are interpreted afresh
             return Thoughts(noise.long(), noise, noise, None)
         core = self._core("reasoner")
-        head = self.thought_head if self.sampler is None or not off_policy else self.sampler
+        head = drawing_head(self.sampler, targets) if off_policy and self.sampler else self.thought_head
         keep = wanted_now(self.prefixes) and isinstance(self.interpreter, Onward)
         return think(core, head, context.branches, noise, forced=forced, lengths=lengths, keep_passed=keep)
 
@@ -289,6 +287,9 @@ class LatentReasoner(Instructed):
         if targets is not None and self.reward_model is not None:
             assert thoughts is not None
             trace = trace._replace(learned_reward=self.reward_model(features, thoughts.symbols, trace))
+        if targets is not None and isinstance(self.sampler, InferenceNetwork):
+            scores = self.sampler.score(self._core("reasoner"), context, thoughts, targets)
+            trace = trace._replace(inference_log_prob=scores)
         return trace
 
     def _core(self, role: str) -> Core:

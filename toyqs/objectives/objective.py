@@ -55,6 +55,9 @@ class Objective(ABC):
     )
     allows_inner_steps: ClassVar[bool] = False  # several steps may use the same thoughts (inner_steps)
     off_policy: ClassVar[bool] = False  # thoughts may be drawn from another law than the policy (sampler)
+    needs_density: ClassVar[bool] = False  # it reads trace.sampler_log_prob: thoughts are drawn before a step
+    sees_target: ClassVar[bool] = False  # the thoughts that it trains on depend on the target
+    remembers: ClassVar[bool] = False  # the last of a position's thoughts is from its example's chain
     allowed_values: ClassVar[dict[str, Allowed]] = {}  # setting -> the values it works with; others: any
 
     reward: str = "likelihood"  # a key of REWARDS
@@ -215,7 +218,7 @@ class ThoughtObjective(Objective):
         rewards.require_shape("reward", reward, trace.log_prob.shape[:-1])
         means = {
             "policy": self.policy_loss(reward, trace, paying),
-            "nll": self.predictor_loss(score[..., : self.train_nll_num]),
+            "nll": self.predictor_loss(score[..., : self.train_nll_num], trace),
             **losses.regularisers(trace),
             **self._auxiliary_losses(reward, earned, trace, batch),
         }
@@ -278,7 +281,7 @@ class ThoughtObjective(Objective):
         """Compute what else is worth logging, per position (S, B, T) each."""
         return {}
 
-    def predictor_loss(self, score: Tensor) -> Tensor:
+    def predictor_loss(self, score: Tensor, trace: Trace) -> Tensor:
         """Compute the predictor's loss per position (S, B, T), from what it maximises (S, B, T, K)."""
         return -score.mean(-1)
 

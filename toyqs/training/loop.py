@@ -21,8 +21,6 @@ from toyqs.training.batches import (
     at_step,
     chunks,
     micro_batches,
-    over_sampled,
-    rank_slice,
     sequences,
 )
 from toyqs.training.divergence import Divergence, largest_logits, lost_parts
@@ -30,6 +28,9 @@ from toyqs.training.gradient_snr import measured_at, policy_snr
 from toyqs.training.params import StepNumbers, TrainingParams, numbers_at
 from toyqs.training.pieces import LossFn, MicroBatches, forward
 from toyqs.training.reference_model import ReferenceModel
+from toyqs.training.sampling.ahead import sample_thoughts
+from toyqs.training.sampling.memory import Memory
+from toyqs.training.sampling.over_sampled import over_sampled
 from toyqs.training.shortage import Fitted, OnShortage
 from toyqs.training.state import Checkpoints, TrainState
 from toyqs.types import Model
@@ -71,6 +72,7 @@ def train(
         model, settings.lr_multipliers, reference_model, settings.optimizer, settings.native_adam
     )
     state.graphs = Graphs() if settings.cuda_graphs else None
+    state.memory = Memory(settings.train_examples) if settings.remembers else None
     fitted = Fitted(settings, not model.couples_positions, on_shortage)
     if checkpoints is not None:
         _resume(checkpoints, state, data, settings)
@@ -81,7 +83,7 @@ def train(
         numbers = numbers_at(step, settings)
         batch = at_step(next(data), settings, step)
         if settings.inner_steps:
-            batch = fitted(step + 1, partial(_sampled, model, batch))
+            batch = fitted(step + 1, partial(_sampled, state, batch))
         descend = partial(_descend, state, objective, batch, numbers)
         for _ in range(max(1, settings.inner_steps)):
             values = fitted(step + 1, descend)
@@ -96,8 +98,10 @@ def train(
     return state.diverged
 
 
-def _sampled(model: Model, batch: TrainingBatch, settings: TrainingParams) -> TrainingBatch:
-    return sample_thoughts(model, batch, settings.rank, settings.ranks, settings.sequences)
+def _sampled(state: TrainState, batch: TrainingBatch, settings: TrainingParams) -> TrainingBatch:
+    return sample_thoughts(
+        cast(Model, state.model), batch, settings.rank, settings.ranks, settings.sequences, state.memory
+    )
 
 
 def _descend(
@@ -230,36 +234,6 @@ def accumulate(
     if settings.ranks > 1:
         values = {name: distributed.all_reduce(value) for name, value in values.items()}
     return over_sampled(values, weights.keys(), batch)
-
-
-def sample_thoughts(
-    model: Model, batch: TrainingBatch, rank: int = 0, ranks: int = 1, size: int | None = None
-) -> TrainingBatch:
-    """Sample a batch's thoughts ahead of its steps, by the model's sampler where it has one.
-
-    Of several processes each samples those of its slice, and all get all of them.
-
-    Args:
-        model: see `train`.
-        batch: without forced symbols.
-        rank: see `rank_slice`.
-        ranks: see `rank_slice`.
-        size: the number of sequences taken at a time; None: all.
-
-    Returns:
-        The batch with the thoughts' symbols and their log-density.
-    """
-    sampled: list[tuple[Tensor, Tensor]] = []
-    for part in sequences(rank_slice(batch, rank, ranks), size):
-        with torch.no_grad():
-            context = model.read(part.inputs, part.positions, part.first)
-            thoughts = model.think(context, part.noise, None, part.counted.lengths, off_policy=True)
-        assert thoughts is not None and thoughts.log_prob is not None
-        sampled.append((thoughts.symbols, thoughts.log_prob))
-    symbols, density = (torch.cat(parts, 1) for parts in zip(*sampled, strict=True))
-    if ranks > 1:
-        symbols, density = distributed.all_gather_batch(symbols), distributed.all_gather_batch(density)
-    return batch._replace(forced=symbols, sampler_log_prob=density)
 
 
 def _policy_snr(

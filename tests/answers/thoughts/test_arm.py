@@ -34,6 +34,7 @@ from toyqs.tasks.iterate import Iterate
         {"use_reasoner": False},
         {"thoughts": "gaussian"},
         {"n_tokens_ahead": 2},
+        {"n_tokens_ahead": 2, "ahead": "joint"},
     ],
 )
 def test_own_thoughts_have_the_loss_of_the_row(tmp_path: Path, changes: dict[str, Any]) -> None:

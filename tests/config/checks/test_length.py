@@ -24,7 +24,8 @@ from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.evaluation.metrics import evaluate
-from toyqs.training.loop import accumulate, sample_thoughts, train
+from toyqs.training.loop import accumulate, train
+from toyqs.training.sampling.ahead import sample_thoughts
 from toyqs.types import Batch, Trace
 
 

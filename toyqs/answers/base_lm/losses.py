@@ -84,7 +84,9 @@ def losses_of(loaded: LoadedRun) -> Tensor:
     for first in range(0, len(starts), size):
         places = torch.tensor(starts[first : first + size]).unsqueeze(1) + torch.arange(length)
         inputs = ids[places].unsqueeze(0).to(device)
-        logits = loaded.model.talk(loaded.model.read(inputs, None)._replace(ahead=None), None).logits
+        logits = loaded.model.talk(loaded.model.read(inputs, None)._replace(ahead=None), None).logits[
+            ..., :1, :
+        ]
         entropy = entropy_of(logits[0, :, :, 0, 0]).cpu()
         wanted = targets[places].view(1, *places.shape, 1).to(device)
         loss = -target_log_prob(logits, wanted)[0, :, :, 0].cpu()

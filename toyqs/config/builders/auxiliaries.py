@@ -10,6 +10,7 @@ from toyqs.config.run_config import (
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
 from toyqs.model.predicting.gold import GoldHead
+from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.parts import Auxiliaries
 from toyqs.model.predicting.prefixes import Prefixes
 from toyqs.model.samplers import GreedyHead, Prior, TemperedGaussian, TemperedTokens, UniformTokens
@@ -43,7 +44,7 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
     }
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
     greedy_head = GreedyHead(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
-    sampler, prefixes = _sampler(config, policy), _prefixes(config)
+    sampler, prefixes = _sampler(config, num_seeds, policy), _prefixes(config)
     helpers = (greedy_head, critic, sampler, reward_model, prefixes, _gold_head(config, num_seeds))
     return Auxiliaries(extra_predictions, *helpers)
 
@@ -98,9 +99,13 @@ def _context_widths(config: RunConfig) -> list[int]:
     return [width[role] for role in ("base_lm", "base_reasoner") if role in config.roles_in_use]
 
 
-def _sampler(config: RunConfig, policy: ThoughtHead) -> ThoughtHead | None:
+def _sampler(config: RunConfig, num_seeds: int, policy: ThoughtHead) -> ThoughtHead | InferenceNetwork | None:
     """Return what samples the thoughts of training in place of the policy's own head; None: nothing does."""
     match config.sampler, policy:
+        case "inference", TokenHead():
+            logits = (config.thought_vocab or config.task.vocab_size) + config.variable_len
+            sizes = (config.reasoner_hidden_dim, logits, config.task.vocab_size, config.num_ahead)
+            return InferenceNetwork(num_seeds, policy, *sizes)
         case "tempered", TokenHead():
             return TemperedTokens(policy, config.sampler_temperature)
         case "tempered", GaussianHead() | StateHead():

@@ -101,18 +101,20 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         **_offsets(config),
         gate_floor=config.gate_floor if config.weighs_thoughts else 0.0,
         lr_multipliers=_multipliers(config),
-        weights=_weights(config),
+        weights=_loss_weights(config),
         adaptive_len=config.has_thoughts and config.adaptive_len,
         warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
+        train_examples=config.train_examples,
+        remembers=config.has_thoughts and objective_class(config).remembers,
         eval_chunk=min(
             THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead * _predictions(config))
         ),
     )
 
 
-def _weights(config: RunConfig) -> dict[str, LossWeight]:
-    """Return the weights of the parts of the loss, and what lengths cost, by name."""
+def _loss_weights(config: RunConfig) -> dict[str, LossWeight]:
+    """Return the weights of the loss's parts, and of what a thought's length costs."""
     weights = {
         "nll": LossWeight(config.nll_loss_beta),
         "base_nll": LossWeight(config.base_nll_beta),
@@ -121,6 +123,7 @@ def _weights(config: RunConfig) -> dict[str, LossWeight]:
         "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": LossWeight(config.critic_loss_beta),
         "reward_model": LossWeight(config.critic_loss_beta),
+        "inference": LossWeight(config.critic_loss_beta),
         "prior": LossWeight(config.prior_beta),
     }
     if config.has_gold:
@@ -165,7 +168,7 @@ def _offsets(config: RunConfig) -> dict[str, int]:
 
 def _inner_steps(config: RunConfig) -> int:
     """Return how many steps train on thoughts drawn before them; 0: a step draws its own."""
-    if config.has_thoughts and objective_class(config).allows_inner_steps:
+    if config.has_thoughts and objective_class(config).needs_density:
         return config.inner_steps
     return int(config.off_policy)
 

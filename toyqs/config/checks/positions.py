@@ -125,7 +125,7 @@ def _check_hard(config: RunConfig) -> None:
             f"sampler={config.sampler} draws the thoughts of all positions before they are chosen",
             "sampler=policy or think_at=marked",
         )
-    if config.max_reasoning_len and objective_class(config).allows_inner_steps:
+    if config.max_reasoning_len and objective_class(config).needs_density:
         refuse(
             "think_at",
             "hard",

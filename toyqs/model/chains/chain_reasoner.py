@@ -73,10 +73,11 @@ class ChainReasoner(LatentReasoner):
         lengths: Tensor | None = None,
         *,
         off_policy: bool = False,
+        targets: Tensor | None = None,
     ) -> Thoughts | None:
         """Sample K thoughts at every thinking position; see `LatentReasoner.think`."""
         if not self.thinks_in_turn:
-            return super().think(context, noise, forced, lengths, off_policy=off_policy)
+            return super().think(context, noise, forced, lengths, off_policy=off_policy, targets=targets)
         if not self.scores_at_once:
             return self.walk(context, noise, forced, lengths)
         if forced is None:

@@ -12,7 +12,7 @@ from toyqs.model.layers import Linear
 from toyqs.model.predicting.prefixes import Prefixes, wanted_now
 from toyqs.model.thoughts import Symbols, ThoughtHead, think
 from toyqs.numerics import log_prob_of
-from toyqs.types import Context, Thoughts, Trace
+from toyqs.types import BranchState, Context, Thoughts, Trace
 
 
 class GoldHead(nn.Module):
@@ -63,8 +63,9 @@ class StatesSeen(ThoughtHead):
 
 
 class Instructed(nn.Module, ABC):
-    """The part of a model that learns right thoughts."""
+    """The part of a model that learns right thoughts, and says where in the context thoughts begin."""
 
+    hides_last_token = False  # thoughts at t begin where base_reasoner has read x_<t; set by who builds it
     letters: dict[str, str]
     thought_head: ThoughtHead | None
     prefixes: Prefixes | None
@@ -107,6 +108,13 @@ class Instructed(nn.Module, ABC):
             thoughts = self.think(context, noise)
             log_prob = self.gold_head(context.base.unsqueeze(3), gold)
         return self.talk(context, thoughts, gate_floor)._replace(gold_log_prob=log_prob)
+
+    def _begun(self, branches: BranchState, inputs: Tensor) -> BranchState:
+        """Return the states after each token of the sequences from which thoughts at its position begin."""
+        if not self.hides_last_token or branches is None:
+            return branches
+        before = torch.arange(-1, inputs.shape[2] - 1, device=inputs.device).clamp(min=0)
+        return self._core("base_reasoner").backbone.gather(branches, before.expand(inputs.shape))
 
     def _own_thoughts(
         self, context: Context, noise: Tensor, lengths: Tensor | None

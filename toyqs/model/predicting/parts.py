@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.predicting.gold import GoldHead
+from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.offsets import Offsets
 from toyqs.model.predicting.prefixes import Prefixes
 from toyqs.model.thoughts import ThoughtHead
@@ -28,7 +29,9 @@ class Auxiliaries(NamedTuple):
     extra_predictions: frozenset[str] = frozenset()  # "base": with no thought; "average": see `Trace`
     greedy_head: ThoughtHead | None = None  # samples the thoughts of `Trace.greedy_logits`; None: no such
     critic: ValueHead | None = None
-    sampler: ThoughtHead | None = None  # samples off-policy thoughts; None: the thought head does
+    sampler: ThoughtHead | InferenceNetwork | None = (
+        None  # samples off-policy thoughts; None: the thought head does
+    )
     reward_model: RewardModel | RewardOfPrediction | None = None
     prefixes: Prefixes | None = None  # predictions with them; None: nobody reads such
     gold_head: GoldHead | None = None  # says the right thought; None: the policy thinks it, or there is none

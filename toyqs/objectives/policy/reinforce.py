@@ -130,6 +130,7 @@ class ClippedReinforce(Reinforce):
     name: ClassVar[str] = "ppo_clip"
     off_policy: ClassVar[bool] = True
     allows_inner_steps: ClassVar[bool] = True
+    needs_density: ClassVar[bool] = True
 
     clip_ratio: float = 0.2  # ε
     clip_each: str = "thought"  # or symbol: what each ratio is of
@@ -214,6 +215,6 @@ class MultiSample(ThoughtObjective):
             bound = bound - losses.log_mean_exp_of_others(reward)
         return -(bound.detach() * trace.log_prob.sum(-1)).sum(-1)
 
-    def predictor_loss(self, score: Tensor) -> Tensor:
+    def predictor_loss(self, score: Tensor, trace: Trace) -> Tensor:
         """Return minus the bound, (S, B, T)."""
         return -losses.log_mean_exp(score)
