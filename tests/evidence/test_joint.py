@@ -102,7 +102,7 @@ def test_page_and_list_show_it(tmp_path: Path) -> None:
     curves = page_data(tmp_path, cells)["curves"]
     assert all(min(x for x in curve["nll"]) > 100 for curve in curves.values())
     listed = "\n".join(lines_of(load_folder(tmp_path)))
-    assert " 0.400 " in listed and " 3.000 " not in listed
+    assert " 0.400 " in listed and " 3.000 " not in listed and "joint NLL  state" in listed
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toyqs.command_line import path_of
-from toyqs.evidence.measures import loss_of
+from toyqs.evidence.measures import loss_of, loss_words
 from toyqs.evidence.runs import Run, RunsFolder, chosen, load_folder
 from toyqs.evidence.selection import place_of
 from toyqs.evidence.states import NOT_BEGUN, STATES
@@ -54,10 +54,14 @@ def lines_of(folder: RunsFolder) -> list[str]:
     left = {"run", "arm", "state"}
     columns = [
         Column("", name, list(texts), name in left)
-        for name, *texts in zip(HEADINGS, *rows, strict=True)
+        for name, *texts in zip((*HEADINGS[:4], _loss_words(folder.runs), *HEADINGS[5:]), *rows, strict=True)
         if name != "cell" or len(folder.cells) > 1
     ]
     return [*lines, "", *plain_text(columns)] if rows else lines
+
+
+def _loss_words(runs: Iterable[Run]) -> str:
+    return loss_words(loss_of(run.state.row) for run in runs if run.state.row) or HEADINGS[4]
 
 
 def _begun(runs: Iterable[Run]) -> Iterator[tuple[str, ...]]:
