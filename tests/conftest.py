@@ -85,6 +85,7 @@ QUICK_TABLES = {
         "test_a_step_pays_what_others_earned_and_trains_the_predictor_alike",
         "test_reversed_the_policys_part_of_the_gradient_is_minus_it",
     ),
+    "test_steps_alone.py": ("test_the_expected_gradient_is_that_of_the_plain_reference",),
     "test_mutants.py": ("test_a_thought_that_starts_with_another_row",),
     "test_chain_gradient.py": ("test_the_reward_of_all_that_follows_is_unbiased",),
     "test_chains.py": ("test_all_chains_at_once_are_one_chain_token_by_token",),

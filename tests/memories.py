@@ -22,8 +22,8 @@ class GRUMemory:
         self.values = values
 
     def empty(self, letter: str) -> Tensor:
-        table = self.values[f"cores.{letter}.tokens.weight"]
-        return table.new_zeros(1, table.shape[1])
+        weight = self.values[f"cores.{letter}.backbone.weight_hh"]
+        return weight.new_zeros(1, len(weight))
 
     def afresh(self, letter: str) -> Tensor:
         """Return the initial state of an interpreter."""

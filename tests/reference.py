@@ -95,13 +95,27 @@ class Weights:
 def policy(weights: Weights, settings: RunConfig, memory: Any) -> Tensor:
     """Compute log π (M, symbols) of the next thought symbol, and of the end with variable length."""
     logits = state = weights.output(memory)
-    if "thought_head.projection.weight" in weights.values:
+    if settings.thought_logits == "cosine":
+        rows = weights.values["thought_head.projection.weight"].T
+        cosines = nn.functional.cosine_similarity(logits.unsqueeze(1), rows.unsqueeze(0), -1)
+        logits = settings.thought_logit_scale * cosines
+    elif "thought_head.projection.weight" in weights.values:
         logits = weights.linear("thought_head.projection", logits)
     if settings.share_lm_head:
         logits = weights.head(logits)
     if settings.variable_len:
         logits = torch.cat([logits, weights.linear("thought_head.ending", state)], -1)
     return torch.log_softmax(logits, -1)
+
+
+def seen(settings: RunConfig, tokens: Tensor) -> Tensor:
+    """Return the tokens that base_reasoner has read where a thought begins."""
+    return tokens[:-1] if settings.hide_last_token else tokens
+
+
+def carried(weights: Weights, settings: RunConfig, memory: Any) -> Any:
+    """Return what the reasoner remembers of all before its last symbol."""
+    return weights.memory.empty(weights.letter["reasoner"]) if settings.markov_reasoner else memory
 
 
 def predict(
@@ -141,7 +155,7 @@ def alike(
     base = None
     if settings.use_base_lm and settings.mixer != "thought":
         base = weights.read("base_lm", torch.cat([tokens, following]))
-    state = weights.mark("reasoner", 0, weights.after("base_reasoner", tokens))
+    state = weights.mark("reasoner", 0, weights.after("base_reasoner", seen(settings, tokens)))
     log_probs, entropies = [], []
     onward = settings.interpreter_start == "onward"
     longest = settings.max_reasoning_len
@@ -150,11 +164,11 @@ def alike(
         log_probs.append(log_p[torch.arange(len(thoughts)), symbols])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
         if onward or count < longest:
-            state = weights.embed_symbols("reasoner", symbols, state)
+            state = weights.embed_symbols("reasoner", symbols, carried(weights, settings, state))
     decided = state
     if not onward:
         state = weights.afresh()
-        for symbols in thoughts.T:
+        for symbols in thoughts.T[-1 if settings.interpreter_reads == "last" else 0 :]:
             state = weights.embed_symbols("interpreter", symbols, state)
     if settings.variable_len and thoughts.shape[1] < longest:
         log_p = policy(weights, settings, decided)

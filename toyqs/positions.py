@@ -25,8 +25,9 @@ def focus(batch: Batch, positions: Tensor | None, num_ahead: int = 1) -> Batch:
         return batch if ahead is None else batch._replace(ahead=ahead)
     oracle = None if batch.oracle is None else pick_positions(batch.oracle, positions)
     length = None if batch.thought_length is None else batch.thought_length.gather(2, positions)
+    gold = None if batch.gold is None else pick_positions(batch.gold, positions)
     inputs, targets, weights, think = (x.gather(2, positions) for x in batch[:4])
-    return Batch(inputs, targets, weights, think, oracle, ahead, length)
+    return Batch(inputs, targets, weights, think, oracle, ahead, length, gold=gold)
 
 
 def _ahead(batch: Batch, positions: Tensor | None, num_ahead: int) -> Ahead:

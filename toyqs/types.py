@@ -46,6 +46,7 @@ class Batch(NamedTuple):
     thought_length: Tensor | None = None  # (S, B, T) long, symbols per thought where the task sets them
     total: Callable[[Tensor], Tensor] | None = None  # sum over the processes that share the batch; None: one
     jointly: Callable[..., Tensor] | None = None  # see `over_pieces`; None: this is all of the batch
+    gold: Tensor | None = None  # (S, B, T, L) long, the right thought's symbols, −1: none; see `Task.gold`
 
     def over_pieces(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """Compute what one position's part of a function depends on others for, over the whole batch.
@@ -129,6 +130,7 @@ class Trace(NamedTuple):
     shuffle: Tensor | None = None  # (S, B, T) numbers by which positions exchange rewards; None: they do not
     inference_log_prob: Tensor | None = None  # (S, B, T, K, L) of each symbol under the inference network
     prefix_logits: Tensor | None = None  # (S, B, T, K, L, N, V) with a thought's first 0 … L − 1 symbols
+    gold_log_prob: Tensor | None = None  # (S, B, T) of the right thought; see `Model.instruct`
 
 
 class Model(Protocol):
@@ -202,4 +204,26 @@ class Model(Protocol):
         lengths: Tensor | None = None,
     ) -> Trace:
         """Think and talk, as `__call__` does, from a context already read."""
+        ...
+
+    def instruct(
+        self,
+        context: Context,
+        noise: Tensor,
+        gold: Tensor,
+        gate_floor: float = 0.0,
+        lengths: Tensor | None = None,
+    ) -> Trace:
+        """Think the right thought and talk; a control thinks its own and says the right one from its states.
+
+        Args:
+            context: from `read`.
+            noise: as in `think`, of which that of the first thought is used.
+            gold: (S, B, T, L) long, see `Batch`.
+            gate_floor: as in `talk`.
+            lengths: as in `think`.
+
+        Returns:
+            The trace, K = 1, with `gold_log_prob`.
+        """
         ...

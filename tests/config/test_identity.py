@@ -52,6 +52,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "temperature_scale": {"objective": "maxent"},
     **{name: {"objective": "ppo_clip"} for name in ("clip_ratio", "clip_each", "inner_steps")},
     "reward_sees": {"learned_reward": True},
+    "warm_start_as": {"warm_start": 2},
+    "thought_logit_scale": {"thought_logits": "cosine"},
     "value_sees": {"baseline": "value"},
     "critic_loss_beta": {"baseline": "value"},
     "gate_floor": {"mixing": "hidden"},

@@ -76,6 +76,7 @@ def differences(folder: Path) -> list[str]:
         {"length_schedule": "short_to_long", "reference": "initial", "reward": "log_ratio", "grad_acc": 2},
         {"length_schedule": "random", "max_reasoning_len": 4, "objective": "ppo_clip", "inner_steps": 2},
         {"use_reasoner": False},
+        {"warm_start": 37, "max_reasoning_len": 3, "baseline": "ema"},
         {"objective": "mcmc_em", "train_examples": 9, "trice_samples": 3},
         {"objective": "wake_sleep", "sampler": "inference", "train_examples": 9},
         {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},

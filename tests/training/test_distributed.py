@@ -127,6 +127,7 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
         {"objective": "maxent", "temperature_scale": "spread", "think_at": "hard"},
         {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},
         {"use_reasoner": False, "data_loader_batch_size": 4},
+        {"warm_start": 6, "max_reasoning_len": 3, "baseline": "ema"},  # at last one of eight sequences
     ],
 )
 def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, Any]) -> None:

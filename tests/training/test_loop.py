@@ -127,6 +127,14 @@ RUNS = {
     "deterministic": {"thoughts": "deterministic", **PATH},
     "deterministic, onward": {"thoughts": "deterministic", **PATH, "interpreter_start": "onward"},
     "deterministic, every step": {"thoughts": "deterministic", **PATH, "prefix_nll_beta": 1.0},
+    "markov": {"markov_reasoner": True, "max_reasoning_len": 3},
+    "steps alone": {
+        **{"markov_reasoner": True, "interpreter_reads": "last", "thought_logits": "cosine"},
+        **{"hide_last_token": True, "max_reasoning_len": 3, "thought_vocab": 21},
+    },
+    "right thoughts": {"warm_start": 8, "max_reasoning_len": 3, "baseline": "ema"},
+    "labels": {"warm_start": 8, "warm_start_as": "labels", "thought_vocab": 1, "max_reasoning_len": 3},
+    "labels of a position": {"warm_start": 8, "warm_start_as": "labels", "use_reasoner": False},
     "handed on": {"thought_into": "state", "mixing": "base"},
     "handed on in turn": {
         "thought_into": "state",

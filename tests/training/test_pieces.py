@@ -21,7 +21,7 @@ from toyqs.tasks.group import Group
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.training import pieces
-from toyqs.training.batches import draw_batches
+from toyqs.training.batches import at_step, draw_batches
 from toyqs.training.loop import accumulate, train
 from toyqs.training.sampling.ahead import sample_thoughts
 from toyqs.training.sampling.memory import Memory
@@ -91,6 +91,24 @@ CASES: dict[str, dict[str, Any]] = {
     "two micro-batches": {"grad_acc": 2, "data_loader_batch_size": 10},
     "one of two counts": {"train_nll_num": 1},
     "no thoughts": {"use_reasoner": False},
+    "steps alone, of lengths": {
+        **{"markov_reasoner": True, "interpreter_reads": "last", "thought_logits": "cosine"},
+        **{"hide_last_token": True, "max_reasoning_len": 3, "variable_len": True, "use_base_lm": False},
+    },
+    "right thoughts": {"warm_start": 3, "data_loader_batch_size": 10, "grad_acc": 2, "max_reasoning_len": 3},
+    "right thoughts of lengths": {
+        **{"warm_start": 3, "task": Iterate(n=4, k=3, curriculum=0.0), "adaptive_len": True},
+        **{"data_loader_batch_size": 8, "max_reasoning_len": 3},
+    },
+    "labels": {
+        **{"warm_start": 3, "warm_start_as": "labels", "max_reasoning_len": 3},
+        **{"thoughts": "deterministic", "interpreter_start": "onward", **PATH, "base_nll_beta": 0.5},
+    },
+    "labels, every step trained": {
+        **{"warm_start": 3, "warm_start_as": "labels", "prefix_nll_beta": 0.5, "max_reasoning_len": 3},
+        **{"thought_vocab": 1, "interpreter_start": "onward"},
+    },
+    "labels of a position": {"warm_start": 3, "warm_start_as": "labels", "use_reasoner": False},
     "no thoughts, tokens together": {"use_reasoner": False, "n_tokens_ahead": 2, "ahead": "joint"},
     "handed on": {"thought_into": "state", "variable_len": True, "length_penalty": 0.1},
     "handed on in turn": {"thought_into": "state", "weight_groups": list("AAAA"), **WIDE},
@@ -109,6 +127,7 @@ def gradients(
         noise = torch.randn(parameter.shape[1:], generator=generator, dtype=parameter.dtype)
         parameter.data = parameter.data + 0.2 * noise
     batch = next(draw_batches(settings.task, seeds, params, next(model.parameters())))
+    batch = at_step(batch, params, 1)
     if params.inner_steps:
         memory = Memory(params.train_examples) if params.remembers else None
         batch = sample_thoughts(model, batch, size=params.sequences, memory=memory)

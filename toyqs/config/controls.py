@@ -15,7 +15,7 @@ from toyqs.training.flops import Cost
 UNSAMPLED: dict[str, Any] = {
     **{"share_lm_head": False, "meta_token_init": None, "variable_len": False},
     **{"length_penalty": 0.0, "punish_unfinished": 0.0, "thought_kl_beta": 0.0, "learned_reward": False},
-    **{"random_thoughts": False, "sampler": "policy", "inner_steps": 1},
+    **{"random_thoughts": False, "sampler": "policy", "inner_steps": 1, "thought_logits": "linear"},
     **{"trice_samples": 1, "train_nll_num": 1},
 }
 
@@ -25,6 +25,7 @@ ONE_SYMBOL: dict[str, Any] = {
     **UNSAMPLED,
     **{"thoughts": "token", "thought_vocab": 1, "objective": "reinforce"},
     **{"policy_loss_beta": 0.0, "entropy_encouragement_coef": 0.0},
+    **{"markov_reasoner": False, "interpreter_reads": "all"},  # a constant symbol carries no state on
 }
 
 # Thoughts of the reasoner's own states.
@@ -59,18 +60,21 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     With thought_into=state those that have a reading hand it on: in state_handed_on and pause base_lm gets
     what the interpreter makes of the reasoner's state, at every step.
 
+    With warm_start all get the same labels on the same sequences: policy_off and the last two as thoughts, as
+    the run itself does, the others by a linear map of their states (`GoldHead`).
+
     Args:
         config: a thinking run.
 
     Returns:
         Name -> settings, in the order of display.
     """
-    silent = replace(config, max_reasoning_len=0)
+    silent = _labelled(config, max_reasoning_len=0)
     controls = {
         "no_reasoner": _plain(config),
         "zero_length": silent,
-        "state_handed_on": replace(silent, interpreter_start="onward"),
-        "pause": replace(config, **ONE_SYMBOL, interpreter_start="onward"),
+        "state_handed_on": replace(silent, interpreter_start="onward", hide_last_token=False),
+        "pause": _labelled(config, **ONE_SYMBOL, interpreter_start="onward"),
     }
     if objective_class(config).uses_score_function:
         controls["policy_off"] = replace(config, policy_loss_beta=0.0)
@@ -79,10 +83,10 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
 
 def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
     """Return the controls that controls=all adds: other thoughts, and other rewards for the same ones."""
-    controls = {"deterministic": replace(config, **COCONUT)}
+    controls = {"deterministic": _labelled(config, **COCONUT)}
     if config.symbol_kind != "deterministic":
-        controls["random"] = replace(config, random_thoughts=True)
-    controls["constant"] = replace(config, **ONE_SYMBOL, adaptive_len=False)
+        controls["random"] = _labelled(config, random_thoughts=True, markov_reasoner=False)
+    controls["constant"] = _labelled(config, **ONE_SYMBOL, adaptive_len=False)
     if config.has_policy_loss and not config.hands_on and not objective_class(config).remembers:
         controls["reward_shuffled"] = replace(config, shuffle_rewards=True)
     if config.has_policy_loss:
@@ -123,7 +127,13 @@ def _rounded(ratio: float) -> float:
 
 
 def _plain(config: RunConfig) -> RunConfig:
-    return replace(config, use_reasoner=False, use_base_lm=True)
+    return _labelled(config, use_reasoner=False, use_base_lm=True)
+
+
+def _labelled(config: RunConfig, **changes: Any) -> RunConfig:
+    """Return a control whose own thoughts cannot be the right ones: its states say these instead."""
+    changes |= {"warm_start_as": "labels"} if config.warm_start else {}
+    return replace(config, **changes)
 
 
 def matched_width(plain: RunConfig, target: int, parameters: Callable[[RunConfig], int]) -> int:

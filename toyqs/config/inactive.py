@@ -32,6 +32,7 @@ KEYS_OF_SYMBOLS = (
     *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
     *("sampler", "sampler_temperature", "random_thoughts", "chunk_positions"),
+    *("thought_logits", "thought_logit_scale", "markov_reasoner", "interpreter_reads"),
 )
 
 KEYS_OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
@@ -43,6 +44,7 @@ KEYS_OF_THOUGHTS = (
     *("interpreter_start", "thought_into", "think_at", "hard_quantile", "max_reasoning_len"),
     "branch_attention",
     *("different_eot", "add_last_context_token", "increment_pos_id_for_last_context_token"),
+    "hide_last_token",
 )
 
 Condition = tuple[tuple[str, ...], Callable[[RunConfig], object]]
@@ -74,6 +76,11 @@ ONLY_IF: tuple[Condition, ...] = (
     (("gumbel_temperature",), lambda c: c.symbol_kind == "gumbel"),
     (("share_lm_head", "sigma", "gumbel_temperature"), lambda c: not c.random_thoughts),
     (("sampler_temperature",), lambda c: c.sampler == "tempered"),
+    (("warm_start", "warm_start_as"), lambda c: c.has_gold),
+    (("thought_logits",), lambda c: c.symbol_kind == "token" and not c.random_thoughts),
+    (("thought_logit_scale",), lambda c: c.has_cosine_logits),
+    (("markov_reasoner", "interpreter_reads"), lambda c: c.max_reasoning_len > 1),
+    (("hide_last_token",), lambda c: "base_reasoner" in c.roles_in_use),
     (("entropy_encouragement_coef", "entropy_schedule"), lambda c: c.symbol_kind != "deterministic"),
     (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),
     (("schedule",), lambda c: c.use_scheduler),

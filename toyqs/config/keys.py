@@ -82,12 +82,17 @@ class Keys:
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
+    hide_last_token: bool = False  # true: thoughts begin before base_reasoner reads the token at a position
     # 5. symbols of thoughts
     thoughts: str = one_of("token", HEADS)  # the kind of a symbol
     thought_vocab: int | None = number(6, at_least=1)  # thought symbols of their own; None: the task's tokens
     latent_dim: int = number(4, at_least=1)  # Z, numbers in a gaussian symbol
     sigma: float = number(0.3, above=0)  # standard deviation of gaussian and state symbols at the start
     gumbel_temperature: float = number(1.0, above=0)  # τ of gumbel symbols: lower is less biased, and noisier
+    thought_logits: str = one_of("linear", ("linear", "cosine"))  # cosine: bounded, of tokens of their own
+    thought_logit_scale: float = number(7.0, above=0)  # of cosine: the largest logit, and minus the least
+    markov_reasoner: bool = False  # true: a symbol depends on the one before alone, the first on the context
+    interpreter_reads: str = one_of("all", ("all", "last"))  # last: of a thought's symbols the last one alone
     sampler: str = one_of("policy", ("policy", *choices.SAMPLERS))  # draws the thoughts of training
     sampler_temperature: float = number(2.0, above=0)  # τ of sampler=tempered: π^(1/τ), flatter above 1
     random_thoughts: bool = False  # true: symbols uniform or from N(0, I), always; nothing trains a policy
@@ -122,6 +127,8 @@ class Keys:
     clip_ratio: float = number(0.2, above=0)  # of ppo_clip: how far a probability ratio may be from 1
     clip_each: str = one_of("thought", ("thought", "symbol"))  # of ppo_clip: what each clipped ratio is of
     inner_steps: int = number(1, at_least=1)  # of ppo_clip: training steps on the same thoughts
+    warm_start: int = number(0, at_least=0)  # first steps in which sequences, ever fewer, have right thoughts
+    warm_start_as: str = one_of("thoughts", ("thoughts", "labels"))  # labels: states say them, in controls
     # 8. weights of the loss
     policy_loss_beta: float = 1.0  # of the policy loss; any finite number
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss

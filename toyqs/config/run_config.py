@@ -126,6 +126,22 @@ class RunConfig(Keys):
         return self.use_reasoner and self.base_nll_beta > 0
 
     @property
+    def has_gold(self) -> bool:
+        """Tell whether right thoughts teach it at first: not where it has no state that could say them."""
+        return self.warm_start > 0 and not {"base_lm", "reasoner"}.isdisjoint(self.roles_in_use)
+
+    @property
+    def has_cosine_logits(self) -> bool:
+        """Tell whether the logits of thought symbols are bounded cosines."""
+        bounded = self.thought_logits == "cosine" and not self.random_thoughts
+        return bounded and self.has_thoughts and self.symbol_kind == "token"
+
+    @property
+    def num_symbols(self) -> int:
+        """Return how many symbols a thought may be of, where they are tokens."""
+        return self.thought_vocab or self.task.vocab_size
+
+    @property
     def predicts_jointly(self) -> bool:
         """Tell whether a position predicts several tokens from what was read up to it."""
         return self.n_tokens_ahead > 1 and self.ahead == "joint"

@@ -60,6 +60,8 @@ OF_COST = {
     "recurrent_steps_per_token": Measure("recurrent steps", "per token"),
     "flops_per_token": Measure("FLOPs of a training step", "per token", "human"),
     "flops_per_step": Measure("FLOPs of a training step", "", "human"),
+    "label_parameters": Measure("parameters that say labels in training, not among those", "", "whole"),
+    "label_flops": Measure("FLOPs of a labelled position, likewise", "", "human"),
     "train_steps": Measure("training steps", "", "whole"),
     "sequences_seen": Measure("sequences trained on", "", "whole"),
     "final_reasoning_len": Measure("symbols of a thought at the end", "at most", "whole"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from toyqs.config import identity
+from toyqs.config.builders.cost import gold_head_cost
 from toyqs.config.builders.held_out import draw_held_out, known_losses
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.recording import build_recorded
@@ -37,8 +38,9 @@ from toyqs.training.evaluation.by_depth import by_depth
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.evaluation.recording import Recording
 from toyqs.training.flops import Cost
-from toyqs.training.loop import Checkpoints, StepCallback, train
+from toyqs.training.loop import StepCallback, train
 from toyqs.training.shortage import OnShortage
+from toyqs.training.state import Checkpoints
 
 STARTED = 0.01  # nats that other thoughts, and none, must cost before a seed counts as started
 
@@ -105,7 +107,7 @@ def _run(
     common = {
         "results_version": RESULTS_VERSION,
         **training.references(),
-        **cost._asdict(),
+        **_costs(config, cost),
         "cpu_seconds": cpu_seconds / len(seeds),
         "wall_seconds": wall_seconds,
         "tokens_per_second": speed,
@@ -118,6 +120,11 @@ def _run(
         training.log_by_depth(folder.log, num, index)
         values = common | metrics | training.done(num) | seen
         folder.end(weights, index, values, training.record(index, diverged))
+
+
+def _costs(config: RunConfig, cost: Cost) -> dict[str, float]:
+    """Return the columns of a training step's cost, and what labels cost where there are some beside it."""
+    return cost._asdict() | gold_head_cost(config)
 
 
 def _on_shortage(config: RunConfig, folders: Sequence[RunFolder], say: checkpoint.Say) -> OnShortage | None:

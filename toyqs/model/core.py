@@ -49,6 +49,9 @@ class Core(nn.Module):
             self.tokens = frozen_tokens or Embedding(num_seeds, num_tokens, width, std)
         self.thoughts = Embedding(num_seeds, num_thought_symbols, width, std) if num_thought_symbols else None
         self.markers = markers
+        self.forgets = (
+            False  # whether a symbol's step begins from a blank state, in a Markov chain of symbols
+        )
 
     def token_rows(self) -> Tensor:
         """Return the tokens as inputs of the backbone, (S, V, I)."""
@@ -92,7 +95,14 @@ class Core(nn.Module):
 
     def step_symbols(self, symbols: Tensor, rows: Tensor, state: BranchState) -> tuple[Tensor, BranchState]:
         """Let every branch consume its symbol; return outputs (S, B, T, K, D) and the new state."""
-        return self.backbone.step(self.embed_symbols(symbols, rows), state)
+        return self.backbone.step(
+            self.embed_symbols(symbols, rows), self._blank(rows) if self.forgets else state
+        )
+
+    def _blank(self, rows: Tensor) -> BranchState:
+        """Return the state of a branch that has read nothing: an empty one, or zeros."""
+        empty = self.backbone.empty()
+        return rows.new_zeros(len(rows), 1, 1, 1, self.backbone.width) if empty is None else empty
 
 
 def step_live(

@@ -14,6 +14,7 @@ from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
 from toyqs.model.mixing import Mixer, average_of_others
+from toyqs.model.predicting.gold import Instructed
 from toyqs.model.predicting.inference import InferenceNetwork, drawing_head
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
@@ -24,7 +25,7 @@ from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
 READERS = ("base_lm", "base_reasoner")
 
 
-class LatentReasoner(nn.Module):
+class LatentReasoner(Instructed):
     """The roles in use, their heads and the mixer. Parts are chosen at construction; absent = None."""
 
     def __init__(
@@ -61,7 +62,7 @@ class LatentReasoner(nn.Module):
         self.interpreter = interpreter
         auxiliaries = auxiliaries or Auxiliaries()
         self.extra_predictions, self.greedy_head, self.critic, self.sampler = auxiliaries[:4]
-        self.reward_model, self.prefixes = auxiliaries[4:]
+        self.reward_model, self.prefixes, self.gold_head = auxiliaries[4:]
         self.num_ahead, self.interpreter_reads_on, self.offsets = horizon
         self.predicts_jointly = self.offsets is not None
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
@@ -88,8 +89,8 @@ class LatentReasoner(nn.Module):
         read = {letter: self._read(letter, inputs, first) for letter in dict.fromkeys(letters.values())}
         base = read[letters["base_lm"]][0] if "base_lm" in letters else None
         reasoner, branches = read[letters["base_reasoner"]] if "base_reasoner" in letters else (None, None)
-        if self.critic is None and self.reward_model is None:
-            reasoner = None
+        reasoner = None if self.critic is None and self.reward_model is None else reasoner
+        branches = self._begun(branches, inputs)
         context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None, first=first)
         if positions is not None:
             context = self.at(context, positions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from toyqs.model.backbones.gru import GRU
 from toyqs.model.backbones.kernels.draw import Draw
 from toyqs.model.backbones.kernels.think import Think
 from toyqs.model.core import FIRST_SYMBOL, START, Core, marker, step_live, where_live
-from toyqs.model.layers import Linear, LMHead, Zeros
+from toyqs.model.layers import Linear, LMHead
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts, Trace
 
@@ -117,7 +118,7 @@ class TokenHead(ThoughtHead):
         shared: LMHead | None = None,
         *,
         ends: bool = False,
-        layer: type[Linear | Zeros] = Linear,
+        layer: Callable[[int, int, int], nn.Module] = Linear,
     ) -> None:
         """Build the maps to logits.
 
@@ -127,14 +128,14 @@ class TokenHead(ThoughtHead):
             num_symbols: V.
             shared: the LM head, where thought symbols come from it.
             ends: whether the head ends thoughts.
-            layer: Zeros makes all symbols, and the end, equally likely.
+            layer: Zeros makes all symbols, and the end, equally likely; `CosineLinear` bounds their logits.
         """
         super().__init__()
         self.shared = shared
         self.padding = self.num_symbols = num_symbols
         self.end = num_symbols if ends else None
         self.ending = layer(num_seeds, width, 1) if ends else None
-        self.projection: Linear | Zeros | None = None
+        self.projection: nn.Module | None = None
         if shared is None:
             self.projection = layer(num_seeds, width, num_symbols)
         elif sum(shared.widths) != width:
@@ -209,7 +210,7 @@ def think(
     given = noise if forced is None else forced
     if lengths is None and not keep_passed and given.shape[4] and isinstance(head, TokenHead):
         layer = head.native_layer
-        if layer is not None and isinstance(core.backbone, GRU):
+        if layer is not None and isinstance(core.backbone, GRU) and not core.forgets:
             return _think_natively(core.backbone, layer, rows, branches, given, forced is not None)
     hidden, state = core.backbone.step(marker(rows, START), branches)
     symbols: list[Symbols] = []

@@ -127,6 +127,26 @@ def base_nll(trace: Trace, batch: Batch) -> Tensor:
     return position_mean(-log_q.squeeze(-1), batch.weights)
 
 
+def gold_nll(trace: Trace, batch: Batch) -> Tensor:
+    """Compute the loss of right thoughts, once for each position, however many thoughts others have.
+
+        −log π(gold | x),  or of what says them in a control
+
+    Args:
+        trace: with gold_log_prob (S, B, T).
+        batch: at the thinking positions.
+
+    Returns:
+        (S,), the weighted mean over positions.
+
+    Raises:
+        ValueError: the trace has none.
+    """
+    if trace.gold_log_prob is None:
+        raise ValueError("gold_nll needs trace.gold_log_prob")
+    return position_mean(-trace.gold_log_prob, batch.weights)
+
+
 def position_mean(values: Tensor, weights: Tensor, total: Total = no_reduction) -> Tensor:
     """Compute the weighted mean over a seed's positions: the one place where losses are normalised.
 

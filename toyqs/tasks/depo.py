@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.difficulty import Depths
-from toyqs.tasks.task import Feature, check_length, check_split, counted_at, scatter
+from toyqs.tasks.task import Feature, GoldSizes, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
 
 
@@ -136,6 +136,15 @@ class Depo(Depths):
         return {"k": Feature(nowhere.scatter(-1, places, k - 1), self.deepest, names)} | {
             name: Feature(nowhere.scatter(-1, places, values), self.n) for name, values in found.items()
         }
+
+    def gold(self, inputs: Tensor) -> Tensor:
+        """Return where one hop leads, two, … k, (S, B, T, task.k), at the queries; see `Task.gold`."""
+        steps = torch.stack(self._hops(inputs, self.k)[1:], -1)
+        return self.placed(steps, self._queries(inputs)[0], inputs)
+
+    def gold_sizes(self) -> GoldSizes:
+        """Return n symbols, 1 to task.k steps."""
+        return GoldSizes(self.n, 1, self.k)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

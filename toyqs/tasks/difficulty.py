@@ -61,6 +61,15 @@ class Depths(Task):
         """Return how many symbols a thought needs, one per step: the depth, (S, B, T) long."""
         return self.depth(inputs)
 
+    def as_deep(self, steps: Tensor, inputs: Tensor) -> Tensor:
+        """Cut steps (S, B, T, k), an axis T of 1 broadcasts, at each position's depth: −1 behind it."""
+        return steps.where(torch.arange(steps.shape[-1]) < self.depth(inputs).unsqueeze(-1), -1)
+
+    def placed(self, steps: Tensor, places: Tensor, inputs: Tensor) -> Tensor:
+        """Put steps (S, B, Q, k) at places (S, B, Q) of the axis T, cut by `as_deep`; −1 elsewhere."""
+        nowhere = inputs.new_full((*inputs.shape, steps.shape[-1]), -1)
+        return self.as_deep(nowhere.scatter(-2, places.unsqueeze(-1).expand(steps.shape), steps), inputs)
+
     def check_depths(self) -> None:
         """Refuse a reach or a curriculum out of range.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.difficulty import Depths, at_place, joined
-from toyqs.tasks.task import Feature, check_amount, check_length, check_split, counted_at
+from toyqs.tasks.task import Feature, GoldSizes, check_amount, check_length, check_split, counted_at
 from toyqs.types import Batch
 
 KINDS = ("cycle", "map")
@@ -237,6 +237,16 @@ class Iterate(Depths):
         """Return k where x and k have been read, 0 elsewhere; see `Depths.depth`."""
         _, k, asked = self._read(inputs)
         return k.unsqueeze(-1) * asked
+
+    def gold(self, inputs: Tensor) -> Tensor:
+        """Return the iterates f(x), …, f^k(x) where asked, (S, B, T, task.k); see `Task.gold`."""
+        x, _, _ = self._read(inputs)
+        steps = self.powers[1 : self.k + 1, x].movedim(0, -1)
+        return self.as_deep(steps.unsqueeze(-2), inputs)
+
+    def gold_sizes(self) -> GoldSizes:
+        """Return n symbols, 1 to task.k steps."""
+        return GoldSizes(self.n, 1, self.k)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.difficulty import Depths, joined
-from toyqs.tasks.task import Feature, check_amount, check_length, check_split, counted_at, scatter
+from toyqs.tasks.task import Feature, GoldSizes, check_amount, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
 
 OPERATORS = "+-*"
@@ -161,6 +161,14 @@ class Mano(Depths):
         found = {f"value {j}": values[..., j - 1].where(j < k, -1) for j in range(1, values.shape[-1])}
         found["answer"] = self.answers(inputs)
         return {name: Feature(x.unsqueeze(-1).where(asked, -1), self.modulus) for name, x in found.items()}
+
+    def gold(self, inputs: Tensor) -> Tensor:
+        """Return the values in the order of computation, (S, B, T, task.k), at "="; see `Task.gold`."""
+        return self.as_deep(self._values(inputs)[..., : self.k].unsqueeze(-2), inputs)
+
+    def gold_sizes(self) -> GoldSizes:
+        """Return `modulus` symbols, 1 to task.k steps."""
+        return GoldSizes(self.modulus, 1, self.k)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from toyqs.tasks.difficulty import Depths, joined
 from toyqs.tasks.programs import Programs, draw_operators
-from toyqs.tasks.task import Feature, check_amount, check_length, check_split, counted_at, scatter
+from toyqs.tasks.task import Feature, GoldSizes, check_amount, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
 
 
@@ -177,13 +177,10 @@ class RevProg(Depths):
         return program, there, there.sum(-1, keepdim=True) + torch.arange(self.queries)
 
     def answers(self, inputs: Tensor) -> Tensor:
-        """Compute the true answers, before label noise.
+        """Compute the true answers, before label noise, (…, queries) long.
 
         Args:
             inputs: (…, T) long, operators, then queries, then pads.
-
-        Returns:
-            (…, queries) long.
         """
         return self._intermediates(inputs)[-1]
 
@@ -226,6 +223,15 @@ class RevProg(Depths):
             name: Feature(nowhere.scatter(-1, places, x), len(names), names)
             for name, (x, names) in found.items()
         }
+
+    def gold(self, inputs: Tensor) -> Tensor:
+        """Return op_1(x), op_2(op_1(x)), … and the answer, (S, B, T, k), at the queries; see `Task.gold`."""
+        steps = torch.stack(self._intermediates(inputs)[: self.k], -1)
+        return self.placed(steps, self._read(inputs)[2], inputs)
+
+    def gold_sizes(self) -> GoldSizes:
+        """Return p symbols, up to k steps."""
+        return GoldSizes(self.p, self.least_depth if self.mixes_lengths else self.k, self.k)
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Compute the true log-probabilities of the observed answers.

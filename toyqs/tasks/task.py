@@ -27,6 +27,14 @@ class Feature(NamedTuple):
     names: Sequence[str] | None = None  # of the classes; None: their numbers
 
 
+class GoldSizes(NamedTuple):
+    """What the gold thoughts of a task need."""
+
+    symbols: int  # ids run from 0 to symbols − 1
+    shortest: int  # steps of the shortest one
+    longest: int
+
+
 class Task(ABC):
     """A source of sequences; a subclass is a dataclass, whose fields are the keys task.x of a run.
 
@@ -51,6 +59,11 @@ class Task(ABC):
     """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
     features: Callable[[Batch], dict[str, Feature]] | None = None
     """sequences at all positions -> what can be looked for in a model's states there, by name"""
+    gold: Callable[[Tensor], Tensor] | None = None
+    """inputs (S, B, T) -> the right steps of a thought at each position that thinks, the answer last:
+    (S, B, T, L) long, symbols from 0, −1 after its `thought_length` and where nothing thinks"""
+    gold_sizes: Callable[[], GoldSizes] | None = None
+    """() -> how many symbols these are and how many steps; a task that has `gold` has it too"""
     identity: Callable[[], dict[str, str | float]] | None = None
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
     vocabulary: Callable[[], str] | None = None

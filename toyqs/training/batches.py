@@ -43,7 +43,20 @@ def prepare(batch: Batch, noise: Tensor, num_ahead: int = 1) -> TrainingBatch:
 def at_step(batch: TrainingBatch, settings: TrainingParams, step: int) -> TrainingBatch:
     """Give a batch the length of thoughts and the first position of a step, from 0."""
     batch = truncate_thoughts(batch, settings.length_at(step))
-    return batch._replace(first=settings.first_position_at(step))
+    return _with_gold(batch._replace(first=settings.first_position_at(step)), settings, step)
+
+
+def _with_gold(batch: TrainingBatch, settings: TrainingParams, step: int) -> TrainingBatch:
+    """Leave the gold thoughts to the first sequences of each micro-batch, as many as have some in a step.
+
+    The sequences are drawn at random, so the first are any; they are the same in every run of these sizes.
+    """
+    gold, number = batch.counted.gold, settings.gold_at(step)
+    if gold is None:
+        return batch
+    place = torch.arange(gold.shape[1], device=gold.device) % (settings.batch_size // settings.grad_acc)
+    gold = gold.masked_fill((place >= number).view(1, -1, 1, 1), -1) if number else None
+    return batch._replace(counted=batch.counted._replace(gold=gold))
 
 
 def truncate_thoughts(batch: TrainingBatch, length: int) -> TrainingBatch:
@@ -105,15 +118,34 @@ def micro_batches(
 
     Yields:
         A micro-batch or its slice, and its share (S,) of the whole batch's weights; None: it is the whole.
+        Sequences with gold thoughts are a micro-batch of their own, before the others.
     """
     weights = batch.counted.weights
-    if count == ranks == 1:
+    if count == ranks == 1 and batch.counted.gold is None:
         yield batch, None
         return
     total = weights.sum((1, 2))
     for micro_batch in chunks(batch, weights.shape[1] // count):
-        own_slice = rank_slice(micro_batch, rank, ranks)
-        yield own_slice, own_slice.counted.weights.sum((1, 2)) / total
+        for part in _gold_apart(micro_batch):
+            own_slice = rank_slice(part, rank, ranks)
+            if not own_slice.inputs.shape[1]:  # of few sequences; all processes go through the same steps
+                own_slice = _uncounted(_cut(part, 1, slice(1)))
+            yield own_slice, own_slice.counted.weights.sum((1, 2)) / total
+
+
+def _gold_apart(batch: TrainingBatch) -> list[TrainingBatch]:
+    """Return the sequences that have gold thoughts, which come first, and the others; not what is empty."""
+    gold, size = batch.counted.gold, batch.inputs.shape[1]
+    if gold is None:
+        return [batch]
+    number = int((gold[0, :, 0, 0] >= 0).sum())
+    others = batch._replace(counted=batch.counted._replace(gold=None))
+    parts = ((batch, slice(number)), (others, slice(number, size)))
+    return [_cut(part, 1, span) for part, span in parts if span.stop > (span.start or 0)]
+
+
+def _uncounted(batch: TrainingBatch) -> TrainingBatch:
+    return batch._replace(counted=batch.counted._replace(weights=torch.zeros_like(batch.counted.weights)))
 
 
 def rank_slice(batch: TrainingBatch, rank: int, ranks: int) -> TrainingBatch:
@@ -195,6 +227,9 @@ def draw_batches(
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))
         if settings.adaptive_len:
             stacked = with_lengths(stacked, task, many)
+        if step < settings.warm_start:
+            assert task.gold is not None
+            stacked = stacked._replace(gold=task.gold(stacked.inputs.cpu()).to(like.device))
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
         prepared = prepare(stacked, silence, settings.num_ahead)._replace(examples=examples)
         parts = [*chunks(prepared, size)]

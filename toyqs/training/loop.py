@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,23 +30,12 @@ from toyqs.training.pieces import LossFn, MicroBatches, forward
 from toyqs.training.reference_model import ReferenceModel
 from toyqs.training.sampling.ahead import sample_thoughts
 from toyqs.training.sampling.memory import Memory
+from toyqs.training.sampling.over_sampled import over_sampled
 from toyqs.training.shortage import Fitted, OnShortage
-from toyqs.training.state import TrainState
+from toyqs.training.state import Checkpoints, TrainState
 from toyqs.types import Model
 
 StepCallback = Callable[[int, dict[str, Tensor]], None]
-
-
-class Checkpoints(Protocol):
-    """The place where the states of a training are saved."""
-
-    def resume(self, state: TrainState) -> None:
-        """Put the state back to where an earlier process left it, if one did."""
-        ...
-
-    def keep(self, state: TrainState) -> None:
-        """Save the state after a step, if that is due."""
-        ...
 
 
 def train(
@@ -68,7 +57,7 @@ def train(
         settings: plain numbers.
         on_step: called after every step with its number, from 1, and the values (S,) of that step; it logs,
             and evaluates the model when that is due. At most ten times in a training, 30 steps apart or more,
-            the values hold `policy_snr`.
+            the values hold `policy_snr`; not while there are gold thoughts.
         reference_model: a model that rewards or thoughts are compared with; a moving average of the trained
             one is updated after every step.
         checkpoints: where the training resumes from, and where it is saved.
@@ -98,7 +87,8 @@ def train(
         descend = partial(_descend, state, objective, batch, numbers)
         for _ in range(max(1, settings.inner_steps)):
             values = fitted(step + 1, descend)
-        if step + 1 in snr_steps and numbers.weights.get("policy") and "policy" in values:
+        sampled = batch.counted.gold is None  # all thoughts
+        if sampled and step + 1 in snr_steps and numbers.weights.get("policy") and "policy" in values:
             measure = partial(_policy_snr, state, objective, batch, numbers)
             values["policy_snr"] = fitted(step + 1, measure)
         state.advance(values.get("reward"))
@@ -241,9 +231,9 @@ def accumulate(
     for micro_batch, share in micro_batches(batch, settings.grad_acc, settings.rank, settings.ranks):
         for name, value in step.add(micro_batch, share).items():
             values[name] = values[name] + value if name in values else value
-    if settings.ranks == 1:
-        return values
-    return {name: distributed.all_reduce(value) for name, value in values.items()}
+    if settings.ranks > 1:
+        values = {name: distributed.all_reduce(value) for name, value in values.items()}
+    return over_sampled(values, weights.keys(), batch)
 
 
 def _policy_snr(

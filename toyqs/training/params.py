@@ -72,6 +72,7 @@ class TrainingParams:
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # pattern of names, see Optimiser
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task sets each thought's length
+    warm_start: int = 0  # steps in which a share of the sequences has the task's gold thoughts
     shuffle_rewards: bool = False  # the counted positions of a batch exchange their rewards
     train_examples: int = 0  # sequences of the training set; 0: they are drawn without end
     remembers: bool = False  # each example's chain of thoughts is remembered
@@ -102,6 +103,14 @@ class TrainingParams:
             return 0
         drawn = int(self.offsets * number_of_step(step, "first position"))
         return drawn % self.fitting_offsets
+
+    def gold_at(self, step: int) -> int:
+        """Return how many sequences of each micro-batch have gold thoughts in a step, from 0.
+
+        All in the first step, then a share that falls linearly to none in the step `warm_start`.
+        """
+        share = max(0.0, 1.0 - step / self.warm_start) if self.warm_start else 0.0
+        return round(share * (self.batch_size // self.grad_acc))
 
     def gate_floor_at(self, progress: float) -> float:
         """Return the least weight of a thought at a progress of the training from 0 to 1."""

@@ -55,7 +55,7 @@ class MicroBatches:
         Returns:
             The loss's parts, meters and the reward, times the share.
         """
-        if self.model.plain_step is not None:
+        if self.model.plain_step is not None and batch.counted.gold is None:
             return {"nll": self._plain(batch, share)}
         values: Values = {}
         if not self._in_pieces(batch):
@@ -150,8 +150,12 @@ class MicroBatches:
         counted = piece.counted
         index = torch.arange(span.start, span.stop, device=piece.inputs.device)
         index = index.expand(*piece.inputs.shape[:2], -1)
-        args = (piece.noise, piece.forced, tokens(counted), self.gate_floor, counted.lengths)
-        trace = self.model.respond(self.model.at(context, index), *args)
+        context = self.model.at(context, index)
+        if counted.gold is None:
+            args = (piece.noise, piece.forced, tokens(counted), self.gate_floor, counted.lengths)
+            trace = self.model.respond(context, *args)
+        else:
+            trace = self.model.instruct(context, piece.noise, counted.gold, self.gate_floor, counted.lengths)
         if reference is not None:
             assert self.reference_model is not None
             reference = self.reference_model.model.at(reference, index)
@@ -208,6 +212,9 @@ def _counts(weight: float | Tensor) -> bool:
 def forward(model: Model, batch: TrainingBatch, settings: TrainingParams, gate_floor: float) -> Outputs:
     """Return trace and batch at the thinking positions; and their selection, where the model makes one."""
     counted = batch.counted
+    if counted.gold is not None:
+        context = model.read(batch.inputs, batch.positions, batch.first)
+        return model.instruct(context, batch.noise, counted.gold, gate_floor, counted.lengths), counted, None
     if settings.thoughts.hard_quantile is None:
         args = (batch.noise, batch.forced, tokens(counted), gate_floor, counted.lengths, batch.first)
         return model(batch.inputs, batch.positions, *args), counted, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,18 @@ from toyqs.training.reference_model import ReferenceModel
 from toyqs.training.sampling.memory import Memory
 
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
+
+
+class Checkpoints(Protocol):
+    """The place where the states of a training are saved."""
+
+    def resume(self, state: TrainState) -> None:
+        """Put the state back to where an earlier process left it, if one did."""
+        ...
+
+    def keep(self, state: TrainState) -> None:
+        """Save the state after a step, if that is due."""
+        ...
 
 
 class TrainState:

@@ -72,6 +72,19 @@ def row_of(table, name):
     return next(line for line in table.splitlines() if line.startswith(f"{name} "))
 
 
+def test_what_says_labels_is_told_under_the_table():
+    labelled = arms(
+        pause=arm([0.40, 0.10, 0.30, 0.90], 10843, label_parameters=150, label_flops=2592),
+        param_matched=arm([0.010, 0.012, 0.009, 0.013], 10799, label_parameters=12345, label_flops=67890),
+    )
+    said = " ".join(comparison_table(finding(labelled)).split())
+    assert (
+        "not counted above, parameters, FLOPs of a position: pause 150, 2.59k; param_matched 12.3k, 67.9k."
+        in said
+    )
+    assert "Labels" not in comparison_table(finding(arms()))
+
+
 def test_the_table_says_what_was_found_and_fits():
     table = comparison_table(finding(arms()))
     assert max(map(len, table.splitlines())) <= 110

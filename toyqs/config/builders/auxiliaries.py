@@ -9,6 +9,7 @@ from toyqs.config.run_config import (
 )
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
+from toyqs.model.predicting.gold import GoldHead
 from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.parts import Auxiliaries
 from toyqs.model.predicting.prefixes import Prefixes
@@ -27,7 +28,8 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
         policy: the head that samples the symbols; None where thoughts have none, or there are none.
     """
     if policy is None:
-        return Auxiliaries(frozenset({"base"} if config.trains_without_thought else ()))
+        extra_predictions = frozenset({"base"} if config.trains_without_thought else ())
+        return Auxiliaries(extra_predictions, gold_head=_gold_head(config, num_seeds))
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
     compared_with = {
         config.baseline if "baseline" in fields_of(config) else "",
@@ -43,7 +45,19 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
     greedy_head = GreedyHead(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
     sampler, prefixes = _sampler(config, num_seeds, policy), _prefixes(config)
-    return Auxiliaries(extra_predictions, greedy_head, critic, sampler, reward_model, prefixes)
+    helpers = (greedy_head, critic, sampler, reward_model, prefixes, _gold_head(config, num_seeds))
+    return Auxiliaries(extra_predictions, *helpers)
+
+
+def _gold_head(config: RunConfig, num_seeds: int) -> GoldHead | None:
+    """Return what says the right thoughts in a control; None: the policy thinks them, or nothing has any."""
+    if not config.has_gold or config.warm_start_as == "thoughts":
+        return None
+    sizes = config.task.gold_sizes()
+    role = "reasoner" if "reasoner" in config.roles_in_use else "base_lm"
+    return GoldHead(
+        num_seeds, config.widths[role], sizes.symbols, at_once=1 if config.has_thoughts else sizes.longest
+    )
 
 
 def _prefixes(config: RunConfig) -> Prefixes | None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from toyqs.assets.pretrained import CheckpointError
+from toyqs.config.builders.auxiliaries import build_auxiliaries
 from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
@@ -33,10 +34,12 @@ def count_cost(config: RunConfig) -> Cost:
     `kernels=torch`. With `device=cuda` a GPU's are counted, also where there is none, as on the node that
     submits a cluster's jobs.
 
+    A step is counted without right thoughts (`warm_start`), and so without what says them in controls.
+
     Where a schedule makes thoughts of several lengths: the mean over all steps of the training, and over all
     lengths where they are drawn at random.
     """
-    config = replace(config, branch_attention="dense", kernels="torch")
+    config = replace(config, branch_attention="dense", kernels="torch", warm_start=0)
     params = build_training_params(config)
     if not params.stages:
         return _cost_at(config, params, params.thoughts.length)
@@ -63,6 +66,24 @@ def num_weights(config: RunConfig) -> int:
         raise
     except (RuntimeError, TypeError, OverflowError):  # torch's: a size is beyond 64 bits
         raise MemoryError("its weights are more than any memory holds; give smaller widths") from None
+
+
+def gold_head_cost(config: RunConfig) -> dict[str, int]:
+    """Return what the linear map costs that says right thoughts in a control; see `GoldHead`.
+
+    It is part of no prediction, and counts neither as the model's parameters nor in a step's FLOPs.
+
+    Returns:
+        label_parameters, and label_flops, of a position with a right thought, forward and backward; empty
+        where there is no such map.
+    """
+    with torch.device("meta"):
+        head = build_auxiliaries(config, 1, None).gold_head if config.has_gold else None
+        if head is None:
+            return {}
+        weight = head.linear.weight.numel()
+    uses = config.max_reasoning_len if config.has_thoughts else 1
+    return {"label_parameters": weight + head.linear.bias.numel(), "label_flops": 6 * weight * uses}
 
 
 def step_bytes(config: RunConfig) -> int:

@@ -23,6 +23,8 @@ from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.model.layers import FeatureHead, Linear, LMHead, Zeros, initialise
 from toyqs.model.markers import Markers
 from toyqs.model.mixing import MIXERS, BaseOnly, Mixer, Projected
+from toyqs.model.predicting.bounded import CosineLinear
+from toyqs.model.predicting.last_symbol import LastSymbol, LastSymbolEach
 from toyqs.model.predicting.offsets import Offsets
 from toyqs.model.predicting.parts import Horizon
 from toyqs.model.roles import WeightGroups, tie
@@ -99,7 +101,10 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
         core = cores[letters["interpreter"]]
         if config.interpreter_start == "afresh":
             shares = config.symbol_kind == "token" and not config.lengths_vary
-            interpreter = (Afresh if shares else AfreshEach)(num_seeds, core)
+            kinds = (
+                (LastSymbolEach, LastSymbol) if config.interpreter_reads == "last" else (AfreshEach, Afresh)
+            )
+            interpreter = kinds[shares](num_seeds, core)
         else:
             interpreter = _onward(config, num_seeds, core, cores[letters["reasoner"]])
     parts = (letters, cores, head, mixer, thought_head, interpreter)
@@ -109,6 +114,7 @@ def assemble(config: RunConfig, num_seeds: int) -> LatentReasoner:
     chained = config.hands_on
     kind = _chains(config, num_seeds, cores[letters["base_lm"]]) if chained else LatentReasoner
     model = kind(*parts, auxiliaries=auxiliaries, horizon=horizon)
+    model.hides_last_token = config.hide_last_token
     native = config.kernels == "native" and config.takes_native_kernels
     return with_native(config, model) if native else model
 
@@ -147,6 +153,8 @@ def _thought_head(config: RunConfig, num_seeds: int, shared: LMHead | None) -> T
             temperature = config.gumbel_temperature
             return head(num_seeds, width, num_symbols, shared, temperature=temperature)
         case _:
+            if config.has_cosine_logits:
+                head = partial(head, layer=partial(CosineLinear, scale=config.thought_logit_scale))
             return head(num_seeds, width, num_symbols, shared, ends=config.variable_len)
 
 
@@ -170,7 +178,7 @@ def _core(
     backbone = build_backbone(config, num_seeds, width, frozen and frozen.decoder)
     speed = (config.meta_token_mode, config.meta_token_scale, min(0.1, backbone.embedding_std))
     thinks = "reasoner" in roles or "interpreter" in roles
-    return CORES[config.symbol_kind](
+    core = CORES[config.symbol_kind](
         num_seeds,
         backbone,
         num_tokens=config.task.vocab_size if _reads_tokens(config, roles) else 0,
@@ -178,6 +186,8 @@ def _core(
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
         frozen_tokens=frozen and frozen.tokens,
     )
+    core.forgets = config.markov_reasoner and "reasoner" in roles
+    return core
 
 
 def reads_symbols(config: RunConfig, roles: list[str]) -> bool:
@@ -223,10 +233,12 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
 def count_parameters(config: RunConfig) -> int:
     """Return the number of parameters of one seed, without allocating them.
 
+    What says right thoughts in a control (`warm_start`) is not among them.
+
     Raises:
         CheckpointError: a checkpoint lacks one of them.
     """
     with torch.device("meta"):
-        model = assemble(replace(config, kernels="torch"), 1)
+        model = assemble(replace(config, kernels="torch", warm_start=0), 1)
         given_weights(config, model)
         return sum(p.numel() for p in model.parameters())

@@ -12,7 +12,7 @@ from toyqs.config.resolve import chunk
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
-from toyqs.objectives.losses import base_nll
+from toyqs.objectives.losses import base_nll, gold_nll
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
 from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
 from toyqs.objectives.prefixes import prefix_nll
@@ -26,13 +26,13 @@ from toyqs.types import Batch, Trace
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
-    objective: LossFn = objective_of(config)
-    if config.trains_without_thought:
-        objective = _with_part(objective, "base_nll", base_nll)
+    objective = _with_base_nll(config, objective_of(config))
     if config.trains_prefixes:
         own = partial(prefix_nll, decay=config.ahead_decay, later=config.teacher_forcing_weight)
         objective = _with_part(objective, "prefix_nll", own)
-    return objective
+    if not config.has_gold:
+        return objective
+    return _with_gold(objective, _with_base_nll(config, from_config(LikelihoodObjective, config)))
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -43,6 +43,23 @@ def objective_of(config: RunConfig) -> Objective:
         return from_config(LikelihoodObjective, config)
     kind = objective_class(config)
     return from_config(ReinforceInChains if config.hands_on and kind is Reinforce else kind, config)
+
+
+def _with_gold(objective: LossFn, predictor: LossFn) -> LossFn:
+    """Return a loss of both kinds of sequences: those with right thoughts, and the others."""
+
+    def either(trace: Trace, batch: Batch) -> Loss:
+        if batch.gold is None:
+            return objective(trace, batch)
+        loss = predictor(trace, batch)
+        return loss._replace(parts=loss.parts | {"gold": gold_nll(trace, batch)})
+
+    return either
+
+
+def _with_base_nll(config: RunConfig, objective: LossFn) -> LossFn:
+    """Return a loss with the NLL of the prediction without a thought, where that is trained."""
+    return _with_part(objective, "base_nll", base_nll) if config.trains_without_thought else objective
 
 
 def _with_part(objective: LossFn, name: str, part: Callable[[Trace, Batch], Tensor]) -> LossFn:
@@ -86,6 +103,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr_multipliers=_multipliers(config),
         weights=_loss_weights(config),
         adaptive_len=config.has_thoughts and config.adaptive_len,
+        warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
         train_examples=config.train_examples,
         remembers=config.has_thoughts and objective_class(config).remembers,
@@ -108,6 +126,8 @@ def _loss_weights(config: RunConfig) -> dict[str, LossWeight]:
         "inference": LossWeight(config.critic_loss_beta),
         "prior": LossWeight(config.prior_beta),
     }
+    if config.has_gold:
+        weights["gold"] = LossWeight(1.0)  # in all arms, also where no policy loss is
     if config.has_thoughts and config.variable_len:
         weights["length_penalty"] = LossWeight(config.length_penalty)
         weights["punish_unfinished"] = LossWeight(config.punish_unfinished, rises=config.schedule_punfinished)

@@ -6,6 +6,9 @@ from typing import NoReturn
 
 from toyqs.config.errors import Refusal, refuse
 from toyqs.config.run_config import RunConfig
+from toyqs.model.latent_heads import HEADS
+from toyqs.model.thoughts import TokenHead
+from toyqs.rng import stream
 
 IN_CHAINS = ("leave_one_out", "group_mean", "trice", "none")  # baselines of rewards that sum over positions
 
@@ -46,6 +49,69 @@ def check_reading(config: RunConfig) -> None:
             "an interpreter that starts afresh reads the symbols alone, and no context",
             "interpreter_start=onward or add_last_context_token=false",
         )
+
+
+def check_seen(config: RunConfig) -> None:
+    """Refuse to hide from reasoner or interpreter what reaches them all the same, and what has to be seen.
+
+    Args:
+        config: resolved, of a run with thoughts.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    several = config.max_reasoning_len > 1
+    onward = config.interpreter_start == "onward"
+    if config.markov_reasoner and several:
+        if onward:
+            why = "the interpreter goes on from the reasoner's state, which is to carry nothing"
+            refuse("markov_reasoner", True, why, "interpreter_start=afresh or markov_reasoner=false")
+        if config.symbol_kind == "state":
+            why = "a symbol of thoughts=state is the reasoner's whole state"
+            refuse("markov_reasoner", True, why, "another kind of thoughts or markov_reasoner=false")
+    if config.interpreter_reads == "last" and several and onward:
+        why = "the interpreter goes on from the reasoner's state, which has seen all symbols"
+        refuse("interpreter_reads", "last", why, "interpreter_start=afresh or interpreter_reads=all")
+    prefixes = config.credits_symbols or config.rewards_steps or config.trains_prefixes
+    if config.interpreter_reads == "last" and several and prefixes:
+        why = (
+            "credit=prefix, prefix_nll_beta and reward=trajectory predict from the first symbols of a thought"
+        )
+        refuse("interpreter_reads", "last", why, "none of these, or interpreter_reads=all")
+    if config.thought_logits == "cosine" and config.max_reasoning_len:
+        _check_cosine(config)
+    if config.hide_last_token:
+        _check_hidden(config)
+
+
+def _check_cosine(config: RunConfig) -> None:
+    if config.random_thoughts or config.symbol_kind != "token":
+        return
+    if HEADS[config.thoughts] is not TokenHead:
+        why = f"thoughts={config.thoughts} has a head of its own"
+        refuse("thought_logits", "cosine", why, "thoughts=token or thought_logits=linear")
+    if config.share_lm_head:
+        why = "share_lm_head=true takes the LM head's logits"
+        refuse("thought_logits", "cosine", why, "share_lm_head=false or thought_logits=linear")
+
+
+def _check_hidden(config: RunConfig) -> None:
+    """Refuse thoughts that begin before a token with none before it, or with that token read after them."""
+    other = "hide_last_token=false"
+    if "base_reasoner" not in config.roles_in_use:
+        return
+    if config.add_last_context_token:
+        why = "add_last_context_token=true reads that token after the thought"
+        refuse("hide_last_token", True, why, f"add_last_context_token=false or {other}")
+    if config.hands_on:
+        why = "with thought_into=state that token is read with what was thought before it"
+        refuse("hide_last_token", True, why, f"thought_into=prediction or {other}")
+    if config.task.encode is not None:
+        refuse("hide_last_token", True, "a text is thought about as it is read", f"another task or {other}")
+    first = config.task.sample(stream(0, "check"), 2, config.seq_len, "train").think[..., 0]
+    if config.thinks_everywhere or bool(first.any()):
+        why = "the first position thinks, and there is no token before it"
+        refuse("hide_last_token", True, why, f"think_at=marked with a task such as iterate, or {other}")
 
 
 def _check_handing_on(config: RunConfig) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from toyqs.config.checks.credit import check_credit
-from toyqs.config.checks.interpreter import check_reading
-from toyqs.config.checks.learned_reward import check_learned_reward
+from toyqs.config.checks.interpreter import check_reading, check_seen
 from toyqs.config.checks.positions import check_extent
+from toyqs.config.checks.rewards import check_learned_reward
 from toyqs.config.choices import SAMPLERS
 from toyqs.config.errors import refuse, refusing, typed
 from toyqs.config.inactive import inactive_keys
@@ -52,6 +52,7 @@ def check_thinking(config: RunConfig) -> None:
     if config.gate_floor > 1:
         refuse("gate_floor", config.gate_floor, "is the least weight of a thought, at most 1", "0 to 1")
     check_reading(config)
+    check_seen(config)
     check_extent(config)
     if config.max_reasoning_len:
         _check_kind(config)

@@ -11,13 +11,13 @@ from toyqs.config.bounds import check_bounds
 from toyqs.config.checks.backbone import check_backbone
 from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.kernels import check_kernels
-from toyqs.config.checks.learned_reward import check_posterior
 from toyqs.config.checks.positions import check_ahead
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
-from toyqs.config.checks.shuffled_rewards import check_shuffled_rewards
+from toyqs.config.checks.rewards import check_posterior, check_shuffled_rewards
 from toyqs.config.checks.starts import check_starts
 from toyqs.config.checks.thoughts import check_thinking
+from toyqs.config.checks.warm_start import check_warm_start
 from toyqs.config.errors import refuse, refusing
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
@@ -45,13 +45,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     check_pretrained(config)
     notes = _notes(config)
     config = resolved(config)
-    if config.data_loader_batch_size % config.grad_acc:
-        refuse(
-            "grad_acc",
-            config.grad_acc,
-            f"does not divide data_loader_batch_size={config.data_loader_batch_size}",
-            "a divisor of it",
-        )
+    _check_parts(config)
     refusing(lambda: config.task.check(config.seq_len))
     _check_head_and_rates(config)
     _check_thoughts_every(config)
@@ -72,6 +66,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
             "with use_reasoner=false nothing is left to predict from",
             "use_base_lm=true or use_reasoner=true",
         )
+    check_warm_start(config)
     check_ahead(config)
     if not config.nll_loss_beta:
         _check_other_losses(config)
@@ -85,6 +80,12 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     if config.tracker == "tensorboard" and config.wandb_mode != "disabled":
         refuse("wandb_mode", config.wandb_mode, "tracker=tensorboard is another tracker", "one of the two")
     return notes
+
+
+def _check_parts(config: RunConfig) -> None:
+    if config.data_loader_batch_size % config.grad_acc:
+        why = f"does not divide data_loader_batch_size={config.data_loader_batch_size}"
+        refuse("grad_acc", config.grad_acc, why, "a divisor of it")
 
 
 def _check_machine(config: RunConfig, elsewhere: bool) -> None:

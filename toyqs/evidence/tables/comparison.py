@@ -19,7 +19,7 @@ from toyqs.evidence.tables.layout import heading, plain_text, varying
 from toyqs.evidence.tables.references import joint_lines, reference_lines
 from toyqs.evidence.tables.sweep import SIGN
 from toyqs.evidence.tables.thought_measures import thought_lines
-from toyqs.evidence.text import WIDTH, aligned, listed, short, task_words, wrapped
+from toyqs.evidence.text import WIDTH, aligned, human, listed, short, task_words, wrapped
 
 AGAINST = """\
 thinking against each control, by the 95 % interval of its gain, uncorrected (in brackets: not judged):"""
@@ -86,6 +86,20 @@ def setting(cell: Cell) -> str:
     return ", ".join([task_words(cell.settings), *parts, f"seeds {seeds}"])
 
 
+def _labels(arms: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return what says the labels of a warm start in each arm, which its columns leave out."""
+    labelled = {
+        arm: x.iloc[0] for arm, x in arms.items() if "label_flops" in x and x["label_flops"].notna().all()
+    }
+    said = [f"{arm} {human(x['label_parameters'])}, {human(x['label_flops'])}" for arm, x in labelled.items()]
+    if not said:
+        return []
+    what = (
+        "Labels of the warm start, in training alone and not counted above, parameters, FLOPs of a position"
+    )
+    return textwrap.wrap(f"{what}: {'; '.join(said)}.", WIDTH)
+
+
 def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
     (_, thinking), *_ = arms.items()
     notes, started = [], []
@@ -97,6 +111,7 @@ def _notes(arms: Mapping[str, pd.DataFrame]) -> list[str]:
             never = frame.loc[frame["started"].eq(False), "seed"]
             names = f" (never: seed {listed(never)})" if 0 < len(never) < len(frame) else ""
             started.append(f"{arm} {len(frame) - len(never)} of {len(frame)} seeds{names}")
+    notes += _labels(arms)
     for note in divergence_notes(arms):
         notes += textwrap.wrap(note, WIDTH)
     if started:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
+from toyqs.model.predicting.gold import GoldHead
 from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.offsets import Offsets
 from toyqs.model.predicting.prefixes import Prefixes
@@ -33,3 +34,4 @@ class Auxiliaries(NamedTuple):
     )
     reward_model: RewardModel | RewardOfPrediction | None = None
     prefixes: Prefixes | None = None  # predictions with them; None: nobody reads such
+    gold_head: GoldHead | None = None  # says the right thought; None: the policy thinks it, or there is none

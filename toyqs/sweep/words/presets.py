@@ -42,6 +42,7 @@ PURPOSES = {
         *("WeightedMLE", "MaxEnt", "VarGrad", "LogZ", "LearnedLogZ", "KLReward", "RLP", "RewardModel"),
         *("WakeSleep", "MCMCEM"),
     ),
+    "steps to be learnt": ("Iterate",),
     "the logbook's data": ("Logbook", "LogbookSmall"),
 }
 OTHERS = "others"  # what a new file is for until it is named above

@@ -1,4 +1,4 @@
-"""Checks of what learns beside the policy, a reward or an inference network, and of a memory of thoughts."""
+"""Checks of rewards that are learned or exchanged, of an inference network, of a memory of thoughts."""
 
 from __future__ import annotations
 
@@ -114,3 +114,39 @@ def check_posterior(config: RunConfig, ranks: int) -> None:
     if config.train_nll_num != config.trice_samples:
         why = f"objective={objective} weighs all thoughts"
         refuse("train_nll_num", config.train_nll_num, why, "train_nll_num=null")
+
+
+def check_shuffled_rewards(config: RunConfig, ranks: int) -> None:
+    """Refuse an exchange of rewards where a step does not see a whole batch of several sequences.
+
+    Args:
+        config: resolved, with shuffle_rewards or with controls=all, whose control reward_shuffled has it.
+        ranks: how many processes torchrun has started.
+
+    Raises:
+        Refusal: one line with the key, the value and the remedy.
+    """
+    if (
+        not (config.has_thoughts and config.has_policy_loss)
+        or config.hands_on
+        or objective_class(config).remembers
+    ):
+        return
+    asked = "shuffle_rewards" if config.shuffle_rewards else "controls"
+    if asked == "controls" and config.controls != "all":
+        return
+    other = "shuffle_rewards=false" if config.shuffle_rewards else "controls=fair"
+    what = "positions exchange their rewards over a whole batch"
+    if asked == "controls":
+        what = f"in its control reward_shuffled {what}"
+    given = getattr(config, asked)
+    if config.grad_acc > 1:
+        why = f"{what}, and grad_acc={config.grad_acc} takes it in parts"
+        refuse(asked, given, why, f"grad_acc=1 or {other}")
+    if ranks > 1:
+        refuse(
+            asked, given, f"{what}, of which {ranks} processes see a share each", f"one process or {other}"
+        )
+    if config.data_loader_batch_size == 1:
+        why = f"{what}, and data_loader_batch_size=1 is one sequence"
+        refuse(asked, given, why, f"data_loader_batch_size=2 or more, or {other}")
