@@ -84,7 +84,8 @@ def test_a_value_starts_from_what_the_prediction_that_it_knows_earns(
     there = torch.ones_like(trace.correction) if counted.ahead is None else counted.ahead.weights
     wanted = (weights * there * trace.correction).sum(-1)
     if sees in CRITIC_STARTS:
-        alone = trace._replace(logits=getattr(trace, CRITIC_STARTS[sees]).unsqueeze(3))
+        known = getattr(trace, CRITIC_STARTS[sees]).unsqueeze(3)
+        alone = trace._replace(logits=known, prefix_logits=known.unsqueeze(4))  # the same after every symbol
         wanted = wanted + objective._earned_and_score(alone, counted)[0].squeeze(3)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
     assert bool((there == 0).any()) == (num == 2), "a token beyond the end"

@@ -95,7 +95,10 @@ def test_presets_are_short_and_yield_to_what_is_typed(
     assert len(lines) <= 16
     text = TEXT if file.stem.startswith("Logbook") else ()
     config = composed(f"+run_modifier={file.stem}", "max_steps=5", "base_lr=0.5", "controls=none", *text)
-    (task,) = re.findall(r"override /task: (\w+)", file.read_text()) or ["char_text" if text else "rev_prog"]
+    read = file.read_text()
+    if inherited := re.search(r"^  - (\w+RunConfig)$", read, re.MULTILINE):
+        read = (file.parent / f"{inherited[1]}.yaml").read_text()
+    (task,) = re.findall(r"override /task: (\w+)", read) or ["char_text" if text else "rev_prog"]
     assert (config.max_steps, config.base_lr, config.task.name) == (5, 0.5, task)
 
 
