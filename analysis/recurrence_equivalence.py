@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.special import stdtrit
 
 if not __package__:  # called as a file, in a checkout
@@ -18,15 +16,12 @@ if not __package__:  # called as a file, in a checkout
 
 from toyqs.evidence.arms import THINKING
 from toyqs.evidence.cells import Cell
-from toyqs.evidence.figures import style
+from toyqs.evidence.figures.equivalence import Fitted, equivalence_figure
 from toyqs.evidence.figures.script import Product, require_one_token, run_script
 from toyqs.evidence.judging.findings import find
 from toyqs.evidence.selection import BASE, WIDTHS, differing, telling_apart, thinking_cells
-from toyqs.evidence.text import human, spelled
+from toyqs.evidence.text import spelled
 from toyqs.files import Refusal
-
-if TYPE_CHECKING:  # a notebook's MPLBACKEND stops matplotlib's import, unless toyqs comes first
-    from matplotlib.figure import Figure
 
 DESCRIPTION = """\
 Fit  loss = E + A (N_base + L^φ N_reasoner)^−α  to the held-out NLL of the thinking runs of a sweep over
@@ -92,10 +87,13 @@ def recurrence_equivalence(runs: Path, cells: Sequence[Cell]) -> Product:
     best, profile = fit(data, np.ones((1, len(table)))), profile_of(data)
     resampled, as_good = bootstrap(data), as_good_as_best(profile, len(table))
     hull = (min(resampled[0], as_good[0]), max(resampled[1], as_good[1]))
-    table["effective"], table["fitted"] = effective(data, best.phi[0]), predicted(data, best)
+    size, law = effective(data, best.phi[0]), predicted(data, best)
+    table["effective"], table["fitted"] = size, law
     text = lines(table, best, hull, resampled, as_good)
     keys = telling_apart(cells, (LENGTH,))
-    return Product(QUESTION, _figure(data, best, profile, hull), table, text, find(cells), keys)
+    each = (data.length, data.loss, size, law)
+    shown = Fitted(*each, best.phi[0], PHIS, profile / len(table), hull, PUBLISHED)
+    return Product(QUESTION, equivalence_figure(shown), table, text, find(cells), keys)
 
 
 def rows_of(runs: Path, cells: Sequence[Cell], plain: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
@@ -257,42 +255,6 @@ def _end(phi: float) -> str:
     if phi <= PHIS[0]:
         return f"{phi:.2f} or less"
     return f"{phi:.2f} or more" if phi >= PHIS[-1] else f"{phi:.2f}"
-
-
-def _figure(data: Runs, best: Fits, profile: Array, interval: tuple[float, float]) -> Figure:
-    """Draw the losses over the size that the fit gives each run, and how well every φ fits."""
-    figure = style.new_figure(11, 4.2)
-    left, right = figure.subplots(1, 2)
-    size = effective(data, best.phi[0])
-    lengths = sorted(set(data.length))
-    tones = np.linspace(0.1, 0.9, len(lengths))
-    for length, tone in zip(lengths, tones, strict=True):
-        own = data.length == length
-        left.scatter(
-            size[own],
-            data.loss[own],
-            color=colormaps["viridis_r"](tone),
-            label=f"L = {spelled(length)}",
-            zorder=2,
-        )
-    order = size.argsort()
-    left.plot(size[order], predicted(data, best)[order], color="black", linewidth=1, label="fit", zorder=1)
-    left.set_xscale("log")
-    left.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    left.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human(x)))
-    left.xaxis.set_minor_formatter(NullFormatter())
-    left.set(
-        xlabel="N_base + L^φ N_reasoner",
-        ylabel="held-out NLL, nats per counted position",
-        title=f"Loss: every run, φ = {best.phi[0]:.2f}",
-    )
-    left.legend()
-    right.plot(PHIS, profile / len(data.loss), color="black")
-    right.axvspan(*interval, color="#D55E00", alpha=0.2, label="95 % interval")
-    right.axvline(PUBLISHED, color="#0072B2", linestyle="--", label=f"published, {PUBLISHED}")
-    right.set(xlabel="φ", ylabel="least mean square error", title="How well each φ fits")
-    right.legend()
-    return figure
 
 
 if __name__ == "__main__":

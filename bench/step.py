@@ -24,23 +24,20 @@ from toyqs.config.builders.training import build_objective, build_training_param
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.files import Refusal
+from toyqs.tasks.task import Task
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
 from toyqs.types import Batch
 
 
 @dataclass
-class RandomCharacters:
+class RandomCharacters(Task):
     """A task with nothing to learn: every position counts and thinks."""
 
     vocab_size: int = 65
 
     def length(self, seq_len: int) -> int:
         """Return the number of positions, which is seq_len."""
-        return seq_len
-
-    def thinking(self, seq_len: int) -> int:
-        """Return the number of positions that think, which is all."""
         return seq_len
 
     def sample(

@@ -56,6 +56,7 @@ EDGES: dict[str, set[str]] = {
             "model",
             "objectives",
             "rng",
+            "tasks",
             "training",
         ),
         "types",

@@ -12,7 +12,9 @@ PACKAGE = Path(__file__).resolve().parent
 VERBS = {
     **dict.fromkeys(("list", "show", "diff", "table", "report"), "toyqs.evidence"),
     **dict.fromkeys(("say", "look", "exact", "choose", "latency", "interventions"), "toyqs.answers"),
-    **dict.fromkeys(("language", "lengths", "probe", "record", "theatre", "tokens"), "toyqs.answers"),
+    **dict.fromkeys(
+        ("language", "lengths", "losses", "probe", "record", "theatre", "tokens"), "toyqs.answers"
+    ),
 }
 
 

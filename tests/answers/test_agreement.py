@@ -16,6 +16,7 @@ from toyqs.evidence.__main__ import main as evidence
 from toyqs.evidence.cells import write_cell
 
 OF_A_TEXT = ("say", "exact", "choose", "latency")
+OF_A_PLAIN_RUN = ("losses",)
 SEVERAL = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
 THINKING = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
 
@@ -24,6 +25,7 @@ def words(name: str, run: str, folder: Path, control: str) -> list[str]:
     """Return a command line of a command for one run."""
     asking: dict[str, Any] = {"exact": asked.SUMS, "choose": asked.CHOICES}
     more: dict[str, list[str]] = {"say": ["1+", "--tokens", "1"], "latency": ["--tokens", "1"]}
+    more["losses"] = [str(folder / "losses.npy")]
     if name in asking:
         more[name] = [asked.lines(folder / f"{name}.jsonl", asking[name])]
     more |= {"exact": [*more.get("exact", []), "--most", "2"], "theatre": ["--against", control]}
@@ -32,10 +34,10 @@ def words(name: str, run: str, folder: Path, control: str) -> list[str]:
 
 def test_no_command_is_forgotten_here() -> None:
     (commands,) = (x for x in _parser()._actions if isinstance(x, argparse._SubParsersAction))
-    assert {*commands.choices} == {*OF_A_TEXT, *SEVERAL}
+    assert {*commands.choices} == {*OF_A_TEXT, *OF_A_PLAIN_RUN, *SEVERAL}
 
 
-@pytest.mark.parametrize("name", [*OF_A_TEXT, *SEVERAL])
+@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_A_PLAIN_RUN, *SEVERAL])
 def test_what_is_no_run_is_refused_alike(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

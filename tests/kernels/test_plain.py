@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.kernels.comparing import TOLERANCES, WIDTHS, integers, off, random, scattered
 from tests.kernels.test_steps import weights
 from toyqs.model.backbones.gru_scan import Sequence
-from toyqs.model.backbones.kernels.plain import plain_step
+from toyqs.model.backbones.kernels.plain import check_parameters, plain_step
 from toyqs.model.layers import affine, gather_rows
 from toyqs.positions import pick_positions
 
@@ -32,6 +32,7 @@ def torchs(ids: Ids, numbers: Numbers) -> list[Tensor]:
 
 def native(ids: Ids, numbers: Numbers) -> list[Tensor]:
     gradients = [torch.zeros(x.shape, dtype=x.dtype) for x in numbers]
+    check_parameters(numbers, gradients)
     return [plain_step(*ids, numbers, gradients), *gradients]
 
 
@@ -64,7 +65,7 @@ def test_loss_and_gradients(counted: int | None, dtype: torch.dtype) -> None:
             ids, numbers = drawn(2, batch, width, classes, dtype, counted)
             found, wanted = native(ids, numbers), torchs(ids, numbers)
             apart = tuple(x if x is None else scattered(x) for x in ids)
-            again = native(apart, tuple(scattered(x) for x in numbers))
+            again = native(apart, numbers)
             if classes == 1:  # nothing to learn: all numbers are 0
                 assert all(float(x.abs().max()) < 1e-5 for x in found)
                 continue
@@ -139,4 +140,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     for place in range(len(numbers)):
         gradients = [x[:, :, 1:] if i == place else torch.zeros_like(x) for i, x in enumerate(numbers)]
         with pytest.raises(ValueError, match="shape"):
-            plain_step(*ids, numbers, gradients)
+            check_parameters(numbers, gradients)
+        apart = [scattered(x) if i == place else x for i, x in enumerate(numbers)]
+        for given in ((apart, numbers), (numbers, apart)):
+            with pytest.raises(ValueError, match="one number after another"):
+                check_parameters(*given)

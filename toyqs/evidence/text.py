@@ -16,6 +16,8 @@ WIDTH = 110  # columns of what is printed
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # begin a cell that a spreadsheet would compute
 MANY_DIGITS = 1e4  # a number from here on, such as the loss of a run that blew up, is written in three digits
 
+UNSAID = {"task.reach": 1, "task.curriculum": 0}  # no deeper than trained on, all depths from the start
+
 
 def spelled(value: Any) -> str:
     """Return a setting's value as it is typed: 1 for 1.0, true, null."""
@@ -28,12 +30,15 @@ def task_words(settings: Mapping[Any, Any]) -> str:
     """Return a run's task and its knobs, "rev_prog p=6 m=3 k=3 task.seed=0".
 
     Of a path the file's name alone, and no hash; the task's seed is named in full, for runs have seeds too.
+    What changes nothing (UNSAID) is left out.
     """
     if "task" not in settings:
         return "several tasks"
     knobs = []
     for name, value in settings.items():
         if str(name).startswith("task.") and not name.endswith(IDENTITY) and pd.notna(value):
+            if UNSAID.get(name) == value:
+                continue
             word = name if name == "task.seed" else name.removeprefix("task.")
             knobs.append(f"{word}={spelled(Path(value).name if isinstance(value, str) else value)}")
     return " ".join([str(settings["task"]), *knobs])

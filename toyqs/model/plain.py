@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from toyqs.model.backbones.gru import GRU
-from toyqs.model.backbones.kernels.plain import plain_step
+from toyqs.model.backbones.kernels.plain import check_parameters, plain_step
 from toyqs.model.core import Core
 from toyqs.model.layers import Embedding, FeatureHead
 
@@ -20,6 +20,7 @@ class PlainStep:
         """Take the base LM's core, its backbone a GRU, and a head of one layer."""
         gru, tokens = cast(GRU, core.backbone), cast(Embedding, core.tokens)
         layers = (gru.weight_ih, gru.bias_ih, gru.weight_hh, gru.bias_hh)
+        self.checked: list[int] = []  # where in memory the parameters and gradients lie that were found right
         self.parameters = (tokens.weight, *layers, head.get_parameter("weight_0"), head.bias)
 
     def __call__(self, inputs: Tensor, positions: Tensor | None, targets: Tensor, weights: Tensor) -> Tensor:
@@ -38,4 +39,8 @@ class PlainStep:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [cast(Tensor, parameter.grad) for parameter in self.parameters]
+        where = [x.data_ptr() for x in (*self.parameters, *gradients)]
+        if where != self.checked:
+            check_parameters(self.parameters, gradients)
+            self.checked = where
         return plain_step(inputs, positions, targets, weights, self.parameters, gradients)

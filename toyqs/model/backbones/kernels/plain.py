@@ -26,31 +26,53 @@ def plain_step(
         places: (S, B, T') long, the positions that predict; None: all.
         targets: (S, B, T') long.
         weights: (S, B, T').
-        parameters: the tokens' embeddings (S, V, D); weight (S, D, E) and bias (S, 1, E) of the input, the
-            recurrent layer and the head, E = 3 D, 3 D and the number of classes.
-        gradients: contiguous tensors as the parameters, to which the sum's gradients are added.
+        parameters: as `check_parameters` takes them; it has to be asked once.
+        gradients: see there; those of the sum are added.
 
     Returns:
         (S,).
     """
-    for ids in (inputs, places, targets):
-        check(ids, weights, *parameters, *gradients)
+    tokens, classes = parameters[0], parameters[-1].shape[-1]
+    seeds, vocab, width = tokens.shape
+    check(inputs, tokens, weights)
+    check(targets, tokens)
+    each = (*inputs.shape[:2], targets.shape[2] if places is None else places.shape[2])
+    pairs = [(inputs, (seeds, *inputs.shape[1:])), (targets, each), (weights, each)]
+    if places is None:
+        pairs.append((inputs, each))
+    else:
+        check(places, tokens)
+        pairs.append((places, each))
+    check_shapes(*pairs)
+    given = [None if x is None else x.contiguous() for x in (inputs, places, targets, weights)]
+    loss = tokens.new_empty(seeds)
+    layers = zip(parameters[1::2], parameters[2::2], gradients[1::2], gradients[2::2], strict=True)
+    sizes = (*inputs.shape, targets.shape[2], vocab, width, classes)
+    fields = [x for layer in layers for x in layer]
+    call("plain_step", tokens.dtype, *given, tokens, gradients[0], loss, *fields, *sizes)
+    return loss
+
+
+def check_parameters(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Check the parameters of a plain model.
+
+    Args:
+        parameters: the tokens' embeddings (S, V, D); weight (S, D, E) and bias (S, 1, E) of the input, the
+            recurrent layer and the head, E = 3 D, 3 D and the number of classes.
+        gradients: as the parameters.
+
+    Raises:
+        TypeError: see `check`.
+        ValueError: shapes do not fit, or numbers do not lie one after another.
+    """
+    check(None, *parameters, *gradients)
     tokens, *layers = parameters
-    seeds, classes = len(tokens), layers[-1].shape[-1]
-    vocab, width = tokens.shape[1:]
-    wide, each = 3 * width, (*inputs.shape[:2], (inputs if places is None else places).shape[2])
+    seeds, _, width = tokens.shape
+    wide, classes = 3 * width, layers[-1].shape[-1]
     shapes = [(width, wide), (1, wide), (width, wide), (1, wide), (width, classes), (1, classes)]
     check_shapes(
-        *((inputs, (seeds, *inputs.shape[1:])), (targets, each), (weights, each)),
         *zip(layers, ((seeds, *shape) for shape in shapes), strict=True),
         *zip(gradients, (x.shape for x in parameters), strict=True),
-        *(() if places is None else ((places, each),)),
     )
-    assert all(x.is_contiguous() for x in gradients)
-    given = [None if x is None else x.contiguous() for x in (inputs, places, targets, weights, *parameters)]
-    loss = tokens.new_empty(seeds)
-    pairs = zip(given[5::2], given[6::2], gradients[1::2], gradients[2::2], strict=True)
-    sizes = (*inputs.shape, targets.shape[2], vocab, width, classes)
-    at_layers = [x for layer in pairs for x in layer]
-    call("plain_step", tokens.dtype, *given[:5], gradients[0], loss, *at_layers, *sizes)
-    return loss
+    if not all(x.is_contiguous() for x in (*parameters, *gradients)):
+        raise ValueError("parameters and gradients of native kernels lie one number after another")
