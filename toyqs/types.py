@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
-# Inputs, positions, targets and weights of a batch -> the weighted sum of its losses (S,), by one function
-# for the whole step, which adds the sum's gradients to the parameters'.
-WholeStep: TypeAlias = "Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]"
+# Inputs, positions, targets and weights of a batch, and a share (S,) -> its loss (S,) times that share, by a
+# function for the whole step, which adds its gradients to the parameters'.
+WholeStep: TypeAlias = "Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor | None], Tensor]"
 BranchState: TypeAlias = Any  # a backbone's memory of every branch; only the backbone knows what it holds
 
 

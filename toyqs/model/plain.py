@@ -23,14 +23,24 @@ class PlainStep:
         self.checked: list[int] = []  # where in memory the parameters and gradients lie that were found right
         self.parameters = (tokens.weight, *layers, head.get_parameter("weight_0"), head.bias)
 
-    def __call__(self, inputs: Tensor, positions: Tensor | None, targets: Tensor, weights: Tensor) -> Tensor:
-        """Compute the weighted sum of −log q(y | x) over the positions; add its gradients to the parameters'.
+    def __call__(
+        self,
+        inputs: Tensor,
+        positions: Tensor | None,
+        targets: Tensor,
+        weights: Tensor,
+        share: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the weighted mean of −log q(y | x) over the positions, times a share.
+
+        Its gradients are added to the parameters'.
 
         Args:
             inputs: (S, B, T) long, all positions.
             positions: (S, B, T') long, those that predict; None: all.
             targets: (S, B, T') long.
             weights: (S, B, T').
+            share: (S,); None: 1.
 
         Returns:
             (S,).
@@ -43,4 +53,4 @@ class PlainStep:
         if where != self.checked:
             check_parameters(self.parameters, gradients)
             self.checked = where
-        return plain_step(inputs, positions, targets, weights, self.parameters, gradients)
+        return plain_step(inputs, positions, targets, weights, share, self.parameters, gradients)

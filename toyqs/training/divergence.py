@@ -32,7 +32,9 @@ def lost_parts(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> di
         Index of the seed -> its parts that are not finite, separated by commas.
     """
     parts = [name for name, weight in weights.items() if weight and name in values]
-    found = torch.stack([values[name] for name in parts])
+    found = (
+        torch.stack([values[name] for name in parts]) if len(parts) != 1 else values[parts[0]].unsqueeze(0)
+    )
     if math.isfinite(found.sum()):  # else at least one is not, or their sum overflows
         return {}
     bad = (~found.isfinite()).T.tolist()

@@ -122,15 +122,15 @@ class MicroBatches:
     def _plain(self, batch: TrainingBatch, share: Tensor | None) -> Tensor:
         """Add the gradients of a model without thoughts, by its own function; return its loss (S,)."""
         assert self.model.plain_step is not None
-        weights = batch.counted.weights
-        factor = 1.0 / weights.sum((1, 2), keepdim=True).clamp(min=1e-12)
-        scaled = weights * (factor if share is None else factor * share.view(-1, 1, 1))
-        parts = sequences(
-            batch._replace(counted=batch.counted._replace(weights=scaled)), self.settings.sequences
-        )
+        counted, size = batch.counted, self.settings.sequences
+        if size is None or size >= batch.inputs.shape[1]:
+            return self.model.plain_step(
+                batch.inputs, batch.positions, counted.targets, counted.weights, share
+            )
+        total = counted.weights.sum((1, 2)).clamp(min=1e-12)
         losses = [
-            self.model.plain_step(part.inputs, part.positions, part.counted.targets, part.counted.weights)
-            for part in parts
+            self._plain(part, part.counted.weights.sum((1, 2)) / total * (1.0 if share is None else share))
+            for part in sequences(batch, size)
         ]
         return sum(losses[1:], losses[0])
 

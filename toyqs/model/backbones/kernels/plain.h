@@ -1,5 +1,5 @@
-// The whole step of a GRU language model without thoughts and with a linear head: its loss, as `log_softmax` and a
-// weighted sum over positions make it, with all gradients.
+// The whole step of a GRU language model without thoughts and with a linear head: its loss, as `log_softmax` and the
+// weighted mean over positions make it, with all gradients.
 #pragma once
 #include "draw.h"
 #include "gru.h"
@@ -7,8 +7,9 @@
 template <typename F> struct Plain {
   const int64_t *ids, *places;  // (seeds, batch, length), (seeds, batch, counted) or null: all
   int64_t* targets;             // (seeds, batch, counted), as weights
-  const F *weights, *tokens;    // (seeds, vocab, d)
-  F *at_tokens, *loss;          // gradients, which more are added to; (seeds,), the weighted sum of -log p(target)
+  const F *weights, *share;     // (seeds,) a factor of the loss, or null: 1
+  const F* tokens;              // (seeds, vocab, d)
+  F *at_tokens, *loss;          // gradients, which more are added to; (seeds,), the weighted mean of -log p(target)
   Weights<F> input, recurrent, head;
   int64_t seeds, batch, length, counted, vocab, d, classes;
 };
@@ -20,8 +21,10 @@ template <typename F> double loss_of(const Plain<F>& a, int64_t seed, const F* s
   const Buffer<F> h(a.places ? rows * d : 0), at_h(a.places ? rows * d : 0), log_p(rows), at_log_p(rows);
   const Layer<F> head(a.head, seed, d, a.classes, 1, -std::numeric_limits<F>::infinity());
   const auto place = [&](int64_t i) { return (i / a.counted * a.length + a.places[seed * rows + i]) * d; };
-  double loss = 0;
-  for (int64_t i = 0; i < rows; ++i) at_log_p[i] = -a.weights[seed * rows + i];
+  double loss = 0, all = 0;
+  for (int64_t i = 0; i < rows; ++i) all += a.weights[seed * rows + i];
+  const double factor = (a.share ? a.share[seed] : 1) / std::max(all, 1e-12);
+  for (int64_t i = 0; i < rows; ++i) at_log_p[i] = F(-a.weights[seed * rows + i] * factor);
   for (int64_t i = 0; a.places && i < rows; ++i) std::copy_n(states + place(i), d, h + i * d);
   const Draw<F> drawn{a.places ? h : states, a.head, nullptr, a.targets + seed * rows, log_p, nullptr,
                       at_log_p, nullptr, a.places ? at_h : at_states, 1, rows, 1, d, a.classes};

@@ -16,18 +16,20 @@ def plain_step(
     places: Tensor | None,
     targets: Tensor,
     weights: Tensor,
+    share: Tensor | None,
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
 ) -> Tensor:
-    """Compute the weighted sum of −log p(target) of a GRU with a linear head on its states.
+    """Compute the weighted mean of −log p(target), times a share, of a GRU with a linear head on its states.
 
     Args:
         inputs: (S, B, T) long.
         places: (S, B, T') long, the positions that predict; None: all.
         targets: (S, B, T') long.
         weights: (S, B, T').
+        share: (S,); None: 1.
         parameters: as `check_parameters` takes them; it has to be asked once.
-        gradients: see there; those of the sum are added.
+        gradients: see there; those of the result are added.
 
     Returns:
         (S,).
@@ -35,7 +37,7 @@ def plain_step(
     tokens, classes = parameters[0], parameters[-1].shape[-1]
     seeds, vocab, width = tokens.shape
     check(inputs, tokens, weights)
-    check(targets, tokens)
+    check(targets, tokens, *(() if share is None else (share,)))
     each = (*inputs.shape[:2], targets.shape[2] if places is None else places.shape[2])
     pairs = [(inputs, (seeds, *inputs.shape[1:])), (targets, each), (weights, each)]
     if places is None:
@@ -43,8 +45,10 @@ def plain_step(
     else:
         check(places, tokens)
         pairs.append((places, each))
+    if share is not None:
+        pairs.append((share, (seeds,)))
     check_shapes(*pairs)
-    given = [None if x is None else x.contiguous() for x in (inputs, places, targets, weights)]
+    given = [None if x is None else x.contiguous() for x in (inputs, places, targets, weights, share)]
     loss = tokens.new_empty(seeds)
     layers = zip(parameters[1::2], parameters[2::2], gradients[1::2], gradients[2::2], strict=True)
     sizes = (*inputs.shape, targets.shape[2], vocab, width, classes)
