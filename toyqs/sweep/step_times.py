@@ -11,18 +11,18 @@ from functools import cache
 # `python bench/speed.py stacks --table toyqs/sweep/step_times.py` measures them, and writes them here.
 MEASURED = """
 kind      kernels       FLOPs        1        2        4        8       16
-plain     native        59016    0.345   0.4337   0.6281   0.9656    1.738
-plain     native      1295136   0.3948   0.5268   0.7911    1.248    2.238
-plain     native     33005568   0.9844    1.735    3.145    6.231    12.31
-plain     torch         59016    1.042    1.162    1.399    1.773    2.715
-plain     torch       1295136    1.192    1.421    1.808    2.789    5.353
-plain     torch      33005568    2.116    3.667    9.309     18.9    30.09
-thinking  native      6729984    3.549    4.421     5.53    8.611    15.75
-thinking  native     30145824    5.571    7.921    11.75    18.37    32.63
-thinking  native    465576576    14.72     25.7    48.62    96.41    182.3
-thinking  torch       6729984    7.549    9.113     11.3    15.67    25.17
-thinking  torch      30145824     9.32    13.01    17.31       28    53.14
-thinking  torch     465576576    21.63    37.29    79.12    160.2    313.7
+plain     native        59016   0.1477    0.239   0.4205   0.7649    1.546
+plain     native      1295136   0.1973    0.314    0.561      1.1    2.232
+plain     native     33005568   0.7835    1.493     2.97     5.79    11.86
+plain     torch         59016    1.022    1.172    1.374    1.818    2.806
+plain     torch       1295136    1.148    1.351    1.742    2.543    5.174
+plain     torch      33005568    2.208     4.22    9.708     19.6    35.64
+thinking  native      6729984    2.904    3.763    5.032    7.772    13.77
+thinking  native     30145824    5.203    6.987    10.04    17.74    31.93
+thinking  native    465576576     13.8    24.45    48.45    85.61    169.8
+thinking  torch       6729984    8.452    10.14    12.01    16.14     25.6
+thinking  torch      30145824    8.943    11.67    16.65     28.9    56.47
+thinking  torch     465576576    21.61    37.35    77.08    150.3    309.4
 """
 AS_GOOD = 1.1  # of the least time for each seed: good enough for a stack to have no more of them
 
