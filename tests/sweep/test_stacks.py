@@ -101,7 +101,7 @@ def test_no_sweep_is_slower_than_one_process_per_core_with_one_run_each() -> Non
         before, after = (sum(STACK_SECONDS + x.work for x in stacks) for stacks in (whole, found))
         if after > GROWTH * before and end < last - STACK_SECONDS:
             assert end * after**PRICE <= (1 + 1e-9) * ends(whole, processes) * before**PRICE
-    assert sorted(gains)[len(gains) // 2] > 1.2, "and most are faster"
+    assert sorted(gains)[len(gains) // 2] > 1.15, "and most are faster"
 
 
 def test_one_process_trains_as_many_side_by_side_as_gain_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
