@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from toyqs.config.choices import type_text
 from toyqs.config.contents import identities
@@ -31,10 +32,14 @@ def canonical(config: RunConfig) -> RunConfig:
         meta_token_init=config.marker_start,
         baseline="group_mean" if config.baseline == "trice" else config.baseline,
     )
-    # to which these defaults are resolved where they are inactive
-    defaults = replace(RunConfig(), chunk_positions=0, kernels="torch")
-    config = replace(config, **{name: getattr(defaults, name) for name in inactive_keys(config)})
+    config = replace(config, **{name: getattr(_when_inactive(), name) for name in inactive_keys(config)})
     return replace(config, **load.kept(config))
+
+
+@cache
+def _when_inactive() -> RunConfig:
+    """Return what settings are back at; those that are resolved are at what they are resolved to."""
+    return replace(RunConfig(), chunk_positions=0, kernels="torch")
 
 
 def changed(config: RunConfig) -> dict[str, Any]:
@@ -101,10 +106,17 @@ def _of_plugins(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _plain(values: Any) -> dict[str, Any]:
     """Return the fields of a dataclass; a float field's 1 and -0.0 are written 1.0 and 0.0."""
-    plain = {x.name: getattr(values, x.name) for x in fields(values)}
-    numbers = {name for name, value in plain.items() if value is not None}
-    floats = numbers & {x.name for x in fields(values) if type_text(x.type) in ("float", "float | None")}
-    return {name: float(value) + 0.0 if name in floats else value for name, value in plain.items()}
+    found, kind = {}, cast(type, type(values))
+    for name, number in _kinds(kind).items():
+        value = getattr(values, name)
+        found[name] = float(value) + 0.0 if number and value is not None else value
+    return found
+
+
+@cache
+def _kinds(kind: type) -> dict[str, bool]:
+    """Return the fields of a dataclass, and which hold floats."""
+    return {x.name: type_text(x.type) in ("float", "float | None") for x in fields(kind)}
 
 
 def run_key(config: RunConfig, seed: int) -> str:

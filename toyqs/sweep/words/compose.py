@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_type_hints
 
 import hydra
 from hydra._internal.hydra import Hydra
@@ -233,18 +233,34 @@ def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:
         if isinstance(value, str):
             values[key] = _readable(f"{prefix}{key}", value)
     try:
-        schema, defaults = _schema(kind)
+        defaults = _defaults(kind)
         given = {key: value for key, value in values.items() if repr(value) != defaults[key]}
-        return OmegaConf.to_object(OmegaConf.merge(schema, given))
+        typed = OmegaConf.to_object(OmegaConf.merge(_schema(kind, tuple(given)), given))
+        return kind(**vars(typed))
     except OmegaConfBaseException as error:
         raise wrong_type(f"{prefix}{error.full_key}", error) from error
 
 
 @cache
-def _schema(kind: type) -> tuple[Any, dict[Any, str]]:
-    """Return a dataclass's fields with types, slow to read and never changed, and the defaults' texts."""
+def _schema(kind: type, names: tuple[str, ...]) -> Any:
+    """Return some fields of a dataclass with their types: to read a hundred for each cell is slow."""
+    types = get_type_hints(kind)
+    some = [(x.name, types[x.name], _field_like(x)) for x in fields(kind) if x.name in names]
+    return OmegaConf.structured(make_dataclass(kind.__name__, some))
+
+
+def _field_like(known: Field[Any]) -> Any:
+    """Return a new field with the default of a known one."""
+    if known.default_factory is not MISSING:
+        return field(default_factory=known.default_factory)
+    return field(default=known.default)
+
+
+@cache
+def _defaults(kind: type) -> dict[str, str]:
+    """Return the texts of a dataclass's defaults."""
     schema = OmegaConf.structured(kind)
-    return schema, {key: repr(value) for key, value in cast(Any, OmegaConf.to_container(schema)).items()}
+    return {key: repr(value) for key, value in cast(Any, OmegaConf.to_container(schema)).items()}
 
 
 def _readable(key: str, value: str) -> str:
