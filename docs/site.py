@@ -25,6 +25,7 @@ GALLERY_BEGINS = ("README.md", "docs/results.md", "docs/report.md")
 # Start of a figure's name -> the commands that draw it, where no option -o on its page names it.
 MAIN_JOB = "python run.py 'seed=[0,1,2,3,4]' controls=all"
 DRAWN = {
+    "growth": "python bench/speed.py growth --rounds 3 --figure docs/figures/growth.png",
     "dictionary": "python run.py\npython -m toyqs.evidence report runs",
     "default_all": MAIN_JOB,
     "default": "python run.py",
