@@ -142,6 +142,10 @@ def test_questions_have_a_measure_each(runs):
     assert {name: each.measure for name, each in both.items()} == {"a": "accuracy", "b": "nll"}
 
 
+def labelled(folder, name, **changes):
+    sweep(folder / "tune", {"thinking": TUNE["pause"]}, 20, info=name, **changes)
+
+
 def no_runs(folder):
     shutil.rmtree(folder / "tune")
     (folder / "tune").mkdir()
@@ -164,6 +168,7 @@ def seed_lacking(folder):
         (seed_lacking, "report: pause lacks seed 2 at weight_decay = 1; run it"),
         (lambda folder: sweep(folder / "report", TUNE, 20), "chosen by seed 20, 21 in"),
         (lambda folder: sweep(folder / "tune", TUNE, 20, task_k=4), "the cells differ in task.k too"),
+        (lambda folder: labelled(folder, "pause", max_steps=900), "pause has several runs of a seed at"),
         (lambda folder: sweep(folder / "report", {"random": {0.0: [1.0]}}, 1), "random is in"),
         (lambda folder: shutil.rmtree(folder / "report" / FOLDER), "report: no thinking run"),
     ],

@@ -116,7 +116,12 @@ def _grids(folder: Path, by: Sequence[str]) -> dict[str, Grid]:
         point = tuple(cell.settings.get(key) for key in by)
         for arm, frame in _arms(cell).items():
             if len(frame):
-                grids.setdefault(arm, {})[point] = frame
+                grid = grids.setdefault(arm, {})
+                rows = pd.concat([grid.get(point, frame), frame]).drop_duplicates("key").sort_values("seed")
+                if rows["seed"].duplicated().any():
+                    where = f"{', '.join(by)} = {point_text(point)}"
+                    raise Refusal(f"{folder}: {arm} has several runs of a seed at {where}; add what differs")
+                grid[point] = rows
     ascending = [
         (arm, sorted(grid, key=lambda point: [order(x) for x in point])) for arm, grid in grids.items()
     ]
