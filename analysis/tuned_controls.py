@@ -99,7 +99,7 @@ def lines(name: str, tuned: Tuned, by: Sequence[str]) -> list[str]:
     arms, words = list(tuned.chosen), tuned.words
     points = [f"{point_text(tuned.chosen[arm])}{' *' if tuned.at_edge[arm] else ''}" for arm in arms]
     gains = [tuned.gains.get(arm) for arm in arms]
-    ps = ["–" if gain is None else f"{p_value(gain):.4f}" for gain in gains]
+    ps = ["–" if gain is None else f"{p_value(gain):.2g}" for gain in gains]
     columns = [
         Column("arm", "", arms, left=True),
         Column("best", "point", points, left=True),

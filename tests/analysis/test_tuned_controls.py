@@ -69,7 +69,7 @@ def test_every_arm_is_compared_at_its_own_best_point(runs, capsys, monkeypatch):
     assert tuned.gains["pause"].tolist() == pytest.approx([0.3, 0.4, 0.5])
     assert tuned.gains["zero_length"].tolist() == pytest.approx([1.0, 1.0, 1.0])
     # t = .4 / (.1 / √3) = √48, p of two degrees of freedom 1 − √(48 / 50); half width 4.30265 · .1 / √3
-    assert "+0.400 ± 0.248" in out and "0.0202" in out and "  1 * " in out
+    assert "+0.400 ± 0.248" in out and "  0.02  " in out and "  1 * " in out
     assert tuned.verdict == "beats every control" and "Thinking beats every control (2 controls" in out
     assert err == "" and "best weight_decay by seeds 20, 21, report of 1–3" in out
     (figure,) = figures.drawn
