@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
+from os.path import commonprefix
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +16,8 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, ValueNode, open_dict
+from omegaconf._utils import split_key
 
 
 class SweepLauncher(Launcher):
@@ -34,28 +36,49 @@ class SweepLauncher(Launcher):
         from toyqs.sweep.words.compose import Job, Sweep
 
         setup_globals()
-        jobs = [Job(overrides, self._composed(overrides)) for overrides in job_overrides]
+        first = commonprefix([list(overrides) for overrides in job_overrides])
+        jobs = [Job(overrides, self._composed(overrides, len(first))) for overrides in job_overrides]
         self.task_function(Sweep(jobs, launcher_of(self.config.hydra)))
         return []
 
-    def _composed(self, overrides: Sequence[str]) -> DictConfig | Exception:
-        loader = self.context.config_loader
+    def _composed(self, words: Sequence[str], first: int) -> DictConfig | Exception:
+        """Compose a job; what follows from the first few words, which all jobs have, is composed once."""
         try:
-            words = [self._parsed(word) for word in overrides]
-            values = [word for word in words if not loader.repository.group_exists(word.key_or_group)]
-            job = deepcopy(self._chosen(*(word.input_line for word in words if word not in values)))
-            loader._apply_overrides_to_config(values, job)
+            groups = tuple(word for word in words if self._is_group(word))
+            ours, own = (tuple(x for x in part if x not in groups) for part in (words[:first], words[first:]))
+            job = self._changed(self._begun(groups, ours), own)
         except Exception as error:  # one job that cannot be composed stops no other
             return error
-        if self.processes is not None:
-            job["processes"] = self.processes
         return job
 
     @cache  # noqa: B019, a launcher lives as long as its sweep
+    def _begun(self, groups: tuple[str, ...], words: tuple[str, ...]) -> DictConfig:
+        """Compose what jobs with the same presets and task have in common."""
+        return self._changed(self._chosen(*groups), words)
+
+    def _changed(self, config: DictConfig, words: tuple[str, ...]) -> DictConfig:
+        """Return a configuration with other values; the values that stay are the same objects in both."""
+        overrides = [self._parsed(word) for word in words]
+        named = {split_key(override.key_or_group)[0] for override in overrides} | {"processes"}
+        nodes = [config._get_node(name) for name in config.keys() - named]
+        stay = {id(x): x for x in nodes if isinstance(x, ValueNode) and not x._is_interpolation()}
+        config = deepcopy(config, stay)
+        self.context.config_loader._apply_overrides_to_config(overrides, config)
+        if self.processes is not None:
+            config["processes"] = self.processes
+        return config
+
+    @cache  # noqa: B019
     def _parsed(self, word: str) -> Override:
         return OverridesParser.create().parse_override(word)
 
-    @cache  # noqa: B019, a launcher lives as long as its sweep
+    @cache  # noqa: B019
+    def _is_group(self, word: str) -> bool:
+        """Tell whether a word chooses a task or a preset."""
+        name = self._parsed(word).key_or_group
+        return bool(self.context.config_loader.repository.group_exists(name))
+
+    @cache  # noqa: B019
     def _chosen(self, *groups: str) -> DictConfig:
         """Compose presets and task alone: slow to read, and the same in most of a sweep's jobs."""
         config = self.context.config_loader.load_sweep_config(self.config, list(groups))
