@@ -5,10 +5,9 @@ Every Hydra program of the environment imports this file, which therefore import
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from functools import cache
-from os.path import commonprefix
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -36,19 +35,23 @@ class SweepLauncher(Launcher):
         from toyqs.sweep.words.compose import Job, Sweep
 
         setup_globals()
-        first = commonprefix([list(overrides) for overrides in job_overrides])
-        jobs = [Job(overrides, self._composed(overrides, len(first))) for overrides in job_overrides]
+        common = frozenset.intersection(*map(frozenset, job_overrides))
+        jobs = [Job(overrides, self._composed(overrides, common)) for overrides in job_overrides]
         self.task_function(Sweep(jobs, launcher_of(self.config.hydra)))
         return []
 
-    def _composed(self, words: Sequence[str], first: int) -> DictConfig | Exception:
-        """Compose a job; what follows from the first few words, which all jobs have, is composed once."""
+    def _composed(self, words: Sequence[str], common: Collection[str]) -> DictConfig | Exception:
+        """Compose a job; what follows from the words that are common to all jobs is composed once."""
         try:
             groups = tuple(word for word in words if self._is_group(word))
-            ours, own = (tuple(x for x in part if x not in groups) for part in (words[:first], words[first:]))
-            job = self._changed(self._begun(groups, ours), own)
+            values = [word for word in words if not self._is_group(word)]
+            varying = {self._name(word) for word in values if word not in common}
+            ours = tuple(word for word in values if self._name(word) not in varying)
+            job = self._changed(self._begun(groups, ours), [word for word in values if word not in ours])
         except Exception as error:  # one job that cannot be composed stops no other
             return error
+        if self.processes is not None:
+            job["processes"] = self.processes
         return job
 
     @cache  # noqa: B019, a launcher lives as long as its sweep
@@ -56,21 +59,23 @@ class SweepLauncher(Launcher):
         """Compose what jobs with the same presets and task have in common."""
         return self._changed(self._chosen(*groups), words)
 
-    def _changed(self, config: DictConfig, words: tuple[str, ...]) -> DictConfig:
+    def _changed(self, config: DictConfig, words: Sequence[str]) -> DictConfig:
         """Return a configuration with other values; the values that stay are the same objects in both."""
-        overrides = [self._parsed(word) for word in words]
-        named = {split_key(override.key_or_group)[0] for override in overrides} | {"processes"}
-        nodes = [config._get_node(name) for name in config.keys() - named]
+        named = {*map(self._name, words), "processes"}
+        nodes = [node for name, node in config._content.items() if name not in named]
         stay = {id(x): x for x in nodes if isinstance(x, ValueNode) and not x._is_interpolation()}
         config = deepcopy(config, stay)
-        self.context.config_loader._apply_overrides_to_config(overrides, config)
-        if self.processes is not None:
-            config["processes"] = self.processes
+        self.context.config_loader._apply_overrides_to_config([*map(self._parsed, words)], config)
         return config
 
     @cache  # noqa: B019
     def _parsed(self, word: str) -> Override:
         return OverridesParser.create().parse_override(word)
+
+    def _name(self, word: str) -> str:
+        """Return the setting that a word gives a value, or a part of one."""
+        name: str = split_key(self._parsed(word).key_or_group)[0]
+        return name
 
     @cache  # noqa: B019
     def _is_group(self, word: str) -> bool:
