@@ -45,7 +45,7 @@ def resolved(config: RunConfig) -> RunConfig:
         config = _without_policy(config)
     if config.chunk_positions is not None or config.kernels != "auto" or not config.takes_native_kernels:
         config = replace(config, chunk_positions=chunk(config))
-    if not config.use_reasoner and config.controls != "none":
+    if not config.use_reasoner:
         config = replace(config, controls="none")
     return config
 
