@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.registry import objective_class
 from toyqs.tasks.task import GoldSizes
 
 
@@ -65,9 +64,6 @@ def _check_steps(config: RunConfig, sizes: GoldSizes) -> None:
     if config.length_schedule != "constant":
         why = f"length_schedule={config.length_schedule} cuts right thoughts off"
         _refuse(config, why, "length_schedule=constant")
-    if objective_class(config).remembers:
-        why = f"objective={config.objective} remembers a sampled thought of every sequence"
-        _refuse(config, why, "another objective")
     if config.learned_reward:
         why = "learned_reward=true is fitted on halves of a batch, and the sampled thoughts are ever fewer"
         _refuse(config, why, "learned_reward=false")
