@@ -77,6 +77,8 @@ def differences(folder: Path) -> list[str]:
         {"length_schedule": "random", "max_reasoning_len": 4, "objective": "ppo_clip", "inner_steps": 2},
         {"use_reasoner": False},
         {"warm_start": 37, "max_reasoning_len": 3, "baseline": "ema"},
+        {"thought_into": "state", "weight_groups": list("AABC"), "base_lm_hidden_dim": 4},
+        {"thought_into": "state", "grad_acc": 2, "mixing": "base"},
         {"objective": "wake_sleep", "sampler": "inference"},
         {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},
         {"optimizer": "sgd", "weight_decay": 0.1, "reasoner_lr": 0.1, "lm_head_layers": 2},
