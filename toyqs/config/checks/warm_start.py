@@ -6,6 +6,8 @@ from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
 from toyqs.tasks.task import GoldSizes
 
+MOST_STEPS = 64  # of a right thought: those of all positions of many batches are in memory together
+
 
 def check_warm_start(config: RunConfig) -> None:
     """Refuse a warm start where there are no right thoughts, or the run cannot think them.
@@ -28,6 +30,9 @@ def check_warm_start(config: RunConfig) -> None:
     if config.cuda_graphs:
         _refuse(config, "its steps are not alike, and a graph replays one", "cuda_graphs=false")
     sizes = config.task.gold_sizes()
+    if sizes.longest > MOST_STEPS:
+        why = f"right thoughts have up to {sizes.longest} symbols, and may have {MOST_STEPS}"
+        _refuse(config, why, f"a task={config.task.name} of less depth")
     if config.warm_start_as == "thoughts":
         _check_symbols(config, sizes)
     if config.use_reasoner:
