@@ -128,7 +128,6 @@ SETTINGS: dict[str, Any] = {
     "data_loader_batch_size": 64,
     "grad_acc": 1,
     "chunk_positions": 0,
-    "train_examples": 0,
     "seq_len": 128,
     "debug_cfg": None,
     "device": "cpu",
