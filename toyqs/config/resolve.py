@@ -24,9 +24,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
     What sizes choose for `chunk_positions` depends on the kernels: it stays open while kernels=auto is.
     """
-    if config.debug_cfg is not None:
-        config = replace(config, **DEBUG_VARIANTS.get(config.debug_cfg, {}), debug_cfg=None)
-    config = _with_folders(config)
+    config = _with_folders(_with_variant(config))
     if config.pretrained is not None:
         config = with_checkpoint(config, config.pretrained)
     if config.model_hidden_dim is not None:
@@ -48,6 +46,13 @@ def resolved(config: RunConfig) -> RunConfig:
     if not config.use_reasoner:
         config = replace(config, controls="none")
     return config
+
+
+def _with_variant(config: RunConfig) -> RunConfig:
+    """Return the settings with those of its variant."""
+    if config.debug_cfg is None:
+        return config
+    return replace(config, **DEBUG_VARIANTS.get(config.debug_cfg, {}), debug_cfg=None)
 
 
 def _with_folders(config: RunConfig) -> RunConfig:
