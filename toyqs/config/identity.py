@@ -79,7 +79,11 @@ def settings(config: RunConfig, seed: int) -> dict[str, Any]:
     Raises:
         ValueError: one line, where such a file cannot be read.
     """
-    config = canonical(config)
+    return columns_of(canonical(config), seed)
+
+
+def columns_of(config: RunConfig, seed: int) -> dict[str, Any]:
+    """Return what `settings` does, of settings that are in the spelling of `canonical`."""
     return _columns(config, seed) | identities(config)
 
 
@@ -130,8 +134,12 @@ def run_key(config: RunConfig, seed: int) -> str:
 
 def run_keys(config: RunConfig, seeds: Iterable[int]) -> dict[int, str]:
     """Return the names of the runs that differ in the seed alone, by seed; see `run_key`."""
-    columns = settings(config, 0)
-    return {seed: key_of(columns | {"seed": seed}, RESULTS_VERSION) for seed in seeds}
+    return keys_of(settings(config, 0), seeds)
+
+
+def keys_of(columns: Mapping[str, Any], seeds: Iterable[int]) -> dict[int, str]:
+    """Return the names of the runs that have the columns of `settings`, whatever their seed, by seed."""
+    return {seed: key_of({**columns, "seed": seed}, RESULTS_VERSION) for seed in seeds}
 
 
 def record(config: RunConfig, seed: int) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""Judge thinking against controls each of which was tuned as thinking was."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+if not __package__:  # called as a file, in a checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from toyqs.command_line import Parser, path_of, run, writing
+from toyqs.evidence.cells import FOLDER
+from toyqs.evidence.figures import style
+from toyqs.evidence.figures.frame import frame
+from toyqs.evidence.figures.script import add_output, check_output
+from toyqs.evidence.figures.tuned import tuned_figure
+from toyqs.evidence.judging.findings import estimate_text
+from toyqs.evidence.judging.significance import p_value
+from toyqs.evidence.judging.tuning import Tuned, point_words, tuned_alike
+from toyqs.evidence.measures import measure_of
+from toyqs.evidence.tables.layout import Column, plain_text
+from toyqs.evidence.text import csv_text, spans
+from toyqs.files import Refusal, replacing, write_text
+
+DESCRIPTION = """\
+Choose for each arm the point of a grid at which it does best in the runs of TUNE, by the mean over their
+seeds, and compare the arms at these points in the runs of REPORT, which are of other seeds. TUNE and REPORT
+are folders of runs, or each holds one for every question, under the same names. A run with a label,
+info=NAME, is one more arm of that name, tuned likewise. Thinking is better or worse than a control by a
+paired t-test at .05, corrected (Holm) for the number of controls. All rows are written next to the figure,
+as CSV."""
+QUESTION = "What does thinking gain over controls that were tuned alike?"
+MEASURE = """columns to choose and compare by: one for all questions, and NAME=COLUMN for those judged by
+another; with commas; without this %(default)s"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line described by DESCRIPTION; return the exit code."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=DESCRIPTION, formatter_class=form)
+    parser.add_argument("tune", metavar="TUNE", type=path_of, help="runs to choose by")
+    parser.add_argument("report", metavar="REPORT", type=path_of, help="runs to compare")
+    grid = "settings of the grid, with commas; without this %(default)s"
+    parser.add_argument("--by", metavar="KEYS", default="weight_decay", help=grid)
+    parser.add_argument("--measure", metavar="COLUMNS", default="accuracy", help=MEASURE)
+    add_output(parser, "tuned_controls.png")
+    return run(_work, parser, words)
+
+
+def _work(options: argparse.Namespace) -> None:
+    beside, by = options.output.with_suffix(".csv"), options.by.split(",")
+    check_output(options.output, beside)
+    found = questions(options.tune, options.report, by, options.measure.split(","))
+    about = f"every arm at its own best {', '.join(by)}, chosen on other seeds"
+    footer = [f"{name}: thinking {each.verdict}" for name, each in found.items()]
+    rows = [each.rows.assign(question=name) for name, each in found.items()]
+    table = pd.concat(rows, ignore_index=True)
+    with style.style(options.talk), writing(options.output), replacing(beside) as temporary:
+        figure = tuned_figure([(name, each.measure, each.gains) for name, each in found.items()])
+        frame(figure, QUESTION, [about], footer, options.talk)
+        write_text(temporary, csv_text(table[["question", *table.columns.drop("question")]]))
+        style.save(figure, options.output)
+    print("\n".join(line for name, each in found.items() for line in lines(name, each, by)))
+    print(f"figure {options.output}\ntable  {beside}", flush=True)
+
+
+def questions(tune: Path, report: Path, by: Sequence[str], measures: Sequence[str]) -> dict[str, Tuned]:
+    """Load the questions of two folders, by name.
+
+    Args:
+        tune: a folder of runs, or of such folders.
+        report: likewise.
+        by: settings of the grid.
+        measures: COLUMN or NAME=COLUMN each.
+
+    Raises:
+        Refusal: as `tuned_alike`, or a name is no question's.
+    """
+    own = dict(word.split("=", 1) for word in measures if "=" in word)
+    usual = next((word for word in measures if "=" not in word), "accuracy")
+    inside = sorted(path.parent for path in tune.glob(f"*/{FOLDER}")) if tune.is_dir() else []
+    pairs = {folder.name: (folder, report / folder.name) for folder in inside}
+    if not pairs or (tune / FOLDER).is_dir():
+        pairs = {tune.name: (tune, report)}
+    if unknown := sorted(own.keys() - pairs.keys()):
+        raise Refusal(f"--measure {unknown[0]}=…: no such question; there is {', '.join(pairs)}")
+    return {name: tuned_alike(*pair, by, own.get(name, usual)) for name, pair in pairs.items()}
+
+
+def lines(name: str, tuned: Tuned, by: Sequence[str]) -> list[str]:
+    """Return a question's table and verdict as text."""
+    scale, form = (100, ".1f") if measure_of(tuned.measure).form == "%" else (1, ".3f")
+    arms, words = list(tuned.chosen), tuned.words
+    points = [f"{point_words(by, tuned.chosen[arm])}{' *' if tuned.at_edge[arm] else ''}" for arm in arms]
+    gains = [tuned.gains.get(arm) for arm in arms]
+    ps = ["–" if gain is None else f"{p_value(gain):.4f}" for gain in gains]
+    columns = [
+        Column("arm", "", arms, left=True),
+        Column("best setting", "", points, left=True),
+        Column(tuned.measure, "tuning", [f"{scale * tuned.tuning[arm].mean():{form}}" for arm in arms]),
+        Column(tuned.measure, "report", [estimate_text(scale * tuned.values[arm], form) for arm in arms]),
+        Column(
+            "gain of thinking", "", [estimate_text(x if x is None else scale * x, f"+{form}") for x in gains]
+        ),
+        Column("p", "", ps),
+        Column("thinking is", "", [words.get(arm, "") for arm in arms], left=True),
+    ]
+    seeds = [spans(int(seed) for seed in each[arms[0]].index) for each in (tuned.tuning, tuned.values)]
+    edge = ["* the largest value that was tried"] if any(tuned.at_edge.values()) else []
+    unit = "%" if scale == 100 else "nats"
+    head = f"{name}: {tuned.measure}, {unit}; tuned on seeds {seeds[0]}, reported on seeds {seeds[1]}"
+    return [head, *plain_text(columns), *edge, f"Thinking {tuned.verdict} ({len(words)} controls, Holm).", ""]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
