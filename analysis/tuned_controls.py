@@ -65,6 +65,7 @@ def _work(options: argparse.Namespace) -> None:
         write_text(temporary, csv_text(table[["question", *table.columns.drop("question")]]))
         style.save(figure, options.output)
     print("\n".join(line for name, each in found.items() for line in lines(name, each, by)))
+    print(f"rows of commits {', '.join(sorted(set(table['commit'])))}\n")
     print(f"figure {options.output}\ntable  {beside}", flush=True)
 
 

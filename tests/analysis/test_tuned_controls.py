@@ -120,6 +120,8 @@ def test_what_beats_thinking_is_worse_and_equal_accuracies_are_chosen_by_loss(ru
 def test_a_labelled_run_is_one_more_arm(runs):
     for folder, losses, first in (("tune", TUNE["pause"], 20), ("report", REPORT["pause"], 1)):
         sweep(runs / folder, {"thinking": losses}, first, info="coconut", thought_vocab=1)
+    begun = settings(weight_decay=3.0, info="coconut", thought_vocab=1)
+    write(runs / "tune", begun, {"thinking": {}}, {"thinking": [20, 21]})
     tuned = found(runs)
     assert list(tuned.chosen) == ["thinking", "zero_length", "pause", "coconut"]
     assert tuned.chosen["coconut"] == (1.0,) and tuned.gains["coconut"].tolist() == pytest.approx(

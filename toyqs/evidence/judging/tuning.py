@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,7 +99,9 @@ def point_words(by: Sequence[str], point: Point) -> str:
 def _grids(folder: Path, by: Sequence[str]) -> dict[str, Grid]:
     """Return the finished rows of each arm at each point."""
     try:
-        cells = load_cells(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of several commits, which the rows name, and of what is missing
+            cells = load_cells(folder)
     except (OSError, ValueError) as error:
         raise Refusal(str(error)) from None
     unlabelled = [cell for cell in cells if not cell.settings.get("info")]
@@ -112,7 +115,8 @@ def _grids(folder: Path, by: Sequence[str]) -> dict[str, Grid]:
     for cell in cells:
         point = tuple(cell.settings.get(key) for key in by)
         for arm, frame in _arms(cell).items():
-            grids.setdefault(arm, {})[point] = frame
+            if len(frame):
+                grids.setdefault(arm, {})[point] = frame
     ascending = [
         (arm, sorted(grid, key=lambda point: [order(x) for x in point])) for arm, grid in grids.items()
     ]
@@ -175,7 +179,8 @@ def _rows(part: str, grids: Mapping[str, Grid], by: Sequence[str]) -> pd.DataFra
     tables = []
     for arm in arm_names(grids):
         for point, frame in grids[arm].items():
-            table = frame.reindex(columns=["seed", *MEASURED, *SPENT])
+            table = frame.reindex(columns=["seed", *MEASURED, *SPENT]).round(6)
             own = {"part": part, "arm": arm, **dict(zip(by, map(spelled, point), strict=True))}
+            table["commit"] = table["commit"].str[:7]
             tables.append(table.assign(**own)[[*own, *table]])
-    return pd.concat([table for table in tables if len(table)], ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
