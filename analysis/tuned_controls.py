@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from toyqs.evidence.figures.script import add_output, check_output
 from toyqs.evidence.figures.tuned import tuned_figure
 from toyqs.evidence.judging.findings import estimate_text
 from toyqs.evidence.judging.significance import p_value
-from toyqs.evidence.judging.tuning import Tuned, point_words, tuned_alike
+from toyqs.evidence.judging.tuning import Tuned, point_text, tuned_alike
 from toyqs.evidence.measures import measure_of
 from toyqs.evidence.tables.layout import Column, plain_text
-from toyqs.evidence.text import csv_text, spans
+from toyqs.evidence.text import WIDTH, csv_text, spans
 from toyqs.files import Refusal, replacing, write_text
 
 DESCRIPTION = """\
@@ -96,12 +97,12 @@ def lines(name: str, tuned: Tuned, by: Sequence[str]) -> list[str]:
     """Return a question's table and verdict as text."""
     scale, form = (100, ".1f") if measure_of(tuned.measure).form == "%" else (1, ".3f")
     arms, words = list(tuned.chosen), tuned.words
-    points = [f"{point_words(by, tuned.chosen[arm])}{' *' if tuned.at_edge[arm] else ''}" for arm in arms]
+    points = [f"{point_text(tuned.chosen[arm])}{' *' if tuned.at_edge[arm] else ''}" for arm in arms]
     gains = [tuned.gains.get(arm) for arm in arms]
     ps = ["–" if gain is None else f"{p_value(gain):.4f}" for gain in gains]
     columns = [
         Column("arm", "", arms, left=True),
-        Column("best setting", "", points, left=True),
+        Column("best", "point", points, left=True),
         Column(tuned.measure, "tuning", [f"{scale * tuned.tuning[arm].mean():{form}}" for arm in arms]),
         Column(tuned.measure, "report", [estimate_text(scale * tuned.values[arm], form) for arm in arms]),
         Column(
@@ -111,10 +112,11 @@ def lines(name: str, tuned: Tuned, by: Sequence[str]) -> list[str]:
         Column("thinking is", "", [words.get(arm, "") for arm in arms], left=True),
     ]
     seeds = [spans(int(seed) for seed in each[arms[0]].index) for each in (tuned.tuning, tuned.values)]
-    edge = ["* the largest value that was tried"] if any(tuned.at_edge.values()) else []
+    edge = ["* the largest value that was tried of one of them"] if any(tuned.at_edge.values()) else []
     unit = "%" if scale == 100 else "nats"
-    head = f"{name}: {tuned.measure}, {unit}; tuned on seeds {seeds[0]}, reported on seeds {seeds[1]}"
-    return [head, *plain_text(columns), *edge, f"Thinking {tuned.verdict} ({len(words)} controls, Holm).", ""]
+    head = f"{name}: {tuned.measure}, {unit}; best {', '.join(by)} by seeds {seeds[0]}, report of {seeds[1]}"
+    verdict = f"Thinking {tuned.verdict} ({len(words)} controls, Holm)."
+    return [*textwrap.wrap(head, WIDTH), *plain_text(columns), *edge, *textwrap.wrap(verdict, WIDTH), ""]
 
 
 if __name__ == "__main__":

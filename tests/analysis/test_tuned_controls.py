@@ -69,9 +69,9 @@ def test_every_arm_is_compared_at_its_own_best_point(runs, capsys, monkeypatch):
     assert tuned.gains["pause"].tolist() == pytest.approx([0.3, 0.4, 0.5])
     assert tuned.gains["zero_length"].tolist() == pytest.approx([1.0, 1.0, 1.0])
     # t = .4 / (.1 / √3) = √48, p of two degrees of freedom 1 − √(48 / 50); half width 4.30265 · .1 / √3
-    assert "+0.400 ± 0.248" in out and "0.0202" in out and "weight_decay=1 *" in out
+    assert "+0.400 ± 0.248" in out and "0.0202" in out and "  1 * " in out
     assert tuned.verdict == "beats every control" and "Thinking beats every control (2 controls" in out
-    assert err == "" and "tuned on seeds 20, 21, reported on seeds 1–3" in out
+    assert err == "" and "best weight_decay by seeds 20, 21, report of 1–3" in out
     (figure,) = figures.drawn
     (axes,) = figure.axes
     drawn = {x.get_label(): x.lines[0].get_xdata()[0] for x in axes.containers}
@@ -142,6 +142,10 @@ def test_questions_have_a_measure_each(runs):
     assert {name: each.measure for name, each in both.items()} == {"a": "accuracy", "b": "nll"}
 
 
+def labelled(folder, name, **changes):
+    sweep(folder / "tune", {"thinking": TUNE["pause"]}, 20, info=name, **changes)
+
+
 def no_runs(folder):
     shutil.rmtree(folder / "tune")
     (folder / "tune").mkdir()
@@ -160,10 +164,11 @@ def seed_lacking(folder):
     ("damage", "line"),
     [
         (no_runs, "tune: no thinking run has finished here"),
-        (point_lacking, "tune: pause lacks seed 20, 21 at weight_decay=1; run it there"),
-        (seed_lacking, "report: pause lacks seed 2 at weight_decay=1; run it there"),
+        (point_lacking, "tune: pause lacks seed 20, 21 at weight_decay = 1; run it"),
+        (seed_lacking, "report: pause lacks seed 2 at weight_decay = 1; run it"),
         (lambda folder: sweep(folder / "report", TUNE, 20), "chosen by seed 20, 21 in"),
         (lambda folder: sweep(folder / "tune", TUNE, 20, task_k=4), "the cells differ in task.k too"),
+        (lambda folder: labelled(folder, "pause", max_steps=900), "pause has several runs of a seed at"),
         (lambda folder: sweep(folder / "report", {"random": {0.0: [1.0]}}, 1), "random is in"),
         (lambda folder: shutil.rmtree(folder / "report" / FOLDER), "report: no thinking run"),
     ],

@@ -13,7 +13,7 @@ from toyqs.evidence.figures import marks, style
 from toyqs.evidence.measures import NATS, measure_of
 
 ACROSS = 3  # panels side by side
-PANEL = (3.4, 0.34, 1.1)  # inches: a panel's width, the height of a row, and what a panel has beside its rows
+PANEL = (3.4, 0.34, 1.3)  # inches: a panel's width, the height of a row, and what a panel has beside its rows
 
 Shown = tuple[str, str, Mapping[str, pd.Series]]  # name, measure, gains of thinking over each control
 
@@ -38,7 +38,7 @@ def tuned_figure(questions: Sequence[Shown]) -> Figure:
         for arm, series in shown.items():
             marks.draw_arm(axes, arm, [arms.index(arm)], series, sideways=True)
         added = marks.fit([axes], "x", shown, [0.0])
-        axes.set(title=name, xlabel=f"gain in {words.words.partition(' at ')[0]}, {unit}{added}")
+        axes.set(title=name, xlabel=f"gain, {unit}{added}\n{words.words}")
         marks.label_rows(axes, [style.arm_name(arm) for arm in arms])
     for axes in list(figure.axes)[len(questions) :]:
         axes.remove()

@@ -91,9 +91,9 @@ def tuned_alike(tune: Path, report: Path, by: Sequence[str], measure: str) -> Tu
     return Tuned(measure, chosen, at_edge, tuning, values, gains, rows)
 
 
-def point_words(by: Sequence[str], point: Point) -> str:
-    """Return a point as typed: "weight_decay=0.1"."""
-    return " ".join(f"{key}={spelled(x)}" for key, x in zip(by, point, strict=True))
+def point_text(point: Point) -> str:
+    """Return a point's values as typed, "0.1, 2000"; – for one that does not matter there."""
+    return ", ".join("–" if x is None else spelled(x) for x in point)
 
 
 def _grids(folder: Path, by: Sequence[str]) -> dict[str, Grid]:
@@ -116,7 +116,12 @@ def _grids(folder: Path, by: Sequence[str]) -> dict[str, Grid]:
         point = tuple(cell.settings.get(key) for key in by)
         for arm, frame in _arms(cell).items():
             if len(frame):
-                grids.setdefault(arm, {})[point] = frame
+                grid = grids.setdefault(arm, {})
+                rows = pd.concat([grid.get(point, frame), frame]).drop_duplicates("key").sort_values("seed")
+                if rows["seed"].duplicated().any():
+                    where = f"{', '.join(by)} = {point_text(point)}"
+                    raise Refusal(f"{folder}: {arm} has several runs of a seed at {where}; add what differs")
+                grid[point] = rows
     ascending = [
         (arm, sorted(grid, key=lambda point: [order(x) for x in point])) for arm, grid in grids.items()
     ]
@@ -140,7 +145,7 @@ def _check(folder: Path, arm: str, by: Sequence[str], point: Point, grid: Grid, 
     have = set(grid[point].get("seed", ())) if point in grid else set()
     if lacking := set(seeds) - have:
         raise Refusal(
-            f"{folder}: {arm} lacks seed {spans(lacking)} at {point_words(by, point)}; run it there"
+            f"{folder}: {arm} lacks seed {spans(lacking)} at {', '.join(by)} = {point_text(point)}; run it"
         )
 
 
