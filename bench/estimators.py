@@ -53,18 +53,18 @@ ESTIMATORS: dict[str, tuple[Any, float]] = {
     "no baseline": (Reinforce(baseline="none"), 0.0),
     "true mean as baseline": (Reinforce(baseline="value"), 0.0),
     "leave-one-out": (Reinforce(baseline="leave_one_out"), 0.0),
-    "credit by prefix, which knows": (Prefixes(baseline="leave_one_out"), 0.0),
-    "credit by prefix, which errs": (Prefixes(baseline="leave_one_out", known=False), 0.0),
+    "credit by prefix, right rewards": (Prefixes(baseline="leave_one_out"), 0.0),
+    "credit by prefix, wrong rewards": (Prefixes(baseline="leave_one_out", known=False), 0.0),
     "group mean": (Reinforce(baseline="group_mean"), 0.0),
     "group mean / std (GRPO)": (Reinforce(baseline="group_mean", advantage_scale="group_std"), 0.0),
-    "positive only": (Reinforce(baseline="group_mean", advantage_scale="positive_only"), 0.0),
+    "positive advantages only": (Reinforce(baseline="group_mean", advantage_scale="positive_only"), 0.0),
     "multi-sample bound": (MultiSample(), 0.0),
     "listwise": (FAMILY["listwise"](temperature=BETA), BETA),
     "Plackett-Luce": (FAMILY["plackett_luce"](), BETA),
     "weighted MLE": (FAMILY["weighted_mle"](temperature=BETA), BETA),
-    "max-ent": (FAMILY["maxent"](temperature=BETA), BETA),
+    "maximum entropy": (FAMILY["maxent"](temperature=BETA), BETA),
     "VarGrad": (FAMILY["vargrad"](temperature=BETA), BETA),
-    "log-Z, estimated": (FAMILY["logz_mse"](temperature=BETA), BETA),
+    "trajectory balance, log Z estimated": (FAMILY["logz_mse"](temperature=BETA), BETA),
 }
 COLUMNS = ("estimator", "K", "aim", "cosine", "length", "noise")
 
@@ -158,7 +158,7 @@ def _tabulate(given: argparse.Namespace) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
-    print(f"{'estimator':32}{'K':>4}  {'against':20}{'cosine':>9}{'length':>9}{'noise':>9}")
+    print(f"{'estimator':36}{'K':>4}  {'against':20}{'cosine':>9}{'length':>9}{'noise':>9}")
     for name, (estimator, _) in ESTIMATORS.items():
         least = estimator.least_thoughts
         group = getattr(estimator, "baseline", "") in ("leave_one_out", "group_mean")
@@ -168,7 +168,7 @@ def _tabulate(given: argparse.Namespace) -> None:
             row = measured(name, number, given.worlds)
             table.writerow(row)
             values = "".join(f"{row[column]:9.3f}" for column in COLUMNS[3:])
-            print(f"{name:32}{number:4}  {row['aim']:20}{values}")
+            print(f"{name:36}{number:4}  {row['aim']:20}{values}")
     with writing(given.o):
         write_text(given.o, text.getvalue())
     print(f"\ntable  {given.o}")

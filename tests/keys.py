@@ -124,7 +124,6 @@ OTHER: dict[str, Any] = {
     "data_loader_batch_size": 32,
     "grad_acc": 2,
     "chunk_positions": 3,
-    "train_examples": 512,
     "seq_len": 127,
     "debug_cfg": "seperateInterpreter",
     "device": "cuda",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -53,16 +55,27 @@ def _end_at_once(line: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # is answered like Ctrl-C
 
 
+@contextmanager
+def _imports() -> Iterator[None]:
+    """Import within a block; as nothing of that goes again, the garbage collector never looks through it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _ask(verb: str) -> int:
     """Call the command of a verb or a script, with the words after it."""
     _end_at_once(INTERRUPTED)
     given = sys.argv[1:]
     if not HELP.isdisjoint(given):
         stand_ins.stand_in()
-    if verb in VERBS:
-        module = importlib.import_module(f"{VERBS[verb]}.__main__")
-    else:
-        module, given = _script(verb), given[1:]
+    with _imports():
+        module = importlib.import_module(f"{VERBS[verb]}.__main__") if verb in VERBS else _script(verb)
+    if verb not in VERBS:
+        given = given[1:]
         sys.argv[0] = f"{Path(sys.argv[0]).name} {verb}"  # begins its line of usage
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code: int = module.main(given)
@@ -90,8 +103,9 @@ def _train() -> int:
     if prints := _only_prints(sys.argv[1:]):
         stand_ins.stand_in()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep workers from being copies
-    from toyqs.sweep import starting
-    from toyqs.sweep.words import compose
+    with _imports():
+        from toyqs.sweep import starting
+        from toyqs.sweep.words import compose
 
     if prints:
         compose.list_no_groups()

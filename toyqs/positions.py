@@ -86,8 +86,8 @@ def put_positions(x: Tensor, positions: Tensor, size: int) -> Tensor:
     return x.new_zeros(*x.shape[:2], size, *x.shape[3:]).scatter(2, index, x)
 
 
-def rows(batch: Batch, span: slice | Tensor) -> Batch:
-    """Return some of a batch's sequences, before `focus`: a span of the axis B, or places on it."""
+def rows(batch: Batch, span: slice) -> Batch:
+    """Return some of a batch's sequences, before `focus`: a span of the axis B."""
     inputs, targets, weights, think, oracle, _, length, *_ = batch
     oracle, length = (None if x is None else x[:, span] for x in (oracle, length))
     inputs, targets, weights, think = (x[:, span] for x in (inputs, targets, weights, think))

@@ -25,8 +25,8 @@ def test_unordered_groups_with_their_orders_are_all_groups(number: int) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("no baseline", "leave-one-out", "max-ent", "VarGrad", "true mean as baseline"),
-        *("credit by prefix, which knows", "credit by prefix, which errs"),
+        *("no baseline", "leave-one-out", "maximum entropy", "VarGrad", "true mean as baseline"),
+        *("credit by prefix, right rewards", "credit by prefix, wrong rewards"),
     ],
 )
 def test_unbiased_ones_are_exact(name: str) -> None:
@@ -42,9 +42,9 @@ def test_what_the_figure_says() -> None:
     assert abs(known["group mean"]["cosine"] - 1) < 1e-12
     assert known["no baseline"]["noise"] > 2 * known["leave-one-out"]["noise"]
     assert known["leave-one-out"]["noise"] > known["true mean as baseline"]["noise"]
-    knows, errs = (known[f"credit by prefix, which {what}"]["noise"] for what in ("knows", "errs"))
-    assert knows < known["leave-one-out"]["noise"] < errs
-    for name in ("positive only", "group mean / std (GRPO)", "Plackett-Luce"):
+    right, wrong = (known[f"credit by prefix, {what} rewards"]["noise"] for what in ("right", "wrong"))
+    assert right < known["leave-one-out"]["noise"] < wrong
+    for name in ("positive advantages only", "group mean / std (GRPO)", "Plackett-Luce"):
         assert 0.3 < known[name]["cosine"] < 0.999, name
 
 
@@ -57,6 +57,6 @@ def test_the_table_is_written(tmp_path, monkeypatch, capsys) -> None:
     assert list(table.columns) == list(estimators.COLUMNS)
     assert set(table["estimator"]) == set(ESTIMATORS)
     assert table[table["estimator"] == "listwise"]["K"].tolist() == [2, 3]
-    assert table[table["estimator"] == "log-Z, estimated"]["K"].tolist() == [3]
+    assert table[table["estimator"] == "trajectory balance, log Z estimated"]["K"].tolist() == [3]
     assert table[table["estimator"] == "no baseline"]["K"].tolist() == [1, 2, 3]
     assert f"table  {path}" in capsys.readouterr().out

@@ -85,6 +85,18 @@ def test_a_sweep_with_a_refused_job_trains_none_or_with_keep_going_the_others(
     assert last.startswith("toyqs: 1 of 2 combinations were refused, and so not run: trice_samples=1: ")
 
 
+@pytest.mark.parametrize("words", [["--cfg", "job"], ["report", "--help"], ["capacity_vs_gain", "--help"]])
+def test_what_is_imported_is_kept_from_the_garbage_collector(words: list[str]) -> None:
+    code = f"""\
+import atexit, gc, sys
+from toyqs.__main__ import main
+atexit.register(lambda: print(gc.get_freeze_count() > 10_000, gc.isenabled(), file=sys.stderr))
+sys.argv = ["run.py", *{words}]
+main()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "True True"
+
+
 def test_options_may_come_last(typed: Callable[..., object]) -> None:
     ran = []
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.kernels.comparing import TOLERANCES, WIDTHS, cases, integers, off, random, results, scattered
-from toyqs.model.backbones.gru import _Branch
+from toyqs.model.backbones.gru import GRU, _Branch
 from toyqs.model.backbones.gru_scan import Sequence
 from toyqs.model.backbones.kernels.gru import BranchStep, Scan
 from toyqs.model.layers import gather_rows
@@ -92,6 +92,32 @@ def test_a_step_of_branches(name: str, dtype: torch.dtype) -> None:
         ids = integers(ROWS - 1, *others[1]) if of_ids else None  # one row is not used, others often
         inputs = (x, h, *weights(seeds, width, dtype))
         compare(torch_step, native_step, ids, inputs, f"{seeds} seeds, width {width}")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("count", [1, 4])
+def test_every_branch_steps_by_each_row_of_a_table(count: int, dtype: torch.dtype) -> None:
+    """Compare with steps of one branch by one row, from the table's row 2 on."""
+    weight, bias = weights(2, 5, dtype)
+    rows, state = random(2, ROWS, 15, dtype=dtype), random(2, 1, count, 1, 5, seed=1, dtype=dtype)
+
+    def by_each(native: bool, rows: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        gru = GRU(2, 5, native)
+        del gru.weight_hh, gru.bias_hh
+        gru.weight_hh, gru.bias_hh = weight, bias
+        return gru.step_by_each(rows, 2, count, state)
+
+    def one_by_one(rows: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        branches, ids = state.split(1, 2), range(2, ROWS)
+        steps = [
+            torch_step(None, rows[:, i, None, None, None], h, weight, bias) for h in branches for i in ids
+        ]
+        return torch.cat(steps, 2)
+
+    inputs, pull = (rows, state, weight, bias), random(2, 1, count * (ROWS - 2), 1, 5, seed=9, dtype=dtype)
+    wanted = results(one_by_one, inputs, pull)
+    for native in (True, False):
+        assert off(results(partial(by_each, native), inputs, pull), wanted) < TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

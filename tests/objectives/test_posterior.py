@@ -1,8 +1,7 @@
-"""Learners of the marginal likelihood: expected gradients under the laws that draw their thoughts."""
+"""Wake-sleep, a learner of the posterior: its expected gradients under the law that draws its thoughts."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,6 @@ from torch import Tensor
 
 from tests import tiny
 from tests.objectives.tables import log_q_of
-from toyqs.objectives.advantages import leave_one_out
-from toyqs.objectives.policy import mcmc_em
-from toyqs.objectives.policy.mcmc_em import MCMCEM, chain_states
 from toyqs.objectives.policy.wake_sleep import WakeSleep
 from toyqs.objectives.rewards import tokens
 from toyqs.positions import focus, thinking_positions
@@ -129,80 +125,3 @@ def test_a_broken_wake_sleep_is_caught(groups: str, mutant: Callable[..., tiny.E
     every, truth, law = inferring(groups)
     with pytest.raises(AssertionError, match="off by"):
         tiny.close(both(mutant(every), WakeSleep()), truth.gradient(bound(truth, law)), 1e-6)
-
-
-def chained(groups: str, start: str = "afresh") -> tuple[tiny.Enumeration, tiny.Exact]:
-    """Two proposals of the policy, and a chain's state from the posterior."""
-    settings = tiny.config(weight_groups=groups, interpreter_start=start, trice_samples=3)
-    every, truth = tiny.enumerate_tuples(settings, 3), tiny.exact(settings)
-    policy = truth.log_prob.detach().sum(-1)
-    posterior = (policy + truth.log_q.detach()).softmax(0)
-    index = tuples(3)
-    probability = policy.exp()[index[:, :2]].prod(-1) * posterior[index[:, 2]]
-    return every._replace(probability=probability), truth
-
-
-def marginal(truth: tiny.Exact) -> Tensor:
-    return -(truth.log_prob.sum(-1) + truth.log_q).logsumexp(0)
-
-
-@STARTS
-@GROUPS
-@BACKBONES
-def test_a_chain_at_the_posterior_climbs_the_marginal_likelihood(groups: str, start: str) -> None:
-    every, truth = chained(groups, start)
-    tiny.close(both(every, MCMCEM()), truth.gradient(marginal(truth)), CLOSE)
-
-
-def counting_itself(log_q: Tensor) -> Tensor:
-    """The proposal's own acceptance in its coefficient."""
-    accepted = (log_q[..., :-1] - log_q[..., -1:]).clamp(max=0.0).exp()
-    return accepted.mean(-1, keepdim=True).expand_as(accepted)
-
-
-def halved(log_q: Tensor) -> Tensor:
-    """No coefficient that is independent of the proposal: its own acceptance, less that of the others."""
-    accepted = (log_q[..., :-1] - log_q[..., -1:]).clamp(max=0.0).exp()
-    return accepted - leave_one_out(accepted)
-
-
-@pytest.mark.parametrize("mutant", [counting_itself, halved], ids=lambda f: f.__name__)
-def test_a_control_variate_that_knows_its_proposal_is_caught(
-    monkeypatch: pytest.MonkeyPatch, mutant: Callable[[Tensor], Tensor]
-) -> None:
-    monkeypatch.setattr(mcmc_em, "acceptance_of_others", mutant)
-    every, truth = chained("ABCD")
-    with pytest.raises(AssertionError, match="off by"):
-        tiny.close(both(every, MCMCEM()), truth.gradient(marginal(truth)), 1e-6)
-
-
-def test_a_chain_from_the_policy_is_biased() -> None:
-    every, truth = chained("ABCD")
-    index, policy = tuples(3), truth.log_prob.detach().sum(-1)
-    young = every._replace(probability=policy.exp()[index].prod(-1))
-    with pytest.raises(AssertionError, match="off by"):
-        tiny.close(both(young, MCMCEM()), truth.gradient(marginal(truth)), 1e-6)
-
-
-def test_the_control_variate_lowers_the_variance() -> None:
-    every, _ = chained("ABCD")
-    with_it = every.variance(MCMCEM()(every.trace, every.batch).parts["policy"])
-    weights = chain_states(log_q_of(every).detach()).mean(-2)
-    plain = -(weights * every.trace.log_prob.sum(-1)).sum(-1)[:, tiny.AT[0], tiny.AT[1]]
-    assert with_it < 0.5 * every.variance(plain)
-
-
-def test_the_states_of_a_chain_by_all_its_decisions() -> None:
-    log_q = torch.tensor([-0.3, -2.0, -0.9, -1.1]).double()
-    wanted = torch.zeros(3, 4).double()
-    for decisions in itertools.product((True, False), repeat=3):
-        state, probability = 3, 1.0
-        for proposal, accepts in enumerate(decisions):
-            rate = min(1.0, float((log_q[proposal] - log_q[state]).exp()))
-            probability *= rate if accepts else 1 - rate
-            state = proposal if accepts else state
-            # the later decisions sum to 1
-            wanted[proposal, state] += probability / 2 ** (2 - proposal) if probability else 0.0
-    found = chain_states(log_q.view(1, 1, 1, 4)).view(3, 4)
-    torch.testing.assert_close(found.sum(-1), torch.ones(3).double(), rtol=0, atol=1e-14)
-    torch.testing.assert_close(found[-1], wanted[-1], rtol=0, atol=1e-14)

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from toyqs.config.builders.cost import count_cost
-from toyqs.config.identity import run_key
+from toyqs.config.identity import canonical, named, run_key, settings
+from toyqs.config.inactive import inactive_keys
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.arms import CONTROLS
+from toyqs.sweep import plan
 from toyqs.sweep.plan import differences, label, plan_cell, stacks_of
 from toyqs.tasks.group import S5
 from toyqs.tasks.rev_prog import RevProg
@@ -106,6 +108,8 @@ def test_texts_are_told_apart_by_their_names(tmp_path):
         Path(path).write_text(f"to be or not to be in {Path(path).name} " * 20)
     configs = [config(task=CharText(path=path), seq_len=8) for path in paths]
     assert differences(configs) == [{"task.path": path} for path in paths]
+    cells = [plan_cell(given, cost) for given in configs]
+    assert all("task.identity" in cell.columns and "task.identity" not in cell.settings for cell in cells)
 
 
 def test_a_setting_without_effect_is_no_difference():
@@ -121,6 +125,26 @@ def test_a_setting_without_effect_is_no_difference():
     tasks = [config(task=task) for task in (RevProg(k=2), RevProg(k=3), S5())]
     assert [each.get("task.k") for each in differences(tasks)] == [2, 3, None]
     assert not any("task.positions" in each for each in differences(tasks))
+
+
+def test_each_arm_is_spelled_once_and_what_a_cell_holds_is_that(monkeypatch):
+    """Whatever is asked of a cell later: its keys, its note, its table."""
+    spelled = []
+    monkeypatch.setattr(plan, "canonical", lambda x: spelled.append(x) or canonical(x))
+    for changes in ({}, {"use_base_lm": False, "base_lm_hidden_dim": 8}, {"use_reasoner": False}):
+        given = config(controls="none", **changes)
+        spelled.clear()
+        cell = plan_cell(given, cost)
+        assert len(spelled) == len(cell.keys), "the run itself, and each control"
+        assert cell.columns == settings(cell.config, 0) and cell.config == canonical(given)
+        for seed in cell.seeds:
+            assert cell.keys[next(iter(cell.arms))][seed] == run_key(given, seed)
+        alone = {
+            name: x for name, x in named(given, 0).items() if name not in inactive_keys(canonical(given))
+        }
+        assert cell.settings == alone | cell.beside
+        (first, *_) = stacks_of([cell], {*cell.run_keys}, cost)
+        assert first.cell == f"rev_prog ({run_key(given, 0)[:6]})"
 
 
 def test_what_cells_share_is_done_once_and_the_longest_first():

@@ -7,15 +7,17 @@ import torch
 
 from tests.tasks.test_task import VARIANTS, draw
 from toyqs.tasks.depo import Depo
+from toyqs.tasks.group import Group
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.mano import Mano
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.task import Task
 
 DEEPER = [RevProg(reach=2), RevProg(m=2, curriculum=0.5), Iterate(n=20, reach=2)]  # than they train
+MIXED = Group(asked="end", positions=3)  # lengths, with pads
 
 
-@pytest.mark.parametrize("task", [*(x for x in VARIANTS if x.gold is not None), *DEEPER], ids=repr)
+@pytest.mark.parametrize("task", [*(x for x in VARIANTS if x.gold is not None), *DEEPER, MIXED], ids=repr)
 def test_gold_ends_in_the_answer_after_as_many_steps_as_the_task_says(task: Task) -> None:
     assert task.gold is not None and task.gold_sizes is not None
     batch, sizes = draw(task, 200, "train"), task.gold_sizes()
@@ -49,16 +51,26 @@ def test_the_steps_of_an_iteration() -> None:
     assert gold.tolist() == [[[[-1] * 3, steps] for steps in wanted]]
 
 
+def test_the_steps_of_a_product() -> None:
+    """After "021" and "102" of the docstring's example: 021, 120."""
+    assert Group(positions=3).gold(torch.tensor([[[1, 2, 5]]]))[0, 0].tolist() == [
+        [1, -1, -1],
+        [1, 3, -1],
+        [1, 3, 2],
+    ]
+    assert MIXED.gold(torch.tensor([[[1, 2, 6]]]))[0, 0].tolist() == [[-1] * 3, [1, 3, -1], [-1] * 3]
+
+
 def test_which_tasks_have_gold() -> None:
     assert {type(x).__name__ for x in VARIANTS if x.gold is not None} == {
-        "Depo",
-        "Iterate",
-        "Mano",
-        "RevProg",
+        *("Depo", "Group", "Iterate"),
+        *("Mano", "RevProg", "S5"),
     }
 
 
-@pytest.mark.parametrize("task", [Depo(n=6, k=3), Mano(k=3), Depo(n=9, k=2, reach=2)], ids=repr)
+@pytest.mark.parametrize(
+    "task", [Depo(n=6, k=3), Mano(k=3), Depo(n=9, k=2, reach=2), Group(positions=4)], ids=repr
+)
 def test_the_steps_are_the_features_in_order(task: Task) -> None:
     assert task.gold is not None and task.features is not None
     batch = draw(task, 50, "train")

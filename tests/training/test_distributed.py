@@ -128,6 +128,8 @@ def furthest(one: RunConfig, other: RunConfig, seeds: list[int]) -> float:
         {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},
         {"use_reasoner": False, "data_loader_batch_size": 4},
         {"warm_start": 6, "max_reasoning_len": 3, "baseline": "ema"},  # at last one of eight sequences
+        {"thought_into": "state", "weight_groups": list("AABC"), "model_hidden_dim": 4},  # in turn
+        {"thought_into": "state", "weight_groups": list("ABCD"), "grad_acc": 2},  # at once
     ],
 )
 def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -257,10 +259,7 @@ def test_portions_make_up_the_whole() -> None:
         ({"data_loader_batch_size": 2}, "data_loader_batch_size=2: .* give a multiple of 2, 4 or more"),
         ({"grad_acc": 3, "data_loader_batch_size": 9}, "with grad_acc=3; give a multiple of 6, 6 or more"),
         ({"learned_reward": True}, "learned_reward=true: .* give learned_reward=false or one process"),
-        (
-            {"baseline": "average_thought"},
-            "baseline=average_thought: .* give another baseline",
-        ),
+        ({"baseline": "average_thought"}, "baseline=average_thought: .* give another baseline"),
         ({"baseline": "value"}, "value_sees=average_thought: .* give another value_sees"),
     ],
 )

@@ -24,7 +24,6 @@ from toyqs.training import pieces
 from toyqs.training.batches import at_step, draw_batches
 from toyqs.training.loop import accumulate, train
 from toyqs.training.sampling.ahead import sample_thoughts
-from toyqs.training.sampling.memory import Memory
 from toyqs.types import Batch
 
 TOLERANCE = 1e-12  # of a gradient, as a share of the largest of its parameter
@@ -34,7 +33,7 @@ CUTS = [{"sequences": 4}, {"chunk_positions": 1}, {"sequences": 2, "chunk_positi
 MARKOV = {"task": HiddenMarkov(states=4, vocab=3, positions=7), "data_loader_batch_size": 3}
 PATH = {"objective": "pathwise"}
 FOUR, WIDE = {"trice_samples": 4, "value_sees": "context"}, {"model_hidden_dim": 6}
-NEEDED = {"wake_sleep": {"sampler": "inference"}, "mcmc_em": {"train_examples": 20}}
+NEEDED = {"wake_sleep": {"sampler": "inference"}}
 CASES: dict[str, dict[str, Any]] = {
     **{
         f"objective {name}": {"objective": name, **FOUR, **NEEDED.get(name, {})}
@@ -129,8 +128,7 @@ def gradients(
     batch = next(draw_batches(settings.task, seeds, params, next(model.parameters())))
     batch = at_step(batch, params, 1)
     if params.inner_steps:
-        memory = Memory(params.train_examples) if params.remembers else None
-        batch = sample_thoughts(model, batch, size=params.sequences, memory=memory)
+        batch = sample_thoughts(model, batch, size=params.sequences)
     weights = {name: weight.at(0.3) for name, weight in params.weights.items()}
     mean = torch.full((len(seeds),), -0.5, dtype=torch.float64)
     values = accumulate(model, objective, batch, weights, params, mean, 0.2, reference_model)

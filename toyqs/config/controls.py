@@ -53,8 +53,7 @@ def unmatched_controls(config: RunConfig) -> dict[str, RunConfig]:
     constant         thoughts of one constant symbol, all of the full length, read as the run reads its own:
                      afresh they say as little as none
     reward_shuffled  a position's thoughts are paid what those of another position earned; not with
-                     thought_into=state, where what another position earned depends on them too, nor with
-                     objective=mcmc_em, which remembers thoughts that earned much in their own place
+                     thought_into=state, where what another position earned depends on them too
     policy_reversed  the policy loss with the other sign; both only where a policy loss trains the thoughts
 
     With thought_into=state those that have a reading hand it on: in state_handed_on and pause base_lm gets
@@ -87,7 +86,7 @@ def _sceptical(config: RunConfig) -> dict[str, RunConfig]:
     if config.symbol_kind != "deterministic":
         controls["random"] = _labelled(config, random_thoughts=True, markov_reasoner=False)
     controls["constant"] = _labelled(config, **ONE_SYMBOL, adaptive_len=False)
-    if config.has_policy_loss and not config.hands_on and not objective_class(config).remembers:
+    if config.has_policy_loss and not config.hands_on:
         controls["reward_shuffled"] = replace(config, shuffle_rewards=True)
     if config.has_policy_loss:
         controls["policy_reversed"] = replace(config, policy_loss_beta=-config.policy_loss_beta)

@@ -24,7 +24,7 @@ from toyqs.files import IDENTITY, json_object, no_folder
 SETTINGS, WEIGHTS = "config.json", "model.safetensors"
 
 # Settings of earlier versions -> the value that says what is always done now.
-REMOVED: dict[str, Any] = {"shard_optimiser": False, "fsdp": False}
+REMOVED: dict[str, Any] = {"shard_optimiser": False, "fsdp": False, "train_examples": 0}
 
 VERSION, VOCABULARY, PLUGINS = "results_version", "task.vocabulary", "plugins"
 BESIDE = (VERSION, VOCABULARY, PLUGINS)  # what config.json holds next to settings

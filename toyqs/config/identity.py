@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any, cast
 
+from toyqs.config import key_table
 from toyqs.config.choices import type_text
 from toyqs.config.contents import identities
 from toyqs.config.inactive import inactive_keys
-from toyqs.config.key_table import RESULTS_VERSION, key_of
+from toyqs.config.key_table import RESULTS_VERSION
 from toyqs.config.keys import OUTSIDE_KEY
 from toyqs.config.plugins import load
 from toyqs.config.resolve import resolved
@@ -79,7 +80,11 @@ def settings(config: RunConfig, seed: int) -> dict[str, Any]:
     Raises:
         ValueError: one line, where such a file cannot be read.
     """
-    config = canonical(config)
+    return columns_of(canonical(config), seed)
+
+
+def columns_of(config: RunConfig, seed: int) -> dict[str, Any]:
+    """Return what `settings` does, of settings that are in the spelling of `canonical`."""
     return _columns(config, seed) | identities(config)
 
 
@@ -130,8 +135,12 @@ def run_key(config: RunConfig, seed: int) -> str:
 
 def run_keys(config: RunConfig, seeds: Iterable[int]) -> dict[int, str]:
     """Return the names of the runs that differ in the seed alone, by seed; see `run_key`."""
-    columns = settings(config, 0)
-    return {seed: key_of(columns | {"seed": seed}, RESULTS_VERSION) for seed in seeds}
+    return keys_of(settings(config, 0), seeds)
+
+
+def keys_of(columns: Mapping[str, Any], seeds: Iterable[int]) -> dict[int, str]:
+    """Return the names of the runs that have the columns of `settings`, whatever their seed, by seed."""
+    return key_table.keys_of(columns, RESULTS_VERSION, seeds)
 
 
 def record(config: RunConfig, seed: int) -> dict[str, Any]:

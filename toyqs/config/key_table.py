@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toyqs.files import by_content
@@ -128,7 +128,6 @@ SETTINGS: dict[str, Any] = {
     "data_loader_batch_size": 64,
     "grad_acc": 1,
     "chunk_positions": 0,
-    "train_examples": 0,
     "seq_len": 128,
     "debug_cfg": None,
     "device": "cpu",
@@ -208,6 +207,17 @@ def key_of(columns: Mapping[str, Any], version: int) -> str:
         columns: all settings of the run, as `identity.settings` returns them and config.json holds them.
         version: RESULTS_VERSION when the run was trained.
     """
+    return _key(_hashed(columns, version))
+
+
+def keys_of(columns: Mapping[str, Any], version: int, seeds: Iterable[int]) -> dict[int, str]:
+    """Return the keys of the runs that differ in the seed alone, by seed; see `key_of`."""
+    hashed = _hashed(columns, version)
+    return {seed: _key({**hashed, "seed": seed}) for seed in seeds}
+
+
+def _hashed(columns: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Return the settings that are not at the values of the tables."""
     own = TASK_SETTINGS.get(columns["task"], {})
     table = SETTINGS | {f"task.{name}": value for name, value in own.items()}
     hashed = {
@@ -215,5 +225,9 @@ def key_of(columns: Mapping[str, Any], version: int) -> str:
         for name, value in columns.items()
         if name != "info" and (name not in table or value != table[name])
     }
-    text = json.dumps(by_content(hashed) | {"results_version": version}, sort_keys=True)
+    return by_content(hashed) | {"results_version": version}
+
+
+def _key(hashed: Mapping[str, Any]) -> str:
+    text = json.dumps(hashed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

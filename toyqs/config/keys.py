@@ -155,7 +155,6 @@ class Keys:
     grad_acc: int = number(1, at_least=1)  # parts of a batch whose gradients are added up before the step
     chunk_positions: int | None = number(None, at_least=0)  # that think at a time; 0: all; None: by the sizes
     auto_find_grad_acc: bool = True  # a step that finds no memory is made again in smaller parts
-    train_examples: int = number(0, at_least=0)  # of a finite training set, drawn once; 0: without end
     seq_len: int = number(128, at_least=1)  # of a text, in characters or tokens; generated tasks have theirs
     seed: Any = field(default_factory=lambda: [0, 1, 2, 3])  # one, or several side by side: one row each
     # 10. the run

@@ -24,8 +24,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
     What sizes choose for `chunk_positions` depends on the kernels: it stays open while kernels=auto is.
     """
-    config = replace(config, **DEBUG_VARIANTS.get(config.debug_cfg or "", {}), debug_cfg=None)
-    config = _with_folders(config)
+    config = _with_folders(_with_variant(config))
     if config.pretrained is not None:
         config = with_checkpoint(config, config.pretrained)
     if config.model_hidden_dim is not None:
@@ -49,11 +48,18 @@ def resolved(config: RunConfig) -> RunConfig:
     return config
 
 
+def _with_variant(config: RunConfig) -> RunConfig:
+    """Return the settings with those of its variant."""
+    if config.debug_cfg is None:
+        return config
+    return replace(config, **DEBUG_VARIANTS.get(config.debug_cfg, {}), debug_cfg=None)
+
+
 def _with_folders(config: RunConfig) -> RunConfig:
     """Return the settings with the folder of each run that is named by its key alone."""
     named = {name: given for name in STARTS if KEY.fullmatch(given := getattr(config, name) or "")}
     folders: dict[str, Any] = {name: f"{config.runs_dir}/{key}" for name, key in named.items()}
-    return replace(config, **folders)
+    return replace(config, **folders) if folders else config
 
 
 def chunk(config: RunConfig) -> int:

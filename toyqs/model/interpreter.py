@@ -67,10 +67,7 @@ class Afresh(SeedStacked):
         for level in range(depth):
             if visit is not None:
                 visit(partial(read, state, _row_of(symbols[..., :level], vocab)))
-            parent = torch.arange(vocab**level, device=rows.device).repeat_interleave(vocab)
-            state = backbone.gather(state, parent.expand(len(rows), 1, -1))
-            each_next = rows[:, FIRST_SYMBOL:].repeat(1, vocab**level, 1)
-            _, state = backbone.step(each_next[:, None, :, None], state)
+            state = backbone.step_by_each(rows, FIRST_SYMBOL, vocab**level, state)
         row = _row_of(symbols[..., :depth], vocab)
         if depth == symbols.shape[-1]:
             return read(state, row)
@@ -158,8 +155,10 @@ class AfreshEach(Afresh):
 
 def _row_of(prefix: Tensor, vocab: int) -> Tensor:
     """Return the row of each prefix among all V^l of its length: (S, number, l) long -> (S, number)."""
-    digits = vocab ** torch.arange(prefix.shape[-1] - 1, -1, -1, device=prefix.device)
-    return (prefix * digits).sum(-1)
+    row = prefix.new_zeros(prefix.shape[:-1])
+    for symbol in prefix.unbind(-1):
+        row = torch.add(symbol, row, alpha=vocab)
+    return row
 
 
 def _read_end(core: Core, rows: Tensor, following: Tensor | None, state: BranchState) -> Tensor:

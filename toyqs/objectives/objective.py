@@ -57,7 +57,6 @@ class Objective(ABC):
     off_policy: ClassVar[bool] = False  # thoughts may be drawn from another law than the policy (sampler)
     needs_density: ClassVar[bool] = False  # it reads trace.sampler_log_prob: thoughts are drawn before a step
     sees_target: ClassVar[bool] = False  # the thoughts that it trains on depend on the target
-    remembers: ClassVar[bool] = False  # the last of a position's thoughts is from its example's chain
     allowed_values: ClassVar[dict[str, Allowed]] = {}  # setting -> the values it works with; others: any
 
     reward: str = "likelihood"  # a key of REWARDS

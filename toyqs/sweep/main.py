@@ -14,7 +14,6 @@ import pandas as pd
 
 from toyqs.assets.pretrained import CheckpointError
 from toyqs.config.builders.kernels import settled
-from toyqs.config.identity import named, settings
 from toyqs.config.plugins import load
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence.cells import FOLDER, Cell, by_key, cell_of, name_of, write_cell
@@ -152,9 +151,8 @@ def _note(runs_dir: str, cells: Sequence[PlannedCell]) -> list[str]:
     """Note the cells on disk, for the scripts in analysis/; return the folder where that cannot be done."""
     try:
         for cell in cells:
-            columns = settings(cell.config, cell.seeds[0]) | cell.beside
             asked = [*cell.arms, *cell.same]
-            write_cell(runs_dir, columns, cell.keys, asked, cell.inactive)
+            write_cell(runs_dir, cell.columns | cell.beside, cell.keys, asked, cell.inactive)
     except OSError as error:
         return [f"{runs_dir}/{FOLDER} ({error.strerror})"]
     return []
@@ -176,7 +174,8 @@ def _plan(
     """
     cells: dict[str, PlannedCell] = {}
     unplanned = []
-    for config, difference in zip(configs, differences(configs), strict=True):
+    difference = cache(lambda: differences(configs))
+    for place, config in enumerate(configs):
         try:
             cell = plan_cell(config, cost)
             for arm, settings_of_arm in cell.arms.items():
@@ -187,7 +186,7 @@ def _plan(
             line = load.described(error, None if ours else config)
             if line is None and not isinstance(error, RuntimeError) and not ours:
                 raise  # RuntimeError: torch's, too large
-            which = label(difference) or "this run"
+            which = label(difference()[place]) or "this run"
             unplanned.append(f"{which} cannot be trained: {line or str(error).splitlines()[0]}")
             print(f"toyqs: {unplanned[-1]}", file=sys.stderr)
             continue
@@ -252,10 +251,10 @@ def _folders(runs_dir: str, cell: Cell) -> list[str]:
 
 def _cell(cell: PlannedCell, finished: Mapping[str, Mapping[str, Any]]) -> Cell:
     """Return a planned cell with the rows of the arms that were asked for, of those that have finished."""
-    columns, hidden = named(cell.config, cell.seeds[0]) | cell.beside, {"seed", *cell.inactive}
     asked = [(arm, seed) for arm in (*cell.arms, *cell.same) for seed in cell.seeds]
     rows = {key: finished[key] for key in cell.run_keys if key in finished}
-    return cell_of({name: x for name, x in columns.items() if name not in hidden}, cell.keys, asked, rows)
+    settings = {name: x for name, x in cell.settings.items() if name != "seed"}
+    return cell_of(settings, cell.keys, asked, rows)
 
 
 def _curves(runs_dir: str, cell: Cell) -> dict[str, dict[int, pd.DataFrame]]:

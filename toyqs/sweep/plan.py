@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from toyqs.config.builders.model import count_parameters
 from toyqs.config.controls import matched_controls, unmatched_controls
-from toyqs.config.identity import canonical, named, run_key, run_keys
+from toyqs.config.identity import canonical, columns_of, keys_of, named
 from toyqs.config.inactive import inactive_keys
 from toyqs.config.plain import from_plain, to_plain
 from toyqs.config.run_config import RunConfig
 from toyqs.experiment.trackers import Place
+from toyqs.files import IDENTITY
 from toyqs.sweep.step_times import most_seeds, step_seconds
 from toyqs.training.flops import Cost
 
@@ -40,6 +41,8 @@ class PlannedCell(NamedTuple):
     keys: dict[str, dict[int, str]]
     same: dict[str, str]  # a control asked for that is one run with another arm -> that arm, shown for both
     beside: dict[str, Any]  # settings that have an effect in the plain controls, and none in the run
+    inactive: set[str]  # the settings that have no effect in the run, nor in its plain controls
+    columns: dict[str, Any]  # what `identity.settings` returns of the run's first seed
 
     @property
     def run_keys(self) -> list[str]:
@@ -47,9 +50,10 @@ class PlannedCell(NamedTuple):
         return [key for arm in self.arms for key in self.keys[arm].values()]
 
     @property
-    def inactive(self) -> set[str]:
-        """Return the settings that have no effect in the run, nor in its plain controls."""
-        return inactive_keys(self.config) - self.beside.keys()
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that have an effect in the run or its plain controls; no hash of a file."""
+        columns = {name: x for name, x in self.columns.items() if not name.endswith(IDENTITY)}
+        return {name: x for name, x in (columns | self.beside).items() if name not in self.inactive}
 
 
 class Stack(NamedTuple):
@@ -143,16 +147,20 @@ def plan_cell(config: RunConfig, cost: Callable[[RunConfig], Cost]) -> PlannedCe
     if config.controls != "none":
         known |= matched_controls(with_base, cost, count_parameters)
         asked_for = list(known)
-    known = {name: canonical(arm) for name, arm in known.items()}
+    known = {name: arm if arm is config else canonical(arm) for name, arm in known.items()}
     seeds = seeds_of(config)
-    keys = {name: run_keys(arm, seeds) for name, arm in known.items()}
+    columns = {name: columns_of(arm, seeds[0]) for name, arm in known.items()}
+    keys = {name: keys_of(each, seeds) for name, each in columns.items()}
     first: dict[str, str] = {}
     shown = {name: first.setdefault(by_seed[seeds[0]], name) for name, by_seed in keys.items()}
     arms = {name: known[name] for name in asked_for if shown[name] == name}
     same = {name: shown[name] for name in asked_for if shown[name] != name}
-    active = _active(known["no_reasoner"])
-    beside = {name: active[name] for name in OF_BASE if name in active.keys() & inactive_keys(config)}
-    return PlannedCell(config, seeds, arms, keys, same, beside)
+    idle = inactive_keys(config)
+    active = idle - inactive_keys(known["no_reasoner"])
+    beside = {name: columns["no_reasoner"][name] for name in OF_BASE if name in active}
+    return PlannedCell(
+        config, seeds, arms, keys, same, beside, idle - beside.keys(), columns[next(iter(known))]
+    )
 
 
 def differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
@@ -278,9 +286,9 @@ def stacks_of(
     """
     remaining: set[str] = set(undone)
     stacks: list[Stack] = []
-    columns = [_active(cell.config) | cell.beside | {"seed": cell.seeds} for cell in cells]
+    columns = [cell.settings | {"seed": cell.seeds} for cell in cells]
     for cell, difference in zip(cells, _differences(columns), strict=True):
-        which = f"{label(difference) or cell.config.task.name} ({run_key(cell.config, 0)[:6]})"
+        which = f"{label(difference) or cell.config.task.name} ({keys_of(cell.columns, [0])[0][:6]})"
         for arm, config in cell.arms.items():
             seeds = [seed for seed in cell.seeds if cell.keys[arm][seed] in remaining]
             remaining.difference_update(cell.keys[arm].values())

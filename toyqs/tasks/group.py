@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.difficulty import Depths, at_place
-from toyqs.tasks.task import Feature, check_length, check_split, counted_at, scatter
+from toyqs.tasks.task import Feature, GoldSizes, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
 
 # name -> number of points that are permuted, and whether only by even permutations
@@ -208,6 +208,15 @@ class Group(Depths):
         found["answer"] = products.where(asked, -1)
         names = self.symbols(range(self.order))
         return {name: Feature(values, self.order, names) for name, values in found.items()}
+
+    def gold(self, inputs: Tensor) -> Tensor:
+        """Return the products of the first elements, one, two, …, (S, B, T, positions); see `Task.gold`."""
+        return self.as_deep(self.products(inputs)[..., : self.positions].unsqueeze(-2), inputs)
+
+    def gold_sizes(self) -> GoldSizes:
+        """Return as many symbols as elements; as many steps as elements are read."""
+        one_length = self.asked == "end" and not self.mixes_lengths
+        return GoldSizes(self.order, self.positions if one_length else self.least_depth, self.positions)
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

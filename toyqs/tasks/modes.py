@@ -51,7 +51,8 @@ class Modes(Task):
         thinking    a mixture over M thoughts or more with weights π(h | c): H(y_1 … y_N | c) = H(w), where
                     each thought predicts one mode, and π are the modes' weights.
         uniform     a mixture over R thoughts of equal weight, as those that are never rewarded are: in
-                    between, see `uniform_floor`. With R = M and equal modes it is H(w) = log M.
+                    between, see `uniform_floor`; computed for M = 2 and R up to 16 alone. With R = M and
+                    equal modes it is H(w) = log M.
 
     >>> [round(task.joint_floor(3, *model), 4) for model in ((1, False), (2, False), (2, True))]
     [0.9752, 0.6931, 0.3251]

@@ -65,53 +65,39 @@ class Programs:
     def _numbers(self) -> list[dict[str, Tensor]]:
         return [self.numbers(length) for length in range(1 if self.mixed else self.k, self.k + 1)]
 
-    def draw(self, generator: torch.Generator, length: Tensor, split: str, width: int) -> Tensor:
+    def draw(
+        self, generator: torch.Generator, count: int, length: Tensor | None, split: str, width: int
+    ) -> Tensor:
         """Draw programs of a split uniformly; those longer than k are all held out.
 
         Args:
             generator: the only source of randomness.
-            length: (B,) long, operators of each.
+            count: B, how many.
+            length: (B,) long, operators of each; None: k, all.
             split: "train" or "held_out".
             width: D, the most there are.
 
         Returns:
             (B, D) long, 0 behind a program's end.
         """
-        if self.held_out == 0 or self.mixed:
-            program = torch.randint(self.m, (len(length), width), generator=generator)
-            program = program * (torch.arange(width) < length.unsqueeze(1))
+        if length is None:
             if self.held_out == 0:
-                return program
-            numbers = [each[split] for each in self._numbers]
-            counts = torch.tensor([len(each) for each in numbers])
-            which, share = length.clamp(max=self.k) - 1, torch.rand(len(length), generator=generator)
-            places = (counts.cumsum(0) - counts)[which] + (share.double() * counts[which]).long()
-            known = self._digits(torch.cat(numbers)[places], length.clamp(max=self.k), width)
-            return torch.where((length <= self.k).unsqueeze(1), known, program)
-        chosen = self._numbers[-1][split]
-        index = torch.randint(len(chosen), (len(length), 1), generator=generator)
-        return self._digits(chosen[index.squeeze(1)], length, width)
+                return torch.randint(self.m, (count, width), generator=generator)
+            chosen = self._numbers[-1][split]
+            return self._digits(chosen[torch.randint(len(chosen), (count,), generator=generator)], width)
+        program = torch.randint(self.m, (count, width), generator=generator)
+        program = program * (torch.arange(width) < length.unsqueeze(1))
+        if self.held_out == 0:
+            return program
+        numbers = [each[split] for each in self._numbers]
+        counts = torch.tensor([len(each) for each in numbers])
+        which, share = length.clamp(max=self.k) - 1, torch.rand(count, generator=generator)
+        places = (counts.cumsum(0) - counts)[which] + (share.double() * counts[which]).long()
+        known = self._digits(torch.cat(numbers)[places], width, length.clamp(max=self.k))
+        return torch.where((length <= self.k).unsqueeze(1), known, program)
 
-    def _digits(self, numbers: Tensor, length: Tensor, width: int) -> Tensor:
+    def _digits(self, numbers: Tensor, width: int, length: Tensor | None = None) -> Tensor:
         """Return the operators of programs by their numbers (B,), (B, width) long."""
-        power = length.unsqueeze(1) - 1 - torch.arange(width)
+        last = torch.tensor(self.k) if length is None else length.unsqueeze(1)
+        power = last - 1 - torch.arange(width)
         return (numbers.unsqueeze(1) // self.m ** power.clamp(min=0) % self.m) * (power >= 0)
-
-
-def draw_operators(p: int, m: int, seed: int) -> Tensor:
-    """Draw permutations, (m, p) long: distinct, none the identity, and if m ≥ 2 not all commute."""
-    source = random.Random(f"operators/{seed}")
-    rows: list[tuple[int, ...]] = []
-    while not rows or (m > 1 and _all_commute(rows)):
-        seen = {tuple(range(p))}
-        rows = []
-        while len(rows) < m:
-            row = tuple(source.sample(range(p), p))
-            if row not in seen:
-                seen.add(row)
-                rows.append(row)
-    return torch.tensor(rows)
-
-
-def _all_commute(rows: list[tuple[int, ...]]) -> bool:
-    return all([a[i] for i in b] == [b[i] for i in a] for n, a in enumerate(rows) for b in rows[:n])

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.difficulty import Depths, joined
-from toyqs.tasks.programs import Programs, draw_operators
+from toyqs.tasks.operators import Operators
+from toyqs.tasks.programs import Programs
 from toyqs.tasks.task import Feature, GoldSizes, check_amount, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
 
@@ -86,21 +87,11 @@ class RevProg(Depths):
 
     def check(self, seq_len: int) -> None:
         """Refuse settings that cannot work, whatever `seq_len`; see `Task.check`."""
-        if self.p < 3:
-            raise ValueError(
-                f"task.p={self.p}: fewer than 3 symbols leave no two operators whose order matters; "
-                "give task.p=3 or more"
-            )
         for key in ("m", "k", "queries"):
             value = getattr(self, key)
             if value < 1:
                 raise ValueError(f"task.{key}={value}: needs at least 1; give task.{key}=1 or more")
-        available = math.factorial(min(self.p, 12)) - 1
-        if self.m > available:
-            raise ValueError(
-                f"task.m={self.m}: only {available} permutations of {self.p} symbols are not the identity; "
-                f"give task.m={available} or fewer, or a larger task.p"
-            )
+        self._operators.check()
         if not 0 <= self.label_noise < 1:
             raise ValueError(
                 f"task.label_noise={self.label_noise}: is a probability; give 0 or more and less than 1"
@@ -156,10 +147,14 @@ class RevProg(Depths):
             return 0.0
         return -correct * math.log(correct) - (self.p - 1) * other * math.log(other)
 
-    @cached_property
+    @property
     def permutations(self) -> Tensor:
-        """Draw the operators, (m, p) long; see `draw_operators`."""
-        return draw_operators(self.p, self.m, self.seed)
+        """Return the operators, (m, p) long."""
+        return self._operators.permutations
+
+    @cached_property
+    def _operators(self) -> Operators:
+        return Operators(self.p, self.m, self.seed)
 
     @property
     def programs(self) -> dict[str, Tensor]:
@@ -190,13 +185,7 @@ class RevProg(Depths):
         A program that ends before changes nothing further.
         """
         program, there, places = self._read(inputs)
-        values, table, rows = [inputs.gather(-1, places)], self.permutations.flatten(), self.p * program
-        for i in range(program.shape[-1]):
-            now = there[..., i : i + 1]
-            entries = torch.where(now, rows[..., i : i + 1] + values[-1], 0)
-            after = table.index_select(0, entries.flatten()).view(entries.shape)
-            values.append(torch.where(now, after, values[-1]))
-        return values[1:]
+        return self._operators.applied(program.where(there, self.m), inputs.gather(-1, places))
 
     def depth(self, inputs: Tensor) -> Tensor:
         """Return the program's number of operators at the queries, 0 elsewhere; see `Depths.depth`."""
@@ -264,33 +253,44 @@ class RevProg(Depths):
         """Draw sequences uniformly from a split, without the oracle; see `Task.sample`."""
         check_split(split)
         query = torch.randint(self.p, (batch_size, self.queries), generator=generator)
-        length = torch.full((batch_size,), self.k)
+        length = None
         if self.mixes_lengths:
             length = self.draw_depths(generator, (batch_size,), split, progress)
         width = self.k if split == "train" else self.deepest
-        program = self._programs.draw(generator, length, split, width)
+        program = self._programs.draw(generator, batch_size, length, split, width)
         if self.held_out_programs == 0:
-            free = length > self.k  # too long to have been trained on
-            last = torch.where(free, query[:, -1], self._held_out_query(program, query))
+            last = self._held_out_query(program, query)
             if split == "train":
-                free = length < self.least_held_out * self.mixes_lengths
                 last = (last + torch.randint(1, self.p, (batch_size,), generator=generator)) % self.p
+            if length is not None:  # all of the least are trained on, and none that is too long to be
+                free = length < self.least_held_out if split == "train" else length > self.k
                 last = torch.where(free, query[:, -1], last)
             query[:, -1] = last
-        inputs = joined(program + self.p, length, query, self.p + self.m).unsqueeze(0)
-        places = self._read(inputs)[2]
-        observed = self.answers(inputs)
-        if self.label_noise > 0:
-            replaced = torch.rand(observed.shape, generator=generator) < self.label_noise
-            drawn = torch.randint(self.p, observed.shape, generator=generator)
-            observed = torch.where(replaced, drawn, observed)
-        targets, counted = torch.zeros_like(inputs), torch.zeros_like(inputs, dtype=torch.bool)
-        return counted_at(counted.scatter(-1, places, True), inputs, targets.scatter(-1, places, observed))
+        return self._batch(generator, program, length, query)
 
     def _held_out_query(self, program: Tensor, query: Tensor) -> Tensor:
         """Compute the one value of the last query that is held out after each beginning, (B,) long."""
         program = program[:, : self.k]  # of both splits alike
         return scatter([*program.unbind(1), *query[:, :-1].unbind(1)], self.seed) % self.p
+
+    def _batch(
+        self, generator: torch.Generator, program: Tensor, length: Tensor | None, query: Tensor
+    ) -> Batch:
+        """Return sequences of programs (B, D) and their queries, with what is observed at these."""
+        places = torch.arange(program.shape[1] + self.queries)
+        if length is None:
+            inputs, asked = torch.cat([program + self.p, query], 1), places >= self.k
+        else:
+            inputs, behind = joined(program + self.p, length, query, self.p + self.m), length.unsqueeze(1)
+            asked = (places >= behind) & (places < behind + self.queries)
+            program = program.where(places[: program.shape[1]] < behind, self.m)
+        observed = self._operators.applied(program, query)[-1]
+        if self.label_noise > 0:
+            replaced = torch.rand(observed.shape, generator=generator) < self.label_noise
+            drawn = torch.randint(self.p, observed.shape, generator=generator)
+            observed = torch.where(replaced, drawn, observed)
+        targets = torch.zeros_like(inputs).masked_scatter(asked, observed)
+        return counted_at(asked.expand(inputs.shape).unsqueeze(0), inputs.unsqueeze(0), targets.unsqueeze(0))
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Return readable names of token ids: "3" for a symbol, "op0" for an operator, "-" for a pad."""

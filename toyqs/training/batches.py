@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from toyqs.positions import focus, rows, thinking_positions
+from toyqs.positions import focus, thinking_positions
 from toyqs.rng import noise_of_steps, stream, thought_noise
 from toyqs.tasks.task import Task
 from toyqs.training.params import TrainingParams
@@ -30,8 +30,6 @@ class TrainingBatch(NamedTuple):
     sampler_log_prob: Tensor | None = None  # (S, B, T', K, L) of the forced symbols when they were sampled
     shuffle: Tensor | None = None  # (S, B, T') uniform numbers, one for each position that thinks
     first: int = 0  # the position of each sequence's first token, where positions are learned
-    examples: Tensor | None = None  # (S, B) long, the sequences' places in a finite training set
-    moves: Tensor | None = None  # (S, B, T') uniform numbers, one for each chain that moves
 
 
 def prepare(batch: Batch, noise: Tensor, num_ahead: int = 1) -> TrainingBatch:
@@ -208,19 +206,10 @@ def draw_batches(
     data = [stream(seed, "training data") for seed in seeds]
     noise = [stream(seed, "thought noise") for seed in seeds]
     shuffles = [stream(seed, "shuffled rewards") for seed in seeds]
-    moves = [stream(seed, "moves of chains") for seed in seeds]
     size = settings.batch_size
-    sets = _training_sets(task, seeds, settings, data) if settings.train_examples else None
     for step in itertools.count(0, CHUNK):
         progress = min(1.0, step / settings.steps)
-        examples = None
-        if sets is not None:
-            found = [next(each) for each in sets]
-            many = [batch for batch, _ in found]
-            if settings.remembers:
-                examples = torch.stack([index for _, index in found]).to(like.device)
-        else:
-            many = [task.sample(g, CHUNK * size, settings.seq_len, "train", progress) for g in data]
+        many = [task.sample(g, CHUNK * size, settings.seq_len, "train", progress) for g in data]
         stacked = stack(many, like, settings.think_everywhere)
         if settings.reference == "oracle" and stacked.oracle is None:
             assert task.oracle is not None
@@ -231,33 +220,8 @@ def draw_batches(
             assert task.gold is not None
             stacked = stacked._replace(gold=task.gold(stacked.inputs.cpu()).to(like.device))
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
-        prepared = prepare(stacked, silence, settings.num_ahead)._replace(examples=examples)
-        parts = [*chunks(prepared, size)]
-        yield from (
-            _with_noise(parts, settings, noise, shuffles, moves, like) if settings.thoughts.length else parts
-        )
-
-
-def _training_sets(
-    task: Task, seeds: Sequence[int], settings: TrainingParams, data: Sequence[torch.Generator]
-) -> list[Iterator[tuple[Batch, Tensor]]]:
-    """Yield, seed by seed, CHUNK batches of its finite training set and their sequences' places in it.
-
-    The set is passed through in a new order each time; what is less than a batch at its end is left out.
-    """
-
-    def passes(seed: int, order: torch.Generator) -> Iterator[tuple[Batch, Tensor]]:
-        count, size = settings.train_examples, settings.batch_size
-        whole = task.sample(stream(seed, "training set"), count, settings.seq_len, "train")
-        places = torch.empty(0, dtype=torch.long)
-        while True:
-            while len(places) < CHUNK * size:
-                drawn = torch.randperm(count, generator=order)[: count // size * size]
-                places = torch.cat([places, drawn])
-            index, places = places[: CHUNK * size], places[CHUNK * size :]
-            yield rows(whole, index), index
-
-    return [passes(seed, order) for seed, order in zip(seeds, data, strict=True)]
+        parts = [*chunks(prepare(stacked, silence, settings.num_ahead), size)]
+        yield from _with_noise(parts, settings, noise, shuffles, like) if settings.thoughts.length else parts
 
 
 def _with_noise(
@@ -265,7 +229,6 @@ def _with_noise(
     settings: TrainingParams,
     noise: Sequence[torch.Generator],
     shuffles: Sequence[torch.Generator],
-    moves: Sequence[torch.Generator],
     like: Tensor,
 ) -> Iterator[TrainingBatch]:
     """Add thought noise to batches in turn, drawn for several of them at once where it is little."""
@@ -275,18 +238,10 @@ def _with_noise(
     for start in range(0, len(batches), at_once):
         group = batches[start : start + at_once]
         drawn = noise_of_steps(noise, think_at, sizes, len(group)).to(like)
-        shape = (len(group), *drawn.shape[2:4])
-        orders = _numbers(shuffles if settings.shuffle_rewards else None, shape, like)
-        moved = _numbers(moves if settings.remembers else None, shape, like)
-        for batch, own, order, move in zip(group, drawn.unbind(), orders, moved, strict=True):
-            yield batch._replace(noise=own, shuffle=order, moves=move)
-
-
-def _numbers(
-    generators: Sequence[torch.Generator] | None, shape: tuple[int, ...], like: Tensor
-) -> Iterable[Tensor | None]:
-    """Draw uniform numbers (S, B, T) for each of several batches; None: none for any."""
-    if generators is None:
-        return itertools.repeat(None, shape[0])
-    numbers = [torch.rand(shape, generator=g, dtype=torch.float64) for g in generators]
-    return torch.stack(numbers, 1).to(like.device).unbind()
+        orders: Iterable[Tensor | None] = itertools.repeat(None, len(group))
+        if settings.shuffle_rewards:
+            shape = (len(group), *drawn.shape[2:4])
+            numbers = [torch.rand(shape, generator=g, dtype=torch.float64) for g in shuffles]
+            orders = torch.stack(numbers, 1).to(like.device).unbind()
+        for batch, own, order in zip(group, drawn.unbind(), orders, strict=True):
+            yield batch._replace(noise=own, shuffle=order)

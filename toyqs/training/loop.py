@@ -29,7 +29,6 @@ from toyqs.training.params import StepNumbers, TrainingParams, numbers_at
 from toyqs.training.pieces import LossFn, MicroBatches, forward
 from toyqs.training.reference_model import ReferenceModel
 from toyqs.training.sampling.ahead import sample_thoughts
-from toyqs.training.sampling.memory import Memory
 from toyqs.training.sampling.over_sampled import over_sampled
 from toyqs.training.shortage import Fitted, OnShortage
 from toyqs.training.state import Checkpoints, TrainState
@@ -72,7 +71,6 @@ def train(
         model, settings.lr_multipliers, reference_model, settings.optimizer, settings.native_adam
     )
     state.graphs = Graphs() if settings.cuda_graphs else None
-    state.memory = Memory(settings.train_examples) if settings.remembers else None
     fitted = Fitted(settings, not model.couples_positions, on_shortage)
     if checkpoints is not None:
         _resume(checkpoints, state, data, settings)
@@ -99,9 +97,8 @@ def train(
 
 
 def _sampled(state: TrainState, batch: TrainingBatch, settings: TrainingParams) -> TrainingBatch:
-    return sample_thoughts(
-        cast(Model, state.model), batch, settings.rank, settings.ranks, settings.sequences, state.memory
-    )
+    model = cast(Model, state.model)
+    return sample_thoughts(model, batch, settings.rank, settings.ranks, settings.sequences)
 
 
 def _descend(

@@ -74,8 +74,6 @@ class TrainingParams:
     adaptive_len: bool = False  # the task sets each thought's length
     warm_start: int = 0  # steps in which a share of the sequences has the task's gold thoughts
     shuffle_rewards: bool = False  # the counted positions of a batch exchange their rewards
-    train_examples: int = 0  # sequences of the training set; 0: they are drawn without end
-    remembers: bool = False  # each example's chain of thoughts is remembered
     eval_chunk: int = 8192  # thoughts evaluated at once, per seed
     rank: int = 0  # this process's number among those that train together
     ranks: int = 1  # the number of these processes; each takes its slice of every batch

@@ -12,7 +12,6 @@ from toyqs.graphs import Graphs
 from toyqs.training.divergence import Divergence
 from toyqs.training.optimizer import Native, Optimiser
 from toyqs.training.reference_model import ReferenceModel
-from toyqs.training.sampling.memory import Memory
 
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
 
@@ -52,7 +51,6 @@ class TrainState:
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.reference_model = model, reference_model
         self.graphs: Graphs | None = None  # of its steps; None: they are made without
-        self.memory: Memory | None = None  # of chains of thoughts; None: there are none
         self.step = 0
         self.diverged: dict[int, Divergence] = {}  # by the seed's index
         self.reward = torch.zeros(self.optimiser.num_seeds, device=self.optimiser.grads.device)
@@ -94,7 +92,6 @@ class TrainState:
             "reference_model": [parameter[index].clone() for parameter in averages],
             "reward": self.reward[index].clone(),
             "decay": self.decay,
-            "memory": {} if self.memory is None else self.memory.seed_state(index),
         }
 
     @torch.no_grad()
@@ -111,8 +108,6 @@ class TrainState:
         self.diverged = {index: Divergence(*values) for index, values in lost.items()}
         self.optimiser.restore([part["optimiser"] for part in parts])
         self.reward = torch.stack([part["reward"] for part in parts]).to(self.reward.device)
-        if self.memory is not None:
-            self.memory.restore([part["memory"] for part in parts], self.optimiser.grads.device)
         if self.reference_model is None:
             return
         for index, part in enumerate(parts):

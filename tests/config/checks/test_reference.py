@@ -102,6 +102,7 @@ def test_a_run_of_before_a_key_was_removed_can_be_referred_to(
     for name, value, said in (
         ("shard_optimiser", True, "true"),
         ("fsdp", 1.5, "1.5"),
+        ("train_examples", 512, "512"),
         ("task.wings", 3, "3"),
     ):
         file.write_text(json.dumps(columns | finished_run.REMOVED | {name: value}))

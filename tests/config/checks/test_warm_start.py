@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.config.checks.checking import NO_REASONER, accepted, refused
+from toyqs.tasks.group import Group
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
@@ -30,6 +31,7 @@ LABELS = {"warm_start": 10, "warm_start_as": "labels"}
         ("have 3 symbols, and all thoughts 4; give max_reasoning_len=3", {"max_reasoning_len": 4}),
         ("have 1 to 4 symbols, and all thoughts 4; give adaptive_len=true", ITERATED),
         ("a thought is one of a chain; give thought_into=prediction", {"thought_into": "state"}),
+        ("have up to 65 symbols, and may have 64; give a task=group of less", {"task": Group(positions=65)}),
         ("think_at=all takes others", {"think_at": "all"}),
         ("think_at=hard takes others", {"think_at": "hard"}),
         ("cuts right thoughts off; give length_schedule=constant", {"length_schedule": "short_to_long"}),
@@ -61,6 +63,7 @@ def test_a_run_without_thoughts_says_labels_or_has_none() -> None:
         ITERATED | {"adaptive_len": True},
         ITERATED | {"variable_len": True},
         {"task": RevProg(k=2), "max_reasoning_len": 2},
+        {"task": Group(positions=5), "adaptive_len": True, "max_reasoning_len": 5},
         LABELS | {"thoughts": "gaussian"},
         LABELS | {"thought_vocab": 1, "max_reasoning_len": 5},
     ],

@@ -22,7 +22,6 @@ from toyqs.training.flops import Cost, mean, measure
 from toyqs.training.loop import accumulate
 from toyqs.training.params import TrainingParams
 from toyqs.training.sampling.ahead import sample_thoughts
-from toyqs.training.sampling.memory import Memory
 from toyqs.training.shortage import in_fewer
 
 
@@ -157,8 +156,7 @@ def _measured(config: RunConfig, params: TrainingParams, length: int) -> Cost:
     running = like.new_zeros(1)
 
     def step() -> None:
-        memory = Memory(params.train_examples) if params.remembers else None
-        ready = sample_thoughts(model, batch, memory=memory) if params.inner_steps else batch
+        ready = sample_thoughts(model, batch) if params.inner_steps else batch
         for _ in range(max(1, params.inner_steps)):
             accumulate(model, objective, ready, weights, params, running, reference_model=reference_model)
 

@@ -105,8 +105,6 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         adaptive_len=config.has_thoughts and config.adaptive_len,
         warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
-        train_examples=config.train_examples,
-        remembers=config.has_thoughts and objective_class(config).remembers,
         eval_chunk=min(
             THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead * _predictions(config))
         ),

@@ -1,4 +1,4 @@
-"""Checks of rewards that are learned or exchanged, of an inference network, of a memory of thoughts."""
+"""Checks of rewards that are learned or exchanged, and of an inference network."""
 
 from __future__ import annotations
 
@@ -76,44 +76,22 @@ def _check_reward_of_prediction(config: RunConfig) -> None:
         )
 
 
-def check_posterior(config: RunConfig, ranks: int) -> None:
-    """Refuse an inference network that nothing trains, and a memory of what has no end or no single place.
+def check_inference(config: RunConfig) -> None:
+    """Refuse an inference network that nothing trains.
 
     Args:
         config: resolved.
-        ranks: how many processes torchrun has started.
 
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
-    kind, objective = objective_class(config), config.objective
-    if config.has_thoughts and config.sampler == "inference" and "sampler" not in kind.allowed_values:
-        why = f"objective={objective} does not train the network that would draw its thoughts"
+    if (
+        config.has_thoughts
+        and config.sampler == "inference"
+        and "sampler" not in objective_class(config).allowed_values
+    ):
+        why = f"objective={config.objective} does not train the network that would draw its thoughts"
         refuse("sampler", "inference", why, "sampler=policy or objective=wake_sleep")
-    if config.train_examples and config.train_examples < config.data_loader_batch_size:
-        why = f"are fewer than data_loader_batch_size={config.data_loader_batch_size}"
-        refuse("train_examples", config.train_examples, why, "more of them, or 0, which is without end")
-    rises = getattr(config.task, "curriculum", 0)
-    if config.train_examples and rises:
-        why = f"rises over the training, and train_examples={config.train_examples} are drawn once"
-        refuse("task.curriculum", rises, why, "task.curriculum=0 or train_examples=0")
-    if not (config.has_thoughts and kind.remembers):
-        return
-    if not config.train_examples:
-        why = f"draws sequences without end, and objective={objective} remembers a thought of each"
-        refuse("train_examples", 0, why, "train_examples=512")
-    if ranks > 1:
-        why = f"remembers chains in one process, and there are {ranks}"
-        refuse("objective", objective, why, "one process or another objective")
-    if config.length_schedule != "constant":
-        why = f"objective={objective} remembers thoughts, which cannot change in length"
-        refuse("length_schedule", config.length_schedule, why, "length_schedule=constant")
-    if config.shuffle_rewards:
-        why = f"objective={objective} remembers thoughts that earned much in their own place"
-        refuse("shuffle_rewards", True, why, "shuffle_rewards=false")
-    if config.train_nll_num != config.trice_samples:
-        why = f"objective={objective} weighs all thoughts"
-        refuse("train_nll_num", config.train_nll_num, why, "train_nll_num=null")
 
 
 def check_shuffled_rewards(config: RunConfig, ranks: int) -> None:
@@ -126,11 +104,7 @@ def check_shuffled_rewards(config: RunConfig, ranks: int) -> None:
     Raises:
         Refusal: one line with the key, the value and the remedy.
     """
-    if (
-        not (config.has_thoughts and config.has_policy_loss)
-        or config.hands_on
-        or objective_class(config).remembers
-    ):
+    if not (config.has_thoughts and config.has_policy_loss) or config.hands_on:
         return
     asked = "shuffle_rewards" if config.shuffle_rewards else "controls"
     if asked == "controls" and config.controls != "all":

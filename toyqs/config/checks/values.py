@@ -14,7 +14,7 @@ from toyqs.config.checks.kernels import check_kernels
 from toyqs.config.checks.positions import check_ahead
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
-from toyqs.config.checks.rewards import check_posterior, check_shuffled_rewards
+from toyqs.config.checks.rewards import check_inference, check_shuffled_rewards
 from toyqs.config.checks.starts import check_starts
 from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.checks.warm_start import check_warm_start
@@ -73,7 +73,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     _check_machine(config, elsewhere)
     check_parallel(config, distributed.ranks())
     check_shuffled_rewards(config, distributed.ranks())
-    check_posterior(config, distributed.ranks())
+    check_inference(config)
     check_reference(config)
     notes += check_starts(config)
     _check_runs_dir(config.runs_dir)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
-from toyqs.objectives.registry import objective_class
 from toyqs.tasks.task import GoldSizes
+
+MOST_STEPS = 64  # of a right thought: those of all positions of many batches are in memory together
 
 
 def check_warm_start(config: RunConfig) -> None:
@@ -29,6 +30,9 @@ def check_warm_start(config: RunConfig) -> None:
     if config.cuda_graphs:
         _refuse(config, "its steps are not alike, and a graph replays one", "cuda_graphs=false")
     sizes = config.task.gold_sizes()
+    if sizes.longest > MOST_STEPS:
+        why = f"right thoughts have up to {sizes.longest} symbols, and may have {MOST_STEPS}"
+        _refuse(config, why, f"a task={config.task.name} of less depth")
     if config.warm_start_as == "thoughts":
         _check_symbols(config, sizes)
     if config.use_reasoner:
@@ -65,9 +69,6 @@ def _check_steps(config: RunConfig, sizes: GoldSizes) -> None:
     if config.length_schedule != "constant":
         why = f"length_schedule={config.length_schedule} cuts right thoughts off"
         _refuse(config, why, "length_schedule=constant")
-    if objective_class(config).remembers:
-        why = f"objective={config.objective} remembers a sampled thought of every sequence"
-        _refuse(config, why, "another objective")
     if config.learned_reward:
         why = "learned_reward=true is fitted on halves of a batch, and the sampled thoughts are ever fewer"
         _refuse(config, why, "learned_reward=false")

@@ -19,8 +19,10 @@ COLUMNS = {
     "noise": "noise (log scale)\nstandard deviation over length",
 }
 NOTES = [
-    "names in italics: held against the gradient of reward and entropy; the others: of the reward",
-    "every group of K thoughts summed exactly, mean over policies; vertical line: without bias",
+    "names in italics: compared with the gradient of reward and entropy; the others: with that of the reward",
+    "credit by prefix: a symbol is paid what it adds to the reward of those before it; right: that reward is",
+    "the mean over the thoughts that begin so; wrong: the mean over those that begin otherwise",
+    "every group of K thoughts is summed exactly; means over policies; vertical line: no bias",
 ]
 QUESTION = "How biased and how noisy are estimators of the policy's gradient?"
 SHADES, LIGHTEST = "viridis_r", 0.15  # the colours of K, darker for more thoughts

@@ -18,8 +18,9 @@ def diverged_seeds(frame: pd.DataFrame) -> str:
     Args:
         frame: one row per seed; rows of older versions do not say where.
     """
-    lost = frame.loc[pd.to_numeric(frame["nll"]).isna()] if len(frame) else frame
-    return ", ".join(_where(row) for row in lost.sort_values("seed").to_dict("records")) if len(lost) else ""
+    if not len(frame) or not (lost := pd.to_numeric(frame["nll"]).isna()).any():
+        return ""
+    return ", ".join(_where(row) for row in frame[lost].sort_values("seed").to_dict("records"))
 
 
 def _where(row: Mapping[Any, Any]) -> str:

@@ -204,7 +204,7 @@ def _never(finding: Finding) -> str:
     thinking = next(iter(finding.cell.arms.values()))
     if "started" not in thinking:
         return ""
-    seeds = list(thinking.loc[thinking["started"].eq(False), "seed"])
+    seeds = list(thinking["seed"][thinking["started"].eq(False)])
     return _seeds({f"{len(seeds)} of {len(thinking)}": seeds})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from toyqs.model.layers import gather_rows
@@ -84,6 +85,23 @@ class Backbone(nn.Module, ABC):
         for ids in x.ids.unbind(-1):
             _, state = self.step(Rows(x.table, ids), state)
         return self.step(x.table[:, end, None, None, None], state)
+
+    def step_by_each(self, rows: Tensor, first: int, count: int, state: BranchState) -> BranchState:
+        """Let every branch consume each row of a table from one on, in a branch of its own.
+
+        Args:
+            rows: (S, n, I).
+            first: of the rows that are consumed.
+            count: P, how many branches there are.
+            state: of the branches (s, 1, p, 1), for one sequence of each seed.
+
+        Returns:
+            The state of the branches (s, 1, p · (n − first) + v, 1).
+        """
+        rows = rows[:, first:]
+        parent = torch.arange(count, device=rows.device).repeat_interleave(rows.shape[1])
+        state = self.gather(state, parent.expand(len(rows), 1, -1))
+        return self.step(rows.repeat(1, count, 1)[:, None, :, None], state)[1]
 
     def empty(self, first: int = 0) -> BranchState | None:
         """Return a branch point (1, 1, 1, 1) that has read nothing, its next symbol at position `first`.

@@ -68,6 +68,13 @@ class GRU(SeedStacked, Backbone):
         hidden = hidden.view(*x.ids.shape[:4], -1)
         return hidden, hidden
 
+    def step_by_each(self, rows: Tensor, first: int, count: int, state: Tensor) -> Tensor:
+        """Step hidden vectors (S, 1, P, 1, D) by each row of a table; see `Backbone.step_by_each`."""
+        if not self.native:
+            return super().step_by_each(rows, first, count, state)
+        ids = torch.arange(first, rows.shape[1]).expand(len(rows), 1, 1, -1)
+        return self.step(Rows(rows, ids), state)[1].flatten(2, 3).unsqueeze(3)
+
     def handover(self, num_seeds: int, width: int) -> Linear:
         """Return a map of hidden vectors (S, B, T, K, D)."""
         return Linear(num_seeds, self.width, width)

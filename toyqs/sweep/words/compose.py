@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_type_hints
+from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra._internal.hydra import Hydra
@@ -224,43 +224,36 @@ def _of_plugins(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _typed(kind: type, values: dict[Any, Any], prefix: str = "") -> Any:
-    known = {x.name for x in fields(kind)}
+    types = _types(kind)
     for key, value in values.items():
-        if key not in known:
+        if key not in types:
             raise unknown_key(f"{prefix}{key}")
         if value == "???":
             raise Refusal(f"{prefix}{key}=???: stands for no value; give one, or leave the word out")
         if isinstance(value, str):
             values[key] = _readable(f"{prefix}{key}", value)
-    try:
-        defaults = _defaults(kind)
-        given = {key: value for key, value in values.items() if repr(value) != defaults[key]}
-        typed = OmegaConf.to_object(OmegaConf.merge(_schema(kind, tuple(given)), given))
-        return kind(**vars(typed))
-    except OmegaConfBaseException as error:
-        raise wrong_type(f"{prefix}{error.full_key}", error) from error
+    if other := {key: value for key, value in values.items() if not _is_of(types[key], value)}:
+        try:
+            typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), other))
+        except OmegaConfBaseException as error:
+            raise wrong_type(f"{prefix}{error.full_key}", error) from error
+        values |= {key: getattr(typed, key) for key in other}
+    return kind(**values)
 
 
 @cache
-def _schema(kind: type, names: tuple[str, ...]) -> Any:
-    """Return some fields of a dataclass with their types: to read a hundred for each cell is slow."""
+def _types(kind: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields."""
     types = get_type_hints(kind)
-    some = [(x.name, types[x.name], _field_like(x)) for x in fields(kind) if x.name in names]
-    return OmegaConf.structured(make_dataclass(kind.__name__, some))
+    return {x.name: types[x.name] for x in fields(kind)}
 
 
-def _field_like(known: Field[Any]) -> Any:
-    """Return a new field with the default of a known one."""
-    if known.default_factory is not MISSING:
-        return field(default_factory=known.default_factory)
-    return field(default=known.default)
-
-
-@cache
-def _defaults(kind: type) -> dict[str, str]:
-    """Return the texts of a dataclass's defaults."""
-    schema = OmegaConf.structured(kind)
-    return {key: repr(value) for key, value in cast(Any, OmegaConf.to_container(schema)).items()}
+def _is_of(annotation: Any, value: Any) -> bool:
+    """Tell whether a value is of a type as it stands; Hydra has mostly seen to it, and to convert is slow."""
+    inside = get_args(annotation)
+    if get_origin(annotation) is list:
+        return type(value) is list and all(type(x) in inside for x in value)
+    return annotation is Any or type(value) in (inside or (annotation,))
 
 
 def _readable(key: str, value: str) -> str:

@@ -40,7 +40,7 @@ PURPOSES = {
     "what thoughts earn, and how that moves the policy": (
         *("Reinforce", "GRPO", "ValueBaseline", "PPO", "MultiSample", "BestOf", "Listwise", "PlackettLuce"),
         *("WeightedMLE", "MaxEnt", "VarGrad", "LogZ", "LearnedLogZ", "KLReward", "RLP", "RewardModel"),
-        *("WakeSleep", "MCMCEM"),
+        "WakeSleep",
     ),
     "steps to be learnt": ("Iterate",),
     "the logbook's data": ("Logbook", "LogbookSmall"),

@@ -5,20 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toyqs.objectives.rewards import over_tokens, token_log_prob, tokens
+from toyqs.objectives.rewards import tokens
 from toyqs.training import distributed
 from toyqs.training.batches import TrainingBatch, rank_slice, sequences
-from toyqs.training.sampling.memory import Memory, Moved
 from toyqs.types import Model
 
 
 def sample_thoughts(
-    model: Model,
-    batch: TrainingBatch,
-    rank: int = 0,
-    ranks: int = 1,
-    size: int | None = None,
-    memory: Memory | None = None,
+    model: Model, batch: TrainingBatch, rank: int = 0, ranks: int = 1, size: int | None = None
 ) -> TrainingBatch:
     """Sample a batch's thoughts ahead of its steps, by the model's sampler where it has one.
 
@@ -30,32 +24,20 @@ def sample_thoughts(
         rank: see `rank_slice`.
         ranks: see `rank_slice`.
         size: the number of sequences taken at a time; None: all.
-        memory: of each example's thoughts, which take the place of the last ones drawn and move on.
 
     Returns:
         The batch with the thoughts' symbols and their log-density.
     """
     sampled: list[tuple[Tensor, Tensor]] = []
-    kept: list[Moved] = []
     for part in sequences(rank_slice(batch, rank, ranks), size):
         counted, known = part.counted, tokens(part.counted)
         with torch.no_grad():
             context = model.read(part.inputs, part.positions, part.first)
             args = (context, part.noise, None, counted.lengths)
             thoughts = model.think(*args, off_policy=True, targets=known)
-            assert thoughts is not None and thoughts.log_prob is not None
-            symbols = thoughts.symbols
-            if memory is not None:
-                assert part.examples is not None and part.moves is not None
-                symbols = memory.recall(part.examples, symbols)
-                trace = model.talk(context, model.think(context, part.noise, symbols, counted.lengths))
-                log_q = over_tokens(token_log_prob(trace.logits, known), counted)
-                kept.append(memory.next(part.examples, symbols, log_q, part.moves))
-        sampled.append((symbols, thoughts.log_prob))
+        assert thoughts is not None and thoughts.log_prob is not None
+        sampled.append((thoughts.symbols, thoughts.log_prob))
     symbols, density = (torch.cat(parts, 1) for parts in zip(*sampled, strict=True))
-    if memory is not None:
-        memory.keep(kept)
-        batch = batch._replace(examples=None, moves=None)
     if ranks > 1:
         symbols, density = distributed.all_gather_batch(symbols), distributed.all_gather_batch(density)
     return batch._replace(forced=symbols, sampler_log_prob=density)

@@ -41,7 +41,16 @@ def call(name: str, dtype: torch.dtype, *fields: Tensor | int | None) -> None:
     """
     check_first_order()
     words = [x if isinstance(x, int) else 0 if x is None else x.data_ptr() for x in fields]
-    if not _function(name, dtype)(_array(len(words))(*words)):
+    run(name, dtype, _array(len(words))(*words))
+
+
+def run(name: str, dtype: torch.dtype, fields: ctypes.Array[ctypes.c_int64] | int) -> None:
+    """Call a native function with fields that are in place, or with their address.
+
+    Raises:
+        IndexError: an id is no row of its table.
+    """
+    if not _function(name, dtype)(fields):
         raise IndexError(f"{name}: an id is no row of its table")
 
 

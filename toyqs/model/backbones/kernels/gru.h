@@ -33,7 +33,7 @@ template <bool back, typename F> void steps(const Layer<F>& layer, const Gru<F> 
       F* const g = a.kept ? a.kept + start * out_p : own_g;
       if (!back || !a.kept) layer.outputs(g, h, h_stride, count);
       for (int64_t i = 0; i < rows; ++i) {
-        const F *const x = a.x + x_row(i), *const own = g + i / a.each * out_p;
+        const F *const x = a.x + x_row(i), *const own = g + (a.each == 1 ? i : i / a.each) * out_p;
         F* const rz = gates + i * 2 * d_p;
         for (int64_t j = 0; j < d; j += LANES<F>) {
           put<F>(rz + j, logistic<F>(load(x + j, d - j) + at(own + j)));
@@ -43,7 +43,7 @@ template <bool back, typename F> void steps(const Layer<F>& layer, const Gru<F> 
       if (back) std::fill_n(at_gs + 0, count * out_p, F(0));
       if (back) std::fill_n(at_hs + 0, count * d_p, F(0));
       for (int64_t i = 0; i < rows; ++i) {
-        const int64_t state = i / a.each, x_place = x_row(i), at_row = place(i) * d;
+        const int64_t state = a.each == 1 ? i : i / a.each, x_place = x_row(i), at_row = place(i) * d;
         const F *x = a.x + x_place + 2 * part, *rz = gates + 2 * i * d_p, *g_n = g + state * out_p + 2 * d_p;
         F *const at_x = a.at_x + x_place, *const at_g = at_gs + state * out_p, *const at_h = at_hs + state * d_p;
         for (int64_t j = 0, left = d; j < d; j += LANES<F>, left -= LANES<F>) {

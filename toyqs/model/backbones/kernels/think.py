@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from toyqs.model.backbones.kernels import KEPT_FROM
-from toyqs.model.backbones.kernels.calls import call, check, check_shapes
+from toyqs.model.backbones.kernels.calls import check, check_first_order, check_shapes, run
 from toyqs.model.backbones.kernels.gru import padded
-
-Given = Tensor | None
 
 
 class Think(torch.autograd.Function):
@@ -47,15 +47,18 @@ class Think(torch.autograd.Function):
         first_entropy = states.new_empty(states.shape[:-1])  # one for all thoughts of a position
         keep = states.shape[-1] >= KEPT_FROM and any(ctx.needs_input_grad)
         hidden, kept = [states], []
+        symbol = _Symbol(start, table, layers, [None] * 4, symbols)
         for index in range(length):
             before = hidden[-1]
             hidden.append(states.new_empty(seeds, *places, each if index else 1, states.shape[-1]))
             kept.append(states.new_empty(*before.shape[:-1], 3 * padded(before)) if keep else None)
-            x, ids = (table, symbols[index - 1]) if index else (start, None)
-            _step((x, ids, before), (*layers[:2], None, None), (hidden[-1], None, None, None, kept[-1]))
-            found = (log_prob[index], entropy[index] if index else first_entropy)
-            noise = None if forced else given[index]
-            _draw(hidden[-1], (*layers[2:], None, None), (noise, symbols[index], *found, None, None, None))
+            symbol.take(index, before, hidden[-1], kept[-1])
+            symbol.gru.states = symbol.draw.h
+            symbol.draw.noise = None if forced else _part(given, index)
+            symbol.draw.log_prob = _part(log_prob, index)
+            symbol.draw.entropy = _part(entropy, index) if index else first_entropy.data_ptr()
+            symbol.step()
+            symbol.sample()
         entropy[0] = first_entropy
         ctx.save_for_backward(start, table, symbols, *layers, *hidden, *kept)
         results = tuple(x.movedim(0, 4) for x in (symbols, log_prob, entropy))
@@ -80,16 +83,89 @@ class Think(torch.autograd.Function):
         at_now = torch.zeros_like(hidden[-1])
         if at_state is not None:
             at_now.add_(at_state)
+        symbol = _Symbol(start, table, layers, at_layers, symbols)
         for index in range(length - 1, -1, -1):
-            before, now = hidden[index : index + 2]
-            given = (at_draws[0][index], at_draws[1][index] if index else first_entropy)
-            layer = (*layers[2:], *at_layers[2:])
-            _draw(now, layer, (None, symbols[index], None, None, *given, at_now))
-            x, ids, at_x = (table, symbols[index - 1], at_table) if index else (start, None, at_start)
-            at_before, layer = torch.empty_like(before), (*layers[:2], *at_layers[:2])
-            _step((x, ids, before), layer, (None, at_now, at_x, at_before, kept[index]))
+            at_before = torch.empty_like(hidden[index])
+            symbol.take(index, hidden[index], hidden[index + 1], kept[index])
+            symbol.draw.at_log_prob = _part(at_draws[0], index)
+            symbol.draw.at_entropy = _part(at_draws[1], index) if index else first_entropy.data_ptr()
+            symbol.draw.at_h = symbol.gru.grad = at_now.data_ptr()
+            symbol.gru.at_x = (at_table if index else at_start).data_ptr()
+            symbol.gru.at_h = at_before.data_ptr()
+            symbol.sample()
+            symbol.step()
             at_now = at_before
         return at_start, at_table, at_now, *at_layers, None, None
+
+
+def _words(pointers: str, sizes: str) -> list[tuple[str, type]]:
+    words: list[tuple[str, type]] = [(name, ctypes.c_void_p) for name in pointers.split()]
+    return [*words, *((name, ctypes.c_int64) for name in sizes.split())]
+
+
+class _Gru(ctypes.Structure):
+    """Gru of gru.h."""
+
+    _fields_ = _words(
+        "x ids h weight bias at_weight at_bias states grad at_x at_h kept",
+        "seeds starts each length x_rows x_part d",
+    )
+
+
+class _Draw(ctypes.Structure):
+    """Draw of draw.h."""
+
+    _fields_ = _words(
+        "h weight bias at_weight at_bias noise symbols log_prob entropy at_log_prob at_entropy at_h",
+        "seeds rows draws d v",
+    )
+
+
+class _Symbol:
+    """The step to a symbol of all thoughts, and its draw: fields that stay are filled in once.
+
+    Fields hold addresses: what lies there has to be kept as long as they are used.
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        table: Tensor,
+        layers: Sequence[Tensor],
+        at_layers: Sequence[Tensor | None],
+        symbols: Tensor,
+    ) -> None:
+        check_first_order()
+        self.start, self.table, self.symbols = start, table, symbols
+        places = [None if x is None else x.data_ptr() for x in (*layers, *at_layers)]
+        seeds, width, classes = layers[2].shape
+        self.gru = _Gru(None, None, None, *places[:2], *places[4:6], length=1, x_part=width, d=width)
+        self.draw = _Draw(None, *places[2:4], *places[6:], d=width, v=classes)
+        self.gru.seeds = self.draw.seeds = seeds
+
+    def take(self, index: int, before: Tensor, now: Tensor, kept: Tensor | None) -> None:
+        """Take a symbol's number, and the states before and after the step."""
+        gru, draw, x = self.gru, self.draw, self.table if index else self.start
+        starts, rows = before.shape[1:-1].numel(), now.shape[1:-1].numel()
+        gru.x, gru.x_rows, gru.h = x.data_ptr(), x.shape[1], before.data_ptr()
+        gru.ids = _part(self.symbols, index - 1) if index else None
+        gru.kept = None if kept is None else kept.data_ptr()
+        gru.starts, gru.each = starts, rows // max(1, starts)
+        draw.h, draw.symbols = now.data_ptr(), _part(self.symbols, index)
+        draw.rows, draw.draws = rows, self.symbols.shape[2:].numel() // max(1, rows)
+
+    def step(self) -> None:
+        """Call `gru`."""
+        run("gru", self.start.dtype, ctypes.addressof(self.gru))
+
+    def sample(self) -> None:
+        """Call `draw`."""
+        run("draw", self.start.dtype, ctypes.addressof(self.draw))
+
+
+def _part(x: Tensor, index: int) -> int:
+    """Return the address of x[index]; x lies one number after another."""
+    return x.data_ptr() + index * x.stride(0) * x.element_size()
 
 
 def _check_shapes(
@@ -103,23 +179,3 @@ def _check_shapes(
         *((layers[1], (seeds, 1, 3 * width)), (layers[2], (seeds, width, symbols))),
         (layers[3], (seeds, 1, symbols)),
     )
-
-
-def _step(inputs: tuple[Tensor, Given, Tensor], layer: tuple[Given, ...], rest: tuple[Given, ...]) -> None:
-    """Call `gru` for one step: input rows, their ids and states; the layer, and all other fields."""
-    x, _, before = inputs
-    after = rest[0] if rest[0] is not None else rest[1]
-    assert after is not None
-    starts, width = before.shape[1:-1].numel(), before.shape[-1]
-    each = after.shape[1:-1].numel() // max(1, starts)
-    sizes = (len(x), starts, each, 1, x.shape[1], width, width)
-    call("gru", x.dtype, *inputs, *layer, *rest, *sizes)
-
-
-def _draw(states: Tensor, layer: tuple[Given, ...], rest: tuple[Given, ...]) -> None:
-    """Call `draw` for states (S, B, T, 1 or K, D): the layer, and all other fields."""
-    weight, symbols = layer[0], rest[1]
-    assert weight is not None and symbols is not None
-    rows = states.shape[1:-1].numel()
-    draws = symbols.shape[1:].numel() // max(1, rows)
-    call("draw", states.dtype, states, *layer, *rest, len(states), rows, draws, *weight.shape[1:])

@@ -117,12 +117,12 @@ template <typename F>
 void add_product(F* c, int64_t ldc, const F* a, int64_t row, int64_t column, const F* b, int64_t ldb, int64_t m,
                  int64_t k, int64_t n) {
   constexpr decltype(&tile<F, 1, 1>) tiles[2][3] = {{tile<F, 1, 1>, tile<F, 1, 2>, tile<F, 1, 3>},
-                                                    {tile<F, 4, 1>, tile<F, 4, 2>, tile<F, 4, 3>}};
-  for (int64_t j = 0, vectors; j < n; j += vectors * LANES<F>) {
-    vectors = std::min<int64_t>((n - j) / LANES<F>, 3);
-    for (int64_t i = 0, tall; i < m; i += tall ? 4 : 1) {
-      tall = m - i >= 4;
-      tiles[tall][vectors - 1](c + i * ldc + j, ldc, a + i * row, row, column, b + j, ldb, k);
+                                                    {tile<F, 8, 1>, tile<F, 4, 2>, tile<F, 4, 3>}};
+  for (int64_t j = 0, vectors, tall; j < n; j += vectors * LANES<F>) {
+    vectors = std::min<int64_t>((n - j) / LANES<F>, 3), tall = vectors == 1 ? 8 : 4;
+    for (int64_t i = 0, rows; i < m; i += rows) {
+      rows = m - i < tall ? 1 : tall;
+      tiles[rows > 1][vectors - 1](c + i * ldc + j, ldc, a + i * row, row, column, b + j, ldb, k);
     }
   }
 }
