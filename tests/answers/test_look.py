@@ -51,6 +51,24 @@ def test_a_record_is_printed_and_written(
     ]
 
 
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        ("persist", "of the 2 tokens ahead this is about the first alone\n"),
+        ("joint", "the first alone, where the row is judged by the loss of all of them together\n"),
+    ],
+)
+def test_of_several_tokens_ahead_it_is_about_the_first(
+    ahead: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tiny.config(task=S5(), n_tokens_ahead=2, ahead=ahead)
+    folder = written(tmp_path / "runs" / "a", settings)
+    write_json(Path(folder) / "summary.json", {"key": "a", "seed": 3, "nll": 1.0})
+    thought_record.write(folder, records.small())
+    assert main(["look", folder]) == 0
+    assert said in capsys.readouterr().out.replace("\n  ", " ")
+
+
 def test_vectors_are_called_by_the_nearest_tokens(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     record = records.small()
     record.arrays["nearest"] = record.arrays.pop("symbols")

@@ -21,6 +21,10 @@ from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.chains.chain_reasoner import ChainReasoner
 from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
+from toyqs.tasks.depo import Depo
+from toyqs.tasks.group import Group
+from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.mano import Mano
 
 STATE = {"thought_into": "state"}
 REFUSED: dict[str, dict[str, Any]] = {
@@ -43,6 +47,18 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("said", REFUSED)
 def test_what_knows_no_chains_is_refused(said: str) -> None:
     refused(f"thought_into=state: .*{said}.*thought_into=prediction", **STATE, **REFUSED[said])
+
+
+@pytest.mark.parametrize("task", [Iterate(), Mano(), Group(asked="end")])
+def test_a_reading_that_nothing_that_counts_comes_after_is_refused(task: Any) -> None:
+    refused(f"thought_into=state: task={task.name} counts no position after", **STATE, task=task)
+    assert accepted(task=task) == []
+
+
+@pytest.mark.parametrize("task", [Depo(), Group(), Iterate()])
+def test_a_reading_that_a_later_position_can_make_use_of_is_accepted(task: Any) -> None:
+    everywhere = {"think_at": "all"} if task.name == "iterate" else {}
+    assert accepted(**STATE, task=task, **everywhere) == []
 
 
 def test_what_goes_together_is_accepted() -> None:

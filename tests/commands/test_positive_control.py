@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import lab
+from toyqs.config.builders.held_out import draw_held_out, known_losses
+from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.evidence import load_cells
 from toyqs.evidence.judging.decision import BEATS_ALL
@@ -54,6 +57,23 @@ def test_the_negative_control_does_not(tmp_path: Path, monkeypatch: pytest.Monke
     assert {floors(finding)[arm] for arm in ("thinking", "policy_off")} == {0.6931}
     assert finding.losses["thinking"].mean() < 2, "its thoughts do express the choice: 5.545 without"
     assert not estimate(finding.gains["policy_off"]).lower > 0, "and so do those never rewarded"
+
+
+@pytest.mark.parametrize(
+    ("words", "floor"),
+    [
+        (["policy_loss_beta=0"], 0.6931),
+        (["policy_loss_beta=0", "entropy_encouragement_coef=0"], None),
+        (["random_thoughts=true"], 0.6931),
+        (["max_reasoning_len=0", "entropy_encouragement_coef=0"], 2.6007),
+    ],
+)
+def test_a_floor_of_equal_weights_needs_something_that_makes_them_equal(
+    words: list[str], floor: float | None
+) -> None:
+    config = resolved(lab.composed("+run_modifier=PositiveControlRunConfig", *words))
+    known = known_losses(config, draw_held_out(config, 1, torch.zeros(1), 8))["joint_floor"]
+    assert known == (None if floor is None else pytest.approx(floor, abs=1e-4))
 
 
 def test_the_two_differ_in_one_setting() -> None:

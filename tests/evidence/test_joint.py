@@ -19,6 +19,7 @@ from toyqs.evidence.judging.findings import arm_table, find
 from toyqs.evidence.page.data import page_data
 from toyqs.evidence.rows import load_curve
 from toyqs.evidence.runs import load_folder
+from toyqs.evidence.tables.arm_columns import arm_columns
 from toyqs.evidence.tables.comparison import comparison_table
 from toyqs.evidence.tables.paper import paper_table
 from toyqs.evidence.tables.sweep import sweep_table
@@ -89,6 +90,9 @@ def test_a_sweep_of_both_kinds_names_both(tmp_path: Path) -> None:
     assert {finding.cell.loss for finding in findings} == {"nll", "nll_joint"}
     text = sweep_table(findings, ["base_lm_hidden_dim"])
     assert "NLL or joint NLL" in words(text) and TEACHER in words(text)
+    (right,) = (column.texts for column in arm_columns(findings) if column.name == "accuracy")
+    judged = [finding.cell.loss for finding in findings for _ in finding.cell.arms]
+    assert ["nll_joint" if x == "–" else "nll" for x in right] == judged, "it is of the first token alone"
     other = sweep_table([x for x in findings if x.cell.loss == "nll"], ["base_lm_hidden_dim"])
     assert "joint" not in other and "teacher" not in other
 

@@ -30,6 +30,20 @@ EACH: dict[str, dict[str, Any]] = {
     "cosine": {"thought_logits": "cosine", "thought_logit_scale": 3.0},
 }
 ALL = {key: value for one in EACH.values() for key, value in one.items()}
+# Thoughts alone are predicted from, begin before k is read, and are as long as k says.
+HIDDEN: dict[str, Any] = {
+    "task": Iterate(),
+    "use_base_lm": False,
+    "adaptive_len": True,
+    "max_reasoning_len": 4,
+}
+UNREAD_WITH: tuple[dict[str, Any], ...] = (
+    {"adaptive_len": False},
+    {"task": Iterate(reach=2)},
+    {"use_base_lm": True, "mixing": "thought", "adaptive_len": False},
+    {"adaptive_len": False, "interpreter_start": "onward"},
+)
+UNREAD = "hide_last_token=true: .*neither they nor their lengths tell that token"
 CASES = EACH | {"all": ALL, "all, no base": ALL | {"use_base_lm": False, "thought_vocab": 3}}
 
 
@@ -207,10 +221,20 @@ def test_seeds_draw_the_same_symbols_alone_and_together(seeds: list[int]) -> Non
             "hide_last_token=true: add_last_context_token=true reads",
             {"hide_last_token": True, "add_last_context_token": True, "interpreter_start": "onward"},
         ),
+        *((UNREAD, {"hide_last_token": True, **HIDDEN, **more}) for more in UNREAD_WITH),
     ],
 )
 def test_refused(said: str, changes: dict[str, Any]) -> None:
     refused(said, **changes)
+
+
+def test_a_token_that_base_lm_or_the_length_of_a_thought_tells_may_be_hidden() -> None:
+    hidden = {"hide_last_token": True, **HIDDEN}
+    assert accepted(**hidden) == []
+    for more in UNREAD_WITH:
+        assert accepted(**hidden | more | {"use_base_lm": True, "mixing": "auto"}) == []
+    constant = {"thought_vocab": 1, "objective": "reinforce", "policy_loss_beta": 0.0, "adaptive_len": False}
+    assert accepted(**hidden | constant) == [], "the control of that name, which can say nothing anyway"
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,15 @@ def test_held_out_pairs_come_equally_often_in_any_order():
     assert drawn[:18] != sorted(drawn[:18]) and len(set(drawn[:200:4])) > 14
 
 
+def test_few_held_out_pairs_are_of_all_depths():
+    """Fewer sequences than pairs, which are listed in the order of k, are drawn from all of them."""
+    task = Iterate(n=24, reach=2)
+    few = draw(task, 60, "held_out")
+    assert len(task.pairs["held_out"]) > 120
+    assert set(task.depth(few.inputs).amax(-1).flatten().tolist()) == set(range(2, 9))
+    assert len(set(map(tuple, few.inputs[0].tolist()))) == 60
+
+
 def test_training_pairs_are_uniform():
     task = Iterate()
     pairs = task.pairs["train"]

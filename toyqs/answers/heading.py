@@ -32,6 +32,16 @@ def against(folders: Sequence[str]) -> list[str]:
     return wrapped_line(f"against {_named(folders)}")
 
 
+def of_first_token(folder: str) -> list[str]:
+    """Return the line that says of which of several tokens ahead a measure is; none where there is one."""
+    columns = columns_of(folder)
+    number, joint = columns.get("n_tokens_ahead", 1), columns.get("ahead") == "joint"
+    if number == 1:
+        return []
+    row = ", where the row is judged by the loss of all of them together" if joint else ""
+    return wrapped_line(f"of the {number} tokens ahead this is about the first alone{row}")
+
+
 def _named(folders: Sequence[str], after: str = "") -> str:
     seeds = spans(columns_of(folder)["seed"] for folder in folders)
     parents, where = {Path(folder).parent for folder in folders}, folders[0]

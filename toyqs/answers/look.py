@@ -7,7 +7,7 @@ from typing import Any
 
 from toyqs import thought_record
 from toyqs.answers.command import add_runs_measure
-from toyqs.answers.heading import heading
+from toyqs.answers.heading import heading, of_first_token
 from toyqs.answers.load import naming
 from toyqs.command_line import whole
 from toyqs.config.finished_run import columns_of
@@ -52,7 +52,7 @@ def head(folder: str, record: Record) -> list[str]:
         f"{number} thought{'s' * (number > 1)} at each of {counted.sum():,} positions of {len(counted)} "
         f"held-out sequences; NLL there {nll:.3f} nats ({less})"
     )
-    lines = [*heading([folder]), *wrapped_line(of)]
+    lines = [*heading([folder]), *wrapped_line(of), *of_first_token(folder)]
     if "nearest" in record.arrays:
         lines.append("its symbols are vectors; each is called by the token whose embedding is nearest")
     return lines

@@ -258,7 +258,8 @@ class Iterate(Depths):
             count = int((pairs[:, 1] <= self.largest_depth(progress)).sum())
             index = torch.randint(count, (batch_size,), generator=generator)
         else:
-            index = torch.randperm(batch_size, generator=generator) % len(pairs)
+            order = torch.randperm(max(batch_size, len(pairs)), generator=generator)
+            index = order[:batch_size] % len(pairs)
         x, k = pairs[index].split(1, 1)
         if self.in_unary:
             ticks = self.length(seq_len) if split == "train" else self.held_out_length(seq_len)

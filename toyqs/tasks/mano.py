@@ -67,7 +67,9 @@ class Mano(Depths):
                 raise ValueError(f"task.{key}={value}: is too small; give task.{key}={least} or more")
         given, known = self.operators, set(OPERATORS)
         if not given or not set(given) <= known or len(set(given)) < len(given):
-            raise ValueError(f"task.operators={given}: is not some of {OPERATORS}, each once; give such")
+            raise ValueError(
+                f"task.operators={given}: is not some of {OPERATORS}, each once; give for example +-"
+            )
         self.check_depths()
         check_amount(f"task.modulus={self.modulus}", self.modulus)
         check_length(f"task.k={self.k} and task.reach={self.reach}", self.held_out_length(seq_len))

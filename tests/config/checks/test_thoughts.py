@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.config.checks.checking import NO_REASONER, accepted, refused
 from toyqs.config.run_config import RunConfig
+from toyqs.tasks.depo import Depo
+from toyqs.tasks.group import Group
+from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.mano import Mano
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.texts.char_text import CharText
 
@@ -121,7 +126,7 @@ def test_tokens_ahead() -> None:
 
 def test_tokens_together() -> None:
     for changes in ({}, {"use_base_lm": False}, {"mixing": "thought"}, {"max_reasoning_len": 0}, NO_REASONER):
-        assert accepted(n_tokens_ahead=7, ahead="joint", **changes) == []
+        assert accepted(n_tokens_ahead=4, ahead="joint", **changes) == []
         refused("n_tokens_ahead=8: .* only 7 tokens", n_tokens_ahead=8, ahead="joint", **changes)
     oracle = {"reward": "kl_forward", "reference": "oracle"}
     for changes in ({}, NO_REASONER):
@@ -180,3 +185,18 @@ def test_shared_head_speaks_the_tasks_tokens() -> None:
     refused("share_lm_head=true: .*9 tokens.*thought_vocab=6", share_lm_head=True, thought_vocab=6, task=task)
     for vocab in (None, 9):
         assert accepted(share_lm_head=True, thought_vocab=vocab, task=task) == []
+
+
+@pytest.mark.parametrize("ahead", ["persist", "joint"])
+def test_tokens_ahead_that_never_count_are_refused(ahead: str) -> None:
+    """A joint loss of two tokens would be one of a single token, of plain models too."""
+    apart: tuple[Any, ...] = (Depo(), Mano(), Iterate(), Group(asked="end"))
+    for task in apart:
+        said = f"n_tokens_ahead=2: where task={task.name} thinks, token 2 of those ahead never counts; "
+        refused(said + "give n_tokens_ahead=1", n_tokens_ahead=2, ahead=ahead, task=task)
+    refused("give n_tokens_ahead=4 or fewer", n_tokens_ahead=6, ahead=ahead)
+    assert accepted(n_tokens_ahead=4, ahead=ahead) == []
+    assert accepted(n_tokens_ahead=2, ahead=ahead, task=Group()) == []
+    plain = {"use_reasoner": False, "controls": "none", "n_tokens_ahead": 2, "task": Depo()}
+    assert accepted(**plain) == []
+    refused("n_tokens_ahead=2: where task=depo", **plain, ahead="joint")

@@ -22,8 +22,14 @@ LABELS = {"warm_start": 10, "warm_start_as": "labels"}
         ("task=hidden_markov does not say", {"task": HiddenMarkov()}),
         ("the training has 5 steps; give warm_start=5 or fewer", {"max_steps": 5}),
         ("the training has 450 steps", {"warm_start": 451}),
-        ("have 6 symbols, and thought_vocab=5 is 5; give thought_vocab=6", {"thought_vocab": 5}),
-        ("have 30 symbols, and thought_vocab=20 is 20", {"task": Iterate(n=30, k=2), "thought_vocab": 20}),
+        (
+            "made of 6 different symbols, and thought_vocab=5 has fewer; give thought_vocab=6",
+            {"thought_vocab": 5},
+        ),
+        (
+            "made of 30 different symbols, and thought_vocab=20 has fewer",
+            {"task": Iterate(n=30, k=2), "thought_vocab": 20},
+        ),
         ("tokens of right thoughts with thoughts=gaussian", {"thoughts": "gaussian"}),
         ("with thoughts=gumbel", {"thoughts": "gumbel", "objective": "pathwise"}),
         ("with random_thoughts=true", {"random_thoughts": True}),
@@ -47,7 +53,7 @@ def test_refused(said: str, changes: dict[str, Any]) -> None:
 def test_a_run_without_thoughts_says_labels_or_has_none() -> None:
     for run in (NO_REASONER, {"max_reasoning_len": 0}):
         refused(
-            "warm_start_as=thoughts: this run has no thoughts; give warm_start_as=labels",
+            "warm_start=10: this run has no thoughts, which could be right ones; give warm_start_as=labels",
             warm_start=10,
             **run,
         )

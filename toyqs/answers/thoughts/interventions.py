@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
-from toyqs.answers.heading import heading
+from toyqs.answers.heading import heading, of_first_token
 from toyqs.answers.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
@@ -198,7 +198,8 @@ def _print(arm: Arm, found: Mapping[Name, Interval], length: int) -> None:
     config, count = arm.first.config, found["own",].count
     over = "" if len(arm.runs) > 1 else f"; {count:,} different sequences"
     print(*heading(arm.folders), sep="\n")
-    print(f"{_shown(found['own',])} nats: NLL with own thoughts, per thinking position that counts{over}\n")
+    print(f"{_shown(found['own',])} nats: NLL with own thoughts, per thinking position that counts{over}")
+    print(*of_first_token(arm.folders[0]), "", sep="\n")
     print("What costs how much more, in nats")
     lines = [(words, _shown(found.get((name,)), "+.3f")) for name, words in WHOLE.items()]
     for kept in range(length):

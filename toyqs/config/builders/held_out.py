@@ -48,9 +48,11 @@ def known_losses(config: RunConfig, held_out: Batch) -> dict[str, float | None]:
         known = {"bayes_floor": task.floor(), "uniform_nll": math.log(task.vocab_size)}
         return known | (task.references(held_out) if task.references else {})
     number, floor = config.num_ahead, task.joint_floor or (lambda *_: None)
+    different, learns = _num_different(config), _learns_weights(config)
+    bounded = learns or different == 1 or _weighs_alike(config)
     return {
         "bayes_floor": floor(number, None, True),
-        "joint_floor": floor(number, _num_different(config), _learns_weights(config)),
+        "joint_floor": floor(number, different, learns) if bounded else None,
         "uniform_nll": number * math.log(task.vocab_size),
     }
 
@@ -58,6 +60,11 @@ def known_losses(config: RunConfig, held_out: Batch) -> dict[str, float | None]:
 def _learns_weights(config: RunConfig) -> bool:
     """Tell whether a loss trains how likely thoughts are."""
     return config.has_policy_loss or not objective_class(config).uses_score_function
+
+
+def _weighs_alike(config: RunConfig) -> bool:
+    """Tell whether thoughts whose weights no loss of theirs trains are drawn, or driven, to equal ones."""
+    return config.random_thoughts or bool(config.entropy_encouragement_coef)
 
 
 def _num_different(config: RunConfig) -> int | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+import torch
+
+from toyqs.config.checks.positions import SAMPLED, counts_ahead
 from toyqs.config.errors import Refusal, refuse
 from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import HEADS
 from toyqs.model.thoughts import TokenHead
 from toyqs.rng import stream
+from toyqs.types import Batch
 
 IN_CHAINS = ("leave_one_out", "group_mean", "trice", "none")  # baselines of rewards that sum over positions
 
@@ -108,10 +112,24 @@ def _check_hidden(config: RunConfig) -> None:
         refuse("hide_last_token", True, why, f"thought_into=prediction or {other}")
     if config.task.encode is not None:
         refuse("hide_last_token", True, "a text is thought about as it is read", f"another task or {other}")
-    first = config.task.sample(stream(0, "check"), 2, config.seq_len, "train").think[..., 0]
-    if config.thinks_everywhere or bool(first.any()):
+    batch = config.task.sample(stream(0, "check"), SAMPLED, config.seq_len, "train")
+    if config.thinks_everywhere or bool(batch.think[..., 0].any()):
         why = "the first position thinks, and there is no token before it"
         refuse("hide_last_token", True, why, f"think_at=marked with a task such as iterate, or {other}")
+    constant = config.has_thoughts and config.symbol_kind == "token" and config.num_symbols == 1
+    if (not config.use_base_lm or config.mixer == "thought") and not constant:
+        _check_told(config, batch)
+
+
+def _check_told(config: RunConfig, batch: Batch) -> None:
+    """Refuse that nothing reads the token at a position, unless the length of a thought tells which it is."""
+    length = torch.zeros_like(batch.inputs)
+    if config.adaptive_len and config.task.thought_length is not None:
+        length = config.task.thought_length(batch.inputs)
+    tokens, length = batch.inputs[batch.think], length[batch.think]
+    if any(len(tokens[length == each].unique()) > 1 for each in length.unique()):
+        why = "only thoughts are predicted from, and neither they nor their lengths tell that token"
+        refuse("hide_last_token", True, why, "hide_last_token=false, or use_base_lm=true and mixing=auto")
 
 
 def _check_handing_on(config: RunConfig) -> None:
@@ -127,6 +145,9 @@ def _check_handing_on(config: RunConfig) -> None:
         _refuse_state(why, "n_tokens_ahead=1")
     if config.think_at == "hard":
         _refuse_state("think_at=hard chooses the positions before anything is handed on", "think_at=marked")
+    if not any(counts_ahead(config, steps) for steps in range(1, config.task.length(config.seq_len))):
+        why = f"task={config.task.name} counts no position after one that thinks, and nothing is handed on"
+        _refuse_state(why, "think_at=all or another task")
     if config.has_thoughts:
         _check_chains(config)
 

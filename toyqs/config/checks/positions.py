@@ -6,6 +6,9 @@ from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.objectives.rewards import OWN_LOSS
+from toyqs.rng import stream
+
+SAMPLED = 16  # training sequences that are looked at for what counts in them
 
 
 def check_extent(config: RunConfig) -> None:
@@ -35,6 +38,14 @@ def check_ahead(config: RunConfig) -> None:
             f"a sequence of task={config.task.name} has only {length} tokens",
             f"n_tokens_ahead={length} or fewer",
         )
+    if number > 1 and not counts_ahead(config, number - 1):
+        most = max(n for n in range(1, number) if n == 1 or counts_ahead(config, n - 1))
+        refuse(
+            "n_tokens_ahead",
+            number,
+            f"where task={config.task.name} thinks, token {number} of those ahead never counts",
+            f"n_tokens_ahead={most}" if most == 1 else f"n_tokens_ahead={most} or fewer",
+        )
     if config.predicts_jointly:
         _check_joint(config)
     elif config.ahead == "persist" and number > 1 and (config.mixer == "thought" or not config.use_base_lm):
@@ -45,6 +56,15 @@ def check_ahead(config: RunConfig) -> None:
             f"{number} tokens one and the same prediction",
             "ahead=continue, or use_base_lm=true and mixing=auto",
         )
+
+
+def counts_ahead(config: RunConfig, steps: int) -> bool:
+    """Tell whether a position that counts ever stands so many steps after one that thinks; yes of a text."""
+    if config.task.encode is not None:
+        return True
+    batch = config.task.sample(stream(0, "check"), SAMPLED, config.seq_len, "train")
+    thinks = batch.think | config.thinks_everywhere
+    return bool((thinks[..., :-steps] & (batch.weights[..., steps:] > 0)).any())
 
 
 def _check_joint(config: RunConfig) -> None:

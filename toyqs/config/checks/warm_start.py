@@ -42,18 +42,15 @@ def check_warm_start(config: RunConfig) -> None:
 def _check_symbols(config: RunConfig, sizes: GoldSizes) -> None:
     """Refuse thoughts that cannot be made of the task's symbols."""
     if not config.has_thoughts:
-        refuse(
-            "warm_start_as", "thoughts", "this run has no thoughts", "warm_start_as=labels or warm_start=0"
-        )
+        _refuse(config, "this run has no thoughts, which could be right ones", "warm_start_as=labels")
     if config.symbol_kind != "token" or config.random_thoughts:
         what = "random_thoughts=true" if config.random_thoughts else f"thoughts={config.thoughts}"
         why = f"no policy learns the tokens of right thoughts with {what}"
         _refuse(config, why, "thoughts=token with random_thoughts=false, or warm_start_as=labels")
     if config.num_symbols < sizes.symbols:
-        given = "null" if config.thought_vocab is None else config.thought_vocab
-        why = (
-            f"right thoughts have {sizes.symbols} symbols, and thought_vocab={given} is {config.num_symbols}"
-        )
+        given = "null, the task's tokens," if config.thought_vocab is None else f"{config.thought_vocab}"
+        what = f"right thoughts are made of {sizes.symbols} different symbols"
+        why = f"{what}, and thought_vocab={given} has fewer"
         _refuse(config, why, f"thought_vocab={sizes.symbols} or more")
 
 

@@ -25,7 +25,7 @@ def arm_columns(findings: Sequence[Finding]) -> list[Column]:
     """Return the columns of a table with a line for each cell and arm: the arm, its results, its costs.
 
     Of the results the first is the loss, the last the gain; between them is its floor where one is known,
-    and the accuracy, unless all cells are judged by a joint loss.
+    and the accuracy, of cells that are not judged by a joint loss.
     """
     table = arm_table(findings)
     rows = table.to_dict("records")
@@ -42,7 +42,10 @@ def arm_columns(findings: Sequence[Finding]) -> list[Column]:
         floors = [plus_minus(floor, math.nan, ".3f") for floor in table["joint_floor"]]
         results.append(Column("floor", "nats", floors))
     if "nll" in measures:  # of the first token alone, so that it says nothing about a joint loss
-        right = [_number(row, "accuracy", ".1f", factor=100) for row in rows]
+        right = [
+            _number(row, "accuracy", ".1f", factor=100) if measure == "nll" else "–"
+            for row, measure in zip(rows, measures, strict=True)
+        ]
         results.append(Column("accuracy", "%", right))
     gains = [_number(row, "gain", "+.3f") for row in rows]
     results.append(Column("gain of thinking", "over this arm, nats", gains))
