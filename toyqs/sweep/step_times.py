@@ -11,18 +11,18 @@ from functools import cache
 # `python bench/speed.py stacks --table toyqs/sweep/step_times.py` measures them, and writes them here.
 MEASURED = """
 kind      kernels       FLOPs        1        2        4        8       16
-plain     native        59016   0.1477    0.239   0.4205   0.7649    1.546
-plain     native      1295136   0.1973    0.314    0.561      1.1    2.232
-plain     native     33005568   0.7835    1.493     2.97     5.79    11.86
-plain     torch         59016    1.022    1.172    1.374    1.818    2.806
-plain     torch       1295136    1.148    1.351    1.742    2.543    5.174
-plain     torch      33005568    2.208     4.22    9.708     19.6    35.64
-thinking  native      6729984    2.904    3.763    5.032    7.772    13.77
-thinking  native     30145824    5.203    6.987    10.04    17.74    31.93
-thinking  native    465576576     13.8    24.45    48.45    85.61    169.8
-thinking  torch       6729984    8.452    10.14    12.01    16.14     25.6
-thinking  torch      30145824    8.943    11.67    16.65     28.9    56.47
-thinking  torch     465576576    21.61    37.35    77.08    150.3    309.4
+plain     native        59016    0.128   0.2255   0.3571   0.6417    1.352
+plain     native      1295136   0.1756    0.292   0.5355   0.9711    1.899
+plain     native     33005568   0.7413    1.417    2.751    5.513    10.93
+plain     torch         59016   0.9905    1.105     1.28    1.658    2.422
+plain     torch       1295136    1.105    1.319    1.668    2.439    3.895
+plain     torch      33005568    1.969     3.06    6.665    16.44    29.08
+thinking  native      6729984      2.4    3.042    4.223    6.648    11.34
+thinking  native     30145824    3.892    5.375    8.263    14.22    26.75
+thinking  native    465576576    11.12    19.39    37.15    72.34    141.8
+thinking  torch       6729984     6.77    7.763    9.796    14.05    21.89
+thinking  torch      30145824    7.088    9.191    14.25    25.74    45.55
+thinking  torch     465576576     18.6    32.22    61.41    125.1    252.7
 """
 AS_GOOD = 1.1  # of the least time for each seed: good enough for a stack to have no more of them
 
