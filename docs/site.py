@@ -57,7 +57,7 @@ REFERENCE = {
                 "toyqs.evidence.judging.decision.verdict = toyqs.evidence.verdict",
             ),
             "Thoughts": ("toyqs.thought_record.read", "toyqs.thought_record.Record"),
-            "Finished runs": ("toyqs.answers.load.load", "toyqs.answers.load.LoadedRun"),
+            "Finished runs": ("toyqs.answers.loaded.load.load", "toyqs.answers.loaded.load.LoadedRun"),
             "Refusals": ("toyqs.files.Refusal",),
         },
     ),

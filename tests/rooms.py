@@ -67,6 +67,7 @@ EDGES: dict[str, set[str]] = {
 CONFIG_ORDER = (
     {"choices", "errors", "key_table"},
     {"keys"},
+    {"facts"},
     {"run_config"},
     {"plugins"},
     {"resolve", "inactive", "controls", "bounds", "plain"},

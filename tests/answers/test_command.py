@@ -19,7 +19,7 @@ from tests import tiny
 from tests.answers import asked
 from tests.run_folders import written
 from toyqs.answers.__main__ import main
-from toyqs.answers.load import load
+from toyqs.answers.loaded.load import load
 from toyqs.answers.thoughts.arm import sample
 from toyqs.tasks.group import S5
 

@@ -11,7 +11,7 @@ import pytest
 from tests.answers import asked
 from tests.run_folders import written
 from toyqs.answers.__main__ import main
-from toyqs.answers.load import load
+from toyqs.answers.loaded.load import load
 from toyqs.config.identity import run_key
 from toyqs.tasks.texts.char_text import CharText
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from toyqs.answers.loaded.predictor import Scored
 from toyqs.answers.metrics import answer_number, latency, pick, prompt, solution_log_probs
-from toyqs.answers.predictor import Scored
 from toyqs.answers.questions import ChoiceQuestion, NumberQuestion
 
 ASKED = NumberQuestion("What is 9+9?", "9+9=18\n#### 18", "18")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tests.answers import asked
-from toyqs.answers import memory
+from toyqs.answers.loaded import memory
+from toyqs.answers.loaded.predictor import Predictor
 from toyqs.answers.metrics import answer_number
-from toyqs.answers.predictor import Predictor
 from toyqs.answers.questions import NumberQuestion
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import stream, thought_noise

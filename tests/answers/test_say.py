@@ -19,7 +19,7 @@ from tests.answers.test_predictor import KINDS
 from tests.run_folders import written
 from toyqs.answers import say
 from toyqs.answers.__main__ import main
-from toyqs.answers.load import load
+from toyqs.answers.loaded.load import load
 from toyqs.answers.say import Said, coloured, in_words, latest, told
 from toyqs.config.builders.model import build_model
 from toyqs.config.run_config import RunConfig

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PretrainedConfig, Qwen2Config
 
 from tests.assets.test_pretrained import SIZES, THINKING, config_of, silent, some_inputs
-from toyqs.answers.predictor import Predictor
+from toyqs.answers.loaded.predictor import Predictor
 from toyqs.assets.pretrained import CheckpointError, architecture
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.training import thought_sizes

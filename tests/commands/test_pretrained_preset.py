@@ -20,8 +20,9 @@ import transformers
 from tests.commands.test_presets import ROOT
 from toyqs.assets import pretrained, smollm2
 from toyqs.config.builders.model import build_model
+from toyqs.config.facts.thoughts import EM_DASH
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import EM_DASH, RunConfig
+from toyqs.config.run_config import RunConfig
 from toyqs.evidence.rows import load_rows
 from toyqs.sweep import main
 from toyqs.sweep.words.compose import compose_checked

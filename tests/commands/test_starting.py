@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests import warm
-from toyqs.answers.load import load_run
+from toyqs.answers.loaded.load import load_run
 from toyqs.evidence import load_rows
 
 ROOT = Path(__file__).resolve().parents[2]

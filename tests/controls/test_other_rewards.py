@@ -14,8 +14,8 @@ from tests import tiny
 from tests.config.checks.checking import accepted, refused
 from tests.controls.arms import control, run, step_gradients, uniform
 from toyqs.config.builders.training import build_objective, build_training_params
-from toyqs.config.checks.distributed import check_parallel
 from toyqs.config.checks.rewards import check_shuffled_rewards
+from toyqs.config.checks.training.distributed import check_parallel
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig

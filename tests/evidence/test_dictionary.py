@@ -16,7 +16,7 @@ from tests.answers.thoughts.runs import row, trained
 from tests.records import small
 from tests.test_edges import ROOT
 from toyqs import thought_record
-from toyqs.answers.load import load_run
+from toyqs.answers.loaded.load import load_run
 from toyqs.answers.thoughts.arm import log_likelihood, sample
 from toyqs.evidence import dictionary
 from toyqs.evidence.dictionary import (

@@ -15,7 +15,7 @@ from tests import tiny
 from tests.training.test_optimizer import leaf_losses
 from toyqs.model.backbones.kernels import library
 from toyqs.model.backbones.kernels.adam import Adam
-from toyqs.training.optimizer import Native, Optimiser
+from toyqs.training.optimizers.optimizer import Native, Optimiser
 
 SOURCE = library.SOURCES / "adam.h"
 TOLERANCES = {"float64": 1e-12, "float32": 1e-6}

@@ -16,7 +16,7 @@ import toyqs
 from tests import tiny
 from tests.config.checks.checking import accepted, refused
 from tests.run_folders import written
-from toyqs.answers.load import load_run
+from toyqs.answers.loaded.load import load_run
 from toyqs.config.builders import kernels
 from toyqs.config.builders.cost import count_cost
 from toyqs.config.builders.kernels import settled

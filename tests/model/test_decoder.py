@@ -14,7 +14,7 @@ from transformers import AutoModel, PretrainedConfig
 from tests.branching import CONFIGS, WIDTH
 from toyqs.model.backbones.decoder import Decoder
 from toyqs.model.layers import initialise
-from toyqs.training.optimizer import Optimiser
+from toyqs.training.optimizers.optimizer import Optimiser
 
 
 def decoder(config: PretrainedConfig, seed: int = 0) -> Decoder:

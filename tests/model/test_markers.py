@@ -18,7 +18,7 @@ from toyqs.objectives.policy.reinforce import Reinforce
 from toyqs.positions import thinking_positions
 from toyqs.training.batches import draw_batches
 from toyqs.training.loop import train
-from toyqs.training.optimizer import Optimiser
+from toyqs.training.optimizers.optimizer import Optimiser
 
 SEEDS = [3, 8]
 FASTER = {"meta_token_scale": 8.0}  # a power of two: reparameterised markers start with the same bits

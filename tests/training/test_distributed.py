@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests import killing
-from toyqs.config.checks.distributed import check_parallel
+from toyqs.config.checks.training.distributed import check_parallel
 from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
 from toyqs.config.identity import run_key

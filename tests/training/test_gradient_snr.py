@@ -17,7 +17,7 @@ from toyqs.objectives.rewards import penalty
 from toyqs.training import loop
 from toyqs.training.batches import chunks, draw_batches
 from toyqs.training.gradient_snr import measured_at, policy_snr
-from toyqs.training.optimizer import Optimiser
+from toyqs.training.optimizers.optimizer import Optimiser
 from toyqs.types import Trace
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.killing import ROOT
 from toyqs.positions import thinking_positions
-from toyqs.training import optimizer
-from toyqs.training.optimizer import METHODS, Optimiser
+from toyqs.training.optimizers import optimizer
+from toyqs.training.optimizers.optimizer import METHODS, Optimiser
 
 SEEDS = 3
 
@@ -106,7 +106,7 @@ def test_a_step_never_loads_the_compiler() -> None:
     sympy, a part of it, is loaded by a backward pass that is given a gradient.
     """
     code = (
-        "import sys, torch; from toyqs.training.optimizer import Optimiser\n"
+        "import sys, torch; from toyqs.training.optimizers.optimizer import Optimiser\n"
         "from tests.training.test_loop import quick, trained\n"
         f"for method in {METHODS}:\n"
         "    optimiser = Optimiser(torch.nn.Linear(2, 3), None, method)\n"

@@ -13,7 +13,7 @@ import torch
 
 from tests.answers.thoughts.runs import row, trained
 from toyqs import thought_record
-from toyqs.answers.load import load_run
+from toyqs.answers.loaded.load import load_run
 from toyqs.answers.thoughts.arm import log_likelihood, sample
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg

@@ -28,10 +28,11 @@ from toyqs.experiment.stack import run_stack
 from toyqs.files import read_json
 from toyqs.sweep import worker
 from toyqs.sweep.plan import Stack
-from toyqs.training import loop, optimizer, shortage
+from toyqs.training import loop, shortage
 from toyqs.training.batches import draw_batches
 from toyqs.training.flops import Cost
 from toyqs.training.loop import train
+from toyqs.training.optimizers import optimizer
 from toyqs.training.params import TrainingParams
 from toyqs.training.shortage import is_out_of_memory
 

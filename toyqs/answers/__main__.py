@@ -14,8 +14,8 @@ from toyqs.answers import look, metrics, questions, record, say
 from toyqs.answers.base_lm import losses
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.heading import heading
-from toyqs.answers.load import LoadedRun
-from toyqs.answers.predictor import Predictor
+from toyqs.answers.loaded.load import LoadedRun
+from toyqs.answers.loaded.predictor import Predictor
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, protected, whole, writing
 from toyqs.files import write_json

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from toyqs.answers.load import LoadedRun, load
+from toyqs.answers.loaded.load import LoadedRun, load
 from toyqs.command_line import path_of, whole
 
 

@@ -22,7 +22,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from torch import Tensor
 
-from toyqs.answers.load import load
+from toyqs.answers.loaded.load import load
 from toyqs.answers.metrics import cut_before
 from toyqs.answers.text import encode_context, encode_pair
 

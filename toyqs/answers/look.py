@@ -8,7 +8,7 @@ from typing import Any
 from toyqs import thought_record
 from toyqs.answers.command import add_runs_measure
 from toyqs.answers.heading import heading, of_first_token
-from toyqs.answers.load import naming
+from toyqs.answers.loaded.load import naming
 from toyqs.command_line import whole
 from toyqs.config.finished_run import columns_of
 from toyqs.evidence.dictionary import entries, loss

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from toyqs.answers.predictor import Predictor
+from toyqs.answers.loaded.predictor import Predictor
 from toyqs.answers.questions import ChoiceQuestion, NumberQuestion, stated_number
 from toyqs.answers.text import Text, encode_context, encode_pair
 from toyqs.assets.documents import put

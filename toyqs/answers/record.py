@@ -11,7 +11,7 @@ import torch
 
 from toyqs import thought_record
 from toyqs.answers.command import add_runs_measure
-from toyqs.answers.load import load_run
+from toyqs.answers.loaded.load import load_run
 from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.recording import build_recorded
 from toyqs.config.errors import Refusal

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from toyqs.answers.command import add_command, temperature
 from toyqs.answers.heading import heading
-from toyqs.answers.load import TRAINS_ON_TEXT, LoadedRun, load
-from toyqs.answers.predictor import Predictor, Step
+from toyqs.answers.loaded.load import TRAINS_ON_TEXT, LoadedRun, load
+from toyqs.answers.loaded.predictor import Predictor, Step
 from toyqs.answers.text import encode_context
 from toyqs.command_line import path_of, whole
 from toyqs.config.builders.recording import own_symbol_names

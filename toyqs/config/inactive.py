@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from toyqs.config.run_config import (
-    RunConfig,
-)
+from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import all_fields, fields_of, objective_class
 from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE
 

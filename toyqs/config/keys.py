@@ -15,7 +15,7 @@ from toyqs.objectives.registry import registry as objectives
 from toyqs.objectives.rewards import REWARDS
 from toyqs.tasks.registry import registry as tasks
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.training.optimizer import METHODS
+from toyqs.training.optimizers.optimizer import METHODS
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
 # eval_every is not among them: it decides which steps metrics.jsonl, and so the learning curve, holds.

@@ -7,9 +7,10 @@ from typing import Any
 
 from toyqs.assets.pretrained import Architecture, architecture
 from toyqs.config.choices import DEBUG_VARIANTS
+from toyqs.config.facts.thoughts import MARKERS
 from toyqs.config.key_table import KEY
 from toyqs.config.keys import STARTS, WIDTHS
-from toyqs.config.run_config import MARKERS, RunConfig
+from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.kernels import KEPT_FROM
 from toyqs.objectives.registry import objective_class
 

@@ -17,7 +17,7 @@ class Markers(SeedStacked):
     ways to let them learn s times as fast as the rest:
 
         reparameterise    e = s θ: a step of the optimiser moves θ, and e by s times as much
-        lr_multiplier     e = θ, and the optimiser's step is multiplied by s (training/optimizer.py)
+        lr_multiplier     e = θ, and the optimiser's step is multiplied by s (optimizers/optimizer.py)
         grad_scale        e = θ, and the gradient is multiplied by s
 
     The first two are the same under Adam without clipping. The third has no effect there, for Adam divides a

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from toyqs.training.optimizer import Optimiser
+from toyqs.training.optimizers.optimizer import Optimiser
 
 MEASURES = 10  # in a training
 FEWEST_STEPS = 30  # from one measure to the next: each takes about as long as one and a half steps

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from toyqs.rng import ThoughtSizes, number_of_step
-from toyqs.training.optimizer import Native
+from toyqs.training.optimizers.optimizer import Native
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 COSINE_END = 0.05  # share of the peak at which the cosine ends

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from toyqs.graphs import Graphs
 from toyqs.training.divergence import Divergence
-from toyqs.training.optimizer import Native, Optimiser
+from toyqs.training.optimizers.optimizer import Native, Optimiser
 from toyqs.training.reference_model import ReferenceModel
 
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema

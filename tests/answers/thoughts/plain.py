@@ -12,7 +12,7 @@ import torch
 
 from tests import backbones, reference
 from tests.run_folders import written
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts.arm import load_arm, sample
 from toyqs.config.builders.model import build_model
 from toyqs.config.resolve import resolved

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.answers.thoughts.runs import trained
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts.arm import Sampled, load_arm, sample
 from toyqs.answers.thoughts.places import one_hot, places, with_prefixes
 from toyqs.tasks.hidden_markov import HiddenMarkov

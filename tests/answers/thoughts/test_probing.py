@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.answers.asked import corpus
 from tests.answers.thoughts.runs import trained
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts import probing
 from toyqs.answers.thoughts.arm import Sampled, load_arm, mean_interval
 from toyqs.answers.thoughts.probing import NOTHING, Found, Split, difference, find, over, probe_arm, split_of

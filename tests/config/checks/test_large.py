@@ -9,7 +9,7 @@ import pytest
 
 from toyqs.config.checks import backbone
 from toyqs.config.checks.backbone import check_backbone
-from toyqs.config.checks.distributed import check_parallel
+from toyqs.config.checks.training.distributed import check_parallel
 from toyqs.config.checks.values import check
 from toyqs.config.errors import Refusal
 from toyqs.config.resolve import resolved

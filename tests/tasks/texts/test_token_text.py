@@ -17,10 +17,11 @@ from tests.config.checks.checking import accepted, refused
 from toyqs.answers.metrics import prompt
 from toyqs.assets.documents import read_documents
 from toyqs.config.builders.reference_model import finished_model
+from toyqs.config.facts.thoughts import EM_DASH
 from toyqs.config.finished_run import settings_of
 from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
-from toyqs.config.run_config import EM_DASH, RunConfig
+from toyqs.config.run_config import RunConfig
 from toyqs.tasks.task import Task
 from toyqs.tasks.texts import token_text
 from toyqs.tasks.texts.char_text import CharText

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.command import add_measure
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.command_line import path_of, writing
 from toyqs.files import Refusal, replacing
 from toyqs.objectives.rewards import target_log_prob

@@ -11,7 +11,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from toyqs.answers.load import LoadedRun, load_run
+from toyqs.answers.loaded.load import LoadedRun, load_run
 from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.errors import Refusal, typed
 from toyqs.config.finished_run import columns_of

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts.arm import Sampled
 from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core

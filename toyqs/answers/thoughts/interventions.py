@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.heading import heading, of_first_token
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
     Arm,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.heading import heading
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts.arm import Arm, equal_sequences, interval_words, load_arm, mean_interval, sample
 from toyqs.command_line import whole
 from toyqs.config.builders.recording import own_symbol_names

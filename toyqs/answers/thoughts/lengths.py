@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.heading import heading
-from toyqs.answers.load import LoadedRun, load_run
+from toyqs.answers.loaded.load import LoadedRun, load_run
 from toyqs.answers.thoughts.arm import (
     Arm,
     Sampled,

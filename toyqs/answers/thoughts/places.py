@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts.arm import Sampled
 from toyqs.model.core import START, Core, marker, step_live
 from toyqs.model.interpreter import Onward

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts.arm import Arm, sample
 from toyqs.answers.thoughts.linear_probe import Scores, probe
 from toyqs.answers.thoughts.places import places, with_prefixes

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.heading import against, heading
-from toyqs.answers.load import LoadedRun
+from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.thoughts import changes
 from toyqs.answers.thoughts.arm import (
     Arm,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-from toyqs.config.run_config import (
-    RunConfig,
-)
+from toyqs.config.run_config import RunConfig
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
 from toyqs.model.predicting.gold import GoldHead

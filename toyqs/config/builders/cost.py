@@ -15,7 +15,8 @@ from toyqs.config.builders.auxiliaries import build_auxiliaries
 from toyqs.config.builders.model import build_model, count_parameters
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
-from toyqs.config.run_config import MARKERS, RunConfig
+from toyqs.config.facts.thoughts import MARKERS
+from toyqs.config.run_config import RunConfig
 from toyqs.model.core import Core
 from toyqs.training.batches import draw_batches, truncate_thoughts
 from toyqs.training.flops import Cost, mean, measure

@@ -12,9 +12,7 @@ from toyqs.config.builders.auxiliaries import build_auxiliaries
 from toyqs.config.builders.backbone import build_backbone
 from toyqs.config.builders.native import with_native
 from toyqs.config.builders.pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
-from toyqs.config.run_config import (
-    RunConfig,
-)
+from toyqs.config.run_config import RunConfig
 from toyqs.model.chains.chain_reasoner import ChainReasoner
 from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward

@@ -9,15 +9,15 @@ import torch
 
 from toyqs.config.bounds import check_bounds
 from toyqs.config.checks.backbone import check_backbone
-from toyqs.config.checks.distributed import check_parallel
-from toyqs.config.checks.kernels import check_kernels
 from toyqs.config.checks.positions import check_ahead
 from toyqs.config.checks.pretrained import check_pretrained
 from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.rewards import check_inference, check_shuffled_rewards
-from toyqs.config.checks.starts import check_starts
 from toyqs.config.checks.thoughts import check_thinking
-from toyqs.config.checks.warm_start import check_warm_start
+from toyqs.config.checks.training.distributed import check_parallel
+from toyqs.config.checks.training.kernels import check_kernels
+from toyqs.config.checks.training.starts import check_starts
+from toyqs.config.checks.training.warm_start import check_warm_start
 from toyqs.config.errors import refuse, refusing
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig

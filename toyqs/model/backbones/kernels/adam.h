@@ -1,4 +1,4 @@
-// Clip each seed's gradient to a norm, then step Adam or AdamW: `clip` and `_adam` of training/optimizer.py, with
+// Clip each seed's gradient to a norm, then step Adam or AdamW: `clip` and `_adam` of optimizers/optimizer.py, with
 // the formula of torch's fused kernel. A seed's numbers come in the same order whatever stands beside it.
 #pragma once
 #include "vectors.h"

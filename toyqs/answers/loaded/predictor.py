@@ -10,8 +10,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from toyqs.answers import memory
-from toyqs.config.run_config import MARKERS
+from toyqs.answers.loaded import memory
+from toyqs.config.facts.thoughts import MARKERS
 from toyqs.model.core import Core
 from toyqs.model.latent_reasoner import LatentReasoner
 from toyqs.rng import ThoughtSizes, stream, thought_noise

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 
 import torch
 
-from toyqs.answers.predictor import Predictor
+from toyqs.answers.loaded.predictor import Predictor
 from toyqs.answers.text import Text
 from toyqs.config.builders.kernels import can_be_native
 from toyqs.config.builders.reference_model import finished_model
