@@ -106,6 +106,7 @@ OTHER: dict[str, Any] = {
     "policy_loss_beta": -1.0,
     "nll_loss_beta": 0.5,
     "base_nll_beta": 0.5,
+    "prediction_kl_beta": 0.3,
     "prefix_nll_beta": 0.5,
     "entropy_encouragement_coef": 0.3,
     "entropy_schedule": "constant",

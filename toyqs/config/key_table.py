@@ -106,6 +106,7 @@ SETTINGS: dict[str, Any] = {
     "nll_loss_beta": 1.0,
     "base_nll_beta": 0.0,
     "prefix_nll_beta": 0.0,
+    "prediction_kl_beta": 0.0,
     "entropy_encouragement_coef": 0.15,
     "entropy_schedule": "linear",
     "prior_beta": 0.0,

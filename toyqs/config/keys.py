@@ -134,6 +134,7 @@ class Keys:
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss
     base_nll_beta: float = number(0.0, at_least=0)  # of the prediction without a thought, trained beside it
     prefix_nll_beta: float = number(0.0, at_least=0)  # of predictions with a thought's first symbols alone
+    prediction_kl_beta: float = number(0.0, at_least=0)  # of KL(prediction || reference), beside the NLL
     train_nll_num: int | None = number(None, at_least=1)  # how many of the K thoughts carry it; None: all
     critic_loss_beta: float = number(1.0, at_least=0)  # of the critic's own loss, and the reward model's
     entropy_encouragement_coef: float = number(0.15, at_least=0)  # of the entropy bonus, at the start

@@ -12,7 +12,7 @@ from toyqs.config.resolve import chunk
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
-from toyqs.objectives.losses import base_nll, gold_nll
+from toyqs.objectives.losses import base_nll, gold_nll, prediction_kl
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
 from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
 from toyqs.objectives.prefixes import prefix_nll
@@ -26,13 +26,13 @@ from toyqs.types import Batch, Trace
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
-    objective = _with_base_nll(config, objective_of(config))
+    objective = _with_other_losses(config, objective_of(config))
     if config.trains_prefixes:
         own = partial(prefix_nll, decay=config.ahead_decay, later=config.teacher_forcing_weight)
         objective = _with_part(objective, "prefix_nll", own)
     if not config.has_gold:
         return objective
-    return _with_gold(objective, _with_base_nll(config, from_config(LikelihoodObjective, config)))
+    return _with_gold(objective, _with_other_losses(config, from_config(LikelihoodObjective, config)))
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -57,13 +57,18 @@ def _with_gold(objective: LossFn, predictor: LossFn) -> LossFn:
     return either
 
 
-def _with_base_nll(config: RunConfig, objective: LossFn) -> LossFn:
-    """Return a loss with the NLL of the prediction without a thought, where that is trained."""
-    return _with_part(objective, "base_nll", base_nll) if config.trains_without_thought else objective
+def _with_other_losses(config: RunConfig, objective: LossFn) -> LossFn:
+    """Return a loss with what else a prediction is trained by: its NLL without a thought, a divergence."""
+    if config.trains_without_thought:
+        objective = _with_part(objective, "base_nll", base_nll)
+    if not config.penalises_prediction_kl:
+        return objective
+    own = partial(prediction_kl, decay=config.ahead_decay, later=config.teacher_forcing_weight)
+    return _with_part(objective, "prediction_kl", own)
 
 
 def _with_part(objective: LossFn, name: str, part: Callable[[Trace, Batch], Tensor]) -> LossFn:
-    """Return a loss with one part more (S,), the NLL of other predictions."""
+    """Return a loss with one part more (S,)."""
 
     def both(trace: Trace, batch: Batch) -> Loss:
         loss = objective(trace, batch)
@@ -117,6 +122,7 @@ def _loss_weights(config: RunConfig) -> dict[str, LossWeight]:
         "nll": LossWeight(config.nll_loss_beta),
         "base_nll": LossWeight(config.base_nll_beta),
         "prefix_nll": LossWeight(config.prefix_nll_beta),
+        "prediction_kl": LossWeight(config.prediction_kl_beta),
         "policy": LossWeight(config.policy_loss_beta),
         "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": LossWeight(config.critic_loss_beta),

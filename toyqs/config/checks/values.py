@@ -140,9 +140,10 @@ def _check_thoughts_every(config: RunConfig) -> None:
 def _check_other_losses(config: RunConfig) -> None:
     bonus = config.entropy_encouragement_coef and config.symbol_kind != "deterministic"
     of_thoughts = config.has_thoughts and (config.has_policy_loss or bonus)
-    if not (of_thoughts or config.trains_without_thought or config.trains_prefixes):
+    near_reference = config.penalises_prediction_kl
+    if not (of_thoughts or config.trains_without_thought or config.trains_prefixes or near_reference):
         refuse("nll_loss_beta", 0, "leaves no loss to train with", "nll_loss_beta=1")
-    if config.controls != "none":
+    if config.controls != "none" and not (near_reference and config.reference != "no_thought"):
         refuse(
             "nll_loss_beta",
             0,
