@@ -107,6 +107,8 @@ OTHER: dict[str, Any] = {
     "nll_loss_beta": 0.5,
     "base_nll_beta": 0.5,
     "prediction_kl_beta": 0.3,
+    "stage": "bake",
+    "hint_share": 0.5,
     "prefix_nll_beta": 0.5,
     "entropy_encouragement_coef": 0.3,
     "entropy_schedule": "constant",

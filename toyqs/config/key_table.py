@@ -115,6 +115,8 @@ SETTINGS: dict[str, Any] = {
     "ahead": "persist",
     "ahead_decay": 1.0,
     "teacher_forcing_weight": 1.0,
+    "stage": "train",
+    "hint_share": 0.0,
     "base_lr": 0.02,
     "base_lm_lr": None,
     "reasoner_lr": None,

@@ -141,6 +141,8 @@ class Keys:
     entropy_schedule: str = one_of("linear", ("constant", "linear"))  # of that weight: linear falls to 0
     prior_beta: float = number(0.0, at_least=0)  # of gaussian and state symbols' divergence from N(0, I)
     # 9. training
+    stage: str = one_of("train", ("train", "bake"))  # bake: learn to predict as start_from does with a hint
+    hint_share: float = number(0.0, at_least=0)  # of a batch's sequences, those read with their task's hint
     base_lr: float = number(2e-2, above=0)  # peak learning rate; where no rate of a role says another
     base_lm_lr: float | None = number(None, above=0)  # of base_lm's core; None: base_lr
     reasoner_lr: float | None = number(None, above=0)  # of base_reasoner, reasoner and its symbols' head

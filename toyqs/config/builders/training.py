@@ -110,6 +110,8 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         adaptive_len=config.has_thoughts and config.adaptive_len,
         warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
+        hint_share=config.hint_share,
+        reference_reads_hints=config.stage == "bake",
         eval_chunk=min(
             THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead * _predictions(config))
         ),
@@ -165,7 +167,7 @@ def _offsets(config: RunConfig) -> dict[str, int]:
     """Return how many positions a sequence may begin at, with a thought after it and without one."""
     if config.positions_up_to is None or not config.learns_positions:
         return {}
-    alone = config.positions_up_to - config.task.length(config.seq_len)
+    alone = config.positions_up_to - config.task.length(config.seq_len) - config.hint_length
     with_thoughts = config.longest_sequence - config.sequence_length  # what a sequence of training has beyond
     return {"offsets": alone + 1, "fitting_offsets": alone - with_thoughts + 1}
 
