@@ -75,6 +75,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("share_lm_head", "sigma", "gumbel_temperature"), lambda c: not c.random_thoughts),
     (("sampler_temperature",), lambda c: c.sampler == "tempered"),
     (("warm_start", "warm_start_as"), lambda c: c.has_gold),
+    (("prediction_kl_beta",), lambda c: c.penalises_prediction_kl),
     (("thought_logits",), lambda c: c.symbol_kind == "token" and not c.random_thoughts),
     (("thought_logit_scale",), lambda c: c.has_cosine_logits),
     (("markov_reasoner", "interpreter_reads"), lambda c: c.max_reasoning_len > 1),
@@ -108,13 +109,17 @@ ONLY_IF_READ: tuple[Condition, ...] = (
     ),
     (("reference_decay",), lambda c: c.reference == "ema"),
     (("reference_run",), lambda c: c.reference == "checkpoint"),
-    (KEYS_OF_REFERENCE, lambda c: c.reward in READ_REFERENCE or c.penalises_thought_kl),
+    (
+        KEYS_OF_REFERENCE,
+        lambda c: c.reward in READ_REFERENCE or c.penalises_thought_kl or c.penalises_prediction_kl,
+    ),
 )
 
 
 def inactive_keys(config: RunConfig) -> set[str]:
     """Return the keys that cannot change this run."""
     active = set(KEYS_OF_REWARD) if config.reward in OWN_LOSS else set()
+    active |= set(KEYS_OF_REFERENCE) if config.penalises_prediction_kl else set()
     if config.has_thoughts:
         # these also shape the training of the prediction
         active |= {"objective"} if objective_class(config).changes_prediction_loss else set()

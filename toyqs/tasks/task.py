@@ -64,6 +64,11 @@ class Task(ABC):
     (S, B, T, L) long, symbols from 0, −1 after its `thought_length` and where nothing thinks"""
     gold_sizes: Callable[[], GoldSizes] | None = None
     """() -> how many symbols these are and how many steps; a task that has `gold` has it too"""
+    hint: Callable[[Batch, str], Tensor] | None = None
+    """sequences of a split, at all positions -> what helps to predict them, to be read before each:
+    (S, B, H) long, token ids, in training and held out as many as `hint_length` says"""
+    hint_length: Callable[[int], int] | None = None
+    """seq_len -> H, 0 where a sequence has no hint; a task that has `hint` has it too"""
     identity: Callable[[], dict[str, str | float]] | None = None
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
     vocabulary: Callable[[], str] | None = None

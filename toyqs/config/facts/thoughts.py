@@ -97,9 +97,21 @@ class ThoughtFacts(Keys):
         return next((names.index(name) for name in wanted if name in names), None)
 
     @property
+    def reads_hints(self) -> bool:
+        """Tell whether the run's model, or the one that it learns from, reads hints before sequences."""
+        return self.hint_share > 0 or self.stage == "bake"
+
+    @property
+    def hint_length(self) -> int:
+        """Return how many tokens are read before a sequence."""
+        there = self.reads_hints and self.task.hint_length is not None
+        return self.task.hint_length(self.seq_len) if there else 0
+
+    @property
     def sequence_length(self) -> int:
-        """Return T of the longest sequences, those of training or the held-out ones."""
-        return max(self.task.length(self.seq_len), self.task.held_out_length(self.seq_len))
+        """Return T of the longest sequences, those of training or the held-out ones, with their hints."""
+        longest = max(self.task.length(self.seq_len), self.task.held_out_length(self.seq_len))
+        return longest + self.hint_length
 
     @property
     def longest_sequence(self) -> int:

@@ -131,6 +131,13 @@ class TokenText(Windows):
             found += given if isinstance(given, list) else [given]
         return tuple(dict.fromkeys(x for x in found if isinstance(x, int)))
 
+    @property
+    def line_ends(self) -> Tensor:
+        """Return which tokens hold a line feed or end a text, (V,) bool."""
+        found = torch.tensor(["\\n" in name for name in _names(self._folder, self.vocab_size)])
+        found[list(self.ends)] = True
+        return found
+
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the tokens themselves, wherever the file is, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
