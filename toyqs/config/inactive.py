@@ -29,6 +29,7 @@ KEYS_OF_SYMBOLS = (
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
+    *("adaptive_by", "problem_per_symbol"),
     *("sampler", "sampler_temperature", "random_thoughts", "chunk_positions"),
     *("thought_logits", "thought_logit_scale", "markov_reasoner", "interpreter_reads"),
 )
@@ -61,6 +62,8 @@ ONLY_IF: tuple[Condition, ...] = (
     (("meta_token_scale",), lambda c: c.meta_token_mode != "none"),
     (("hard_quantile",), lambda c: c.think_at == "hard"),
     (("min_reasoning_len",), lambda c: c.length_schedule != "constant"),
+    (("adaptive_by",), lambda c: c.adaptive_len),
+    (("problem_per_symbol",), lambda c: c.tokens_per_symbol),
     (("gate_floor",), lambda c: c.weighs_thoughts),
     (KEYS_OF_AHEAD, lambda c: c.n_tokens_ahead > 1),
     (("n_tokens_ahead", *KEYS_OF_AHEAD), lambda c: c.use_reasoner or c.predicts_jointly),

@@ -64,6 +64,8 @@ SETTINGS: dict[str, Any] = {
     "min_reasoning_len": 1,
     "variable_len": False,
     "adaptive_len": False,
+    "adaptive_by": "task",
+    "problem_per_symbol": 5,
     "hide_last_token": False,
     "thoughts": "token",
     "latent_dim": 4,

@@ -82,6 +82,8 @@ class Keys:
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
+    adaptive_by: str = one_of("task", ("task", "problem"))  # problem: by the length of what is asked
+    problem_per_symbol: int = number(5, at_least=1)  # of problem: tokens per symbol, rounded down
     hide_last_token: bool = False  # true: thoughts begin before base_reasoner reads the token at a position
     # 5. symbols of thoughts
     thoughts: str = one_of("token", HEADS)  # the kind of a symbol

@@ -125,6 +125,10 @@ class Depo(Depths):
         """Return the hops that each query asks for, 0 elsewhere; see `Depths.depth`."""
         return torch.zeros_like(inputs).scatter(-1, *self._queries(inputs))
 
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return the tokens of the pairs, and of a query's ticks and symbol; see `Depths.problem_length`."""
+        return super().problem_length(inputs) + 2 * self.n * (self.depth(inputs) > 0)
+
     def features(self, batch: Batch) -> dict[str, Feature]:
         """Return k, where one hop leads, two, … up to k − 1, and the answer, at the queries' symbols."""
         places, k = self._queries(batch.inputs)

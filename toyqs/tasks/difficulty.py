@@ -62,6 +62,14 @@ class Depths(Task):
         """Return how many symbols a thought needs, one per step: the depth, (S, B, T) long."""
         return self.depth(inputs)
 
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return how many tokens the answer at each position follows from, (S, B, T) long; 0: none is asked.
+
+        By default one for each step, and one for what the first is applied to.
+        """
+        depth = self.depth(inputs)
+        return depth + (depth > 0)
+
     def as_deep(self, steps: Tensor, inputs: Tensor) -> Tensor:
         """Cut steps (S, B, T, k), an axis T of 1 broadcasts, at each position's depth: −1 behind it."""
         return steps.where(torch.arange(steps.shape[-1]) < self.depth(inputs).unsqueeze(-1), -1)

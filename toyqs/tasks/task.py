@@ -57,6 +57,9 @@ class Task(ABC):
     """inputs (S, B, T) -> the depth of what is asked at each position, (S, B, T) long; 0: nothing is"""
     thought_length: Callable[[Tensor], Tensor] | None = None
     """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
+    problem_length: Callable[[Tensor], Tensor] | None = None
+    """inputs (S, B, T) -> how many tokens the problem has that is asked at each position, as far as it has
+    been read there, (S, B, T) long"""
     features: Callable[[Batch], dict[str, Feature]] | None = None
     """sequences at all positions -> what can be looked for in a model's states there, by name"""
     gold: Callable[[Tensor], Tensor] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -112,16 +112,37 @@ def with_hints(stacked: Batch, task: Task, batches: Sequence[Batch], split: str)
     return stacked._replace(hint=hint.to(stacked.inputs.device))
 
 
-def with_lengths(stacked: Batch, task: Task, batches: Sequence[Batch]) -> Batch:
+def with_lengths(
+    stacked: Batch, task: Task, batches: Sequence[Batch], tokens_per_symbol: int | None = None
+) -> Batch:
     """Give a batch the lengths of its thoughts: those of the batches that it was stacked from, or the task's.
 
     A text's may depend on where in it a sequence stands, which the tokens do not tell.
+
+    Args:
+        stacked: of all seeds.
+        task: that drew them.
+        batches: one per seed.
+        tokens_per_symbol: a thought has one symbol for so many tokens of its problem, rounded down; None: as
+            many as the task says.
     """
-    own = [batch.thought_length for batch in batches if batch.thought_length is not None]
+    if tokens_per_symbol is None:
+        length = _lengths_of(stacked, task.thought_length, [batch.thought_length for batch in batches])
+    else:
+        problem = _lengths_of(stacked, task.problem_length, [batch.problem_length for batch in batches])
+        length = problem // tokens_per_symbol
+    return stacked._replace(thought_length=length)
+
+
+def _lengths_of(
+    stacked: Batch, of_tokens: Callable[[Tensor], Tensor] | None, given: Sequence[Tensor | None]
+) -> Tensor:
+    """Return the lengths that batches, one per seed, came with; without them those that the tokens tell."""
+    own = [length for length in given if length is not None]
     if own:
-        return stacked._replace(thought_length=torch.cat(own).to(stacked.inputs.device))
-    assert task.thought_length is not None
-    return stacked._replace(thought_length=task.thought_length(stacked.inputs))
+        return torch.cat(own).to(stacked.inputs.device)
+    assert of_tokens is not None
+    return of_tokens(stacked.inputs)
 
 
 def micro_batches(
@@ -247,7 +268,7 @@ def draw_batches(
             assert task.oracle is not None
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))
         if settings.adaptive_len:
-            stacked = with_lengths(stacked, task, many)
+            stacked = with_lengths(stacked, task, many, settings.tokens_per_symbol)
         if step < settings.warm_start:
             assert task.gold is not None
             stacked = stacked._replace(gold=task.gold(stacked.inputs.cpu()).to(like.device))

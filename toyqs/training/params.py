@@ -72,6 +72,7 @@ class TrainingParams:
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # pattern of names, see Optimiser
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task sets each thought's length
+    tokens_per_symbol: int | None = None  # of a problem, whose length then sets its thought's; None: not so
     warm_start: int = 0  # steps in which a share of the sequences has the task's gold thoughts
     shuffle_rewards: bool = False  # the counted positions of a batch exchange their rewards
     hint_share: float = 0.0  # share of the sequences that the model reads with a hint before them

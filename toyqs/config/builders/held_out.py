@@ -36,7 +36,7 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor, count: int | 
         held_out = held_out._replace(oracle=config.task.oracle(held_out.inputs).to(like))
     if not params.adaptive_len:
         return held_out
-    return with_lengths(held_out, config.task, [batch] * num_seeds)
+    return with_lengths(held_out, config.task, [batch] * num_seeds, params.tokens_per_symbol)
 
 
 def known_losses(config: RunConfig, held_out: Batch) -> dict[str, float | None]:

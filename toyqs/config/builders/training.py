@@ -108,6 +108,7 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr_multipliers=_multipliers(config),
         weights=_loss_weights(config),
         adaptive_len=config.has_thoughts and config.adaptive_len,
+        tokens_per_symbol=config.tokens_per_symbol,
         warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
         hint_share=config.hint_share,

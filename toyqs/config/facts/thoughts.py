@@ -24,6 +24,18 @@ class ThoughtFacts(Keys):
         return self.has_thoughts and (self.variable_len or self.adaptive_len)
 
     @property
+    def tokens_per_symbol(self) -> int | None:
+        """Return how many tokens of a problem make a symbol; None: no problem's length sets a thought's."""
+        by_problem = self.has_thoughts and self.adaptive_len and self.adaptive_by == "problem"
+        return self.problem_per_symbol if by_problem else None
+
+    @property
+    def sets_lengths(self) -> bool:
+        """Tell whether the task has what the length of a thought goes by, with adaptive_len."""
+        by_problem = self.adaptive_by == "problem"
+        return (self.task.problem_length if by_problem else self.task.thought_length) is not None
+
+    @property
     def symbol_kind(self) -> str:
         """Return the kind of a symbol; token where there are none: zero-length thoughts are one run."""
         return HEADS[self.thoughts].kind if self.has_thoughts else "token"

@@ -199,6 +199,20 @@ class TokenText(Windows):
         assert training is not None
         return 1 + quantile_of(solution, training, self.levels).unsqueeze(0)
 
+    def given_problems(self, split: str, places: Tensor) -> Tensor | None:
+        """Return how much of a document's question has been read at each place, where documents are such.
+
+        In the answer that is the whole question, "Answer:" included, in tokens.
+        """
+        ids, starts, answers = self._corpus
+        if answers is None:
+            return None
+        length = torch.cat([starts, torch.tensor([len(ids)])]).diff() - len(self.ends[:1])
+        places = places if split == "train" else places + self.border
+        document = torch.searchsorted(starts, places, right=True) - 1
+        read = places - starts[document] + 1
+        return read.minimum((length - answers)[document]).unsqueeze(0)
+
     def encode(self, text: str) -> Tensor:
         """Return the ids (n,) long of a text's tokens."""
         encoding = tokenizer_of(self._folder).encode(text, add_special_tokens=False)

@@ -215,8 +215,10 @@ class Windows(Task):
             starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
         windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
-        own = self.given_lengths(split, starts.unsqueeze(1) + torch.arange(seq_len))
-        return counted_from(0, inputs, targets)._replace(thought_length=own, start=starts.unsqueeze(0))
+        places = starts.unsqueeze(1) + torch.arange(seq_len)
+        own, problem = self.given_lengths(split, places), self.given_problems(split, places)
+        lengths = {"thought_length": own, "problem_length": problem}
+        return counted_from(0, inputs, targets)._replace(start=starts.unsqueeze(0), **lengths)
 
     @property
     @abstractmethod
@@ -248,6 +250,14 @@ class Windows(Task):
     def hint_length(self, seq_len: int) -> int:
         """Return seq_len."""
         return seq_len
+
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return how much of a window has been read at each position of (S, B, T): 1 to T, long."""
+        return torch.arange(1, inputs.shape[-1] + 1, device=inputs.device).expand(inputs.shape)
+
+    def given_problems(self, split: str, places: Tensor) -> Tensor | None:
+        """Return how long problems are at places (B, T) of a split; None: by `problem_length`."""
+        return None
 
     def given_lengths(self, split: str, places: Tensor) -> Tensor | None:
         """Return how long thoughts are at places (B, T) of a split, (1, B, T); None: by `thought_length`."""
