@@ -109,6 +109,8 @@ OTHER: dict[str, Any] = {
     "prediction_kl_beta": 0.3,
     "stage": "bake",
     "hint_share": 0.5,
+    "adaptive_by": "problem",
+    "problem_per_symbol": 3,
     "prefix_nll_beta": 0.5,
     "entropy_encouragement_coef": 0.3,
     "entropy_schedule": "constant",

@@ -46,6 +46,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "trajectory_alpha": {"reward": "trajectory"},
     "reference": {"reward": "log_ratio"},
     "prediction_kl_beta": {"reference": "initial"},
+    "adaptive_by": {"adaptive_len": True},
+    "problem_per_symbol": {"adaptive_len": True, "adaptive_by": "problem"},
     "sampler_temperature": {"sampler": "tempered", "objective": "listwise"},
     "reference_decay": {"reward": "log_ratio", "reference": "ema"},
     "reference_run": {"reward": "log_ratio", "reference": "checkpoint"},

@@ -83,6 +83,8 @@ OF_THOUGHTS = {
     "reward_sees",
     "variable_len",
     "adaptive_len",
+    "adaptive_by",
+    "problem_per_symbol",
     "length_penalty",
     "punish_unfinished",
     "schedule_punfinished",

@@ -17,8 +17,9 @@ from toyqs.config.run_config import RunConfig
 from toyqs.rng import stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.training.batches import CHUNK, draw_batches, stack
+from toyqs.training.batches import CHUNK, draw_batches
 from toyqs.training.loop import train
+from toyqs.training.stacking import stack
 from toyqs.types import Batch
 
 Values = list[dict[str, Tensor]]
