@@ -36,8 +36,13 @@ def test_every_key_has_another_value_here() -> None:
 BESIDE: dict[str, dict[str, Any]] = {
     **{
         name: {"backbone": "llama"}
-        for name in ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
+        for name in (
+            *("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention"),
+            "qk_clip",
+        )
     },
+    "adjust_lr_fn": {"optimizer": "muon"},
+    "grokfast_alpha": {"grokfast_lambda": 0.5},
     "positions_up_to": {"backbone": "gpt2"},
     "increment_pos_id_for_last_context_token": {"backbone": "llama", "add_last_context_token": True},
     "epochs": {"max_steps": -1},
