@@ -47,7 +47,7 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
     greedy_head = GreedyHead(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
     sampler, prefixes = _sampler(config, num_seeds, policy), _prefixes(config)
     helpers = (greedy_head, critic, sampler, reward_model, prefixes, _gold_head(config, num_seeds))
-    return Auxiliaries(extra_predictions, *helpers, judge=_judge(config))
+    return Auxiliaries(extra_predictions, *helpers, judge=judge_of(config))
 
 
 def _gold_head(config: RunConfig, num_seeds: int) -> GoldHead | None:
@@ -61,7 +61,7 @@ def _gold_head(config: RunConfig, num_seeds: int) -> GoldHead | None:
     )
 
 
-def _judge(config: RunConfig) -> Judge | None:
+def judge_of(config: RunConfig) -> Judge | None:
     """Return which scores of coherence are computed, and what they are for; None: none is."""
     if not config.judges_thoughts:
         return None
