@@ -47,6 +47,9 @@ class Batch(NamedTuple):
     total: Callable[[Tensor], Tensor] | None = None  # sum over the processes that share the batch; None: one
     jointly: Callable[..., Tensor] | None = None  # see `over_pieces`; None: this is all of the batch
     gold: Tensor | None = None  # (S, B, T, L) long, the right thought's symbols, −1: none; see `Task.gold`
+    hint: Tensor | None = None  # (S, B, H) long, what may be read before a sequence; see `Task.hint`
+    start: Tensor | None = None  # (S, B) long, the place in its text where a sequence begins
+    problem_length: Tensor | None = None  # (S, B, T) long, see `Task`; where the tokens do not tell it
 
     def over_pieces(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """Compute what one position's part of a function depends on others for, over the whole batch.

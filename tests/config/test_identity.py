@@ -45,6 +45,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "reward_beta": {"reward": "kl_reverse"},
     "trajectory_alpha": {"reward": "trajectory"},
     "reference": {"reward": "log_ratio"},
+    "prediction_kl_beta": {"reference": "initial"},
     "sampler_temperature": {"sampler": "tempered", "objective": "listwise"},
     "reference_decay": {"reward": "log_ratio", "reference": "ema"},
     "reference_run": {"reward": "log_ratio", "reference": "checkpoint"},

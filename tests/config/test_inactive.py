@@ -230,6 +230,12 @@ def test_a_reference_matters_where_something_is_compared_with_it() -> None:
     assert not same(near, near | average)
     assert not same(near | average, near | average | {"reference_decay": 0.5})
     assert same(near, near | {"reference_decay": 0.5})
+    held = {"prediction_kl_beta": 0.1, "reference": "initial"}
+    for beside in ({}, {"policy_loss_beta": 0.0}, ZERO, WITHOUT):
+        assert not same(beside | held, beside | held | average)
+        assert same(beside | held, beside | held | {"reference_decay": 0.5})
+    assert same(WITHOUT, WITHOUT | held | {"reference": "no_thought"}), "its own prediction"
+    assert not same(ZERO, ZERO | held | {"reference": "no_thought"})
     for beside in ({}, {"policy_loss_beta": 0.0} | near, ZERO | near, WITHOUT | near):
         assert same(beside, beside | average)
 

@@ -31,6 +31,7 @@ KEYS_OF_SYMBOLS = (
     *("thought_vocab", "share_lm_head", "meta_token_init"),
     *("length_schedule", "min_reasoning_len"),
     *("thoughts", "latent_dim", "sigma", "gumbel_temperature", "prior_beta", "variable_len", "adaptive_len"),
+    *("adaptive_by", "problem_per_symbol"),
     *("sampler", "sampler_temperature", "random_thoughts", "chunk_positions"),
     *("thought_logits", "thought_logit_scale", "markov_reasoner", "interpreter_reads"),
 )
@@ -64,6 +65,8 @@ ONLY_IF: tuple[Condition, ...] = (
     (("meta_token_scale",), lambda c: c.meta_token_mode != "none"),
     (("hard_quantile",), lambda c: c.think_at == "hard"),
     (("min_reasoning_len",), lambda c: c.length_schedule != "constant"),
+    (("adaptive_by",), lambda c: c.adaptive_len),
+    (("problem_per_symbol",), lambda c: c.tokens_per_symbol),
     (("gate_floor",), lambda c: c.weighs_thoughts),
     (("attend_by",), lambda c: c.attends),
     (("attend_temperature",), lambda c: c.attends_by_scores),
@@ -87,6 +90,7 @@ ONLY_IF: tuple[Condition, ...] = (
     (("share_lm_head", "sigma", "gumbel_temperature"), lambda c: not c.random_thoughts),
     (("sampler_temperature",), lambda c: c.sampler == "tempered"),
     (("warm_start", "warm_start_as"), lambda c: c.has_gold),
+    (("prediction_kl_beta",), lambda c: c.penalises_prediction_kl),
     (("thought_logits",), lambda c: c.symbol_kind == "token" and not c.random_thoughts),
     (("thought_logit_scale",), lambda c: c.has_cosine_logits),
     (("markov_reasoner", "interpreter_reads"), lambda c: c.max_reasoning_len > 1),
@@ -120,13 +124,17 @@ ONLY_IF_READ: tuple[Condition, ...] = (
     ),
     (("reference_decay",), lambda c: c.reference == "ema"),
     (("reference_run",), lambda c: c.reference == "checkpoint"),
-    (KEYS_OF_REFERENCE, lambda c: c.reward in READ_REFERENCE or c.penalises_thought_kl),
+    (
+        KEYS_OF_REFERENCE,
+        lambda c: c.reward in READ_REFERENCE or c.penalises_thought_kl or c.penalises_prediction_kl,
+    ),
 )
 
 
 def inactive_keys(config: RunConfig) -> set[str]:
     """Return the keys that cannot change this run."""
     active = set(KEYS_OF_REWARD) if config.reward in OWN_LOSS else set()
+    active |= set(KEYS_OF_REFERENCE) if config.penalises_prediction_kl else set()
     if config.has_thoughts:
         # these also shape the training of the prediction
         active |= {"objective"} if objective_class(config).changes_prediction_loss else set()

@@ -84,6 +84,8 @@ class Keys:
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
+    adaptive_by: str = one_of("task", ("task", "problem"))  # problem: by the length of what is asked
+    problem_per_symbol: int = number(5, at_least=1)  # of problem: tokens per symbol, rounded down
     hide_last_token: bool = False  # true: thoughts begin before base_reasoner reads the token at a position
     # 5. symbols of thoughts
     thoughts: str = one_of("token", HEADS)  # the kind of a symbol
@@ -140,12 +142,15 @@ class Keys:
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss
     base_nll_beta: float = number(0.0, at_least=0)  # of the prediction without a thought, trained beside it
     prefix_nll_beta: float = number(0.0, at_least=0)  # of predictions with a thought's first symbols alone
+    prediction_kl_beta: float = number(0.0, at_least=0)  # of KL(prediction || reference), beside the NLL
     train_nll_num: int | None = number(None, at_least=1)  # how many of the K thoughts carry it; None: all
     critic_loss_beta: float = number(1.0, at_least=0)  # of the critic's own loss, and the reward model's
     entropy_encouragement_coef: float = number(0.15, at_least=0)  # of the entropy bonus, at the start
     entropy_schedule: str = one_of("linear", ("constant", "linear"))  # of that weight: linear falls to 0
     prior_beta: float = number(0.0, at_least=0)  # of gaussian and state symbols' divergence from N(0, I)
     # 9. training
+    stage: str = one_of("train", ("train", "bake"))  # bake: learn to predict as start_from does with a hint
+    hint_share: float = number(0.0, at_least=0)  # of a batch's sequences, those read with their task's hint
     base_lr: float = number(2e-2, above=0)  # peak learning rate; where no rate of a role says another
     base_lm_lr: float | None = number(None, above=0)  # of base_lm's core; None: base_lr
     reasoner_lr: float | None = number(None, above=0)  # of base_reasoner, reasoner and its symbols' head

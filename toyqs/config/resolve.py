@@ -25,7 +25,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
     What sizes choose for `chunk_positions` depends on the kernels: it stays open while kernels=auto is.
     """
-    config = _with_folders(_with_variant(config))
+    config = _with_teacher(_with_folders(_with_variant(config)))
     if config.pretrained is not None:
         config = with_checkpoint(config, config.pretrained)
     if config.model_hidden_dim is not None:
@@ -61,6 +61,14 @@ def _with_folders(config: RunConfig) -> RunConfig:
     named = {name: given for name in STARTS if KEY.fullmatch(given := getattr(config, name) or "")}
     folders: dict[str, Any] = {name: f"{config.runs_dir}/{key}" for name, key in named.items()}
     return replace(config, **folders) if folders else config
+
+
+def _with_teacher(config: RunConfig) -> RunConfig:
+    """Return the settings with the loss of stage=bake and the run that it learns from."""
+    if config.stage != "bake":
+        return config
+    teacher = config.reference_run or config.start_from
+    return replace(config, reward="kl_forward", reference="checkpoint", reference_run=teacher)
 
 
 def chunk(config: RunConfig) -> int:

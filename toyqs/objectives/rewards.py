@@ -127,7 +127,7 @@ def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
     Source: Hatamizadeh et al. 2025, "RLP: Reinforcement as a pretraining objective".
     """
-    log_p = _reference(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
+    log_p = reference_of(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
     return settled(log_q) - over_tokens(log_p.unsqueeze(3), batch)
 
 
@@ -138,7 +138,7 @@ def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
     Mean-seeking. Tokens that the reference holds impossible add nothing.
     """
-    reference = _reference(trace).unsqueeze(3)
+    reference = reference_of(trace).unsqueeze(3)
     possible = reference > -torch.inf
     distance = torch.where(possible, log_softmax(trace.logits) - reference, 0.0)
     return over_tokens((reference.exp() * distance).sum(-1), batch)
@@ -153,7 +153,7 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     A reference that holds a token impossible makes every reward −∞.
     """
     log_prob = log_softmax(trace.logits)
-    reference = _reference(trace).unsqueeze(3)
+    reference = reference_of(trace).unsqueeze(3)
     return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
 
 
@@ -242,10 +242,10 @@ def penalty(trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor | Non
     return per_symbol * length + if_unfinished * unfinished
 
 
-def _reference(trace: Trace) -> Tensor:
+def reference_of(trace: Trace) -> Tensor:
     """Return log LM(y | x), (S, B, T, N, V); ValueError where the trace has none."""
     if trace.reference_log_probs is None:
-        raise ValueError("this reward needs trace.reference_log_probs")
+        raise ValueError("what compares predictions with a reference needs trace.reference_log_probs")
     return trace.reference_log_probs
 
 

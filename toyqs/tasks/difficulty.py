@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.task import Task
+from toyqs.types import Batch
 
 
 class Depths(Task):
@@ -61,6 +62,14 @@ class Depths(Task):
         """Return how many symbols a thought needs, one per step: the depth, (S, B, T) long."""
         return self.depth(inputs)
 
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return how many tokens the answer at each position follows from, (S, B, T) long; 0: none is asked.
+
+        By default one for each step, and one for what the first is applied to.
+        """
+        depth = self.depth(inputs)
+        return depth + (depth > 0)
+
     def as_deep(self, steps: Tensor, inputs: Tensor) -> Tensor:
         """Cut steps (S, B, T, k), an axis T of 1 broadcasts, at each position's depth: −1 behind it."""
         return steps.where(torch.arange(steps.shape[-1]) < self.depth(inputs).unsqueeze(-1), -1)
@@ -69,6 +78,22 @@ class Depths(Task):
         """Put steps (S, B, Q, k) at places (S, B, Q) of the axis T, cut by `as_deep`; −1 elsewhere."""
         nowhere = inputs.new_full((*inputs.shape, steps.shape[-1]), -1)
         return self.as_deep(nowhere.scatter(-2, places.unsqueeze(-1).expand(steps.shape), steps), inputs)
+
+    def steps_before_answer(self, batch: Batch, pad: int) -> Tensor:
+        """Return the steps of each question but the last, which is its answer, question by question.
+
+        Args:
+            batch: sequences at all positions, which think where something is asked.
+            pad: the id that stands behind the steps of a question that has fewer.
+
+        Returns:
+            (S, B, Q · (k − 1)) long, k the largest depth in training.
+        """
+        assert self.gold is not None
+        asked = self.gold(batch.inputs)[batch.think].view(*batch.inputs.shape[:2], -1, self.trained_depth)
+        depth = self.depth(batch.inputs)[batch.think].view(*asked.shape[:3], 1)
+        known = torch.arange(self.trained_depth - 1) < depth - 1
+        return asked[..., :-1].where(known, pad).flatten(2)
 
     def check_depths(self) -> None:
         """Refuse a reach or a curriculum out of range.

@@ -222,6 +222,14 @@ class RevProg(Depths):
         """Return p symbols, up to k steps."""
         return GoldSizes(self.p, self.least_depth if self.mixes_lengths else self.k, self.k)
 
+    def hint(self, batch: Batch, split: str) -> Tensor:
+        """Return op_1(x), op_2(op_1(x)), … of each query x but for the answer; pads where there are fewer."""
+        return self.steps_before_answer(batch, self.p + self.m)
+
+    def hint_length(self, seq_len: int) -> int:
+        """Return queries · (k − 1), whatever `seq_len`."""
+        return self.queries * (self.k - 1)
+
     def oracle(self, inputs: Tensor) -> Tensor:
         """Compute the true log-probabilities of the observed answers.
 

@@ -72,8 +72,11 @@ class TrainingParams:
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # pattern of names, see Optimiser
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task sets each thought's length
+    tokens_per_symbol: int | None = None  # of a problem, whose length then sets its thought's; None: not so
     warm_start: int = 0  # steps in which a share of the sequences has the task's gold thoughts
     shuffle_rewards: bool = False  # the counted positions of a batch exchange their rewards
+    hint_share: float = 0.0  # share of the sequences that the model reads with a hint before them
+    reference_reads_hints: bool = False  # the reference model reads all with it, the model none
     eval_chunk: int = 8192  # thoughts evaluated at once, per seed
     rank: int = 0  # this process's number among those that train together
     ranks: int = 1  # the number of these processes; each takes its slice of every batch

@@ -27,18 +27,19 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
         num_seeds: S.
         policy: the head that samples the symbols; None where thoughts have none, or there are none.
     """
+    no_thought = config.reference == "no_thought" and config.uses_reference
     if policy is None:
-        extra_predictions = frozenset({"base"} if config.trains_without_thought else ())
+        alone = config.use_reasoner and (no_thought or config.trains_without_thought)
+        extra_predictions = frozenset({"base"} if alone else ())
         return Auxiliaries(extra_predictions, gold_head=_gold_head(config, num_seeds))
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
     compared_with = {
         config.baseline if "baseline" in fields_of(config) else "",
         config.value_sees if critic else "",
     }
-    log_ratio = config.reference == "no_thought" and config.uses_reference
     wanted = {
         "base": config.trains_without_thought
-        or log_ratio
+        or no_thought
         or bool(compared_with & {"null_thought", "base_prediction"}),
         "without": config.pays_contributions,
         "average": "average_thought" in compared_with or isinstance(reward_model, RewardOfPrediction),

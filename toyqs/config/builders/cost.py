@@ -94,7 +94,7 @@ def step_bytes(config: RunConfig) -> int:
     """
     widths, batch = config.widths, config.data_loader_batch_size // config.grad_acc
     kept = 12 if config.backbone == "gru" else 40 * config.model_n_layer
-    positions = batch * config.task.length(config.seq_len)
+    positions = batch * (config.task.length(config.seq_len) + config.hint_length)
     branches = positions * (config.trice_samples if config.use_reasoner else 1)
     read = (branches if config.hands_on else positions) * widths["base_lm"] + positions * widths[
         "base_reasoner"

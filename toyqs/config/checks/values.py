@@ -15,6 +15,7 @@ from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.rewards import check_inference, check_shuffled_rewards
 from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.checks.training.distributed import check_parallel
+from toyqs.config.checks.training.hints import check_bake_as_typed, check_hints
 from toyqs.config.checks.training.kernels import check_kernels
 from toyqs.config.checks.training.starts import check_starts
 from toyqs.config.checks.training.warm_start import check_warm_start
@@ -43,6 +44,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     """
     check_bounds(config)
     check_pretrained(config)
+    check_bake_as_typed(config)
     notes = _notes(config)
     config = resolved(config)
     _check_parts(config)
@@ -67,6 +69,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
             "use_base_lm=true or use_reasoner=true",
         )
     check_warm_start(config)
+    check_hints(config)
     check_ahead(config)
     if not config.nll_loss_beta:
         _check_other_losses(config)
@@ -140,9 +143,10 @@ def _check_thoughts_every(config: RunConfig) -> None:
 def _check_other_losses(config: RunConfig) -> None:
     bonus = config.entropy_encouragement_coef and config.symbol_kind != "deterministic"
     of_thoughts = config.has_thoughts and (config.has_policy_loss or bonus)
-    if not (of_thoughts or config.trains_without_thought or config.trains_prefixes):
+    near_reference = config.penalises_prediction_kl
+    if not (of_thoughts or config.trains_without_thought or config.trains_prefixes or near_reference):
         refuse("nll_loss_beta", 0, "leaves no loss to train with", "nll_loss_beta=1")
-    if config.controls != "none":
+    if config.controls != "none" and not (near_reference and config.reference != "no_thought"):
         refuse(
             "nll_loss_beta",
             0,
