@@ -84,6 +84,7 @@ class Context(NamedTuple):
         None  # (S, B, all T) long, where base_lm reads after the thoughts (thought_into=state)
     )
     positions: Tensor | None = None  # (S, B, T) long, which of these think; None: all
+    base_branches: BranchState | None = None  # base_lm's state after each position, where it scores symbols
 
 
 class Thoughts(NamedTuple):
@@ -110,13 +111,57 @@ class Thoughts(NamedTuple):
         return self.length if self.unfinished is None else None
 
 
+class Shares(NamedTuple):
+    """How much each score counts in the coherence of a thought, before they are scaled to add up to 1."""
+
+    semantic: float = 0.4
+    syntactic: float = 0.3
+    predictive: float = 0.3
+
+
+class Coherence(NamedTuple):
+    """How well thoughts fit what base_lm makes of their context; None where a score does not exist."""
+
+    semantic: Tensor | None  # (S, B, T, K) in [0, 1], of the directions of reading and base state
+    syntactic: Tensor | None  # (S, B, T, K) in [0, 1], of the symbols under base_lm
+    alone: Tensor | None = (
+        None  # (S, B, T, K, V) logits with each thought alone, of the first token; no gradient
+    )
+    none: Tensor | None = None  # (S, B, T, 1, V) the same without a thought
+    shares: Shares = Shares()
+
+    def mean(self, predictive: Tensor | None = None) -> Tensor:
+        """Compute the mean of the scores that there are, by their shares, (S, B, T, K).
+
+        Args:
+            predictive: (S, B, T, K) the score that knows the target; None: without it.
+
+        Raises:
+            ValueError: there is none that counts.
+        """
+        scores = (self.semantic, self.syntactic, predictive)
+        found = [(share, x) for share, x in zip(self.shares, scores, strict=True) if x is not None and share]
+        if not found:
+            raise ValueError("no score of coherence exists whose share is above 0")
+        (share, first), *others = found
+        summed = sum((own * x for own, x in others), share * first)
+        return summed / sum(own for own, _ in found)
+
+
 class Trace(NamedTuple):
     """The outputs of a model that an objective sees; None where the model has no such output."""
 
-    logits: Tensor  # (S, B, T, K, N, V); K = 1 when not reasoning
+    logits: (
+        Tensor  # (S, B, T, K, N, V); K = 1 when not reasoning, and where all K thoughts give one prediction
+    )
     log_prob: Tensor | None = None  # (S, B, T, K, L) of each thought symbol
     entropy: Tensor | None = None  # (S, B, T, K, L) of each thought symbol's distribution
     thought_weight: Tensor | None = None  # (S, B, T, K) the weight that the mixer gives each thought
+    attention: Tensor | None = None  # (S, B, T, K) each thought's share of the one prediction; None: one each
+    without_logits: Tensor | None = (
+        None  # (S, B, T, K, N, V) that prediction without each thought, no gradient
+    )
+    coherence: Coherence | None = None  # of each thought
     base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
     average_logits: Tensor | None = None  # (S, B, T, N, V) with the average reading of the other positions
     greedy_logits: Tensor | None = None  # (S, B, T, N, V) with the thought of likeliest symbols

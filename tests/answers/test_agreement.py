@@ -17,8 +17,28 @@ from toyqs.evidence.cells import write_cell
 
 OF_A_TEXT = ("say", "exact", "choose", "latency")
 OF_A_PLAIN_RUN = ("losses",)
-SEVERAL = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
-THINKING = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
+SEVERAL = (
+    "look",
+    "coherence",
+    "interventions",
+    "language",
+    "lengths",
+    "probe",
+    "record",
+    "theatre",
+    "tokens",
+)
+THINKING = (
+    "look",
+    "coherence",
+    "interventions",
+    "language",
+    "lengths",
+    "probe",
+    "record",
+    "theatre",
+    "tokens",
+)
 
 
 def words(name: str, run: str, folder: Path, control: str) -> list[str]:

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from toyqs.answers import look, metrics, questions, record, say
 from toyqs.answers.base_lm import losses
+from toyqs.answers.coherence import scores
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.heading import heading
 from toyqs.answers.loaded.load import LoadedRun
@@ -22,7 +23,9 @@ from toyqs.files import write_json
 from toyqs.installation import program
 
 # Modules with `add_to(measures)`.
-OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, losses, probe, record, theatre, tokens)
+OTHERS: Sequence[Any] = (
+    *(say, look, scores, interventions, language, lengths, losses, probe, record, theatre, tokens),
+)
 
 EXAMPLES = """\
 examples:
@@ -34,6 +37,7 @@ examples:
   {program} look runs/KEY
   {program} tokens runs/KEY --against runs/KEY
   {program} latency runs/KEY
+  {program} coherence runs/KEY runs/KEY
   {program} interventions runs/KEY runs/KEY
   {program} language runs/KEY runs/KEY
   {program} lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L

@@ -21,9 +21,11 @@ KEYS_OF_POLICY = (
     *KEYS_OF_REWARD,
     *("objective", "baseline", "advantage_scale", "credit", "temperature", "temperature_scale"),
     *("clip_ratio", "clip_each", "inner_steps", "value_sees", "critic_loss_beta", "thought_kl_beta"),
-    *("learned_reward", "reward_sees", "trajectory_alpha"),
+    *("learned_reward", "reward_sees", "trajectory_alpha", "coherence_beta"),
     *("length_penalty", "punish_unfinished", "schedule_punfinished", "shuffle_rewards"),
 )
+
+KEYS_OF_COHERENCE = ("coherence_semantic", "coherence_syntactic", "coherence_predictive")
 
 KEYS_OF_SYMBOLS = (
     *KEYS_OF_POLICY,
@@ -42,6 +44,7 @@ KEYS_OF_AHEAD = ("ahead", "ahead_decay", "teacher_forcing_weight")
 KEYS_OF_THOUGHTS = (
     *(*KEYS_OF_SYMBOLS, "base_nll_beta"),
     *("reasoner_hidden_dim", "interpreter_hidden_dim", "weight_groups", "mixing", "gate_floor"),
+    *("attend_by", "attend_temperature", *KEYS_OF_COHERENCE),
     *("simple_lm_head", "meta_token_mode", "meta_token_scale"),
     *("interpreter_start", "thought_into", "think_at", "hard_quantile", "max_reasoning_len"),
     "branch_attention",
@@ -68,6 +71,15 @@ ONLY_IF: tuple[Condition, ...] = (
     (("adaptive_by",), lambda c: c.adaptive_len),
     (("problem_per_symbol",), lambda c: c.tokens_per_symbol),
     (("gate_floor",), lambda c: c.weighs_thoughts),
+    (("attend_by",), lambda c: c.attends),
+    (("attend_temperature",), lambda c: c.attends_by_scores),
+    (("train_nll_num",), lambda c: not c.attends),  # one prediction has one NLL
+    (KEYS_OF_COHERENCE, lambda c: c.judges_thoughts),
+    (("coherence_predictive",), lambda c: c.pays_coherence or c.log_coherence),  # no weight knows the target
+    *(
+        ((f"coherence_{name}",), lambda c, name=name: c.coherence_scores[name][1])
+        for name in ("semantic", "syntactic", "predictive")
+    ),
     (KEYS_OF_AHEAD, lambda c: c.n_tokens_ahead > 1),
     (("n_tokens_ahead", *KEYS_OF_AHEAD), lambda c: c.use_reasoner or c.predicts_jointly),
     (("base_lm_hidden_dim",), lambda c: c.uses_base_lm or (c.use_reasoner and c.mixer == "add")),

@@ -23,7 +23,7 @@ from toyqs.training.optimizers.optimizer import METHODS
 OUTSIDE_KEY = (
     *("plan", "force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
     *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
-    *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc", "cuda_graphs"),
+    *("thoughts_every", "log_coherence", "gradient_checkpointing", "auto_find_grad_acc", "cuda_graphs"),
     "plugins",  # what is used of plug-ins counts by content
 )
 
@@ -66,6 +66,8 @@ class Keys:
     mixing: str = one_of("auto", MIXERS, "auto")  # how base state and reading are combined
     simple_lm_head: bool = False  # true: mixing=auto projects the reading to the base's width and adds it
     use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
+    attend_by: str = one_of("learned", ("learned", "scores"))  # of mixing=attend: what weighs the thoughts
+    attend_temperature: float = number(0.1, above=0)  # of attend_by=scores: weights ∝ exp(score / τ)
     gate_floor: float = number(0.0, at_least=0)  # least weight of a thought at first: gate, hidden, logits
     linear_lm_head: bool = True  # false: an MLP with two hidden layers
     lm_head_layers: int = number(1, at_least=1)  # of a linear head, with nothing between them
@@ -113,6 +115,10 @@ class Keys:
     reference_decay: float = number(0.99, at_least=0)  # of reference=ema: weight of the old average
     reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
     thought_kl_beta: float = number(0.0, at_least=0)  # reward lost per nat of log π(h|x) over the reference's
+    coherence_beta: float = number(0.0, at_least=0)  # reward of a thought's coherence, which is from 0 to 1
+    coherence_semantic: float = number(0.4, at_least=0)  # share in it: the reading points as the base state
+    coherence_syntactic: float = number(0.3, at_least=0)  # share: its symbols are likely under base_lm
+    coherence_predictive: float = number(0.3, at_least=0)  # share: the true token gets likelier by it
     length_penalty: float = number(0.0, at_least=0)  # reward that a symbol of a variable_len thought costs
     punish_unfinished: float = number(0.0, at_least=0)  # reward lost without an end within L symbols
     schedule_punfinished: bool = False  # true: that cost rises from 0, linearly over the training
@@ -186,6 +192,7 @@ class Keys:
     eval_every: int = number(0, at_least=0)  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = number(4096, at_least=1)  # held-out sequences of the last evaluation
     checkpoint_every: int = number(0, at_least=0)  # steps between checkpoints to resume from; 0: none
+    log_coherence: bool = False  # true: evaluations and records have each thought's coherence
     thoughts_every: int = number(0, at_least=0)  # steps between records of thoughts in training; 0: none
     runs_dir: str = "runs"  # where run folders, tables and figures go
     plan: bool = False  # true: print what the command would do, and stop

@@ -116,7 +116,7 @@ def _without_policy(config: RunConfig) -> RunConfig:
     config = replace(config, baseline="none", advantage_scale="none", credit="outcome")
     if not config.policy_loss_beta:  # no policy learns from it
         config = replace(config, learned_reward=False)
-    if config.reward == "trajectory":  # nobody is paid by it, and it would cost readings
+    if config.reward in ("trajectory", "contribution"):  # nobody is paid by it, and it would cost predictions
         config = replace(config, reward="likelihood")
     kind = objective_class(config)
     if kind.sees_target:

@@ -41,9 +41,15 @@ class _ExpandLast(torch.autograd.Function):
         return row_sums(grad).unsqueeze(-1), None
 
 
+def expand_last(x: Tensor, width: int) -> Tensor:
+    """Return one number for each row as a row of so many of it: (..., 1) -> (..., width)."""
+    expanded: Tensor = _ExpandLast.apply(x, width)
+    return expanded
+
+
 def interpolate(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """Return (1 − weight) a + weight b, the weight one number for each row."""
-    return a + _ExpandLast.apply(weight, b.shape[-1]) * (b - a)
+    return a + expand_last(weight, b.shape[-1]) * (b - a)
 
 
 def logistic_above(floor: float, x: Tensor) -> Tensor:

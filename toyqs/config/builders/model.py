@@ -238,7 +238,9 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     if not config.use_base_lm and config.mixer == "add":
         return Projected(num_seeds, width["base_lm"], width["interpreter"])
     base_width = width["base_lm"] if config.uses_base_lm else 0
-    own = config.plugin.get(config.mixer, {})
+    own = (
+        {"learned": config.attend_by == "learned"} if config.attends else config.plugin.get(config.mixer, {})
+    )
     return MIXERS[config.mixer](num_seeds, base_width, width["interpreter"], **own)
 
 

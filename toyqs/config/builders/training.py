@@ -145,7 +145,12 @@ def _loss_weights(config: RunConfig) -> dict[str, LossWeight]:
 
 
 def _predictions(config: RunConfig) -> int:
-    """Return how many predictions an evaluation makes with a thought: one, or with its prefixes too."""
+    """Return how many predictions an evaluation makes with a thought: one, or with its prefixes too.
+
+    Or without it, and where symbols are the task's tokens as many of what base_lm would say.
+    """
+    if config.pays_contributions or config.judges_thoughts:
+        return 3
     return 1 + config.max_reasoning_len if config.rewards_steps else 1
 
 

@@ -174,6 +174,8 @@ def _notes(config: RunConfig) -> list[str]:
         )
     if config.symbol_kind == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
+    if config.mixing == "attend" and config.has_thoughts and resolved(config).trice_samples == 1:
+        notes.append("mixing=attend of one thought is mixing=concat: its weight is 1")
     adam = config.optimizer != "sgd"
     if adam and config.use_reasoner and config.meta_token_mode == "grad_scale":
         notes.append(
