@@ -17,6 +17,7 @@ from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.heading import heading
 from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.loaded.predictor import Predictor
+from toyqs.answers.reasoning import baked
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, protected, whole, writing
 from toyqs.files import write_json
@@ -24,7 +25,7 @@ from toyqs.installation import program
 
 # Modules with `add_to(measures)`.
 OTHERS: Sequence[Any] = (
-    *(say, look, scores, interventions, language, lengths, losses, probe, record, theatre, tokens),
+    *(say, look, baked, scores, interventions, language, lengths, losses, probe, record, theatre, tokens),
 )
 
 EXAMPLES = """\
@@ -35,6 +36,7 @@ examples:
   {program} exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
   {program} choose runs/KEY commonsense_qa.jsonl
   {program} look runs/KEY
+  {program} baked runs/KEY --strict
   {program} tokens runs/KEY --against runs/KEY
   {program} latency runs/KEY
   {program} coherence runs/KEY runs/KEY

@@ -206,6 +206,7 @@ TASK_SETTINGS: dict[str, dict[str, Any]] = {
         "path": None,
         "dataset": None,
         "tokenizer": None,
+        "thinking_tokens": False,
         "held_out_fraction": 0.1,
         "think_every": 1,
         "curriculum": 0.0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -190,6 +190,15 @@ class Embedding(SeedStacked):
         self.weight = self.declare("weight", (num_seeds, num_rows, width), normal(std))
 
 
+class Table(Protocol):
+    """Rows (S, n, D), learned or not."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Return all rows."""
+        ...
+
+
 class FeatureHead(SeedStacked):
     """The LM head: one or several feature vectors, each with its own rows of the first layer.
 
@@ -262,7 +271,7 @@ class TableHead(nn.Module):
     Where the checkpoint ties its embeddings, E is the token table itself.
     """
 
-    def __init__(self, table: Embedding | FrozenTable, *, autocast: bool = False) -> None:
+    def __init__(self, table: Table, *, autocast: bool = False) -> None:
         """Take a table; with `autocast` products, and so the logits, are rounded to bfloat16."""
         super().__init__()
         self.table = table
@@ -278,17 +287,3 @@ class TableHead(nn.Module):
 
 
 LMHead = FeatureHead | TableHead
-
-
-class FrozenTable(nn.Module):
-    """Rows that are not trained, such as token embeddings: (1, n, D), as in an `Embedding` of one seed."""
-
-    weight: Tensor
-
-    def __init__(self, rows: Tensor) -> None:
-        """Take rows (n, D)."""
-        super().__init__()
-        self.register_buffer("weight", rows.unsqueeze(0), persistent=False)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTable:
-        return self

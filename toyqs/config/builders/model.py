@@ -11,7 +11,13 @@ import torch
 from toyqs.config.builders.auxiliaries import build_auxiliaries
 from toyqs.config.builders.backbone import build_backbone
 from toyqs.config.builders.native import with_native
-from toyqs.config.builders.pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
+from toyqs.config.builders.pretrained import (
+    FrozenParts,
+    checkpoint_head,
+    frozen_parts,
+    given_weights,
+    token_table,
+)
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.qk_clip.clip import QKClip
 from toyqs.model.chains.chain_reasoner import ChainReasoner
@@ -183,7 +189,7 @@ def _core(
         num_tokens=config.task.vocab_size if _reads_tokens(config, roles) else 0,
         num_thought_symbols=_num_symbol_rows(config, roles),
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
-        frozen_tokens=frozen and frozen.tokens,
+        frozen_tokens=frozen and token_table(config, frozen),
     )
     if config.qk_clip and config.backbone != "gru":
         clip = QKClip(backbone.decoder, config.qk_clip, keys_are_read=_keys_are_read(config, roles))

@@ -43,7 +43,7 @@ PURPOSES = {
         "WakeSleep",
     ),
     "how weights are stepped": ("BakingOptimizer", "RLOptimizer"),
-    "steps to be learnt": ("Iterate",),
+    "steps to be learnt": ("Iterate", "Reasoning"),
     "the logbook's data": ("Logbook", "LogbookSmall"),
 }
 OTHERS = "others"  # what a new file is for until it is named above
