@@ -24,7 +24,7 @@ class QKClip:
     several heads have a key in common (grouped queries), and where one core's thoughts continue what another
     core has read.
 
-    Source: Kimi team 2025, "Kimi K2" (2507.20534), algorithm 1, which so treats a rotary key of several heads.
+    Source: Kimi team 2025, "Kimi K2" (2507.20534), algorithm 1, which treats a shared rotary key so.
     """
 
     def __init__(self, decoder: Any, threshold: float, *, keys_are_read: bool) -> None:

@@ -1,7 +1,7 @@
 """The largest attention logits of a training step, from the queries and keys that its attention gets.
 
 Attention functions keep no logits: so queries and keys are multiplied once more, without a gradient, a block
-of positions at a time. Logits are those that a softmax is taken of; what a query does not see counts for nothing.
+of positions at a time. Logits are those that a softmax is taken of; what a query does not see does not count.
 """
 
 from __future__ import annotations
