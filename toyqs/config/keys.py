@@ -159,8 +159,8 @@ class Keys:
     # adam: weight decay in the gradient; sgd: without momentum; muon: on the matrices of hidden layers
     optimizer: str = one_of("adamw", (*METHODS, "muon_grokfast"))  # muon_grokfast: on filtered gradients
     adjust_lr_fn: str = one_of("match_rms_adamw", tuple(ADJUSTMENTS))  # how muon's rate follows the shape
-    # λ: the moving mean of gradients is added to each λ times; 0: not; None: 0.1 of muon_grokfast, else 0
-    grokfast_lambda: float | None = number(None, at_least=0)
+    # λ times a moving mean of gradients is added to each; None: 0.1 of muon_grokfast, 0 of the others
+    grokfast_lambda: float | None = number(None, at_least=0)  # λ; 0: gradients stay as they are
     grokfast_alpha: float = number(0.98, at_least=0)  # α of that mean: the weight of what it was before
     qk_clip: float = number(0.0, at_least=0)  # largest attention logit of a transformer's heads; 0: any
     use_scheduler: bool = True  # false: the learning rate is constant
