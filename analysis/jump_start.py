@@ -250,8 +250,8 @@ def _figure(kinds: Sequence[Kind], levels: Sequence[float]) -> Figure:
         axes.set_ylim(bottom=0)
     panels[0].set(xlabel="steps of the training that thinks", ylabel="held-out NLL, nats")
     panels[1].set(xlabel="CPU seconds of a seed, what came before included")
-    look = [marks.handle(colour, kind.name) for kind, colour in zip(kinds, COLOURS, strict=False)]
-    figure.legend(handles=look, loc="lower center", ncols=len(look), frameon=False)
+    look = [marks.handle(colour, kind.name, ("", "-")) for kind, colour in zip(kinds, COLOURS, strict=False)]
+    figure.legend(handles=look)
     return figure
 
 
