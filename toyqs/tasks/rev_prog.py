@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.difficulty import Depths, joined
+from toyqs.tasks.difficulty import HintedDepths, joined
 from toyqs.tasks.label_noise import noise_entropy, observe, observed_log_probs
 from toyqs.tasks.operators import Operators
 from toyqs.tasks.programs import Programs
@@ -20,7 +20,7 @@ from toyqs.types import Batch
 
 
 @dataclass
-class RevProg(Depths):
+class RevProg(HintedDepths):
     """Apply a program of k operators to each of the query symbols that follow it.
 
         y = op_k(… op_2(op_1(x)))
@@ -216,14 +216,6 @@ class RevProg(Depths):
     def gold_sizes(self) -> GoldSizes:
         """Return p symbols, up to k steps."""
         return GoldSizes(self.p, self.least_depth if self.mixes_lengths else self.k, self.k)
-
-    def hint(self, batch: Batch, split: str) -> Tensor:
-        """Return op_1(x), op_2(op_1(x)), … of each query x but for the answer; pads where there are fewer."""
-        return self.steps_before_answer(batch, self.p + self.m)
-
-    def hint_length(self, seq_len: int) -> int:
-        """Return queries · (k − 1), whatever `seq_len`."""
-        return self.queries * (self.k - 1)
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Compute the true log-probabilities of the observed answers.
