@@ -17,28 +17,8 @@ from toyqs.evidence.cells import write_cell
 
 OF_A_TEXT = ("say", "exact", "choose", "latency")
 OF_A_PLAIN_RUN = ("losses",)
-SEVERAL = (
-    "look",
-    "coherence",
-    "interventions",
-    "language",
-    "lengths",
-    "probe",
-    "record",
-    "theatre",
-    "tokens",
-)
-THINKING = (
-    "look",
-    "coherence",
-    "interventions",
-    "language",
-    "lengths",
-    "probe",
-    "record",
-    "theatre",
-    "tokens",
-)
+OF_REASONING = ("baked",)
+THINKING = ("look", "coherence", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
 
 
 def words(name: str, run: str, folder: Path, control: str) -> list[str]:
@@ -54,10 +34,10 @@ def words(name: str, run: str, folder: Path, control: str) -> list[str]:
 
 def test_no_command_is_forgotten_here() -> None:
     (commands,) = (x for x in _parser()._actions if isinstance(x, argparse._SubParsersAction))
-    assert {*commands.choices} == {*OF_A_TEXT, *OF_A_PLAIN_RUN, *SEVERAL}
+    assert {*commands.choices} == {*OF_A_TEXT, *OF_A_PLAIN_RUN, *OF_REASONING, *THINKING}
 
 
-@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_A_PLAIN_RUN, *SEVERAL])
+@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_A_PLAIN_RUN, *OF_REASONING, *THINKING])
 def test_what_is_no_run_is_refused_alike(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,7 +74,7 @@ def test_a_run_without_thoughts_is_refused_alike(
     assert (out, err) == ("", f"toyqs: {plain}: this run has no thoughts; give one that thinks\n")
 
 
-@pytest.mark.parametrize("name", OF_A_TEXT)
+@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_REASONING])
 def test_a_run_on_no_text_is_refused_with_a_command_that_trains_one(
     name: str, own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

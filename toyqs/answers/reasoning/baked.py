@@ -138,7 +138,7 @@ def verdict(shares: dict[str, Share]) -> list[str]:
             word = "passed"
         else:
             within = share.interval[1] > needed
-            word = "NOT PASSED: " + ("the interval holds the threshold" if within else "below the threshold")
+            word = f"NOT PASSED, {'undecided' if within else 'below'}"
         lines.append(f"{criterion.words}: {share}, needs over {100 * needed:.0f} %: {word}")
     passed = all(shares[x.words].exceeds(x.needed) for x in CRITERIA)
     end = "Baked: every interval is above its threshold." if passed else "Not baked: see the lines above."

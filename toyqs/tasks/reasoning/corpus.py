@@ -14,8 +14,7 @@ from toyqs.tasks.reasoning.thinking_tokens import END_OF_THINK, REASON, THINK
 
 STRATEGIES = tuple(GENERATORS)
 TWICE = "chain_of_thought"  # has twice as many texts as the others
-LONGEST = "self_doubt"  # whose texts are not mixed with others
-MIXABLE = tuple(name for name in STRATEGIES if name != LONGEST)
+MIXABLE = ("chain_of_thought", "falsification", "expert")  # whose texts are short enough for two in one
 MIXED = "mixed"  # what texts of two problems are counted as
 
 HELD_OUT = 5  # one of so many contents is never trained on

@@ -16,7 +16,7 @@ from toyqs.tasks.reasoning.corpus import Text, corpus, held_out
 from toyqs.tasks.task import Task, check_amount, check_split
 from toyqs.types import Batch
 
-PROMPT, RESPONSE = 58, 74  # words of the longest prompt, and of the longest response with its end
+LENGTH, RESPONSE = 89, 58  # words of the longest text with its end, and of the longest response with it
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Reasoning(Task):
     are not trained on with other names. Every step is true, and a prompt determines its response, so the
     Bayes NLL is 0.
 
-    A sequence is a prompt, its response, <end> and pads, T = 131. The word before the response and the 73
-    words after it think; of these, the ones that a response word or its end follows count. Names are words,
+    A sequence is a prompt, its response, <end> and pads, T = 88. The positions that a word of the response or
+    its end follows count; 58 think, as many as in the longest response, these among them. Names are words,
     numbers 0 … 46 too; the last eight ids are the thinking tokens.
 
     >>> task = Reasoning()
@@ -83,8 +83,8 @@ class Reasoning(Task):
         return (vocabulary.IDS[vocabulary.END],)
 
     def length(self, seq_len: int) -> int:
-        """Return T, whatever `seq_len`: the longest prompt and response have room."""
-        return PROMPT + RESPONSE - 1
+        """Return T, whatever `seq_len`: the longest text has room."""
+        return LENGTH - 1
 
     def thinking(self, seq_len: int) -> int:
         """Return how many positions think: as many as the longest response has words, with its end."""
@@ -107,10 +107,10 @@ class Reasoning(Task):
             rng = Random(int(torch.randint(2**62, (), generator=generator)))
             rows, starts = _rows([held_out(rng, self.texts, self.mixed) for _ in range(batch_size)])
         inputs, targets = rows[:, :-1].unsqueeze(0), rows[:, 1:].unsqueeze(0)
-        places = torch.arange(inputs.shape[-1])
-        first = starts.unsqueeze(1) - 1  # the position that predicts the response's first word
-        think = ((places >= first) & (places < first + RESPONSE)).unsqueeze(0)
-        counts = think & (targets != vocabulary.IDS[vocabulary.PAD])
+        places, first = torch.arange(LENGTH - 1), starts.unsqueeze(1) - 1  # which predicts the first word
+        window = first.clamp(max=LENGTH - 1 - RESPONSE)
+        think = ((places >= window) & (places < window + RESPONSE)).unsqueeze(0)
+        counts = (places >= first) & (targets != vocabulary.IDS[vocabulary.PAD])
         return Batch(inputs.contiguous(), targets * counts, counts.float(), think)
 
     def encode(self, text: str) -> Tensor:
@@ -141,8 +141,8 @@ def _rows(texts: Iterable[Text]) -> tuple[Tensor, Tensor]:
     end, pad = vocabulary.IDS[vocabulary.END], vocabulary.IDS[vocabulary.PAD]
     for text in texts:
         prompt, response = vocabulary.encode(text.prompt), [*vocabulary.encode(text.response), end]
-        assert len(prompt) <= PROMPT and len(response) <= RESPONSE
         row = prompt + response
-        rows.append(row + [pad] * (PROMPT + RESPONSE - len(row)))
+        assert len(row) <= LENGTH and len(response) <= RESPONSE
+        rows.append(row + [pad] * (LENGTH - len(row)))
         starts.append(len(prompt))
     return torch.tensor(rows), torch.tensor(starts)
