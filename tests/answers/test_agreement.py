@@ -15,7 +15,8 @@ from toyqs.answers.__main__ import _parser, main
 from toyqs.evidence.__main__ import main as evidence
 from toyqs.evidence.cells import write_cell
 
-OF_A_TEXT = ("say", "exact", "choose", "latency")
+OF_A_TEXT = ("say", "exact", "choose")
+OF_ANY_RUN = ("latency",)
 OF_A_PLAIN_RUN = ("losses",)
 SEVERAL = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
 THINKING = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
@@ -34,10 +35,10 @@ def words(name: str, run: str, folder: Path, control: str) -> list[str]:
 
 def test_no_command_is_forgotten_here() -> None:
     (commands,) = (x for x in _parser()._actions if isinstance(x, argparse._SubParsersAction))
-    assert {*commands.choices} == {*OF_A_TEXT, *OF_A_PLAIN_RUN, *SEVERAL}
+    assert {*commands.choices} == {*OF_A_TEXT, *OF_ANY_RUN, *OF_A_PLAIN_RUN, *SEVERAL}
 
 
-@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_A_PLAIN_RUN, *SEVERAL])
+@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_ANY_RUN, *OF_A_PLAIN_RUN, *SEVERAL])
 def test_what_is_no_run_is_refused_alike(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +123,7 @@ def test_the_arm_is_named_as_list_names_it(tmp_path: Path, capsys: pytest.Captur
     assert f"{pause}, thinking (also pause), seed 5: " in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("name", OF_A_TEXT)
+@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_ANY_RUN])
 def test_the_arm_of_a_run_on_a_text(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = asked.config(asked.corpus(tmp_path))
     run = written(tmp_path / "runs" / "a", settings, asked.model(settings)[0])
