@@ -43,6 +43,7 @@ PURPOSES = {
         "WakeSleep",
     ),
     "steps to be learnt": ("Iterate",),
+    "a start from another run": ("JumpStart",),
     "the logbook's data": ("Logbook", "LogbookSmall"),
 }
 OTHERS = "others"  # what a new file is for until it is named above
