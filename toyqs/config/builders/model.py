@@ -19,6 +19,7 @@ from toyqs.config.builders.pretrained import (
     token_table,
 )
 from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones.qk_clip.clip import QKClip
 from toyqs.model.chains.chain_reasoner import ChainReasoner
 from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
@@ -190,8 +191,21 @@ def _core(
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
         frozen_tokens=frozen and token_table(config, frozen),
     )
+    if config.qk_clip and config.backbone != "gru":
+        clip = QKClip(backbone.decoder, config.qk_clip, keys_are_read=_keys_are_read(config, roles))
+        backbone.qk_clip = clip
     core.forgets = config.markov_reasoner and "reasoner" in roles
     return core
+
+
+def _keys_are_read(config: RunConfig, roles: list[str]) -> bool:
+    """Tell whether the keys of some roles' core are read by another core, or another's by it.
+
+    The reasoner goes on from what base_reasoner has read, and the interpreter may from where that ends.
+    """
+    onward = ["interpreter"] if config.interpreter_start == "onward" else []
+    going_on = [role for role in ("base_reasoner", "reasoner", *onward) if role in config.roles_in_use]
+    return not set(going_on) <= set(roles) and not set(going_on).isdisjoint(roles)
 
 
 def reads_symbols(config: RunConfig, roles: list[str]) -> bool:
@@ -230,7 +244,9 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     if not config.use_base_lm and config.mixer == "add":
         return Projected(num_seeds, width["base_lm"], width["interpreter"])
     base_width = width["base_lm"] if config.uses_base_lm else 0
-    own = config.plugin.get(config.mixer, {})
+    own = (
+        {"learned": config.attend_by == "learned"} if config.attends else config.plugin.get(config.mixer, {})
+    )
     return MIXERS[config.mixer](num_seeds, base_width, width["interpreter"], **own)
 
 

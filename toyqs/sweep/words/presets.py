@@ -42,6 +42,7 @@ PURPOSES = {
         *("WeightedMLE", "MaxEnt", "VarGrad", "LogZ", "LearnedLogZ", "KLReward", "RLP", "RewardModel"),
         "WakeSleep",
     ),
+    "how weights are stepped": ("BakingOptimizer", "RLOptimizer"),
     "steps to be learnt": ("Iterate", "Reasoning"),
     "the logbook's data": ("Logbook", "LogbookSmall"),
 }

@@ -142,6 +142,13 @@ class TokenText(Windows):
             found += given if isinstance(given, list) else [given]
         return tuple(dict.fromkeys(x for x in found if isinstance(x, int)))
 
+    @property
+    def line_ends(self) -> Tensor:
+        """Return which tokens hold a line feed or end a text, (V,) bool."""
+        found = torch.tensor(["\\n" in name for name in _names(self._folder, self.vocab_size)])
+        found[list(self.ends)] = True
+        return found
+
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the tokens themselves, wherever the file is, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
@@ -204,6 +211,20 @@ class TokenText(Windows):
         training = self._solution(torch.arange(self.border))
         assert training is not None
         return 1 + quantile_of(solution, training, self.levels).unsqueeze(0)
+
+    def given_problems(self, split: str, places: Tensor) -> Tensor | None:
+        """Return how much of a document's question has been read at each place, where documents are such.
+
+        In the answer that is the whole question, "Answer:" included, in tokens.
+        """
+        ids, starts, answers = self._corpus
+        if answers is None:
+            return None
+        length = torch.cat([starts, torch.tensor([len(ids)])]).diff() - len(self.ends[:1])
+        places = places if split == "train" else places + self.border
+        document = torch.searchsorted(starts, places, right=True) - 1
+        read = places - starts[document] + 1
+        return read.minimum((length - answers)[document]).unsqueeze(0)
 
     def encode(self, text: str) -> Tensor:
         """Return the ids (n,) long of a text's tokens."""
