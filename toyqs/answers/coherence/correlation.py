@@ -81,8 +81,8 @@ def over_seeds(each: Sequence[Correlation]) -> Correlation:
         return Correlation(math.nan, math.nan, math.nan, math.nan, len(each), pairs)
     z = [math.atanh(x.r) for x in each]
     mean = interval(z)
-    ends = (math.tanh(value) for value in (mean.mean, mean.lower, mean.upper))
-    return Correlation(*ends, p_value(z), len(each), pairs)
+    r, lower, upper = (math.tanh(value) for value in (mean.mean, mean.lower, mean.upper))
+    return Correlation(r, lower, upper, p_value(z), len(each), pairs)
 
 
 def among(values: Tensor) -> Tensor:
