@@ -13,7 +13,7 @@ VERBS = {
     **dict.fromkeys(("list", "show", "diff", "table", "report"), "toyqs.evidence"),
     **dict.fromkeys(("say", "look", "exact", "choose", "latency", "interventions"), "toyqs.answers"),
     **dict.fromkeys(
-        ("coherence", "language", "lengths", "losses", "probe", "record", "theatre", "tokens"),
+        ("baked", "coherence", "language", "lengths", "losses", "probe", "record", "theatre", "tokens"),
         "toyqs.answers",
     ),
 }

@@ -181,6 +181,27 @@ class Trace(NamedTuple):
     gold_log_prob: Tensor | None = None  # (S, B, T) of the right thought; see `Model.instruct`
 
 
+class QKClip(Protocol):
+    """What keeps the attention logits of one transformer small; model/backbones/qk_clip has it."""
+
+    largest: Any  # its `found`: layer -> (H,), the largest logit of each head since `begin`
+
+    def begin(self) -> None:
+        """Forget what earlier steps have measured."""
+        ...
+
+    def apply(self) -> None:
+        """Scale queries and keys by what was measured since `begin`."""
+        ...
+
+
+class Maps(NamedTuple):
+    """The matrices of a hidden layer in a parameter (S, rows, columns), side by side along their outputs."""
+
+    number: int = 1  # of them, all of one shape
+    outputs: int = 2  # the parameter's axis of outputs, 1 or 2
+
+
 class Model(Protocol):
     """The model as training and evaluation see it; model/latent_reasoner.py implements it."""
 

@@ -36,8 +36,13 @@ def test_every_key_has_another_value_here() -> None:
 BESIDE: dict[str, dict[str, Any]] = {
     **{
         name: {"backbone": "llama"}
-        for name in ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
+        for name in (
+            *("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention"),
+            "qk_clip",
+        )
     },
+    "adjust_lr_fn": {"optimizer": "muon"},
+    "grokfast_alpha": {"grokfast_lambda": 0.5},
     "positions_up_to": {"backbone": "gpt2"},
     "increment_pos_id_for_last_context_token": {"backbone": "llama", "add_last_context_token": True},
     "epochs": {"max_steps": -1},
@@ -46,6 +51,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "trajectory_alpha": {"reward": "trajectory"},
     "reference": {"reward": "log_ratio"},
     "prediction_kl_beta": {"reference": "initial"},
+    "adaptive_by": {"adaptive_len": True},
+    "problem_per_symbol": {"adaptive_len": True, "adaptive_by": "problem"},
     "sampler_temperature": {"sampler": "tempered", "objective": "listwise"},
     "reference_decay": {"reward": "log_ratio", "reference": "ema"},
     "reference_run": {"reward": "log_ratio", "reference": "checkpoint"},

@@ -25,7 +25,7 @@ WITHOUT = {"use_reasoner": False}
 ZERO = {"max_reasoning_len": 0}
 
 
-# Settings of thoughts, of their objective and of transformers.
+# Settings of thoughts, of their objective, of transformers, and of optimisers other than the default.
 OF_THOUGHTS = {
     "objective",
     "reward_beta",
@@ -39,6 +39,9 @@ OF_THOUGHTS = {
     "positions_up_to",
     "autocast",
     "branch_attention",
+    "qk_clip",
+    "adjust_lr_fn",
+    "grokfast_alpha",
     "temperature",
     "temperature_scale",
     "clip_ratio",
@@ -89,6 +92,8 @@ OF_THOUGHTS = {
     "reward_sees",
     "variable_len",
     "adaptive_len",
+    "adaptive_by",
+    "problem_per_symbol",
     "length_penalty",
     "punish_unfinished",
     "schedule_punfinished",
@@ -204,6 +209,16 @@ def test_adam_is_adamw_where_nothing_decays() -> None:
     assert same({}, {"optimizer": "adam"}) and not same({}, {"optimizer": "sgd"})
     decays = {"weight_decay": 0.1}
     assert not same(decays, decays | {"optimizer": "adam"})
+
+
+def test_muon_has_one_name_for_each_thing_that_it_does() -> None:
+    filtered = {"optimizer": "muon_grokfast"}
+    assert same(filtered, {"optimizer": "muon", "grokfast_lambda": 0.1})
+    assert same(filtered, filtered | {"grokfast_lambda": 0.1})
+    assert same({"optimizer": "muon"}, filtered | {"grokfast_lambda": 0.0})
+    assert not same(filtered, {"optimizer": "muon"}) and not same({}, {"optimizer": "muon"})
+    assert not same(filtered, filtered | {"grokfast_lambda": 0.2})
+    assert same({}, {"grokfast_lambda": 0.0}) and not same({}, {"grokfast_lambda": 0.1})
 
 
 KL = {"reward": "kl_forward", "reference": "oracle"}

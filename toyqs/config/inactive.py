@@ -8,7 +8,10 @@ from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import all_fields, fields_of, objective_class
 from toyqs.objectives.rewards import OWN_LOSS, READ_REFERENCE
 
-KEYS_OF_TRANSFORMER = ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
+KEYS_OF_TRANSFORMER = (
+    *("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention"),
+    "qk_clip",
+)
 
 KEYS_OF_REFERENCE = ("reference", "reference_decay", "reference_run")
 
@@ -98,7 +101,9 @@ ONLY_IF: tuple[Condition, ...] = (
     (("entropy_encouragement_coef", "entropy_schedule"), lambda c: c.symbol_kind != "deterministic"),
     (("entropy_schedule",), lambda c: c.entropy_encouragement_coef),
     (("schedule",), lambda c: c.use_scheduler),
-    (("optimizer",), lambda c: c.optimizer == "sgd" or c.weight_decay),  # adam without decay is adamw
+    (("optimizer",), lambda c: c.optimizer != "adam" or c.weight_decay),  # adam without decay is adamw
+    (("adjust_lr_fn",), lambda c: c.uses_muon),
+    (("grokfast_alpha",), lambda c: c.grokfast_lambda),
     (("infer_pretrained_base",), lambda c: "base_lm" in c.roles_in_use),
     (("infer_pretrained_reasoner",), lambda c: c.use_reasoner),
     (("base_lm_lr",), lambda c: c.base_lm_lr != c.base_lr and "base_lm" in c.roles_in_use),

@@ -15,6 +15,7 @@ from toyqs.objectives.registry import registry as objectives
 from toyqs.objectives.rewards import REWARDS
 from toyqs.tasks.registry import registry as tasks
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.training.optimizers.muon import ADJUSTMENTS
 from toyqs.training.optimizers.optimizer import METHODS
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
@@ -155,7 +156,13 @@ class Keys:
     base_lm_lr: float | None = number(None, above=0)  # of base_lm's core; None: base_lr
     reasoner_lr: float | None = number(None, above=0)  # of base_reasoner, reasoner and its symbols' head
     interpreter_lr: float | None = number(None, above=0)  # of the interpreter
-    optimizer: str = one_of("adamw", METHODS)  # adam: weight decay in the gradient; sgd: without momentum
+    # adam: weight decay in the gradient; sgd: without momentum; muon: on the matrices of hidden layers
+    optimizer: str = one_of("adamw", (*METHODS, "muon_grokfast"))  # muon_grokfast: on filtered gradients
+    adjust_lr_fn: str = one_of("match_rms_adamw", tuple(ADJUSTMENTS))  # how muon's rate follows the shape
+    # λ times a moving mean of gradients is added to each; None: 0.1 of muon_grokfast, 0 of the others
+    grokfast_lambda: float | None = number(None, at_least=0)  # λ; 0: gradients stay as they are
+    grokfast_alpha: float = number(0.98, at_least=0)  # α of that mean: the weight of what it was before
+    qk_clip: float = number(0.0, at_least=0)  # largest attention logit of a transformer's heads; 0: any
     use_scheduler: bool = True  # false: the learning rate is constant
     schedule: str = one_of("cosine", ("linear", "cosine"))  # of the learning rate, after the warm-up
     clip_gradients: float = number(1.0, at_least=0)  # largest norm of a seed's gradient; 0: off

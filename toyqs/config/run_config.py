@@ -127,6 +127,11 @@ class RunConfig(ObjectiveFacts):
         }
 
     @property
+    def uses_muon(self) -> bool:
+        """Tell whether Muon steps the matrices of hidden layers."""
+        return self.optimizer.startswith("muon")
+
+    @property
     def takes_native_kernels(self) -> bool:
         """Tell whether there are native kernels for its backbone and its device.
 

@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Linear, LMHead, SeedStacked, normal
+from toyqs.model.layers import Linear, LMHead, Output, SeedStacked, normal
 from toyqs.model.predicting.attention import attended, attention, spread_scores
 from toyqs.model.weighing import Weigher, interpolate, logistic_above
 
@@ -178,7 +178,7 @@ class Gate(Mixer):
     def __init__(self, num_seeds: int, base_width: int, reading_width: int) -> None:
         super().__init__(num_seeds, base_width, reading_width)
         self.projection = Linear(num_seeds, reading_width, base_width)
-        self.opening = Linear(num_seeds, base_width + reading_width, 1)
+        self.opening = Output(num_seeds, base_width + reading_width, 1)
 
     def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, K, D)."""

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import FeatureHead, Linear
+from toyqs.model.layers import FeatureHead, Linear, Output
 from toyqs.numerics import row_sums
+from toyqs.types import Maps
 
 
 class Weigher(nn.Module):
@@ -18,8 +19,9 @@ class Weigher(nn.Module):
         super().__init__()
         # FeatureHead multiplies the base state once for all thoughts of a position.
         self.first = FeatureHead(num_seeds, (base_width, reading_width), base_width)
+        self.first.matrices = {"weight_0": Maps(), "weight_1": Maps()}
         self.rest = nn.Sequential(
-            nn.ReLU(), Linear(num_seeds, base_width, base_width), nn.ReLU(), Linear(num_seeds, base_width, 1)
+            nn.ReLU(), Linear(num_seeds, base_width, base_width), nn.ReLU(), Output(num_seeds, base_width, 1)
         )
 
     def forward(self, base: Tensor, reading: Tensor) -> Tensor:

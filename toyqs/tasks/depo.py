@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.difficulty import Depths
+from toyqs.tasks.difficulty import HintedDepths
 from toyqs.tasks.task import Feature, GoldSizes, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
 
 
 @dataclass
-class Depo(Depths):
+class Depo(HintedDepths):
     """Follow a permutation for k hops: it stands in the context, queries come last.
 
         y = f^k(q) = f(… f(f(q))),   1 ≤ k ≤ task.k
@@ -152,12 +152,12 @@ class Depo(Depths):
 
     def hint(self, batch: Batch, split: str) -> Tensor:
         """Return where one hop leads, two, … up to k − 1, of each query; pads first, and where k is less."""
-        steps = self.steps_before_answer(batch, self.n + 1)
+        steps = super().hint(batch, split)
         return torch.cat([torch.full_like(steps[..., :1], self.n + 1), steps], -1)
 
     def hint_length(self, seq_len: int) -> int:
         """Return queries · (task.k − 1), and one for the pad that tells a hint from a sequence's pairs."""
-        return 1 + self.queries * (self.k - 1) if self.k > 1 else 0
+        return super().hint_length(seq_len) + 1 if self.k > 1 else 0
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

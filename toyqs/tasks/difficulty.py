@@ -79,22 +79,6 @@ class Depths(Task):
         nowhere = inputs.new_full((*inputs.shape, steps.shape[-1]), -1)
         return self.as_deep(nowhere.scatter(-2, places.unsqueeze(-1).expand(steps.shape), steps), inputs)
 
-    def steps_before_answer(self, batch: Batch, pad: int) -> Tensor:
-        """Return the steps of each question but the last, which is its answer, question by question.
-
-        Args:
-            batch: sequences at all positions, which think where something is asked.
-            pad: the id that stands behind the steps of a question that has fewer.
-
-        Returns:
-            (S, B, Q · (k − 1)) long, k the largest depth in training.
-        """
-        assert self.gold is not None
-        asked = self.gold(batch.inputs)[batch.think].view(*batch.inputs.shape[:2], -1, self.trained_depth)
-        depth = self.depth(batch.inputs)[batch.think].view(*asked.shape[:3], 1)
-        known = torch.arange(self.trained_depth - 1) < depth - 1
-        return asked[..., :-1].where(known, pad).flatten(2)
-
     def check_depths(self) -> None:
         """Refuse a reach or a curriculum out of range.
 
@@ -136,6 +120,35 @@ class Depths(Task):
             return torch.randint(self.least_depth, largest + 1, shape, generator=generator)
         count, least = torch.Size(shape).numel(), self.least_held_out
         return (torch.randperm(count, generator=generator) % (self.deepest - least + 1) + least).view(shape)
+
+
+class HintedDepths(Depths):
+    """A task of a depth whose hint tells the steps of each question before its answer.
+
+    Its last id is a pad, where its questions are of several depths.
+    """
+
+    queries: int  # questions per sequence
+
+    def hint(self, batch: Batch, split: str) -> Tensor:
+        """Return the steps of each question but the last, which is its answer, question by question.
+
+        Args:
+            batch: sequences at all positions, which think where something is asked.
+            split: of them; in both a hint has the steps up to the largest depth in training.
+
+        Returns:
+            (S, B, queries · (trained_depth − 1)) long, pads behind the steps of a question that has fewer.
+        """
+        assert self.gold is not None
+        asked = self.gold(batch.inputs)[batch.think].view(*batch.inputs.shape[:2], -1, self.trained_depth)
+        depth = self.depth(batch.inputs)[batch.think].view(*asked.shape[:3], 1)
+        known = torch.arange(self.trained_depth - 1) < depth - 1
+        return asked[..., :-1].where(known, self.vocab_size - 1).flatten(2)
+
+    def hint_length(self, seq_len: int) -> int:
+        """Return queries · (trained_depth − 1), whatever `seq_len`."""
+        return self.queries * (self.trained_depth - 1)
 
 
 def check_curriculum(curriculum: float) -> None:

@@ -94,6 +94,11 @@ class Task(ABC):
         return self.length(seq_len) // max(1, self.think_every)
 
     @property
+    def added_tokens(self) -> int:
+        """Return how many ids, the last ones, a checkpoint's table has no rows for; by default none."""
+        return 0
+
+    @property
     def ends(self) -> tuple[int, ...]:
         """Return the ids that each end a document; the first stands after each. By default there are none."""
         return ()

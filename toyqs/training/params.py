@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from toyqs.rng import ThoughtSizes, number_of_step
+from toyqs.training.optimizers.grokfast import Grokfast
+from toyqs.training.optimizers.muon import ADJUSTMENTS
 from toyqs.training.optimizers.optimizer import Native
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -50,6 +52,8 @@ class TrainingParams:
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
     optimizer: str = "adamw"  # one of optimizer.METHODS
+    adjust_lr_fn: str = next(iter(ADJUSTMENTS))  # of muon
+    grokfast: Grokfast | None = None  # the filter of the gradients; None: there is none
     native_adam: Native | None = None  # see Optimiser; None: torch's operations
     cuda_graphs: bool = False  # steps are replayed as CUDA graphs
     weight_decay: float = 0.0  # on every parameter

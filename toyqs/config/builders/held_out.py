@@ -10,7 +10,7 @@ from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.rng import stream
-from toyqs.training.batches import stack, with_hints, with_lengths
+from toyqs.training.stacking import stack, with_hints, with_lengths
 from toyqs.types import Batch
 
 

@@ -20,6 +20,7 @@ from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation.metrics import LOGITS, THOUGHTS
 from toyqs.training.loop import LossFn
+from toyqs.training.optimizers.grokfast import Grokfast
 from toyqs.training.params import LossWeight, TrainingParams
 from toyqs.types import Batch, Trace
 
@@ -91,7 +92,9 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr=config.base_lr,
         schedule=config.schedule if config.use_scheduler else "constant",
         max_norm=config.clip_gradients,
-        optimizer=config.optimizer,
+        optimizer="muon" if config.uses_muon else config.optimizer,
+        adjust_lr_fn=config.adjust_lr_fn,
+        grokfast=Grokfast(config.grokfast_lambda, config.grokfast_alpha) if config.grokfast_lambda else None,
         native_adam=Adam if config.kernels == "native" else None,
         cuda_graphs=config.cuda_graphs,
         weight_decay=config.weight_decay,

@@ -12,7 +12,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import HEADS
 from toyqs.model.thoughts import TokenHead
 from toyqs.rng import stream
-from toyqs.training.batches import with_lengths
+from toyqs.training.stacking import with_lengths
 from toyqs.types import Batch
 
 IN_CHAINS = ("leave_one_out", "group_mean", "trice", "none")  # baselines of rewards that sum over positions

@@ -9,7 +9,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.objectives.rewards import OWN_LOSS
 from toyqs.rng import stream
-from toyqs.training.batches import with_lengths
+from toyqs.training.stacking import with_lengths
 from toyqs.types import Batch
 
 SAMPLED = 16  # training sequences that are looked at for what counts in them

@@ -17,6 +17,7 @@ from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.checks.training.distributed import check_parallel
 from toyqs.config.checks.training.hints import check_bake_as_typed, check_hints
 from toyqs.config.checks.training.kernels import check_kernels
+from toyqs.config.checks.training.optimizer import check_qk_clip
 from toyqs.config.checks.training.starts import check_starts
 from toyqs.config.checks.training.warm_start import check_warm_start
 from toyqs.config.errors import refuse, refusing
@@ -96,6 +97,7 @@ def _check_machine(config: RunConfig, elsewhere: bool) -> None:
         refuse("device", "cuda", "torch finds no CUDA device here", "device=cpu")
     check_backbone(config)
     check_kernels(config, elsewhere=elsewhere)
+    check_qk_clip(config)
 
 
 def _check_head_and_rates(config: RunConfig) -> None:
@@ -186,6 +188,8 @@ def _notes(config: RunConfig) -> list[str]:
             "policy: Adam divides a common factor out again. At width 16 a weight of 100 ended at 1.58 nats "
             "where all weights are shared (0.69 with 1) and at 0.76 where none are (0.28): docs/findings.md"
         )
+    if config.qk_clip and config.backbone == "gru" and config.pretrained is None:
+        notes.append(f"qk_clip={config.qk_clip:g} has no effect: a GRU has no attention")
     if not config.use_reasoner and config.controls == "all":  # typed, unlike the default
         notes.append("controls=all has no effect: use_reasoner=false has no thoughts to control")
     return notes

@@ -217,8 +217,8 @@ class Windows(Task):
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
         places = starts.unsqueeze(1) + torch.arange(seq_len)
         own, problem = self.given_lengths(split, places), self.given_problems(split, places)
-        lengths = {"thought_length": own, "problem_length": problem}
-        return counted_from(0, inputs, targets)._replace(start=starts.unsqueeze(0), **lengths)
+        batch = counted_from(0, inputs, targets)._replace(start=starts.unsqueeze(0))
+        return batch._replace(thought_length=own, problem_length=problem)
 
     @property
     @abstractmethod
