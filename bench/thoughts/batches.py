@@ -13,6 +13,8 @@ that makes a batch of K in the time of one.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import statistics
 import sys
@@ -21,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -33,7 +34,6 @@ from bench.thoughts.one_by_one import ONE_BATCH, WAYS, Size, Step, Way, build, c
 from toyqs.command_line import Parser, check_file, path_of, run, whole, writing
 from toyqs.evidence.figures import style
 from toyqs.evidence.figures.recipes.batches import batches_figure
-from toyqs.evidence.text import csv_text
 from toyqs.files import Refusal, write_text
 
 TOLERANCE = 1e-12  # of a gradient's difference, times its largest number where that is above 1
@@ -78,9 +78,12 @@ def _measure(given: argparse.Namespace) -> None:
     compare(sizes)
     print(f"CPU time; ratios are medians (quartiles) of {given.rounds} rounds in turns\n")
     rows = list(measured(sizes, given.rounds))
-    table = pd.DataFrame(rows)
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
     with writing(given.o):
-        write_text(given.o, csv_text(table))
+        write_text(given.o, text.getvalue())
     print(f"\nrows   {given.o}")
     if given.json:
         with writing(given.json, "--json"):
@@ -88,7 +91,7 @@ def _measure(given: argparse.Namespace) -> None:
         print(f"numbers {given.json}")
     if given.figure:
         with style.style(), writing(given.figure, "--figure"):
-            style.save(batches_figure(table, about), given.figure)
+            style.save(batches_figure(rows, about), given.figure)
         print(f"figure {given.figure}")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -22,14 +25,14 @@ PANELS = {  # way -> what lies along its axis, and its name
 SHADES = "viridis_r"
 
 
-def batches_figure(table: pd.DataFrame, about: str) -> Figure:
+def batches_figure(rows: Sequence[Mapping[str, Any]], about: str) -> Figure:
     """Draw a row of panels for each backbone, in each the ratios of a training step with their quartiles.
 
     Args:
-        table: of bench/thoughts/batches.py, at least one backbone of it.
+        rows: of bench/thoughts/batches.py, those of one backbone at least.
         about: where it was measured; the footer.
     """
-    table = table[table["what"] == "step"]
+    table = pd.DataFrame([row for row in rows if row["what"] == "step"])
     backbones = [name for name in BACKBONES if name in set(table["backbone"])]
     drawn = style.new_figure(11.0, 1.2 + 3.4 * len(backbones))
     panels = drawn.subplots(len(backbones), len(PANELS), squeeze=False)
