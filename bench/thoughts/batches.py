@@ -73,7 +73,7 @@ def _measure(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     head = {"processor": processor(), "commit": commit(), "torch": version("torch")}
     about = "; ".join(["one thread", *(f"{name} {value}" for name, value in head.items())])
-    sizes = sorted({*sizes_of(given)}, key=lambda size: given.backbones.index(size.backbone))
+    sizes = list(dict.fromkeys(sizes_of(given)))
     print(about)
     compare(sizes)
     print(f"CPU time; ratios are medians (quartiles) of {given.rounds} rounds in turns\n")
