@@ -19,7 +19,17 @@ OF_A_TEXT = ("say", "exact", "choose")
 OF_ANY_RUN = ("latency",)
 OF_A_PLAIN_RUN = ("losses",)
 OF_REASONING = ("baked",)
-THINKING = ("look", "coherence", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
+THINKING = (
+    "look",
+    "coherence",
+    "interventions",
+    "language",
+    "lengths",
+    "probe",
+    "record",
+    "theatre",
+    "tokens",
+)
 EVERY = (*OF_A_TEXT, *OF_ANY_RUN, *OF_A_PLAIN_RUN, *OF_REASONING, *THINKING)
 
 

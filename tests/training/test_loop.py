@@ -139,6 +139,11 @@ RUNS = {
     "right thoughts": {"warm_start": 8, "max_reasoning_len": 3, "baseline": "ema"},
     "labels": {"warm_start": 8, "warm_start_as": "labels", "thought_vocab": 1, "max_reasoning_len": 3},
     "labels of a position": {"warm_start": 8, "warm_start_as": "labels", "use_reasoner": False},
+    "attended": {"mixing": "attend", "baseline": "none", "reward": "contribution", "trice_samples": 3},
+    "attended by scores, paid for coherence": {
+        **{"mixing": "attend", "baseline": "none", "attend_by": "scores", "thought_vocab": None},
+        **{"coherence_beta": 0.5, "data_loader_batch_size": 5},
+    },
     "handed on": {"thought_into": "state", "mixing": "base"},
     "handed on in turn": {
         "thought_into": "state",

@@ -49,6 +49,7 @@ def test_it_is_the_prediction_after_reading_everything_anew(backbone: str, kind:
 def test_each_part_is_timed_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of, now = predictor("gru", "apart", tmp_path), [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: 2 * now[0])
 
     def slow(owner: Any, name: str, seconds: float) -> None:
         before = getattr(owner, name)
@@ -61,12 +62,14 @@ def test_each_part_is_timed_as_what_it_is(tmp_path: Path, monkeypatch: pytest.Mo
 
     slow(memory, "extend", 2.0)
     slow(of.model, "think", 3.0)
+    slow(of.model, "_mixer_inputs", 4.0)  # before the interpreter
     slow(of.model.interpreter, "forward", 5.0)
     slow(of.model.mixer, "predict", 7.0)
     cache = memory.read(of.model, tokens(4).view(1, 1, -1))
     now[0] += 100.0
-    found = predict(of, cache, tokens(1).view(1, 1)).seconds
-    assert found == {"context": 2.0, "thoughts": 3.0, "reading": 5.0, "head": 7.0}
+    found = predict(of, cache, tokens(1).view(1, 1))
+    assert found.seconds == {"context": 2.0, "thoughts": 3.0, "reading": 5.0, "head": 11.0}
+    assert found.cpu == 42.0
 
 
 def test_the_context_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,7 @@ class MultiSample(ThoughtObjective):
         "baseline": Allowed(("leave_one_out", "none"), "rewards all thoughts of a position together"),
         "reward": Allowed(("likelihood",), "is a bound on the likelihood"),
         "thought_kl_beta": Allowed((0.0,), "is a bound on the likelihood"),
+        "coherence_beta": Allowed((0.0,), "is a bound on the likelihood"),
         "teacher_forcing_weight": Allowed((1.0,), "climbs one bound with both its parts"),
         "length_penalty": Allowed((0.0,), "is a bound on the likelihood"),
         "punish_unfinished": Allowed((0.0,), "is a bound on the likelihood"),
