@@ -61,13 +61,11 @@ def rows_of_tokens(printed: str) -> list[list[str]]:
     return [line.split()[:2] for line in lines[rule + 1 : rule + 13]]
 
 
-def test_tokens_and_latency(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tokens(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokens", run, "--count", "60"]) == 0
     numbers = rows_of_tokens(capsys.readouterr().out)
     assert numbers[10:] == [["all", "72"], ["mixture", "72"]]
     assert sum(int(tokens) for _, tokens in numbers[:10]) == 72
-    assert main(["latency", run, "--tokens", "3"]) == 0
-    assert re.findall(r"^with(?:out)? thoughts( +[\d.]+){2}$", capsys.readouterr().out, re.MULTILINE)[1:]
 
 
 def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +73,7 @@ def test_refusals_are_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureF
     unknown = asked.lines(tmp_path / "unknown.jsonl", [{"question": "@", "answer": "1"}])
     for words, message in [
         (["tokens", str(tmp_path / "none")], "there is no such folder"),
-        (["latency", other], "its task is s5, and only a run on a text can be asked"),
+        (["say", other, "1"], "its task is s5, and only a run on a text can be asked"),
         (["exact", run, str(tmp_path / "none.jsonl")], "cannot be read"),
         (["exact", run, unknown], "has no character '@'"),
     ]:

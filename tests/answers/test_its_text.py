@@ -29,7 +29,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]
 def answers(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["choose", folder, asked.lines(tmp_path / "choices.jsonl", asked.CHOICES)]) == 0
     assert main(["latency", folder, "--tokens", "2"]) == 0
-    return capsys.readouterr().out.partition("ms a token")[0]
+    return capsys.readouterr().out.partition("ms of a prediction")[0]
 
 
 def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

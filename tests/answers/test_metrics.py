@@ -1,4 +1,4 @@
-"""Exact match, majority, choices, latency."""
+"""Exact match, majority, choices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toyqs.answers.loaded.predictor import Scored
-from toyqs.answers.metrics import answer_number, latency, pick, prompt, solution_log_probs
+from toyqs.answers.metrics import answer_number, pick, prompt, solution_log_probs
 from toyqs.answers.questions import ChoiceQuestion, NumberQuestion
 
 ASKED = NumberQuestion("What is 9+9?", "9+9=18\n#### 18", "18")
@@ -115,17 +115,3 @@ def test_choices_by_the_sum_and_by_the_mean() -> None:
     assert predictor.prompt == prompt("?")
     assert found.log_probs == [pytest.approx(-3.0), pytest.approx(-4.0)]
     assert (found.by_sum, found.by_mean) == (False, True)
-
-
-class Slow:
-    """A predictor with known times."""
-
-    def generate(self, before: Tensor, most: int, *, seconds: list[float]) -> None:
-        assert most == 24
-        seconds += [100.0] * 3 + [0.01] * 19 + [0.5]
-
-
-def test_latency_leaves_the_first_tokens_out() -> None:
-    found = latency(Slow(), torch.zeros(1), 20)
-    assert found.median == pytest.approx(0.01)
-    assert found.p95 == pytest.approx(0.01 + 0.05 * 0.49)  # between the last two of 20

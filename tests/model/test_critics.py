@@ -11,7 +11,7 @@ from torch import Tensor
 from tests import tiny
 from toyqs.config.builders.training import build_objective
 from toyqs.model.critics import ValueHead
-from toyqs.model.mixing import average_of_others
+from toyqs.model.predicting.attention import average_of_others
 from toyqs.objectives.objective import CRITIC_STARTS, Objective
 from toyqs.objectives.policy.logz import LearnedLogZ
 from toyqs.objectives.policy.reinforce import Reinforce

@@ -146,6 +146,7 @@ def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, An
     "changes",
     [
         {"gradient_checkpointing": True, "positions_up_to": 24},
+        {"qk_clip": 1e-3, "optimizer": "muon_grokfast"},
         {"reference": "ema", "thought_kl_beta": 0.1, "checkpoint_every": 2, "grad_acc": 2},
         *(
             pytest.param(changes, marks=pytest.mark.slow)

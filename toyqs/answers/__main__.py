@@ -12,17 +12,23 @@ from scipy.stats import binomtest
 
 from toyqs.answers import look, metrics, questions, record, say
 from toyqs.answers.base_lm import losses
+from toyqs.answers.coherence import scores
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.heading import heading
 from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.loaded.predictor import Predictor
+from toyqs.answers.reasoning import baked
+from toyqs.answers.speed import latency
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, protected, whole, writing
 from toyqs.files import write_json
 from toyqs.installation import program
 
 # Modules with `add_to(measures)`.
-OTHERS: Sequence[Any] = (say, look, interventions, language, lengths, losses, probe, record, theatre, tokens)
+OTHERS: Sequence[Any] = (
+    *(say, look, baked, scores, interventions, language, latency, lengths, losses, probe, record, theatre),
+    tokens,
+)
 
 EXAMPLES = """\
 examples:
@@ -32,8 +38,10 @@ examples:
   {program} exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
   {program} choose runs/KEY commonsense_qa.jsonl
   {program} look runs/KEY
+  {program} baked runs/KEY --strict
   {program} tokens runs/KEY --against runs/KEY
-  {program} latency runs/KEY
+  {program} latency runs/KEY --target 200
+  {program} coherence runs/KEY runs/KEY
   {program} interventions runs/KEY runs/KEY
   {program} language runs/KEY runs/KEY
   {program} lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L
@@ -88,8 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     for part in (exact, choose):
         part.add_argument("file", metavar="FILE", help="questions, one JSON object a line")
         part.add_argument("--first", type=whole, metavar="N", help="ask only the first N questions")
-    latency = add_measure(measures, "latency", _latency, "milliseconds per generated token")
-    latency.add_argument("--tokens", type=whole, default=50, metavar="N", help="tokens to be timed (50)")
     for module in OTHERS:
         module.add_to(measures)
     return parser
@@ -122,17 +128,6 @@ def _choose(given: argparse.Namespace, loaded: LoadedRun) -> Any:
         right = [sum(x.by_sum for x in picked), sum(x.by_mean for x in picked)]
         print(f"{name:18}" + "".join(f"{_share(count, len(picked)):>24}" for count in right))
         results[name] = {"by_sum": right[0], "by_mean": right[1], "questions": [x._asdict() for x in picked]}
-    return results
-
-
-def _latency(given: argparse.Namespace, loaded: LoadedRun) -> Any:
-    before = torch.zeros(1, dtype=torch.long)  # one token, any
-    results: dict[str, Any] = {}
-    _head(loaded, f"{'ms a token':18}{'median':>10}{'95th percentile':>18}")
-    for name, predictor in _predictors(loaded):
-        seconds = metrics.latency(predictor, before, given.tokens)
-        print(f"{name:18}{1e3 * seconds.median:10.2f}{1e3 * seconds.p95:18.2f}")
-        results[name] = seconds._asdict()
     return results
 
 

@@ -1,4 +1,4 @@
-"""Measures of a run's answers: exact match, choice by likelihood, seconds per token."""
+"""Measures of a run's answers: exact match, choice by likelihood."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from toyqs.answers.loaded.predictor import Predictor
@@ -86,21 +85,6 @@ def pick(predictor: Predictor, text: Text, question: ChoiceQuestion) -> Picked:
     scores = [predictor.score(*pair).log_probs for pair in pairs]
     sums, means = [float(x.sum()) for x in scores], [float(x.mean()) for x in scores]
     return Picked(sums, _best(sums) == question.right, _best(means) == question.right)
-
-
-class Latency(NamedTuple):
-    """Seconds per token."""
-
-    median: float
-    p95: float
-
-
-def latency(predictor: Predictor, before: Tensor, tokens: int, warm: int = 3) -> Latency:
-    """Measure the seconds per generated token, the first `warm` tokens left out."""
-    seconds: list[float] = []
-    predictor.generate(before, tokens + warm + 1, seconds=seconds)
-    median, p95 = np.percentile(seconds[warm:], [50, 95])
-    return Latency(float(median), float(p95))
 
 
 def _best(values: Sequence[float]) -> int:

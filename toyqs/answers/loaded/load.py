@@ -72,6 +72,22 @@ class LoadedRun(NamedTuple):
         if not self.config.has_thoughts:
             raise Refusal(f"{self.folder}: this run has no thoughts; give one that thinks")
 
+    def check_one_by_one(self) -> None:
+        """Refuse a run that cannot be asked for one token at a time.
+
+        Raises:
+            Refusal: its task sets the lengths of its thoughts, or they are handed on from token to token.
+        """
+        if self.config.use_reasoner and self.config.adaptive_len:
+            raise Refusal(
+                f"{self.folder}: its task sets the lengths of its thoughts; give a run of adaptive_len=false"
+            )
+        if self.config.hands_on:
+            raise Refusal(
+                f"{self.folder}: thought_into=state hands its thoughts on from token to token, and here each "
+                "token is asked for by itself; give a run of thought_into=prediction"
+            )
+
     def check_data(self) -> None:
         """Refuse data that are not those of the training.
 
@@ -106,7 +122,7 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
         seed: of thoughts and sampled tokens.
 
     Raises:
-        Refusal: as `load_run`; its task is not on text or sets the thoughts' lengths.
+        Refusal: as `load_run` and `check_one_by_one`; its task is not on text.
     """
     loaded = load_run(folder, device, seed)
     if loaded.config.task.encode is None:
@@ -114,15 +130,7 @@ def load(folder: str, device: str = "cpu", seed: int = 0) -> LoadedRun:
             f"{folder}: its task is {loaded.config.task.name}, and only a run on a text can be asked; train "
             f"one: {TRAINS_ON_TEXT}"
         )
-    if loaded.config.use_reasoner and loaded.config.adaptive_len:
-        raise Refusal(
-            f"{folder}: its task sets the lengths of its thoughts; give a run of adaptive_len=false"
-        )
-    if loaded.config.hands_on:
-        raise Refusal(
-            f"{folder}: thought_into=state hands its thoughts on from token to token, and here each token is "
-            "asked for by itself; give a run of thought_into=prediction"
-        )
+    loaded.check_one_by_one()
     return loaded
 
 

@@ -187,13 +187,21 @@ class Predictor:
 
     def _predict(self, context: Context, texts: int, places: int) -> tuple[Tensor, Thoughts | None]:
         """Return log-probabilities (1, B, T, V) of the next token, mixed over thoughts, and the thoughts."""
-        thoughts = None
-        if self.thinking:
-            everywhere = torch.ones(1, texts, places, dtype=torch.bool)
-            noise = thought_noise([self._noise], everywhere, self.sizes).to(self._like)
-            thoughts = self.model.think(context, noise)
+        thoughts = self.think(context, texts, places)
+        return self.mixture(context, thoughts), thoughts
+
+    def think(self, context: Context, texts: int, places: int) -> Thoughts | None:
+        """Draw the thoughts that follow a context of B texts and T places; None: this predictor has none."""
+        if not self.thinking:
+            return None
+        everywhere = torch.ones(1, texts, places, dtype=torch.bool)
+        noise = thought_noise([self._noise], everywhere, self.sizes).to(self._like)
+        return self.model.think(context, noise)
+
+    def mixture(self, context: Context, thoughts: Thoughts | None) -> Tensor:
+        """Return log-probabilities (1, B, T, V) of the next token, log (1/K) Σ_k q(y | h_k, x)."""
         log_q = self.model.talk(context, thoughts).logits[..., 0, :].log_softmax(-1)
-        return log_q.logsumexp(3) - math.log(log_q.shape[3]), thoughts
+        return log_q.logsumexp(3) - math.log(log_q.shape[3])
 
     def _choose(self, log_probs: Tensor, texts: int, temperature: float) -> Tensor:
         """Choose a token for each text from log-probabilities (B or 1, V); return (texts,) long."""

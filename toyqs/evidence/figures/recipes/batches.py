@@ -67,7 +67,7 @@ def _panel(axes: Axes, own: pd.DataFrame, along: str, other: str) -> None:
         colour = colormaps[SHADES](0.2 + 0.8 * place / max(1, len(values) - 1))
         errors = [line["ratio"] - line["low"], line["high"] - line["ratio"]]
         label = f"{'T' if other == 'positions' else 'K'} = {value}"
-        look = {"marker": "o", "markersize": style.points(4), "linewidth": style.points(1.5)}
+        look: dict[str, Any] = {"marker": "o", "markersize": style.points(4), "linewidth": style.points(1.5)}
         axes.errorbar(line[along], line["ratio"], errors, color=colour, label=label, capsize=2, **look)
     places = sorted(set(own[along]))
     axes.plot(places, places, linestyle=":", color="#4D4D4D", zorder=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def forcing_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
             pd.Series([getattr(x, part) for x in found], curve.index) for part in found[0]._fields[:2]
         )
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-        look = {"color": colour, "marker": marker, "markersize": style.points(4)}
+        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": style.points(4)}
         axes.plot(curve.index, mean, label=name, linewidth=style.points(1.5), **look)
         axes.fill_between(curve.index, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("step of training, after the start")

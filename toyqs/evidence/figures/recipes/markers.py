@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,5 +59,10 @@ def markers_figure(table: pd.DataFrame) -> Figure:
 def _line(axes: Axes, own: pd.DataFrame, name: str, mode: str, shift: float) -> None:
     """Draw the means of one measure with their intervals."""
     factor = 100 if name in ("changed", "non_empty") else 1
-    look = {"color": COLOURS[mode], "marker": MARKERS[mode], "markersize": style.points(5), "capsize": 2}
+    look: dict[str, Any] = {
+        "color": COLOURS[mode],
+        "marker": MARKERS[mode],
+        "markersize": style.points(5),
+        "capsize": 2,
+    }
     axes.errorbar(own["scale"] * shift, factor * own[name], factor * own[f"{name}_half_width"], **look)
