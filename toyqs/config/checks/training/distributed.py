@@ -44,7 +44,7 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
         refuse(
             "qk_clip",
             config.qk_clip,
-            f"follows what a batch's thoughts have in common, of which {ranks} processes see a share each",
+            f"follows the beginnings that thoughts of a batch share, and {ranks} processes see a part each",
             "interpreter_start=onward, qk_clip=0 or one process",
         )
     if config.learned_reward:
