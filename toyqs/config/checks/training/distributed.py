@@ -56,7 +56,7 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
 
 
 def _check_clip(config: RunConfig, ranks: int) -> None:
-    """Refuse the clip of logits where an interpreter computes what a batch's thoughts have in common, once."""
+    """Refuse QK-clip where what the thoughts of a batch have in common is computed once."""
     if (
         config.qk_clip
         and config.backbone != "gru"
