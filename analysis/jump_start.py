@@ -195,7 +195,7 @@ def lines(kinds: Sequence[Kind], levels: Sequence[float]) -> list[str]:
             Column("than from scratch", "", [_word(x, bar) for x in shares], left=True),
         ]
         text += [
-            f"To an NLL of {level:g}, over the seeds that reach it; saved: paired by seed",
+            f"To an NLL of {level:g}, over the seeds that reach it; saved, where all do: paired by seed",
             *plain_text(columns),
         ]
         text.append("")
@@ -206,7 +206,7 @@ def lines(kinds: Sequence[Kind], levels: Sequence[float]) -> list[str]:
 def _word(share: pd.Series, bar: float) -> str:
     p = p_value(share)
     if math.isnan(p):
-        return "" if share.empty else "not judged: a seed does not reach it"
+        return "" if share.empty else "not judged"
     if p > bar:
         return f"undecided (p {p:.2g})"
     return f"{'faster' if share.mean() > 0 else 'slower'} (p {p:.2g})"

@@ -36,6 +36,8 @@ def test_part_of_a_form_is_not_the_strategy(kind: str) -> None:
     cut = " ".join(reasoning.split()[: begins.get(kind, 5)])
     assert read(f"<think> {cut} </think> {answer}").strategies == ()
     assert read(f"{reasoning} <think> </think> {answer}").strategies == ()
+    unfinished = read(f"<think> {reasoning}")
+    assert unfinished.strategies == (kind,) and not unfinished.thinks and unfinished.answer is None
     assert not read(f"{reasoning} {answer}").thinks and not read(f"<think> </think> {answer}").thinks
 
 

@@ -115,7 +115,11 @@ def _pooled(cells: Sequence[Cell], name: str) -> Cell:
     arms: dict[str, pd.DataFrame] = {}
     for arm in dict.fromkeys(arm for cell in cells for arm in cell.arms):
         frames = [cell.arms[arm] for cell in cells if arm in cell.arms and len(cell.arms[arm])]
-        arms[arm] = pd.concat(frames).sort_values("seed") if frames else first.arms.get(arm, pd.DataFrame())
+        arms[arm] = (
+            pd.concat(frames).sort_values("seed", ignore_index=True)
+            if frames
+            else first.arms.get(arm, pd.DataFrame())
+        )
         if len(arms[arm]) and not arms[arm]["seed"].is_unique:
             raise ValueError(f"runs {name}: two of them have one seed; choose with KEY=VALUE")
     missing = {

@@ -44,6 +44,7 @@ PURPOSES = {
     ),
     "how weights are stepped": ("BakingOptimizer", "RLOptimizer"),
     "steps to be learnt": ("Iterate", "Reasoning"),
+    "a start from another run": ("JumpStart",),
     "the logbook's data": ("Logbook", "LogbookSmall"),
 }
 OTHERS = "others"  # what a new file is for until it is named above
