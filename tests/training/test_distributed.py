@@ -265,7 +265,9 @@ def test_portions_make_up_the_whole() -> None:
         ({"baseline": "value"}, "value_sees=average_thought: .* give another value_sees"),
     ],
 )
-def test_what_would_give_other_numbers_is_refused(changes: dict[str, Any], line: str) -> None:
+def test_what_would_give_other_numbers_is_refused(
+    changes: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(RunConfig(), **changes)
     check(config)
     check_parallel(config, 1)
