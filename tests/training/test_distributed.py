@@ -253,10 +253,7 @@ def test_portions_make_up_the_whole() -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        (
-            {"data_loader_batch_size": 9},
-            "data_loader_batch_size=9: does not go evenly.*give a multiple of 2, 4 or more",
-        ),
+        ({"data_loader_batch_size": 9}, "batch_size=9: does not go evenly.*give a multiple of 2, 4 or more"),
         ({"data_loader_batch_size": 2}, "data_loader_batch_size=2: .* give a multiple of 2, 4 or more"),
         ({"grad_acc": 3, "data_loader_batch_size": 9}, "with grad_acc=3; give a multiple of 6, 6 or more"),
         ({"learned_reward": True}, "learned_reward=true: .* give learned_reward=false or one process"),
