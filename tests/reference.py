@@ -151,6 +151,24 @@ def alike(
     """Compute `predict` for thoughts of equally many symbols, which may be fewer than L."""
     weights = Weights(model, settings)
     weights.place = place if settings.predicts_jointly else None
+    read = read_thoughts(weights, settings, tokens, thoughts, following)
+    log_q = torch.log_softmax(answer(weights, settings, read.base, read.reading), -1)
+    return Prediction(read.log_prob, read.entropy, log_q)
+
+
+class Read(NamedTuple):
+    """M thoughts at one position, and what is mixed for a prediction with them."""
+
+    log_prob: Tensor  # (M, L)
+    entropy: Tensor  # (M, L)
+    base: Tensor | None  # (1, D)
+    reading: Tensor  # (M, E)
+
+
+def read_thoughts(
+    weights: Weights, settings: RunConfig, tokens: Tensor, thoughts: Tensor, following: Tensor | None = None
+) -> Read:
+    """Score thoughts of equally many symbols and read them."""
     following = tokens[:0] if following is None else following
     base = None
     if settings.use_base_lm and settings.mixer != "thought":
@@ -182,8 +200,8 @@ def alike(
             state = weights.take_in("interpreter", weights.of("interpreter", "tokens.weight")[token], state)
     reading = weights.output(state)
     padding = [reading.new_zeros(len(thoughts))] * (longest - len(log_probs))
-    log_q = torch.log_softmax(answer(weights, settings, base, reading), -1)
-    return Prediction(torch.stack(log_probs + padding, -1), torch.stack(entropies + padding, -1), log_q)
+    both = (torch.stack(x + padding, -1) for x in (log_probs, entropies))
+    return Read(*both, base, reading)
 
 
 def answer(weights: Weights, settings: RunConfig, base: Tensor | None, reading: Tensor) -> Tensor:

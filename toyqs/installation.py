@@ -13,7 +13,8 @@ VERBS = {
     **dict.fromkeys(("list", "show", "diff", "table", "report"), "toyqs.evidence"),
     **dict.fromkeys(("say", "look", "exact", "choose", "latency", "interventions"), "toyqs.answers"),
     **dict.fromkeys(
-        ("language", "lengths", "losses", "probe", "record", "theatre", "tokens"), "toyqs.answers"
+        ("baked", "coherence", "language", "lengths", "losses", "probe", "record", "theatre", "tokens"),
+        "toyqs.answers",
     ),
 }
 

@@ -31,6 +31,14 @@ def log_softmax(x: Tensor) -> Tensor:
     return _columns(x).log_softmax(0)[:, :size].t().view(x.shape)
 
 
+def softmax(x: Tensor) -> Tensor:
+    """Compute the softmax over the last axis: (..., V) -> (..., V)."""
+    if x.shape[-1] > SMALL_VOCAB or x.is_cuda:
+        return x.softmax(-1)
+    size = x.shape[:-1].numel()
+    return _columns(x).softmax(0)[:, :size].t().view(x.shape)
+
+
 def log_prob_of(x: Tensor, index: Tensor) -> Tensor:
     """Compute one entry of each row of the logarithm of the softmax.
 

@@ -37,6 +37,22 @@ def _ahead(batch: Batch, positions: Tensor | None, num_ahead: int) -> Ahead:
     return Ahead(pick_positions(batch.targets, ahead), counts.to(batch.weights.dtype), oracle)
 
 
+def behind(hint: Tensor, inputs: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Put hints before sequences.
+
+    Args:
+        hint: (S, B, H) long.
+        inputs: (S, B, T) long.
+        positions: (S, B, T') long, positions of the sequences; None: all.
+
+    Returns:
+        (S, B, H + T) long, and where in it these positions are, (S, B, T') long.
+    """
+    if positions is None:
+        positions = torch.arange(inputs.shape[-1], device=inputs.device).expand(inputs.shape)
+    return torch.cat([hint, inputs], -1), positions + hint.shape[-1]
+
+
 def places_ahead(inputs: Tensor, positions: Tensor | None, num_ahead: int) -> tuple[Tensor, Tensor]:
     """Return the positions of the N tokens that each position predicts: t, t + 1, … t + N − 1.
 

@@ -47,6 +47,9 @@ class Batch(NamedTuple):
     total: Callable[[Tensor], Tensor] | None = None  # sum over the processes that share the batch; None: one
     jointly: Callable[..., Tensor] | None = None  # see `over_pieces`; None: this is all of the batch
     gold: Tensor | None = None  # (S, B, T, L) long, the right thought's symbols, −1: none; see `Task.gold`
+    hint: Tensor | None = None  # (S, B, H) long, what may be read before a sequence; see `Task.hint`
+    start: Tensor | None = None  # (S, B) long, the place in its text where a sequence begins
+    problem_length: Tensor | None = None  # (S, B, T) long, see `Task`; where the tokens do not tell it
 
     def over_pieces(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """Compute what one position's part of a function depends on others for, over the whole batch.
@@ -81,6 +84,7 @@ class Context(NamedTuple):
         None  # (S, B, all T) long, where base_lm reads after the thoughts (thought_into=state)
     )
     positions: Tensor | None = None  # (S, B, T) long, which of these think; None: all
+    base_branches: BranchState | None = None  # base_lm's state after each position, where it scores symbols
 
 
 class Thoughts(NamedTuple):
@@ -107,13 +111,57 @@ class Thoughts(NamedTuple):
         return self.length if self.unfinished is None else None
 
 
+class Shares(NamedTuple):
+    """How much each score counts in the coherence of a thought, before they are scaled to add up to 1."""
+
+    semantic: float = 0.4
+    syntactic: float = 0.3
+    predictive: float = 0.3
+
+
+class Coherence(NamedTuple):
+    """How well thoughts fit what base_lm makes of their context; None where a score does not exist."""
+
+    semantic: Tensor | None  # (S, B, T, K) in [0, 1], of the directions of reading and base state
+    syntactic: Tensor | None  # (S, B, T, K) in [0, 1], of the symbols under base_lm
+    alone: Tensor | None = (
+        None  # (S, B, T, K, V) logits with each thought alone, of the first token; no gradient
+    )
+    none: Tensor | None = None  # (S, B, T, 1, V) the same without a thought
+    shares: Shares = Shares()
+
+    def mean(self, predictive: Tensor | None = None) -> Tensor:
+        """Compute the mean of the scores that there are, by their shares, (S, B, T, K).
+
+        Args:
+            predictive: (S, B, T, K) the score that knows the target; None: without it.
+
+        Raises:
+            ValueError: there is none that counts.
+        """
+        scores = (self.semantic, self.syntactic, predictive)
+        found = [(share, x) for share, x in zip(self.shares, scores, strict=True) if x is not None and share]
+        if not found:
+            raise ValueError("no score of coherence exists whose share is above 0")
+        (share, first), *others = found
+        summed = sum((own * x for own, x in others), share * first)
+        return summed / sum(own for own, _ in found)
+
+
 class Trace(NamedTuple):
     """The outputs of a model that an objective sees; None where the model has no such output."""
 
-    logits: Tensor  # (S, B, T, K, N, V); K = 1 when not reasoning
+    logits: (
+        Tensor  # (S, B, T, K, N, V); K = 1 when not reasoning, and where all K thoughts give one prediction
+    )
     log_prob: Tensor | None = None  # (S, B, T, K, L) of each thought symbol
     entropy: Tensor | None = None  # (S, B, T, K, L) of each thought symbol's distribution
     thought_weight: Tensor | None = None  # (S, B, T, K) the weight that the mixer gives each thought
+    attention: Tensor | None = None  # (S, B, T, K) each thought's share of the one prediction; None: one each
+    without_logits: Tensor | None = (
+        None  # (S, B, T, K, N, V) that prediction without each thought, no gradient
+    )
+    coherence: Coherence | None = None  # of each thought
     base_logits: Tensor | None = None  # (S, B, T, N, V) of the same head with no thought
     average_logits: Tensor | None = None  # (S, B, T, N, V) with the average reading of the other positions
     greedy_logits: Tensor | None = None  # (S, B, T, N, V) with the thought of likeliest symbols
@@ -131,6 +179,27 @@ class Trace(NamedTuple):
     inference_log_prob: Tensor | None = None  # (S, B, T, K, L) of each symbol under the inference network
     prefix_logits: Tensor | None = None  # (S, B, T, K, L, N, V) with a thought's first 0 … L − 1 symbols
     gold_log_prob: Tensor | None = None  # (S, B, T) of the right thought; see `Model.instruct`
+
+
+class QKClip(Protocol):
+    """What keeps the attention logits of one transformer small; model/backbones/qk_clip has it."""
+
+    largest: Any  # its `found`: layer -> (H,), the largest logit of each head since `begin`
+
+    def begin(self) -> None:
+        """Forget what earlier steps have measured."""
+        ...
+
+    def apply(self) -> None:
+        """Scale queries and keys by what was measured since `begin`."""
+        ...
+
+
+class Maps(NamedTuple):
+    """The matrices of a hidden layer in a parameter (S, rows, columns), side by side along their outputs."""
+
+    number: int = 1  # of them, all of one shape
+    outputs: int = 2  # the parameter's axis of outputs, 1 or 2
 
 
 class Model(Protocol):

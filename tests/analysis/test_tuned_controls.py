@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from analysis import tuned_controls
 from analysis.tuned_controls import questions
@@ -80,6 +81,34 @@ def test_every_arm_is_compared_at_its_own_best_point(runs, capsys, monkeypatch):
     assert len(lines) == 1 + 18 + 18
     assert lines[0].startswith("question,part,arm,weight_decay,seed,nll,accuracy")
     assert lines[1].startswith("tune,tune,thinking,0,20,0.4,0.5")
+
+
+def test_arms_are_compared_as_they_were_run(runs, capsys, monkeypatch):
+    figures = Figures(monkeypatch)
+    losses = {"thinking": {0.1: [0.2, 0.3, 0.4]}, "pause": {0.1: [0.5, 0.7, 0.9]}}
+    sweep(runs / "plain", losses, 1)
+    decays = settings(weight_decay=3.0, info="constant_length")
+    write(runs / "plain", decays, {"thinking": dict(enumerate([0.6, 0.7, 0.8], 1))})
+    for folder in (runs / "plain").glob("*/summary.json"):
+        row = json.loads(folder.read_text())
+        if row["nll"] in (0.2, 0.3, 0.4):
+            folder.write_text(json.dumps(row | {"thought_length": 10 * row["nll"]}))
+    figures.really = True
+    assert tuned_controls.main(["plain", "--measure", "nll"]) == 0
+    words = " ".join(text.get_text() for text in figures.drawn[0].findobj(Text))
+    assert "over each other arm?" in words and "all arms as they were run" in words and "tuned" not in words
+    out = " ".join(capsys.readouterr().out.split())
+    assert "plain: nll, nats; all as run, report of 1–3" in out and "tuning" not in out
+    # the lengths are 2, 3 and 4; pause's gains .3 .4 .5, p .0202, constant_length's .4 .4 .4
+    assert "thinking 3.00 0.300 ± 0.248 – – pause 0.700 ± 0.497 +0.400 ± 0.248 0.02 better" in out
+    assert "constant_length 0.700 ± 0.248 +0.400 ± 0.000 " in out
+    table = (runs / "tuned_controls.csv").read_text().splitlines()
+    assert table[0].startswith("question,part,arm,seed,nll") and len(table) == 10
+    assert "thought_length" in table[0] and "thought_length" not in ",".join(found(runs).rows)
+    write(runs / "plain", decays, {"thinking": {1: 0.6}}, {"thinking": [1]})
+    (runs / "plain" / key_of(decays, "thinking", 2) / "summary.json").unlink()
+    assert tuned_controls.main(["plain", "--measure", "nll"]) == 2
+    assert "plain: constant_length lacks seed 2" in capsys.readouterr().err
 
 
 def test_verdicts_are_corrected_for_the_number_of_controls(runs):

@@ -18,8 +18,19 @@ from toyqs.evidence.cells import write_cell
 OF_A_TEXT = ("say", "exact", "choose")
 OF_ANY_RUN = ("latency",)
 OF_A_PLAIN_RUN = ("losses",)
-SEVERAL = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
-THINKING = ("look", "interventions", "language", "lengths", "probe", "record", "theatre", "tokens")
+OF_REASONING = ("baked",)
+THINKING = (
+    "look",
+    "coherence",
+    "interventions",
+    "language",
+    "lengths",
+    "probe",
+    "record",
+    "theatre",
+    "tokens",
+)
+EVERY = (*OF_A_TEXT, *OF_ANY_RUN, *OF_A_PLAIN_RUN, *OF_REASONING, *THINKING)
 
 
 def words(name: str, run: str, folder: Path, control: str) -> list[str]:
@@ -35,10 +46,10 @@ def words(name: str, run: str, folder: Path, control: str) -> list[str]:
 
 def test_no_command_is_forgotten_here() -> None:
     (commands,) = (x for x in _parser()._actions if isinstance(x, argparse._SubParsersAction))
-    assert {*commands.choices} == {*OF_A_TEXT, *OF_ANY_RUN, *OF_A_PLAIN_RUN, *SEVERAL}
+    assert {*commands.choices} == {*EVERY}
 
 
-@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_ANY_RUN, *OF_A_PLAIN_RUN, *SEVERAL])
+@pytest.mark.parametrize("name", EVERY)
 def test_what_is_no_run_is_refused_alike(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,7 +86,7 @@ def test_a_run_without_thoughts_is_refused_alike(
     assert (out, err) == ("", f"toyqs: {plain}: this run has no thoughts; give one that thinks\n")
 
 
-@pytest.mark.parametrize("name", OF_A_TEXT)
+@pytest.mark.parametrize("name", [*OF_A_TEXT, *OF_REASONING])
 def test_a_run_on_no_text_is_refused_with_a_command_that_trains_one(
     name: str, own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,7 +119,7 @@ def test_the_arm_is_named_as_list_names_it(tmp_path: Path, capsys: pytest.Captur
     assert (listed := listed_arms(runs, capsys)) == dict(
         zip(keys, ("thinking", "thinking", "pause"), strict=True)
     )
-    for name in (name for name in SEVERAL if name != "record"):
+    for name in (name for name in THINKING if name != "record"):
         few = ["--sequences", "400", "--features", "answer"] if name == "probe" else ["--sequences", "9"]
         for run in (own, pause):
             assert main([*words(name, run, tmp_path, own), *few]) == 0

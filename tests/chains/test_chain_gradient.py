@@ -11,7 +11,8 @@ from torch import Tensor
 from tests import tiny
 from tests.chains import plain_chain
 from toyqs.model.chains import chain_reasoner
-from toyqs.objectives import advantages, rewards
+from toyqs.objectives import advantages
+from toyqs.objectives.policy import reinforce
 from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
 from toyqs.positions import focus, thinking_positions
 from toyqs.types import Batch, Trace
@@ -88,7 +89,7 @@ LEAVE_ONE_OUT = ReinforceInChains(baseline="leave_one_out")
 
 
 def test_a_reward_of_the_own_position_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewards, "to_go", own_position)
+    monkeypatch.setattr(reinforce, "to_go", own_position)
     caught(LEAVE_ONE_OUT)
 
 
@@ -106,7 +107,7 @@ def test_a_reading_that_is_handed_to_its_own_position(monkeypatch: pytest.Monkey
 
 def test_a_thought_that_counts_by_its_own_positions_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     def weighted(self: Reinforce, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
-        return Reinforce.policy_loss(self, rewards.to_go(reward, batch.weights), trace, batch)
+        return Reinforce.policy_loss(self, reinforce.to_go(reward, batch.weights), trace, batch)
 
     monkeypatch.setattr(ReinforceInChains, "policy_loss", weighted)
     caught(LEAVE_ONE_OUT)

@@ -36,8 +36,13 @@ def test_every_key_has_another_value_here() -> None:
 BESIDE: dict[str, dict[str, Any]] = {
     **{
         name: {"backbone": "llama"}
-        for name in ("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention")
+        for name in (
+            *("model_n_layer", "model_n_head", "model_n_kv_head", "autocast", "branch_attention"),
+            "qk_clip",
+        )
     },
+    "adjust_lr_fn": {"optimizer": "muon"},
+    "grokfast_alpha": {"grokfast_lambda": 0.5},
     "positions_up_to": {"backbone": "gpt2"},
     "increment_pos_id_for_last_context_token": {"backbone": "llama", "add_last_context_token": True},
     "epochs": {"max_steps": -1},
@@ -45,6 +50,9 @@ BESIDE: dict[str, dict[str, Any]] = {
     "reward_beta": {"reward": "kl_reverse"},
     "trajectory_alpha": {"reward": "trajectory"},
     "reference": {"reward": "log_ratio"},
+    "prediction_kl_beta": {"reference": "initial"},
+    "adaptive_by": {"adaptive_len": True},
+    "problem_per_symbol": {"adaptive_len": True, "adaptive_by": "problem"},
     "sampler_temperature": {"sampler": "tempered", "objective": "listwise"},
     "reference_decay": {"reward": "log_ratio", "reference": "ema"},
     "reference_run": {"reward": "log_ratio", "reference": "checkpoint"},
@@ -57,6 +65,11 @@ BESIDE: dict[str, dict[str, Any]] = {
     "value_sees": {"baseline": "value"},
     "critic_loss_beta": {"baseline": "value"},
     "gate_floor": {"mixing": "hidden"},
+    "attend_by": {"mixing": "attend", "thought_vocab": None},
+    "attend_temperature": {"mixing": "attend", "thought_vocab": None, "attend_by": "scores"},
+    "coherence_semantic": {"coherence_beta": 0.5, "base_lm_hidden_dim": 24},
+    "coherence_syntactic": {"coherence_beta": 0.5, "thought_vocab": None},
+    "coherence_predictive": {"coherence_beta": 0.5},
     "meta_token_scale": {"meta_token_mode": "reparameterise"},
     **{name: {"n_tokens_ahead": 2} for name in ("ahead", "ahead_decay", "teacher_forcing_weight")},
     "hard_quantile": {"think_at": "hard"},

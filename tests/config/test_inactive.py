@@ -25,7 +25,7 @@ WITHOUT = {"use_reasoner": False}
 ZERO = {"max_reasoning_len": 0}
 
 
-# Settings of thoughts, of their objective and of transformers.
+# Settings of thoughts, of their objective, of transformers, and of optimisers other than the default.
 OF_THOUGHTS = {
     "objective",
     "reward_beta",
@@ -39,6 +39,9 @@ OF_THOUGHTS = {
     "positions_up_to",
     "autocast",
     "branch_attention",
+    "qk_clip",
+    "adjust_lr_fn",
+    "grokfast_alpha",
     "temperature",
     "temperature_scale",
     "clip_ratio",
@@ -47,6 +50,12 @@ OF_THOUGHTS = {
     "value_sees",
     "critic_loss_beta",
     "gate_floor",
+    "attend_by",
+    "attend_temperature",
+    "coherence_beta",
+    "coherence_semantic",
+    "coherence_syntactic",
+    "coherence_predictive",
     "meta_token_init",
     "meta_token_mode",
     "meta_token_scale",
@@ -83,6 +92,8 @@ OF_THOUGHTS = {
     "reward_sees",
     "variable_len",
     "adaptive_len",
+    "adaptive_by",
+    "problem_per_symbol",
     "length_penalty",
     "punish_unfinished",
     "schedule_punfinished",
@@ -200,6 +211,16 @@ def test_adam_is_adamw_where_nothing_decays() -> None:
     assert not same(decays, decays | {"optimizer": "adam"})
 
 
+def test_muon_has_one_name_for_each_thing_that_it_does() -> None:
+    filtered = {"optimizer": "muon_grokfast"}
+    assert same(filtered, {"optimizer": "muon", "grokfast_lambda": 0.1})
+    assert same(filtered, filtered | {"grokfast_lambda": 0.1})
+    assert same({"optimizer": "muon"}, filtered | {"grokfast_lambda": 0.0})
+    assert not same(filtered, {"optimizer": "muon"}) and not same({}, {"optimizer": "muon"})
+    assert not same(filtered, filtered | {"grokfast_lambda": 0.2})
+    assert same({}, {"grokfast_lambda": 0.0}) and not same({}, {"grokfast_lambda": 0.1})
+
+
 KL = {"reward": "kl_forward", "reference": "oracle"}
 
 
@@ -230,6 +251,12 @@ def test_a_reference_matters_where_something_is_compared_with_it() -> None:
     assert not same(near, near | average)
     assert not same(near | average, near | average | {"reference_decay": 0.5})
     assert same(near, near | {"reference_decay": 0.5})
+    held = {"prediction_kl_beta": 0.1, "reference": "initial"}
+    for beside in ({}, {"policy_loss_beta": 0.0}, ZERO, WITHOUT):
+        assert not same(beside | held, beside | held | average)
+        assert same(beside | held, beside | held | {"reference_decay": 0.5})
+    assert same(WITHOUT, WITHOUT | held | {"reference": "no_thought"}), "its own prediction"
+    assert not same(ZERO, ZERO | held | {"reference": "no_thought"})
     for beside in ({}, {"policy_loss_beta": 0.0} | near, ZERO | near, WITHOUT | near):
         assert same(beside, beside | average)
 

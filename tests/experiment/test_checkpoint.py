@@ -82,6 +82,8 @@ def differences(folder: Path) -> list[str]:
         {"objective": "wake_sleep", "sampler": "inference"},
         {"objective": "multi_sample", "n_tokens_ahead": 2, "ahead": "joint"},
         {"optimizer": "sgd", "weight_decay": 0.1, "reasoner_lr": 0.1, "lm_head_layers": 2},
+        {"optimizer": "muon_grokfast", "grokfast_lambda": 2.0, "weight_decay": 0.1},
+        {"optimizer": "adam", "grokfast_lambda": 2.0, "grokfast_alpha": 0.5},
         {"optimizer": "adam", "weight_decay": 0.1, "interpreter_lr": 0.003},
         pytest.param({"kernels": "native"}, marks=needs_native),
         pytest.param({"kernels": "native", "use_reasoner": False}, marks=needs_native),

@@ -61,6 +61,7 @@ def rows(config: RunConfig, seeds: list[int]) -> dict[int, dict[str, object]]:
         {"adaptive_len": True, "task": Iterate()},
         {"adaptive_len": True, "task": Depo(n=5, k=2)},
         {"task": Group(positions=3)},
+        {"mixing": "attend", "baseline": "none", "reward": "contribution", "log_coherence": True},
         pytest.param({"kernels": "native"}, marks=needs_native),
         pytest.param({"kernels": "native", "use_reasoner": False}, marks=needs_native),
     ],

@@ -82,6 +82,13 @@ def test_every_weight_group(groups: str, start: str) -> None:
     )
 
 
+@pytest.mark.parametrize("by", ["learned", "scores"])
+def test_one_prediction_from_all_thoughts(by: str) -> None:
+    given = {"mixing": "attend", "reward": "contribution", "baseline": "none", "attend_by": by}
+    sizes = {"base_lm_hidden_dim": 8, "reasoner_hidden_dim": 8, "coherence_beta": 0.5}
+    compare(tiny.config(**given, **sizes, data_loader_batch_size=3))
+
+
 @pytest.mark.parametrize("start", tiny.STARTS)
 @pytest.mark.parametrize("mixing", tiny.MIXERS)
 def test_every_mixer(mixing: str, start: str) -> None:

@@ -13,6 +13,7 @@ from toyqs.model.layers import FeatureHead, initialise
 from toyqs.model.mixing import (
     MIXERS,
     Add,
+    Attend,
     BaseOnly,
     Concat,
     Gate,
@@ -159,7 +160,7 @@ def test_several_tokens_meet_one_reading_or_one_each(kind: Any) -> None:
     ahead, on = random(2, 5, 2, 3, BASE, seed=2), random(2, 5, 2, 6, 3, READING, seed=3)
     for readings in (reading.unsqueeze(-2), on):
         logits, opening = mixer.predict(head, ahead, readings)
-        assert logits.shape == (2, 5, 2, 6, 3, 5)
+        assert logits.shape == (2, 5, 2, 1 if kind is Attend else 6, 3, 5)
         for n in range(3):
             one = readings[..., min(n, readings.shape[-2] - 1), :]
             wanted, weight = mixer.predict(head, ahead[..., n, :], one)

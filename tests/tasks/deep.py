@@ -39,6 +39,17 @@ def draw(task: Any, num: int, split: str, seed: int = 0, progress: float = 1.0) 
     return batch
 
 
+def read_of_problem(task: Any, words: list[str], position: int) -> int:
+    """How many tokens that say what is asked stand up to a position, by their names."""
+    before = words[: position + 1]
+    if isinstance(task, RevProg):
+        return sum(word.startswith("op") for word in before) + 1
+    if isinstance(task, Depo):
+        ticks = itertools.takewhile(lambda word: word == "tick", reversed(before[:-1]))
+        return 2 * task.n + len(list(ticks)) + 1
+    return sum(word != "=" for word in before)
+
+
 def solved(task: Any, words: list[str]) -> list[Asked]:
     """What a sequence asks, by the names of its tokens, computed step by step."""
     solve = {Depo: _hops, Mano: _expression, Group: _products, Iterate: _iterated, RevProg: _programs}

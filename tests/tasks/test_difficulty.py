@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tasks.deep import TASKS, draw, solved
+from tests.tasks.deep import TASKS, draw, read_of_problem, solved
 from toyqs.tasks.depo import Depo
 from toyqs.tasks.difficulty import joined
 from toyqs.tasks.group import S5, Group
@@ -47,6 +47,19 @@ def test_every_position_asks_what_brute_force_says(task: Any, split: str) -> Non
             steps = [x for name, x in values.items() if name not in ("k", last) and "operator" not in name]
             steps = steps[: len(here.steps)] + [x for x in steps[len(here.steps) :] if x >= 0]
             assert task.symbols(steps) == here.steps and task.symbols([values[last]]) == [here.answer]
+
+
+@pytest.mark.parametrize("task", [*TASKS, Iterate(n=8, k=3)], ids=repr)
+def test_a_problem_is_as_long_as_the_tokens_that_say_it(task: Any) -> None:
+    for split in ("train", "held_out"):
+        batch = draw(task, 60, split)
+        found = task.problem_length(batch.inputs)
+        assert found.dtype == torch.int64 and found.shape == batch.inputs.shape
+        for row, tokens in enumerate(batch.inputs[0].tolist()):
+            words = task.symbols(tokens)
+            asked = batch.think[0, row].tolist()
+            wanted = [there and read_of_problem(task, words, i) for i, there in enumerate(asked)]
+            assert found[0, row].tolist() == wanted
 
 
 @pytest.mark.parametrize("task", TASKS, ids=repr)

@@ -38,7 +38,10 @@ def trained(seeds: list[int], spoilt: list[int], settings=None) -> Found:
     return train(model, build_objective(settings), data, numbers, spoil), steps, model
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"optimizer": "adam", "reasoner_lr": 0.5}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "sgd"}, {"optimizer": "muon_grokfast"}, {"optimizer": "adam", "reasoner_lr": 0.5}],
+)
 def test_a_seed_ends_at_its_first_loss_that_is_not_finite_and_changes_no_other(changes):
     settings = quick(max_steps=6, weight_decay=0.1, **changes)
     diverged, steps, model = trained([4, 5, 6], [1], settings)

@@ -103,6 +103,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "the hardest positions": {"think_at": "hard", "reward": "log_ratio", "reference": "ema"},
     "tokens ahead": {"n_tokens_ahead": 2, "ahead_decay": 0.5, "advantage_scale": "batch_std"},
     "sgd, a critic": {"optimizer": "sgd", "baseline": "value"},
+    "muon, a filter": {"optimizer": "muon_grokfast", "grokfast_lambda": 2.0, "weight_decay": 0.1},
     "credit for symbols": {"credit": "prefix", "prefix_nll_beta": 0.5, "variable_len": True},
     "all steps rewarded": {"reward": "trajectory", "trajectory_alpha": 1.0, "interpreter_start": "onward"},
 }

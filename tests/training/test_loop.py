@@ -17,8 +17,9 @@ from toyqs.config.run_config import RunConfig
 from toyqs.rng import stream
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.rev_prog import RevProg
-from toyqs.training.batches import CHUNK, draw_batches, stack
+from toyqs.training.batches import CHUNK, draw_batches
 from toyqs.training.loop import train
+from toyqs.training.stacking import stack
 from toyqs.types import Batch
 
 Values = list[dict[str, Tensor]]
@@ -97,6 +98,9 @@ RUNS = {
     "three linear layers": {"lm_head_layers": 3, "share_lm_head": True},
     "sgd": {"optimizer": "sgd", "weight_decay": 0.1, "base_lr": 0.5},
     "adam, rates": {"optimizer": "adam", "weight_decay": 0.1, "reasoner_lr": 0.003, "base_lm_lr": 0.05},
+    "muon": {"optimizer": "muon", "weight_decay": 0.1, "reasoner_lr": 0.003, "mixing": "gate"},
+    "muon, filtered": {"optimizer": "muon_grokfast", "grokfast_lambda": 2.0, "reasoner_hidden_dim": 33},
+    "a filter": {"grokfast_lambda": 2.0},
     "one sequence": {"data_loader_batch_size": 1, "baseline": "ema"},
     "many symbols": {"task": RevProg(p=17, m=4, k=2), "think_at": "all"},
     "hidden": {"mixing": "hidden", "trice_samples": 5},
@@ -135,6 +139,11 @@ RUNS = {
     "right thoughts": {"warm_start": 8, "max_reasoning_len": 3, "baseline": "ema"},
     "labels": {"warm_start": 8, "warm_start_as": "labels", "thought_vocab": 1, "max_reasoning_len": 3},
     "labels of a position": {"warm_start": 8, "warm_start_as": "labels", "use_reasoner": False},
+    "attended": {"mixing": "attend", "baseline": "none", "reward": "contribution", "trice_samples": 3},
+    "attended by scores, paid for coherence": {
+        **{"mixing": "attend", "baseline": "none", "attend_by": "scores", "thought_vocab": None},
+        **{"coherence_beta": 0.5, "data_loader_batch_size": 5},
+    },
     "handed on": {"thought_into": "state", "mixing": "base"},
     "handed on in turn": {
         "thought_into": "state",

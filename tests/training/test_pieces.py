@@ -48,6 +48,11 @@ CASES: dict[str, dict[str, Any]] = {
     "no base state": {"use_base_lm": False, "interpreter_start": "onward", "mixing": "thought"},
     "gate, with a floor": {"mixing": "gate", "gate_floor": 0.5},
     "residual": {"mixing": "residual", "model_hidden_dim": 5},
+    "attended": {"mixing": "attend", "reward": "contribution", "baseline": "none", "trice_samples": 3},
+    "attended by scores": {
+        **{"mixing": "attend", "attend_by": "scores", "baseline": "value", "value_sees": "target", **WIDE},
+        **{"reward": "contribution", "thought_vocab": None, "coherence_beta": 0.5},
+    },
     "zero length": {"max_reasoning_len": 0},
     "gaussian": {"thoughts": "gaussian", "prior_beta": 0.1, "objective": "ppo_clip", "inner_steps": 2},
     "gaussian, a path": {"thoughts": "gaussian", **PATH},

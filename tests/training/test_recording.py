@@ -14,7 +14,7 @@ import torch
 from tests.answers.thoughts.runs import row, trained
 from toyqs import thought_record
 from toyqs.answers.loaded.load import load_run
-from toyqs.answers.thoughts.arm import log_likelihood, sample
+from toyqs.answers.thoughts.arm import log_likelihood, predict, sample
 from toyqs.tasks.iterate import Iterate
 from toyqs.tasks.rev_prog import RevProg
 from toyqs.tasks.texts.char_text import CharText
@@ -49,6 +49,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "never rewarded": {"policy_loss_beta": 0.0},
     "no base": {"mixing": "thought", "use_base_lm": False},
     "everywhere": {"think_at": "all"},
+    "attended": {
+        **{"mixing": "attend", "attend_by": "scores", "reward": "contribution", "baseline": "none"},
+        **{"thought_vocab": None, "coherence_beta": 0.5},
+    },
     "handed on": {"thought_into": "state", "mixing": "base"},
     "handed on in turn": {"thought_into": "state", "weight_groups": list("AABC"), "base_lm_hidden_dim": 5},
 }
@@ -90,7 +94,7 @@ def test_every_array_is_what_the_run_computes_when_it_is_asked_again(of_kind: Of
     assert arrays["positions"].tolist() == part.positions[0].tolist()
     assert arrays["truth"].tolist() == batch.targets[0].tolist()
     np.testing.assert_allclose(arrays["log_q"], log_likelihood(run, part, thoughts), atol=1e-3)
-    shares = run.model.talk(part.context, thoughts).logits[0, ..., 0, :].softmax(-1)
+    shares = predict(run, part, thoughts)[0, ..., 0, :].softmax(-1)
     tokens = run.config.task.vocab_size
     if tokens <= 16:
         np.testing.assert_allclose(arrays["predicted_p"], shares.detach(), atol=0.5 / 255 + 1e-9)

@@ -48,6 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
         **{"optimizer": "adam", "weight_decay": 0.1, "reasoner_lr": 0.003, "base_lm_lr": 0.05},
     },
     "sgd, two micro-batches": {"optimizer": "sgd", "grad_acc": 3, "reasoner_lr": 0.003},
+    "muon, a filter": {"optimizer": "muon_grokfast", "grokfast_lambda": 2.0, "weight_decay": 0.1},
     "no thoughts": {"use_reasoner": False},
 }
 
@@ -134,10 +135,11 @@ def test_wherever_memory_runs_out_the_training_ends_where_it_would_have(name: st
 
 
 @pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", ["adamw", "muon_grokfast"])
 def test_an_optimiser_step_that_fails_leaves_all_as_it_was(
-    after: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = quick(dtype="float64", max_steps=4)
+    settings = quick(dtype="float64", max_steps=4, optimizer=name)
     undisturbed, _ = trained(settings)
     adam, calls = optimizer.adam, []
 

@@ -12,10 +12,12 @@ from scipy.stats import binomtest
 
 from toyqs.answers import look, metrics, questions, record, say
 from toyqs.answers.base_lm import losses
+from toyqs.answers.coherence import scores
 from toyqs.answers.command import add_measure, temperature
 from toyqs.answers.heading import heading
 from toyqs.answers.loaded.load import LoadedRun
 from toyqs.answers.loaded.predictor import Predictor
+from toyqs.answers.reasoning import baked
 from toyqs.answers.speed import latency
 from toyqs.answers.thoughts import interventions, language, lengths, probe, theatre, tokens
 from toyqs.command_line import Parser, check_file, protected, whole, writing
@@ -24,16 +26,7 @@ from toyqs.installation import program
 
 # Modules with `add_to(measures)`.
 OTHERS: Sequence[Any] = (
-    say,
-    look,
-    interventions,
-    language,
-    latency,
-    lengths,
-    losses,
-    probe,
-    record,
-    theatre,
+    *(say, look, baked, scores, interventions, language, latency, lengths, losses, probe, record, theatre),
     tokens,
 )
 
@@ -45,8 +38,10 @@ examples:
   {program} exact runs/KEY gsm8k_test.jsonl --steps --texts 5 --temperature 0.7
   {program} choose runs/KEY commonsense_qa.jsonl
   {program} look runs/KEY
+  {program} baked runs/KEY --strict
   {program} tokens runs/KEY --against runs/KEY
   {program} latency runs/KEY --target 200
+  {program} coherence runs/KEY runs/KEY
   {program} interventions runs/KEY runs/KEY
   {program} language runs/KEY runs/KEY
   {program} lengths runs/KEY runs/KEY2 runs/KEY3 --upto 2L

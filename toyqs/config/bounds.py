@@ -64,6 +64,8 @@ def _check_numbers(config: RunConfig) -> None:
             "is not less than 1",
             "for example 0.99, or reference=initial for a reference that does not move",
         )
+    if config.grokfast_alpha >= 1:
+        refuse("grokfast_alpha", config.grokfast_alpha, "is not less than 1", "for example 0.98")
     if config.max_steps < 1 and config.max_steps != -1:
         refuse("max_steps", config.max_steps, "trains nothing", "1 or more, or -1 for the task's own number")
 

@@ -15,6 +15,7 @@ from toyqs.objectives.registry import registry as objectives
 from toyqs.objectives.rewards import REWARDS
 from toyqs.tasks.registry import registry as tasks
 from toyqs.tasks.rev_prog import RevProg
+from toyqs.training.optimizers.muon import ADJUSTMENTS
 from toyqs.training.optimizers.optimizer import METHODS
 
 # Settings that cannot change a run's numbers; `info` is a column all the same.
@@ -22,7 +23,7 @@ from toyqs.training.optimizers.optimizer import METHODS
 OUTSIDE_KEY = (
     *("plan", "force", "keep_going", "controls", "runs_dir", "processes", "checkpoint_every"),
     *("tracker", "wandb_mode", "wandb_project", "wandb_entity", "wandb_tags"),
-    *("thoughts_every", "gradient_checkpointing", "auto_find_grad_acc", "cuda_graphs"),
+    *("thoughts_every", "log_coherence", "gradient_checkpointing", "auto_find_grad_acc", "cuda_graphs"),
     "plugins",  # what is used of plug-ins counts by content
 )
 
@@ -65,6 +66,8 @@ class Keys:
     mixing: str = one_of("auto", MIXERS, "auto")  # how base state and reading are combined
     simple_lm_head: bool = False  # true: mixing=auto projects the reading to the base's width and adds it
     use_residual: bool = False  # true: the base logits are added to the thought's (mixing=sum)
+    attend_by: str = one_of("learned", ("learned", "scores"))  # of mixing=attend: what weighs the thoughts
+    attend_temperature: float = number(0.1, above=0)  # of attend_by=scores: weights ∝ exp(score / τ)
     gate_floor: float = number(0.0, at_least=0)  # least weight of a thought at first: gate, hidden, logits
     linear_lm_head: bool = True  # false: an MLP with two hidden layers
     lm_head_layers: int = number(1, at_least=1)  # of a linear head, with nothing between them
@@ -82,6 +85,8 @@ class Keys:
     min_reasoning_len: int = number(1, at_least=1)  # the shortest L of such a schedule
     variable_len: bool = False  # true: the reasoner may end a thought sooner, by one more output
     adaptive_len: bool = False  # true: a thought has as many symbols as the task says, L at most
+    adaptive_by: str = one_of("task", ("task", "problem"))  # problem: by the length of what is asked
+    problem_per_symbol: int = number(5, at_least=1)  # of problem: tokens per symbol, rounded down
     hide_last_token: bool = False  # true: thoughts begin before base_reasoner reads the token at a position
     # 5. symbols of thoughts
     thoughts: str = one_of("token", HEADS)  # the kind of a symbol
@@ -110,6 +115,10 @@ class Keys:
     reference_decay: float = number(0.99, at_least=0)  # of reference=ema: weight of the old average
     reference_run: str | None = None  # of reference=checkpoint: the folder of a finished run, runs/KEY
     thought_kl_beta: float = number(0.0, at_least=0)  # reward lost per nat of log π(h|x) over the reference's
+    coherence_beta: float = number(0.0, at_least=0)  # reward of a thought's coherence, which is from 0 to 1
+    coherence_semantic: float = number(0.4, at_least=0)  # share in it: the reading points as the base state
+    coherence_syntactic: float = number(0.3, at_least=0)  # share: its symbols are likely under base_lm
+    coherence_predictive: float = number(0.3, at_least=0)  # share: the true token gets likelier by it
     length_penalty: float = number(0.0, at_least=0)  # reward that a symbol of a variable_len thought costs
     punish_unfinished: float = number(0.0, at_least=0)  # reward lost without an end within L symbols
     schedule_punfinished: bool = False  # true: that cost rises from 0, linearly over the training
@@ -134,17 +143,26 @@ class Keys:
     nll_loss_beta: float = number(1.0, at_least=0)  # of the prediction's loss
     base_nll_beta: float = number(0.0, at_least=0)  # of the prediction without a thought, trained beside it
     prefix_nll_beta: float = number(0.0, at_least=0)  # of predictions with a thought's first symbols alone
+    prediction_kl_beta: float = number(0.0, at_least=0)  # of KL(prediction || reference), beside the NLL
     train_nll_num: int | None = number(None, at_least=1)  # how many of the K thoughts carry it; None: all
     critic_loss_beta: float = number(1.0, at_least=0)  # of the critic's own loss, and the reward model's
     entropy_encouragement_coef: float = number(0.15, at_least=0)  # of the entropy bonus, at the start
     entropy_schedule: str = one_of("linear", ("constant", "linear"))  # of that weight: linear falls to 0
     prior_beta: float = number(0.0, at_least=0)  # of gaussian and state symbols' divergence from N(0, I)
     # 9. training
+    stage: str = one_of("train", ("train", "bake"))  # bake: learn to predict as start_from does with a hint
+    hint_share: float = number(0.0, at_least=0)  # of a batch's sequences, those read with their task's hint
     base_lr: float = number(2e-2, above=0)  # peak learning rate; where no rate of a role says another
     base_lm_lr: float | None = number(None, above=0)  # of base_lm's core; None: base_lr
     reasoner_lr: float | None = number(None, above=0)  # of base_reasoner, reasoner and its symbols' head
     interpreter_lr: float | None = number(None, above=0)  # of the interpreter
-    optimizer: str = one_of("adamw", METHODS)  # adam: weight decay in the gradient; sgd: without momentum
+    # adam: weight decay in the gradient; sgd: without momentum; muon: on the matrices of hidden layers
+    optimizer: str = one_of("adamw", (*METHODS, "muon_grokfast"))  # muon_grokfast: on filtered gradients
+    adjust_lr_fn: str = one_of("match_rms_adamw", tuple(ADJUSTMENTS))  # how muon's rate follows the shape
+    # λ times a moving mean of gradients is added to each; None: 0.1 of muon_grokfast, 0 of the others
+    grokfast_lambda: float | None = number(None, at_least=0)  # λ; 0: gradients stay as they are
+    grokfast_alpha: float = number(0.98, at_least=0)  # α of that mean: the weight of what it was before
+    qk_clip: float = number(0.0, at_least=0)  # largest attention logit of a transformer's heads; 0: any
     use_scheduler: bool = True  # false: the learning rate is constant
     schedule: str = one_of("cosine", ("linear", "cosine"))  # of the learning rate, after the warm-up
     clip_gradients: float = number(1.0, at_least=0)  # largest norm of a seed's gradient; 0: off
@@ -174,6 +192,7 @@ class Keys:
     eval_every: int = number(0, at_least=0)  # steps between evaluations while training; 0: twenty in all
     eval_sequences: int = number(4096, at_least=1)  # held-out sequences of the last evaluation
     checkpoint_every: int = number(0, at_least=0)  # steps between checkpoints to resume from; 0: none
+    log_coherence: bool = False  # true: evaluations and records have each thought's coherence
     thoughts_every: int = number(0, at_least=0)  # steps between records of thoughts in training; 0: none
     runs_dir: str = "runs"  # where run folders, tables and figures go
     plan: bool = False  # true: print what the command would do, and stop

@@ -17,6 +17,7 @@ from toyqs.objectives.registry import objective_class
 # Numbers kept for a backward pass: of a chunk, and of a symbol for each unit of its states' width. Native
 # kernels compute gates again from the states, but for wide ones.
 CHUNK = 12 * 2**20
+GROKFAST_LAMBDA = 0.1  # of optimizer=muon_grokfast
 STATE_NUMBERS, NATIVE_STATE_NUMBERS, WIDE_STATE_NUMBERS = 12, 2, 5
 
 
@@ -25,7 +26,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
     What sizes choose for `chunk_positions` depends on the kernels: it stays open while kernels=auto is.
     """
-    config = _with_folders(_with_variant(config))
+    config = _with_filter(_with_teacher(_with_folders(_with_variant(config))))
     if config.pretrained is not None:
         config = with_checkpoint(config, config.pretrained)
     if config.model_hidden_dim is not None:
@@ -56,11 +57,28 @@ def _with_variant(config: RunConfig) -> RunConfig:
     return replace(config, **DEBUG_VARIANTS.get(config.debug_cfg, {}), debug_cfg=None)
 
 
+def _with_filter(config: RunConfig) -> RunConfig:
+    """Return the settings with Grokfast's λ, and Muon under the name that says whether it is filtered."""
+    slow = config.grokfast_lambda
+    if slow is None:
+        slow = GROKFAST_LAMBDA if config.optimizer == "muon_grokfast" else 0.0
+    named = {"muon": "muon_grokfast"} if slow else {"muon_grokfast": "muon"}
+    return replace(config, grokfast_lambda=slow, optimizer=named.get(config.optimizer, config.optimizer))
+
+
 def _with_folders(config: RunConfig) -> RunConfig:
     """Return the settings with the folder of each run that is named by its key alone."""
     named = {name: given for name in STARTS if KEY.fullmatch(given := getattr(config, name) or "")}
     folders: dict[str, Any] = {name: f"{config.runs_dir}/{key}" for name, key in named.items()}
     return replace(config, **folders) if folders else config
+
+
+def _with_teacher(config: RunConfig) -> RunConfig:
+    """Return the settings with the loss of stage=bake and the run that it learns from."""
+    if config.stage != "bake":
+        return config
+    teacher = config.reference_run or config.start_from
+    return replace(config, reward="kl_forward", reference="checkpoint", reference_run=teacher)
 
 
 def chunk(config: RunConfig) -> int:
@@ -98,7 +116,7 @@ def _without_policy(config: RunConfig) -> RunConfig:
     config = replace(config, baseline="none", advantage_scale="none", credit="outcome")
     if not config.policy_loss_beta:  # no policy learns from it
         config = replace(config, learned_reward=False)
-    if config.reward == "trajectory":  # nobody is paid by it, and it would cost readings
+    if config.reward in ("trajectory", "contribution"):  # nobody is paid by it, and it would cost predictions
         config = replace(config, reward="likelihood")
     kind = objective_class(config)
     if kind.sees_target:

@@ -23,7 +23,52 @@ class RunConfig(ObjectiveFacts):
         if self.mixing == "auto":
             together = "concat" if self.pretrained is None else "logits"
             return "add" if self.simple_lm_head else together
+        if self.mixing == "attend" and not (self.has_thoughts and self.trice_samples > 1):
+            return "concat"  # the weight of a single thought is 1
         return self.mixing
+
+    @property
+    def attends(self) -> bool:
+        """Tell whether all K thoughts of a position give one prediction."""
+        return self.use_reasoner and MIXERS[self.mixer].joins_thoughts
+
+    @property
+    def attends_by_scores(self) -> bool:
+        """Tell whether the weights of thoughts in it are given by their coherence, and not learned."""
+        return self.attends and self.attend_by == "scores"
+
+    @property
+    def pays_contributions(self) -> bool:
+        """Tell whether a thought earns what it adds to the prediction that the others give."""
+        return self.has_thoughts and self.has_policy_loss and self.reward == "contribution"
+
+    @property
+    def pays_coherence(self) -> bool:
+        """Tell whether thoughts earn by their coherence."""
+        return self.has_thoughts and self.has_policy_loss and self.coherence_beta > 0
+
+    @property
+    def judges_thoughts(self) -> bool:
+        """Tell whether the coherence of thoughts is computed, if only to report it."""
+        asked = self.log_coherence and self.has_thoughts and self.coherence_exists
+        return self.attends_by_scores or self.pays_coherence or asked
+
+    @property
+    def coherence_exists(self) -> bool:
+        """Tell whether there is a score of coherence whose share is above 0."""
+        return any(share > 0 and exists for share, exists in self.coherence_scores.values())
+
+    @property
+    def coherence_scores(self) -> dict[str, tuple[float, bool]]:
+        """Return the share of each score of coherence, and whether it exists in this run."""
+        alone = self.predicts_without_thought and not (self.hands_on or self.predicts_jointly)
+        as_wide = self.base_lm_hidden_dim == (self.interpreter_hidden_dim or self.reasoner_hidden_dim)
+        tokens = self.symbol_kind == "token" and self.thought_vocab is None
+        return {
+            "semantic": (self.coherence_semantic, alone and as_wide and self.uses_base_lm),
+            "syntactic": (self.coherence_syntactic, alone and tokens and self.uses_base_lm),
+            "predictive": (self.coherence_predictive, alone),
+        }
 
     @property
     def weighs_thoughts(self) -> bool:
@@ -80,6 +125,11 @@ class RunConfig(ObjectiveFacts):
             "reasoner": reasoner,
             "interpreter": self.interpreter_lr or self.base_lr,
         }
+
+    @property
+    def uses_muon(self) -> bool:
+        """Tell whether Muon steps the matrices of hidden layers."""
+        return self.optimizer.startswith("muon")
 
     @property
     def takes_native_kernels(self) -> bool:

@@ -30,6 +30,11 @@ OF_PREDICTIONS = {
     "nll_easy": Measure("NLL where it does not think", NATS),
     "nll_deeper": Measure("NLL at depths beyond training's", NATS),
     "accuracy_deeper": Measure("accuracy at depths beyond training's", "%", "%"),
+    "nll_hinted": Measure("NLL with a hint", NATS),
+    "accuracy_hinted": Measure("accuracy with a hint", "%", "%"),
+    "nll_teacher": Measure("NLL of what it learns from, with a hint", NATS),
+    "accuracy_teacher": Measure("accuracy of what it learns from, with a hint", "%", "%"),
+    "kl_teacher": Measure("divergence from what it learns from", NATS),
     "bayes_floor": Measure("best possible NLL (Bayes)", NATS),
     "uniform_nll": Measure("NLL of a uniform guess", NATS),
     "accuracy": Measure("accuracy", "%", "%"),
@@ -53,6 +58,11 @@ OF_THOUGHTS = {
     "thought_length": Measure("length of a thought", "symbols"),
     "unfinished": Measure("thoughts without an end", "%", "%"),
     "gate": Measure("weight of a thought in the mixer"),
+    "attention_entropy": Measure("entropy of the weights of the K thoughts", "nats, at most log K"),
+    "thought_coherence": Measure("coherence of a thought", "0 to 1"),
+    "thought_semantic": Measure("its reading points as the base state", "0 to 1; 0.5: by chance"),
+    "thought_syntactic": Measure("probability of its symbols under base_lm", "mean per symbol"),
+    "thought_predictive": Measure("the truth gets likelier by it", "0 to 1; 0.5: as likely without"),
     "policy_snr": Measure("signal to noise of the policy's gradient"),
 }
 OF_COST = {

@@ -35,10 +35,12 @@ from toyqs.training import distributed
 from toyqs.training.batches import draw_batches
 from toyqs.training.divergence import Divergence
 from toyqs.training.evaluation.by_depth import by_depth
+from toyqs.training.evaluation.hinted import with_hints
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.evaluation.recording import Recording
 from toyqs.training.flops import Cost
 from toyqs.training.loop import StepCallback, train
+from toyqs.training.reference_model import ReferenceModel
 from toyqs.training.shortage import OnShortage
 from toyqs.training.state import Checkpoints
 
@@ -174,6 +176,7 @@ class Training:
         self.started_from = take_over(config, self.model)  # for env.json
         self.held_out = draw_held_out(config, len(seeds), next(self.model.parameters()))
         self.by_depth = by_depth(config.task, self.held_out)
+        self.reference_model: ReferenceModel | None = None  # of `run`
 
     def curve(self, logs: Sequence[RunLog], progress: Progress, timer: Timer) -> LearningCurve:
         """Build the callback that evaluates the model during training."""
@@ -188,7 +191,7 @@ class Training:
         """Train to the last step; return the seeds that diverged, by index."""
         config, model = self.config, self.model
         data = draw_batches(config.task, self.seeds, self.params, next(model.parameters()))
-        reference_model = build_reference_model(config, model)
+        self.reference_model = reference_model = build_reference_model(config, model)
         objective = build_objective(config)
         beside = (reference_model, checkpoints, on_shortage)
         return train(model, objective, data, self.params, report, *beside)
@@ -217,7 +220,13 @@ class Training:
             measured = evaluate(
                 self.model, self.held_out, self.seeds, sizes, full=True, at_once=chunk, watcher=self.by_depth
             )
-        return measured if self.by_depth is None else measured | self.by_depth.deeper()
+        measured |= {} if self.by_depth is None else self.by_depth.deeper()
+        return measured | self._with_hints() if self.config.reads_hints else measured
+
+    def _with_hints(self) -> dict[str, Tensor]:
+        """Return the metrics of what reads hints: the model itself, or what it learns from."""
+        teacher = None if self.reference_model is None else self.reference_model.model
+        return with_hints(self.model, self.held_out, teacher, at_once=self.params.eval_chunk)
 
     def done(self, steps: int) -> dict[str, int]:
         """Return the columns that say how far a training of so many steps went."""

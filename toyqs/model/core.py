@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.backbones.backbone import Backbone, Rows
-from toyqs.model.layers import Embedding, FrozenTable, mix_rows, nearest_rows
+from toyqs.model.backbones.frozen import TokenTable
+from toyqs.model.layers import Embedding, mix_rows, nearest_rows
 from toyqs.model.markers import Markers
 from toyqs.types import BranchState
 
@@ -28,7 +29,7 @@ class Core(nn.Module):
         num_tokens: int,
         num_thought_symbols: int,
         markers: Markers | None,
-        frozen_tokens: FrozenTable | None = None,
+        frozen_tokens: TokenTable | None = None,
     ) -> None:
         """Build the tables.
 
@@ -39,12 +40,13 @@ class Core(nn.Module):
             num_thought_symbols: rows of a thought table of its own; 0: thought symbols, if any, are
                 tokens and share their table.
             markers: None: no role thinks or reads thoughts.
-            frozen_tokens: a token table that is not trained, in place of one that is.
+            frozen_tokens: a token table that is not trained, but for rows of new tokens, in place of one
+                that is.
         """
         super().__init__()
         self.backbone = backbone
         width, std = backbone.width, backbone.embedding_std
-        self.tokens: Embedding | FrozenTable | None = None
+        self.tokens: Embedding | TokenTable | None = None
         if num_tokens:
             self.tokens = frozen_tokens or Embedding(num_seeds, num_tokens, width, std)
         self.thoughts = Embedding(num_seeds, num_thought_symbols, width, std) if num_thought_symbols else None
@@ -66,7 +68,7 @@ class Core(nn.Module):
         tables = (markers,) if symbols is None else (markers, symbols.weight)
         return self.backbone.project_input(torch.cat(tables, dim=1))
 
-    def symbol_table(self) -> Embedding | FrozenTable | None:
+    def symbol_table(self) -> Embedding | TokenTable | None:
         """Return the table of the thought symbols; None: symbols are vectors, not rows of a table."""
         return self.thoughts or self.tokens
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import Embedding, Linear, SeedStacked, gather_rows
+from toyqs.model.layers import Embedding, Linear, Output, SeedStacked, gather_rows
 from toyqs.types import Trace
 
 
@@ -55,7 +55,7 @@ class ValueHead(SeedStacked):
         super().__init__()
         self.num_tokens, self.start = num_tokens, start
         self.inner = Linear(num_seeds, sum(widths), self.hidden)
-        self.outer = Linear(num_seeds, self.hidden, num_tokens * choices)
+        self.outer = Output(num_seeds, self.hidden, num_tokens * choices)
 
     def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Return δ of each token.
@@ -106,7 +106,7 @@ class RewardModel(SeedStacked):
         rows = length * size
         self.symbols = Embedding(num_seeds, rows, self.hidden, std=0.5) if chosen else None
         self.vectors = None if chosen else Linear(num_seeds, rows, self.hidden)
-        self.outer = Linear(num_seeds, self.hidden, 1)
+        self.outer = Output(num_seeds, self.hidden, 1)
         self.start = start
 
     def forward(self, features: Sequence[Tensor], symbols: Tensor, trace: Trace) -> Tensor:
@@ -151,7 +151,7 @@ class RewardOfPrediction(SeedStacked):
         """Build the layers; see RewardModel."""
         super().__init__()
         self.inner = Linear(num_seeds, sum(widths), self.hidden)
-        self.outer = Linear(num_seeds, self.hidden, vocab_size)
+        self.outer = Output(num_seeds, self.hidden, vocab_size)
 
     def forward(self, features: Sequence[Tensor], symbols: Tensor, trace: Trace) -> Tensor:
         """Return expected rewards.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Linear, LMHead, SeedStacked, Zeros, normal
+from toyqs.model.layers import Linear, LMHead, Output, SeedStacked, Zeros, normal
 from toyqs.model.thoughts import Symbols, ThoughtHead, TokenHead
 from toyqs.numerics import log_softmax, row_sums
 
@@ -95,7 +95,7 @@ class GaussianHead(ThoughtHead):
         sigma: float,
         *,
         path: bool,
-        layer: type[Linear | Zeros] = Linear,
+        layer: type[Linear | Zeros] = Output,
     ) -> None:
         """Build the maps from the state.
 
@@ -191,7 +191,7 @@ class GumbelHead(TokenHead):
         shared: LMHead | None = None,
         *,
         temperature: float,
-        layer: type[Linear | Zeros] = Linear,
+        layer: type[Linear | Zeros] = Output,
     ) -> None:
         """Build the map to logits; see TokenHead.
 

@@ -13,8 +13,9 @@ from toyqs.model.backbones.backbone import Rows
 from toyqs.model.core import Core
 from toyqs.model.interpreter import Afresh, Onward
 from toyqs.model.layers import LMHead
-from toyqs.model.mixing import Mixer, average_of_others
-from toyqs.model.predicting.gold import Instructed
+from toyqs.model.mixing import Mixer
+from toyqs.model.predicting.attending import Attending
+from toyqs.model.predicting.attention import average_of_others
 from toyqs.model.predicting.inference import InferenceNetwork, drawing_head
 from toyqs.model.predicting.parts import ONE_TOKEN, Auxiliaries, Horizon
 from toyqs.model.predicting.prefixes import PrefixReadings, prefix_readings, wanted_now
@@ -25,7 +26,7 @@ from toyqs.types import BranchState, Context, Thoughts, Trace, WholeStep
 READERS = ("base_lm", "base_reasoner")
 
 
-class LatentReasoner(Instructed):
+class LatentReasoner(Attending):
     """The roles in use, their heads and the mixer. Parts are chosen at construction; absent = None."""
 
     def __init__(
@@ -62,7 +63,7 @@ class LatentReasoner(Instructed):
         self.interpreter = interpreter
         auxiliaries = auxiliaries or Auxiliaries()
         self.extra_predictions, self.greedy_head, self.critic, self.sampler = auxiliaries[:4]
-        self.reward_model, self.prefixes, self.gold_head = auxiliaries[4:]
+        self.reward_model, self.prefixes, self.gold_head, self.judge = auxiliaries[4:]
         self.num_ahead, self.interpreter_reads_on, self.offsets = horizon
         self.predicts_jointly = self.offsets is not None
         self.num_symbols = None if thought_head is None else thought_head.num_symbols
@@ -87,11 +88,12 @@ class LatentReasoner(Instructed):
         letters = {role: self.letters[role] for role in self.readers if role in self.letters}
         # Roles that share a core read the same: once.
         read = {letter: self._read(letter, inputs, first) for letter in dict.fromkeys(letters.values())}
-        base = read[letters["base_lm"]][0] if "base_lm" in letters else None
+        base, after = read[letters["base_lm"]] if "base_lm" in letters else (None, None)
         reasoner, branches = read[letters["base_reasoner"]] if "base_reasoner" in letters else (None, None)
         reasoner = None if self.critic is None and self.reward_model is None else reasoner
         branches = self._begun(branches, inputs)
-        context = Context(base, branches, reasoner, last=inputs if self.rereads_last else None, first=first)
+        after, last = after if self.scores_symbols else None, inputs if self.rereads_last else None
+        context = Context(base, branches, reasoner, last=last, first=first, base_branches=after)
         if positions is not None:
             context = self.at(context, positions)
         if self.num_ahead == 1 or self.offsets is not None:
@@ -108,13 +110,15 @@ class LatentReasoner(Instructed):
             context: from `read`.
             index: (S, B, T') long.
         """
-        base, branches, *rest, first, tokens, positions = context
+        base, branches, *rest, first, tokens, positions, after = context
         if base is not None:
             base = pick_positions(base, index)
         if branches is not None:
             branches = self._core("base_reasoner").backbone.gather(branches, index)
+        if after is not None:
+            after = self._core("base_lm").backbone.gather(after, index)
         reasoner, ahead, following, last = (x if x is None else pick_positions(x, index) for x in rest)
-        return Context(base, branches, reasoner, ahead, following, last, first, tokens, positions)
+        return Context(base, branches, reasoner, ahead, following, last, first, tokens, positions, after)
 
     def think(
         self,
@@ -172,18 +176,14 @@ class LatentReasoner(Instructed):
             gate_floor: least weight of a thought, where the mixer weighs thoughts.
 
         Returns:
-            The trace; logits (S, B, T, K, N, V), with K = 1 where all thoughts of a position are one.
-            thought_weight is that of the first token.
+            The trace; logits (S, B, T, K, N, V), with K = 1 where all thoughts of a position are one, or give
+            one prediction. Weights are those of the first token.
 
         Source: Zelikman et al. 2024, "Quiet-STaR" (non-myopic scoring with teacher forcing).
         """
         visit = prefix_readings(self.prefixes)
         base, reading = self._mixer_inputs(context, thoughts, visit)
-        logits, weight = self.mixer.predict(self._predictor(), base, reading, gate_floor)
-        if self._one_token(context):
-            trace = Trace(logits.unsqueeze(-2), thought_weight=weight)
-        else:
-            trace = Trace(logits, thought_weight=None if weight is None else weight[..., 0])
+        trace = self._predicted(context, thoughts, base, reading, gate_floor)
         if thoughts is not None and "base" in self.extra_predictions:
             trace = trace._replace(base_logits=self._logits(context, base, None, gate_floor))
         if thoughts is None or not thoughts.symbols.shape[4]:

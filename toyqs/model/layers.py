@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from toyqs.numerics import LANES
 from toyqs.rng import stream
+from toyqs.types import Maps
 
 NEAREST = 2**24  # products with rows that `nearest_rows` compares at once
 
@@ -36,6 +37,8 @@ def normal(std: float) -> Rule:
 
 class SeedStacked(nn.Module):
     """A module with parameters of shape (S, ...) and a rule for each one's initial values."""
+
+    matrices: Mapping[str, Maps] = {}  # the parameters that are matrices of a hidden layer
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,15 +113,7 @@ def flat_ids(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def mix_rows(table: Tensor, weights: Tensor) -> Tensor:
-    """Compute the weighted sum of each seed's rows, Σ_n weight_n · row_n.
-
-    Args:
-        table: (S, n, F).
-        weights: (S, ..., n).
-
-    Returns:
-        (S, ..., F).
-    """
+    """Compute Σ_n weight_n · row_n of each seed's table (S, n, F), by weights (S, ..., n): (S, ..., F)."""
     if table.shape[1] == 1:
         # As in `affine`: the gradient would be a product with one column.
         return (weights.flatten(1, -2) * table).view(*weights.shape[:-1], table.shape[-1])
@@ -126,15 +121,7 @@ def mix_rows(table: Tensor, weights: Tensor) -> Tensor:
 
 
 def nearest_rows(table: Tensor, vectors: Tensor) -> Tensor:
-    """Return the row that points most nearly as each vector does: that of the largest cosine.
-
-    Args:
-        table: (S, n, D).
-        vectors: (S, ..., D).
-
-    Returns:
-        (S, ...) long.
-    """
+    """Return the row of table (S, n, D) of the largest cosine with each vector (S, ..., D): (S, ...) long."""
     rows = functional.normalize(table, dim=-1).transpose(1, 2)
     parts = vectors.flatten(1, -2).split(max(1, NEAREST // table.shape[1]), dim=1)
     return torch.cat([affine(x, rows).argmax(-1) for x in parts], dim=1).view(vectors.shape[:-1])
@@ -164,6 +151,8 @@ def logistic_(x: Tensor) -> Tensor:
 class Linear(SeedStacked):
     """An affine map, (S, ..., D) -> (S, ..., E); initial values within gain / √D."""
 
+    matrices: Mapping[str, Maps] = {"weight": Maps()}
+
     def __init__(self, num_seeds: int, width: int, out: int, gain: float = 1.0) -> None:
         super().__init__()
         bound = gain / math.sqrt(width)
@@ -173,6 +162,12 @@ class Linear(SeedStacked):
     def forward(self, x: Tensor) -> Tensor:
         """Map (S, ..., D) to (S, ..., E)."""
         return affine(x, self.weight, self.bias)
+
+
+class Output(Linear):
+    """An affine map to what a model puts out, such as logits: the last layer, not a hidden one."""
+
+    matrices: Mapping[str, Maps] = {}
 
 
 class Zeros(nn.Module):
@@ -193,6 +188,15 @@ class Embedding(SeedStacked):
     def __init__(self, num_seeds: int, num_rows: int, width: int, std: float = 1.0) -> None:
         super().__init__()
         self.weight = self.declare("weight", (num_seeds, num_rows, width), normal(std))
+
+
+class Table(Protocol):
+    """Rows (S, n, D), learned or not."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Return all rows."""
+        ...
 
 
 class FeatureHead(SeedStacked):
@@ -234,15 +238,16 @@ class FeatureHead(SeedStacked):
         self.widths = tuple(widths)
         hidden = [sum(widths)] * (layers - 1) if linear else [512, 512]
         first, *others = *hidden, vocab_size
+        self.matrices = {f"weight_{index}": Maps() for index in range(len(widths))} if hidden else {}
         bound = 1.0 / math.sqrt(sum(widths))
         for index, width in enumerate(widths):
             self.declare(f"weight_{index}", (num_seeds, width, first), uniform(bound))
         self.bias = self.declare("bias", (num_seeds, 1, first), uniform(bound))
         self.rest = nn.Sequential()
-        for width, out in zip(hidden, others, strict=True):
+        for index, (width, out) in enumerate(zip(hidden, others, strict=True), 1):
             if not linear:
                 self.rest.append(nn.GELU())
-            self.rest.append(Linear(num_seeds, width, out))
+            self.rest.append((Output if index == len(others) else Linear)(num_seeds, width, out))
 
     def forward(self, features: Sequence[Tensor | None]) -> Tensor:
         """Map features (S, ..., width_i), broadcast against each other, None: left out, to (S, ..., V)."""
@@ -266,7 +271,7 @@ class TableHead(nn.Module):
     Where the checkpoint ties its embeddings, E is the token table itself.
     """
 
-    def __init__(self, table: Embedding | FrozenTable, *, autocast: bool = False) -> None:
+    def __init__(self, table: Table, *, autocast: bool = False) -> None:
         """Take a table; with `autocast` products, and so the logits, are rounded to bfloat16."""
         super().__init__()
         self.table = table
@@ -282,17 +287,3 @@ class TableHead(nn.Module):
 
 
 LMHead = FeatureHead | TableHead
-
-
-class FrozenTable(nn.Module):
-    """Rows that are not trained, such as token embeddings: (1, n, D), as in an `Embedding` of one seed."""
-
-    weight: Tensor
-
-    def __init__(self, rows: Tensor) -> None:
-        """Take rows (n, D)."""
-        super().__init__()
-        self.register_buffer("weight", rows.unsqueeze(0), persistent=False)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTable:
-        return self

@@ -20,7 +20,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.model.layers import Linear, LMHead, SeedStacked, normal
+from toyqs.model.layers import Linear, LMHead, Output, SeedStacked, normal
+from toyqs.model.predicting.attention import attended, attention, spread_scores
 from toyqs.model.weighing import Weigher, interpolate, logistic_above
 
 Mixed = tuple[list[Tensor], Tensor | None]  # features, and the weight of each thought
@@ -34,6 +35,7 @@ class Mixer(SeedStacked, ABC):
     name: ClassVar[str]  # the word of mixing=…
     needs_rows: ClassVar[bool] = False  # whether the LM head needs rows of weights for the reading alone
     weighs_thoughts: ClassVar[bool] = False  # whether the weight of each thought is learned, above the floor
+    joins_thoughts: ClassVar[bool] = False  # whether all K thoughts of a position give one prediction
     predicts_without_thought: bool = True
 
     def __init_subclass__(cls) -> None:
@@ -100,6 +102,37 @@ class Concat(Mixer):
         return [base, reading], None
 
 
+class Attend(Concat):
+    """Base state and one reading of all K thoughts side by side: one prediction for a position.
+
+        reading = Σ_k a_k reading_k,    a = softmax_k u_k
+
+    u_k is learned, MLP(base, reading_k), or given. Of a single thought a = 1, which is Concat.
+    """
+
+    name = "attend"
+    joins_thoughts = True
+
+    def __init__(self, num_seeds: int, base_width: int, reading_width: int, learned: bool = True) -> None:
+        super().__init__(num_seeds, base_width, reading_width)
+        self.scorer = Weigher(num_seeds, base_width, reading_width) if learned else None
+
+    def scores(self, base: Tensor, reading: Tensor, given: Tensor | None) -> Tensor:
+        """Return u (S, B, T, K), or (S, B, T, K, N); where it is not learned, as given, None: all alike."""
+        if self.scorer is None:
+            return spread_scores(given, base, reading)
+        return self.scorer(base.unsqueeze(3), reading).squeeze(-1)
+
+    def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
+        """Return features (S, B, T, 1, D) and (S, B, T, 1, E)."""
+        weights = attention(self.scores(base.squeeze(3), reading, None))
+        return [base, attended(reading, weights)], None
+
+    def predict_each(self, head: LMHead, base: Tensor, readings: Tensor) -> Tensor:
+        """Return logits (S, B, T, J, V) with each of J readings (S, B, T, J, E) by itself, as Concat does."""
+        return head([base.unsqueeze(3), readings])
+
+
 class Add(Mixer):
     """base + P reading, P a learned projection to the base width."""
 
@@ -145,7 +178,7 @@ class Gate(Mixer):
     def __init__(self, num_seeds: int, base_width: int, reading_width: int) -> None:
         super().__init__(num_seeds, base_width, reading_width)
         self.projection = Linear(num_seeds, reading_width, base_width)
-        self.opening = Linear(num_seeds, base_width + reading_width, 1)
+        self.opening = Output(num_seeds, base_width + reading_width, 1)
 
     def mix(self, base: Tensor, reading: Tensor, gate_floor: float) -> Mixed:
         """Return features (S, B, T, K, D)."""
@@ -256,11 +289,3 @@ class Sum(ThoughtOnly):
         """Return logits (S, B, T, K, V), and None: it gives thoughts no weights."""
         of_base, _ = super().predict(head, base, None, gate_floor)
         return of_base if reading is None else of_base + head([reading]), None
-
-
-def average_of_others(reading: Tensor) -> Tensor:
-    """Average the readings of all other positions' thoughts: (S, B, T, K, …, E) -> (S, B, T, 1, …, E)."""
-    reading = reading.detach()
-    own = reading.sum(3, keepdim=True)
-    others = reading.shape[1:4].numel() - reading.shape[3]
-    return (own.sum((1, 2), keepdim=True) - own) / max(1, others)

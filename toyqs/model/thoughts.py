@@ -13,7 +13,7 @@ from toyqs.model.backbones.gru import GRU
 from toyqs.model.backbones.kernels.draw import Draw
 from toyqs.model.backbones.kernels.think import Think
 from toyqs.model.core import FIRST_SYMBOL, START, Core, marker, step_live, where_live
-from toyqs.model.layers import Linear, LMHead
+from toyqs.model.layers import Linear, LMHead, Output
 from toyqs.numerics import log_softmax, row_sums
 from toyqs.types import BranchState, Thoughts, Trace
 
@@ -118,7 +118,7 @@ class TokenHead(ThoughtHead):
         shared: LMHead | None = None,
         *,
         ends: bool = False,
-        layer: Callable[[int, int, int], nn.Module] = Linear,
+        layer: Callable[[int, int, int], nn.Module] = Output,
     ) -> None:
         """Build the maps to logits.
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toyqs.model.layers import FeatureHead, Linear
+from toyqs.model.layers import FeatureHead, Linear, Output
 from toyqs.numerics import row_sums
+from toyqs.types import Maps
 
 
 class Weigher(nn.Module):
@@ -18,8 +19,9 @@ class Weigher(nn.Module):
         super().__init__()
         # FeatureHead multiplies the base state once for all thoughts of a position.
         self.first = FeatureHead(num_seeds, (base_width, reading_width), base_width)
+        self.first.matrices = {"weight_0": Maps(), "weight_1": Maps()}
         self.rest = nn.Sequential(
-            nn.ReLU(), Linear(num_seeds, base_width, base_width), nn.ReLU(), Linear(num_seeds, base_width, 1)
+            nn.ReLU(), Linear(num_seeds, base_width, base_width), nn.ReLU(), Output(num_seeds, base_width, 1)
         )
 
     def forward(self, base: Tensor, reading: Tensor) -> Tensor:
@@ -39,9 +41,15 @@ class _ExpandLast(torch.autograd.Function):
         return row_sums(grad).unsqueeze(-1), None
 
 
+def expand_last(x: Tensor, width: int) -> Tensor:
+    """Return one number for each row as a row of so many of it: (..., 1) -> (..., width)."""
+    expanded: Tensor = _ExpandLast.apply(x, width)
+    return expanded
+
+
 def interpolate(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """Return (1 − weight) a + weight b, the weight one number for each row."""
-    return a + _ExpandLast.apply(weight, b.shape[-1]) * (b - a)
+    return a + expand_last(weight, b.shape[-1]) * (b - a)
 
 
 def logistic_above(floor: float, x: Tensor) -> Tensor:

@@ -8,7 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toyqs.objectives.rewards import require_shape, target_log_prob
+from toyqs.numerics import log_softmax
+from toyqs.objectives.rewards import (
+    discounted,
+    over_tokens,
+    reference_of,
+    require_shape,
+    target_log_prob,
+)
 from toyqs.types import Batch, Trace
 
 Total = Callable[[Tensor], Tensor]  # sums over the processes that share a batch
@@ -125,6 +132,32 @@ def base_nll(trace: Trace, batch: Batch) -> Tensor:
         raise ValueError("base_nll needs trace.base_logits")
     log_q = target_log_prob(trace.base_logits[..., :1, :].unsqueeze(3), batch.targets.unsqueeze(-1))
     return position_mean(-log_q.squeeze(-1), batch.weights)
+
+
+def prediction_kl(trace: Trace, batch: Batch, decay: float = 1.0, later: float = 1.0) -> Tensor:
+    """Compute the KL divergence from predictions to a reference's, summed over the vocabulary.
+
+        (1 / K) Σ_k Σ_y q(y | h_k, x) (log q(y | h_k, x) − log p̄(y | x))
+
+    It holds the prediction near a reference while the NLL trains it. Its gradient reaches what that of the
+    NLL reaches, and not the reference.
+
+    Args:
+        trace: with reference_log_probs (S, B, T, N, V), finite wherever q is above 0.
+        batch: at the thinking positions.
+        decay: a token's weight relative to the one before; see `discounted`.
+        later: see there.
+
+    Returns:
+        (S,), the weighted mean over positions.
+
+    Raises:
+        ValueError: the trace has no reference.
+    """
+    log_q = log_softmax(trace.logits)
+    distance = log_q - reference_of(trace).unsqueeze(3).detach()
+    each = over_tokens((log_q.exp() * distance).sum(-1), discounted(batch, decay, later))
+    return position_mean(each.mean(-1), batch.weights)
 
 
 def gold_nll(trace: Trace, batch: Batch) -> Tensor:

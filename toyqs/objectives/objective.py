@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from toyqs.objectives import exchange, losses, reward_model, rewards
+from toyqs.objectives import coherence, exchange, losses, reward_model, rewards
 from toyqs.objectives.rewards import OWN_LOSS, REWARDS
 from toyqs.types import Batch, Trace
 
@@ -57,6 +57,7 @@ class Objective(ABC):
     off_policy: ClassVar[bool] = False  # thoughts may be drawn from another law than the policy (sampler)
     needs_density: ClassVar[bool] = False  # it reads trace.sampler_log_prob: thoughts are drawn before a step
     sees_target: ClassVar[bool] = False  # the thoughts that it trains on depend on the target
+    takes_one_prediction: ClassVar[bool] = False  # all K thoughts may give one prediction (mixing=attend)
     allowed_values: ClassVar[dict[str, Allowed]] = {}  # setting -> the values it works with; others: any
 
     reward: str = "likelihood"  # a key of REWARDS
@@ -174,6 +175,8 @@ class ThoughtObjective(Objective):
     Where a position predicts N tokens, the j-th after the first counts by ahead_decay^j in the reward, and
     by teacher_forcing_weight · ahead_decay^j in the NLL:  log q = Σ_j ahead_decay^j log q(y_{t+j} | ·).
 
+    With coherence_beta above 0 a thought earns that times its coherence too (`coherence.scores`).
+
     A penalty in the trace is subtracted from the rewards before any baseline; the NLL ignores it. With
     a shuffle in the trace the counted positions exchange what is left (`exchange.exchanged`).
 
@@ -190,6 +193,7 @@ class ThoughtObjective(Objective):
     """
 
     train_nll_num: int | None = None  # how many of the K, the first ones, carry the NLL; None: all
+    coherence_beta: float = 0.0  # reward of a thought's coherence, as it is from 0 to 1
     learned_reward: bool = False
     reward_sees: str = "thought"  # prediction: r_ψ is fitted on the differences between thoughts alone
 
@@ -238,9 +242,10 @@ class ThoughtObjective(Objective):
         discounted = rewards.discounted(batch, self.ahead_decay)
         log_q = rewards.over_tokens(token_log_q, discounted)
         reward = self.compute_reward(log_q, trace, discounted)
+        earned = coherence.added(reward.detach(), trace, batch, self.coherence_beta)
         if batch.ahead is not None and self.teacher_forcing_weight != 1.0:
-            return reward.detach(), self.predictor_score(token_log_q, trace, batch)
-        return reward.detach(), reward if self.reward in OWN_LOSS else log_q
+            return earned, self.predictor_score(token_log_q, trace, batch)
+        return earned, reward if self.reward in OWN_LOSS else log_q
 
     def earned(self, trace: Trace, batch: Batch) -> Tensor:
         """Compute what each thought earns, less its penalty, (S, B, T, K), no gradient; see `__call__`."""

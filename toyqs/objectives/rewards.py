@@ -127,7 +127,7 @@ def log_ratio(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
     Source: Hatamizadeh et al. 2025, "RLP: Reinforcement as a pretraining objective".
     """
-    log_p = _reference(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
+    log_p = reference_of(trace).gather(-1, tokens(batch).unsqueeze(-1)).squeeze(-1)
     return settled(log_q) - over_tokens(log_p.unsqueeze(3), batch)
 
 
@@ -138,7 +138,7 @@ def kl_forward(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
 
     Mean-seeking. Tokens that the reference holds impossible add nothing.
     """
-    reference = _reference(trace).unsqueeze(3)
+    reference = reference_of(trace).unsqueeze(3)
     possible = reference > -torch.inf
     distance = torch.where(possible, log_softmax(trace.logits) - reference, 0.0)
     return over_tokens((reference.exp() * distance).sum(-1), batch)
@@ -153,7 +153,7 @@ def kl_reverse(log_q: Tensor, trace: Trace, batch: Batch, beta: float = 1.0) -> 
     A reference that holds a token impossible makes every reward −∞.
     """
     log_prob = log_softmax(trace.logits)
-    reference = _reference(trace).unsqueeze(3)
+    reference = reference_of(trace).unsqueeze(3)
     return over_tokens((log_prob.exp() * (reference - beta * log_prob)).sum(-1), batch)
 
 
@@ -190,6 +190,21 @@ def trajectory(log_q: Tensor, trace: Trace, batch: Batch, alpha: float = 0.0) ->
     return (after * weights).sum(-1) / weights.sum(-1)
 
 
+def contribution(log_q: Tensor, trace: Trace, batch: Batch) -> Tensor:
+    """Compute what each thought adds to the one prediction that all K of a position give (mixing=attend).
+
+        r_i = log q(y | h_1 … h_K, x) − log q(y | h_1 … h_K without h_i, x)
+
+    (S, B, T, K), from log q (S, B, T, 1). The second term does not depend on h_i, so the policy's expected
+    gradient is that of the first alone.
+
+    Source: Wolpert and Tumer 2002, "Optimal payoff functions for members of collectives" (difference reward).
+    """
+    if trace.without_logits is None:
+        raise ValueError("reward=contribution needs trace.without_logits")
+    return log_q - over_tokens(token_log_prob(trace.without_logits, tokens(batch)), batch)
+
+
 Reward = Callable[..., Tensor]  # log q (S, B, T, K), trace, batch -> (S, B, T, K)
 REWARDS: dict[str, Reward] = {  # the word of reward=… -> function
     "likelihood": likelihood,
@@ -198,6 +213,7 @@ REWARDS: dict[str, Reward] = {  # the word of reward=… -> function
     "kl_forward": kl_forward,
     "kl_reverse": kl_reverse,
     "trajectory": trajectory,
+    "contribution": contribution,
 }
 OWN_LOSS = ["kl_forward", "kl_reverse"]  # what the predictor maximises too, in place of the likelihood
 READ_REFERENCE = ["log_ratio", "kl_forward", "kl_reverse"]  # what reads trace.reference_log_probs
@@ -226,28 +242,11 @@ def penalty(trace: Trace, weights: Mapping[str, float | Tensor]) -> Tensor | Non
     return per_symbol * length + if_unfinished * unfinished
 
 
-def _reference(trace: Trace) -> Tensor:
+def reference_of(trace: Trace) -> Tensor:
     """Return log LM(y | x), (S, B, T, N, V); ValueError where the trace has none."""
     if trace.reference_log_probs is None:
-        raise ValueError("this reward needs trace.reference_log_probs")
+        raise ValueError("what compares predictions with a reference needs trace.reference_log_probs")
     return trace.reference_log_probs
-
-
-def to_go(rewards: Tensor, weights: Tensor) -> Tensor:
-    """Sum the weighted rewards of a chain from each position on, where thoughts are handed on.
-
-        R_t = Σ_{u ≥ t} w_u r_u
-
-    Args:
-        rewards: (S, B, T, K).
-        weights: (S, B, T); a reward of weight 0 adds 0, whatever its value.
-
-    Returns:
-        (S, B, T, K).
-    """
-    weights = weights.unsqueeze(-1)
-    counted = rewards.masked_fill(weights == 0, 0.0) * weights
-    return counted.flip(2).cumsum(2).flip(2)
 
 
 EQUAL = 1e-6  # rewards this close, as a share of the largest or of 1, differ by rounding alone

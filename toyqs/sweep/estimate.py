@@ -29,7 +29,7 @@ FEWEST_SEQUENCES = 4  # of a step in a trial, where the run has as many
 BLOCK = 4096  # bytes of a file system, of which a file takes whole ones
 RESULTS, ENVIRONMENT = 2000, 1000  # bytes of a row beside its settings, and of env.json
 HEADER = 2000  # bytes of the weights' names and shapes in model.safetensors
-STATES = 3  # of a weight in a checkpoint: itself and two moments
+STATES = 3  # of a weight in a checkpoint: itself and two moments; one more with a filter of gradients
 LINES, RECORD = 600, 30_000  # bytes of an evaluation and of a record of thoughts, where nothing was tried
 
 
@@ -182,4 +182,5 @@ def _weights(stack: Stack) -> int:
 
 
 def _checkpoints(stack: Stack) -> int:
-    return STATES * len(stack.seeds) * _weights(stack) if stack.config.checkpoint_every else 0
+    states = STATES + bool(stack.config.grokfast_lambda)
+    return states * len(stack.seeds) * _weights(stack) if stack.config.checkpoint_every else 0

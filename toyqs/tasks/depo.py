@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.difficulty import Depths
+from toyqs.tasks.difficulty import HintedDepths
 from toyqs.tasks.task import Feature, GoldSizes, check_length, check_split, counted_at, scatter
 from toyqs.types import Batch
 
 
 @dataclass
-class Depo(Depths):
+class Depo(HintedDepths):
     """Follow a permutation for k hops: it stands in the context, queries come last.
 
         y = f^k(q) = f(… f(f(q))),   1 ≤ k ≤ task.k
@@ -125,6 +125,10 @@ class Depo(Depths):
         """Return the hops that each query asks for, 0 elsewhere; see `Depths.depth`."""
         return torch.zeros_like(inputs).scatter(-1, *self._queries(inputs))
 
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return the tokens of the pairs, and of a query's ticks and symbol; see `Depths.problem_length`."""
+        return super().problem_length(inputs) + 2 * self.n * (self.depth(inputs) > 0)
+
     def features(self, batch: Batch) -> dict[str, Feature]:
         """Return k, where one hop leads, two, … up to k − 1, and the answer, at the queries' symbols."""
         places, k = self._queries(batch.inputs)
@@ -145,6 +149,15 @@ class Depo(Depths):
     def gold_sizes(self) -> GoldSizes:
         """Return n symbols, 1 to task.k steps."""
         return GoldSizes(self.n, 1, self.k)
+
+    def hint(self, batch: Batch, split: str) -> Tensor:
+        """Return where one hop leads, two, … up to k − 1, of each query; pads first, and where k is less."""
+        steps = super().hint(batch, split)
+        return torch.cat([torch.full_like(steps[..., :1], self.n + 1), steps], -1)
+
+    def hint_length(self, seq_len: int) -> int:
+        """Return queries · (task.k − 1), and one for the pad that tells a hint from a sequence's pairs."""
+        return super().hint_length(seq_len) + 1 if self.k > 1 else 0
 
     def sample(
         self, generator: torch.Generator, batch_size: int, seq_len: int, split: str, progress: float = 1.0

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toyqs.tasks.task import Task
+from toyqs.types import Batch
 
 
 class Depths(Task):
@@ -60,6 +61,14 @@ class Depths(Task):
     def thought_length(self, inputs: Tensor) -> Tensor:
         """Return how many symbols a thought needs, one per step: the depth, (S, B, T) long."""
         return self.depth(inputs)
+
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return how many tokens the answer at each position follows from, (S, B, T) long; 0: none is asked.
+
+        By default one for each step, and one for what the first is applied to.
+        """
+        depth = self.depth(inputs)
+        return depth + (depth > 0)
 
     def as_deep(self, steps: Tensor, inputs: Tensor) -> Tensor:
         """Cut steps (S, B, T, k), an axis T of 1 broadcasts, at each position's depth: −1 behind it."""
@@ -111,6 +120,35 @@ class Depths(Task):
             return torch.randint(self.least_depth, largest + 1, shape, generator=generator)
         count, least = torch.Size(shape).numel(), self.least_held_out
         return (torch.randperm(count, generator=generator) % (self.deepest - least + 1) + least).view(shape)
+
+
+class HintedDepths(Depths):
+    """A task of a depth whose hint tells the steps of each question before its answer.
+
+    Its last id is a pad, where its questions are of several depths.
+    """
+
+    queries: int  # questions per sequence
+
+    def hint(self, batch: Batch, split: str) -> Tensor:
+        """Return the steps of each question but the last, which is its answer, question by question.
+
+        Args:
+            batch: sequences at all positions, which think where something is asked.
+            split: of them; in both a hint has the steps up to the largest depth in training.
+
+        Returns:
+            (S, B, queries · (trained_depth − 1)) long, pads behind the steps of a question that has fewer.
+        """
+        assert self.gold is not None
+        asked = self.gold(batch.inputs)[batch.think].view(*batch.inputs.shape[:2], -1, self.trained_depth)
+        depth = self.depth(batch.inputs)[batch.think].view(*asked.shape[:3], 1)
+        known = torch.arange(self.trained_depth - 1) < depth - 1
+        return asked[..., :-1].where(known, self.vocab_size - 1).flatten(2)
+
+    def hint_length(self, seq_len: int) -> int:
+        """Return queries · (trained_depth − 1), whatever `seq_len`."""
+        return self.queries * (self.trained_depth - 1)
 
 
 def check_curriculum(curriculum: float) -> None:

@@ -194,6 +194,10 @@ class Group(Depths):
         """Return the number of elements up to each position that is asked for; see `Depths.depth`."""
         return torch.arange(1, inputs.shape[-1] + 1) * self._asked(inputs)
 
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return the number of elements up to each position that is asked for."""
+        return self.depth(inputs)
+
     def features(self, batch: Batch) -> dict[str, Feature]:
         """Return the products before a position's own, and its own, the answer, where it is asked for.
 

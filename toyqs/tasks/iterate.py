@@ -238,6 +238,10 @@ class Iterate(Depths):
         _, k, asked = self._read(inputs)
         return k.unsqueeze(-1) * asked
 
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return 2 where x and k have been read, or in unary k + 1; see `Depths.problem_length`."""
+        return super().problem_length(inputs) if self.in_unary else 2 * (self.depth(inputs) > 0).long()
+
     def gold(self, inputs: Tensor) -> Tensor:
         """Return the iterates f(x), …, f^k(x) where asked, (S, B, T, task.k); see `Task.gold`."""
         x, _, _ = self._read(inputs)

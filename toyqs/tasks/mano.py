@@ -118,6 +118,10 @@ class Mano(Depths):
         k = ((inputs >= self.modulus) & (inputs < self.equals)).sum(-1, keepdim=True)
         return k * self._asked(inputs)
 
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return the length of the expression at "=", 2k + 1, 0 elsewhere; see `Depths.problem_length`."""
+        return super().problem_length(inputs) + self.depth(inputs)
+
     def _values(self, inputs: Tensor) -> Tensor:
         """Compute the values of the parts that begin with an operator, in the order of computation.
 

@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toyqs.tasks.difficulty import Depths, joined
+from toyqs.tasks.difficulty import HintedDepths, joined
+from toyqs.tasks.label_noise import noise_entropy, observe, observed_log_probs
 from toyqs.tasks.operators import Operators
 from toyqs.tasks.programs import Programs
 from toyqs.tasks.task import Feature, GoldSizes, check_amount, check_length, check_split, counted_at, scatter
@@ -19,7 +20,7 @@ from toyqs.types import Batch
 
 
 @dataclass
-class RevProg(Depths):
+class RevProg(HintedDepths):
     """Apply a program of k operators to each of the query symbols that follow it.
 
         y = op_k(… op_2(op_1(x)))
@@ -137,15 +138,9 @@ class RevProg(Depths):
     def floor(self) -> float:
         """Compute the Bayes NLL in nats per query: the entropy of the label noise.
 
-            −c ln c − (p − 1) (ε/p) ln(ε/p),   c = 1 − ε + ε/p
-
         The same at every query and in both splits, as the prefix determines the true answer.
         """
-        other = self.label_noise / self.p
-        correct = 1 - self.label_noise + other
-        if other == 0:
-            return 0.0
-        return -correct * math.log(correct) - (self.p - 1) * other * math.log(other)
+        return noise_entropy(self.p, self.label_noise)
 
     @property
     def permutations(self) -> Tensor:
@@ -234,12 +229,9 @@ class RevProg(Depths):
         Returns:
             (S, B, T, V) log p(target | prefix), normalised at every position.
         """
-        other = self.label_noise / self.p
         oracle = torch.full((*inputs.shape, self.vocab_size), -math.log(self.vocab_size))
         answers, places = self.answers(inputs), self._read(inputs)[2].unsqueeze(-1)
-        observed = torch.full((*answers.shape, self.vocab_size), -math.inf)
-        observed[..., : self.p] = math.log(other) if other > 0 else -math.inf
-        observed.scatter_(-1, answers.unsqueeze(-1), math.log(1 - self.label_noise + other))
+        observed = observed_log_probs(answers, self.p, self.label_noise, self.vocab_size)
         return oracle.scatter(-2, places.expand(observed.shape), observed)
 
     def probe_group(self, inputs: Tensor) -> Tensor:
@@ -284,11 +276,8 @@ class RevProg(Depths):
             inputs, behind = joined(program + self.p, length, query, self.p + self.m), length.unsqueeze(1)
             asked = (places >= behind) & (places < behind + self.queries)
             program = program.where(places[: program.shape[1]] < behind, self.m)
-        observed = self._operators.applied(program, query)[-1]
-        if self.label_noise > 0:
-            replaced = torch.rand(observed.shape, generator=generator) < self.label_noise
-            drawn = torch.randint(self.p, observed.shape, generator=generator)
-            observed = torch.where(replaced, drawn, observed)
+        answers = self._operators.applied(program, query)[-1]
+        observed = observe(generator, answers, self.p, self.label_noise)
         targets = torch.zeros_like(inputs).masked_scatter(asked, observed)
         return counted_at(asked.expand(inputs.shape).unsqueeze(0), inputs.unsqueeze(0), targets.unsqueeze(0))
 

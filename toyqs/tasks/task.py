@@ -57,6 +57,9 @@ class Task(ABC):
     """inputs (S, B, T) -> the depth of what is asked at each position, (S, B, T) long; 0: nothing is"""
     thought_length: Callable[[Tensor], Tensor] | None = None
     """inputs (S, B, T) -> how many symbols a thought needs at each position, (S, B, T) long"""
+    problem_length: Callable[[Tensor], Tensor] | None = None
+    """inputs (S, B, T) -> how many tokens the problem has that is asked at each position, as far as it has
+    been read there, (S, B, T) long"""
     features: Callable[[Batch], dict[str, Feature]] | None = None
     """sequences at all positions -> what can be looked for in a model's states there, by name"""
     gold: Callable[[Tensor], Tensor] | None = None
@@ -64,6 +67,11 @@ class Task(ABC):
     (S, B, T, L) long, symbols from 0, −1 after its `thought_length` and where nothing thinks"""
     gold_sizes: Callable[[], GoldSizes] | None = None
     """() -> how many symbols these are and how many steps; a task that has `gold` has it too"""
+    hint: Callable[[Batch, str], Tensor] | None = None
+    """sequences of a split, at all positions -> what helps to predict them, to be read before each:
+    (S, B, H) long, token ids, in training and held out as many as `hint_length` says"""
+    hint_length: Callable[[int], int] | None = None
+    """seq_len -> H, 0 where a sequence has no hint; a task that has `hint` has it too"""
     identity: Callable[[], dict[str, str | float]] | None = None
     """() -> what the data depend on; the run's key is computed from it instead of from the task's keys"""
     vocabulary: Callable[[], str] | None = None
@@ -84,6 +92,11 @@ class Task(ABC):
     def thinking(self, seq_len: int) -> int:
         """Return how many positions of a sample think; by default every think_every-th of T."""
         return self.length(seq_len) // max(1, self.think_every)
+
+    @property
+    def added_tokens(self) -> int:
+        """Return how many ids, the last ones, a checkpoint's table has no rows for; by default none."""
+        return 0
 
     @property
     def ends(self) -> tuple[int, ...]:

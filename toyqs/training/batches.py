@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from toyqs.positions import focus, thinking_positions
+from toyqs.positions import behind, focus, thinking_positions
 from toyqs.rng import noise_of_steps, stream, thought_noise
 from toyqs.tasks.task import Task
 from toyqs.training.params import TrainingParams
+from toyqs.training.stacking import stack, with_hints, with_lengths
 from toyqs.types import Batch
 
 CHUNK = 32  # batches drawn from a task at once: drawing them one by one costs as much as a small step
@@ -30,12 +31,15 @@ class TrainingBatch(NamedTuple):
     sampler_log_prob: Tensor | None = None  # (S, B, T', K, L) of the forced symbols when they were sampled
     shuffle: Tensor | None = None  # (S, B, T') uniform numbers, one for each position that thinks
     first: int = 0  # the position of each sequence's first token, where positions are learned
+    hint: Tensor | None = None  # (S, B, H) long, what the model reads before a sequence; −1: nothing
+    reference_hint: Tensor | None = None  # (S, B, H) long, what the reference model alone reads before it
 
 
 def prepare(batch: Batch, noise: Tensor, num_ahead: int = 1) -> TrainingBatch:
     """Prepare a batch (S, B, T) and its thought noise (S, B, T', K, L, …) for a step of N tokens."""
-    positions = thinking_positions(batch)
-    return TrainingBatch(batch.inputs, positions, focus(batch, positions, num_ahead), noise)
+    positions, hint = thinking_positions(batch), batch.hint
+    counted = focus(batch._replace(hint=None, start=None), positions, num_ahead)
+    return TrainingBatch(batch.inputs, positions, counted, noise, hint=hint)
 
 
 def at_step(batch: TrainingBatch, settings: TrainingParams, step: int) -> TrainingBatch:
@@ -55,6 +59,17 @@ def _with_gold(batch: TrainingBatch, settings: TrainingParams, step: int) -> Tra
     place = torch.arange(gold.shape[1], device=gold.device) % (settings.batch_size // settings.grad_acc)
     gold = gold.masked_fill((place >= number).view(1, -1, 1, 1), -1) if number else None
     return batch._replace(counted=batch.counted._replace(gold=gold))
+
+
+def _with_hints(batch: TrainingBatch, settings: TrainingParams) -> TrainingBatch:
+    """Leave hints to the first sequences of each micro-batch, or to the reference model alone."""
+    hint = batch.hint
+    if hint is None or settings.reference_reads_hints:
+        return batch._replace(hint=None, reference_hint=hint)
+    size = settings.batch_size // settings.grad_acc
+    place = torch.arange(hint.shape[1], device=hint.device) % size
+    without = place >= round(settings.hint_share * size)
+    return batch._replace(hint=hint.masked_fill(without.view(1, -1, 1), -1))
 
 
 def truncate_thoughts(batch: TrainingBatch, length: int) -> TrainingBatch:
@@ -79,30 +94,6 @@ def chunks(batch: TrainingBatch, size: int) -> Iterator[TrainingBatch]:
     return parts(batch)
 
 
-def stack(batches: Sequence[Batch], like: Tensor, think_everywhere: bool) -> Batch:
-    """Stack one batch per seed to a batch (S, B, T) in the model's dtype, on its device.
-
-    It has the oracle where every batch has one.
-    """
-    fields = zip(*(batch[:4] for batch in batches), strict=True)
-    inputs, targets, weights, think = (torch.cat(field).to(like.device) for field in fields)
-    oracles = [batch.oracle for batch in batches if batch.oracle is not None]
-    oracle = torch.cat(oracles).to(like) if len(oracles) == len(batches) else None
-    return Batch(inputs, targets, weights.to(like.dtype), think | think_everywhere, oracle)
-
-
-def with_lengths(stacked: Batch, task: Task, batches: Sequence[Batch]) -> Batch:
-    """Give a batch the lengths of its thoughts: those of the batches that it was stacked from, or the task's.
-
-    A text's may depend on where in it a sequence stands, which the tokens do not tell.
-    """
-    own = [batch.thought_length for batch in batches if batch.thought_length is not None]
-    if own:
-        return stacked._replace(thought_length=torch.cat(own).to(stacked.inputs.device))
-    assert task.thought_length is not None
-    return stacked._replace(thought_length=task.thought_length(stacked.inputs))
-
-
 def micro_batches(
     batch: TrainingBatch, count: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[TrainingBatch, Tensor | None]]:
@@ -116,15 +107,15 @@ def micro_batches(
 
     Yields:
         A micro-batch or its slice, and its share (S,) of the whole batch's weights; None: it is the whole.
-        Sequences with gold thoughts are a micro-batch of their own, before the others.
+        Sequences with gold thoughts, or with a hint, are a micro-batch of their own, before the others.
     """
     weights = batch.counted.weights
-    if count == ranks == 1 and batch.counted.gold is None:
+    if count == ranks == 1 and batch.counted.gold is None and batch.hint is None:
         yield batch, None
         return
     total = weights.sum((1, 2))
     for micro_batch in chunks(batch, weights.shape[1] // count):
-        for part in _gold_apart(micro_batch):
+        for part in _gold_apart(micro_batch) if batch.hint is None else _hints_apart(micro_batch):
             own_slice = rank_slice(part, rank, ranks)
             if not own_slice.inputs.shape[1]:  # of few sequences; all processes go through the same steps
                 own_slice = _uncounted(_cut(part, 1, slice(1)))
@@ -140,6 +131,16 @@ def _gold_apart(batch: TrainingBatch) -> list[TrainingBatch]:
     others = batch._replace(counted=batch.counted._replace(gold=None))
     parts = ((batch, slice(number)), (others, slice(number, size)))
     return [_cut(part, 1, span) for part, span in parts if span.stop > (span.start or 0)]
+
+
+def _hints_apart(batch: TrainingBatch) -> list[TrainingBatch]:
+    """Return the sequences that have a hint, which come first, with it before them, and the others."""
+    assert batch.hint is not None
+    number, size = int((batch.hint[0, :, 0] >= 0).sum()), batch.inputs.shape[1]
+    hinted, others = _cut(batch, 1, slice(number)), _cut(batch, 1, slice(number, size))
+    inputs, positions = behind(hinted.hint, hinted.inputs, hinted.positions)
+    parts = (hinted._replace(inputs=inputs, positions=positions, hint=None), others._replace(hint=None))
+    return [part for part in parts if part.inputs.shape[1]]
 
 
 def _uncounted(batch: TrainingBatch) -> TrainingBatch:
@@ -166,7 +167,8 @@ def sequences(batch: TrainingBatch, size: int | None) -> Iterator[TrainingBatch]
 
 def at_positions(batch: TrainingBatch, span: slice) -> TrainingBatch:
     """Return some of a batch's thinking positions; the inputs, of which they are a part, stay whole."""
-    return _cut(batch, 2, span)._replace(inputs=batch.inputs)
+    whole = {name: getattr(batch, name) for name in ("inputs", "hint", "reference_hint")}
+    return _cut(batch, 2, span)._replace(**whole)
 
 
 def _cut(field: Any, axis: int, span: slice) -> Any:
@@ -215,12 +217,15 @@ def draw_batches(
             assert task.oracle is not None
             stacked = stacked._replace(oracle=task.oracle(stacked.inputs).to(like))
         if settings.adaptive_len:
-            stacked = with_lengths(stacked, task, many)
+            stacked = with_lengths(stacked, task, many, settings.tokens_per_symbol)
         if step < settings.warm_start:
             assert task.gold is not None
             stacked = stacked._replace(gold=task.gold(stacked.inputs.cpu()).to(like.device))
+        if settings.hint_share or settings.reference_reads_hints:
+            stacked = with_hints(stacked, task, many, "train")
         silence = thought_noise(noise, stacked.think, settings.thoughts._replace(length=0)).to(like)
-        parts = [*chunks(prepare(stacked, silence, settings.num_ahead), size)]
+        prepared = prepare(stacked, silence, settings.num_ahead)
+        parts = [_with_hints(part, settings) for part in chunks(prepared, size)]
         yield from _with_noise(parts, settings, noise, shuffles, like) if settings.thoughts.length else parts
 
 

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -106,6 +106,12 @@ def all_reduce(values: Tensor) -> Tensor:
     summed = values.detach().clone()
     dist.all_reduce(summed)
     return summed
+
+
+def largest_(values: Mapping[Any, Tensor]) -> None:
+    """Replace each process's values, under the same keys in all, by the largest over all processes."""
+    for _, tensor in sorted(values.items()):
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
 
 def all_gather_batch(part: Tensor) -> Tensor:

@@ -68,7 +68,9 @@ def train(
     """
     assert isinstance(model, nn.Module)
     state = TrainState(
-        model, settings.lr_multipliers, reference_model, settings.optimizer, settings.native_adam
+        *(model, settings.lr_multipliers, reference_model, settings.optimizer, settings.native_adam),
+        adjust_lr_fn=settings.adjust_lr_fn,
+        grokfast=settings.grokfast,
     )
     state.graphs = Graphs() if settings.cuda_graphs else None
     fitted = Fitted(settings, not model.couples_positions, on_shortage)
@@ -115,12 +117,18 @@ def _descend(
             return found
     model, optimiser = cast(Model, state.model), state.optimiser
     optimiser.zero()
+    for clip in state.qk_clips:
+        clip.begin()
     beside = (state.running_reward, numbers.gate_floor, state.reference_model)
     values = accumulate(model, objective, batch, numbers.weights, settings, *beside)
     _stop_diverged(state, batch, values, numbers, settings)
     if settings.ranks > 1:
         distributed.all_reduce_(optimiser.grads)
     optimiser.step(numbers.rate, settings.weight_decay, settings.max_norm)
+    for clip in state.qk_clips:
+        if settings.ranks > 1:
+            distributed.largest_(clip.largest.found)
+        clip.apply()
     return values
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from toyqs.rng import ThoughtSizes, number_of_step
+from toyqs.training.optimizers.grokfast import Grokfast
+from toyqs.training.optimizers.muon import ADJUSTMENTS
 from toyqs.training.optimizers.optimizer import Native
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -50,6 +52,8 @@ class TrainingParams:
     schedule: str = "constant"  # constant, linear, cosine
     max_norm: float = 0.0  # of a seed's gradient; 0: no clipping
     optimizer: str = "adamw"  # one of optimizer.METHODS
+    adjust_lr_fn: str = next(iter(ADJUSTMENTS))  # of muon
+    grokfast: Grokfast | None = None  # the filter of the gradients; None: there is none
     native_adam: Native | None = None  # see Optimiser; None: torch's operations
     cuda_graphs: bool = False  # steps are replayed as CUDA graphs
     weight_decay: float = 0.0  # on every parameter
@@ -72,8 +76,11 @@ class TrainingParams:
     lr_multipliers: dict[str, float] = field(default_factory=dict)  # pattern of names, see Optimiser
     weights: dict[str, LossWeight] = field(default_factory=lambda: {"nll": LossWeight(1.0)})
     adaptive_len: bool = False  # the task sets each thought's length
+    tokens_per_symbol: int | None = None  # of a problem, whose length then sets its thought's; None: not so
     warm_start: int = 0  # steps in which a share of the sequences has the task's gold thoughts
     shuffle_rewards: bool = False  # the counted positions of a batch exchange their rewards
+    hint_share: float = 0.0  # share of the sequences that the model reads with a hint before them
+    reference_reads_hints: bool = False  # the reference model reads all with it, the model none
     eval_chunk: int = 8192  # thoughts evaluated at once, per seed
     rank: int = 0  # this process's number among those that train together
     ranks: int = 1  # the number of these processes; each takes its slice of every batch

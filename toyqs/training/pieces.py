@@ -16,6 +16,7 @@ from torch import Tensor
 
 from toyqs.objectives.objective import Loss
 from toyqs.objectives.rewards import penalty, tokens
+from toyqs.positions import behind
 from toyqs.training import distributed
 from toyqs.training.batches import TrainingBatch, at_positions, sequences
 from toyqs.training.hard_positions import PositionSelection, combine, select_positions
@@ -139,8 +140,10 @@ class MicroBatches:
         trace, counted, selection = forward(self.model, batch, self.settings, self.gate_floor)
         context = None
         if self.reference_model is not None:
-            positions = _selected_positions(batch, selection)
-            context = self.reference_model.read(batch.inputs, positions, batch.first)
+            inputs, positions = batch.inputs, _selected_positions(batch, selection)
+            if batch.reference_hint is not None:
+                inputs, positions = behind(batch.reference_hint, inputs, positions)
+            context = self.reference_model.read(inputs, positions, batch.first)
         return self._completed(trace, counted, batch, context), counted, selection
 
     def _chunk(

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from toyqs.graphs import Graphs
 from toyqs.training.divergence import Divergence
+from toyqs.training.optimizers.grokfast import Grokfast
+from toyqs.training.optimizers.muon import ADJUSTMENTS
 from toyqs.training.optimizers.optimizer import Native, Optimiser
 from toyqs.training.reference_model import ReferenceModel
+from toyqs.types import QKClip
 
 REWARD_DECAY = 0.99  # of the moving mean of rewards behind baseline ema
 
@@ -37,6 +40,8 @@ class TrainState:
         reference_model: updated after every step where it is a moving average.
         method: of the optimiser, see there.
         native: likewise.
+        adjust_lr_fn: likewise.
+        grokfast: likewise.
     """
 
     def __init__(
@@ -46,8 +51,15 @@ class TrainState:
         reference_model: ReferenceModel | None,
         method: str = "adamw",
         native: Native | None = None,
+        *,
+        adjust_lr_fn: str = next(iter(ADJUSTMENTS)),
+        grokfast: Grokfast | None = None,
     ) -> None:
-        self.optimiser = Optimiser(model, lr_multipliers, method, native)
+        self.optimiser = Optimiser(
+            model, lr_multipliers, method, native, adjust_lr_fn=adjust_lr_fn, grokfast=grokfast
+        )
+        found = (getattr(module, "qk_clip", None) for module in model.modules())
+        self.qk_clips: list[QKClip] = [clip for clip in found if clip is not None]
         self.shapes = [f"{name} {tuple(p.shape[1:])}" for name, p in model.named_parameters()]
         self.model, self.reference_model = model, reference_model
         self.graphs: Graphs | None = None  # of its steps; None: they are made without

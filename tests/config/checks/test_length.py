@@ -11,9 +11,11 @@ from torch import Tensor
 
 from tests import tiny
 from tests.config.checks.checking import accepted, refused
+from toyqs.config.builders.held_out import draw_held_out
 from toyqs.config.builders.model import build_model
 from toyqs.config.builders.reference_model import build_reference_model
 from toyqs.config.builders.training import build_objective, build_training_params
+from toyqs.config.identity import run_key
 from toyqs.config.resolve import resolved
 from toyqs.config.run_config import RunConfig
 from toyqs.model.interpreter import Afresh, AfreshEach
@@ -22,6 +24,8 @@ from toyqs.positions import focus, rows, thinking_positions
 from toyqs.rng import ThoughtSizes
 from toyqs.tasks.hidden_markov import HiddenMarkov
 from toyqs.tasks.iterate import Iterate
+from toyqs.tasks.mano import Mano
+from toyqs.tasks.modes import Modes
 from toyqs.training.batches import draw_batches, prepare
 from toyqs.training.evaluation.metrics import evaluate
 from toyqs.training.loop import accumulate, train
@@ -177,6 +181,55 @@ def test_given_lengths_are_gathered_and_cut_with_the_batch() -> None:
     assert torch.equal(there.lengths, there.thought_length.unsqueeze(-1))
     assert torch.equal(rows(batch, slice(1, 3)).thought_length, batch.thought_length[:, 1:3])
     assert tiny.batch(3).lengths is None
+
+
+def test_a_thought_has_a_symbol_for_every_five_tokens_of_its_problem() -> None:
+    """min(20, problem length // 5), in training and held out, and that many symbols in a thought."""
+    task = Mano(modulus=3, k=60, operators="+", reach=1, curriculum=0.0)
+    settings = tiny.config(
+        **{"task": task, "adaptive_len": True, "adaptive_by": "problem", "max_reasoning_len": 20},
+        data_loader_batch_size=40,
+    )
+    drawn = next(draw_batches(task, [3], build_training_params(settings), torch.zeros(1).double()))
+    held_out = draw_held_out(settings, 1, torch.zeros(1).double(), 59)
+    lengths = []
+    for whole, batch in (
+        (drawn.inputs, drawn.counted),
+        (held_out.inputs, focus(held_out, thinking_positions(held_out))),
+    ):
+        words = [task.symbols(row) for row in whole[0].tolist()]
+        problems = [row.index("=") for row in words]
+        assert batch.thought_length.flatten().tolist() == [n // 5 for n in problems]
+        lengths += [min(20, n // 5) for n in problems]
+    assert {min(lengths), max(lengths)} == {0, 20}
+    model, counted = tiny.model(settings), drawn.counted
+    trace = model(drawn.inputs, drawn.positions, drawn.noise, lengths=counted.lengths)
+    assert trace.length[..., 0].flatten().tolist() == lengths[: drawn.inputs.shape[1]]
+
+
+def test_lengths_by_the_problem_need_a_problem_and_one_long_enough() -> None:
+    by: dict[str, Any] = {"adaptive_len": True, "adaptive_by": "problem"}
+    refused("adaptive_by=problem: task=modes does not say how long its problems are", **by, task=Modes())
+    refused("problem_per_symbol=5: .* the longest has 4 tokens.*; give problem_per_symbol=4 or less", **by)
+    assert accepted(**by, problem_per_symbol=4) == []
+    refused(
+        "warm_start=9: right thoughts have a symbol for each step", **by, warm_start=9, problem_per_symbol=1
+    )
+    hidden: dict[str, Any] = {"hide_last_token": True, "use_base_lm": False, "problem_per_symbol": 1}
+    told: dict[str, Any] = {"adaptive_len": True, "task": Iterate(), "max_reasoning_len": 4}
+    assert accepted(**told, **hidden) == []
+    refused("hide_last_token=true: only thoughts are predicted from", **told | by, **hidden)
+
+
+def test_what_sets_lengths_matters_where_they_are_set() -> None:
+    def key(**changes: Any) -> str:
+        return run_key(tiny.config(task=Mano(), max_reasoning_len=2, **changes), 1)
+
+    off = {key(adaptive_by=by, problem_per_symbol=n) for by in ("task", "problem") for n in (2, 5)}
+    assert off == {key()}
+    task = {key(adaptive_len=True, problem_per_symbol=n) for n in (2, 5)}
+    by = {key(adaptive_len=True, adaptive_by="problem", problem_per_symbol=n) for n in (2, 5)}
+    assert len(task) == 1 and len(by) == 2 and len(task | by | off) == 4
 
 
 @pytest.mark.parametrize("length", [2, 4])

@@ -50,7 +50,7 @@ def test_numbers_are_finite(key: str, value: float) -> None:
 def test_every_number_has_a_range() -> None:
     numbers = {x.name for x in fields(RunConfig) if str(x.type).startswith(("int", "float"))}
     assert numbers - set(AT_LEAST) - set(ABOVE) == {"max_steps", "policy_loss_beta", "hard_quantile"}
-    assert len(CHOICES) == 34 and set(ABOVE.values()) == {0}
+    assert len(CHOICES) == 38 and set(ABOVE.values()) == {0}
 
 
 @pytest.mark.parametrize("steps", [0, -2])

@@ -158,6 +158,46 @@ def test_problems_go_by_the_length_of_their_solution(problems: TokenText) -> Non
     assert everywhere is not None and batch.thought_length.float().mean() < everywhere.float().mean() - 0.5
 
 
+def test_a_problem_is_its_question_as_far_as_it_has_been_read(problems: TokenText) -> None:
+    task, seq_len, read = problems, 4, []
+    for question, answer in PROBLEMS:
+        asked = len(task.encode(f"Question: {question}\nAnswer:"))
+        count = len(task.encode(f"Question: {question}\nAnswer: {answer}")) + 1
+        read += [min(place + 1, asked) for place in range(count)]
+    whole = task.ids.tolist()
+    for split in ("train", "held_out"):
+        batch = task.sample(torch.Generator().manual_seed(2), 9, seq_len, split)
+        assert batch.problem_length is not None and batch.problem_length.shape == batch.inputs.shape
+        for row, lengths in zip(batch.inputs[0].tolist(), batch.problem_length[0].tolist(), strict=True):
+            places = [i for i in range(len(whole)) if whole[i : i + seq_len] == row]
+            assert lengths in [read[i : i + seq_len] for i in places]
+    settings = tiny.config(
+        **{"task": task, "adaptive_len": True, "adaptive_by": "problem", "problem_per_symbol": 3},
+        **{"seq_len": 4, "max_reasoning_len": 4, "max_steps": 4},
+    )
+    like = torch.zeros(1, dtype=torch.float64)
+    batch = next(draw_batches(task, [1, 2], build_training_params(settings), like)).counted
+    held_out = draw_held_out(settings, 2, like, 12)
+    own = task.sample(torch.Generator(), held_out.inputs.shape[1], 4, "held_out").problem_length
+    assert own is not None and held_out.thought_length is not None and batch.thought_length is not None
+    assert torch.equal(held_out.thought_length, (own // 3).expand(2, -1, -1))
+    assert batch.thought_length.shape == batch.inputs.shape and set(
+        batch.thought_length.unique().tolist()
+    ) > {1}
+
+
+def test_a_texts_problem_is_what_has_been_read(text: Callable[..., CharText]) -> None:
+    settings = tiny.config(
+        **{"task": text(), "adaptive_len": True, "adaptive_by": "problem", "problem_per_symbol": 2},
+        **{"seq_len": 5, "max_reasoning_len": 2, "max_steps": 4},
+    )
+    batch = next(
+        draw_batches(settings.task, [1], build_training_params(settings), torch.zeros(1).double())
+    ).counted
+    assert batch.thought_length is not None
+    assert torch.equal(batch.thought_length, torch.tensor([0, 1, 1, 2, 2]).expand(batch.inputs.shape))
+
+
 def test_batches_have_the_lengths_that_their_task_gives(
     problems: TokenText, text: Callable[..., CharText]
 ) -> None:

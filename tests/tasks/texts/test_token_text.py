@@ -147,7 +147,7 @@ def test_a_finished_run_knows_its_tokeniser_not_its_text(tmp_path: Path, cut: st
         before = path.read_text()
         after = "".join(before.split()).replace(*("".join(x.split()) for x in change))
         path.write_text(after)
-        for cached in (token_text.tokenizer_of, token_text.encoded):
+        for cached in (token_text.cutter_of, token_text.encoded):
             cached.cache_clear()
         with pytest.raises(ValueError, match=rf"{folder}: task.tokenizer={cut}: has changed since .* and is"):
             settings_of(folder)

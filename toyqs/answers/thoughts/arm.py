@@ -170,9 +170,14 @@ def sample(
 
 @torch.no_grad()
 def predict(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> Tensor:
-    """Compute the logits of the first token, (1, B, T, K, 1, V); K = 1 where all thoughts are alike."""
-    logits = run.model.talk(sampled.context, thoughts).logits[..., :1, :]
-    return logits.expand(*sampled.batch.targets.shape, *logits.shape[3:])
+    """Compute the logits of the first token, (1, B, T, K, 1, V); K = 1 where all thoughts are alike.
+
+    Where all K thoughts give one prediction (mixing=attend) each has that one.
+    """
+    trace = run.model.talk(sampled.context, thoughts)
+    logits = trace.logits[..., :1, :]
+    count = logits.shape[3] if trace.attention is None else trace.attention.shape[3]
+    return logits.expand(*sampled.batch.targets.shape, count, *logits.shape[4:])
 
 
 def log_likelihood(run: LoadedRun, sampled: Sampled, thoughts: Thoughts | None) -> Tensor:

@@ -215,6 +215,8 @@ def _print(arm: Arm, found: Mapping[Name, Interval], length: int) -> None:
         else:
             print(f"not defined: thoughts={config.symbol_kind} have no density")
     print(f"\n{interval_words(arm)}")
+    if arm.first.model.joins_thoughts:
+        print("mixing=attend: all K thoughts of a position are changed at once, for they give one prediction")
     if config.hands_on:
         print("thought_into=state: all positions are changed at once, and what is lost later on is in it")
     if config.think_at == "hard":

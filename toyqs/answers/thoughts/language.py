@@ -13,7 +13,15 @@ from torch import Tensor
 from toyqs.answers.command import add_thoughts_measure
 from toyqs.answers.heading import heading
 from toyqs.answers.loaded.load import LoadedRun
-from toyqs.answers.thoughts.arm import Arm, equal_sequences, interval_words, load_arm, mean_interval, sample
+from toyqs.answers.thoughts.arm import (
+    Arm,
+    equal_sequences,
+    interval_words,
+    load_arm,
+    mean_interval,
+    predict,
+    sample,
+)
 from toyqs.command_line import whole
 from toyqs.config.builders.recording import own_symbol_names
 from toyqs.evidence.judging.gain import Interval, interval
@@ -119,7 +127,7 @@ def listen(run: LoadedRun, seed: int, count: int | None = None, number: int | No
     sizes = run.sizes._replace(number=number or run.sizes.number)
     parts: list[list[Tensor]] = []
     for part in sample(run, seed, count, sizes):
-        logits = run.model.talk(part.context, part.thoughts).logits[..., :1, :]
+        logits = predict(run, part, part.thoughts)
         targets = part.batch.targets.unsqueeze(-1)
         right = hits(logits, targets)[0, ..., 0]
         kept = [target_log_prob(logits, targets)[0], right, part.batch.weights[0], part.batch.targets[0]]
@@ -192,6 +200,9 @@ def below_single(log_q: Tensor, k: int) -> Tensor:
 
 def _print_pass(arm: Arm, speeches: Mapping[int, Speech], sequences: Tensor) -> list[dict[str, Any]]:
     """Print pass@k and the gap between mean and marginal likelihood for k = 1, 2, 4 … K."""
+    if arm.first.model.joins_thoughts:
+        print("pass@k: not defined: with mixing=attend all thoughts of a position give one prediction")
+        return []
     most = next(iter(speeches.values())).log_q.shape[-1]
     sizes = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k < most] + [most]
     columns, result = [["", "k", *map(str, sizes)]], []

@@ -7,6 +7,7 @@ import math
 from toyqs.config.run_config import RunConfig
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
 from toyqs.model.latent_heads import GaussianHead, StateHead
+from toyqs.model.predicting.attending import Judge
 from toyqs.model.predicting.gold import GoldHead
 from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.parts import Auxiliaries
@@ -15,6 +16,7 @@ from toyqs.model.samplers import GreedyHead, Prior, TemperedGaussian, TemperedTo
 from toyqs.model.thoughts import ThoughtHead, TokenHead
 from toyqs.objectives.objective import CRITIC_STARTS
 from toyqs.objectives.registry import fields_of
+from toyqs.types import Shares
 
 
 def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | None) -> Auxiliaries:
@@ -25,26 +27,28 @@ def build_auxiliaries(config: RunConfig, num_seeds: int, policy: ThoughtHead | N
         num_seeds: S.
         policy: the head that samples the symbols; None where thoughts have none, or there are none.
     """
+    no_thought = config.reference == "no_thought" and config.uses_reference
     if policy is None:
-        extra_predictions = frozenset({"base"} if config.trains_without_thought else ())
+        alone = config.use_reasoner and (no_thought or config.trains_without_thought)
+        extra_predictions = frozenset({"base"} if alone else ())
         return Auxiliaries(extra_predictions, gold_head=_gold_head(config, num_seeds))
     critic, reward_model = _critic(config, num_seeds), _reward_model(config, num_seeds)
     compared_with = {
         config.baseline if "baseline" in fields_of(config) else "",
         config.value_sees if critic else "",
     }
-    log_ratio = config.reference == "no_thought" and config.uses_reference
     wanted = {
         "base": config.trains_without_thought
-        or log_ratio
+        or no_thought
         or bool(compared_with & {"null_thought", "base_prediction"}),
+        "without": config.pays_contributions,
         "average": "average_thought" in compared_with or isinstance(reward_model, RewardOfPrediction),
     }
     extra_predictions = frozenset(name for name, needed in wanted.items() if needed)
     greedy_head = GreedyHead(policy) if "greedy_thought" in compared_with else None  # type: ignore[arg-type]
     sampler, prefixes = _sampler(config, num_seeds, policy), _prefixes(config)
     helpers = (greedy_head, critic, sampler, reward_model, prefixes, _gold_head(config, num_seeds))
-    return Auxiliaries(extra_predictions, *helpers)
+    return Auxiliaries(extra_predictions, *helpers, judge=judge_of(config))
 
 
 def _gold_head(config: RunConfig, num_seeds: int) -> GoldHead | None:
@@ -56,6 +60,16 @@ def _gold_head(config: RunConfig, num_seeds: int) -> GoldHead | None:
     return GoldHead(
         num_seeds, config.widths[role], sizes.symbols, at_once=1 if config.has_thoughts else sizes.longest
     )
+
+
+def judge_of(config: RunConfig) -> Judge | None:
+    """Return which scores of coherence are computed, and what they are for; None: none is."""
+    if not config.judges_thoughts:
+        return None
+    semantic, syntactic, predictive = (exists for _, exists in config.coherence_scores.values())
+    shares = Shares(*(share for share, _ in config.coherence_scores.values()))
+    temperature = config.attend_temperature if config.attends_by_scores else None
+    return Judge(semantic, syntactic, predictive, shares, temperature, paid=config.pays_coherence)
 
 
 def _prefixes(config: RunConfig) -> Prefixes | None:

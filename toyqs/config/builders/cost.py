@@ -89,17 +89,18 @@ def gold_head_cost(config: RunConfig) -> dict[str, int]:
 def step_bytes(config: RunConfig) -> int:
     """Estimate the memory of a training step for one seed, roughly and from above, without making it.
 
-    Counted are weights, gradients and moments, and what the backward pass keeps of each state: a dozen
-    numbers per unit of width in a GRU, more in each layer of a transformer.
+    Counted are weights, gradients and what the optimiser keeps of them or makes in a step, and what the
+    backward pass keeps of each state: a dozen numbers per unit of width in a GRU, more in each layer of a
+    transformer.
     """
     widths, batch = config.widths, config.data_loader_batch_size // config.grad_acc
     kept = 12 if config.backbone == "gru" else 40 * config.model_n_layer
-    positions = batch * config.task.length(config.seq_len)
+    positions = batch * (config.task.length(config.seq_len) + config.hint_length)
     branches = positions * (config.trice_samples if config.use_reasoner else 1)
     read = (branches if config.hands_on else positions) * widths["base_lm"] + positions * widths[
         "base_reasoner"
     ]
-    numbers = 4 * num_weights(config) + kept * read
+    numbers = _states(config) * num_weights(config) + kept * read
     if config.use_reasoner:
         symbols = config.max_reasoning_len * (2 if config.trains_prefixes else 1) + MARKERS
         numbers += branches * symbols * kept * (widths["reasoner"] + widths["interpreter"])
@@ -107,6 +108,15 @@ def step_bytes(config: RunConfig) -> int:
     predictions = branches * (1 + config.max_reasoning_len if prefixes else 1)
     numbers += predictions * config.num_ahead * 4 * config.task.vocab_size
     return numbers * (8 if config.dtype == "float64" else 4)
+
+
+def _states(config: RunConfig) -> int:
+    """Return how many numbers a step has of each weight: itself, its gradient, and the optimiser's own.
+
+    They are two moments; with muon the momentum, its successor, the step and two copies of what is
+    orthogonalised; with a filter its mean and that of the next step.
+    """
+    return 2 + (5 if config.uses_muon else 2) + (2 if config.grokfast_lambda else 0)
 
 
 def _cost_at(config: RunConfig, params: TrainingParams, length: int) -> Cost:

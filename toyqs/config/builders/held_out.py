@@ -10,7 +10,7 @@ from toyqs.config.builders.training import build_training_params
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.rng import stream
-from toyqs.training.batches import stack, with_lengths
+from toyqs.training.stacking import stack, with_hints, with_lengths
 from toyqs.types import Batch
 
 
@@ -30,11 +30,13 @@ def draw_held_out(config: RunConfig, num_seeds: int, like: Tensor, count: int | 
         stack([batch] * num_seeds, like, config.thinks_everywhere),
         build_training_params(config),
     )
+    if config.reads_hints:
+        held_out = with_hints(held_out, config.task, [batch] * num_seeds, "held_out")
     if params.reference == "oracle":
         held_out = held_out._replace(oracle=config.task.oracle(held_out.inputs).to(like))
     if not params.adaptive_len:
         return held_out
-    return with_lengths(held_out, config.task, [batch] * num_seeds)
+    return with_lengths(held_out, config.task, [batch] * num_seeds, params.tokens_per_symbol)
 
 
 def known_losses(config: RunConfig, held_out: Batch) -> dict[str, float | None]:

@@ -11,8 +11,15 @@ import torch
 from toyqs.config.builders.auxiliaries import build_auxiliaries
 from toyqs.config.builders.backbone import build_backbone
 from toyqs.config.builders.native import with_native
-from toyqs.config.builders.pretrained import FrozenParts, checkpoint_head, frozen_parts, given_weights
+from toyqs.config.builders.pretrained import (
+    FrozenParts,
+    checkpoint_head,
+    frozen_parts,
+    given_weights,
+    token_table,
+)
 from toyqs.config.run_config import RunConfig
+from toyqs.model.backbones.qk_clip.clip import QKClip
 from toyqs.model.chains.chain_reasoner import ChainReasoner
 from toyqs.model.core import Core, EchoCore, LatentCore, RelaxedCore, StateCore
 from toyqs.model.interpreter import Afresh, AfreshEach, Onward
@@ -182,10 +189,23 @@ def _core(
         num_tokens=config.task.vocab_size if _reads_tokens(config, roles) else 0,
         num_thought_symbols=_num_symbol_rows(config, roles),
         markers=Markers(num_seeds, width, *speed, one=not config.different_eot) if thinks else None,
-        frozen_tokens=frozen and frozen.tokens,
+        frozen_tokens=frozen and token_table(config, frozen),
     )
+    if config.qk_clip and config.backbone != "gru":
+        clip = QKClip(backbone.decoder, config.qk_clip, keys_are_read=_keys_are_read(config, roles))
+        backbone.qk_clip = clip
     core.forgets = config.markov_reasoner and "reasoner" in roles
     return core
+
+
+def _keys_are_read(config: RunConfig, roles: list[str]) -> bool:
+    """Tell whether the keys of some roles' core are read by another core, or another's by it.
+
+    The reasoner goes on from what base_reasoner has read, and the interpreter may from where that ends.
+    """
+    onward = ["interpreter"] if config.interpreter_start == "onward" else []
+    going_on = [role for role in ("base_reasoner", "reasoner", *onward) if role in config.roles_in_use]
+    return not set(going_on) <= set(roles) and not set(going_on).isdisjoint(roles)
 
 
 def reads_symbols(config: RunConfig, roles: list[str]) -> bool:
@@ -224,7 +244,9 @@ def _mixer(config: RunConfig, num_seeds: int) -> Mixer:
     if not config.use_base_lm and config.mixer == "add":
         return Projected(num_seeds, width["base_lm"], width["interpreter"])
     base_width = width["base_lm"] if config.uses_base_lm else 0
-    own = config.plugin.get(config.mixer, {})
+    own = (
+        {"learned": config.attend_by == "learned"} if config.attends else config.plugin.get(config.mixer, {})
+    )
     return MIXERS[config.mixer](num_seeds, base_width, width["interpreter"], **own)
 
 

@@ -29,7 +29,7 @@ def with_native(config: RunConfig, model: LatentReasoner) -> LatentReasoner:
         logits.first_layer = FewColumns.apply
     one_layer = config.linear_lm_head and config.lm_head_layers == 1 and not config.autocast
     plain_gru = config.backbone == "gru" and not config.use_reasoner and config.num_ahead == 1
-    plain_gru = plain_gru and config.nll_loss_beta == 1.0
+    plain_gru = plain_gru and config.nll_loss_beta == 1.0 and not config.penalises_prediction_kl
     if plain_gru and one_layer and config.reward not in OWN_LOSS:
         (core,) = model.cores.values()
         model.plain_step = PlainStep(cast(Core, core), cast(FeatureHead, model.head))

@@ -6,6 +6,7 @@ from toyqs.config.builders.training import build_training_params, objective_of
 from toyqs.config.choices import REFERENCE_MODELS
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.objective import ThoughtObjective
+from toyqs.objectives.rewards import READ_REFERENCE
 from toyqs.training.evaluation.recording import Recorded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -23,7 +24,7 @@ def build_recorded(config: RunConfig) -> Recorded | None:
     if not config.has_thoughts:
         return None
     objective = objective_of(config) if config.has_policy_loss else None
-    if config.uses_reference and config.reference in REFERENCE_MODELS:
+    if config.reward in READ_REFERENCE and config.reference in REFERENCE_MODELS:
         objective = None
     assert objective is None or isinstance(objective, ThoughtObjective)
     params = build_training_params(config)

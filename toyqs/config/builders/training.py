@@ -12,7 +12,7 @@ from toyqs.config.resolve import chunk
 from toyqs.config.run_config import RunConfig
 from toyqs.model.backbones.kernels.adam import Adam
 from toyqs.model.roles import WeightGroups
-from toyqs.objectives.losses import base_nll, gold_nll
+from toyqs.objectives.losses import base_nll, gold_nll, prediction_kl
 from toyqs.objectives.objective import LikelihoodObjective, Loss, Objective
 from toyqs.objectives.policy.reinforce import Reinforce, ReinforceInChains
 from toyqs.objectives.prefixes import prefix_nll
@@ -20,19 +20,20 @@ from toyqs.objectives.registry import from_config, objective_class
 from toyqs.rng import ThoughtSizes
 from toyqs.training.evaluation.metrics import LOGITS, THOUGHTS
 from toyqs.training.loop import LossFn
+from toyqs.training.optimizers.grokfast import Grokfast
 from toyqs.training.params import LossWeight, TrainingParams
 from toyqs.types import Batch, Trace
 
 
 def build_objective(config: RunConfig) -> LossFn:
     """Return the loss of a run: the prediction's alone where no symbol is sampled."""
-    objective = _with_base_nll(config, objective_of(config))
+    objective = _with_other_losses(config, objective_of(config))
     if config.trains_prefixes:
         own = partial(prefix_nll, decay=config.ahead_decay, later=config.teacher_forcing_weight)
         objective = _with_part(objective, "prefix_nll", own)
     if not config.has_gold:
         return objective
-    return _with_gold(objective, _with_base_nll(config, from_config(LikelihoodObjective, config)))
+    return _with_gold(objective, _with_other_losses(config, from_config(LikelihoodObjective, config)))
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -57,13 +58,18 @@ def _with_gold(objective: LossFn, predictor: LossFn) -> LossFn:
     return either
 
 
-def _with_base_nll(config: RunConfig, objective: LossFn) -> LossFn:
-    """Return a loss with the NLL of the prediction without a thought, where that is trained."""
-    return _with_part(objective, "base_nll", base_nll) if config.trains_without_thought else objective
+def _with_other_losses(config: RunConfig, objective: LossFn) -> LossFn:
+    """Return a loss with what else a prediction is trained by: its NLL without a thought, a divergence."""
+    if config.trains_without_thought:
+        objective = _with_part(objective, "base_nll", base_nll)
+    if not config.penalises_prediction_kl:
+        return objective
+    own = partial(prediction_kl, decay=config.ahead_decay, later=config.teacher_forcing_weight)
+    return _with_part(objective, "prediction_kl", own)
 
 
 def _with_part(objective: LossFn, name: str, part: Callable[[Trace, Batch], Tensor]) -> LossFn:
-    """Return a loss with one part more (S,), the NLL of other predictions."""
+    """Return a loss with one part more (S,)."""
 
     def both(trace: Trace, batch: Batch) -> Loss:
         loss = objective(trace, batch)
@@ -86,7 +92,9 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr=config.base_lr,
         schedule=config.schedule if config.use_scheduler else "constant",
         max_norm=config.clip_gradients,
-        optimizer=config.optimizer,
+        optimizer="muon" if config.uses_muon else config.optimizer,
+        adjust_lr_fn=config.adjust_lr_fn,
+        grokfast=Grokfast(config.grokfast_lambda, config.grokfast_alpha) if config.grokfast_lambda else None,
         native_adam=Adam if config.kernels == "native" else None,
         cuda_graphs=config.cuda_graphs,
         weight_decay=config.weight_decay,
@@ -103,8 +111,11 @@ def build_training_params(config: RunConfig) -> TrainingParams:
         lr_multipliers=_multipliers(config),
         weights=_loss_weights(config),
         adaptive_len=config.has_thoughts and config.adaptive_len,
+        tokens_per_symbol=config.tokens_per_symbol,
         warm_start=config.warm_start if config.has_gold else 0,
         shuffle_rewards=config.has_thoughts and config.has_policy_loss and config.shuffle_rewards,
+        hint_share=config.hint_share,
+        reference_reads_hints=config.stage == "bake",
         eval_chunk=min(
             THOUGHTS, LOGITS // (config.task.vocab_size * config.num_ahead * _predictions(config))
         ),
@@ -117,6 +128,7 @@ def _loss_weights(config: RunConfig) -> dict[str, LossWeight]:
         "nll": LossWeight(config.nll_loss_beta),
         "base_nll": LossWeight(config.base_nll_beta),
         "prefix_nll": LossWeight(config.prefix_nll_beta),
+        "prediction_kl": LossWeight(config.prediction_kl_beta),
         "policy": LossWeight(config.policy_loss_beta),
         "entropy": LossWeight(config.entropy_encouragement_coef, config.entropy_schedule == "linear"),
         "critic": LossWeight(config.critic_loss_beta),
@@ -133,7 +145,13 @@ def _loss_weights(config: RunConfig) -> dict[str, LossWeight]:
 
 
 def _predictions(config: RunConfig) -> int:
-    """Return how many predictions an evaluation makes with a thought: one, or with its prefixes too."""
+    """Return how many predictions an evaluation makes with a thought: one, or with its prefixes too.
+
+    Or without it, and of what base_lm would say. What is only logged counts for nothing: an evaluation goes
+    through its sequences in the same parts, whether a run logged its coherence or not.
+    """
+    if config.pays_contributions or config.attends_by_scores or config.pays_coherence:
+        return 3
     return 1 + config.max_reasoning_len if config.rewards_steps else 1
 
 
@@ -159,7 +177,7 @@ def _offsets(config: RunConfig) -> dict[str, int]:
     """Return how many positions a sequence may begin at, with a thought after it and without one."""
     if config.positions_up_to is None or not config.learns_positions:
         return {}
-    alone = config.positions_up_to - config.task.length(config.seq_len)
+    alone = config.positions_up_to - config.task.length(config.seq_len) - config.hint_length
     with_thoughts = config.longest_sequence - config.sequence_length  # what a sequence of training has beyond
     return {"offsets": alone + 1, "fitting_offsets": alone - with_thoughts + 1}
 

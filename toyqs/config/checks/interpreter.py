@@ -12,6 +12,7 @@ from toyqs.config.run_config import RunConfig
 from toyqs.model.latent_heads import HEADS
 from toyqs.model.thoughts import TokenHead
 from toyqs.rng import stream
+from toyqs.training.stacking import with_lengths
 from toyqs.types import Batch
 
 IN_CHAINS = ("leave_one_out", "group_mean", "trice", "none")  # baselines of rewards that sum over positions
@@ -124,8 +125,9 @@ def _check_hidden(config: RunConfig) -> None:
 def _check_told(config: RunConfig, batch: Batch) -> None:
     """Refuse that nothing reads the token at a position, unless the length of a thought tells which it is."""
     length = torch.zeros_like(batch.inputs)
-    if config.adaptive_len and config.task.thought_length is not None:
-        length = config.task.thought_length(batch.inputs)
+    if config.adaptive_len and config.sets_lengths:
+        given = with_lengths(batch, config.task, [batch], config.tokens_per_symbol).thought_length
+        length = length if given is None else given
     tokens, length = batch.inputs[batch.think], length[batch.think]
     if any(len(tokens[length == each].unique()) > 1 for each in length.unique()):
         why = "only thoughts are predicted from, and neither they nor their lengths tell that token"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from toyqs.config.errors import refuse
 from toyqs.config.run_config import RunConfig
 from toyqs.objectives.registry import objective_class
 from toyqs.objectives.rewards import OWN_LOSS
 from toyqs.rng import stream
+from toyqs.training.stacking import with_lengths
+from toyqs.types import Batch
 
 SAMPLED = 16  # training sequences that are looked at for what counts in them
+LOOKED_AT = 256  # for how long their problems are
 
 
 def check_extent(config: RunConfig) -> None:
@@ -77,6 +82,38 @@ def _check_joint(config: RunConfig) -> None:
         )
 
 
+def _check_given_lengths(config: RunConfig) -> None:
+    """Refuse lengths that nothing says, or that are 0 wherever something is asked."""
+    name, per_symbol = config.task.name, config.tokens_per_symbol
+    if not config.sets_lengths:
+        says = "how long a thought should be" if per_symbol is None else "how long its problems are"
+        refuse(
+            "adaptive_len" if per_symbol is None else "adaptive_by",
+            True if per_symbol is None else config.adaptive_by,
+            f"task={name} does not say {says}",
+            "a task with a depth (docs/depth.md), a text, or adaptive_len=false",
+        )
+    if per_symbol is None:
+        return
+    batch = config.task.sample(stream(0, "check"), LOOKED_AT, config.seq_len, "train")
+    longest = int(_problems(config, batch)[batch.think | config.thinks_everywhere].max())
+    if longest < per_symbol:
+        refuse(
+            "problem_per_symbol",
+            per_symbol,
+            f"of {LOOKED_AT} problems of task={name} the longest has {longest} tokens: no thought would "
+            "have a symbol",
+            f"problem_per_symbol={longest} or less, or longer problems",
+        )
+
+
+def _problems(config: RunConfig, batch: Batch) -> Tensor:
+    """Return how long problems are, (1, B, T) long."""
+    lengths = with_lengths(batch, config.task, [batch], tokens_per_symbol=1).thought_length
+    assert lengths is not None
+    return lengths
+
+
 def _check_ends(config: RunConfig) -> None:
     if config.variable_len and config.symbol_kind != "token":
         refuse(
@@ -92,13 +129,8 @@ def _check_ends(config: RunConfig) -> None:
             "the task says when a thought ends, and variable_len=true lets the reasoner say it",
             "only one of them",
         )
-    if config.adaptive_len and config.task.thought_length is None:
-        refuse(
-            "adaptive_len",
-            True,
-            f"task={config.task.name} does not say how long a thought should be",
-            "a task with a depth (docs/depth.md), a text, or adaptive_len=false",
-        )
+    if config.adaptive_len:
+        _check_given_lengths(config)
     for key in ("length_penalty", "punish_unfinished"):
         if getattr(config, key) and not config.variable_len:
             refuse(

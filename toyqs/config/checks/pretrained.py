@@ -68,7 +68,7 @@ def _check_vocabulary(config: RunConfig, found: Architecture) -> None:
     """Refuse a task or a head that does not fit the checkpoint's tokens."""
     given = f"pretrained={config.pretrained}"
     refusing(lambda: config.task.check(config.seq_len))
-    if config.task.vocab_size != found.vocab_size:
+    if config.task.vocab_size - config.task.added_tokens != found.vocab_size:
         _refuse_tokens(config, found.vocab_size)
     if config.longest_sequence > found.longest:
         known = f"knows {found.positions} positions"
@@ -104,7 +104,7 @@ def _refuse_tokens(config: RunConfig, rows: int) -> NoReturn:
             f"has {rows} tokens of its own, and task={task.name} {task.vocab_size}",
             "task=token_text",
         )
-    count = task.vocab_size
+    count = task.vocab_size - task.added_tokens
     if tokenizer != name:
         raise Refusal(
             f"task.tokenizer={tokenizer}: has {count} tokens, and pretrained={name} {rows}; leave it out, "

@@ -31,18 +31,20 @@ def check_reference(config: RunConfig) -> None:
         Refusal: one line with the key, the value and the remedy.
     """
     if config.reward in READ_REFERENCE:
-        _check_needed(config)
+        _check_needed(config, "reward", config.reward)
+    if config.penalises_prediction_kl:
+        _check_needed(config, "prediction_kl_beta", config.prediction_kl_beta)
     if config.thought_kl_beta and config.has_thoughts:
         _check_thought_kl(config)
     if config.reference == "checkpoint" and (config.uses_reference or config.penalises_thought_kl):
         _check_checkpoint(config)
 
 
-def _check_needed(config: RunConfig) -> None:
-    """Refuse a reward whose reference is absent or does not fit."""
+def _check_needed(config: RunConfig, key: str, value: str | float) -> None:
+    """Refuse what compares with a reference that is absent or does not fit."""
     reward, reference = config.reward, config.reference
     if reference is None:
-        refuse("reward", reward, "needs a reference", f"reference=oracle or {', '.join(REFERENCES[1:])}")
+        refuse(key, value, "needs a reference", f"reference=oracle or {', '.join(REFERENCES[1:])}")
     if reference == "oracle" and config.task.oracle is None:
         refuse(
             "reference",
@@ -65,12 +67,14 @@ def _check_needed(config: RunConfig) -> None:
                 "with these settings there is no prediction without a thought",
                 "use_base_lm=true and mixing=auto, or reference=oracle",
             )
-    if reward == "kl_reverse" and reference == "oracle" and _holds_some_impossible(config):
+    infinite = {"kl_reverse": "every reward minus infinity", "prediction_kl_beta": "every loss infinite"}
+    what = infinite.get(reward if key == "reward" else key)
+    if what and reference == "oracle" and _holds_some_impossible(config):
         refuse(
-            "reward",
-            "kl_reverse",
-            f"task={config.task.name} holds some tokens impossible, which makes every reward minus infinity",
-            "reward=kl_forward or another task",
+            key,
+            value,
+            f"task={config.task.name} holds some tokens impossible, which makes {what}",
+            f"{'reward=kl_forward' if key == 'reward' else 'another reference'} or another task",
         )
 
 

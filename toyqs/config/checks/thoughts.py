@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toyqs.config.checks.attention import check_attention, check_coherence
 from toyqs.config.checks.credit import check_credit
 from toyqs.config.checks.interpreter import check_reading, check_seen
 from toyqs.config.checks.positions import check_extent
@@ -60,6 +61,8 @@ def check_thinking(config: RunConfig) -> None:
         _check_symbols(config)
         _check_number(config)
         _check_objective(config)
+        check_attention(config)
+        check_coherence(config)
 
 
 def _check_kind(config: RunConfig) -> None:

@@ -15,7 +15,9 @@ from toyqs.config.checks.reference import check_reference
 from toyqs.config.checks.rewards import check_inference, check_shuffled_rewards
 from toyqs.config.checks.thoughts import check_thinking
 from toyqs.config.checks.training.distributed import check_parallel
+from toyqs.config.checks.training.hints import check_bake_as_typed, check_hints
 from toyqs.config.checks.training.kernels import check_kernels
+from toyqs.config.checks.training.optimizer import check_qk_clip
 from toyqs.config.checks.training.starts import check_starts
 from toyqs.config.checks.training.warm_start import check_warm_start
 from toyqs.config.errors import refuse, refusing
@@ -43,6 +45,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
     """
     check_bounds(config)
     check_pretrained(config)
+    check_bake_as_typed(config)
     notes = _notes(config)
     config = resolved(config)
     _check_parts(config)
@@ -67,6 +70,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> list[str]:
             "use_base_lm=true or use_reasoner=true",
         )
     check_warm_start(config)
+    check_hints(config)
     check_ahead(config)
     if not config.nll_loss_beta:
         _check_other_losses(config)
@@ -93,6 +97,7 @@ def _check_machine(config: RunConfig, elsewhere: bool) -> None:
         refuse("device", "cuda", "torch finds no CUDA device here", "device=cpu")
     check_backbone(config)
     check_kernels(config, elsewhere=elsewhere)
+    check_qk_clip(config)
 
 
 def _check_head_and_rates(config: RunConfig) -> None:
@@ -140,9 +145,10 @@ def _check_thoughts_every(config: RunConfig) -> None:
 def _check_other_losses(config: RunConfig) -> None:
     bonus = config.entropy_encouragement_coef and config.symbol_kind != "deterministic"
     of_thoughts = config.has_thoughts and (config.has_policy_loss or bonus)
-    if not (of_thoughts or config.trains_without_thought or config.trains_prefixes):
+    near_reference = config.penalises_prediction_kl
+    if not (of_thoughts or config.trains_without_thought or config.trains_prefixes or near_reference):
         refuse("nll_loss_beta", 0, "leaves no loss to train with", "nll_loss_beta=1")
-    if config.controls != "none":
+    if config.controls != "none" and not (near_reference and config.reference != "no_thought"):
         refuse(
             "nll_loss_beta",
             0,
@@ -168,6 +174,8 @@ def _notes(config: RunConfig) -> list[str]:
         )
     if config.symbol_kind == "deterministic" and config.trice_samples > 1:
         notes.append("thoughts=deterministic sets trice_samples=1: all thoughts of a position are the same")
+    if config.mixing == "attend" and config.has_thoughts and resolved(config).trice_samples == 1:
+        notes.append("mixing=attend of one thought is mixing=concat: its weight is 1")
     adam = config.optimizer != "sgd"
     if adam and config.use_reasoner and config.meta_token_mode == "grad_scale":
         notes.append(
@@ -180,6 +188,8 @@ def _notes(config: RunConfig) -> list[str]:
             "policy: Adam divides a common factor out again. At width 16 a weight of 100 ended at 1.58 nats "
             "where all weights are shared (0.69 with 1) and at 0.76 where none are (0.28): docs/findings.md"
         )
+    if config.qk_clip and config.backbone == "gru" and config.pretrained is None:
+        notes.append(f"qk_clip={config.qk_clip:g} has no effect: a GRU has no attention")
     if not config.use_reasoner and config.controls == "all":  # typed, unlike the default
         notes.append("controls=all has no effect: use_reasoner=false has no thoughts to control")
     return notes

@@ -19,8 +19,15 @@ class ObjectiveFacts(ThoughtFacts):
 
     @property
     def uses_reference(self) -> bool:
-        """Tell whether the reward reads a reference's prediction, if only to report it."""
-        return self.reward in READ_REFERENCE and (self.has_thoughts or self.reward in OWN_LOSS)
+        """Tell whether the reward or a part of the loss reads a reference's prediction."""
+        of_reward = self.reward in READ_REFERENCE and (self.has_thoughts or self.reward in OWN_LOSS)
+        return of_reward or self.penalises_prediction_kl
+
+    @property
+    def penalises_prediction_kl(self) -> bool:
+        """Tell whether predictions pay for their divergence from the reference's."""
+        itself = self.reference == "no_thought" and not self.use_reasoner  # of which it is 0
+        return bool(self.prediction_kl_beta) and not itself
 
     @property
     def penalises_thought_kl(self) -> bool:

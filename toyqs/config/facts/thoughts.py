@@ -24,6 +24,18 @@ class ThoughtFacts(Keys):
         return self.has_thoughts and (self.variable_len or self.adaptive_len)
 
     @property
+    def tokens_per_symbol(self) -> int | None:
+        """Return how many tokens of a problem make a symbol; None: no problem's length sets a thought's."""
+        by_problem = self.has_thoughts and self.adaptive_len and self.adaptive_by == "problem"
+        return self.problem_per_symbol if by_problem else None
+
+    @property
+    def sets_lengths(self) -> bool:
+        """Tell whether the task has what the length of a thought goes by, with adaptive_len."""
+        by_problem = self.adaptive_by == "problem"
+        return (self.task.problem_length if by_problem else self.task.thought_length) is not None
+
+    @property
     def symbol_kind(self) -> str:
         """Return the kind of a symbol; token where there are none: zero-length thoughts are one run."""
         return HEADS[self.thoughts].kind if self.has_thoughts else "token"
@@ -97,9 +109,21 @@ class ThoughtFacts(Keys):
         return next((names.index(name) for name in wanted if name in names), None)
 
     @property
+    def reads_hints(self) -> bool:
+        """Tell whether the run's model, or the one that it learns from, reads hints before sequences."""
+        return self.hint_share > 0 or self.stage == "bake"
+
+    @property
+    def hint_length(self) -> int:
+        """Return how many tokens are read before a sequence."""
+        there = self.reads_hints and self.task.hint_length is not None
+        return self.task.hint_length(self.seq_len) if there else 0
+
+    @property
     def sequence_length(self) -> int:
-        """Return T of the longest sequences, those of training or the held-out ones."""
-        return max(self.task.length(self.seq_len), self.task.held_out_length(self.seq_len))
+        """Return T of the longest sequences, those of training or the held-out ones, with their hints."""
+        longest = max(self.task.length(self.seq_len), self.task.held_out_length(self.seq_len))
+        return longest + self.hint_length
 
     @property
     def longest_sequence(self) -> int:

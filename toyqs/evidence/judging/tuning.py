@@ -20,6 +20,7 @@ from toyqs.evidence.text import spans, spelled
 from toyqs.files import Refusal
 
 MEASURED = ("nll", "accuracy", "nll_deeper", "accuracy_deeper", "started")
+LENGTH = "thought_length"  # a column where lengths differ
 SPENT = ("flops_per_step", "train_steps", "cpu_seconds", "commit")
 
 Point = tuple[Any, ...]  # values of the settings of a grid
@@ -49,6 +50,27 @@ class Tuned(NamedTuple):
         """Return that thinking beats every control, or which it does not beat."""
         others = [arm for arm, word in self.words.items() if word != "better"]
         return f"does not beat {', '.join(others)}" if others else "beats every control"
+
+
+def as_run(report: Path, measure: str) -> Tuned:
+    """Compare the arms of one setting as they were run, none of them tuned; see `tuned_alike`.
+
+    Args:
+        report: a folder with one run of thoughts without a label, its controls, and runs with labels.
+        measure: the column.
+
+    Raises:
+        Refusal: as there.
+    """
+    grids = _grids(report, ())
+    seeds = _seeds(grids)
+    for arm in arm_names(grids):
+        _check(report, arm, (), (), grids[arm], seeds)
+    best = {arm: grids[arm][()] for arm in arm_names(grids)}
+    values = {arm: _column(report, frame, measure) for arm, frame in best.items()}
+    chosen: dict[str, Point] = {arm: () for arm in best}
+    edges = {arm: False for arm in best}
+    return Tuned(measure, chosen, edges, {}, values, _gains(best, measure), _rows("report", grids, ()))
 
 
 def tuned_alike(tune: Path, report: Path, by: Sequence[str], measure: str) -> Tuned:
@@ -83,17 +105,21 @@ def tuned_alike(tune: Path, report: Path, by: Sequence[str], measure: str) -> Tu
         at_edge[arm] = len(found) > 1 and _is_largest(point, found)
         _check(report, arm, by, point, reported.get(arm, {}), seeds[report])
         best[arm] = reported[arm][point]
-    sign = -1.0 if _more_is_better(measure) else 1.0
-    controls = [arm for arm in best if arm != THINKING]
-    gains = {arm: sign * reasoning_gain(best[THINKING], best[arm], measure) for arm in controls}
     rows = pd.concat([_rows("tune", tried, by), _rows("report", reported, by)], ignore_index=True)
     values = {arm: _column(report, frame, measure) for arm, frame in best.items()}
-    return Tuned(measure, chosen, at_edge, tuning, values, gains, rows)
+    return Tuned(measure, chosen, at_edge, tuning, values, _gains(best, measure), rows)
 
 
 def point_text(point: Point) -> str:
     """Return a point's values as typed, "0.1, 2000"; – for one that does not matter there."""
     return ", ".join("–" if x is None else spelled(x) for x in point)
+
+
+def _gains(best: Mapping[str, pd.DataFrame], measure: str) -> dict[str, pd.Series]:
+    """Return what thinking gains over each other arm by seed."""
+    sign = -1.0 if _more_is_better(measure) else 1.0
+    controls = [arm for arm in best if arm != THINKING]
+    return {arm: sign * reasoning_gain(best[THINKING], best[arm], measure) for arm in controls}
 
 
 def _grids(folder: Path, by: Sequence[str]) -> dict[str, Grid]:
@@ -184,7 +210,8 @@ def _rows(part: str, grids: Mapping[str, Grid], by: Sequence[str]) -> pd.DataFra
     tables = []
     for arm in arm_names(grids):
         for point, frame in grids[arm].items():
-            table = frame.reindex(columns=["seed", *MEASURED, *SPENT]).round(6)
+            length = [LENGTH] if LENGTH in frame and frame[LENGTH].notna().any() else []
+            table = frame.reindex(columns=["seed", *MEASURED, *length, *SPENT]).round(6)
             own = {"part": part, "arm": arm, **dict(zip(by, map(spelled, point), strict=True))}
             table["commit"] = table["commit"].str[:7]
             tables.append(table.assign(**own)[[*own, *table]])

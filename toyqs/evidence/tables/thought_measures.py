@@ -67,8 +67,15 @@ def _code(frame: pd.DataFrame) -> str:
     if found[0] is None:
         return ""
     tells, told, distinct, passes = (math.nan if mean is None else mean for mean in found)
-    return (
+    code = (
         f"homogeneity {plus_minus(tells, math.nan, '.2f')}, completeness {plus_minus(told, math.nan, '.2f')} "
-        f"(0: chance, 1: perfect); {distinct:.0f} distinct thoughts; with one of its K thoughts or more the "
-        f"answer is the likeliest at {100 * passes:.1f} % of positions (pass@K)"
+        f"(0: chance, 1: perfect); {distinct:.0f} distinct thoughts; "
+    )
+    if (entropy := mean_of(frame, "attention_entropy")) is not None:
+        return (
+            f"{code}one prediction from all K (no pass@K); entropy of their weights {short(entropy, '.2f')}"
+        )
+    return (
+        f"{code}with one of its K thoughts or more the answer is the likeliest at {100 * passes:.1f} % of "
+        "positions (pass@K)"
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.layers import gather_rows
-from toyqs.types import BranchState
+from toyqs.types import BranchState, QKClip
 
 # The transformers (decoder.py) for which the law below is tested.
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
@@ -41,6 +41,7 @@ class Backbone(nn.Module, ABC):
     longest: int | None = None  # the number of its positions; None: any number
     worth_a_step = 0  # numbers of states that a further step has to spare, where equal branches may share it
     as_on_gpu = False  # makes the products that a GPU would: to count them where there is none
+    qk_clip: QKClip | None = None  # of a transformer whose attention logits are kept small
     embedding_std = 1.0  # of the initial values of the embeddings that it reads
 
     @abstractmethod

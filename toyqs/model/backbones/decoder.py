@@ -22,6 +22,7 @@ from toyqs.model.backbones.frozen import Frozen
 from toyqs.model.backbones.functional_layers import recompute_layers
 from toyqs.model.backbones.lora import adapted
 from toyqs.model.layers import Rule, SeedStacked
+from toyqs.types import Maps
 
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
@@ -174,10 +175,20 @@ def _declare(module: nn.Module, path: str, code: nn.Module) -> SeedStacked:
     tree = SeedStacked()
     for name, weight in module.named_parameters(recurse=False):
         tree.declare(name, (1, *weight.shape), _library_rule(code, path, name))
+    tree.matrices = _matrices(module, path)
     for name, child in module.named_children():
         if next(child.parameters(), None) is not None:
             tree.add_module(name, _declare(child, f"{path}.{name}".lstrip("."), code))
     return tree
+
+
+def _matrices(module: nn.Module, path: str) -> dict[str, Maps]:
+    """Return which of a module's parameters are matrices: GPT-2 has queries, keys and values in one."""
+    if type(module).__name__ == "Linear":
+        return {"weight": Maps(outputs=1)}
+    if type(module).__name__ == "Conv1D":
+        return {"weight": Maps(3 if path.endswith("c_attn") else 1)}
+    return {}
 
 
 def _library_rule(code: Any, path: str, name: str) -> Rule:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from toyqs.model.backbones.branch_cache import KeyValue, Step
 from toyqs.model.backbones.fused_attention import attend
+from toyqs.model.backbones.qk_clip.largest import LargestLogits
 
 
 def run(
@@ -26,6 +27,7 @@ def run(
     step: Step | None,
     *,
     recompute: bool,
+    largest: LargestLogits | None = None,
 ) -> tuple[Tensor, tuple[KeyValue, ...]]:
     """Run a decoder.
 
@@ -36,11 +38,12 @@ def run(
         positions: (B or 1, n) long.
         step: the branches that are stepped; None: sequences are read.
         recompute: whether layers are run again in the backward pass.
+        largest: notes the largest attention logits; None: nobody asks for them.
 
     Returns:
         Outputs (B, n, D) past the last norm, and every layer's keys and values.
     """
-    layers = _Layers(weights, config, x.shape[:2], step)
+    layers = _Layers(weights, config, x.shape[:2], step, largest)
     rows = (x + embedding(positions, weights["wpe.weight"])).flatten(0, 1)
     keys_values = []
     for index in range(config.num_hidden_layers):
@@ -56,9 +59,14 @@ class _Layers:
     """The layers in one call of a decoder, with the weights that it has then."""
 
     def __init__(
-        self, weights: Mapping[str, Tensor], config: Any, shape: tuple[int, ...], step: Step | None
+        self,
+        weights: Mapping[str, Tensor],
+        config: Any,
+        shape: tuple[int, ...],
+        step: Step | None,
+        largest: LargestLogits | None,
     ) -> None:
-        self.weights, self.config = weights, config
+        self.weights, self.config, self.largest = weights, config, largest
         self.shape, self.step = shape, step  # B, n
 
     def __call__(self, rows: Tensor, index: int) -> tuple[Tensor, KeyValue]:
@@ -88,6 +96,8 @@ class _Layers:
         if self.step is None:
             of_heads = columns.view(3 * heads, -1, *self.shape).permute(2, 0, 3, 1).contiguous()
             query, key, value = of_heads.split(heads, 1)
+            if self.largest is not None:
+                self.largest.note_reading(layer, query, key, scale)
             out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
             return out.transpose(1, 2).reshape(num, width), (key, value)
         state, branches = self.step
@@ -95,6 +105,8 @@ class _Layers:
         query, key, value = (x.permute(3, 0, 2, 4, 5, 1) for x in parts)  # (B, H, 1, T, K, d)
         symbols = [*(symbol.layers[layer] for symbol in state.own), (key, value)]
         consumed = [*(symbol.by for symbol in state.own), None]
+        if self.largest is not None:
+            self.largest.note_step(layer, query, symbols, self.step, scale)
         prefix = None if state.seen is None else (*state.prefix[layer], state.seen)
         out = attend(query, symbols, consumed, prefix, scale)
         return out.permute(2, 0, 3, 4, 1, 5).reshape(num, width), (key, value)

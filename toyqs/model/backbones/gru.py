@@ -10,6 +10,7 @@ the hidden vector.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,12 +21,15 @@ from toyqs.model.backbones.backbone import Backbone, Rows, gathered
 from toyqs.model.backbones.gru_scan import Sequence
 from toyqs.model.backbones.kernels.gru import BranchStep, LastState, Scan
 from toyqs.model.layers import Linear, SeedStacked, affine, flat_ids, logistic_, uniform
+from toyqs.types import Maps
 
 SPARED = 2**13  # numbers whose native step takes as long as what torch does around it
 
 
 class GRU(SeedStacked, Backbone):
     """One GRU layer; hidden width = embedding width = D, input width I = 3 D."""
+
+    matrices: Mapping[str, Maps] = {"weight_ih": Maps(3), "weight_hh": Maps(3)}  # of each gate one
 
     def __init__(self, num_seeds: int, width: int, native: bool = False) -> None:
         """Declare the weights; with `native` the steps are those of kernels/."""

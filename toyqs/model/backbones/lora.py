@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from toyqs.model.layers import SeedStacked, uniform
+from toyqs.types import Maps
 
 SCALE = 2.0  # α / R: peft's lora_alpha is twice the rank
 ADAPTED = ("Linear", "Conv1D")  # the library's affine maps; GPT-2's are called Conv1D
@@ -17,6 +19,8 @@ class Adapter(SeedStacked):
 
     Source: Hu et al. 2021, "LoRA: Low-rank adaptation of large language models".
     """
+
+    matrices: Mapping[str, Maps] = {"A": Maps(outputs=1), "B": Maps(outputs=1)}
 
     def __init__(self, width: int, out: int, rank: int) -> None:
         super().__init__()

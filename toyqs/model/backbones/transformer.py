@@ -32,6 +32,7 @@ from toyqs.model.backbones.branch_cache import BranchCache, CacheMap, ConsumedSy
 from toyqs.model.backbones.decoder import Decoder
 from toyqs.model.backbones.frozen import Frozen
 from toyqs.model.backbones.fused_attention import Seen
+from toyqs.model.backbones.qk_clip.largest import LargestLogits
 
 ATTENTION = "toyqs_branches"  # the name under which the library finds `_attend`
 
@@ -150,13 +151,15 @@ class TransformerBackbone(Backbone):
 
     def _run(self, rows: Tensor, positions: Tensor, step: Step | None) -> tuple[Tensor, tuple[KeyValue, ...]]:
         """Run rows (B, n, D) at positions (B or 1, n); return outputs, and every layer's keys and values."""
+        # In evaluations, and where a reference computes, there is no gradient, and nothing is measured.
+        largest = self.qk_clip.largest if self.qk_clip is not None and torch.is_grad_enabled() else None
         if self.native:
             decoder = self.decoder
-            return gpt2.run(
-                decoder.tensors(), decoder.config, rows, positions, step, recompute=decoder.recompute
-            )
+            how: dict[str, Any] = {"recompute": decoder.recompute, "largest": largest}
+            return gpt2.run(decoder.tensors(), decoder.config, rows, positions, step, **how)
         layers: dict[int, KeyValue] = {}
-        outputs = self.decoder(rows, positions, toyqs_step=step, toyqs_keys_values=layers)
+        own = {"toyqs_step": step, "toyqs_keys_values": layers, "toyqs_largest": largest}
+        outputs = self.decoder(rows, positions, **own)
         if len(layers) < self.num_layers:
             raise RuntimeError(f"the decoder's attention is no longer {ATTENTION}: was its config shared?")
         return outputs, tuple(layers[layer] for layer in range(self.num_layers))
@@ -167,10 +170,10 @@ def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: None,
-    *,
+    *_mask: None,
     toyqs_step: Step | None,
     toyqs_keys_values: dict[int, KeyValue],
+    toyqs_largest: LargestLogits | None,
     scaling: float,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -179,12 +182,15 @@ def _attend(
     Args:
         toyqs_step: the branches that are stepped; None: sequences are read.
         toyqs_keys_values: gets this layer's keys and values.
+        toyqs_largest: notes this layer's largest logits; None: nobody asks for them.
 
     Returns:
         (B, n, H, d), and None in place of the attention's weights.
     """
     if toyqs_step is None:
         toyqs_keys_values[module.layer_idx] = key, value
+        if toyqs_largest is not None:
+            toyqs_largest.note_reading(module.layer_idx, query, key, scaling)
         grouped = query.shape[1] != key.shape[1]
         out = scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
@@ -195,16 +201,21 @@ def _attend(
         query, key = (query * scaling).to(value.dtype), key.to(value.dtype)
         key, value = (x.contiguous().unflatten(2, branches).unsqueeze(2) for x in (key, value))
         toyqs_keys_values[module.layer_idx] = key, value
-        out = _attend_in_branches(query.contiguous(), (key, value), toyqs_step, module.layer_idx)
+        own = query.contiguous(), (key, value), toyqs_step, module.layer_idx
+        out = _attend_in_branches(*own, toyqs_largest)
     return out.transpose(1, 2), None
 
 
-def _attend_in_branches(rows: Tensor, last: KeyValue, step: Step, layer: int) -> Tensor:
+def _attend_in_branches(
+    rows: Tensor, last: KeyValue, step: Step, layer: int, largest: LargestLogits | None
+) -> Tensor:
     """Attend with scaled queries (B, H, T K, d) of the newest symbol, its key and value last."""
     (batch, time, thoughts), num_kv = step.branches, last[0].shape[1]
     query = rows.view(batch, num_kv, -1, time, thoughts, rows.shape[-1])  # heads that share keys are G
     symbols = [*(symbol.layers[layer] for symbol in step.state.own), last]
     consumed = [*(symbol.by for symbol in step.state.own), None]
+    if largest is not None:
+        largest.note_step(layer, query, symbols, step, 1.0)
     prefix = None
     if isinstance(step.state.seen, BlockMask):
         seen, total = flex_attention.attend(rows, *step.state.prefix[layer], step.state.seen)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.core import START, Core, marker
-from toyqs.model.layers import Linear
+from toyqs.model.layers import Output
 from toyqs.model.predicting.prefixes import Prefixes, wanted_now
 from toyqs.model.thoughts import Symbols, ThoughtHead, think
 from toyqs.numerics import log_prob_of
@@ -35,7 +35,7 @@ class GoldHead(nn.Module):
             at_once: symbols that one state says.
         """
         super().__init__()
-        self.linear, self.symbols = Linear(num_seeds, width, symbols * at_once), symbols
+        self.linear, self.symbols = Output(num_seeds, width, symbols * at_once), symbols
 
     def forward(self, states: Tensor, gold: Tensor) -> Tensor:
         """Return the log-probability (S, B, T) of gold thoughts (S, B, T, L), −1 after their end.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toyqs.model.core import Core
-from toyqs.model.layers import Embedding, Linear, gather_rows
+from toyqs.model.layers import Embedding, Linear, Output, gather_rows
 from toyqs.model.samplers import TemperedTokens
 from toyqs.model.thoughts import ThoughtHead, TokenHead, think
 from toyqs.types import Context, Thoughts
@@ -42,7 +42,7 @@ class InferenceNetwork(nn.Module):
         self.policy, self.vocab_size = policy, vocab_size
         self.inner = Linear(num_seeds, width, self.hidden)
         self.targets = Embedding(num_seeds, num_tokens * vocab_size, self.hidden, std=0.5)
-        self.outer = Linear(num_seeds, self.hidden, logits)
+        self.outer = Output(num_seeds, self.hidden, logits)
 
     def knowing(self, targets: Tensor) -> ThoughtHead:
         """Return the head that samples given the targets, (S, B, T, N) long."""

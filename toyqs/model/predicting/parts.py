@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from toyqs.model.critics import RewardModel, RewardOfPrediction, ValueHead
+from toyqs.model.predicting.attending import Judge
 from toyqs.model.predicting.gold import GoldHead
 from toyqs.model.predicting.inference import InferenceNetwork
 from toyqs.model.predicting.offsets import Offsets
@@ -26,7 +27,9 @@ ONE_TOKEN = Horizon()
 class Auxiliaries(NamedTuple):
     """Parts that only some objectives need."""
 
-    extra_predictions: frozenset[str] = frozenset()  # "base": with no thought; "average": see `Trace`
+    extra_predictions: frozenset[str] = (
+        frozenset()
+    )  # "base": with no thought; "average", "without": see `Trace`
     greedy_head: ThoughtHead | None = None  # samples the thoughts of `Trace.greedy_logits`; None: no such
     critic: ValueHead | None = None
     sampler: ThoughtHead | InferenceNetwork | None = (
@@ -35,3 +38,4 @@ class Auxiliaries(NamedTuple):
     reward_model: RewardModel | RewardOfPrediction | None = None
     prefixes: Prefixes | None = None  # predictions with them; None: nobody reads such
     gold_head: GoldHead | None = None  # says the right thought; None: the policy thinks it, or there is none
+    judge: Judge | None = None  # scores the coherence of thoughts; None: nobody asks

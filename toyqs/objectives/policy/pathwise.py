@@ -28,6 +28,7 @@ class Pathwise(Objective):
     name: ClassVar[str] = "pathwise"
     uses_score_function: ClassVar[bool] = False
     changes_prediction_loss: ClassVar[bool] = True
+    takes_one_prediction: ClassVar[bool] = True
 
     train_nll_num: int | None = None  # how many of the K, the first ones, carry the loss; None: all
 

@@ -32,10 +32,20 @@ class Reinforce(ThoughtObjective):
     and b_l is the baseline of the K numbers G_l. r(h_i,<l) does not depend on s_il, so the expected
     gradient stays; the noise may fall or rise. It needs a baseline of the thoughts' rewards alone.
 
+    Where all K thoughts of a position give one prediction (mixing=attend), each changes what all are paid,
+    and the loss is a sum over them:
+
+        policy:   −Σ_i sg(r_i − b) · log π(h_i | x)
+
+    With reward likelihood or contribution, baseline none, ema or a critic, no advantage scale and both
+    weights 1, the expected gradient is that of the expectation of log q(y | h_1 … h_K, x) over K independent
+    thoughts, for all parameters. A baseline of the others' rewards would be biased, for h_i is in those too.
+
     Source: Zelikman et al. 2024, "Quiet-STaR".
     """
 
     name: ClassVar[str] = "reinforce"
+    takes_one_prediction: ClassVar[bool] = True
 
     baseline: str = "leave_one_out"  # a key of BASELINES
     value_sees: str = "context"  # what the value of baseline=value corrects; see Objective.expected
@@ -47,7 +57,10 @@ class Reinforce(ThoughtObjective):
         assert trace.log_prob is not None
         if self.credit == "prefix":
             return losses.symbol_score_loss(self.symbol_advantages(reward, trace, batch), trace.log_prob)
-        return losses.score_function_loss(self.advantages(reward, trace, batch), trace.log_prob)
+        advantages = self.advantages(reward, trace, batch)
+        if trace.attention is not None:  # all K thoughts change the one prediction: their scores add up
+            advantages = advantages * advantages.shape[-1]
+        return losses.score_function_loss(advantages, trace.log_prob)
 
     def advantages(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the rewards less the baseline, scaled, (S, B, T, K).
@@ -128,6 +141,7 @@ class ClippedReinforce(Reinforce):
     """
 
     name: ClassVar[str] = "ppo_clip"
+    takes_one_prediction: ClassVar[bool] = False
     off_policy: ClassVar[bool] = True
     allows_inner_steps: ClassVar[bool] = True
     needs_density: ClassVar[bool] = True
@@ -173,7 +187,7 @@ class ReinforceInChains(Reinforce):
     def policy_loss(self, reward: Tensor, trace: Trace, batch: Batch) -> Tensor:
         """Compute the score-function loss, one number for all positions of a seed, (S, B, T)."""
         everywhere = batch._replace(weights=torch.ones_like(batch.weights))
-        each = super().policy_loss(rewards.to_go(reward, batch.weights), trace, everywhere)
+        each = super().policy_loss(to_go(reward, batch.weights), trace, everywhere)
         total = batch.weights.sum((1, 2), keepdim=True).clamp(min=1e-12)
         return (each.sum((1, 2), keepdim=True) / total).expand_as(each)
 
@@ -199,6 +213,7 @@ class MultiSample(ThoughtObjective):
         "baseline": Allowed(("leave_one_out", "none"), "rewards all thoughts of a position together"),
         "reward": Allowed(("likelihood",), "is a bound on the likelihood"),
         "thought_kl_beta": Allowed((0.0,), "is a bound on the likelihood"),
+        "coherence_beta": Allowed((0.0,), "is a bound on the likelihood"),
         "teacher_forcing_weight": Allowed((1.0,), "climbs one bound with both its parts"),
         "length_penalty": Allowed((0.0,), "is a bound on the likelihood"),
         "punish_unfinished": Allowed((0.0,), "is a bound on the likelihood"),
@@ -218,3 +233,20 @@ class MultiSample(ThoughtObjective):
     def predictor_loss(self, score: Tensor, trace: Trace) -> Tensor:
         """Return minus the bound, (S, B, T)."""
         return -losses.log_mean_exp(score)
+
+
+def to_go(rewards: Tensor, weights: Tensor) -> Tensor:
+    """Sum the weighted rewards of a chain from each position on, where thoughts are handed on.
+
+        R_t = Σ_{u ≥ t} w_u r_u
+
+    Args:
+        rewards: (S, B, T, K).
+        weights: (S, B, T); a reward of weight 0 adds 0, whatever its value.
+
+    Returns:
+        (S, B, T, K).
+    """
+    weights = weights.unsqueeze(-1)
+    counted = rewards.masked_fill(weights == 0, 0.0) * weights
+    return counted.flip(2).cumsum(2).flip(2)

@@ -39,6 +39,7 @@ class WakeSleep(ThoughtObjective):
     allowed_values: ClassVar[dict[str, Allowed]] = {
         "sampler": Allowed(("inference",), "learns the network that draws its thoughts"),
         "reward": Allowed(("likelihood",), "weighs thoughts by a likelihood"),
+        "coherence_beta": Allowed((0.0,), "weighs thoughts by a likelihood"),
         "learned_reward": Allowed((False,), "weighs thoughts by a likelihood"),
     }
 

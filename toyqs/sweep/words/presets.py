@@ -42,7 +42,9 @@ PURPOSES = {
         *("WeightedMLE", "MaxEnt", "VarGrad", "LogZ", "LearnedLogZ", "KLReward", "RLP", "RewardModel"),
         "WakeSleep",
     ),
-    "steps to be learnt": ("Iterate",),
+    "how weights are stepped": ("BakingOptimizer", "RLOptimizer"),
+    "steps to be learnt": ("Iterate", "Reasoning"),
+    "a start from another run": ("JumpStart",),
     "the logbook's data": ("Logbook", "LogbookSmall"),
 }
 OTHERS = "others"  # what a new file is for until it is named above

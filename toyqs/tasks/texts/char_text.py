@@ -108,6 +108,11 @@ class CharText(Windows):
         """Return V, the number of different characters."""
         return len(self.alphabet)
 
+    @property
+    def line_ends(self) -> Tensor:
+        """Return which ids are line feeds, (V,) bool."""
+        return torch.tensor([x == "\n" for x in self.alphabet])
+
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the text itself, wherever its file is, and the split."""
         return {"sha256": self._digest, "held_out_fraction": self.held_out_fraction, **self.knobs()}

@@ -16,7 +16,7 @@ from torch import Tensor
 from toyqs.assets.pretrained import located
 from toyqs.tasks.difficulty import quantile_of
 from toyqs.tasks.task import NO_YES, Feature
-from toyqs.tasks.texts.tokenised import Encoded, encoded, file_version, tokenizer_file, tokenizer_of
+from toyqs.tasks.texts.tokenised import Cutter, Encoded, cutter_of, encoded, file_version, tokenizer_file
 from toyqs.tasks.texts.windows import Windows, is_vowel
 from toyqs.types import Batch
 
@@ -42,6 +42,7 @@ class TokenText(Windows):
     path: str | None = None  # a UTF-8 text file; or a .jsonl of questions and answers, or of texts
     dataset: str | None = None  # of the Hugging Face hub: owner/name or owner/name:part
     tokenizer: str | None = None  # the checkpoint whose tokeniser cuts the text; None: that of pretrained
+    thinking_tokens: bool = False  # true: eight tokens such as <think> are added, each with a row of its own
     held_out_fraction: float = 0.1  # the part of the corpus, its end, that is never trained on
     think_every: int = 1  # one of how many positions thinks
     curriculum: float = 0.0  # share of training over which harder windows come in; 0: off
@@ -85,13 +86,18 @@ class TokenText(Windows):
         return located(self.tokenizer, "task.tokenizer")
 
     @property
+    def _cutter(self) -> Cutter:
+        folder = self._folder
+        return cutter_of(folder, _config(folder).get("vocab_size", 0), self.thinking_tokens)
+
+    @property
     def _corpus(self) -> Encoded:
         if (self.path is None) == (self.dataset is None):
             raise ValueError(
                 "task=token_text: needs one corpus; give either task.path=FILE or task.dataset=OWNER/NAME"
             )
         version = None if self.path is None else file_version(self.path)
-        corpus = encoded(self.path, self.dataset, self._folder, version, self.ends[:1])
+        corpus = encoded(self.path, self.dataset, self._cutter, version, self.ends[:1])
         highest = int(corpus.ids.max()) if len(corpus.ids) else 0
         if highest >= self.vocab_size:
             raise ValueError(
@@ -115,8 +121,13 @@ class TokenText(Windows):
 
     @property
     def vocab_size(self) -> int:
-        """Return V, that of the checkpoint's model, which may be more than the tokeniser's."""
-        return max(tokenizer_of(self._folder).get_vocab_size(), _config(self._folder).get("vocab_size", 0))
+        """Return V: that of the checkpoint's model, maybe more than the tokeniser's, and `added_tokens`."""
+        return self._cutter.size
+
+    @property
+    def added_tokens(self) -> int:
+        """Return how many thinking tokens the tokeniser lacks, where they are added."""
+        return self._cutter.added if self.thinking_tokens else 0
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -131,15 +142,24 @@ class TokenText(Windows):
             found += given if isinstance(given, list) else [given]
         return tuple(dict.fromkeys(x for x in found if isinstance(x, int)))
 
+    @property
+    def line_ends(self) -> Tensor:
+        """Return which tokens hold a line feed or end a text, (V,) bool."""
+        found = torch.tensor(["\\n" in name for name in _names(self._folder, self.vocab_size)])
+        found[list(self.ends)] = True
+        return found
+
     def identity(self) -> dict[str, str | float]:
         """Return what the data depend on: the tokens themselves, wherever the file is, and the split."""
         digest = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
         knobs = {"held_out_fraction": self.held_out_fraction, "think_every": self.think_every, **self.knobs()}
+        knobs |= {"thinking_tokens": True} if self.thinking_tokens else {}
         return {"sha256": digest, "border": self.border, "vocab_size": self.vocab_size, **knobs}
 
     def vocabulary(self) -> str:
         """Return a hash of the tokeniser, and of what the checkpoint says about its tokens."""
-        says = {"vocab_size": _config(self._folder).get("vocab_size"), "ends": self.ends}
+        says: dict[str, Any] = {"vocab_size": _config(self._folder).get("vocab_size"), "ends": self.ends}
+        says |= {"added": self.added_tokens} if self.thinking_tokens else {}
         content = tokenizer_file(self._folder).read_bytes() + json.dumps(says, sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:16]
 
@@ -192,43 +212,54 @@ class TokenText(Windows):
         assert training is not None
         return 1 + quantile_of(solution, training, self.levels).unsqueeze(0)
 
+    def given_problems(self, split: str, places: Tensor) -> Tensor | None:
+        """Return how much of a document's question has been read at each place, where documents are such.
+
+        In the answer that is the whole question, "Answer:" included, in tokens.
+        """
+        ids, starts, answers = self._corpus
+        if answers is None:
+            return None
+        length = torch.cat([starts, torch.tensor([len(ids)])]).diff() - len(self.ends[:1])
+        places = places if split == "train" else places + self.border
+        document = torch.searchsorted(starts, places, right=True) - 1
+        read = places - starts[document] + 1
+        return read.minimum((length - answers)[document]).unsqueeze(0)
+
     def encode(self, text: str) -> Tensor:
         """Return the ids (n,) long of a text's tokens."""
-        encoding = tokenizer_of(self._folder).encode(text, add_special_tokens=False)
-        return torch.tensor(encoding.ids, dtype=torch.long)
+        ((ids, _),) = self._cutter.cut([text])
+        return torch.tensor(ids, dtype=torch.long)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids."""
-        return str(tokenizer_of(self._folder).decode(list(ids), skip_special_tokens=False))
+        return self._cutter.text(ids)
 
     def features(self, batch: Batch) -> dict[str, Feature]:
         """Return whether the next token begins with a space, and what comes first in it after spaces.
 
         "vowel" and "letter" say whether that is one. The token itself is no feature: there are too many.
         """
-        table = _beginnings(self._folder, self.vocab_size)[:, batch.targets]
+        table = _beginnings(self._cutter)[:, batch.targets]
         names = ("space", "vowel", "letter")
         return {name: Feature(values, 2, NO_YES) for name, values in zip(names, table, strict=True)}
 
     def symbols(self, ids: Iterable[int]) -> list[str]:
         """Return the texts of token ids; what cannot be printed as Python escapes it."""
-        names = _names(self._folder, self.vocab_size)
+        names = _names(self._cutter)
         return [names[i] for i in ids]
 
 
 @functools.lru_cache(maxsize=4)
-def _names(folder: Path, count: int) -> list[str]:
-    texts = tokenizer_of(folder).decode_batch([[i] for i in range(count)], skip_special_tokens=False)
-    return [repr(text)[1:-1] for text in texts]
+def _names(cutter: Cutter) -> list[str]:
+    return [repr(text)[1:-1] for text in cutter.texts()]
 
 
 @functools.lru_cache(maxsize=4)
-def _beginnings(folder: Path, count: int) -> Tensor:
-    """Return whether each token begins with a space, then a vowel, then a letter, (3, count) long."""
-    tokenizer = tokenizer_of(folder)
-    texts = tokenizer.decode_batch([[i] for i in range(count)], skip_special_tokens=False)
+def _beginnings(cutter: Cutter) -> Tensor:
+    """Return whether each token begins with a space, then a vowel, then a letter, (3, V) long."""
     # A tokeniser may drop the space of a text's first token, which only the token's own name then shows.
-    names = [tokenizer.id_to_token(i) or "" for i in range(count)]
+    texts, names = cutter.texts(), cutter.names()
     spaces = [text[:1].isspace() or name[:1] in SPACES for text, name in zip(texts, names, strict=True)]
     first = [text.lstrip()[:1] for text in texts]
     return torch.tensor([spaces, [is_vowel(x) for x in first], [x.isalpha() for x in first]]).long()

@@ -1,8 +1,9 @@
-"""A checkpoint's tokeniser, and a corpus cut by it."""
+"""A checkpoint's tokeniser, with the thinking tokens or without, and a corpus cut by it."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,73 @@ import torch
 from torch import Tensor
 
 from toyqs.assets.documents import hub_documents, read_documents
+from toyqs.tasks.reasoning.thinking_tokens import THINKING_TOKENS
+
+
+class Cutter(NamedTuple):
+    """A checkpoint's tokeniser, and where the ids of tokens that it lacks begin.
+
+    They follow the rows of the checkpoint's table, which may be more than its tokeniser has tokens.
+    """
+
+    tokenizer: Any  # of the library, which numbers added tokens right after its own
+    own: int  # tokens of the checkpoint's tokeniser
+    rows: int  # of the checkpoint's table, `own` or more
+    added: int  # tokens that were added
+
+    @property
+    def size(self) -> int:
+        """Return the number of token ids."""
+        return self.rows + self.added
+
+    def cut(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Return the ids of each text's tokens, and where in the text each token begins and stops."""
+        found = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        if not self.added:
+            return [(x.ids, x.offsets) for x in found]
+        gap = self.rows - self.own
+        return [([i if i < self.own else i + gap for i in x.ids], x.offsets) for x in found]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """Return the text of ids; those that stand for no token have none."""
+        return str(self.tokenizer.decode([*map(self._known, ids)], skip_special_tokens=False))
+
+    def texts(self) -> list[str]:
+        """Return the text of each id alone."""
+        each = [[self._known(i)] for i in range(self.size)]
+        return list(self.tokenizer.decode_batch(each, skip_special_tokens=False))
+
+    def names(self) -> list[str]:
+        """Return the tokeniser's own name of each id, "" where it has none."""
+        return [self.tokenizer.id_to_token(self._known(i)) or "" for i in range(self.size)]
+
+    def _known(self, index: int) -> int:
+        """Return an id as the library has it: one past all of its tokens where it has none."""
+        if index < self.own or not self.added:
+            return index
+        return self.own + (index - self.rows if index >= self.rows else self.added)
+
+
+@functools.lru_cache(maxsize=4)
+def cutter_of(folder: Path, rows: int, thinking: bool) -> Cutter:
+    """Return a checkpoint's tokeniser, read once.
+
+    Args:
+        folder: the checkpoint's.
+        rows: that its config.json says its table has; the tokeniser may have more tokens.
+        thinking: whether the thinking tokens that it lacks are added.
+
+    Raises:
+        ValueError: as `tokenizer_of`.
+    """
+    found = tokenizer_of(folder)
+    own = found.get_vocab_size()
+    lacking = [x for x in THINKING_TOKENS if found.token_to_id(x) is None] if thinking else []
+    if lacking:
+        from tokenizers import AddedToken
+
+        found.add_tokens([AddedToken(x, normalized=False) for x in lacking])
+    return Cutter(found, own, max(own, rows), len(lacking))
 
 
 class Encoded(NamedTuple):
@@ -33,7 +101,7 @@ def file_version(path: str) -> tuple[int, int] | None:
 def encoded(
     path: str | None,
     dataset: str | None,
-    folder: Path,
+    cutter: Cutter,
     version: tuple[int, int] | None,
     end: tuple[int, ...],
 ) -> Encoded:
@@ -42,28 +110,27 @@ def encoded(
     Args:
         path: of a file; None: `dataset` names the corpus.
         dataset: of the hub.
-        folder: the checkpoint's.
+        cutter: the checkpoint's tokeniser.
         version: of the file, see `file_version`.
         end: the id after each document, if there is one.
     """
     documents = read_documents(path) if path is not None else hub_documents(str(dataset))
-    found = tokenizer_of(folder).encode_batch([x.text for x in documents], add_special_tokens=False)
-    rows = [[*x.ids, *end] for x in found]
+    found = cutter.cut([x.text for x in documents])
+    rows = [[*ids, *end] for ids, _ in found]
     lengths = torch.tensor([0, *map(len, rows)])
     ids = torch.tensor([i for row in rows for i in row], dtype=torch.int32)
     # the tokens that reach beyond where the answer begins
     answers = [
-        sum(stop > document.answer for _, stop in x.offsets)
-        for document, x in zip(documents, found, strict=True)
+        sum(stop > document.answer for _, stop in offsets)
+        for document, (_, offsets) in zip(documents, found, strict=True)
         if document.answer is not None
     ]
     known = bool(documents) and len(answers) == len(documents)
     return Encoded(ids, lengths.cumsum(0)[:-1], torch.tensor(answers) if known else None)
 
 
-@functools.lru_cache(maxsize=4)
 def tokenizer_of(folder: Path) -> Any:
-    """Read a checkpoint's tokeniser, once.
+    """Read a checkpoint's tokeniser.
 
     Raises:
         ValueError: one line, where the package is missing or the file is damaged.

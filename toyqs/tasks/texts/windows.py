@@ -215,8 +215,49 @@ class Windows(Task):
             starts = torch.arange(batch_size) * last // max(1, batch_size - 1)
         windows = part[starts.unsqueeze(1) + torch.arange(seq_len + 1)].long().unsqueeze(0)
         inputs, targets = windows[..., :-1].contiguous(), windows[..., 1:].contiguous()
-        own = self.given_lengths(split, starts.unsqueeze(1) + torch.arange(seq_len))
-        return counted_from(0, inputs, targets)._replace(thought_length=own)
+        places = starts.unsqueeze(1) + torch.arange(seq_len)
+        own, problem = self.given_lengths(split, places), self.given_problems(split, places)
+        batch = counted_from(0, inputs, targets)._replace(start=starts.unsqueeze(0))
+        return batch._replace(thought_length=own, problem_length=problem)
+
+    @property
+    @abstractmethod
+    def line_ends(self) -> Tensor:
+        """Return which ids end a line, (V,) bool."""
+
+    def hint(self, batch: Batch, split: str) -> Tensor:
+        """Return the line before, and what of its own line stands before a window.
+
+        That is the text from the beginning of the line before up to the window, of which the last seq_len ids
+        are taken. Several ends of lines in a row are one. What is shorter has an end of a line (the first id
+        where there is none) in front, as often as it takes.
+
+        Args:
+            batch: windows, with their `start`.
+            split: of them.
+
+        Returns:
+            (S, B, seq_len) long.
+        """
+        assert batch.start is not None
+        part, length, ends = self._part(split), batch.inputs.shape[-1], self.line_ends
+        places = batch.start.unsqueeze(-1) + torch.arange(-length, 1)  # the last one is the window's first
+        ids = part[places.clamp(min=0)].long()
+        ended = (ends[ids[..., :-1]] & ~ends[ids[..., 1:]]).flip(-1).cumsum(-1).flip(-1)
+        known = (ended <= 1) & (places[..., :-1] >= 0)
+        return ids[..., :-1].where(known, int(ends.long().argmax()))
+
+    def hint_length(self, seq_len: int) -> int:
+        """Return seq_len."""
+        return seq_len
+
+    def problem_length(self, inputs: Tensor) -> Tensor:
+        """Return how much of a window has been read at each position of (S, B, T): 1 to T, long."""
+        return torch.arange(1, inputs.shape[-1] + 1, device=inputs.device).expand(inputs.shape)
+
+    def given_problems(self, split: str, places: Tensor) -> Tensor | None:
+        """Return how long problems are at places (B, T) of a split; None: by `problem_length`."""
+        return None
 
     def given_lengths(self, split: str, places: Tensor) -> Tensor | None:
         """Return how long thoughts are at places (B, T) of a split, (1, B, T); None: by `thought_length`."""

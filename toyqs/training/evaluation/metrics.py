@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from toyqs.objectives import coherence
 from toyqs.objectives.rewards import hits, over_tokens, target_log_prob, token_log_prob
 from toyqs.positions import rows
 from toyqs.rng import ThoughtSizes
@@ -72,6 +73,13 @@ def evaluate(
         nll_marginal    −log (1/K) Σ_k q(y | h_k, x), the honest mixture
         marginal_gap    nll − nll_marginal, at least 0: how far the predictions with the K thoughts differ
         pass_at_k       the share of positions at which at least one of the K thoughts makes it the likeliest
+
+    Where all K thoughts give one prediction (mixing=attend) there are none of these three, but
+    `attention_entropy`, of the weights of the thoughts in it; log K: all weigh the same.
+
+    With log_coherence, or where it is put to use, the means over thoughts of `thought_semantic`,
+    `thought_syntactic`, `thought_predictive`, those that exist, and of their mean `thought_coherence`; see
+    objectives/coherence.py.
 
     Where symbols are tokens, of the first thought of about 1,024 positions, see thought_language.py,
 
@@ -199,8 +207,9 @@ def _add_predictions(meter: Meter, trace: Trace, batch: Batch, has_symbols: bool
         count = batch.ahead.weights.sum(-1)
         meter.add("nll_ahead", -log_q_ahead / count.clamp(min=1), batch.weights * count)
     if has_symbols:
-        meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
-        meter.add("pass_at_k", right.amax(-1), batch.weights)
+        if trace.attention is None:  # else there is one prediction, and nothing to average or to choose from
+            meter.add("nll_marginal", math.log(log_q.shape[-1]) - log_q.logsumexp(-1), batch.weights)
+            meter.add("pass_at_k", right.amax(-1), batch.weights)
         _add_thoughts(meter, trace, batch)
 
 
@@ -216,6 +225,11 @@ def _add_thoughts(meter: Meter, trace: Trace, batch: Batch) -> None:
         meter.add("thought_entropy", trace.entropy.sum(-1).mean(-1), batch.weights)
     if trace.thought_weight is not None:
         meter.add("gate", trace.thought_weight.mean(-1), batch.weights)
+    if trace.attention is not None:
+        share = trace.attention.clamp(min=1e-30)  # 0 · log 0 is 0
+        meter.add("attention_entropy", -(share * share.log()).sum(-1), batch.weights)
+    for name, scores in coherence.scores(trace, batch).items():
+        meter.add(f"thought_{name}", scores.mean(-1), batch.weights)
     for name, values in (("thought_length", trace.length), ("unfinished", trace.unfinished)):
         if values is not None:
             meter.add(name, values.to(trace.logits.dtype).mean(-1), batch.weights)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from toyqs.numerics import log_softmax
+from toyqs.objectives import coherence
 from toyqs.objectives.rewards import target_log_prob
 from toyqs.training.evaluation.reading import places
 from toyqs.training.evaluation.thought_language import spoken
@@ -57,15 +58,19 @@ class Recorder:
         positions = places(whole, selection)[:, self._here]
         batch, trace = (sequences_of(x, self._here) for x in (batch, trace))
         self._targets = batch.targets.unsqueeze(-1)
+        logits = _with_each(trace)
         found = {
             "inputs": whole.inputs[:, self._here],
             "positions": positions,
             "truth": batch.targets,
             "counted": (batch.weights > 0).long(),
             **_thoughts(self.model, trace),
-            "log_q": target_log_prob(trace.logits[..., :1, :], self._targets),
-            **_predictions(trace.logits[..., 0, :], ""),
+            "log_q": target_log_prob(logits, self._targets),
+            **_predictions(logits[..., 0, :], ""),
+            **coherence.scores(trace, batch),
         }
+        if trace.attention is not None:
+            found["attention"] = trace.attention
         if self.reward is not None:
             found["reward"] = self.reward(trace, batch)
         self._parts.append({name: x.cpu() for name, x in found.items()})
@@ -74,7 +79,7 @@ class Recorder:
         """Take in the prediction without a thought, or with another sequence's thoughts."""
         if not len(self._here) or metric not in ("nll_no_thought", "nll_shuffled"):
             return
-        logits = trace.logits[:, self._here][..., :1, :]
+        logits = _with_each(sequences_of(trace, self._here))
         log_q = target_log_prob(logits, self._targets)
         if metric == "nll_shuffled":
             found = {"log_q_shuffled": log_q}
@@ -85,6 +90,14 @@ class Recorder:
     def tensors(self) -> Tensors:
         """Return all that was taken in, (S, N, …) each."""
         return {name: torch.cat([part[name] for part in self._parts], 1) for name in self._parts[0]}
+
+
+def _with_each(trace: Trace) -> Tensor:
+    """Return logits of the first token with each thought, (S, B, T, K, 1, V); the same where there is one."""
+    logits = trace.logits[..., :1, :]
+    if trace.attention is None:
+        return logits
+    return logits.expand(-1, -1, -1, trace.attention.shape[3], -1, -1)
 
 
 def sequences_of(value: Any, here: Tensor) -> Any:

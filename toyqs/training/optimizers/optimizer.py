@@ -12,8 +12,10 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from toyqs.numerics import LANES
+from toyqs.training.optimizers.grokfast import Grokfast
+from toyqs.training.optimizers.muon import ADJUSTMENTS, Muon, apply_, hidden_matrices
 
-METHODS = ("adamw", "adam", "sgd")  # torch's AdamW, Adam, and SGD without momentum
+METHODS = ("adamw", "adam", "sgd", "muon")  # torch's AdamW, Adam, SGD without momentum; muon.py
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch's own defaults
 
@@ -24,15 +26,17 @@ LARGE = 2**22  # parameters of a seed: from here on one sum over them is inexact
 
 
 class Optimiser:
-    """AdamW, Adam or SGD over one flat buffer that holds every parameter.
+    """AdamW, Adam, SGD or Muon over one flat buffer that holds every parameter.
 
         adamw   θ ← θ − η (m̂ / (√v̂ + ε) + λ θ)        m, v moving means of g and g²
         adam    θ ← θ − η m̂ / (√v̂ + ε)                the same of g + λ θ
         sgd     θ ← θ − η (g + λ θ)
+        muon    see `Muon`; what is no matrix of a hidden layer as with adamw
 
-    with rate η and weight decay λ. A model of small parameters costs one kernel instead of dozens. The
-    parameters and their gradients become views of the buffers. The step is torch.optim's function: its
-    classes import the compiler, which takes as long as torch itself, in every process that trains.
+    with rate η and weight decay λ; g may be filtered before (`Grokfast`). A model of small parameters costs
+    one kernel instead of dozens. The parameters and their gradients become views of the buffers. The step is
+    torch.optim's function: its classes import the compiler, which takes as long as torch itself, in every
+    process that trains.
     """
 
     def __init__(
@@ -41,6 +45,9 @@ class Optimiser:
         lr_multipliers: Mapping[str, float] | None = None,
         method: str = "adamw",
         native: Native | None = None,
+        *,
+        adjust_lr_fn: str = next(iter(ADJUSTMENTS)),
+        grokfast: Grokfast | None = None,
     ) -> None:
         """Move the model's parameters, each of shape (S, ...), into one buffer.
 
@@ -49,10 +56,15 @@ class Optimiser:
             lr_multipliers: shell pattern of a parameter's name -> factor of its learning rate; the factors of
                 several that fit are multiplied.
             method: one of METHODS.
-            native: makes a clipped step of Adam and AdamW in one call; None: torch's operations make it.
+            native: makes a clipped step of Adam and AdamW in one call; None: torch's operations make it,
+                as they do with muon and with a filter.
+            adjust_lr_fn: of muon.
+            grokfast: the filter of the gradients; None: there is none.
         """
-        self.method = method
+        self.method, self.grokfast = method, grokfast
+        maps = hidden_matrices(model) if method == "muon" else {}
         named = dict(model.named_parameters())
+        named = {name: named[name] for name in dict.fromkeys((*maps, *named))}
         first = next(iter(named.values())).detach()
         self.num_seeds = first.shape[0]
         self.spans: dict[str, slice] = {}  # each parameter's part of the buffer
@@ -60,12 +72,14 @@ class Optimiser:
         for name, parameter in named.items():
             self.spans[name] = slice(self.used, self.used + parameter.numel())
             self.used = self.spans[name].stop
+        self.begin = self.spans[list(maps)[-1]].stop if maps else 0  # of what Adam or SGD steps
         # Padded, so that the fused kernel's vector loop leaves no remainder: see numerics.
-        size = self.used + -self.used % LANES
+        size = self.used + -(self.used - self.begin) % LANES
         self.values, self.grads = first.new_zeros(size), first.new_zeros(size)
         # What the method keeps from step to step: nothing for sgd.
-        kept = () if method == "sgd" else ("means", "squares")
-        self.moments = {name: first.new_zeros(size) for name in kept}
+        sizes = {} if method == "sgd" else {"means": size, "squares": size - self.begin}
+        sizes |= {} if grokfast is None else {"slow": size}
+        self.moments = {name: first.new_zeros(length) for name, length in sizes.items()}
         self.count = torch.zeros((), device=first.device)
         self.seed_of = None if self.num_seeds == 1 and size >= LARGE else self._seeds()
         for name, parameter in named.items():
@@ -79,20 +93,21 @@ class Optimiser:
             for pattern, factor in (lr_multipliers or {}).items()
             if fnmatchcase(name, pattern)
         ]
-
-        self.native = None if native is None or method == "sgd" else self._native(native)
+        shapes = {name: parameter.shape for name, parameter in named.items()}
+        self.muon = Muon(self.spans, shapes, maps, adjust_lr_fn) if maps else None
+        self.native = self._native(native)
 
     def seed_state(self, index: int) -> dict[str, Tensor]:
         """Return copies of a seed's parameters and moments, flat, and the steps that Adam has counted."""
-        taken = {name: values[self._mine(index)].clone() for name, values in self._buffers().items()}
+        taken = {name: part[self._mine(index, at)].clone() for name, (part, at) in self._buffers().items()}
         return taken | {"count": self.count.clone()}
 
     def restore(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
         """Restore what `seed_state` returned, one part per seed."""
         self.count.copy_(parts[0]["count"])
-        for name, values in self._buffers().items():
+        for name, (values, at) in self._buffers().items():
             for index, part in enumerate(parts):
-                values[self._mine(index)] = part[name].to(values.device)
+                values[self._mine(index, at)] = part[name].to(values.device)
 
     def revert(self, index: int, values: Tensor) -> None:
         """Set a seed's parameters to those of a copy of the whole buffer."""
@@ -131,6 +146,10 @@ class Optimiser:
             return self.native(max_norm, lr, weight_decay)
         if max_norm:
             self.clip(max_norm)
+        slow = self._filter()
+        matrices = slice(self.begin)
+        means = self.moments["means"][matrices] if self.muon else self.grads
+        prepared = self.muon.prepare(self.grads[matrices], means) if self.muon else None
         before = [self.values[span].clone() for span, _ in self.faster]
         count = self.count.clone()
         try:
@@ -141,11 +160,26 @@ class Optimiser:
         except BaseException:
             self.count.copy_(count)  # torch counts before it computes
             raise
+        if slow is not None:
+            self.moments["slow"].copy_(slow)
+        if prepared is not None:
+            means.copy_(prepared[0])
+            apply_(self.values[matrices], prepared[1], lr, weight_decay)
         for (span, factor), old in zip(self.faster, before, strict=True):
             # The step, decay included, is proportional to the rate.
             self.values[span].sub_(old).mul_(factor).add_(old)
 
-    def _native(self, native: Native) -> NativeStep:
+    def _filter(self) -> Tensor | None:
+        """Filter the gradients in place; return the slow ones from now on, None where there is no filter."""
+        if self.grokfast is None:
+            return None
+        slow = self.grokfast.slow(self.moments["slow"], self.grads)
+        self.grokfast.amplify_(self.grads, slow)
+        return slow
+
+    def _native(self, native: Native | None) -> NativeStep | None:
+        if native is None or self.method not in ("adam", "adamw") or self.grokfast is not None:
+            return None
         spans = list(self.spans.values())
         factors = [math.prod(factor for span, factor in self.faster if span is own) for own in spans]
         buffers = {"values": self.values, "grads": self.grads, "count": self.count} | self.moments
@@ -153,15 +187,16 @@ class Optimiser:
         return native(buffers, self.num_seeds, spans, factors, constants, decoupled=decoupled)
 
     def _adam(self, lr: float | Tensor, weight_decay: float) -> None:
+        rest = slice(self.begin, None)
         adam(
-            [self.values],
-            [self.grads],
-            [self.moments["means"]],
+            [self.values[rest]],
+            [self.grads[rest]],
+            [self.moments["means"][rest]],
             [self.moments["squares"]],
             [],
             [self.count],
             fused=True,
-            decoupled_weight_decay=self.method == "adamw",
+            decoupled_weight_decay=self.method != "adam",
             lr=lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -197,14 +232,15 @@ class Optimiser:
             return torch.stack(parts).sum(0)
         return values.new_zeros(self.num_seeds).index_add_(0, self.seed_of, values)
 
-    def _buffers(self) -> dict[str, Tensor]:
-        """Return the used parts of the buffers that a checkpoint saves, by name."""
+    def _buffers(self) -> dict[str, tuple[Tensor, int]]:
+        """Return the used parts of what a checkpoint saves, and the element that each begins at."""
         buffers = {"values": self.values} | self.moments
-        return {name: buffer[: self.used] for name, buffer in buffers.items()}
+        begins = {name: self.begin if name == "squares" else 0 for name in buffers}
+        return {name: (buffer[: self.used - begins[name]], begins[name]) for name, buffer in buffers.items()}
 
-    def _mine(self, index: int) -> Tensor | slice:
-        """Return which of the used elements are a seed's."""
-        return slice(None) if self.seed_of is None else self.seed_of[: self.used] == index
+    def _mine(self, index: int, begin: int = 0) -> Tensor | slice:
+        """Return which of the used elements, from one on, are a seed's."""
+        return slice(None) if self.seed_of is None else self.seed_of[begin : self.used] == index
 
     def _seeds(self) -> Tensor:
         """Return the seed of each element, as an index; of a single seed all are one number."""

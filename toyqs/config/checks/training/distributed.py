@@ -35,6 +35,18 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
             f"a graph is of one process's step, and there are {ranks}",
             "cuda_graphs=false or one process",
         )
+    if (
+        config.qk_clip
+        and config.backbone != "gru"
+        and config.has_thoughts
+        and config.interpreter_start == "afresh"
+    ):
+        refuse(
+            "qk_clip",
+            config.qk_clip,
+            f"follows the beginnings that thoughts of a batch share, and {ranks} processes see a part each",
+            "interpreter_start=onward, qk_clip=0 or one process",
+        )
     if config.learned_reward:
         refuse(
             "learned_reward",

@@ -69,6 +69,9 @@ def _check_steps(config: RunConfig, sizes: GoldSizes) -> None:
     if config.learned_reward:
         why = "learned_reward=true is fitted on halves of a batch, and the sampled thoughts are ever fewer"
         _refuse(config, why, "learned_reward=false")
+    if config.tokens_per_symbol:
+        why = "right thoughts have a symbol for each step, and adaptive_by=problem asks for another number"
+        _refuse(config, why, "adaptive_by=task")
     shortest, longest, length = sizes.shortest, sizes.longest, config.max_reasoning_len
     if length < longest:
         why = f"right thoughts have up to {longest} symbols, and max_reasoning_len={length}"
