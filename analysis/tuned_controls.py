@@ -35,6 +35,7 @@ compared as they were run. A run with a label, info=NAME, is one more arm of tha
 Thinking is better or worse than a control by a paired t-test at .05, corrected (Holm) for the number of
 controls. All rows are written next to the figure, as CSV."""
 QUESTION = "What does thinking gain over controls that were tuned alike?"
+UNTUNED = "What does thinking gain over each other arm?"
 MEASURE = """columns to choose and compare by: one for all questions, and NAME=COLUMN for those judged by
 another; with commas; without this %(default)s"""
 
@@ -63,7 +64,7 @@ def _work(options: argparse.Namespace) -> None:
     table = pd.concat(rows, ignore_index=True)
     with style.style(options.talk), writing(options.output), replacing(beside) as temporary:
         figure = tuned_figure([(name, each.measure, each.gains) for name, each in found.items()])
-        frame(figure, QUESTION, [about], footer, options.talk)
+        frame(figure, QUESTION if options.tune else UNTUNED, [about], footer, options.talk)
         write_text(temporary, csv_text(table[["question", *table.columns.drop("question")]]))
         style.save(figure, options.output)
     print("\n".join(line for name, each in found.items() for line in lines(name, each, by)))

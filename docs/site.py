@@ -25,8 +25,8 @@ GALLERY_BEGINS = ("README.md", "docs/results.md", "docs/report.md")
 # Start of a figure's name -> the commands that draw it, where no option -o on its page names it.
 MAIN_JOB = "python run.py 'seed=[0,1,2,3,4]' controls=all"
 DRAWN = {
-    "thought_batches": "python bench/thoughts/batches.py --positions 1 16 --rounds 7 --figure "
-    "docs/figures/thought_batches.png",
+    "thought_batches": "python bench/thoughts/batches.py --positions 1 4 --thoughts 1 2 4 --rounds 5 "
+    "--figure docs/figures/thought_batches.png",
     "growth": "python bench/speed.py growth --rounds 3 --figure docs/figures/growth.png",
     "dictionary": "python run.py\npython -m toyqs.evidence report runs",
     "default_all": MAIN_JOB,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from analysis import tuned_controls
 from analysis.tuned_controls import questions
@@ -83,7 +84,7 @@ def test_every_arm_is_compared_at_its_own_best_point(runs, capsys, monkeypatch):
 
 
 def test_arms_are_compared_as_they_were_run(runs, capsys, monkeypatch):
-    Figures(monkeypatch)
+    figures = Figures(monkeypatch)
     losses = {"thinking": {0.1: [0.2, 0.3, 0.4]}, "pause": {0.1: [0.5, 0.7, 0.9]}}
     sweep(runs / "plain", losses, 1)
     decays = settings(weight_decay=3.0, info="constant_length")
@@ -92,7 +93,10 @@ def test_arms_are_compared_as_they_were_run(runs, capsys, monkeypatch):
         row = json.loads(folder.read_text())
         if row["nll"] in (0.2, 0.3, 0.4):
             folder.write_text(json.dumps(row | {"thought_length": 10 * row["nll"]}))
+    figures.really = True
     assert tuned_controls.main(["plain", "--measure", "nll"]) == 0
+    words = " ".join(text.get_text() for text in figures.drawn[0].findobj(Text))
+    assert "over each other arm?" in words and "all arms as they were run" in words and "tuned" not in words
     out = " ".join(capsys.readouterr().out.split())
     assert "plain: nll, nats; all as run, report of 1–3" in out and "tuning" not in out
     # the lengths are 2, 3 and 4; pause's gains .3 .4 .5, p .0202, constant_length's .4 .4 .4

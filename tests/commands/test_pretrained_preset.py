@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
 
 from toyqs.config.builders import training
 
@@ -18,6 +20,7 @@ pytest.importorskip("transformers")
 import transformers
 
 from tests.commands.test_presets import ROOT
+from toyqs.answers.__main__ import main as answers
 from toyqs.assets import pretrained, smollm2
 from toyqs.config.builders.model import build_model
 from toyqs.config.facts.thoughts import EM_DASH
@@ -60,11 +63,11 @@ def small(tmp_path: Path) -> str:
 def composed(tmp_path: Path) -> Callable[..., RunConfig]:
     (tmp_path / "text.jsonl").write_text((json.dumps({"question": TEXT, "answer": TEXT}) + "\n") * 20)
 
-    def composed(*words: str) -> RunConfig:
+    def composed(*words: str, preset: str = PRESET) -> RunConfig:
         register()
         with initialize_config_dir(str(ROOT / "conf"), version_base=None):
             given = [
-                f"+run_modifier={PRESET}",
+                f"+run_modifier={preset}",
                 f"task.path={tmp_path / 'text.jsonl'}",
                 f"runs_dir={tmp_path}/runs",
             ]
@@ -82,6 +85,36 @@ def test_it_trains(
     (row,) = load_rows(tmp_path / "runs").to_dict("records")
     assert row["train_steps"] == 3 and row["lora_rank"] == 8 and row["backbone"] == "llama"
     assert all(0 < row[x] < 20 for x in ("nll", "nll_ahead", "nll_no_thought", "nll_shuffled", "gate"))
+
+
+def test_gaussian_thoughts_train_speak_and_are_timed(
+    small: str,
+    composed: Callable[..., RunConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """SilentSTaR: one adapter set for all roles, a value that sees the greedy thought, rewards of 0 and 1."""
+    monkeypatch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
+    words = (f"pretrained={small}", "max_steps=3", "eval_every=3", "processes=1")
+    assert main.main([composed(*words, preset="SilentSTaRPretrainedRunConfig")]) == 0
+    (row,) = load_rows(tmp_path / "runs").to_dict("records")
+    settings = ("thoughts", "reward", "baseline", "value_sees", "advantage_scale", "lora_rank")
+    assert [row[x] for x in settings] == ["gaussian", "accuracy", "value", "greedy_thought", "none", 8]
+    run = tmp_path / "runs" / row["key"]
+    curve = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (trained,) = (x for x in curve if x["kind"] == "train")
+    assert 0 <= trained["reward"] <= 1 and trained["critic"] >= 0
+    learnt = load_file(run / "model.safetensors")
+    assert {name.split(".")[0] for name in learnt} >= {"cores", "critic", "mixer", "thought_head"}
+    assert not any("tokens" in name for name in learnt)  # the checkpoint's own are frozen
+    capsys.readouterr()
+    assert answers(["say", str(run), "two and three", "--tokens", "2", "--temperature", "0"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("done thinking.") == 2 and not re.search(r"Thinking… \d", printed)  # no lengths
+    assert "4 thoughts before each token, of 2 symbols each (vectors: the nearest tokens" in printed
+    assert answers(["latency", str(run), "--tokens", "1", "--context", "4"]) == 0
+    assert "after a context of 4 + 1 tokens" in capsys.readouterr().out
 
 
 def test_a_large_vocabulary_is_evaluated_in_smaller_parts(

@@ -1,4 +1,4 @@
-"""The preset on reasoning texts, trained whole: its patterns are in the weights."""
+"""The preset on reasoning texts, trained whole: what is in its weights, and what is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toyqs.sweep.words.presets import register
 
 
 @pytest.mark.slow
-def test_it_bakes_the_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_bakes_the_patterns_and_not_all_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setattr("toyqs.evidence.figures.comparison.comparison_figure", lambda *_: None)
     register()
@@ -28,4 +28,7 @@ def test_it_bakes_the_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (row,) = load_rows(tmp_path / "runs").to_dict("records")
     result = tmp_path / "baked.json"
     code = answers(["baked", str(tmp_path / "runs" / row["key"]), "--strict", "-o", str(result)])
-    assert json.loads(result.read_text())["baked"] and code == 0
+    shares = json.loads(result.read_text())["shares"]
+    above = {name: share["interval"][0] > share["needed"] for name, share in shares.items()}
+    assert above == {"right answer": False, "thinking tokens": True, "fitting strategy": True} and code == 1
+    assert shares["right answer"]["interval"][0] > 0.5

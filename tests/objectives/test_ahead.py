@@ -201,7 +201,8 @@ def random_case(num: int) -> tuple[Trace, Batch]:
     known = random(num, 5, seed=2).log_softmax(-1)
     trace = Trace(random(6, num, 5, seed=3), reference_log_probs=known, base_logits=random(num, 5, seed=4))
     trace = trace._replace(log_prob=random(6, 2, seed=5), entropy=random(6, 2, seed=6).abs())
-    return trace._replace(prefix_logits=random(6, 2, num, 5, seed=7)), batch
+    without = random(6, num, 5, seed=8)
+    return trace._replace(prefix_logits=random(6, 2, num, 5, seed=7), without_logits=without), batch
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -222,6 +223,7 @@ def test_every_reward_is_a_weighted_sum_of_rewards_of_one_token(name: str) -> No
             reference_log_probs=trace.reference_log_probs[..., n : n + 1, :],
             base_logits=trace.base_logits[..., n : n + 1, :],
             prefix_logits=trace.prefix_logits[..., n : n + 1, :],
+            without_logits=trace.without_logits[..., n : n + 1, :],
         )
         log_q = rewards.target_log_prob(cut.logits, one.targets.unsqueeze(-1))
         reward, factor = REWARDS[name](log_q, cut, one), 0.7**n * batch.ahead.weights[..., n : n + 1]

@@ -81,7 +81,9 @@ def test_the_policys_part_has_no_gradient_through_the_reward(reward: str) -> Non
     trace, batch = case()
     reference = random(SEEDS, BATCH, TIME, 1, VOCAB, seed=7).log_softmax(-1)
     along = random(SEEDS, BATCH, TIME, THOUGHTS, LENGTH, 1, VOCAB, seed=8).requires_grad_()
-    trace = trace._replace(reference_log_probs=reference, prefix_logits=along)
+    trace = trace._replace(
+        reference_log_probs=reference, prefix_logits=along, without_logits=along[..., 0, :, :]
+    )
     loss = Reinforce(reward=reward)(trace, batch)
     (got,) = torch.autograd.grad(
         loss.parts["policy"].sum(), trace.logits, allow_unused=True, retain_graph=True

@@ -146,7 +146,7 @@ def test_two_processes_give_the_row_of_one(tmp_path: Path, changes: dict[str, An
     "changes",
     [
         {"gradient_checkpointing": True, "positions_up_to": 24},
-        {"qk_clip": 1e-3, "optimizer": "muon_grokfast"},
+        {"qk_clip": 1e-3, "interpreter_start": "onward"},
         {"reference": "ema", "thought_kl_beta": 0.1, "checkpoint_every": 2, "grad_acc": 2},
         *(
             pytest.param(changes, marks=pytest.mark.slow)
@@ -253,13 +253,11 @@ def test_portions_make_up_the_whole() -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        (
-            {"data_loader_batch_size": 9},
-            "data_loader_batch_size=9: does not go evenly.*give a multiple of 2, 4 or more",
-        ),
+        ({"data_loader_batch_size": 9}, "batch_size=9: does not go evenly.*give a multiple of 2, 4 or more"),
         ({"data_loader_batch_size": 2}, "data_loader_batch_size=2: .* give a multiple of 2, 4 or more"),
         ({"grad_acc": 3, "data_loader_batch_size": 9}, "with grad_acc=3; give a multiple of 6, 6 or more"),
         ({"learned_reward": True}, "learned_reward=true: .* give learned_reward=false or one process"),
+        ({"qk_clip": 1.0, "backbone": "gpt2"}, "qk_clip=1.0: follows .* give interpreter_start=onward"),
         ({"baseline": "average_thought"}, "baseline=average_thought: .* give another baseline"),
         ({"baseline": "value"}, "value_sees=average_thought: .* give another value_sees"),
     ],

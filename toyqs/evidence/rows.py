@@ -21,6 +21,8 @@ NUMBERS = (
     *("diverged_at", "largest_logit", "uniform_nll", "unigram_nll", "bigram_nll"),
     *("nll_joint", "joint_samples", "nll_joint_shuffled", "nll_joint_no_thought", "joint_floor"),
     *("nll_deeper", "accuracy_deeper"),
+    *("attention_entropy", "thought_coherence", "thought_semantic", "thought_syntactic"),
+    "thought_predictive",
     *("nll_hinted", "accuracy_hinted", "nll_teacher", "accuracy_teacher", "kl_teacher"),
 )
 ORIGINS = {"commit": "commits", "results_version": "results versions"}  # columns that say what made a row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 def say(monkeypatch: pytest.MonkeyPatch, words: Any) -> None:
     """Let a run respond what `words` makes of each problem's place and text."""
 
-    def responses(run: Any, problems: Sequence[Text], *_: Any) -> Iterator[str]:
-        return (words(place, problem) for place, problem in enumerate(problems))
+    def responses(run: Any, problems: Sequence[Text], *_: Any) -> list[str]:
+        return [words(place, problem) for place, problem in enumerate(problems)]
 
     monkeypatch.setattr(baked, "responses", responses)
 
@@ -153,19 +153,31 @@ def test_a_run_reads_the_prompt_after_its_examples(run: str, monkeypatch: pytest
 
     def generate(self: Predictor, before: torch.Tensor, most: int, **how: Any) -> list[list[int]]:
         assert most == 30 and how["temperature"] == 0.5 and tuple(how["ends"]) == loaded.text.ends
-        read.append(loaded.text.decode(before.tolist()))
-        return [loaded.text.encode("answer 7").tolist()]
+        assert how["texts"] == len(before)
+        texts = [loaded.text.decode(row) for row in before.tolist()]
+        read.extend(texts)
+        return [loaded.text.encode(text).tolist()[-3:] for text in texts]
 
     monkeypatch.setattr(Predictor, "generate", generate)
     problems = held_out_problems(1, 0)
-    assert list(asked.responses(loaded, problems, 30, 0.5)) == ["answer 7"] * len(KINDS)
-    assert read == [x.prompt for x in problems]
+    wanted = [" ".join(x.prompt.split()[-3:]) for x in problems]
+    assert asked.responses(loaded, problems, 30, 0.5) == wanted, "in the order of the problems"
+    assert sorted(read) == sorted(x.prompt for x in problems)
     read.clear()
-    list(asked.responses(loaded, problems, 30, 0.5, examples=2))
+    asked.responses(loaded, problems, 30, 0.5, examples=2)
     trained = {f"{x.prompt} {x.response}": x.kind for x in corpus(50, 50, 0)}
-    for text, problem in zip(read, problems, strict=True):
+    kinds = {x.prompt: x.kind for x in problems}
+    for text in read:
         *shown, prompt = text.split(" <end> ")
-        assert prompt == problem.prompt and [trained[x] for x in shown] == [problem.kind] * 2
+        assert [trained[x] for x in shown] == [kinds.pop(prompt)] * 2
+    assert not kinds
+
+
+def test_problems_side_by_side_get_the_responses_that_they_get_alone(run: str) -> None:
+    loaded, problems = load(run), held_out_problems(3, 0)
+    together = asked.responses(loaded, problems, 12, 0.0)
+    assert together == [asked.responses(loaded, [x], 12, 0.0)[0] for x in problems]
+    assert len(set(together)) > 3
 
 
 def test_a_model_s_room_bounds_a_response(run: str) -> None:

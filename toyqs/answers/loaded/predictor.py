@@ -104,10 +104,10 @@ class Predictor:
         stop: Callable[[Sequence[int]], bool] = lambda tokens: False,
         seconds: list[float] | None = None,
     ) -> list[list[int]]:
-        """Generate texts that continue a given one.
+        """Generate texts that continue a given one, or each its own.
 
         Args:
-            before: (m,) long, m ≥ 1.
+            before: (m,) long, m ≥ 1; or (texts, m), of each text.
             most: tokens of a text at most.
             texts: number of texts, generated side by side.
             temperature: of sampled tokens; 0: each token is the likeliest.
@@ -141,7 +141,7 @@ class Predictor:
         """Generate token by token, as `generate` does; the text that is read on ends nowhere by itself.
 
         Args:
-            before: (m,) long, m ≥ 1.
+            before: (m,) long, m ≥ 1; or (texts, m), of each text.
             most: tokens at most.
             texts: number of texts, generated side by side.
             temperature: as in `generate`.
@@ -149,7 +149,8 @@ class Predictor:
         Raises:
             ValueError: more tokens than the model can read.
         """
-        cache = memory.read(self.model, self._fitting(before, most).view(1, 1, -1))
+        fitting = self._fitting(before, most)
+        cache = memory.read(self.model, fitting.view(1, -1, fitting.shape[-1]))
         for _ in range(most):
             context = memory.context_of(self.model, cache)
             mixture, thoughts = self._predict(context, cache.num_texts, 1)
@@ -183,7 +184,7 @@ class Predictor:
                 f"{more} tokens after a text are more than this model can read: it has room for "
                 f"{self.room - 1}; give fewer"
             )
-        return before[more - self.room :]
+        return before[..., more - self.room :]
 
     def _predict(self, context: Context, texts: int, places: int) -> tuple[Tensor, Thoughts | None]:
         """Return log-probabilities (1, B, T, V) of the next token, mixed over thoughts, and the thoughts."""

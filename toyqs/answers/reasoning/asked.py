@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from random import Random
 
 import torch
@@ -42,8 +43,8 @@ def held_out_problems(count: int, seed: int) -> list[Text]:
 
 def responses(
     run: LoadedRun, problems: Sequence[Text], most: int, temperature: float, examples: int = 0
-) -> Iterator[str]:
-    """Let a run respond to each problem, up to an end of its text.
+) -> list[str]:
+    """Let a run respond to each problem, up to an end of its text; prompts of one length side by side.
 
     Args:
         run: on a text whose tokens can write the problems.
@@ -56,12 +57,21 @@ def responses(
         ValueError: a prompt is longer than the model can read, or has words that the run does not know.
     """
     predictor, text = Predictor(run.model, run.sizes, seed=run.seed), run.text
-    for problem in problems:
+    alike: dict[int, dict[int, Tensor]] = defaultdict(dict)  # length -> place of a problem -> what it follows
+    for place, problem in enumerate(problems):
         before = torch.cat([*_examples(text, problem.kind, examples), text.encode(problem.prompt)])
-        (written,) = predictor.generate(
-            before, _room(predictor, len(before), most), temperature=temperature, ends=text.ends
+        alike[len(before)][place] = before
+    found: dict[int, str] = {}
+    for length, group in alike.items():
+        written = predictor.generate(
+            torch.stack([*group.values()]),
+            _room(predictor, length, most),
+            texts=len(group),
+            temperature=temperature,
+            ends=text.ends,
         )
-        yield text.decode(written)
+        found |= dict(zip(group, map(text.decode, written), strict=True))
+    return [found[place] for place in range(len(problems))]
 
 
 def _examples(text: Tokens, kind: str, count: int) -> list[Tensor]:

@@ -76,7 +76,7 @@ def add_to(measures: Any) -> None:
 
 def _measure(given: argparse.Namespace, run: LoadedRun) -> dict[str, Any]:
     problems = held_out_problems(given.problems, given.seed)
-    written = list(responses(run, problems, given.tokens, given.temperature, given.examples))
+    written = responses(run, problems, given.tokens, given.temperature, given.examples)
     read_ = [read(response) for response in written]
     print(*heading([run.folder]), *_how(given), "", *table(problems, read_), "", sep="\n")
     shares = {x.words: share_of(x, problems, read_) for x in CRITERIA}

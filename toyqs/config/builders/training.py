@@ -147,9 +147,10 @@ def _loss_weights(config: RunConfig) -> dict[str, LossWeight]:
 def _predictions(config: RunConfig) -> int:
     """Return how many predictions an evaluation makes with a thought: one, or with its prefixes too.
 
-    Or without it, and where symbols are the task's tokens as many of what base_lm would say.
+    Or without it, and of what base_lm would say. What is only logged counts for nothing: an evaluation goes
+    through its sequences in the same parts, whether a run logged its coherence or not.
     """
-    if config.pays_contributions or config.judges_thoughts:
+    if config.pays_contributions or config.attends_by_scores or config.pays_coherence:
         return 3
     return 1 + config.max_reasoning_len if config.rewards_steps else 1
 

@@ -27,7 +27,7 @@ PURPOSES = {
     "models that do not think": ("GLM", "TLM", "InterpreterGRU"),
     "models that think": (
         *("ReasonerInterpreterGRU", "InterpreterLowVarGRU", "QuietSTaRDiscrete", "QuietSTaRDiscreteT"),
-        *("SilentSTaR", "SilentSTaRT", "QuietSTaRPretrained"),
+        *("SilentSTaR", "SilentSTaRT", "QuietSTaRPretrained", "SilentSTaRPretrained"),
     ),
     "kinds of thoughts": (
         "Gaussian",

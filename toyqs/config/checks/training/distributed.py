@@ -35,6 +35,7 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
             f"a graph is of one process's step, and there are {ranks}",
             "cuda_graphs=false or one process",
         )
+    _check_clip(config, ranks)
     if config.learned_reward:
         refuse(
             "learned_reward",
@@ -52,3 +53,19 @@ def check_parallel(config: RunConfig, ranks: int) -> None:
                 f"takes the mean over a whole batch's thoughts, of which {ranks} processes see a share each",
                 f"another {name} or one process",
             )
+
+
+def _check_clip(config: RunConfig, ranks: int) -> None:
+    """Refuse QK-clip where what the thoughts of a batch have in common is computed once."""
+    if (
+        config.qk_clip
+        and config.backbone != "gru"
+        and config.has_thoughts
+        and config.interpreter_start == "afresh"
+    ):
+        refuse(
+            "qk_clip",
+            config.qk_clip,
+            f"follows the beginnings that thoughts of a batch share, and {ranks} processes see a part each",
+            "interpreter_start=onward, qk_clip=0 or one process",
+        )

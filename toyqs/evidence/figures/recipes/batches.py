@@ -18,30 +18,34 @@ from toyqs.evidence.figures.frame import frame
 QUESTION = "How much faster are thoughts in one batch than one after another?"
 PUBLISHED = (4, 3.7)  # thoughts, and how many times as fast all at once are said to be
 BACKBONES = {"gru": "GRU", "gpt2": "GPT-2"}
-PANELS = {  # way -> what lies along its axis, and its name
-    "thought by thought": ("thoughts", "thoughts K of a position, one call each"),
-    "position by position": ("positions", "positions T, one call each"),
-}
+PANELS = (  # what is timed, the way, what lies along the axis, and its name
+    ("sample", "thought by thought", "thoughts", "thoughts K of a position, one call each"),
+    ("step", "thought by thought", "thoughts", "thoughts K of a position, one call each"),
+    ("step", "position by position", "positions", "positions T, one call each"),
+)
+TITLES = {"sample": "sampling alone", "step": "a training step"}
 SHADES = "viridis_r"
 
 
 def batches_figure(rows: Sequence[Mapping[str, Any]], about: str) -> Figure:
-    """Draw a row of panels for each backbone, in each the ratios of a training step with their quartiles.
+    """Draw a row of panels for each backbone, in each the ratios of times with their quartiles.
 
     Args:
         rows: of bench/thoughts/batches.py, those of one backbone at least.
         about: where it was measured; the footer.
     """
-    table = pd.DataFrame([row for row in rows if row["what"] == "step"])
+    table = pd.DataFrame(rows)
+    shown = [panel for panel in PANELS if table.loc[table["way"] == panel[1], panel[2]].nunique() > 1]
+    shown = shown or list(PANELS[:2])
     backbones = [name for name in BACKBONES if name in set(table["backbone"])]
-    drawn = style.new_figure(11.0, 1.2 + 3.4 * len(backbones))
-    panels = drawn.subplots(len(backbones), len(PANELS), squeeze=False)
+    drawn = style.new_figure(4.6 * len(shown), 1.2 + 3.2 * len(backbones))
+    panels = drawn.subplots(len(backbones), len(shown), squeeze=False)
     for row, backbone in zip(panels, backbones, strict=True):
-        for axes, (way, (along, name)) in zip(row, PANELS.items(), strict=True):
-            own = table[(table["backbone"] == backbone) & (table["way"] == way)]
+        for axes, (what, way, along, name) in zip(row, shown, strict=True):
+            own = table[(table["backbone"] == backbone) & (table["way"] == way) & (table["what"] == what)]
             other = "positions" if along == "thoughts" else "thoughts"
             _panel(axes, own, along, other)
-            axes.set_title(f"{BACKBONES[backbone]}, {way}")
+            axes.set_title(f"{BACKBONES[backbone]}, {TITLES[what]}\n{way}")
             axes.set_xlabel(name)
         row[0].set_ylabel("time over that in one batch")
         row[0].plot(*PUBLISHED, marker="*", color="#D55E00", markersize=style.points(12), zorder=5)
@@ -51,7 +55,7 @@ def batches_figure(rows: Sequence[Mapping[str, Any]], about: str) -> Figure:
     ]
     drawn.legend(handles=handles)
     notes = ["medians and quartiles of rounds in turns; 1: as fast", about]
-    frame(drawn, QUESTION, ["a training step without the optimiser's, the same gradient in all ways"], notes)
+    frame(drawn, QUESTION, ["the same symbols and the same gradient in all ways"], notes)
     return drawn
 
 
