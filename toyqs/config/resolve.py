@@ -113,7 +113,7 @@ def _state_numbers(config: RunConfig) -> int:
 def _without_policy(config: RunConfig) -> RunConfig:
     """Return the settings with none of what only a trained policy needs."""
     # a group baseline would refuse K = 1 without need
-    config = replace(config, baseline="none", advantage_scale="none", credit="outcome")
+    config = replace(config, baseline="none", advantage_scale="none", credit="outcome", coherence_beta=0.0)
     if not config.policy_loss_beta:  # no policy learns from it
         config = replace(config, learned_reward=False)
     if config.reward in ("trajectory", "contribution"):  # nobody is paid by it, and it would cost predictions
