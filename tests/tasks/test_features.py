@@ -35,7 +35,7 @@ def test_every_feature_has_a_class_at_the_last_position_or_none(task: Task) -> N
 
 
 def test_which_tasks_have_features() -> None:
-    assert [type(x).__name__ for x in VARIANTS if x.features is None] == ["Sums"]
+    assert [type(x).__name__ for x in VARIANTS if x.features is None] == ["Reasoning", "Sums"]
 
 
 @pytest.mark.parametrize("label_noise", [0.0, 0.5])
