@@ -134,6 +134,13 @@ def test_a_scan_of_sequences(batch: int, time: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
+def test_wide_states_over_more_than_a_block_of_rows(dtype: torch.dtype) -> None:
+    """Compare 150 sequences of states from which on blocks have 128 rows, and as wide as not to fill a vector."""
+    table, ids = random(1, ROWS, 3 * 130, dtype=dtype), integers(ROWS - 1, 1, 150, 2)
+    compare(torch_scan, native_scan, ids, (table, *weights(1, 130, dtype)), "width 130")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("size", [1e-6, 1e-3, 30.0, 300.0])
 def test_gates_far_from_the_middle(size: float, dtype: torch.dtype) -> None:
     """Compare with float64 on the same numbers, where states are tiny and where all gates are closed."""

@@ -55,10 +55,10 @@ template <typename F> struct Draw {
 };
 
 template <typename F> void draw_rows(const Layer<F>& layer, const Draw<F> a, int64_t seed) {
-  const int64_t v_p = layer.out_p, d = layer.d, end = (seed + 1) * a.rows;
-  const Buffer<F> logits(BLOCK * v_p), p(v_p), sums(v_p), at_rows(BLOCK * layer.d_p);
+  const int64_t v_p = layer.out_p, d = layer.d, d_p = layer.d_p, end = (seed + 1) * a.rows, block = block_of(d);
+  const Buffer<F> logits(block * v_p), p(v_p), sums(v_p), at_rows(block * d_p);
   for (int64_t first = seed * a.rows, count; first < end; first += count) {
-    count = std::min(BLOCK, end - first);
+    count = std::min(block, end - first);
     layer.outputs(logits, a.h + first * d, d, count);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t row = first + i, at_draws = row * a.draws;
@@ -73,25 +73,21 @@ template <typename F> void draw_rows(const Layer<F>& layer, const Draw<F> a, int
       const F at_entropy = a.at_entropy ? a.at_entropy[row] : 0, *const own = a.at_log_prob + at_draws;
       F of_row = at_entropy * entropy;
       for (int64_t k = 0; k < a.draws; ++k) of_row += own[k];
-      for (int64_t j = 0; j < v_p; j += LANES<F>)
-        put<F>(log_p + j, -at(p + j) * (of_row + at_entropy * at(log_p + j)));
+      for (int64_t j = 0; j < v_p; j += LANES<F>) put(log_p + j, -at(p + j) * (of_row + at_entropy * at(log_p + j)));
       for (int64_t k = 0; k < a.draws; ++k) log_p[a.symbols[at_draws + k]] += own[k];
     }
     if (!a.at_h) continue;
-    std::fill_n(at_rows + 0, count * layer.d_p, F(0));
+    std::fill_n(at_rows + 0, count * d_p, F(0));
     layer.gradients(at_rows, logits, a.h + first * d, d, count);
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = 0; j < d; j += LANES<F>)
-        add<F>(a.at_h + (first + i) * d + j, at(at_rows + i * layer.d_p + j), d - j);
+      for (int64_t j = 0; j < d; j += LANES<F>) add(a.at_h + (first + i) * d + j, at(at_rows + i * d_p + j), d - j);
   }
 }
 
 template <typename F> bool draw(const Draw<F>& a) {
   if (!a.noise && !are_rows(a.symbols, a.seeds * a.rows * a.draws, a.v)) return false;
-  for (int64_t seed = 0; seed < a.seeds; ++seed) {
-    const Layer<F> layer(a.layer, seed, a.d, a.v, 1, -std::numeric_limits<F>::infinity());
-    draw_rows(layer, a, seed);
-  }
+  for (int64_t seed = 0; seed < a.seeds; ++seed)
+    draw_rows({a.layer, seed, a.d, a.v, 1, -std::numeric_limits<F>::infinity()}, a, seed);
   return true;
 }
 EXPORT(draw, Draw)

@@ -18,7 +18,7 @@ template <typename F> struct Gru {
 // which waits for them.
 template <bool back, typename F> void steps(const Layer<F>& layer, const Gru<F> a, int64_t seed) {
   const int64_t d = a.d, part = a.x_part, d_p = layer.d_p, out_p = layer.out_p;
-  const int64_t block = std::max<int64_t>(1, BLOCK / a.each), x_first = seed * a.x_rows;
+  const int64_t block = std::max<int64_t>(1, block_of(d) / a.each), x_first = seed * a.x_rows;
   const int64_t x_each = a.starts * a.each * a.length / std::max<int64_t>(1, a.x_rows);
   const Buffer<F> zeros(block * d), own_g(block * out_p), gates(block * a.each * 2 * d_p);
   const Buffer<F> at_gs(block * out_p), at_hs(block * d_p);  // gradients
@@ -40,8 +40,7 @@ template <bool back, typename F> void steps(const Layer<F>& layer, const Gru<F> 
           put<F>(rz + d_p + j, logistic<F>(load(x + part + j, d - j) + at(own + d_p + j)));
         }
       }
-      if (back) std::fill_n(at_gs + 0, count * out_p, F(0));
-      if (back) std::fill_n(at_hs + 0, count * d_p, F(0));
+      if (back) std::fill_n(at_gs + 0, count * out_p, F(0)), std::fill_n(at_hs + 0, count * d_p, F(0));
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t state = a.each == 1 ? i : i / a.each, x_place = x_row(i), at_row = place(i) * d;
         const F *x = a.x + x_place + 2 * part, *rz = gates + 2 * i * d_p, *g_n = g + state * out_p + 2 * d_p;
@@ -49,8 +48,7 @@ template <bool back, typename F> void steps(const Layer<F>& layer, const Gru<F> 
         for (int64_t j = 0, left = d; j < d; j += LANES<F>, left -= LANES<F>) {
           const V<F> r = at(rz + j), z = at(rz + d_p + j), of_n = at(g_n + j);
           const V<F> n = tangent<F>(load(x + j, left) + r * of_n), fall = load(h + state * h_stride + j, left) - n;
-          if (!back) store<F>(a.states + at_row + j, n + z * fall, left);
-          if (!back) continue;
+          if (!back) { store<F>(a.states + at_row + j, n + z * fall, left); continue; }
           const V<F> now = load<F>(a.grad + at_row + j, left), at_z = now * fall * z * (F(1) - z);
           const V<F> at_n = now * (F(1) - z) * (F(1) - n * n), at_r = at_n * of_n * r * (F(1) - r);
           add<F>(at_x + j, at_r, left);
@@ -74,10 +72,8 @@ template <bool back, typename F> void steps(const Layer<F>& layer, const Gru<F> 
 
 template <typename F> bool gru(const Gru<F>& a) {
   if (!are_rows(a.ids, a.seeds * a.starts * a.each * a.length, a.x_rows)) return false;
-  for (int64_t seed = 0; seed < a.seeds && a.each; ++seed) {
-    const Layer<F> layer(a.recurrent, seed, a.d, a.d, 3);
-    a.grad ? steps<true>(layer, a, seed) : steps<false>(layer, a, seed);
-  }
+  for (int64_t seed = 0; seed < a.seeds && a.each; ++seed)
+    (a.grad ? steps<true, F> : steps<false, F>)({a.recurrent, seed, a.d, a.d, 3}, a, seed);
   return true;
 }
 EXPORT(gru, Gru)

@@ -19,7 +19,6 @@ template <typename F> struct Plain {
 template <typename F> double loss_of(const Plain<F>& a, int64_t seed, const F* states, F* at_states) {
   const int64_t rows = a.batch * a.counted, d = a.d;
   const Buffer<F> h(a.places ? rows * d : 0), at_h(a.places ? rows * d : 0), log_p(rows), at_log_p(rows);
-  const Layer<F> head(a.head, seed, d, a.classes, 1, -std::numeric_limits<F>::infinity());
   const auto place = [&](int64_t i) { return (i / a.counted * a.length + a.places[seed * rows + i]) * d; };
   double loss = 0, all = 0;
   for (int64_t i = 0; i < rows; ++i) all += a.weights[seed * rows + i];
@@ -28,7 +27,7 @@ template <typename F> double loss_of(const Plain<F>& a, int64_t seed, const F* s
   for (int64_t i = 0; a.places && i < rows; ++i) std::copy_n(states + place(i), d, h + i * d);
   const Draw<F> drawn{a.places ? h : states, a.head, nullptr, a.targets + seed * rows, log_p, nullptr,
                       at_log_p, nullptr, a.places ? at_h : at_states, 1, rows, 1, d, a.classes};
-  draw_rows(head, drawn, 0);
+  draw_rows({a.head, seed, d, a.classes, 1, -std::numeric_limits<F>::infinity()}, drawn, 0);
   for (int64_t i = 0; i < rows; ++i) loss += at_log_p[i] * log_p[i];
   for (int64_t i = 0; a.places && i < rows; ++i)
     for (int64_t j = 0; j < d; ++j) at_states[place(i) + j] += at_h[i * d + j];

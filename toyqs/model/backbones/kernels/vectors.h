@@ -24,9 +24,9 @@ inline bool are_rows(const int64_t* ids, int64_t count, int64_t n) {
 }
 
 template <typename F> constexpr int64_t LANES = 32 / sizeof(F);
-template <typename F> struct Vector {
-  typedef F Whole __attribute__((vector_size(32)));
-  typedef F Anywhere __attribute__((vector_size(32), aligned(sizeof(F)), may_alias));  // at any address
+template <typename F, int BYTES = 32> struct Vector {
+  typedef F Whole __attribute__((vector_size(BYTES)));
+  typedef F Anywhere __attribute__((vector_size(BYTES), aligned(sizeof(F)), may_alias));  // at any address
 };
 template <typename F> using V = typename Vector<F>::Whole;
 template <typename F> constexpr int64_t padded(int64_t d) { return (d + LANES<F> - 1) & -LANES<F>; }
@@ -63,6 +63,13 @@ INLINE V<double> fused(double a, V<double> b, V<double> c) { return _mm256_fmadd
 #else
 template <typename F, typename V> INLINE V fused(F a, V b, V c) { return a * b + c; }
 #endif
+#ifdef __AVX512F__
+constexpr int64_t WIDEST = 64;  // bytes of a vector, in products alone: elsewhere rows are narrow
+INLINE __m512 fused(float a, __m512 b, __m512 c) { return _mm512_fmadd_ps(_mm512_set1_ps(a), b, c); }
+INLINE __m512d fused(double a, __m512d b, __m512d c) { return _mm512_fmadd_pd(_mm512_set1_pd(a), b, c); }
+#else
+constexpr int64_t WIDEST = 32;
+#endif
 
 constexpr double inverse_factorial(int k) { return k ? inverse_factorial(k - 1) / k : 1.0; }
 
@@ -93,41 +100,47 @@ template <typename F> struct Buffer {  // zeros at first, aligned to vectors; us
   operator F*() const { return (F*)held.data(); }
 };
 
-template <typename F, int M, int N>
+template <typename F, int BYTES, int M, int N>
 void tile(F* c, int64_t ldc, const F* a, int64_t row, int64_t column, const F* b, int64_t ldb, int64_t k) {
-  V<F> sum[M][N], right[N];
-  for (int i = 0; i < M; ++i)
-    for (int j = 0; j < N; ++j) sum[i][j] = at(c + i * ldc + j * LANES<F>);
+  using At = typename Vector<F, BYTES>::Anywhere;
+  constexpr int64_t lanes = BYTES / sizeof(F);
+  typename Vector<F, BYTES>::Whole sum[M][N];
+  for (int i = 0; i < M * N; ++i) sum[i / N][i % N] = *(const At*)(c + i / N * ldc + i % N * lanes);
   for (int64_t p = 0; p < k; ++p) {
     for (int j = 0; j < N; ++j) {
-      right[j] = at(b + p * ldb + j * LANES<F>);
+      auto right = *(const At*)(b + p * ldb + j * lanes);
 #ifdef __AVX__
-      asm("" : "+x"(right[j]));  // stays in a register: the compiler would read it again for each row
+      asm("" : "+v"(right));  // stays in a register: the compiler would read it again for each row
 #endif
-    }
-    for (int i = 0; i < M; ++i)
-      for (int j = 0; j < N; ++j) sum[i][j] = fused(a[i * row + p * column], right[j], sum[i][j]);
-  }
-  for (int i = 0; i < M; ++i)
-    for (int j = 0; j < N; ++j) put<F>(c + i * ldc + j * LANES<F>, sum[i][j]);
-}
-
-// C (m, n) += A (m, k) B (k, n), n whole vectors; entry (i, p) of A is a[i * row + p * column].
-template <typename F>
-void add_product(F* c, int64_t ldc, const F* a, int64_t row, int64_t column, const F* b, int64_t ldb, int64_t m,
-                 int64_t k, int64_t n) {
-  constexpr decltype(&tile<F, 1, 1>) tiles[2][3] = {{tile<F, 1, 1>, tile<F, 1, 2>, tile<F, 1, 3>},
-                                                    {tile<F, 8, 1>, tile<F, 4, 2>, tile<F, 4, 3>}};
-  for (int64_t j = 0, vectors, tall; j < n; j += vectors * LANES<F>) {
-    vectors = std::min<int64_t>((n - j) / LANES<F>, 3), tall = vectors == 1 ? 8 : 4;
-    for (int64_t i = 0, rows; i < m; i += rows) {
-      rows = m - i < tall ? 1 : tall;
-      tiles[rows > 1][vectors - 1](c + i * ldc + j, ldc, a + i * row, row, column, b + j, ldb, k);
+      for (int i = 0; i < M; ++i) sum[i][j] = fused(a[i * row + p * column], right, sum[i][j]);
     }
   }
+  for (int i = 0; i < M * N; ++i) *(At*)(c + i / N * ldc + i % N * lanes) = sum[i / N][i % N];
 }
 
-constexpr int64_t BLOCK = 32;  // rows taken at a time, so that all about them stays in the nearest caches
+// N vectors of columns of a product; returns how many columns these are. Tall tiles fill the registers with sums.
+template <typename F, int64_t BYTES, int N>
+int64_t columns(F* c, int64_t ldc, const F* a, int64_t row, int64_t column, const F* b, int64_t ldb, int64_t m,
+                int64_t k) {
+  constexpr int M = N == 1 ? 8 : BYTES / 8;
+  for (int64_t i = 0; i < m; i += m - i < M ? 1 : M)
+    (m - i < M ? tile<F, BYTES, 1, N> : tile<F, BYTES, M, N>)(c + i * ldc, ldc, a + i * row, row, column, b, ldb, k);
+  return N * BYTES / sizeof(F);
+}
+
+// C (m, n) += A (m, k) B (k, n), n whole vectors; entry (i, p) of A is a[i * row + p * column]. Each number is the same
+// sum in the same order, whatever vectors it is computed in.
+template <typename F> void add_product(F* c, int64_t ldc, const F* a, int64_t row, int64_t column, const F* b,
+                                       int64_t ldb, int64_t m, int64_t k, int64_t n) {
+  for (int64_t j = 0, wide; j < n;) {
+    wide = (n - j) * sizeof(F) / WIDEST;
+    const auto some = wide == 2 ? columns<F, WIDEST, 2> : wide == 1 ? columns<F, WIDEST, 1> : columns<F, 32, 1>;
+    j += (wide > 2 ? columns<F, WIDEST, 3> : some)(c + j, ldc, a, row, column, b + j, ldb, m, k);
+  }
+}
+
+// Rows taken at a time, so that all about them stays in the nearest caches; wide ones more, as their weights do not.
+constexpr int64_t block_of(int64_t d) { return d < 128 ? 32 : 128; }
 
 template <typename F> struct Weights {  // of all seeds, (seeds, d, outputs) and (seeds, outputs)
   const F *weight, *bias;
