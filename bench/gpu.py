@@ -48,6 +48,7 @@ PARTS = (
     Part("tests", "gpu_parts.py", 110),
     Part("gru", "gpu_parts.py", 90),
     Part("graphs", "gpu_parts.py", 40),
+    Part("optimisers", "gpu_parts.py", 50),
     Part("job", "gpu_parts.py", 120),
     Part("transformer", "gpu_transformer.py", 110),
     Part("thoughts", "gpu_transformer.py", 110),

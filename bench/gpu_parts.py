@@ -184,6 +184,16 @@ def graphs(asked: Asked) -> None:
             asked.measure(f"{name}, 1 seed, cuda_graphs={str(on).lower()}", run)
 
 
+def optimisers(asked: Asked) -> None:
+    """Time the training step of GRUs with each optimiser; Muon multiplies matrices of all seeds at once."""
+    limit = 0.0 if asked.tiny else asked.seconds / 20
+    for name, sizes in (TINY_GRUS if asked.tiny else GRUS).items():
+        for optimizer in ("adamw", "muon", "muon_grokfast"):
+            config = replace(CONFIG, device=asked.device, optimizer=optimizer, **sizes)
+            run = lambda config=config: training(config, 2, limit)  # noqa: E731
+            asked.measure(f"{name}, 2 seeds, {optimizer}", run)
+
+
 def job(asked: Asked) -> None:
     """Run the default job on the device and on the CPU: seconds and verdict."""
     for device in dict.fromkeys((asked.device, "cpu")):
@@ -243,6 +253,7 @@ PARTS: dict[str, Callable[[Asked], None]] = {
     "tests": tests,
     "gru": gru,
     "graphs": graphs,
+    "optimisers": optimisers,
     "job": job,
 }
 
