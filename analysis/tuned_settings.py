@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,9 +127,12 @@ def compared(tune: Path, report: Path, compare: Sequence[str], by: Sequence[str]
 def _grids(folder: Path, compare: Sequence[str], by: Sequence[str]) -> dict[Point, dict[Point, pd.DataFrame]]:
     """Return the finished rows by arm and point, both in ascending order."""
     try:
-        cells = [cell for cell in load_cells(folder) if any(len(frame) for frame in cell.arms.values())]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of several commits, which the last line names
+            loaded = load_cells(folder)
     except (OSError, ValueError) as error:
         raise Refusal(str(error)) from None
+    cells = [cell for cell in loaded if any(len(frame) for frame in cell.arms.values())]
     if not cells:
         raise Refusal(f"{folder}: no run has finished here", 1)
     if other := sorted(differing(cells).keys() - {*compare, *by}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,3 +92,12 @@ def test_what_cannot_be_compared_is_one_line(runs: Path) -> None:
     write(runs / "more", settings(optimizer="adamw", base_lr=0.1, k=4), {"thinking": {1: 1.0}})
     refused("more: the cells differ in k too; name it in --compare or --by", tune="more")
     refused("none", tune="none")
+
+
+def test_rows_of_several_commits_are_named_in_a_line_and_warned_of_nowhere(
+    runs: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    path = sorted((runs / "report").glob("*/summary.json"))[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "f" * 40}), encoding="utf-8")
+    assert tuned_settings.main(["tune", "report", "--compare", "optimizer"]) == 0
+    assert "fffffff" in capsys.readouterr().out.splitlines()[-1] and not recwarn.list
