@@ -32,7 +32,8 @@ def wanted(settings: RunConfig, count: int = 2) -> tiny.Gradients:
     found = truth.gradient(-(truth.probability * truth.log_q).sum())
     assert norm(found) > 1e-3, "nothing to compare"
     of_weights = {name: g for name, g in found.items() if name.startswith("mixer.scorer")}
-    assert not of_weights or norm(of_weights) > 1e-3, "all thoughts weigh the same"
+    # A transformer's thoughts differ little at first: 5e-5 there, compared to 1e-10.
+    assert not of_weights or norm(of_weights) > 1e-5, "all thoughts weigh the same"
     return found
 
 
