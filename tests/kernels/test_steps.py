@@ -135,7 +135,7 @@ def test_a_scan_of_sequences(batch: int, time: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_wide_states_over_more_than_a_block_of_rows(dtype: torch.dtype) -> None:
-    """Compare 150 sequences of states from which on blocks have 128 rows, and as wide as not to fill a vector."""
+    """Compare 150 sequences: from width 128 on a block has 128 rows, and 130 fills no whole vectors."""
     table, ids = random(1, ROWS, 3 * 130, dtype=dtype), integers(ROWS - 1, 1, 150, 2)
     compare(torch_scan, native_scan, ids, (table, *weights(1, 130, dtype)), "width 130")
 
